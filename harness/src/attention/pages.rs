@@ -1,0 +1,50 @@
+//! Which page holds which tokens. The order is scattered on purpose, so that an error in the page table shows.
+
+pub struct Pages {
+    pub page_tokens: usize,
+    /// page of the tokens i * page_tokens..
+    pub table: Vec<i32>,
+}
+
+impl Pages {
+    /// Pages for `tokens` tokens, in an order that visits every page once.
+    pub fn new(tokens: usize, page_tokens: usize) -> Pages {
+        let pages = tokens.div_ceil(page_tokens).max(1);
+        let step = (1..).map(|i| pages * 5 / 8 + i).find(|step| common_divisor(*step, pages) == 1).unwrap_or(1);
+        let table = (0..pages).map(|i| ((i * step + pages / 2) % pages) as i32).collect();
+        Pages { page_tokens, table }
+    }
+
+    pub fn count(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn slot(&self, token: usize) -> usize {
+        self.table[token / self.page_tokens] as usize * self.page_tokens + token % self.page_tokens
+    }
+
+    pub fn slots(&self, tokens: usize) -> Vec<i64> {
+        (0..tokens).map(|t| self.slot(t) as i64).collect()
+    }
+}
+
+fn common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { common_divisor(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_is_used_once() {
+        for tokens in [1, 32, 33, 500, 2112] {
+            let pages = Pages::new(tokens, 32);
+            let mut seen = pages.table.clone();
+            seen.sort_unstable();
+            assert!(seen.iter().enumerate().all(|(i, p)| i as i32 == *p), "{tokens}: {:?}", pages.table);
+        }
+        assert_ne!(Pages::new(256, 64).table, [0, 1, 2, 3]);
+        assert_eq!(Pages::new(64, 64).slots(3), [0, 1, 2]);
+    }
+}

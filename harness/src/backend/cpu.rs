@@ -1,0 +1,83 @@
+//! The scalar reference as a backend: the same bytes and, with u8 lanes, the same bits as the kernels.
+
+use std::borrow::Cow;
+
+use kernels_gen::reference::{CacheShape, Sequence, Status, store};
+use kernels_gen::registry::CodecInfo;
+use rayon::prelude::*;
+
+use super::{Backend, CodedCache};
+use crate::attention::{Geometry, Pages};
+use crate::error::{Error, Result};
+
+/// Queries that one thread takes at a time.
+const BLOCK: usize = 32;
+
+pub struct Cpu;
+
+impl Backend for Cpu {
+    fn name(&self) -> String {
+        "cpu (scalar reference)".into()
+    }
+
+    fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
+        let shape = CacheShape { pages: pages.count(), page_tokens: pages.page_tokens, kv_heads: geometry.kv_heads, d: geometry.d };
+        let layers = (0..geometry.layers).map(|_| vec![0; shape.bytes(codec)]).collect();
+        Ok(Box::new(CpuCache { codec, shape, geometry: *geometry, layers }))
+    }
+}
+
+struct CpuCache {
+    codec: &'static CodecInfo,
+    shape: CacheShape,
+    geometry: Geometry,
+    layers: Vec<Vec<u8>>,
+}
+
+impl CodedCache for CpuCache {
+    /// A page is a contiguous run of bytes, so pages are stored in parallel, each as a cache of one page.
+    fn store(&mut self, layer: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
+        let page = CacheShape { pages: 1, ..self.shape };
+        let (tokens, width) = (self.shape.page_tokens, self.shape.kv_heads * self.shape.d);
+        let rows_of = |rows: &'_ [f32], index: usize| -> std::ops::Range<usize> {
+            let end = rows.len() / width;
+            (index * tokens).min(end) * width..((index + 1) * tokens).min(end) * width
+        };
+        let mut order: Vec<(usize, usize)> = pages.table.iter().enumerate().map(|(index, page)| (*page as usize, index)).collect();
+        order.sort_unstable();
+        let bytes = self.layers[layer].par_chunks_exact_mut(page.bytes(self.codec));
+        let status = bytes.zip(order).map(|(bytes, (_, index))| {
+            let rows = rows_of(k, index);
+            let slots: Vec<i64> = (0..rows.len() / width).map(|slot| slot as i64).collect();
+            store(self.codec, &page, bytes, &k[rows.clone()], &v[rows], &slots)
+        });
+        check(status.reduce(|| Status::OK, |a, b| Status(a.0 | b.0)), self.codec)
+    }
+
+    fn attend(&mut self, layer: usize, q: &[f32], lens: &[i32], pages: &Pages) -> Result<Vec<f32>> {
+        let Geometry { heads, d, scale, .. } = self.geometry;
+        let longest = lens.iter().copied().max().unwrap_or(0).max(0) as usize;
+        let sequence = match Sequence::new(self.codec, &self.shape, &self.layers[layer], &pages.table, longest) {
+            Ok(sequence) => sequence,
+            Err(status) => return check(status, self.codec).map(|()| Vec::new()),
+        };
+        let blocks = q.par_chunks(BLOCK * heads * d).zip(lens.par_chunks(BLOCK));
+        Ok(blocks.flat_map_iter(|(q, lens)| sequence.attend(q, heads, lens, scale).0).collect())
+    }
+
+    fn bytes(&self, layer: usize) -> Result<Cow<'_, [u8]>> {
+        Ok(Cow::Borrowed(&self.layers[layer]))
+    }
+
+    fn allocated(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.len() as u64).sum()
+    }
+}
+
+fn check(status: Status, codec: &CodecInfo) -> Result<()> {
+    if status.is_ok() {
+        return Ok(());
+    }
+    let reasons = vec![format!("the cache of {} reported status {:#x}: a slot, page or length was out of range", codec.name, status.0)];
+    Err(Error::Invalid { reasons })
+}

@@ -1,0 +1,1 @@
+//! Prints a kernel at one of its stages, from the tile program down to the cubin.

@@ -1,0 +1,17 @@
+//! Measures what a compressed KV cache costs a language model, and checks the codecs themselves.
+//! The binary is a thin command line over these modules, so that tests can call them directly.
+
+pub mod assets;
+pub mod attention;
+pub mod backend;
+pub mod corpus;
+pub mod doctor;
+pub mod emit;
+pub mod error;
+pub mod model;
+pub mod npy;
+pub mod ppl;
+pub mod report;
+pub mod roundtrip;
+pub mod stats;
+pub mod validate;

@@ -1,0 +1,63 @@
+//! The command line of the harness. Exit codes: 0 ok, 1 gate failed or run invalid, 2 usage, 3 environment, 4 data.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use harness::error::Result;
+use harness::{doctor, ppl, report, roundtrip, validate};
+
+#[derive(Parser)]
+#[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// perplexity and KL of a model that reads its keys and values from a coded cache
+    Ppl(ppl::Options),
+    /// error of every codec on made-up rows, and whether all readers of a cache agree
+    Validate(validate::Options),
+    /// one array of rows through one codec
+    Roundtrip(roundtrip::Options),
+    /// what this machine has, and what will run where
+    Doctor(doctor::Options),
+}
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Ppl(options) => {
+            let found = ppl::run(&options)?;
+            println!("{}\n{}", report::facts(&found), report::table(&found.rows));
+            if let Some(folder) = &options.out {
+                found.write(folder)?;
+                eprintln!("wrote {}", folder.join("report.json").display());
+            }
+            found.check()
+        }
+        Command::Validate(options) => {
+            let found = validate::run(&options)?;
+            println!("{}", if options.json { found.json()? } else { found.table() });
+            found.check()
+        }
+        Command::Roundtrip(options) => {
+            println!("{}", roundtrip::run(&options)?);
+            Ok(())
+        }
+        Command::Doctor(options) => {
+            println!("{}", doctor::run(&options));
+            Ok(())
+        }
+    }
+}

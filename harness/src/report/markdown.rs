@@ -1,0 +1,89 @@
+//! The table that is printed, and report.md around it.
+
+use std::fmt::Write;
+
+use super::Report;
+use crate::ppl::Row;
+
+const HEAD: [&str; 9] = ["codec", "bits/el", "ppl ratio [95 % CI]", "KL mean", "KL p99.9", "top-1", "rel-MSE K", "rel-MSE V", "s"];
+
+/// The result table with columns padded, so that it reads in a terminal too.
+pub fn table(rows: &[Row]) -> String {
+    let cells: Vec<[String; 9]> = std::iter::once(HEAD.map(String::from)).chain(rows.iter().map(cells)).collect();
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 9] = std::array::from_fn(width);
+    let mut text = String::new();
+    for (index, row) in cells.iter().enumerate() {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let _ = if column == 0 { write!(text, "| {cell:width$} ") } else { write!(text, "| {cell:>width$} ") };
+        }
+        text.push_str("|\n");
+        if index == 0 {
+            let rule = |(column, width): (usize, usize)| format!("|{}{}", "-".repeat(width + 1), if column == 0 { '-' } else { ':' });
+            let _ = writeln!(text, "{}|", widths.into_iter().enumerate().map(rule).collect::<String>());
+        }
+    }
+    text
+}
+
+fn cells(row: &Row) -> [String; 9] {
+    let [low, high] = row.ppl_ratio_ci95;
+    let interval = if low.is_nan() { "[one passage]".to_string() } else { format!("[{}, {}]", ratio(low), ratio(high)) };
+    [
+        row.codec.clone(),
+        format!("{:.3}", row.stored_bits_per_element),
+        format!("{} {interval}", ratio(row.ppl_ratio)),
+        small(row.kl_mean),
+        small(row.kl_p999),
+        format!("{:.2} %", 100.0 * row.top1),
+        small(row.rel_mse_k),
+        small(row.rel_mse_v),
+        format!("{:.1}", row.seconds),
+    ]
+}
+
+fn ratio(value: f64) -> String {
+    if value < 100.0 { format!("{value:.5}") } else { format!("{value:.4e}") }
+}
+
+fn small(value: f64) -> String {
+    if value == 0.0 { "0".into() } else { format!("{value:.2e}") }
+}
+
+pub fn document(report: &Report) -> String {
+    let (model, corpus, here) = (&report.model, &report.corpus, &report.environment);
+    let mut text = String::from("# delta-ppl of KV cache codecs\n\n");
+    for reason in &report.invalid {
+        let _ = writeln!(text, "**INVALID:** {reason}\n");
+    }
+    let _ = writeln!(text, "{}", facts(report));
+    let _ = writeln!(text, "{}", table(&report.rows));
+    let _ = writeln!(
+        text,
+        "The ratio is exp of the mean difference of log probabilities of the true next token, codec against base; its interval is Student t over passages.\n\
+         KL is base against codec over the whole vocabulary, in nats. `identity` sends f32 rows through the pages and must change nothing;\n\
+         `self` is the base model with another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n"
+    );
+    let _ = writeln!(text, "* model `{}`: {} layers, {} query and {} kv heads of {}, sha256 `{}`", model.name, model.layers, model.heads, model.kv_heads, model.head_dim, model.sha256);
+    let _ = writeln!(text, "* corpus `{}`, sha256 `{}`", corpus.name, corpus.sha256);
+    let _ = writeln!(text, "* machine: {}, {} cores, {}; harness {} ({} build); {}", here.cpu, here.cores, here.os, here.version, here.build, report.date);
+    let _ = writeln!(text, "* command: `{}`, {:.0} s", report.command, report.seconds);
+    text
+}
+
+/// What was measured, in one line; printed above the table too.
+pub fn facts(report: &Report) -> String {
+    let corpus = &report.corpus;
+    format!(
+        "{}: {} passages of {} tokens, positions {}..{} scored ({} in all), read path `{}`, backend {}, base ppl {:.4}\n",
+        report.model.name,
+        corpus.passages,
+        corpus.ctx,
+        corpus.score[0],
+        corpus.score[1],
+        corpus.passages * (corpus.score[1] - corpus.score[0]),
+        report.read_path,
+        report.backend,
+        report.ppl_base
+    )
+}

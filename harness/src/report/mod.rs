@@ -1,0 +1,102 @@
+//! What a run found and everything needed to repeat it; written as report.json and report.md.
+
+mod environment;
+mod markdown;
+
+use std::ops::Range;
+use std::path::Path;
+
+use serde::Serialize;
+
+pub use environment::{Environment, command_line, utc_now};
+pub use markdown::{facts, table};
+
+use crate::corpus::Corpus;
+use crate::error::{Error, Result};
+use crate::model::{FileDigest, Model};
+use crate::ppl::Row;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub valid: bool,
+    /// why the run may not be believed
+    pub invalid: Vec<String>,
+    pub read_path: String,
+    pub backend: String,
+    pub page_tokens: usize,
+    pub ppl_base: f64,
+    pub rows: Vec<Row>,
+    pub model: ModelFacts,
+    pub corpus: CorpusFacts,
+    pub environment: Environment,
+    pub command: String,
+    pub date: String,
+    pub seconds: f64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ModelFacts {
+    pub name: String,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub vocab: usize,
+    pub files: Vec<FileDigest>,
+    /// of the lines "sha256  file" of `files`
+    pub sha256: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct CorpusFacts {
+    pub name: String,
+    pub sha256: String,
+    pub passages: usize,
+    pub ctx: usize,
+    /// half-open; position p scores token p + 1
+    pub score: [usize; 2],
+}
+
+impl ModelFacts {
+    pub fn of(folder: &Path, model: &Model) -> ModelFacts {
+        let config = &model.config;
+        let lines: String = model.digests.iter().map(|f| format!("{}  {}\n", f.sha256, f.file)).collect();
+        ModelFacts {
+            name: last_name(folder),
+            layers: config.num_hidden_layers,
+            heads: config.num_attention_heads,
+            kv_heads: config.num_key_value_heads,
+            head_dim: config.head_dim(),
+            vocab: config.vocab_size,
+            files: model.digests.clone(),
+            sha256: crate::model::sha256(lines.as_bytes()),
+        }
+    }
+}
+
+impl CorpusFacts {
+    pub fn of(corpus: &Corpus, passages: usize, ctx: usize, score: &Range<usize>) -> CorpusFacts {
+        CorpusFacts { name: last_name(&corpus.path), sha256: corpus.sha256.clone(), passages, ctx, score: [score.start, score.end] }
+    }
+}
+
+impl Report {
+    /// Writes report.json and report.md into a folder that exists.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self).map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))?;
+        for (name, text) in [("report.json", json + "\n"), ("report.md", markdown::document(self))] {
+            let path = folder.join(name);
+            std::fs::write(&path, text).map_err(Error::writing(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Ok for a run that may be believed.
+    pub fn check(&self) -> Result<()> {
+        if self.valid { Ok(()) } else { Err(Error::Invalid { reasons: self.invalid.clone() }) }
+    }
+}
+
+fn last_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}

@@ -1,0 +1,12 @@
+// One warp: shuffles, votes, byte permutes, matrix transpose.
+INLINE float shfl_xor(float v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE i64 shfl_xor(i64 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+INLINE bool any_lane(bool p) { return __any_sync(0xffffffffu, p); }
+INLINE u32 prmt(u32 a, u32 b, u32 s) { return __byte_perm(a, b, s); }
+// movmatrix.sync.aligned.m8n8.trans.b16
+INLINE u32 movmatrix(u32 a) { u32 d; asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a)); return d; }
+// ldmatrix.sync.aligned.m8n8.x4.shared.b16
+INLINE void ldmatrix_x4(u32& a, u32& b, u32& c, u32& d, const void* p) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"((u32)__cvta_generic_to_shared(p))); }

@@ -1,0 +1,166 @@
+//! Buffers, shared arrays, packed pages and asynchronous copies.
+
+use super::{B, V};
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::report::Fault;
+
+impl B {
+    /// `shared::<T>(len)`: an array of the block, its contents undefined at first.
+    pub fn shared(&self, dtype: DType, len: V) -> V {
+        let len = len.size(self, "the length of a shared array");
+        let mut p = self.program.borrow_mut();
+        p.shared.push(SharedArray { dtype, len, over: None, offset: 0 });
+        V::Buf(Buf::Shared(p.shared.len() - 1), dtype)
+    }
+
+    /// `ring.scratch::<T>(len)`: an array in the ring's memory, good between two streams.
+    fn scratch(&self, ring: usize, dtype: DType, len: &V) -> V {
+        let len = len.size(self, "the length of a shared array");
+        let mut p = self.program.borrow_mut();
+        p.shared.push(SharedArray { dtype, len, over: Some(ring), offset: 0 });
+        V::Buf(Buf::Shared(p.shared.len() - 1), dtype)
+    }
+
+    /// `ring(stages, bytes)`: each warp's queue of asynchronous copies.
+    pub fn ring(&self, stages: V, bytes: V) -> V {
+        let (stages, bytes) = (stages.size(self, "the number of stages"), bytes.size(self, "the bytes of a ring slot"));
+        if bytes % 16 != 0 {
+            return self.fail(Fault::CopyAlignment { bytes });
+        }
+        if !(2..=8).contains(&stages) {
+            return self.fail(Fault::Stages { stages });
+        }
+        let mut p = self.program.borrow_mut();
+        p.rings.push(Ring { stages, bytes, offset: 0, barriers: 0 });
+        V::Ring(p.rings.len() - 1)
+    }
+
+    /// Byte offset of element `i`.
+    fn byte(&self, buf: Buf, i: &V, size: usize) -> Id {
+        let wide = matches!(buf, Buf::Param(_));
+        let to = if wide { DType::I64 } else { DType::I32 };
+        let i = match self.get(i) {
+            V::S(id) => self.cast(V::S(id), to),
+            v => V::S(self.id_of(&v, to)),
+        };
+        let at = if size == 1 { i } else { self.binary(BinOp::Mul, i, V::Int(size as i64)) };
+        self.id_of(&at, to)
+    }
+
+    pub(super) fn load(&self, buf: Buf, at: Id, dtype: DType) -> V {
+        self.emit(Op::Load { buf, at }, Ty::Scalar(dtype))
+    }
+
+    fn store(&self, buf: Buf, at: Id, value: &V, dtype: DType) -> V {
+        let value = self.id_of(value, dtype);
+        if self.ty(value) != Ty::Scalar(dtype) {
+            let (left, right) = (dtype.name().into(), self.describe(self.ty(value)));
+            return self.fail(Fault::Types { op: "put".into(), left, right });
+        }
+        self.push(Op::Store { buf, at, value }, vec![]);
+        V::Unit
+    }
+
+    fn load_tile(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), shape: (usize, usize), layout: Layout) -> V {
+        let (rows, cols) = shape;
+        let op = Op::LoadTile { buf, at, row_stride: strides.0, col_stride: strides.1, elem: dtype };
+        self.emit(op, Ty::Tile { dtype, rows, cols, layout })
+    }
+
+    fn store_tile(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), cols: usize, value: &V) -> V {
+        let value = self.id_of(value, dtype);
+        if self.ty(value).dtype() != dtype {
+            let (left, right) = (dtype.name().into(), self.describe(self.ty(value)));
+            return self.fail(Fault::Types { op: "put".into(), left, right });
+        }
+        self.push(Op::StoreTile { buf, at, row_stride: strides.0, col_stride: strides.1, cols, value }, vec![]);
+        V::Unit
+    }
+
+    /// Methods of buffers and shared arrays of `dtype`; indices and strides count elements.
+    pub(super) fn buffer_method(&self, name: &str, buf: Buf, dtype: DType, args: &[V]) -> V {
+        let e = dtype.size();
+        let at = |i: usize| self.byte(buf, &args[i], e);
+        let n = |i: usize| args[i].size(self, "the size of a tile");
+        match (name, args.len()) {
+            ("at", 1) => self.load(buf, at(0), dtype),
+            ("put", 2) => self.store(buf, at(0), &args[1], dtype),
+            ("row", 2) => self.load_tile(buf, dtype, at(0), (0, e), (1, n(1)), Layout::Row),
+            ("put_row", 2) => self.store_tile(buf, dtype, at(0), (0, e), usize::MAX, &args[1]),
+            ("rows", 3) => self.load_tile(buf, dtype, at(0), (n(1) * e, 0), (n(2), 1), Layout::Rows),
+            ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
+            ("put_cols", 4) => self.store_tile(buf, dtype, at(0), (0, n(1) * e), n(2), &args[3]),
+            ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
+            ("left", 4) => self.load_tile(buf, dtype, at(0), (n(1) * e, e), (n(2), n(3)), Layout::MmaA),
+            ("operand", 4) => {
+                let op = Op::LoadOperand { buf, at: at(0), stride: n(1) * e };
+                self.emit(op, Ty::Tile { dtype, rows: n(3), cols: n(2), layout: Layout::MmaB })
+            }
+            _ => self.fail(Fault::NoMethod { name: name.into(), on: "a buffer".into() }),
+        }
+    }
+
+    /// Methods that name an element type: byte offsets into raw memory.
+    pub fn method_typed(&self, name: &str, dtype: DType, recv: &V, args: Vec<V>) -> V {
+        let args: Vec<V> = args.iter().map(|a| self.get(a)).collect();
+        match (self.get(recv), name, args.len()) {
+            (V::Buf(buf, _), "load", 1) => self.load(buf, self.byte(buf, &args[0], 1), dtype),
+            (V::Buf(buf, _), "save", 2) => self.store(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
+            (V::Buf(buf, _), "rows", 3) => {
+                let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
+                self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)
+            }
+            (V::Ring(r), "scratch", 1) => self.scratch(r, dtype, &args[0]),
+            (v, "cast" | "to", 0) => self.cast(v, dtype),
+            (V::Poison, ..) => V::Poison,
+            (v, ..) => self.no_method(name, &v),
+        }
+    }
+
+    /// Methods whose last argument is a device function.
+    pub fn method_fn(&self, name: &str, recv: &V, args: Vec<V>, f: &dyn Fn(&B, Vec<V>) -> V) -> V {
+        let args: Vec<V> = args.iter().map(|a| self.get(a)).collect();
+        match (self.get(recv), name, args.as_slice()) {
+            (V::S(id), "map", []) => f(self, vec![V::S(id)]),
+            (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
+            (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
+            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads", [at, bits, d, lane]) => self.unpack(buf, name, at, bits, d, lane, f),
+            (V::Poison, ..) => V::Poison,
+            (v, ..) => self.no_method(name, &v),
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn unpack(&self, buf: Buf, name: &str, at: &V, bits: &V, d: &V, lane_bits: &V, f: &dyn Fn(&B, Vec<V>) -> V) -> V {
+        let (bits, d) = (bits.size(self, "the code bits"), d.size(self, "the head dimension"));
+        let lane = if lane_bits.size(self, "the lane's bits") == 8 { DType::U8 } else { DType::Bf16 };
+        let feed = match name {
+            "keys" => Feed::Keys,
+            "values" => Feed::Values,
+            _ => Feed::Quads,
+        };
+        let results = match (feed, lane) {
+            (Feed::Quads, _) => 8,
+            (_, DType::U8) => 2,
+            _ => 4,
+        };
+        let func = self.func(&format!("decode_{name}_{bits}"), 4, results, f);
+        let at = self.byte(buf, at, 1);
+        let (rows, cols) = if feed == Feed::Keys { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
+        let packing = Packing { bits, d, feed, lane };
+        self.emit(Op::Unpack { buf, at, packing, func }, Ty::Tile { dtype: lane, rows, cols, layout: Layout::MmaA })
+    }
+
+    /// `ring.copy(&buffer, byte_offset)`: gives the page, which the copy will have filled.
+    pub(super) fn copy(&self, ring: usize, src: &V, at: &V) -> V {
+        let V::Buf(Buf::Param(src), dtype) = self.get(src) else {
+            return self.fail(Fault::PipelineSource { why: "it does not read a kernel argument" });
+        };
+        let at = self.byte(Buf::Param(src), at, 1);
+        match self.emit(Op::CopyAsync { ring, src, at }, Ty::Scalar(DType::I32)) {
+            V::S(id) => V::Buf(Buf::Slot(ring, id), dtype),
+            v => v,
+        }
+    }
+}

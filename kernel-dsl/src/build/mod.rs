@@ -1,0 +1,126 @@
+//! The builder that the macros call: it runs the device half of a function and records tile IR.
+//!
+//! The first fault is kept with its Rust line; building goes on with poison values, so that nothing
+//! panics and the user sees the mistake that came first.
+
+mod control;
+mod memory;
+mod scalar;
+mod tile;
+mod value;
+
+pub use value::{Konst, V};
+
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::report::{Fault, Report};
+use std::cell::{Cell, RefCell};
+
+/// State of one kernel being built.
+pub struct B {
+    program: RefCell<Program>,
+    regions: RefCell<Vec<Vec<Stmt>>>,
+    span: Cell<Span>,
+    fault: RefCell<Option<Report>>,
+    /// Depth of warp- and block-parallel loops around the current statement.
+    in_warps: Cell<bool>,
+    in_threads: Cell<bool>,
+}
+
+impl B {
+    pub fn new(name: &str, warps: usize, min_blocks: usize) -> B {
+        let program = Program { name: name.into(), warps, min_blocks, ..Program::default() };
+        B {
+            program: RefCell::new(program),
+            regions: RefCell::new(vec![Vec::new()]),
+            span: Cell::new(Span { file: "", line: 0 }),
+            fault: RefCell::new(None),
+            in_warps: Cell::new(false),
+            in_threads: Cell::new(false),
+        }
+    }
+
+    /// Sets the Rust position of what follows.
+    pub fn at(&self, file: &'static str, line: u32) {
+        self.span.set(Span { file, line });
+    }
+
+    /// Keeps the first fault and gives a poison value.
+    pub fn fail(&self, what: Fault) -> V {
+        let mut slot = self.fault.borrow_mut();
+        if slot.is_none() {
+            *slot = Some(Report { what, span: Some(self.span.get()) });
+        }
+        V::Poison
+    }
+
+    pub fn buffer(&self, name: &str, dtype: DType, writable: bool) -> V {
+        let mut p = self.program.borrow_mut();
+        p.params.push(Param::Buffer { name: name.into(), dtype, writable });
+        V::Buf(Buf::Param(p.params.len() - 1), dtype)
+    }
+
+    pub fn scalar_param(&self, name: &str, dtype: DType) -> V {
+        let mut p = self.program.borrow_mut();
+        let id = p.fresh(Ty::Scalar(dtype));
+        p.params.push(Param::Scalar { name: name.into(), dtype, id });
+        V::S(id)
+    }
+
+    /// Ends the kernel: the tile IR, or the first fault.
+    pub fn finish(self) -> Result<Program, Report> {
+        if let Some(r) = self.fault.into_inner() {
+            return Err(r);
+        }
+        let mut p = self.program.into_inner();
+        p.body = self.regions.into_inner().pop().unwrap_or_default();
+        crate::ir::verify::tile(&p)?;
+        Ok(p)
+    }
+
+    pub(crate) fn ty(&self, id: Id) -> Ty {
+        self.program.borrow().ty(id)
+    }
+
+    pub(crate) fn push(&self, op: Op, outs: Vec<Id>) {
+        let span = self.span.get();
+        if let Some(r) = self.regions.borrow_mut().last_mut() {
+            r.push(Stmt { op, outs, span });
+        }
+    }
+
+    pub(crate) fn emit(&self, op: Op, ty: Ty) -> V {
+        let id = self.program.borrow_mut().fresh(ty);
+        self.push(op, vec![id]);
+        V::S(id)
+    }
+
+    /// Records the statements of `f` apart from the current region.
+    pub(crate) fn region<T>(&self, f: impl FnOnce() -> T) -> (Vec<Stmt>, T) {
+        self.regions.borrow_mut().push(Vec::new());
+        let out = f();
+        (self.regions.borrow_mut().pop().unwrap_or_default(), out)
+    }
+
+    pub(crate) fn append(&self, stmts: Vec<Stmt>) {
+        if let Some(r) = self.regions.borrow_mut().last_mut() {
+            r.extend(stmts);
+        }
+    }
+
+    /// Builds a device function of `params` words apart from the kernel's body; gives its index.
+    pub(crate) fn func(&self, name: &str, params: usize, results: usize, f: &dyn Fn(&B, Vec<V>) -> V) -> usize {
+        let ids: Vec<Id> = (0..params).map(|_| self.program.borrow_mut().fresh(Ty::Scalar(DType::U32))).collect();
+        let arg = V::Array(ids.iter().map(|&i| V::S(i)).collect());
+        let (body, out) = self.region(|| {
+            let out = f(self, vec![arg]);
+            match self.get(&out) {
+                V::Array(items) | V::Tuple(items) => items.iter().take(results).map(|v| self.id_of(v, DType::U32)).collect(),
+                v => vec![self.id_of(&v, DType::U32)],
+            }
+        });
+        let mut p = self.program.borrow_mut();
+        p.funcs.push(Func { name: name.into(), params: ids, body, results: out });
+        p.funcs.len() - 1
+    }
+}

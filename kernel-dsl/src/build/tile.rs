@@ -1,0 +1,172 @@
+//! Operations on a warp's tiles, and the table of methods.
+
+use super::{B, V};
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::report::Fault;
+
+impl B {
+    /// A tile full of `v`, whose type is the tile's.
+    pub fn full(&self, shape: (V, V), layout: Layout, v: V) -> V {
+        let (rows, cols) = (shape.0.size(self, "the rows of a tile"), shape.1.size(self, "the columns of a tile"));
+        let Some(v) = self.id(&v) else { return V::Poison };
+        self.emit(Op::Full(v), Ty::Tile { dtype: self.ty(v).dtype(), rows, cols, layout })
+    }
+
+    /// Row numbers as a `Rows` tile.
+    pub fn row_ids(&self, n: V) -> V {
+        let rows = n.size(self, "the rows of a tile");
+        self.emit(Op::RowIndex, Ty::Tile { dtype: DType::I32, rows, cols: 1, layout: Layout::Rows })
+    }
+
+    /// a b + c on the tensor core. u8 by i8 or u8 sums in i32, exactly; bf16 and f16 in f32.
+    pub fn mma(&self, a: V, x: V, c: V) -> V {
+        let (Some(a), Some(x)) = (self.id(&a), self.id(&x)) else { return V::Poison };
+        let (ta, tx) = (self.ty(a), self.ty(x));
+        let (Ty::Tile { rows: m, cols: k, layout: Layout::MmaA, dtype: da }, Ty::Tile { rows: k2, cols: n, layout: Layout::MmaB, dtype: dx }) = (ta, tx) else {
+            let got = format!("{} and {}", self.describe(ta), self.describe(tx));
+            return self.fail(Fault::Layout { op: "mma".into(), wants: "a left and a right operand".into(), got });
+        };
+        let fits = matches!((da, dx), (DType::U8, DType::U8 | DType::I8) | (DType::Bf16, DType::Bf16) | (DType::F16, DType::F16));
+        if k != k2 || !fits || m % 16 != 0 || n % 8 != 0 || k * da.size() % 32 != 0 {
+            return self.fail(Fault::Shapes { op: "mma".into(), left: self.describe(ta), right: self.describe(tx) });
+        }
+        let dtype = if da == DType::U8 { DType::I32 } else { DType::F32 };
+        let ty = Ty::Tile { dtype, rows: m, cols: n, layout: Layout::MmaC };
+        let c = match self.get(&c) {
+            V::S(id) if self.ty(id) == ty => id,
+            V::S(id) if self.joined("mma", ty, self.ty(id)) == Some(ty) && self.ty(id).dtype() == dtype => {
+                // A row or column vector starts every sum: broadcast it.
+                let zero = self.id_of(&V::Int(0), dtype);
+                let zeros = self.emit(Op::Full(zero), ty);
+                let sum = self.binary(BinOp::Add, zeros, V::S(id));
+                self.id_of(&sum, dtype)
+            }
+            V::Int(0) | V::Float(_) => {
+                let zero = self.id_of(&V::Int(0), dtype);
+                let zeros = self.emit(Op::Full(zero), ty);
+                self.id_of(&zeros, dtype)
+            }
+            V::S(id) => {
+                let right = self.describe(self.ty(id));
+                return self.fail(Fault::Shapes { op: "mma".into(), left: self.describe(ty), right });
+            }
+            _ => return self.fail(Fault::Untyped),
+        };
+        self.emit(Op::Mma { a, b: x, c }, ty)
+    }
+
+    fn reduce(&self, op: ReduceOp, axis: Axis, src: Id) -> V {
+        let Ty::Tile { dtype, rows, cols, layout } = self.ty(src) else {
+            return self.no_method("reduce", &V::S(src));
+        };
+        let wants = if axis == Axis::All { Layout::Row } else { Layout::MmaC };
+        if layout != wants {
+            let got = self.describe(self.ty(src));
+            return self.fail(Fault::Layout { op: format!("{op:?} over {axis:?}"), wants: format!("{wants:?}"), got });
+        }
+        if op == ReduceOp::Add && dtype.is_float() && axis != Axis::All {
+            return self.fail(Fault::FloatOrder { axis: "an accumulator" });
+        }
+        let ty = match axis {
+            Axis::Rows => Ty::Tile { dtype, rows: 1, cols, layout: Layout::Cols },
+            Axis::Cols => Ty::Tile { dtype, rows, cols: 1, layout: Layout::Rows },
+            Axis::Lane => Ty::Tile { dtype, rows: 8, cols, layout },
+            Axis::All => Ty::Scalar(dtype),
+        };
+        self.emit(Op::Reduce { op, axis, src }, ty)
+    }
+
+    /// Fails unless the tile has the layout.
+    fn wants(&self, op: &str, id: Id, layout: Layout, dtype: DType) -> Option<(usize, usize)> {
+        match self.ty(id) {
+            Ty::Tile { rows, cols, layout: l, dtype: d } if l == layout && d == dtype => Some((rows, cols)),
+            t => {
+                let got = self.describe(t);
+                self.fail(Fault::Layout { op: op.into(), wants: format!("a {} {layout:?}", dtype.name()), got });
+                None
+            }
+        }
+    }
+
+    pub(crate) fn no_method(&self, name: &str, v: &V) -> V {
+        let on = match v {
+            V::S(id) => self.describe(self.ty(*id)),
+            V::Buf(..) => "a buffer".into(),
+            V::Array(_) => "an array".into(),
+            _ => "this value".into(),
+        };
+        self.fail(Fault::NoMethod { name: name.into(), on })
+    }
+
+    /// Methods without type arguments.
+    pub fn method(&self, name: &str, recv: &V, args: Vec<V>) -> V {
+        let args: Vec<V> = args.iter().map(|a| self.get(a)).collect();
+        let recv = self.get(recv);
+        match (&recv, name, args.as_slice()) {
+            (V::Poison, ..) => V::Poison,
+            (V::Buf(buf, dtype), ..) => self.buffer_method(name, *buf, *dtype, &args),
+            (V::Ring(r), "copy", [src, at]) => self.copy(*r, src, at),
+            (V::Int(n), "min", [V::Int(m)]) => V::Int(*n.min(m)),
+            (V::Int(n), "max", [V::Int(m)]) => V::Int(*n.max(m)),
+            (V::Int(n), "div_ceil", [V::Int(m)]) if *m > 0 => V::Int((n + m - 1) / m),
+            (_, "clone", []) => recv,
+            (_, "mul_add", [x, c]) => self.fma(recv, x.clone(), c.clone()),
+            (V::S(id), ..) => self.value_method(name, *id, &args),
+            _ => self.no_method(name, &recv),
+        }
+    }
+
+    fn value_method(&self, name: &str, id: Id, args: &[V]) -> V {
+        let v = V::S(id);
+        let float = self.ty(id).dtype().is_float();
+        match (name, args) {
+            ("sqrt", []) => self.unary(UnOp::Sqrt, v),
+            ("abs", []) => self.unary(UnOp::Abs, v),
+            ("floor", []) => self.unary(UnOp::Floor, v),
+            ("ceil", []) => self.unary(UnOp::Ceil, v),
+            ("round_ties_even", []) => self.unary(UnOp::Round, v),
+            ("count_ones", []) => self.unary(UnOp::Popc, v),
+            ("to_bits", []) => self.bitcast(v, if self.ty(id).dtype().size() == 2 { DType::U16 } else { DType::U32 }),
+            ("to_f32", []) => self.cast(v, DType::F32),
+            ("wrapping_add", [x]) => self.binary(BinOp::Add, v, x.clone()),
+            ("wrapping_sub", [x]) => self.binary(BinOp::Sub, v, x.clone()),
+            ("wrapping_mul", [x]) => self.binary(BinOp::Mul, v, x.clone()),
+            ("min", [x]) if !float => self.binary(BinOp::Min, v, x.clone()),
+            ("max", [x]) if !float => self.binary(BinOp::Max, v, x.clone()),
+            ("any", []) => self.emit(Op::Any(id), Ty::Scalar(DType::Bool)),
+            ("max_rows", []) => self.reduce(ReduceOp::Max, Axis::Rows, id),
+            ("sum_rows", []) => self.reduce(ReduceOp::Add, Axis::Rows, id),
+            ("max_cols", []) => self.reduce(ReduceOp::Max, Axis::Cols, id),
+            ("sum_cols", []) => self.reduce(ReduceOp::Add, Axis::Cols, id),
+            ("lane_sums", []) => self.reduce(ReduceOp::Add, Axis::Lane, id),
+            ("max", []) => self.reduce(ReduceOp::Max, Axis::All, id),
+            ("sum", []) => self.reduce(ReduceOp::Add, Axis::All, id),
+            ("hadamard", []) => match self.wants(name, id, Layout::Row, DType::F32) {
+                Some(_) => self.emit(Op::Hadamard(id), self.ty(id)),
+                None => V::Poison,
+            },
+            ("sum_k", []) => match self.wants(name, id, Layout::MmaB, DType::U8) {
+                Some((_, cols)) => self.emit(Op::SumK(id), Ty::Tile { dtype: DType::I32, rows: 1, cols, layout: Layout::Cols }),
+                None => V::Poison,
+            },
+            ("split_bytes", []) => match self.wants(name, id, Layout::MmaC, DType::I32) {
+                Some((rows, cols)) => {
+                    let ty = Ty::Tile { dtype: DType::U8, rows, cols, layout: Layout::MmaB };
+                    let (lo, hi) = {
+                        let mut p = self.program.borrow_mut();
+                        (p.fresh(ty), p.fresh(ty))
+                    };
+                    self.push(Op::SplitBytes(id), vec![lo, hi]);
+                    V::Tuple(vec![V::S(lo), V::S(hi)])
+                }
+                None => V::Poison,
+            },
+            ("to_operand", []) => match self.wants(name, id, Layout::MmaC, DType::F32) {
+                Some((rows, cols)) => self.emit(Op::ToOperand(id), Ty::Tile { dtype: DType::Bf16, rows, cols, layout: Layout::MmaB }),
+                None => V::Poison,
+            },
+            _ => self.no_method(name, &v),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Values while building: what is known now (sizes, flags), and what only the device will know.
+
+use super::B;
+use crate::dtype::{DType, Elem, bf16, f16};
+use crate::ir::{Buf, Id};
+
+/// A value in the device half of a function.
+#[derive(Clone, Debug)]
+pub enum V {
+    Unit,
+    /// A fault was recorded where this came from.
+    Poison,
+    /// Known while building: a size, or a literal that takes its neighbour's type.
+    Int(i64),
+    /// A float literal without a type.
+    Float(f64),
+    /// Known while building.
+    Bool(bool),
+    /// A scalar or tile of the IR.
+    S(Id),
+    /// A variable: reading gives its present value.
+    Var(Id),
+    Array(Vec<V>),
+    Tuple(Vec<V>),
+    Buf(Buf, DType),
+    Ring(usize),
+}
+
+impl V {
+    /// The size known while building, or a fault.
+    pub(crate) fn size(&self, b: &B, what: &'static str) -> usize {
+        match self {
+            V::Int(n) if *n >= 0 => *n as usize,
+            V::Poison => 0,
+            _ => {
+                b.fail(crate::report::Fault::NotBuilderTime { what });
+                0
+            }
+        }
+    }
+}
+
+/// Something a kernel's source names that is no device value: meta fields, associated constants.
+pub trait Konst {
+    fn konst(self, b: &B) -> V;
+}
+impl Konst for usize {
+    fn konst(self, _: &B) -> V {
+        V::Int(self as i64)
+    }
+}
+impl Konst for bool {
+    fn konst(self, _: &B) -> V {
+        V::Bool(self)
+    }
+}
+macro_rules! typed {
+    ($($t:ty),*) => { $(impl Konst for $t {
+        fn konst(self, b: &B) -> V { b.constant(<$t as Elem>::DTYPE, self.to_bits64()) }
+    })* };
+}
+typed!(u8, i8, u16, i32, u32, i64, f32, f16, bf16);
+
+impl<T: Konst, const N: usize> Konst for [T; N] {
+    fn konst(self, b: &B) -> V {
+        V::Array(self.into_iter().map(|x| x.konst(b)).collect())
+    }
+}

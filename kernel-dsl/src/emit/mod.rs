@@ -1,0 +1,59 @@
+//! Thread IR to CUDA C++. The printer is plain: one statement an operation, `#line` back to Rust.
+//!
+//! The prelude is header-free, so NVRTC needs no CUDA include directory.
+
+mod expr;
+mod stmt;
+
+use crate::ir::*;
+use std::fmt::Write;
+
+/// The prelude, in the order the parts need each other.
+pub const PRELUDE: [(&str, &str); 4] = [
+    ("num", include_str!("../../prelude/num.cuh")),
+    ("warp", include_str!("../../prelude/warp.cuh")),
+    ("mma", include_str!("../../prelude/mma.cuh")),
+    ("ring", include_str!("../../prelude/ring.cuh")),
+];
+
+/// The text NVRTC compiles.
+pub fn cuda(p: &Program) -> String {
+    let mut o = String::from("#define INLINE_MEMBER __device__ __forceinline__\n");
+    for (_, text) in PRELUDE {
+        o.push_str(text);
+    }
+    for f in &p.funcs {
+        function(&mut o, p, f);
+    }
+    kernel(&mut o, p);
+    o
+}
+
+fn function(o: &mut String, p: &Program, f: &Func) {
+    let params: Vec<String> = f.params.iter().map(|i| format!("{} v{i}", p.ty(*i).reg_dtype().cuda())).collect();
+    let outs: Vec<String> = (0..f.results.len()).map(|i| format!("u32& r{i}")).collect();
+    let _ = writeln!(o, "INLINE void {}({}, {}) {{", f.name, params.join(", "), outs.join(", "));
+    stmt::Printer { p, line: None }.block(o, &f.body, 1);
+    for (i, r) in f.results.iter().enumerate() {
+        let _ = writeln!(o, "  r{i} = v{r};");
+    }
+    o.push_str("}\n");
+}
+
+fn kernel(o: &mut String, p: &Program) {
+    let params: Vec<String> = p
+        .params
+        .iter()
+        .map(|x| match x {
+            Param::Buffer { name, writable: true, .. } => format!("u8* __restrict__ {name}"),
+            Param::Buffer { name, .. } => format!("const u8* __restrict__ {name}"),
+            Param::Scalar { dtype, id, .. } => format!("{} v{id}", dtype.cuda()),
+        })
+        .collect();
+    let _ = writeln!(o, "extern \"C\" __global__ void __launch_bounds__({}, {}) {}({}) {{", p.threads(), p.min_blocks.max(1), p.name, params.join(", "));
+    for (i, r) in p.rings.iter().enumerate() {
+        let _ = writeln!(o, "  Ring<{}, {}> ring{i}; ring{i}.init({}, {});", r.stages, r.bytes, r.offset, r.barriers);
+    }
+    stmt::Printer { p, line: None }.block(o, &p.body, 1);
+    o.push_str("}\n");
+}

@@ -1,0 +1,129 @@
+//! Statements of thread IR.
+
+use super::expr;
+use crate::dtype::DType;
+use crate::ir::*;
+use std::fmt::Write;
+
+pub struct Printer<'a> {
+    pub p: &'a Program,
+    pub line: Option<Span>,
+}
+
+impl Printer<'_> {
+    pub fn block(&mut self, o: &mut String, stmts: &[Stmt], depth: usize) {
+        for s in stmts {
+            if self.line != Some(s.span) && s.span.line > 0 {
+                let _ = writeln!(o, "#line {} \"{}\"", s.span.line, s.span.file);
+                self.line = Some(s.span);
+            }
+            self.stmt(o, s, &"  ".repeat(depth), depth);
+        }
+    }
+
+    fn d(&self, id: Id) -> DType {
+        self.p.ty(id).dtype()
+    }
+
+    /// Address of a byte offset in a buffer.
+    fn address(&self, buf: &Buf, at: Id) -> String {
+        match buf {
+            Buf::Param(i) => match &self.p.params[*i] {
+                Param::Buffer { name, .. } | Param::Scalar { name, .. } => format!("{name} + v{at}"),
+            },
+            Buf::Shared(i) => format!("smem + {} + v{at}", self.p.shared[*i].offset),
+            Buf::Slot(_, handle) => format!("slot{handle} + v{at}"),
+        }
+    }
+
+    fn reads(&self, buf: &Buf) -> &'static str {
+        match buf {
+            Buf::Param(i) if matches!(self.p.params[*i], Param::Buffer { writable: false, .. }) => "const ",
+            _ => "",
+        }
+    }
+
+    fn stmt(&mut self, o: &mut String, s: &Stmt, pad: &str, depth: usize) {
+        let _ = match &s.op {
+            Op::VarNew(v) => writeln!(o, "{pad}{} v{} = v{v};", self.d(*v).cuda(), s.outs[0]),
+            Op::VarSet(var, v) => writeln!(o, "{pad}v{var} = v{v};"),
+            Op::Store { buf, at, value } => writeln!(o, "{pad}*({}*)({}) = v{value};", self.d(*value).cuda(), self.address(buf, *at)),
+            Op::If { cond, then, other } => {
+                let _ = writeln!(o, "{pad}if (v{cond}) {{");
+                self.block(o, then, depth + 1);
+                if !other.is_empty() {
+                    let _ = writeln!(o, "{pad}}} else {{");
+                    self.block(o, other, depth + 1);
+                }
+                writeln!(o, "{pad}}}")
+            }
+            Op::For { var, lo, hi, step, body, .. } => {
+                let _ = writeln!(o, "{pad}#pragma unroll 1\n{pad}for (i32 v{var} = v{lo}; v{var} < v{hi}; v{var} += v{step}) {{");
+                self.block(o, body, depth + 1);
+                writeln!(o, "{pad}}}")
+            }
+            Op::Call { func, args } => {
+                let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
+                let args: Vec<String> = args.iter().map(|i| format!("v{i}")).collect();
+                writeln!(o, "{pad}u32 {}; {}({}, {});", outs.join(", "), self.p.funcs[*func].name, args.join(", "), outs.join(", "))
+            }
+            Op::MmaRegs { kind, a, b, c } => {
+                let name = match kind {
+                    MmaKind::U8S8 => "mma_u8s8",
+                    MmaKind::U8U8 => "mma_u8u8",
+                    MmaKind::Bf16 => "mma_bf16",
+                    MmaKind::F16 => "mma_f16",
+                };
+                let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
+                let ins: Vec<String> = a.iter().chain(b).chain(c).map(|i| format!("v{i}")).collect();
+                let t = self.d(s.outs[0]).cuda();
+                writeln!(o, "{pad}{t} {}; {name}({}, {});", outs.join(", "), outs.join(", "), ins.join(", "))
+            }
+            Op::LoadVec { buf, at, words } => {
+                let (t, address) = (["", "u32", "uint2", "", "uint4"][*words], self.address(buf, *at));
+                let first = s.outs[0];
+                let _ = writeln!(o, "{pad}const {t} w{first} = *({}{t}*)({address});", self.reads(buf));
+                for (i, out) in s.outs.iter().enumerate() {
+                    let field = if *words == 1 { String::new() } else { format!(".{}", ["x", "y", "z", "w"][i]) };
+                    let _ = writeln!(o, "{pad}const u32 v{out} = w{first}{field};");
+                }
+                Ok(())
+            }
+            Op::RingFetch { ring, src, at, cond } => {
+                let at = self.address(&Buf::Param(*src), *at);
+                writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at});")
+            }
+            Op::RingWait { ring } => writeln!(o, "{pad}u8* slot{} = ring{ring}.wait();", s.outs[0]),
+            Op::Barrier => writeln!(o, "{pad}__syncthreads();"),
+            Op::SyncWarp => writeln!(o, "{pad}__syncwarp();"),
+            op => {
+                let out = s.outs[0];
+                writeln!(o, "{pad}const {} v{out} = {};", self.d(out).cuda(), self.value(op, self.d(out)))
+            }
+        };
+    }
+
+    fn value(&self, op: &Op, d: DType) -> String {
+        let v = |id: &Id| format!("v{id}");
+        match op {
+            Op::Const(bits) => expr::constant(d, *bits),
+            Op::BlockId(axis) => format!("(i32)blockIdx.{}", ["x", "y", "z"][*axis]),
+            Op::Un(u, a) => expr::unary(*u, self.d(*a), &v(a)),
+            Op::Bin(b, a, c) => expr::binary(*b, self.d(*a), &v(a), &v(c)),
+            Op::Fma(a, b, c) => format!("__fmaf_rn(v{a}, v{b}, v{c})"),
+            Op::Select(c, a, b) => format!("v{c} ? v{a} : v{b}"),
+            Op::Cast(a) => expr::cast(self.d(*a), d, &v(a)),
+            Op::Bitcast(a) => expr::bitcast(self.d(*a), d, &v(a)),
+            Op::VarGet(a) => v(a),
+            Op::Load { buf, at } => format!("*({}{}*)({})", self.reads(buf), d.cuda(), self.address(buf, *at)),
+            Op::LaneId => "(i32)(threadIdx.x & 31)".into(),
+            Op::ThreadId => "(i32)threadIdx.x".into(),
+            Op::ShflXor(a, m) => format!("shfl_xor(v{a}, {m})"),
+            Op::MovMatrix(a) => format!("movmatrix(v{a})"),
+            Op::Prmt(a, b, s) => format!("prmt(v{a}, v{b}, 0x{s:04x}u)"),
+            Op::AnyLane(a) => format!("any_lane(v{a})"),
+            // The verifier lets nothing else into thread IR.
+            other => format!("/* {other:?} */ 0"),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Every operation, with its numerics: rounding and order are part of what an operation means.
+
+use super::{Id, Span};
+use crate::dtype::DType;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum UnOp {
+    Neg,
+    Not,
+    Abs,
+    Sqrt,
+    Floor,
+    Ceil,
+    /// Halves to even.
+    Round,
+    Popc,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BinOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+    And,
+    Or,
+    Xor,
+    Shl,
+    Shr,
+    /// High 32 bits of a u32 product.
+    MulHi,
+    /// `if a < b { b } else { a }`
+    Max,
+    /// `if b < a { b } else { a }`
+    Min,
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+impl BinOp {
+    pub fn is_compare(self) -> bool {
+        matches!(self, BinOp::Eq | BinOp::Ne | BinOp::Lt | BinOp::Le | BinOp::Gt | BinOp::Ge)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ReduceOp {
+    Max,
+    /// Order-free on integers; on f32 only over a `Row`, in its stated order.
+    Add,
+}
+
+/// Which dimension of an accumulator a reduction folds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Axis {
+    /// Over the rows: gives `Cols`.
+    Rows,
+    /// Over the columns: gives `Rows`.
+    Cols,
+    /// Over the rows one lane holds: gives an accumulator [8, n].
+    Lane,
+    /// Over a whole `Row`: gives a scalar. Lane by lane left to right, then butterfly 16, 8, 4, 2, 1.
+    All,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Buf {
+    Param(usize),
+    Shared(usize),
+    /// A slot of a ring: the id is the handle that the copy returned.
+    Slot(usize, Id),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Par {
+    /// One iteration a warp; a block barrier follows.
+    Warps,
+    /// Iterations spread over the block's threads; a block barrier follows.
+    Threads,
+    /// Iterations spread over the lanes of this warp.
+    Lanes,
+}
+
+/// Which way a packed tile feeds the tensor core.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Feed {
+    /// As [tokens, d]: blocks of 8 along k.
+    Keys,
+    /// As [d, tokens]: blocks of 8 along m, transposed in registers.
+    Values,
+    /// As `Values`, stored byte-transposed by fours of tokens: the function decodes four tokens at once.
+    Quads,
+}
+
+/// A packed tile of codes: see [`crate::pack`] for where each bit lies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Packing {
+    pub bits: usize,
+    pub d: usize,
+    pub feed: Feed,
+    /// Type of a decoded element: `U8` or `Bf16`.
+    pub lane: DType,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Op {
+    Const(u64),
+    BlockId(usize),
+    Un(UnOp, Id),
+    Bin(BinOp, Id, Id),
+    /// a * b + c, rounded once.
+    Fma(Id, Id, Id),
+    Select(Id, Id, Id),
+    /// Rust's `as`: floats to integers truncate and saturate; f32 to f16/bf16 rounds to nearest even.
+    Cast(Id),
+    Bitcast(Id),
+    VarNew(Id),
+    VarGet(Id),
+    VarSet(Id, Id),
+    /// Byte offset into the buffer.
+    Load { buf: Buf, at: Id },
+    Store { buf: Buf, at: Id, value: Id },
+    If { cond: Id, then: Vec<Stmt>, other: Vec<Stmt> },
+    /// `var` runs lo, lo + step, .. below hi. With stages > 0 the copies in it are pipelined.
+    For { var: Id, lo: Id, hi: Id, step: Id, stages: usize, body: Vec<Stmt> },
+    ParFor { par: Par, var: Id, count: Id, body: Vec<Stmt> },
+    Call { func: usize, args: Vec<Id> },
+
+    // tiles
+    Full(Id),
+    RowIndex,
+    Reduce { op: ReduceOp, axis: Axis, src: Id },
+    Any(Id),
+    Mma { a: Id, b: Id, c: Id },
+    /// Sum over k of a right operand: what an all-ones left operand would give.
+    SumK(Id),
+    Unpack { buf: Buf, at: Id, packing: Packing, func: usize },
+    /// Two right operands of u8: the low bytes and the next bytes of an i32 accumulator.
+    SplitBytes(Id),
+    /// Right operand of bf16 from an f32 accumulator.
+    ToOperand(Id),
+    /// Right operand [k, n] from rows of k elements, `stride` bytes apart.
+    LoadOperand { buf: Buf, at: Id, stride: usize },
+    LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, elem: DType },
+    /// Columns below `cols` only.
+    StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
+    Hadamard(Id),
+
+    // asynchronous copies
+    /// Copy `bytes` of the ring from global memory; gives the slot's handle.
+    CopyAsync { ring: usize, src: usize, at: Id },
+    /// Enqueue a copy if `cond`.
+    RingFetch { ring: usize, src: usize, at: Id, cond: Id },
+    /// Wait for the oldest copy; gives the slot's handle.
+    RingWait { ring: usize },
+
+    // thread IR only
+    LaneId,
+    ThreadId,
+    ShflXor(Id, usize),
+    MovMatrix(Id),
+    /// Bytes of (a, b) picked by the four nibbles of the selector.
+    Prmt(Id, Id, u32),
+    MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
+    LoadVec { buf: Buf, at: Id, words: usize },
+    AnyLane(Id),
+    Barrier,
+    SyncWarp,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MmaKind {
+    /// m16n8k32, u8 x s8 -> s32
+    U8S8,
+    /// m16n8k32, u8 x u8 -> s32
+    U8U8,
+    /// m16n8k16, bf16 x bf16 -> f32
+    Bf16,
+    /// m16n8k16, f16 x f16 -> f32
+    F16,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct Stmt {
+    pub op: Op,
+    pub outs: Vec<Id>,
+    pub span: Span,
+}

@@ -1,0 +1,76 @@
+//! Scalar functions whose bits are the same on every side.
+//!
+//! libm and the GPU's approximate units differ by ulps, so the language has its own polynomials:
+//! one source, explicit fused multiply-adds, no library call.
+
+use crate::build::{B, V};
+use crate::ir::BinOp;
+use kernel_dsl_macros::device;
+
+/// `if a < b { b } else { a }`: fixes the sign of zero, drops a NaN in `a`'s place.
+#[device]
+pub fn fmax(a: f32, b: f32) -> f32 {
+    if a < b { b } else { a }
+}
+
+/// `if b < a { b } else { a }`.
+#[device]
+pub fn fmin(a: f32, b: f32) -> f32 {
+    if b < a { b } else { a }
+}
+
+/// High 32 bits of the 64-bit product.
+pub fn mul_hi(a: u32, b: u32) -> u32 {
+    ((a as u64 * b as u64) >> 32) as u32
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct mul_hi {}
+impl mul_hi {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::MulHi, x, y)
+    }
+}
+
+/// 2^x for |x| <= 126: degree-5 polynomial on [-1/2, 1/2], relative error about 2e-7.
+#[device]
+pub fn exp2(x: f32) -> f32 {
+    let z = x + 12582912.0_f32;
+    let n = z - 12582912.0_f32;
+    let r = x - n;
+    let a = 1.339_887_4e-3_f32.mul_add(r, 9.618_437e-3_f32);
+    let b = a.mul_add(r, 5.550_332_5e-2_f32);
+    let c = b.mul_add(r, 2.402_264_8e-1_f32);
+    let d = c.mul_add(r, 6.931_472e-1_f32);
+    let p = d.mul_add(r, 1.0_f32);
+    f32::from_bits(p.to_bits().wrapping_add(z.to_bits() << 23))
+}
+
+/// 2^x, or 0 below 2^-126 and for NaN: the guard that lets an empty maximum of -inf merge exactly.
+#[device]
+pub fn exp2_or_zero(x: f32) -> f32 {
+    if x >= -126.0_f32 { exp2(x) } else { 0.0_f32 }
+}
+
+/// log2 of a positive normal number: exponent plus an atanh series on [sqrt(1/2), sqrt(2)), error below 3e-7.
+#[device]
+pub fn log2(x: f32) -> f32 {
+    let i = x.to_bits().wrapping_sub(0x3f35_04f3_u32) as i32;
+    let e = i >> 23_u32;
+    let f = f32::from_bits(x.to_bits().wrapping_sub((e << 23_u32) as u32));
+    let s = (f - 1.0_f32) / (f + 1.0_f32);
+    let s2 = s * s;
+    let a = 0.411_98_f32.mul_add(s2, 0.577_078_f32);
+    let b = a.mul_add(s2, 0.961_796_7_f32);
+    let c = b.mul_add(s2, 2.885_390_f32);
+    c.mul_add(s, e as f32)
+}
+
+/// NaN becomes 0, everything else is clamped to `±limit`.
+#[device]
+pub fn sanitise(x: f32, limit: f32) -> f32 {
+    let y = if x < limit { x } else { limit };
+    let z = if -limit < y { y } else { -limit };
+    if x == x { z } else { 0.0_f32 }
+}

@@ -1,0 +1,118 @@
+//! What kernels call: parallel loops, tiles, asynchronous copies. Here they run on the CPU, one block
+//! after another; the struct beside each function is its builder half.
+
+use crate::build::{B, V};
+use crate::dtype::Elem;
+use crate::ir::{Layout, UnOp};
+use crate::tile::{MmaIn, Ring, Shared, Tile, current_block};
+
+macro_rules! twin {
+    ($name:ident $(<$g:ident: $bound:path>)? , |$b:ident $(, $a:ident)*| $body:expr) => {
+        #[allow(non_camel_case_types)]
+        #[doc(hidden)]
+        pub struct $name {}
+        impl $name {
+            pub fn ir $(<$g: $bound>)? ($b: &B $(, $a: V)*) -> V { $body }
+        }
+    };
+}
+
+/// Index of this block on grid axis 0, 1 or 2.
+pub fn block_id(axis: usize) -> i32 {
+    current_block()[axis] as i32
+}
+twin!(block_id, |b, axis| b.block_id(axis));
+
+/// An array of `len` elements that the block's threads share; its contents are undefined at first.
+pub fn shared<T: Elem>(len: usize) -> Shared<T> {
+    Shared::poisoned(len)
+}
+twin!(shared<T: Elem>, |b, len| b.shared(T::DTYPE, len));
+
+/// Each warp's queue of asynchronous copies: `stages` slots of `bytes` bytes.
+pub fn ring(stages: usize, bytes: usize) -> Ring {
+    Ring::new(stages, bytes)
+}
+twin!(ring, |b, stages, bytes| b.ring(stages, bytes));
+
+/// One iteration a warp; a barrier follows.
+pub fn warps(n: usize) -> std::ops::Range<i32> {
+    0..n as i32
+}
+
+/// Iterations spread over the block's threads; a barrier follows. They may come in any order.
+pub fn threads(n: usize) -> std::ops::Range<i32> {
+    0..n as i32
+}
+
+/// Iterations spread over the lanes of a warp.
+pub fn lanes(n: usize) -> std::ops::Range<i32> {
+    0..n as i32
+}
+
+/// lo, lo + step, .. below hi.
+pub fn strided(lo: i32, hi: i32, step: impl Step) -> impl Iterator<Item = i32> {
+    (lo..hi.max(lo)).step_by(step.get())
+}
+
+/// As `strided`, its copies running `stages - 1` turns ahead.
+pub fn stream(lo: i32, hi: i32, step: impl Step, _stages: usize) -> impl Iterator<Item = i32> {
+    strided(lo, hi, step)
+}
+
+/// A loop's step: a size known when the kernel is built, or an i32.
+pub trait Step {
+    fn get(self) -> usize;
+}
+impl Step for usize {
+    fn get(self) -> usize {
+        self.max(1)
+    }
+}
+impl Step for i32 {
+    fn get(self) -> usize {
+        self.max(1) as usize
+    }
+}
+
+/// Accumulator [rows, cols] full of `v`.
+pub fn acc<T: Elem>(rows: usize, cols: usize, v: T) -> Tile<T> {
+    Tile::full(rows, cols, Layout::MmaC, v)
+}
+twin!(acc, |b, rows, cols, v| b.full((rows, cols), Layout::MmaC, v));
+
+/// One value a column of an accumulator.
+pub fn cols<T: Elem>(n: usize, v: T) -> Tile<T> {
+    Tile::full(1, n, Layout::Cols, v)
+}
+twin!(cols, |b, n, v| b.full((V::Int(1), n), Layout::Cols, v));
+
+/// One value a row of an accumulator.
+pub fn rows<T: Elem>(n: usize, v: T) -> Tile<T> {
+    Tile::full(n, 1, Layout::Rows, v)
+}
+twin!(rows, |b, n, v| b.full((n, V::Int(1)), Layout::Rows, v));
+
+/// A vector of `n` elements over the lanes of a warp.
+pub fn vector<T: Elem>(n: usize, v: T) -> Tile<T> {
+    Tile::full(1, n, Layout::Row, v)
+}
+twin!(vector, |b, n, v| b.full((V::Int(1), n), Layout::Row, v));
+
+/// 0, 1, .. n - 1 down the rows.
+pub fn row_ids(n: usize) -> Tile<i32> {
+    Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n as i32).collect() }
+}
+twin!(row_ids, |b, n| b.row_ids(n));
+
+/// a x + c on the tensor core. u8 by i8 or u8 sums in i32 exactly; bf16 and f16 in f32, k ascending on the CPU.
+pub fn mma<A: MmaIn<X>, X: Elem>(a: &Tile<A>, x: &Tile<X>, c: impl crate::tile::MmaStart<A::Acc>) -> Tile<A::Acc> {
+    A::mma(a, x, c)
+}
+twin!(mma, |b, a, x, c| b.mma(a, x, c));
+
+/// Number of one bits.
+pub fn popc(x: u32) -> u32 {
+    x.count_ones()
+}
+twin!(popc, |b, x| b.unary(UnOp::Popc, x));

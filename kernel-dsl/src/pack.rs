@@ -1,0 +1,91 @@
+//! The packed tile: where each bit of 32 coded vectors lies, so that every lane of a warp loads 16 bytes
+//! and holds a tensor-core operand.
+//!
+//! A code word of `bits` bits stands for 8 coordinates. Its bits are split into planes whose widths are
+//! powers of two, largest first (51 = 32 + 16 + 2 + 1), so that no load straddles a word. Within a plane
+//! the order is that of the lanes: quad row g = lane / 4 and quad lane t = lane % 4 of the operand's layout.
+//! Every token owns whole bytes, so storing one token touches no other.
+
+use crate::ir::{Feed, Packing};
+
+/// Tokens of a packed tile.
+pub const TOKENS: usize = 32;
+
+/// Widths and first code bits of the planes of a code word.
+pub fn planes(bits: usize) -> Vec<(usize, usize)> {
+    let mut at = 0;
+    (0..8).rev().map(|p| 1 << p).filter(|w| bits & w != 0).map(|w| {
+        at += w;
+        (w, at - w)
+    }).collect()
+}
+
+impl Packing {
+    /// Code words of a vector.
+    pub fn blocks(&self) -> usize {
+        self.d / 8
+    }
+
+    /// Bytes of the codes of 32 vectors.
+    pub fn bytes(&self) -> usize {
+        4 * self.blocks() * self.bits
+    }
+
+    /// Bits a lane reads from one plane in one go, at most 128.
+    pub fn chunk(&self, width: usize) -> usize {
+        let run = match self.feed {
+            Feed::Keys => self.blocks() / 4 * width,
+            Feed::Values | Feed::Quads => self.blocks() * width,
+        };
+        run.min(128)
+    }
+
+    /// Bit position of plane `(width, first)` of `block` of `token`, from the start of the codes.
+    pub fn bit(&self, plane: (usize, usize), token: usize, block: usize) -> usize {
+        let ((w, first), nb) = (plane, self.blocks());
+        let base = TOKENS * nb * first;
+        if w < 8 {
+            return base + (token * nb + block) * w;
+        }
+        let chunk = self.chunk(w);
+        base + match self.feed {
+            Feed::Keys => {
+                let (r, t, j) = (token % 4 * 8 + token / 4, block / (nb / 4), block % (nb / 4));
+                ((j * w / chunk * 32 + r) * 4 + t) * chunk + j * w % chunk
+            }
+            Feed::Values | Feed::Quads => {
+                let (t, e, g, h) = (token / 8, token % 8, block / (nb / 8), block % (nb / 8));
+                let q = e * (nb / 8) + h;
+                ((q * w / chunk * 8 + g) * 4 + t) * chunk + q * w % chunk
+            }
+        }
+    }
+
+    /// Byte position of code byte `k` of a `Quads` tile: byte `token % 4` of a word.
+    pub fn quad_byte(&self, token: usize, block: usize, k: usize) -> usize {
+        let nb = self.blocks();
+        let (t, u, j, g, h) = (token / 8, token % 8 / 4, token % 4, block / (nb / 8), block % (nb / 8));
+        let q = (u * (nb / 8) + h) * (self.bits / 8) + k;
+        ((q / 4 * 8 + g) * 4 + t) * 16 + q % 4 * 4 + j
+    }
+
+    /// The code word of one block.
+    pub fn code(&self, bytes: &[u8], token: usize, block: usize) -> [u32; 4] {
+        let mut code = [0_u32; 4];
+        if self.feed == Feed::Quads {
+            for k in 0..self.bits / 8 {
+                code[k / 4] |= (bytes[self.quad_byte(token, block, k)] as u32) << (k % 4 * 8);
+            }
+            return code;
+        }
+        for plane in planes(self.bits) {
+            let (w, first) = plane;
+            let at = self.bit(plane, token, block);
+            for (n, step) in (0..w).step_by(w.min(8)).enumerate() {
+                let byte = bytes[at / 8 + n] as u32 >> (at % 8) & ((1 << w.min(8)) - 1);
+                code[(first + step) / 32] |= byte << ((first + step) % 32);
+            }
+        }
+        code
+    }
+}

@@ -1,0 +1,38 @@
+//! Places shared arrays and rings in dynamic shared memory, 128-byte aligned; arrays over a ring share its bytes.
+
+use crate::ir::Program;
+use crate::report::{Fault, Report};
+
+/// Most dynamic shared memory a block can have on the architectures served (sm_90, sm_100).
+const LIMIT: usize = 227 * 1024;
+
+pub fn run(src: &Program) -> Result<Program, Report> {
+    let mut p = src.clone();
+    let mut at = 0;
+    let align = |n: usize| n.div_ceil(128) * 128;
+    let mut names = vec![];
+    for (i, r) in p.rings.iter_mut().enumerate() {
+        r.offset = at;
+        let bytes = p.warps * r.stages * r.bytes;
+        let over: usize = p.shared.iter_mut().filter(|a| a.over == Some(i)).fold(0, |o, a| {
+            a.offset = at + o;
+            o + align(a.len * a.dtype.size())
+        });
+        names.push(format!("ring of {} x {} x {} bytes", p.warps, r.stages, r.bytes));
+        at += align(bytes.max(over));
+    }
+    for r in &mut p.rings {
+        r.barriers = at;
+        at += align(p.warps * r.stages * 8);
+    }
+    for a in p.shared.iter_mut().filter(|a| a.over.is_none()) {
+        a.offset = at;
+        at += align(a.len * a.dtype.size());
+        names.push(format!("{} x {}", a.len, a.dtype.name()));
+    }
+    p.shared_bytes = at;
+    if at > LIMIT {
+        return Err(Report { what: Fault::SharedMemory { want: at, limit: LIMIT, arrays: names.join(", ") }, span: None });
+    }
+    Ok(p)
+}

@@ -1,0 +1,436 @@
+//! Tiles become registers: from a warp's program to one lane's.
+//!
+//! A tile value turns into `Ty::regs` scalars; which element a register holds follows from the layout
+//! alone. Scalars stay as they are.
+
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::report::{Fault, Report};
+use std::collections::HashMap;
+
+pub(super) struct Lower {
+    pub p: Program,
+    regs: HashMap<Id, Vec<Id>>,
+    out: Vec<Vec<Stmt>>,
+    span: Span,
+    /// Lane, quad row (lane / 4), quad lane (lane % 4), thread.
+    pub lane: Id,
+    pub g: Id,
+    pub t: Id,
+    thread: Id,
+    fault: Option<Report>,
+}
+
+/// Lowers a program whose shared memory is placed.
+pub fn run(src: &Program) -> Result<Program, Report> {
+    let mut p = src.clone();
+    p.body.clear();
+    p.lowered = true;
+    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, fault: None };
+    l.thread = l.emit(Op::ThreadId, DType::I32);
+    l.lane = l.emit(Op::LaneId, DType::I32);
+    l.g = l.shift(BinOp::Shr, l.lane, 2);
+    let three = l.int(3);
+    l.t = l.emit(Op::Bin(BinOp::And, l.lane, three), DType::I32);
+    l.block(&src.body);
+    if let Some(r) = l.fault {
+        return Err(r);
+    }
+    l.p.body = l.out.pop().unwrap_or_default();
+    Ok(l.p)
+}
+
+impl Lower {
+    pub fn push(&mut self, op: Op, outs: Vec<Id>) {
+        let span = self.span;
+        if let Some(r) = self.out.last_mut() {
+            r.push(Stmt { op, outs, span });
+        }
+    }
+
+    pub fn emit(&mut self, op: Op, dtype: DType) -> Id {
+        let id = self.p.fresh(Ty::Scalar(dtype));
+        self.push(op, vec![id]);
+        id
+    }
+
+    pub fn konst(&mut self, dtype: DType, bits: u64) -> Id {
+        self.emit(Op::Const(bits), dtype)
+    }
+
+    pub fn int(&mut self, n: i64) -> Id {
+        self.konst(DType::I32, n as i32 as u32 as u64)
+    }
+
+    pub fn shift(&mut self, op: BinOp, a: Id, n: usize) -> Id {
+        let d = self.p.ty(a).dtype();
+        let n = self.konst(d, n as u64);
+        self.emit(Op::Bin(op, a, n), d)
+    }
+
+    pub fn bin(&mut self, op: BinOp, a: Id, c: Id) -> Id {
+        let d = if op.is_compare() { DType::Bool } else { self.p.ty(a).dtype() };
+        self.emit(Op::Bin(op, a, c), d)
+    }
+
+    /// a * n in the type of `a`; nothing for n = 1.
+    pub fn scaled(&mut self, a: Id, n: usize) -> Id {
+        if n == 1 {
+            return a;
+        }
+        let d = self.p.ty(a).dtype();
+        let n = self.konst(d, n as u64);
+        self.emit(Op::Bin(BinOp::Mul, a, n), d)
+    }
+
+    /// at + n, bytes.
+    pub fn offset(&mut self, at: Id, n: usize) -> Id {
+        if n == 0 {
+            return at;
+        }
+        let d = self.p.ty(at).dtype();
+        let n = self.konst(d, n as u64);
+        self.emit(Op::Bin(BinOp::Add, at, n), d)
+    }
+
+    /// at + lane_part, the i32 lane part widened to the type of `at`.
+    pub fn plus(&mut self, at: Id, part: Id) -> Id {
+        let d = self.p.ty(at).dtype();
+        let part = if self.p.ty(part).dtype() == d { part } else { self.emit(Op::Cast(part), d) };
+        self.emit(Op::Bin(BinOp::Add, at, part), d)
+    }
+
+    pub fn prmt(&mut self, a: Id, b: Id, sel: u32) -> Id {
+        self.emit(Op::Prmt(a, b, sel), DType::U32)
+    }
+
+    pub fn fail(&mut self, what: Fault) {
+        if self.fault.is_none() {
+            self.fault = Some(Report { what, span: Some(self.span) });
+        }
+    }
+
+    pub fn set(&mut self, id: Id, regs: Vec<Id>) {
+        self.regs.insert(id, regs);
+    }
+
+    pub fn tile(&self, id: Id) -> Vec<Id> {
+        self.regs.get(&id).cloned().unwrap_or_default()
+    }
+
+    pub fn region(&mut self, f: impl FnOnce(&mut Lower)) -> Vec<Stmt> {
+        self.out.push(vec![]);
+        f(self);
+        self.out.pop().unwrap_or_default()
+    }
+
+    fn block(&mut self, stmts: &[Stmt]) {
+        for s in stmts {
+            self.span = s.span;
+            self.stmt(s);
+        }
+    }
+
+    /// Register of operand `id` that meets register `r` of a result of type `ty`.
+    fn operand(&self, id: Id, ty: Ty, r: usize) -> Id {
+        let (Ty::Tile { layout: mine, .. }, Ty::Tile { layout, cols, .. }) = (self.p.ty(id), ty) else { return id };
+        let regs = &self.regs[&id];
+        match (mine, layout) {
+            (Layout::Rows, Layout::MmaC) => {
+                // With 8 rows a lane has one row: registers are columns only.
+                let (per, half) = (cols / 8 * 4, r % 4 / 2);
+                if regs.len() == 1 { regs[0] } else { regs[r / per * 2 + half] }
+            }
+            (Layout::Cols, Layout::MmaC) => match ty {
+                Ty::Tile { rows: 8, .. } => regs[r],
+                _ => regs[r % (cols / 8 * 4) / 4 * 2 + r % 2],
+            },
+            _ => regs[r],
+        }
+    }
+
+    fn stmt(&mut self, s: &Stmt) {
+        let out = s.outs.first().copied();
+        let ty = out.map(|o| self.p.ty(o));
+        match &s.op {
+            Op::If { cond, then, other } => {
+                let (cond, then) = (*cond, self.region(|l| l.block(then)));
+                let other = self.region(|l| l.block(other));
+                self.push(Op::If { cond, then, other }, vec![]);
+            }
+            Op::For { var, lo, hi, step, body, .. } => {
+                let (var, lo, hi, step) = (*var, *lo, *hi, *step);
+                let body = self.region(|l| l.block(body));
+                self.push(Op::For { var, lo, hi, step, stages: 0, body }, vec![]);
+            }
+            Op::ParFor { par, var, count, body } => self.parallel(*par, *var, *count, body),
+            Op::VarSet(var, v) if self.regs.contains_key(var) => {
+                for (var, v) in self.tile(*var).into_iter().zip(self.tile(*v)) {
+                    self.push(Op::VarSet(var, v), vec![]);
+                }
+            }
+            Op::Any(src) => {
+                let regs = self.tile(*src);
+                let any = self.fold(&regs, BinOp::Or);
+                self.push(Op::AnyLane(any), s.outs.clone());
+            }
+            Op::Reduce { op, axis, src } => self.reduce(*op, *axis, *src, s.outs[0]),
+            Op::SplitBytes(src) => self.split_bytes(*src, &s.outs),
+            Op::StoreTile { .. } => self.store_tile(&s.op),
+            Op::CopyAsync { ring, src, at } => {
+                let cond = self.konst(DType::Bool, 1);
+                self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, cond }, vec![]);
+                self.push(Op::RingWait { ring: *ring }, s.outs.clone());
+            }
+            op => match (ty, out) {
+                (Some(ty @ Ty::Tile { .. }), Some(out)) => {
+                    let regs = self.tile_op(op, ty);
+                    self.set(out, regs);
+                }
+                _ => self.push(op.clone(), s.outs.clone()),
+            },
+        }
+    }
+
+    /// Registers of a tile that one operation makes.
+    fn tile_op(&mut self, op: &Op, ty: Ty) -> Vec<Id> {
+        match op {
+            Op::Full(v) => vec![*v; ty.regs()],
+            Op::RowIndex => {
+                let base = self.scaled(self.g, ty.regs());
+                (0..ty.regs()).map(|i| self.offset(base, i)).collect()
+            }
+            Op::Mma { a, b, c } => self.mma(*a, *b, *c),
+            Op::SumK(b) => self.sum_k(*b),
+            Op::Unpack { buf, at, packing, func } => self.unpack(*buf, *at, *packing, *func),
+            Op::ToOperand(src) => self.to_operand(*src),
+            Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
+            Op::LoadTile { buf, at, row_stride, col_stride, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *elem, ty),
+            Op::Hadamard(src) => self.hadamard(*src),
+            op => (0..ty.regs()).map(|r| self.element(op, ty, r)).collect(),
+        }
+    }
+
+    /// Register `r` of an element-wise operation.
+    fn element(&mut self, op: &Op, ty: Ty, r: usize) -> Id {
+        let x = |id: &Id| self.operand(*id, ty, r);
+        let op = match op {
+            Op::Un(o, a) => Op::Un(*o, x(a)),
+            Op::Bin(o, a, c) => Op::Bin(*o, x(a), x(c)),
+            Op::Fma(a, c, d) => Op::Fma(x(a), x(c), x(d)),
+            Op::Select(c, a, d) => Op::Select(x(c), x(a), x(d)),
+            Op::Cast(a) => Op::Cast(x(a)),
+            Op::Bitcast(a) => Op::Bitcast(x(a)),
+            Op::VarNew(a) => Op::VarNew(x(a)),
+            Op::VarGet(a) => Op::VarGet(x(a)),
+            other => {
+                self.fail(Fault::StageOp { op: format!("{other:?}"), stage: "tile" });
+                Op::Const(0)
+            }
+        };
+        self.emit(op, ty.reg_dtype())
+    }
+
+    fn parallel(&mut self, par: Par, var: Id, count: Id, body: &[Stmt]) {
+        match par {
+            Par::Warps => {
+                let five = self.int(5);
+                self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
+                let cond = self.bin(BinOp::Lt, var, count);
+                let then = self.region(|l| l.block(body));
+                self.push(Op::If { cond, then, other: vec![] }, vec![]);
+                self.push(Op::Barrier, vec![]);
+            }
+            Par::Threads | Par::Lanes => {
+                let block = par == Par::Threads;
+                let step = self.int(if block { self.p.threads() as i64 } else { 32 });
+                let lo = if block { self.thread } else { self.lane };
+                let body = self.region(|l| l.block(body));
+                self.push(Op::For { var, lo, hi: count, step, stages: 0, body }, vec![]);
+                self.push(if block { Op::Barrier } else { Op::SyncWarp }, vec![]);
+            }
+        }
+    }
+
+    pub fn fold(&mut self, regs: &[Id], op: BinOp) -> Id {
+        let mut acc = regs[0];
+        for r in &regs[1..] {
+            acc = self.bin(op, acc, *r);
+        }
+        acc
+    }
+
+    fn butterfly(&mut self, v: Id, op: BinOp, steps: &[usize]) -> Id {
+        let mut acc = v;
+        for &x in steps {
+            let d = self.p.ty(acc).dtype();
+            let other = self.emit(Op::ShflXor(acc, x), d);
+            acc = self.bin(op, acc, other);
+        }
+        acc
+    }
+
+    fn reduce(&mut self, op: ReduceOp, axis: Axis, src: Id, out: Id) {
+        let op = if op == ReduceOp::Max { BinOp::Max } else { BinOp::Add };
+        let regs = self.tile(src);
+        let Ty::Tile { rows, cols, .. } = self.p.ty(src) else { return };
+        let at = |mt: usize, nt: usize, i: usize| regs[(mt * (cols / 8) + nt) * 4 + i];
+        match axis {
+            Axis::All => {
+                let own = self.fold(&regs, op);
+                let d = self.p.ty(own).dtype();
+                let mut acc = own;
+                for x in [16, 8, 4, 2] {
+                    acc = self.butterfly(acc, op, &[x]);
+                }
+                let other = self.emit(Op::ShflXor(acc, 1), d);
+                self.push(Op::Bin(op, acc, other), vec![out]);
+            }
+            Axis::Rows | Axis::Lane => {
+                let mut result = vec![];
+                for nt in 0..cols / 8 {
+                    for e in 0..2 {
+                        let own: Vec<Id> = if rows == 8 { vec![regs[nt * 2 + e]] } else { (0..rows / 16).flat_map(|mt| [at(mt, nt, e), at(mt, nt, 2 + e)]).collect() };
+                        let own = self.fold(&own, op);
+                        result.push(if axis == Axis::Lane { own } else { self.butterfly(own, op, &[4, 8, 16]) });
+                    }
+                }
+                self.set(out, result);
+            }
+            Axis::Cols => {
+                let mut result = vec![];
+                for mt in 0..rows / 16 {
+                    for h in 0..2 {
+                        let own: Vec<Id> = (0..cols / 8).flat_map(|nt| [at(mt, nt, 2 * h), at(mt, nt, 2 * h + 1)]).collect();
+                        let own = self.fold(&own, op);
+                        result.push(self.butterfly(own, op, &[1, 2]));
+                    }
+                }
+                self.set(out, result);
+            }
+        }
+    }
+
+    fn mma(&mut self, a: Id, b: Id, c: Id) -> Vec<Id> {
+        let (Ty::Tile { dtype: da, rows: m, cols: k, .. }, Ty::Tile { dtype: db, cols: n, .. }) = (self.p.ty(a), self.p.ty(b)) else { return vec![] };
+        let (kind, per, acc) = match (da, db) {
+            (DType::U8, DType::I8) => (MmaKind::U8S8, 32, DType::I32),
+            (DType::U8, _) => (MmaKind::U8U8, 32, DType::I32),
+            (DType::F16, _) => (MmaKind::F16, 16, DType::F32),
+            _ => (MmaKind::Bf16, 16, DType::F32),
+        };
+        let (a, b, c, steps) = (self.tile(a), self.tile(b), self.tile(c), k / per);
+        let mut regs = vec![];
+        for mt in 0..m / 16 {
+            for nt in 0..n / 8 {
+                let at = (mt * (n / 8) + nt) * 4;
+                let mut sum = c[at..at + 4].to_vec();
+                for ks in 0..steps {
+                    let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
+                    sum = self.mma_regs(kind, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, acc);
+                }
+                regs.extend(sum);
+            }
+        }
+        regs
+    }
+
+    fn mma_regs(&mut self, kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id>, acc: DType) -> Vec<Id> {
+        let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(acc))).collect();
+        self.push(Op::MmaRegs { kind, a, b, c }, outs.clone());
+        outs
+    }
+
+    /// The tensor core adds up k faster than shuffles do.
+    fn sum_k(&mut self, b: Id) -> Vec<Id> {
+        let Ty::Tile { rows: k, cols: n, .. } = self.p.ty(b) else { return vec![] };
+        let (b, steps) = (self.tile(b), k / 32);
+        let (ones, zero) = (self.konst(DType::U32, 0x0101_0101), self.int(0));
+        let mut regs = vec![];
+        for nt in 0..n / 8 {
+            let mut sum = vec![zero; 4];
+            for ks in 0..steps {
+                let y = (nt * steps + ks) * 2;
+                sum = self.mma_regs(MmaKind::U8U8, vec![ones; 4], b[y..y + 2].to_vec(), sum, DType::I32);
+            }
+            regs.extend(&sum[..2]);
+        }
+        regs
+    }
+
+    /// Rows 4g+i of lane (g, t) move to k elements 8t+i and 8t+4+i: one `movmatrix` for each i.
+    fn transposed(&mut self, src: Id, narrow: bool) -> Vec<[Id; 4]> {
+        let Ty::Tile { cols, .. } = self.p.ty(src) else { return vec![] };
+        let (regs, tiles) = (self.tile(src), cols / 8);
+        (0..tiles)
+            .map(|nt| {
+                let mut moved = [0; 4];
+                for (i, m) in moved.iter_mut().enumerate() {
+                    let at = (i / 2 * tiles + nt) * 4 + i % 2 * 2;
+                    let mut pair = [regs[at], regs[at + 1]];
+                    if narrow {
+                        pair = pair.map(|x| self.emit(Op::Cast(x), DType::Bf16));
+                    }
+                    let packed = self.prmt(pair[0], pair[1], 0x5410);
+                    *m = self.emit(Op::MovMatrix(packed), DType::U32);
+                }
+                moved
+            })
+            .collect()
+    }
+
+    fn split_bytes(&mut self, src: Id, outs: &[Id]) {
+        let (mut low, mut high) = (vec![], vec![]);
+        for m in self.transposed(src, false) {
+            let t = self.transpose_bytes(m);
+            low.extend([t[0], t[2]]);
+            high.extend([t[1], t[3]]);
+        }
+        self.set(outs[0], low);
+        self.set(outs[1], high);
+    }
+
+    fn to_operand(&mut self, src: Id) -> Vec<Id> {
+        let mut regs = vec![];
+        for m in self.transposed(src, true) {
+            for sel in [0x5410, 0x7632] {
+                regs.push(self.prmt(m[0], m[1], sel));
+                regs.push(self.prmt(m[2], m[3], sel));
+            }
+        }
+        regs
+    }
+
+    /// Bytes of four words, transposed: word j of the result holds byte j of each.
+    pub fn transpose_bytes(&mut self, w: [Id; 4]) -> [Id; 4] {
+        let (a, c) = (self.prmt(w[0], w[1], 0x5140), self.prmt(w[2], w[3], 0x5140));
+        let (b, d) = (self.prmt(w[0], w[1], 0x7362), self.prmt(w[2], w[3], 0x7362));
+        [self.prmt(a, c, 0x5410), self.prmt(a, c, 0x7632), self.prmt(b, d, 0x5410), self.prmt(b, d, 0x7632)]
+    }
+
+    fn hadamard(&mut self, src: Id) -> Vec<Id> {
+        let mut v = self.tile(src);
+        let own = v.len();
+        let mut h = 1;
+        while h < own {
+            let prev = v.clone();
+            for (i, x) in v.iter_mut().enumerate() {
+                *x = if i & h == 0 { self.bin(BinOp::Add, prev[i], prev[i | h]) } else { self.bin(BinOp::Sub, prev[i ^ h], prev[i]) };
+            }
+            h *= 2;
+        }
+        for x in [1, 2, 4, 8, 16] {
+            let bit = self.int(x as i64);
+            let (masked, zero) = (self.bin(BinOp::And, self.lane, bit), self.int(0));
+            let upper = self.bin(BinOp::Ne, masked, zero);
+            for r in v.iter_mut() {
+                let other = self.emit(Op::ShflXor(*r, x), DType::F32);
+                // Lower lane: mine + other; upper lane: other - mine.
+                let signed = self.emit(Op::Un(UnOp::Neg, *r), DType::F32);
+                let mine = self.emit(Op::Select(upper, signed, *r), DType::F32);
+                *r = self.bin(BinOp::Add, other, mine);
+            }
+        }
+        v
+    }
+}

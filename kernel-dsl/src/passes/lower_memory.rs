@@ -1,0 +1,132 @@
+//! Loads and stores of tiles, register by register.
+
+use super::lower::Lower;
+use crate::dtype::DType;
+use crate::ir::*;
+
+impl Lower {
+    /// k elements of a lane from one row: 16 bytes at a time.
+    fn run(&mut self, buf: Buf, at: Id, bytes: usize) -> Vec<Id> {
+        let step = bytes.min(16);
+        let mut all = vec![];
+        for c in 0..bytes / step {
+            let a = self.offset(at, c * step);
+            let outs: Vec<Id> = (0..step / 4).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
+            self.push(Op::LoadVec { buf, at: a, words: step / 4 }, outs.clone());
+            all.extend(outs);
+        }
+        all
+    }
+
+    pub fn load_operand(&mut self, buf: Buf, at: Id, stride: usize, ty: Ty) -> Vec<Id> {
+        let Ty::Tile { dtype, rows: k, cols: n, .. } = ty else { return vec![] };
+        let bytes = k * dtype.size() / 4;
+        let (row, part) = (self.scaled(self.g, stride), self.scaled(self.t, bytes));
+        let base = self.plus(at, row);
+        let base = self.plus(base, part);
+        let mut regs = vec![];
+        for nt in 0..n / 8 {
+            let a = self.offset(base, nt * 8 * stride);
+            regs.extend(self.run(buf, a, bytes));
+        }
+        regs
+    }
+
+    /// Row and column of the register, as (lane part of the row, fixed row, lane part of the column, fixed column).
+    fn place(&mut self, ty: Ty, r: usize) -> [(Option<Id>, usize); 2] {
+        let Ty::Tile { rows, cols, layout, .. } = ty else { return [(None, 0); 2] };
+        match layout {
+            Layout::MmaC if rows == 8 => [(Some(self.g), 0), (Some(self.scaled(self.t, 2)), r / 2 * 8 + r % 2)],
+            Layout::MmaC => {
+                let (mt, nt, i) = (r / (cols / 8 * 4), r % (cols / 8 * 4) / 4, r % 4);
+                [(Some(self.scaled(self.g, rows / 8)), 2 * mt + i / 2), (Some(self.scaled(self.t, 2)), nt * 8 + i % 2)]
+            }
+            Layout::Rows => [(Some(self.scaled(self.g, rows / 8)), r), (None, 0)],
+            Layout::Cols => [(None, 0), (Some(self.scaled(self.t, 2)), r / 2 * 8 + r % 2)],
+            _ => [(None, 0), (Some(self.scaled(self.lane, cols / 32)), r)],
+        }
+    }
+
+    fn address(&mut self, at: Id, ty: Ty, r: usize, strides: (usize, usize)) -> Id {
+        let [(row, dr), (col, dc)] = self.place(ty, r);
+        let mut a = at;
+        for (part, stride) in [(row, strides.0), (col, strides.1)] {
+            if let Some(part) = part {
+                let part = self.scaled(part, stride);
+                a = self.plus(a, part);
+            }
+        }
+        self.offset(a, dr * strides.0 + dc * strides.1)
+    }
+
+    pub fn load_tile(&mut self, buf: Buf, at: Id, strides: (usize, usize), elem: DType, ty: Ty) -> Vec<Id> {
+        if let Ty::Tile { rows: m, cols: k, layout: Layout::MmaA, .. } = ty {
+            return self.load_left(buf, at, strides.0, (m, k * elem.size() / 4));
+        }
+        (0..ty.regs())
+            .map(|r| {
+                let a = self.address(at, ty, r, strides);
+                self.emit(Op::Load { buf, at: a }, elem)
+            })
+            .collect()
+    }
+
+    /// Left operand from rows of k elements: lane (g, t) holds rows g*(m/8)..
+    fn load_left(&mut self, buf: Buf, at: Id, stride: usize, (m, bytes): (usize, usize)) -> Vec<Id> {
+        let (row, part) = (self.scaled(self.g, m / 8 * stride), self.scaled(self.t, bytes));
+        let base = self.plus(at, row);
+        let base = self.plus(base, part);
+        let steps = bytes / 8;
+        let mut regs = vec![0; m / 16 * steps * 4];
+        for i in 0..m / 8 {
+            let a = self.offset(base, i * stride);
+            for (n, word) in self.run(buf, a, bytes).into_iter().enumerate() {
+                regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+            }
+        }
+        regs
+    }
+
+    /// Columns at or past the limit are not stored; of equal copies only the first lane's is.
+    pub fn store_tile(&mut self, op: &Op) {
+        let Op::StoreTile { buf, at, row_stride, col_stride, cols, value } = *op else { return };
+        let ty = self.p.ty(value);
+        let Ty::Tile { layout, cols: have, .. } = ty else { return };
+        let regs = self.tile(value);
+        let mut cond = None;
+        let zero = self.int(0);
+        match layout {
+            Layout::Rows => cond = Some(self.bin(BinOp::Eq, self.t, zero)),
+            Layout::Cols => cond = Some(self.bin(BinOp::Eq, self.g, zero)),
+            _ => {}
+        }
+        let body = self.region(|l| {
+            for (r, v) in regs.into_iter().enumerate() {
+                let store = l.region(|l| {
+                    let a = l.address(at, ty, r, (row_stride, col_stride));
+                    l.push(Op::Store { buf, at: a, value: v }, vec![]);
+                });
+                if cols >= have || layout == Layout::Row || layout == Layout::Rows {
+                    l.append(store);
+                    continue;
+                }
+                let [_, (col, dc)] = l.place(ty, r);
+                let limit = l.int(cols as i64 - dc as i64);
+                if let Some(col) = col {
+                    let inside = l.bin(BinOp::Lt, col, limit);
+                    l.push(Op::If { cond: inside, then: store, other: vec![] }, vec![]);
+                }
+            }
+        });
+        match cond {
+            Some(cond) => self.push(Op::If { cond, then: body, other: vec![] }, vec![]),
+            None => self.append(body),
+        }
+    }
+
+    fn append(&mut self, stmts: Vec<Stmt>) {
+        for s in stmts {
+            self.push(s.op, s.outs);
+        }
+    }
+}

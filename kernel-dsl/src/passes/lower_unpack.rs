@@ -1,0 +1,212 @@
+//! Packed codes become operand registers: load the planes of a lane's code words, call the decoder, place its bytes.
+
+use super::lower::Lower;
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::pack::planes;
+
+impl Lower {
+    /// Registers of the left operand that a packed tile holds.
+    pub fn unpack(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
+        match k.feed {
+            Feed::Keys => self.keys(buf, at, k, func),
+            Feed::Values => self.values(buf, at, k, func),
+            Feed::Quads => self.quads(buf, at, k, func),
+        }
+    }
+
+    fn call(&mut self, func: usize, args: Vec<Id>, results: usize) -> Vec<Id> {
+        let outs: Vec<Id> = (0..results).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
+        self.push(Op::Call { func, args }, outs.clone());
+        outs
+    }
+
+    /// `bits` bits at byte offset `at`, as 32-bit words; a part of a byte is shifted down by `skip` bits.
+    fn bits(&mut self, buf: Buf, at: Id, bits: usize, skip: Option<Id>) -> Vec<Id> {
+        if bits >= 32 {
+            let words = bits / 32;
+            let outs: Vec<Id> = (0..words).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
+            self.push(Op::LoadVec { buf, at, words }, outs.clone());
+            return outs;
+        }
+        let loaded = self.emit(Op::Load { buf, at }, if bits == 16 { DType::U16 } else { DType::U8 });
+        let word = self.emit(Op::Cast(loaded), DType::U32);
+        match skip {
+            Some(n) if bits < 8 => vec![self.bin(BinOp::Shr, word, n)],
+            _ => vec![word],
+        }
+    }
+
+    /// Adds element `q` of width `w` of the loaded words to the code word at bit `first`.
+    fn gather(&mut self, code: &mut [Option<Id>; 4], loaded: &[Id], (w, first): (usize, usize), q: usize) {
+        if w >= 32 {
+            for i in 0..w / 32 {
+                code[first / 32 + i] = Some(loaded[q * w / 32 + i]);
+            }
+            return;
+        }
+        let mut x = loaded[q * w / 32];
+        if q * w % 32 != 0 {
+            x = self.shift(BinOp::Shr, x, q * w % 32);
+        }
+        let mask = self.konst(DType::U32, (1 << w) - 1);
+        x = self.bin(BinOp::And, x, mask);
+        if first % 32 != 0 {
+            x = self.shift(BinOp::Shl, x, first % 32);
+        }
+        let slot = &mut code[first / 32];
+        *slot = Some(match *slot {
+            Some(have) => self.bin(BinOp::Or, have, x),
+            None => x,
+        });
+    }
+
+    fn words(&mut self, code: [Option<Id>; 4]) -> Vec<Id> {
+        let zero = self.konst(DType::U32, 0);
+        code.iter().map(|w| w.unwrap_or(zero)).collect()
+    }
+
+    /// For planes narrower than a byte: offset of the byte that holds bit `base + lane_bit`, and the bit in it.
+    fn narrow(&mut self, at: Id, base: Id, run: usize) -> (Id, Option<Id>) {
+        let byte = self.shift(BinOp::Shr, base, 3);
+        let at = self.plus(at, byte);
+        if run >= 8 {
+            return (at, None);
+        }
+        let seven = self.int(7);
+        let bit = self.bin(BinOp::And, base, seven);
+        (at, Some(self.emit(Op::Cast(bit), DType::U32)))
+    }
+
+    /// Lane (g, t): tokens 4g..4g+3, blocks t*(nb/4)..
+    fn keys(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
+        let (nb, results) = (k.blocks(), if k.lane == DType::U8 { 2 } else { 4 });
+        let own = nb / 4;
+        let steps = own * results / 2;
+        let mut regs = vec![0; 2 * steps * 4];
+        for i in 0..4 {
+            let mut codes = vec![[None; 4]; own];
+            for plane in planes(k.bits) {
+                let (w, first) = plane;
+                let base = self.offset(at, 4 * nb * first);
+                let loaded = if w >= 8 {
+                    let chunk = k.chunk(w);
+                    let lane = self.scaled(self.lane, chunk / 8);
+                    let mine = self.plus(base, lane);
+                    let mut all = vec![];
+                    for c in 0..own * w / chunk {
+                        let a = self.offset(mine, (c * 32 + i * 8) * 4 * chunk / 8);
+                        all.extend(self.bits(buf, a, chunk, None));
+                    }
+                    all
+                } else {
+                    let row = self.scaled(self.g, 4 * nb * w);
+                    let row = self.offset(row, i * nb * w);
+                    let part = self.scaled(self.t, own * w);
+                    let bit = self.bin(BinOp::Add, row, part);
+                    let (a, skip) = self.narrow(base, bit, own * w);
+                    self.bits(buf, a, own * w, skip)
+                };
+                for (j, code) in codes.iter_mut().enumerate() {
+                    self.gather(code, &loaded, plane, j);
+                }
+            }
+            for (j, code) in codes.into_iter().enumerate() {
+                let args = self.words(code);
+                for (n, word) in self.call(func, args, results).into_iter().enumerate() {
+                    // Two words a step of k; word n % 2 is register pair a0/a1 or a2/a3, row half i % 2.
+                    regs[((i / 2) * steps + j * results / 2 + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+                }
+            }
+        }
+        regs
+    }
+
+    /// Lane (g, t): tokens 8t..8t+7, blocks g*(nb/8)..
+    fn values(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
+        let (nb, results) = (k.blocks(), if k.lane == DType::U8 { 2 } else { 4 });
+        let own = nb / 8;
+        let mut codes = vec![[None; 4]; 8 * own];
+        for plane in planes(k.bits) {
+            let (w, first) = plane;
+            let base = self.offset(at, 4 * nb * first);
+            if w >= 8 {
+                let chunk = k.chunk(w);
+                let lane = self.scaled(self.lane, chunk / 8);
+                let mine = self.plus(base, lane);
+                let mut all = vec![];
+                for c in 0..nb * w / chunk {
+                    let a = self.offset(mine, c * 32 * chunk / 8);
+                    all.extend(self.bits(buf, a, chunk, None));
+                }
+                for (q, code) in codes.iter_mut().enumerate() {
+                    self.gather(code, &all, plane, q);
+                }
+                continue;
+            }
+            for e in 0..8 {
+                let row = self.scaled(self.t, 8 * nb * w);
+                let row = self.offset(row, e * nb * w);
+                let part = self.scaled(self.g, own * w);
+                let bit = self.bin(BinOp::Add, row, part);
+                let (a, skip) = self.narrow(base, bit, own * w);
+                let loaded = self.bits(buf, a, own * w, skip);
+                for h in 0..own {
+                    self.gather(&mut codes[e * own + h], &loaded, plane, h);
+                }
+            }
+        }
+        let words: Vec<Vec<Id>> = codes
+            .into_iter()
+            .map(|c| {
+                let args = self.words(c);
+                self.call(func, args, results)
+            })
+            .collect();
+        let mut regs = vec![0; k.d / 16 * results / 2 * 4];
+        for h in 0..own {
+            if k.lane == DType::U8 {
+                for (u, w) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+                    let four = [0, 1, 2, 3].map(|e| words[(4 * u + e) * own + h][w]);
+                    let by_dim = self.transpose_bytes(four);
+                    for (x, r) in by_dim.into_iter().enumerate() {
+                        let dim = 8 * h + 4 * w + x;
+                        regs[dim / 2 * 4 + dim % 2 + 2 * u] = r;
+                    }
+                }
+                continue;
+            }
+            // 16-bit lanes: pairs of tokens, two dims a word, two steps of k.
+            for pair in 0..4 {
+                for w in 0..4 {
+                    let (a, b) = (words[2 * pair * own + h][w], words[(2 * pair + 1) * own + h][w]);
+                    for (x, sel) in [(0, 0x5410), (1, 0x7632)] {
+                        let dim = 8 * h + 2 * w + x;
+                        let (ks, half) = (pair / 2, pair % 2);
+                        regs[(dim / 2 * 2 + ks) * 4 + dim % 2 + 2 * half] = self.prmt(a, b, sel);
+                    }
+                }
+            }
+        }
+        regs
+    }
+
+    /// Lane (g, t): tokens 8t..8t+7 in two fours, blocks g*(nb/8).., bytes already transposed.
+    fn quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
+        let own = k.blocks() / 8;
+        let lane = self.scaled(self.lane, 16);
+        let mine = self.plus(at, lane);
+        let mut regs = vec![0; k.d / 16 * 4];
+        for u in 0..2 {
+            for h in 0..own {
+                let a = self.offset(mine, (u * own + h) * 512);
+                let code = self.bits(buf, a, 128, None);
+                for (dim, r) in self.call(func, code, 8).into_iter().enumerate() {
+                    let dim = 8 * h + dim;
+                    regs[dim / 2 * 4 + dim % 2 + 2 * u] = r;
+                }
+            }
+        }
+        regs
+    }
+}

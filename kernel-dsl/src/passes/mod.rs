@@ -1,0 +1,21 @@
+//! From tile IR to what the printer takes. Each pass keeps the meaning: the interpreter runs before and after it.
+
+pub mod alloc_shared;
+pub mod lower;
+pub mod pipeline;
+pub mod simplify;
+
+mod lower_memory;
+mod lower_unpack;
+
+use crate::ir::Program;
+use crate::report::Report;
+
+/// All passes in order: tile IR in, thread IR out.
+pub fn run(program: &Program) -> Result<Program, Report> {
+    let piped = pipeline::run(program)?;
+    let placed = alloc_shared::run(&simplify::run(&piped))?;
+    let lowered = simplify::run(&lower::run(&placed)?);
+    crate::ir::verify::thread(&lowered)?;
+    Ok(lowered)
+}

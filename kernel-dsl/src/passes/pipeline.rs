@@ -1,0 +1,140 @@
+//! Asynchronous copies run ahead of their loop: `stages - 1` of them are in flight while one is used.
+//!
+//! A loop of S stages that copies at an address computed from its variable becomes: S - 1 fetches before
+//! the loop, and in each turn one wait for the oldest copy and one fetch for the turn S - 1 ahead. The
+//! ring is a queue, so the meaning stays: turn i reads what was copied from turn i's address.
+
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::passes::simplify::{inner, operands};
+use crate::report::{Fault, Report};
+use std::collections::{HashMap, HashSet};
+
+pub fn run(src: &Program) -> Result<Program, Report> {
+    let mut p = src.clone();
+    let body = std::mem::take(&mut p.body);
+    p.body = region(&mut p, body)?;
+    Ok(p)
+}
+
+fn region(p: &mut Program, stmts: Vec<Stmt>) -> Result<Vec<Stmt>, Report> {
+    let mut out = vec![];
+    for mut s in stmts {
+        let staged = matches!(s.op, Op::For { stages: 2.., .. });
+        match &mut s.op {
+            Op::If { then, other, .. } => {
+                *then = region(p, std::mem::take(then))?;
+                *other = region(p, std::mem::take(other))?;
+            }
+            Op::For { body, .. } | Op::ParFor { body, .. } => *body = region(p, std::mem::take(body))?,
+            _ => {}
+        }
+        if staged { split(p, s, &mut out)? } else { out.push(s) }
+    }
+    Ok(out)
+}
+
+fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
+    let span = s.span;
+    let Op::For { var, lo, hi, step, stages, mut body } = s.op else { return Ok(()) };
+    let fail = |why| Err(Report { what: Fault::PipelineSource { why }, span: Some(span) });
+    let Some(at) = body.iter().position(|s| matches!(s.op, Op::CopyAsync { .. })) else { return fail("the loop holds no copy") };
+    let Op::CopyAsync { ring, src, at: address } = body[at].op else { return Ok(()) };
+    let written = assigned(&body);
+    let Some(slice) = address_slice(&body[..at], address, &written) else {
+        return fail("its address depends on what the loop changes");
+    };
+
+    let scalar = |p: &mut Program, op, d, out: &mut Vec<Stmt>| {
+        let id = p.fresh(Ty::Scalar(d));
+        out.push(Stmt { op, outs: vec![id], span });
+        id
+    };
+    // The fetch for the turn whose variable is `turn`.
+    let fetch = |p: &mut Program, turn: Id, out: &mut Vec<Stmt>| {
+        let cond = scalar(p, Op::Bin(BinOp::Lt, turn, hi), DType::Bool, out);
+        let mut map = HashMap::from([(var, turn)]);
+        let mut guarded = vec![];
+        for s in &slice {
+            guarded.push(renamed(p, s, &mut map));
+        }
+        let at = map.get(&address).copied().unwrap_or(address);
+        let yes = scalar(p, Op::Const(1), DType::Bool, &mut guarded);
+        guarded.push(Stmt { op: Op::RingFetch { ring, src, at, cond: yes }, outs: vec![], span });
+        out.push(Stmt { op: Op::If { cond, then: guarded, other: vec![] }, outs: vec![], span });
+    };
+    let mut turn = lo;
+    for i in 0..stages - 1 {
+        if i > 0 {
+            turn = scalar(p, Op::Bin(BinOp::Add, turn, step), DType::I32, out);
+        }
+        fetch(p, turn, out);
+    }
+    let handle = body[at].outs.clone();
+    let ahead = scalar(p, Op::Const(stages as u64 - 1), DType::I32, out);
+    let distance = scalar(p, Op::Bin(BinOp::Mul, step, ahead), DType::I32, out);
+    let mut turns = vec![Stmt { op: Op::RingWait { ring }, outs: handle, span }];
+    let next = scalar(p, Op::Bin(BinOp::Add, var, distance), DType::I32, &mut turns);
+    fetch(p, next, &mut turns);
+    body.remove(at);
+    turns.extend(body);
+    out.push(Stmt { op: Op::For { var, lo, hi, step, stages: 0, body: turns }, outs: vec![], span });
+    Ok(())
+}
+
+fn assigned(stmts: &[Stmt]) -> HashSet<Id> {
+    let mut set = HashSet::new();
+    for s in stmts {
+        if let Op::VarSet(v, _) = s.op {
+            set.insert(v);
+        }
+        inner(&s.op).iter().for_each(|b| set.extend(assigned(b)));
+    }
+    set
+}
+
+/// The statements the address needs, or None if one of them may not be repeated.
+fn address_slice(stmts: &[Stmt], address: Id, written: &HashSet<Id>) -> Option<Vec<Stmt>> {
+    let mut need = HashSet::from([address]);
+    let mut slice = vec![];
+    for s in stmts.iter().rev() {
+        if !s.outs.iter().any(|o| need.contains(o)) {
+            continue;
+        }
+        let repeatable = match &s.op {
+            Op::VarGet(v) => !written.contains(v),
+            Op::Const(_) | Op::BlockId(_) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
+            Op::Load { buf: Buf::Param(_) | Buf::Shared(_), .. } => true,
+            _ => false,
+        };
+        if !repeatable {
+            return None;
+        }
+        need.extend(operands(&s.op));
+        slice.push(s.clone());
+    }
+    slice.reverse();
+    Some(slice)
+}
+
+/// A copy of a pure statement with fresh results.
+fn renamed(p: &mut Program, s: &Stmt, map: &mut HashMap<Id, Id>) -> Stmt {
+    let m = |id: &Id| map.get(id).copied().unwrap_or(*id);
+    let op = match &s.op {
+        Op::Un(o, a) => Op::Un(*o, m(a)),
+        Op::Bin(o, a, b) => Op::Bin(*o, m(a), m(b)),
+        Op::Fma(a, b, c) => Op::Fma(m(a), m(b), m(c)),
+        Op::Select(a, b, c) => Op::Select(m(a), m(b), m(c)),
+        Op::Cast(a) => Op::Cast(m(a)),
+        Op::Bitcast(a) => Op::Bitcast(m(a)),
+        Op::VarGet(a) => Op::VarGet(m(a)),
+        Op::Load { buf, at } => Op::Load { buf: *buf, at: m(at) },
+        other => other.clone(),
+    };
+    let outs = s.outs.iter().map(|o| {
+        let fresh = p.fresh(p.ty(*o));
+        map.insert(*o, fresh);
+        fresh
+    }).collect();
+    Stmt { op, outs, span: s.span }
+}

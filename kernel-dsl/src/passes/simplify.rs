@@ -1,0 +1,86 @@
+//! Removes statements whose results nobody reads, so that printed stages show what runs.
+
+use crate::ir::*;
+use std::collections::HashSet;
+
+pub fn run(src: &Program) -> Program {
+    let mut p = src.clone();
+    loop {
+        let mut used = HashSet::new();
+        p.body.iter().for_each(|s| reads(s, &mut used));
+        let before = count(&p.body);
+        p.body = keep(std::mem::take(&mut p.body), &used);
+        if count(&p.body) == before {
+            return p;
+        }
+    }
+}
+
+fn count(stmts: &[Stmt]) -> usize {
+    stmts.iter().map(|s| 1 + inner(&s.op).iter().map(|b| count(b)).sum::<usize>()).sum()
+}
+
+/// The regions of a statement.
+pub fn inner(op: &Op) -> Vec<&Vec<Stmt>> {
+    match op {
+        Op::If { then, other, .. } => vec![then, other],
+        Op::For { body, .. } | Op::ParFor { body, .. } => vec![body],
+        _ => vec![],
+    }
+}
+
+fn reads(s: &Stmt, used: &mut HashSet<Id>) {
+    used.extend(operands(&s.op));
+    for b in inner(&s.op) {
+        b.iter().for_each(|s| reads(s, used));
+    }
+}
+
+fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
+    let mut out = vec![];
+    for mut s in stmts {
+        match &mut s.op {
+            Op::If { then, other, .. } => {
+                *then = keep(std::mem::take(then), used);
+                *other = keep(std::mem::take(other), used);
+                if then.is_empty() && other.is_empty() {
+                    continue;
+                }
+            }
+            Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
+            Op::VarSet(var, _) if !used.contains(var) => continue,
+            op => {
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreTile { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp);
+                if !effect && !s.outs.iter().any(|o| used.contains(o)) {
+                    continue;
+                }
+            }
+        }
+        out.push(s);
+    }
+    out
+}
+
+/// Values an operation reads, regions apart.
+pub fn operands(op: &Op) -> Vec<Id> {
+    let of = |b: &Buf| if let Buf::Slot(_, id) = b { vec![*id] } else { vec![] };
+    match op {
+        Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::LaneId | Op::ThreadId | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp => vec![],
+        Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::MovMatrix(a) | Op::AnyLane(a) => vec![*a],
+        Op::Bin(_, a, b) | Op::Prmt(a, b, _) => vec![*a, *b],
+        // A write alone does not keep a variable alive.
+        Op::VarSet(_, v) => vec![*v],
+        Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
+        Op::Mma { a, b, c } => vec![*a, *b, *c],
+        Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
+        Op::Store { buf, at, value } | Op::StoreTile { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
+        Op::If { cond, .. } => vec![*cond],
+        Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],
+        Op::ParFor { count, .. } => vec![*count],
+        Op::Call { args, .. } => args.clone(),
+        Op::Reduce { src, .. } => vec![*src],
+        Op::CopyAsync { at, .. } => vec![*at],
+        Op::RingFetch { at, cond, .. } => vec![*at, *cond],
+        Op::MmaRegs { a, b, c, .. } => [a.clone(), b.clone(), c.clone()].concat(),
+    }
+}

@@ -1,0 +1,74 @@
+//! Errors of the builder and the passes, with the Rust line they come from.
+//!
+//! Every message is written here once: what is wrong, then what to write instead.
+
+use crate::ir::Span;
+use std::fmt;
+
+/// What went wrong while a kernel was built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub what: Fault,
+    pub span: Option<Span>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Untyped,
+    Types { op: String, left: String, right: String },
+    Shapes { op: String, left: String, right: String },
+    Layout { op: String, wants: String, got: String },
+    NotBuilderTime { what: &'static str },
+    IndexOutside { index: i64, len: usize },
+    NoMethod { name: String, on: String },
+    NotMutable,
+    UnevenBranches,
+    ImpureSelect,
+    FloatOrder { axis: &'static str },
+    TileOutsideWarp { op: String },
+    NestedParallel,
+    CopyAlignment { bytes: usize },
+    SharedMemory { want: usize, limit: usize, arrays: String },
+    Stages { stages: usize },
+    PipelineSource { why: &'static str },
+    DivisorUnknown,
+    StageOp { op: String, stage: &'static str },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Untyped => write!(f, "the type of this number is not known here; give it a suffix, as in `1_i32`"),
+            Fault::Types { op, left, right } => write!(f, "`{op}` takes two values of one type, not {left} and {right}; convert one with `as`"),
+            Fault::Shapes { op, left, right } => write!(f, "`{op}` does not fit {left} and {right}; make the inner sizes equal or use a `rows` or `cols` tile"),
+            Fault::Layout { op, wants, got } => write!(f, "`{op}` wants {wants}, not {got}; convert it first (`to_operand`, `split_bytes`, `operand`)"),
+            Fault::NotBuilderTime { what } => write!(f, "{what} must be known when the kernel is built; compute it from the meta value"),
+            Fault::IndexOutside { index, len } => write!(f, "index {index} is outside an array of {len}; keep it below the length"),
+            Fault::NoMethod { name, on } => write!(f, "`.{name}()` has no device form on {on}; see the list of operations in `kernel_dsl::prelude`"),
+            Fault::NotMutable => write!(f, "this value cannot be assigned to; declare it with `let mut`"),
+            Fault::UnevenBranches => write!(f, "the branches of this `if` give different kinds of values; let both give the same type"),
+            Fault::ImpureSelect => write!(f, "a condition that differs by element cannot guard a store or a loop; compute both values and choose between them"),
+            Fault::FloatOrder { axis } => write!(f, "a float sum over {axis} has no fixed order; sum integers, or a `row`, whose order is stated"),
+            Fault::TileOutsideWarp { op } => write!(f, "`{op}` works on a warp's tile; put it inside `for w in warps(n)`"),
+            Fault::NestedParallel => write!(f, "this parallel loop stands inside another of its kind; use `lanes` inside `warps`, and `warps` or `threads` only at block level"),
+            Fault::CopyAlignment { bytes } => write!(f, "an asynchronous copy of {bytes} bytes is not a multiple of 16; pad the block or load it directly"),
+            Fault::SharedMemory { want, limit, arrays } => write!(f, "the block needs {want} bytes of shared memory and has {limit} ({arrays}); use fewer stages, warps or a smaller tile"),
+            Fault::Stages { stages } => write!(f, "a stream of {stages} stages cannot overlap anything; use 2 to 8"),
+            Fault::PipelineSource { why } => write!(f, "this copy cannot be moved ahead of its loop: {why}; compute its address from the loop variable and values from outside the loop"),
+            Fault::DivisorUnknown => write!(f, "integer division needs a divisor known when the kernel is built"),
+            Fault::StageOp { op, stage } => write!(f, "`{op}` may not stand in {stage} IR; this is a fault of a pass, please report it"),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.what)?;
+        if let Some(s) = self.span {
+            write!(f, "\n  --> {}:{}", s.file, s.line)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Report {}

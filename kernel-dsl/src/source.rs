@@ -1,0 +1,44 @@
+//! What a kernel becomes for a host: CUDA text and how to launch it.
+
+use crate::ir::Program;
+use crate::report::Report;
+use crate::{emit, passes};
+
+/// One kernel, ready for NVRTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    pub name: String,
+    pub cuda: String,
+    pub threads: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared_bytes: u32,
+    /// Blocks an SM is meant to hold.
+    pub min_blocks: u32,
+}
+
+impl Source {
+    /// Runs all passes on tile IR and prints it.
+    pub fn of(tile: &Program) -> Result<Source, Report> {
+        let p = passes::run(tile)?;
+        Ok(Source {
+            name: p.name.clone(),
+            cuda: emit::cuda(&p),
+            threads: p.threads() as u32,
+            shared_bytes: p.shared_bytes as u32,
+            min_blocks: p.min_blocks.max(1) as u32,
+        })
+    }
+}
+
+/// The shape of a block, from a kernel's meta value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    pub warps: usize,
+    /// Blocks an SM should hold at least: bounds the registers of a thread.
+    pub min_blocks: usize,
+}
+
+/// A kernel's meta value: sizes and choices known when it is built.
+pub trait Meta {
+    fn launch(&self) -> Launch;
+}

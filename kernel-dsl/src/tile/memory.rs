@@ -1,0 +1,140 @@
+//! Buffers in global and shared memory on the CPU. Everything is bytes, as on the device.
+
+use super::Tile;
+use crate::dtype::Elem;
+use crate::ir::Layout;
+use std::marker::PhantomData;
+
+/// A buffer in device memory: a kernel's argument.
+#[derive(Clone, Debug)]
+pub struct Global<T> {
+    pub bytes: Vec<u8>,
+    kind: PhantomData<T>,
+}
+
+/// An array in a block's shared memory.
+#[derive(Clone, Debug)]
+pub struct Shared<T> {
+    pub bytes: Vec<u8>,
+    kind: PhantomData<T>,
+}
+
+/// An index: negative ones are caught here, on the CPU.
+pub trait At: Copy {
+    fn at(self) -> usize;
+}
+impl At for usize {
+    fn at(self) -> usize {
+        self
+    }
+}
+impl At for i32 {
+    fn at(self) -> usize {
+        usize::try_from(self).unwrap_or(usize::MAX / 16)
+    }
+}
+impl At for i64 {
+    fn at(self) -> usize {
+        usize::try_from(self).unwrap_or(usize::MAX / 16)
+    }
+}
+
+pub(crate) fn read<U: Elem>(bytes: &[u8], at: usize) -> U {
+    let n = U::DTYPE.size();
+    U::from_bits64(bytes[at..at + n].iter().rev().fold(0, |a, x| a << 8 | *x as u64))
+}
+
+pub(crate) fn write<U: Elem>(bytes: &mut [u8], at: usize, v: U) {
+    let n = U::DTYPE.size();
+    bytes[at..at + n].copy_from_slice(&v.to_bits64().to_le_bytes()[..n]);
+}
+
+impl<T: Elem> Global<T> {
+    pub fn new(values: &[T]) -> Self {
+        let mut g = Self::zeroed(values.len());
+        for (i, v) in values.iter().enumerate() {
+            write(&mut g.bytes, i * T::DTYPE.size(), *v);
+        }
+        g
+    }
+    pub fn zeroed(len: usize) -> Self {
+        Global { bytes: vec![0; len * T::DTYPE.size()], kind: PhantomData }
+    }
+    /// Elements, in order.
+    pub fn to_vec(&self) -> Vec<T> {
+        (0..self.bytes.len() / T::DTYPE.size()).map(|i| self.at(i)).collect()
+    }
+}
+
+impl<T: Elem> Shared<T> {
+    /// Undefined contents: a pattern that no result should show.
+    pub fn poisoned(len: usize) -> Self {
+        Shared { bytes: vec![0xa5; len * T::DTYPE.size()], kind: PhantomData }
+    }
+}
+
+macro_rules! memory {
+    ($name:ident) => {
+        impl<T: Elem> $name<T> {
+            /// Element `i`.
+            pub fn at(&self, i: impl At) -> T {
+                read(&self.bytes, i.at() * T::DTYPE.size())
+            }
+            pub fn put(&mut self, i: impl At, v: T) {
+                write(&mut self.bytes, i.at() * T::DTYPE.size(), v)
+            }
+            /// A `U` at a byte offset.
+            pub fn load<U: Elem>(&self, byte: impl At) -> U {
+                read(&self.bytes, byte.at())
+            }
+            pub fn save<U: Elem>(&mut self, byte: impl At, v: U) {
+                write(&mut self.bytes, byte.at(), v)
+            }
+            fn tile(&self, at: usize, strides: (usize, usize), shape: (usize, usize), layout: Layout) -> Tile<T> {
+                let (rows, cols) = shape;
+                let data = (0..rows * cols).map(|i| self.at(at + i / cols * strides.0 + i % cols * strides.1)).collect();
+                Tile { rows, cols, layout, data }
+            }
+            fn put_tile(&mut self, at: usize, strides: (usize, usize), cols: usize, t: &Tile<T>) {
+                for r in 0..t.rows {
+                    for c in 0..t.cols.min(cols) {
+                        self.put(at + r * strides.0 + c * strides.1, t.get(r, c));
+                    }
+                }
+            }
+            /// `n` elements from element `at` on.
+            pub fn row(&self, at: impl At, n: usize) -> Tile<T> {
+                self.tile(at.at(), (0, 1), (1, n), Layout::Row)
+            }
+            pub fn put_row(&mut self, at: impl At, t: &Tile<T>) {
+                self.put_tile(at.at(), (0, 1), usize::MAX, t)
+            }
+            /// `n` elements, `stride` apart, one a row of an accumulator.
+            pub fn rows(&self, at: impl At, stride: usize, n: usize) -> Tile<T> {
+                self.tile(at.at(), (stride, 0), (n, 1), Layout::Rows)
+            }
+            /// `n` elements, `stride` apart, one a column of an accumulator.
+            pub fn cols(&self, at: impl At, stride: usize, n: usize) -> Tile<T> {
+                self.tile(at.at(), (0, stride), (1, n), Layout::Cols)
+            }
+            /// The first `cols` values of a column vector.
+            pub fn put_cols(&mut self, at: impl At, stride: usize, cols: usize, t: &Tile<T>) {
+                self.put_tile(at.at(), (0, stride), cols, t)
+            }
+            /// The first `cols` columns of an accumulator; strides of a row and of a column.
+            pub fn put_acc(&mut self, at: impl At, row: usize, col: usize, cols: usize, t: &Tile<T>) {
+                self.put_tile(at.at(), (row, col), cols, t)
+            }
+            /// Right operand [k, n] from n rows of k elements, `stride` apart.
+            pub fn operand(&self, at: impl At, stride: usize, n: usize, k: usize) -> Tile<T> {
+                self.tile(at.at(), (1, stride), (k, n), Layout::MmaB)
+            }
+            /// Left operand [m, k] from m rows of k elements, `stride` apart.
+            pub fn left(&self, at: impl At, stride: usize, m: usize, k: usize) -> Tile<T> {
+                self.tile(at.at(), (stride, 1), (m, k), Layout::MmaA)
+            }
+        }
+    };
+}
+memory!(Global);
+memory!(Shared);

@@ -1,0 +1,55 @@
+//! The tensor core on the CPU: integers exactly, floats by fused multiply-adds with k ascending.
+
+use super::Tile;
+use crate::dtype::{Elem, bf16, f16};
+use crate::ir::Layout;
+
+/// Left element types and what they may be multiplied with.
+pub trait MmaIn<X: Elem>: Elem {
+    type Acc: Elem;
+    fn step(acc: Self::Acc, a: Self, x: X) -> Self::Acc;
+    fn mma(a: &Tile<Self>, x: &Tile<X>, c: impl MmaStart<Self::Acc>) -> Tile<Self::Acc> {
+        let mut out = c.start(a.rows, x.cols);
+        for r in 0..a.rows {
+            for n in 0..x.cols {
+                let mut acc = out.get(r, n);
+                for k in 0..a.cols {
+                    acc = Self::step(acc, a.get(r, k), x.get(k, n));
+                }
+                out.data[r * x.cols + n] = acc;
+            }
+        }
+        out
+    }
+}
+
+macro_rules! mma_in {
+    ($a:ty, $x:ty, $acc:ty, |$c:ident, $p:ident, $q:ident| $e:expr) => {
+        impl MmaIn<$x> for $a {
+            type Acc = $acc;
+            fn step($c: $acc, $p: $a, $q: $x) -> $acc {
+                $e
+            }
+        }
+    };
+}
+mma_in!(u8, i8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
+mma_in!(u8, u8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
+mma_in!(bf16, bf16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
+mma_in!(f16, f16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
+
+/// What the sums start from: an accumulator, a row or column vector, or one number.
+pub trait MmaStart<T: Elem> {
+    fn start(self, rows: usize, cols: usize) -> Tile<T>;
+}
+impl<T: Elem> MmaStart<T> for T {
+    fn start(self, rows: usize, cols: usize) -> Tile<T> {
+        Tile::full(rows, cols, Layout::MmaC, self)
+    }
+}
+impl<T: Elem> MmaStart<T> for &Tile<T> {
+    fn start(self, rows: usize, cols: usize) -> Tile<T> {
+        let data = (0..rows * cols).map(|i| self.broadcast(i / cols, i % cols)).collect();
+        Tile { rows, cols, layout: Layout::MmaC, data }
+    }
+}

@@ -1,0 +1,103 @@
+//! Pages of packed codes, and the ring that brings them.
+
+use super::memory::{At, read};
+use super::{Global, Shared, Tile};
+use crate::dtype::{DType, Elem, bf16};
+use crate::ir::{Feed, Layout, Packing};
+use crate::pack::TOKENS;
+
+/// A queue of asynchronous copies; on the CPU a copy is done at once.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    bytes: usize,
+}
+
+/// What one copy brought.
+#[derive(Clone, Debug)]
+pub struct Page {
+    bytes: Vec<u8>,
+}
+
+impl Ring {
+    pub fn new(_stages: usize, bytes: usize) -> Self {
+        Ring { bytes }
+    }
+    /// Copies the ring's number of bytes from byte `at` on.
+    pub fn copy(&self, src: &Global<u8>, at: impl At) -> Page {
+        Page { bytes: src.bytes[at.at()..at.at() + self.bytes].to_vec() }
+    }
+    /// An array in the ring's memory, good between two streams.
+    pub fn scratch<T: Elem>(&self, len: usize) -> Shared<T> {
+        Shared::poisoned(len)
+    }
+}
+
+/// Elements that a code decodes to.
+pub trait LaneElem: Elem {
+    fn of(words: &[u32], i: usize) -> Self;
+}
+impl LaneElem for u8 {
+    fn of(words: &[u32], i: usize) -> u8 {
+        (words[i / 4] >> (i % 4 * 8)) as u8
+    }
+}
+impl LaneElem for bf16 {
+    fn of(words: &[u32], i: usize) -> bf16 {
+        bf16::from_bits((words[i / 2] >> (i % 2 * 16)) as u16)
+    }
+}
+
+impl Page {
+    pub fn load<U: Elem>(&self, byte: impl At) -> U {
+        read(&self.bytes, byte.at())
+    }
+
+    /// `n` values of type `U`, `stride` bytes apart, one a row of an accumulator.
+    pub fn rows<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
+        let data = (0..n).map(|i| read(&self.bytes, byte.at() + i * stride)).collect();
+        Tile { rows: n, cols: 1, layout: Layout::Rows, data }
+    }
+
+    fn codes(&self, at: usize, packing: Packing) -> impl Fn(usize, usize) -> [u32; 4] {
+        move |token, block| packing.code(&self.bytes[at..], token, block)
+    }
+
+    /// Left operand [tokens, d] of the packed codes at byte `at`, each code word through `decode`.
+    pub fn keys<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        let code = self.codes(at.at(), Packing { bits, d, feed: Feed::Keys, lane: L::DTYPE });
+        let mut data = vec![];
+        for token in 0..TOKENS {
+            for block in 0..d / 8 {
+                let words = decode(code(token, block));
+                data.extend((0..8).map(|i| L::of(&words, i)));
+            }
+        }
+        Tile { rows: TOKENS, cols: d, layout: Layout::MmaA, data }
+    }
+
+    /// Left operand [d, tokens].
+    pub fn values<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        let code = self.codes(at.at(), Packing { bits, d, feed: Feed::Values, lane: L::DTYPE });
+        let decoded: Vec<[u32; 4]> = (0..TOKENS * d / 8).map(|i| decode(code(i / (d / 8), i % (d / 8)))).collect();
+        let data = (0..d * TOKENS).map(|i| L::of(&decoded[i % TOKENS * (d / 8) + i / TOKENS / 8], i / TOKENS % 8)).collect();
+        Tile { rows: d, cols: TOKENS, layout: Layout::MmaA, data }
+    }
+
+    /// As `values`, four tokens at a time: word k holds code byte k of each, the result word i dimension i of each.
+    pub fn quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 8]) -> Tile<u8> {
+        let packing = Packing { bits, d, feed: Feed::Quads, lane: DType::U8 };
+        let mut out = Tile::full(d, TOKENS, Layout::MmaA, 0_u8);
+        for quad in 0..TOKENS / 4 {
+            for block in 0..d / 8 {
+                let byte = |k: usize, j: usize| (self.bytes[at.at() + packing.quad_byte(4 * quad + j, block, k)] as u32) << (8 * j);
+                let words = std::array::from_fn(|k| (0..4).fold(0, |w, j| w | byte(k, j)));
+                for (i, w) in decode(words).into_iter().enumerate() {
+                    for j in 0..4 {
+                        out.data[(8 * block + i) * TOKENS + 4 * quad + j] = (w >> (8 * j)) as u8;
+                    }
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,48 @@
+//! No compression: the baseline that shares every other part of the path.
+
+use kernel_dsl::{codec, device};
+use crate::codec::{Codec, Lane};
+
+pub struct Bf16;
+
+/// Upper half of the f32, rounded to nearest, ties to even; finite inputs only.
+#[device]
+fn bf16_bits(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let lsb = (bits >> 16) & 1_u32;
+    bits.wrapping_add(0x7fff_u32).wrapping_add(lsb) >> 16
+}
+
+#[codec]
+impl Codec for Bf16 {
+    const NAME: &'static str = "bf16";
+    const BITS: usize = 128;
+    const SIDES: usize = 0;
+    const LANE: Lane = Lane::Bf16;
+    const ZERO2: i32 = 0;
+    const ROTATE: bool = false;
+    const UNIT: bool = false;
+    const BYTEWISE: bool = false;
+    /// The largest finite bf16.
+    const LIMIT: f32 = 3.389_531_4e38;
+
+    fn side(_norm: f32, _top: f32) -> [f32; 2] {
+        [0.0_f32, 0.0_f32]
+    }
+
+    fn encode(y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
+        let mut w = [0_u32; 4];
+        for i in 0..4 {
+            w[i] = bf16_bits(y[2 * i]) | (bf16_bits(y[2 * i + 1]) << 16);
+        }
+        w
+    }
+
+    fn decode(code: [u32; 4]) -> [u32; 4] {
+        code
+    }
+
+    fn scale(_side: [f32; 2]) -> f32 {
+        1.0_f32
+    }
+}

@@ -1,0 +1,12 @@
+//! The shipped codecs, one screen each.
+
+pub mod bf16;
+pub mod e8q38;
+pub mod e8w4;
+pub mod int4;
+pub mod lattice;
+
+pub use bf16::Bf16;
+pub use e8q38::E8Q38;
+pub use e8w4::E8W4;
+pub use int4::Int4;

@@ -1,0 +1,172 @@
+//! Decode attention over the coded cache, one new token a sequence: flash attention whose keys and
+//! values are decoded inside the loop, straight into tensor-core operands.
+//!
+//! A block serves one (sequence, kv head) and walks its share of 1024-token segments. In a segment each
+//! warp owns a strand: every eighth tile of 32 tokens, in order. Segments never touch each other, so the
+//! number of splits changes who computes, not what. Sums across lanes are integers or maxima: exact.
+//!
+//! Cost: reads tile_bytes for 32 tokens; writes (d + 2) * 4 bytes a head and segment.
+
+use super::query::{nearest, quantise_query};
+use super::softmax::*;
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Tokens of a segment: 8 strands of 4 tiles.
+pub const SEGMENT: usize = 1024;
+
+/// Shape of a decode kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DecodeMeta {
+    pub d: usize,
+    /// Query heads of a kv head.
+    pub group: usize,
+    /// `group` rounded up to the tensor core's 8 columns.
+    pub cols: usize,
+    pub page_tokens: usize,
+    pub tile_bytes: usize,
+    /// Byte offsets of the value codes and of the side values in a tile.
+    pub values_at: usize,
+    pub sides_at: usize,
+    pub warps: usize,
+    pub stages: usize,
+    pub min_blocks: usize,
+    pub inv_sqrt_d: f32,
+}
+
+impl Meta for DecodeMeta {
+    fn launch(&self) -> Launch {
+        Launch { warps: self.warps, min_blocks: self.min_blocks }
+    }
+}
+
+/// What one lane step of a vector is worth.
+#[device]
+fn step<C: Codec>(a: f32, b: f32) -> f32 {
+    C::scale([a, b])
+}
+
+/// Scales of a tile's keys (`at` = 0) or values (`at` = SIDES), one a token.
+#[device]
+fn scales<C: Codec>(page: &Page, sides_at: usize, at: usize) -> Tile<f32> {
+    let a = page.rows::<f16>(sides_at + 2 * at, 4 * C::SIDES, 32).cast::<f32>();
+    let b = page.rows::<f16>(sides_at + 2 * (at + C::SIDES - 1), 4 * C::SIDES, 32).cast::<f32>();
+    a.map2(&b, step::<C>)
+}
+
+#[kernel]
+pub fn decode_attention<C: Codec, T: Float>(
+    m: DecodeMeta,
+    q: &Global<T>,            // [batch, heads, d]
+    cache: &Global<u8>,       // [pages, kv_heads, block]
+    table: &Global<i32>,      // [batch, table_stride]
+    lens: &Global<i32>,       // [batch]
+    part: &mut Global<f32>,   // [batch, heads, segments, d]
+    stat: &mut Global<f32>,   // [batch, heads, segments, 2]
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    kv_heads: i32,
+    pages: i32,
+    table_stride: i32,
+    segments: i32,
+    splits: i32,
+    scale: f32,
+) {
+    let (split, head, seq) = (block_id(0), block_id(1), block_id(2));
+    let first_row_of = (seq * kv_heads + head) * m.group as i32;
+    let len = lens.at(seq);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let n = if fits { len } else { 0_i32 };
+    if !fits {
+        status.put(2, 1_i32);
+        status.put(3, seq);
+    }
+    let ring = ring(m.stages, m.tile_bytes);
+    let mut codes = shared::<i8>(2 * m.cols * m.d);
+    let mut zero = shared::<i32>(m.cols);
+    let mut unit = shared::<f32>(m.cols);
+    for w in warps(m.warps) {
+        for c in strided(w, m.cols as i32, m.warps as i32) {
+            let own = c.min(m.group as i32 - 1_i32);
+            let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
+            let live = if own == c { 1_i32 } else { 0_i32 };
+            quantise_query::<C, T>(x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut codes, &mut zero, &mut unit);
+        }
+    }
+    let mut outs = ring.scratch::<f32>(m.warps * m.group * m.d);
+    let mut tops = shared::<f32>(m.warps * m.cols);
+    let mut sums = shared::<f32>(m.warps * m.cols);
+    let mut faults = shared::<i32>(m.warps);
+    for s in strided(split, (n + (SEGMENT as i32 - 1_i32)) / SEGMENT as i32, splits) {
+        for w in warps(m.warps) {
+            let (q_hi, q_lo) = (codes.operand(0, m.d, m.cols, m.d), codes.operand(m.cols * m.d, m.d, m.cols, m.d));
+            let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
+            let mut top = cols(m.cols, f32::NEG_INFINITY);
+            let mut sum = acc(8, m.cols, 0_i64);
+            let mut out = acc(m.d, m.cols, 0.0_f32);
+            let mut fault = 0_i32;
+            let end = ((n + 31_i32) / 32_i32).min((s + 1_i32) * 32_i32);
+            for t in stream(s * 32_i32 + w, end, m.warps as i32, m.stages) {
+                // Checked page fetch: a bad entry reads page 0 and weighs nothing.
+                let page = table.at(seq * table_stride + t / (m.page_tokens as i32 / 32_i32));
+                let known = (page >= 0_i32) & (page < pages);
+                let block = (if known { page } else { 0_i32 }) as i64 * kv_heads as i64 + head as i64;
+                let tile = block * (m.page_tokens as i64 / 32_i64) + (t % (m.page_tokens as i32 / 32_i32)) as i64;
+                let tokens = ring.copy(cache, tile * m.tile_bytes as i64);
+                let left = if known { n - t * 32_i32 } else { 0_i32 };
+                fault = if known { fault } else { 1_i32 };
+                // Scores: exact integer dots, scaled by token and head.
+                let k: Tile<u8> = tokens.keys(0, C::BITS, m.d, C::LANE_BITS, C::decode);
+                let dots = mma(&k, &q_hi, 0_i32) * 128_i32 + mma(&k, &q_lo, &start);
+                let x = (dots.cast::<f32>() * (scales::<C>(&tokens, m.sides_at, 0) * &worth)).map2(&(row_ids(32) - left), visible);
+                if x.map2(&top, above).any() {
+                    let next = top.map2(&x.max_rows(), raised);
+                    out = out * &top.map2(&next, weight);
+                    let total = sum.sum_rows().map3(&top, &next, shifted);
+                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    top = next;
+                }
+                // Weights: integers under the tile's own power of two.
+                let p = x.map2(&top, weight);
+                sum = sum + p.map(fixed).lane_sums();
+                let pv = p * &scales::<C>(&tokens, m.sides_at, C::SIDES);
+                let peak = pv.max_rows();
+                let (w_lo, w_hi) = (pv * &peak.map(up)).map(nearest).split_bytes();
+                let base = (w_hi.sum_k() * 256_i32 + w_lo.sum_k()) * -(C::ZERO2 / 2);
+                let v: Tile<u8> = if C::BYTEWISE { tokens.quads(m.values_at, C::BITS, m.d, C::LANE_BITS, C::decode4) } else { tokens.values(m.values_at, C::BITS, m.d, C::LANE_BITS, C::decode) };
+                let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
+                out = o.cast::<f32>().map3(&peak.map(down), &out, fused);
+            }
+            outs.put_acc(w * (m.group * m.d) as i32, 1, m.d, m.group, &out);
+            tops.put_cols(w * m.cols as i32, 1, m.cols, &top);
+            sums.put_cols(w * m.cols as i32, 1, m.cols, &(sum.sum_rows().cast::<f32>() * 4.656613e-10_f32));
+            faults.put(w, fault);
+        }
+        // Strands in index order.
+        for i in threads(m.group * m.d) {
+            let (g, e) = (i / m.d as i32, i % m.d as i32);
+            let mut best = tops.at(g);
+            let mut bad = faults.at(0);
+            for w in 1..m.warps {
+                best = fmax(best, tops.at(g + (w * m.cols) as i32));
+                bad = bad | faults.at(w);
+            }
+            let mut o = 0.0_f32;
+            let mut l = 0.0_f32;
+            for w in 0..m.warps {
+                let fade = weight(tops.at(g + (w * m.cols) as i32), best);
+                l = sums.at(g + (w * m.cols) as i32).mul_add(fade, l);
+                o = outs.at(i + (w * m.group * m.d) as i32).mul_add(fade, o);
+            }
+            let row = (first_row_of + g) as i64 * segments as i64 + s as i64;
+            part.put(row * m.d as i64 + e as i64, o);
+            if e == 0_i32 {
+                stat.put(row * 2_i64, best);
+                stat.put(row * 2_i64 + 1_i64, if bad == 0_i32 { l } else { -1.0_f32 });
+            }
+            if bad != 0_i32 {
+                status.put(1, 1_i32);
+                status.put(3, seq);
+            }
+        }
+    }
+}

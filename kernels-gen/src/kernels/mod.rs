@@ -1,0 +1,122 @@
+//! The fused kernels: written once, built for every codec.
+//!
+//! The functions here pick the meta values of a configuration and build; [`Build`] erases the codec's type.
+
+pub mod decode_attention;
+pub mod join_splits;
+pub mod query;
+pub mod softmax;
+pub mod store;
+
+pub use decode_attention::SEGMENT;
+
+use crate::codec::Codec;
+use crate::registry::CodecInfo;
+use decode_attention::DecodeMeta;
+use join_splits::JoinMeta;
+use kernel_dsl::dtype::bf16;
+use kernel_dsl::ir::Program;
+use kernel_dsl::{Report, Source, pack};
+use store::StoreMeta;
+
+/// Type of q, k, v and of the output in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Elem {
+    Bf16,
+    F32,
+}
+
+/// The three kernels of one codec, before their meta values are chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    pub store: fn(&StoreMeta, Elem) -> Result<Program, Report>,
+    pub decode: fn(&DecodeMeta, Elem) -> Result<Program, Report>,
+    pub join: fn(&JoinMeta, Elem) -> Result<Program, Report>,
+}
+
+impl Build {
+    pub const fn of<C: Codec>() -> Build {
+        Build {
+            store: |m, e| match e {
+                Elem::Bf16 => store::store::build::<C, bf16>(m),
+                Elem::F32 => store::store::build::<C, f32>(m),
+            },
+            decode: |m, e| match e {
+                Elem::Bf16 => decode_attention::decode_attention::build::<C, bf16>(m),
+                Elem::F32 => decode_attention::decode_attention::build::<C, f32>(m),
+            },
+            join: |m, e| match e {
+                Elem::Bf16 => join_splits::join_splits::build::<C, bf16>(m),
+                Elem::F32 => join_splits::join_splits::build::<C, f32>(m),
+            },
+        }
+    }
+}
+
+/// Rows of one block of the store kernel.
+const STORE_ROWS: usize = 16;
+
+/// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
+pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
+    let planes = pack::planes(c.bits);
+    let (mut widths, mut firsts) = ([0; 8], [0; 8]);
+    for (i, (w, first)) in planes.iter().enumerate() {
+        (widths[i], firsts[i]) = (*w, *first);
+    }
+    StoreMeta {
+        d,
+        page_tokens,
+        tile_bytes: c.tile_bytes(d),
+        values_at: 4 * (d / 8) * c.bits,
+        sides_at: 8 * (d / 8) * c.bits,
+        rows: STORE_ROWS,
+        warps: 8,
+        widths,
+        firsts,
+        planes: planes.len(),
+        wide: planes.iter().filter(|p| p.0 >= 8).count(),
+        inv_sqrt_d: 1.0 / (d as f32).sqrt(),
+    }
+}
+
+/// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
+pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    DecodeMeta {
+        d,
+        group,
+        cols: group.div_ceil(8) * 8,
+        page_tokens,
+        tile_bytes: c.tile_bytes(d),
+        values_at: 4 * (d / 8) * c.bits,
+        sides_at: 8 * (d / 8) * c.bits,
+        warps: 8,
+        stages: if c.tile_bytes(d) > 8192 { 2 } else { 3 },
+        min_blocks: if c.tile_bytes(d) * 8 * 2 > 100 * 1024 || group > 8 || d > 128 { 1 } else { 2 },
+        inv_sqrt_d: 1.0 / (d as f32).sqrt(),
+    }
+}
+
+/// The store kernel. Grid: [`store_grid`].
+pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&(c.build.store)(&store_meta(c, d, page_tokens), elem)?)
+}
+
+/// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
+pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
+    [tokens.div_ceil(STORE_ROWS) as u32, kv_heads as u32, 2]
+}
+
+/// The decode kernel. Grid: [splits, kv_heads, batch].
+pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&(c.build.decode)(&decode_meta(c, d, group, page_tokens), elem)?)
+}
+
+/// Meta value of the join kernel.
+pub fn join_meta(d: usize) -> JoinMeta {
+    JoinMeta { d, segment: SEGMENT, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+}
+
+/// The join kernel. Grid: [heads, batch, 1].
+pub fn join_splits(c: &CodecInfo, d: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&(c.build.join)(&join_meta(d), elem)?)
+}

@@ -1,0 +1,47 @@
+//! The query's side of decode attention: rotate once, quantise once to 15-bit integers.
+
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// A query integer's largest magnitude: 127 * 128, so that it splits into two signed bytes.
+const QUERY_MAX: f32 = 16256.0;
+
+#[device]
+fn finite(x: f32) -> f32 {
+    sanitise(x, 65504.0_f32)
+}
+
+#[device]
+pub fn magnitude(x: f32) -> f32 {
+    x.abs()
+}
+
+#[device]
+pub fn nearest(x: f32) -> i32 {
+    x.round_ties_even() as i32
+}
+
+/// High byte of an integer split as 128 h + l, both signed.
+#[device]
+fn high_part(v: i32) -> i32 {
+    (v + 64_i32) >> 7
+}
+
+#[device]
+fn low_part(v: i32) -> i32 {
+    v - (((v + 64_i32) >> 7) << 7)
+}
+
+/// Column `c` of the query operand: bytes [hi | lo, cols, d] into `codes`, what its sums start from into
+/// `zero`, what one step of a sum is worth in log2 units into `unit`. A padded column (live = 0) is all zero.
+#[device]
+pub fn quantise_query<C: Codec, T: Float>(x: Tile<T>, c: i32, live: i32, cols: usize, d: usize, inv_sqrt_d: f32, scale: f32, codes: &mut Shared<i8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>) {
+    let x = x.to_f32().map(finite);
+    let y = if C::ROTATE { x.hadamard() * inv_sqrt_d } else { x };
+    let top = fmax(y.map(magnitude).max(), 1e-20_f32);
+    let v = (y * (QUERY_MAX / top)).map(nearest) * live;
+    codes.put_row(c * d as i32, &v.map(high_part).cast::<i8>());
+    codes.put_row((c + cols as i32) * d as i32, &v.map(low_part).cast::<i8>());
+    zero.put(c, v.sum() * -(C::ZERO2 / 2));
+    unit.put(c, (top * (1.0_f32 / QUERY_MAX)) * (scale * 1.442695_f32));
+}

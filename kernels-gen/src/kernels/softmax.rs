@@ -1,0 +1,67 @@
+//! The element-wise steps of online softmax in log2 units. The running maximum is an integer, so that
+//! every rescale is an exact power of two.
+
+use kernel_dsl::prelude::*;
+
+/// Positions at or past the end weigh nothing.
+#[device]
+pub fn visible(x: f32, past: i32) -> f32 {
+    if past < 0_i32 { x } else { f32::NEG_INFINITY }
+}
+
+#[device]
+pub fn above(x: f32, top: f32) -> bool {
+    x > top
+}
+
+/// The next maximum: an integer with room for 16 times more, so that it rarely moves.
+#[device]
+pub fn raised(top: f32, peak: f32) -> f32 {
+    if peak > top { fmax(top, peak.ceil() + 4.0_f32) } else { top }
+}
+
+/// 2^(x - top), 0 for a masked position or an empty maximum.
+#[device]
+pub fn weight(x: f32, top: f32) -> f32 {
+    exp2_or_zero(x - top)
+}
+
+/// A weight as an integer in units of 2^-31.
+#[device]
+pub fn fixed(p: f32) -> i64 {
+    ((p * 2147483648.0_f32) as u32) as i64
+}
+
+/// The sum of weights under the next maximum.
+#[device]
+pub fn shifted(sum: i64, top: f32, next: f32) -> i64 {
+    let by = (next - top) as i32;
+    sum >> (by.min(63_i32) as i64 & 63_i64)
+}
+
+/// Keeps row 0: a total goes back into one lane's partial sum.
+#[device]
+pub fn first_row(x: i64, row: i32) -> i64 {
+    if row == 0_i32 { x } else { 0_i64 }
+}
+
+/// Biased exponent of the power of two that brings `peak` into [2^14, 2^15).
+#[device]
+fn lift(peak: f32) -> i32 {
+    (268_i32 - (peak.to_bits() >> 23) as i32).max(1_i32).min(253_i32)
+}
+
+#[device]
+pub fn up(peak: f32) -> f32 {
+    f32::from_bits((lift(peak) << 23) as u32)
+}
+
+#[device]
+pub fn down(peak: f32) -> f32 {
+    f32::from_bits(((254_i32 - lift(peak)) << 23) as u32)
+}
+
+#[device]
+pub fn fused(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}

@@ -1,0 +1,147 @@
+//! Where the bits of a packed tile lie: 32 tokens of one kv head, `[K codes | V codes | sides]`.
+//!
+//! A code of `bits` bits is cut into power-of-two planes, largest first. Inside a plane the blocks
+//! stand in the order in which the lanes of a warp want them for their tensor-core fragments, so
+//! that decoding needs 16-byte loads and no shuffle. Every token owns whole bytes: storing a token
+//! writes nothing that belongs to its neighbours.
+
+/// Tokens in a tile.
+pub const TILE: usize = 32;
+
+/// The two halves of a tile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Operand {
+    K,
+    V,
+}
+
+/// The tile layout of one codec at one head dim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    pub bits: usize,
+    pub sides: usize,
+    pub bytewise: bool,
+    pub d: usize,
+}
+
+/// Up to 8 bits that are contiguous in the code and lie in one byte of the tile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    pub code_bit: usize,
+    pub tile_bit: usize,
+    pub width: usize,
+}
+
+/// `(first code bit, width)` of each plane, largest first: 51 gives 32, 16, 2, 1.
+pub fn planes(bits: usize) -> impl Iterator<Item = (usize, usize)> {
+    // The planes before the one of width w are the higher bits of `bits`.
+    (0..8).rev().map(|k| 1 << k).filter(move |w| bits & w != 0).map(move |w| (bits & !(2 * w - 1), w))
+}
+
+impl Layout {
+    /// Blocks of 8 coordinates in a vector.
+    pub fn blocks(&self) -> usize {
+        self.d / 8
+    }
+
+    pub fn tile_bytes(&self) -> usize {
+        2 * self.operand_bytes() + TILE * 4 * self.sides
+    }
+
+    fn operand_bytes(&self) -> usize {
+        TILE * self.blocks() * self.bits / 8
+    }
+
+    /// Calls `visit` with the pieces of the code of `block` of `token`, in ascending code bits.
+    pub fn each_piece(&self, operand: Operand, token: usize, block: usize, mut visit: impl FnMut(Piece)) {
+        let first_bit = if operand == Operand::V { 8 * self.operand_bytes() } else { 0 };
+        if operand == Operand::V && self.bytewise {
+            for k in 0..self.bits / 8 {
+                let tile_bit = first_bit + self.transposed_bit(token, block, k);
+                visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
+            }
+            return;
+        }
+        for (off, w) in planes(self.bits) {
+            let plane_bit = first_bit + TILE * self.blocks() * off;
+            let at = match operand {
+                _ if w < 8 => (token * self.blocks() + block) * w,
+                Operand::K => self.key_bit(w, token, block),
+                Operand::V => self.value_bit(w, token, block),
+            };
+            for k in (0..w).step_by(8) {
+                visit(Piece { code_bit: off + k, tile_bit: plane_bit + at + k, width: w.min(8) });
+            }
+        }
+    }
+
+    /// Keys: quad lane t owns a quarter of the row, fragment row r is the token.
+    fn key_bit(&self, w: usize, token: usize, block: usize) -> usize {
+        let quarter = self.blocks() / 4;
+        let r = token % 4 * 8 + token / 4;
+        let (t, j) = (block / quarter, block % quarter);
+        let chunk = (quarter * w).min(128);
+        let c = j * w / chunk;
+        ((c * TILE + r) * 4 + t) * chunk + j * w % chunk
+    }
+
+    /// Values: fragment row g owns an eighth of the row, quad lane t owns eight tokens.
+    fn value_bit(&self, w: usize, token: usize, block: usize) -> usize {
+        let eighth = self.blocks() / 8;
+        let (t, e) = (token / 8, token % 8);
+        let (g, h) = (block / eighth, block % eighth);
+        let chunk = (self.blocks() * w).min(128);
+        let at = (e * eighth + h) * w;
+        ((at / chunk * 8 + g) * 4 + t) * chunk + at % chunk
+    }
+
+    /// Values of a bytewise codec: byte j of a word is code byte k of token j of four.
+    fn transposed_bit(&self, token: usize, block: usize, k: usize) -> usize {
+        let eighth = self.blocks() / 8;
+        let (t, u, j) = (token / 8, token % 8 / 4, token % 4);
+        let (g, h) = (block / eighth, block % eighth);
+        let q = (u * eighth + h) * (self.bits / 8) + k;
+        8 * (((q / 4 * 8 + g) * 4 + t) * 16 + q % 4 * 4 + j)
+    }
+
+    /// First byte of the `index`-th f16 side of `token`.
+    pub fn side_byte(&self, operand: Operand, token: usize, index: usize) -> usize {
+        let own = if operand == Operand::V { 2 * self.sides } else { 0 };
+        2 * self.operand_bytes() + token * 4 * self.sides + own + 2 * index
+    }
+
+    pub fn write_code(&self, tile: &mut [u8], operand: Operand, token: usize, block: usize, code: [u32; 4]) {
+        self.each_piece(operand, token, block, |p| {
+            let mask = (((1_u32 << p.width) - 1) << (p.tile_bit % 8)) as u8;
+            let bits = (code[p.code_bit / 32] >> (p.code_bit % 32) << (p.tile_bit % 8)) as u8;
+            let byte = &mut tile[p.tile_bit / 8];
+            *byte = *byte & !mask | bits & mask;
+        });
+    }
+
+    pub fn read_code(&self, tile: &[u8], operand: Operand, token: usize, block: usize) -> [u32; 4] {
+        let mut code = [0_u32; 4];
+        self.each_piece(operand, token, block, |p| {
+            let bits = tile[p.tile_bit / 8] as u32 >> (p.tile_bit % 8) & ((1 << p.width) - 1);
+            code[p.code_bit / 32] |= bits << (p.code_bit % 32);
+        });
+        code
+    }
+
+    /// f16 bits of the sides; those that are not stored read as 0.
+    pub fn read_sides(&self, tile: &[u8], operand: Operand, token: usize) -> [u16; 2] {
+        let mut sides = [0_u16; 2];
+        for (index, side) in sides.iter_mut().enumerate().take(self.sides) {
+            let at = self.side_byte(operand, token, index);
+            *side = u16::from_le_bytes([tile[at], tile[at + 1]]);
+        }
+        sides
+    }
+
+    pub fn write_sides(&self, tile: &mut [u8], operand: Operand, token: usize, sides: [u16; 2]) {
+        for (index, side) in sides.iter().enumerate().take(self.sides) {
+            let at = self.side_byte(operand, token, index);
+            tile[at..at + 2].copy_from_slice(&side.to_le_bytes());
+        }
+    }
+}

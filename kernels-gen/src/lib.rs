@@ -1,0 +1,8 @@
+//! The codecs and kernels we ship, written in the DSL, and the scalar reference they equal bit for bit.
+
+pub mod codec;
+pub mod codecs;
+pub mod kernels;
+pub mod layout;
+pub mod reference;
+pub mod registry;

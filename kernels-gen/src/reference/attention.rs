@@ -1,0 +1,135 @@
+//! The decode kernel: attention of one query token a sequence over its cached keys and values.
+//!
+//! With u8 lanes every sum across tokens or dims is a sum of integers and every other f32 operation
+//! has a fixed place, so any number of warps gives these bits. `strand` has the numerics.
+
+use crate::codec::Lane;
+use crate::layout::{Layout, Operand, TILE};
+use crate::reference::row::{f16_value, to_bf16};
+use crate::reference::strand::{Partial, Query, SEGMENT, STRANDS, Strand, quantise};
+use crate::reference::{CacheShape, Status};
+use crate::registry::CodecInfo;
+
+/// Result of a decode launch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decoded {
+    /// `[batch, heads, d]`, before any rounding to bf16.
+    pub out: Vec<f32>,
+    /// Natural log-sum-exp of the scaled scores, `[batch, heads]`; -inf without tokens.
+    pub lse: Vec<f32>,
+    pub status: Status,
+}
+
+/// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the pages `table[b * table_stride..]`.
+#[allow(clippy::too_many_arguments)] // the kernel's own argument list
+pub fn decode(
+    c: &CodecInfo,
+    s: &CacheShape,
+    cache: &[u8],
+    q: &[f32],
+    heads: usize,
+    table: &[i32],
+    table_stride: usize,
+    lens: &[i32],
+    scale: f32,
+) -> Decoded {
+    let rows = lens.len() * heads;
+    let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
+    for (b, &len) in lens.iter().enumerate() {
+        let pages = match s.pages_of(&table[b * table_stride..][..table_stride], len) {
+            Ok(pages) => pages,
+            Err(status) => {
+                decoded.status.set(status);
+                continue;
+            }
+        };
+        for head in 0..heads {
+            let row = b * heads + head;
+            let query = Query::new(c, &q[row * s.d..][..s.d], scale);
+            let tile_of = |tile: usize| s.tile(c, cache, &pages, head / (heads / s.kv_heads), tile);
+            let total = attend(c, s.d, &query, len as usize, tile_of);
+            decoded.lse[row] = total.finish(c, &mut decoded.out[row * s.d..][..s.d]);
+        }
+    }
+    decoded
+}
+
+/// One row over all its tiles.
+fn attend<'a>(c: &CodecInfo, d: usize, query: &Query, len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
+    let mut segments = Vec::new();
+    for first in (0..len).step_by(SEGMENT) {
+        let end = len.min(first + SEGMENT);
+        let mut strands = Vec::new();
+        for w in 0..STRANDS {
+            let mut strand = Strand::new(d);
+            for start in (first + w * TILE..end).step_by(STRANDS * TILE) {
+                let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
+                match c.lane {
+                    Lane::U8 => tile.add_integers(query, &mut strand),
+                    Lane::Bf16 => tile.add_floats(query, &mut strand),
+                }
+            }
+            strands.push(strand.close(c.lane));
+        }
+        segments.push(Partial::merge(&strands, d));
+    }
+    Partial::merge(&segments, d)
+}
+
+/// A packed tile of which the first `tokens` belong to the sequence; the rest is never looked at.
+struct Tile<'a> {
+    c: &'a CodecInfo,
+    layout: Layout,
+    bytes: &'a [u8],
+    tokens: usize,
+}
+
+impl Tile<'_> {
+    fn add_integers(&self, query: &Query, strand: &mut Strand) {
+        let mut x: Vec<f32> = Vec::new();
+        for t in 0..self.tokens {
+            let k = self.steps(Operand::K, t);
+            let score = k.iter().zip(&query.ints).fold(0_i32, |sum, (&k, &q)| sum.wrapping_add(k * i32::from(q)));
+            x.push(score as f32 * (self.scale(Operand::K, t) * query.scale));
+        }
+        strand.weigh(&mut x);
+        let pv: Vec<f32> = x.iter().enumerate().map(|(t, p)| p * self.scale(Operand::V, t)).collect();
+        let mut weights = vec![0; self.tokens];
+        let unit = quantise(&pv, &mut weights);
+        let mut sums = vec![0_i32; self.layout.d];
+        for (t, weight) in weights.into_iter().enumerate() {
+            let v = self.steps(Operand::V, t);
+            sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v * weight));
+        }
+        strand.o.iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));
+    }
+
+    fn add_floats(&self, query: &Query, strand: &mut Strand) {
+        let mut x: Vec<f32> = Vec::new();
+        for t in 0..self.tokens {
+            let k = self.floats(Operand::K, t);
+            x.push(k.iter().zip(&query.floats).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum)) * query.scale);
+        }
+        strand.weigh(&mut x);
+        for (t, p) in x.into_iter().map(to_bf16).enumerate() {
+            let v = self.floats(Operand::V, t);
+            strand.o.iter_mut().zip(v).for_each(|(o, v)| *o = p.mul_add(v, *o));
+        }
+    }
+
+    fn codes(&self, operand: Operand, token: usize) -> impl Iterator<Item = [u32; 4]> {
+        (0..self.layout.blocks()).map(move |b| self.layout.read_code(self.bytes, operand, token, b))
+    }
+
+    fn steps(&self, operand: Operand, token: usize) -> Vec<i32> {
+        self.codes(operand, token).flat_map(|code| self.c.steps(code)).collect()
+    }
+
+    fn floats(&self, operand: Operand, token: usize) -> Vec<f32> {
+        self.codes(operand, token).flat_map(|code| self.c.floats(code)).collect()
+    }
+
+    fn scale(&self, operand: Operand, token: usize) -> f32 {
+        (self.c.scale)(self.layout.read_sides(self.bytes, operand, token).map(f16_value))
+    }
+}

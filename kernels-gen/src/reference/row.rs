@@ -1,0 +1,104 @@
+//! One vector through a codec: sanitise, normalise, rotate, code; and back.
+
+use half::{bf16, f16};
+use kernel_dsl::math::{fmax, fmin, sanitise};
+
+use crate::codec::Lane;
+use crate::registry::CodecInfo;
+
+/// A coded vector: one code a block of 8 coordinates, and the f16 bits of its sides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    pub codes: Vec<[u32; 4]>,
+    pub side: [u16; 2],
+}
+
+impl CodecInfo {
+    /// Codes a row of 64, 128, 256 or 512 coordinates.
+    pub fn encode_row(&self, x: &[f32]) -> Row {
+        let mut y: Vec<f32> = x.iter().map(|&x| sanitise(x, self.limit)).collect();
+        let mut norm = 0.0;
+        if self.unit {
+            let squares: Vec<f32> = y.iter().map(|y| y * y).collect();
+            norm = row_sum(&squares).sqrt();
+            let r = fmax(norm, f32::EPSILON);
+            y.iter_mut().for_each(|y| *y /= r);
+        }
+        if self.rotate {
+            rotate(&mut y);
+        }
+        let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
+        let side = (self.side)(norm, top).map(f16_bits);
+        let blocks = y.chunks_exact(8);
+        let codes = blocks.map(|b| (self.encode)(std::array::from_fn(|i| b[i]), side.map(f16_value))).collect();
+        Row { codes, side }
+    }
+
+    /// The vector that a row stands for, in the space of the inputs.
+    pub fn decode_row(&self, row: &Row, d: usize) -> Vec<f32> {
+        let mut y = Vec::with_capacity(d);
+        for &code in &row.codes {
+            match self.lane {
+                Lane::U8 => y.extend(self.steps(code).map(|s| s as f32)),
+                Lane::Bf16 => y.extend(self.floats(code)),
+            }
+        }
+        if self.rotate {
+            rotate(&mut y); // sums of integers: exact up to the factor
+        }
+        let scale = (self.scale)(row.side.map(f16_value)) * if self.lane == Lane::U8 { 0.5 } else { 1.0 };
+        y.iter_mut().for_each(|y| *y *= scale);
+        y
+    }
+
+    /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`.
+    pub(crate) fn steps(&self, code: [u32; 4]) -> [i32; 8] {
+        let lanes = (self.decode)(code);
+        std::array::from_fn(|i| 2 * (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - self.zero2)
+    }
+
+    /// The coordinates of a block with bf16 lanes.
+    pub(crate) fn floats(&self, code: [u32; 4]) -> [f32; 8] {
+        let lanes = (self.decode)(code);
+        std::array::from_fn(|i| f32::from_bits(lanes[i / 2] >> (16 * (i % 2)) << 16))
+    }
+}
+
+/// The sum as a warp takes it: 32 contiguous runs left to right, then a butterfly over 16, 8, 4, 2, 1.
+pub fn row_sum(x: &[f32]) -> f32 {
+    let mut p: Vec<f32> = x.chunks_exact(x.len() / 32).map(|run| run[1..].iter().fold(run[0], |a, v| a + v)).collect();
+    for off in [16, 8, 4, 2, 1] {
+        p = (0..32).map(|i| p[i] + p[i ^ off]).collect();
+    }
+    p[0]
+}
+
+/// Multiplies by the Hadamard matrix over sqrt(d), natural order; its own inverse.
+pub fn rotate(x: &mut [f32]) {
+    let mut h = 1;
+    while h < x.len() {
+        for pair in x.chunks_exact_mut(2 * h) {
+            let (low, high) = pair.split_at_mut(h);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        h *= 2;
+    }
+    let scale = (1.0 / (x.len() as f64).sqrt()) as f32;
+    x.iter_mut().for_each(|x| *x *= scale);
+}
+
+/// Rounded to bf16, ties to even.
+pub fn to_bf16(x: f32) -> f32 {
+    bf16::from_f32(x).to_f32()
+}
+
+/// f16 bits, ties to even, saturating at 65504.
+pub(crate) fn f16_bits(x: f32) -> u16 {
+    f16::from_f32(fmin(fmax(x, -65504.0), 65504.0)).to_bits()
+}
+
+pub(crate) fn f16_value(bits: u16) -> f32 {
+    f16::from_bits(bits).to_f32()
+}

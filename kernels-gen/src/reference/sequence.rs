@@ -1,0 +1,205 @@
+//! The decode kernel again, for many queries over one sequence: codes are unpacked once.
+
+use multiversion::multiversion;
+
+use crate::codec::Lane;
+use crate::layout::{Operand, TILE};
+use crate::reference::row::{f16_value, to_bf16};
+use crate::reference::strand::{Partial, Query, SEGMENT, STRANDS, Strand, quantise};
+use crate::reference::{CacheShape, Status};
+use crate::registry::CodecInfo;
+
+/// The unpacked keys and values of one sequence.
+pub struct Sequence {
+    codec: CodecInfo,
+    d: usize,
+    len: usize,
+    heads: Vec<Head>,
+}
+
+/// One kv head, tokens padded to whole tiles; the lane kind decides which fields are filled.
+#[derive(Default)]
+struct Head {
+    /// `2 * lane - ZERO2`. [token, d]
+    k: Vec<i16>,
+    v: Vec<i16>,
+    k_scale: Vec<f32>,
+    v_scale: Vec<f32>,
+    /// [tile, d, token of the tile]
+    k_floats: Vec<f32>,
+    /// [token, d]
+    v_floats: Vec<f32>,
+}
+
+/// Query rows that walk a head's tiles together, so that a tile is read from the cache once.
+const ROWS: usize = 16;
+
+impl Sequence {
+    /// Unpacks the first `len` tokens of the pages in `table`.
+    pub fn new(c: &CodecInfo, s: &CacheShape, cache: &[u8], table: &[i32], len: usize) -> Result<Sequence, Status> {
+        let pages = s.pages_of(table, i32::try_from(len).map_err(|_| Status::BAD_LENGTH)?)?;
+        let heads = (0..s.kv_heads).map(|head| {
+            let mut unpacked = Head::default();
+            for tile in 0..len.div_ceil(TILE) {
+                unpacked.push(c, s.d, s.tile(c, cache, &pages, head, tile), TILE.min(len - tile * TILE));
+            }
+            unpacked
+        });
+        Ok(Sequence { codec: *c, d: s.d, len, heads: heads.collect() })
+    }
+
+    /// Row i of `q` `[n, heads, d]` attends to the first `lens[i]` tokens. Returns the output `[n, heads, d]` and
+    /// the natural log-sum-exp `[n, heads]`; rows whose length is negative or beyond the sequence are 0 and -inf.
+    pub fn attend(&self, q: &[f32], heads: usize, lens: &[i32], scale: f32) -> (Vec<f32>, Vec<f32>) {
+        let mut out = vec![0.0; lens.len() * heads * self.d];
+        let mut lse = vec![f32::NEG_INFINITY; lens.len() * heads];
+        let group = heads / self.heads.len();
+        for (kv_head, unpacked) in self.heads.iter().enumerate() {
+            let rows: Vec<(usize, usize)> = (0..lens.len() * group)
+                .filter_map(|i| {
+                    let len = usize::try_from(lens[i / group]).ok().filter(|&len| len <= self.len)?;
+                    Some((i / group * heads + kv_head * group + i % group, len))
+                })
+                .collect();
+            for rows in rows.chunks(ROWS) {
+                let queries: Vec<(Query, usize)> =
+                    rows.iter().map(|&(row, len)| (Query::new(&self.codec, &q[row * self.d..][..self.d], scale), len)).collect();
+                let totals = attend_rows(&self.codec, self.d, unpacked, &queries);
+                for (&(row, _), total) in rows.iter().zip(totals) {
+                    lse[row] = total.finish(&self.codec, &mut out[row * self.d..][..self.d]);
+                }
+            }
+        }
+        (out, lse)
+    }
+}
+
+impl Head {
+    fn push(&mut self, c: &CodecInfo, d: usize, tile: &[u8], tokens: usize) {
+        let layout = c.layout(d);
+        let code = |operand, t, b| if t < tokens { layout.read_code(tile, operand, t, b) } else { [0; 4] };
+        let scale = |operand, t| if t < tokens { (c.scale)(layout.read_sides(tile, operand, t).map(f16_value)) } else { 0.0 };
+        for t in 0..TILE {
+            self.k_scale.push(scale(Operand::K, t));
+            self.v_scale.push(scale(Operand::V, t));
+        }
+        let all = (0..TILE).flat_map(|t| (0..layout.blocks()).map(move |b| (t, b)));
+        match c.lane {
+            Lane::U8 => {
+                for (t, b) in all {
+                    self.k.extend(c.steps(code(Operand::K, t, b)).map(|k| k as i16));
+                    self.v.extend(c.steps(code(Operand::V, t, b)).map(|v| v as i16));
+                }
+            }
+            Lane::Bf16 => {
+                let first = self.k_floats.len();
+                self.k_floats.resize(first + TILE * d, 0.0);
+                for (t, b) in all {
+                    let k = c.floats(code(Operand::K, t, b));
+                    k.iter().enumerate().for_each(|(i, k)| self.k_floats[first + (8 * b + i) * TILE + t] = *k);
+                    self.v_floats.extend(c.floats(code(Operand::V, t, b)));
+                }
+            }
+        }
+    }
+}
+
+/// Rows of one head over all its tiles; compiled again for wide vectors, where fused multiply-adds are one instruction.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) -> Vec<Partial> {
+    let longest = rows.iter().map(|row| row.1).max().unwrap_or(0);
+    let mut segments: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
+    for first in (0..longest).step_by(SEGMENT) {
+        let mut strands: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
+        for w in 0..STRANDS {
+            let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d)).collect();
+            for start in (first + w * TILE..longest.min(first + SEGMENT)).step_by(STRANDS * TILE) {
+                for ((query, len), strand) in rows.iter().zip(&mut open) {
+                    let tokens = TILE.min(len.saturating_sub(start));
+                    match c.lane {
+                        _ if tokens == 0 => {}
+                        Lane::U8 => head.add_integers(d, start, tokens, query, strand),
+                        Lane::Bf16 => head.add_floats(d, start, tokens, query, strand),
+                    }
+                }
+            }
+            for (parts, strand) in strands.iter_mut().zip(open) {
+                parts.push(strand.close(c.lane));
+            }
+        }
+        for (parts, strands) in segments.iter_mut().zip(&strands) {
+            parts.push(Partial::merge(strands, d));
+        }
+    }
+    let mut totals = Vec::new();
+    for parts in &segments {
+        totals.push(Partial::merge(parts, d));
+    }
+    totals
+}
+
+/// Dims whose sums stay in registers.
+const DIMS: usize = 64;
+
+impl Head {
+    #[inline(always)]
+    fn add_integers(&self, d: usize, start: usize, tokens: usize, query: &Query, strand: &mut Strand) {
+        let (mut x, mut weights) = ([0.0; TILE], [0; TILE]);
+        let (x, weights) = (&mut x[..tokens], &mut weights[..tokens]);
+        for (x, k) in x.iter_mut().zip(self.k[start * d..].chunks_exact(d)) {
+            let mut score = 0_i32;
+            for (&k, &q) in k.iter().zip(&query.ints) {
+                score += i32::from(k) * i32::from(q);
+            }
+            *x = score as f32;
+        }
+        for (x, k_scale) in x.iter_mut().zip(&self.k_scale[start..]) {
+            *x *= k_scale * query.scale;
+        }
+        strand.weigh(x);
+        for (p, v_scale) in x.iter_mut().zip(&self.v_scale[start..]) {
+            *p *= v_scale;
+        }
+        let unit = quantise(x, weights);
+        for (o, base) in strand.o.as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
+            let mut sums = [0_i32; DIMS];
+            for (&weight, v) in weights.iter().zip(self.v[start * d..].chunks_exact(d)) {
+                for (sum, &v) in sums.iter_mut().zip(&v[base..base + DIMS]) {
+                    *sum += i32::from(v) * weight;
+                }
+            }
+            for (o, sum) in o.iter_mut().zip(sums) {
+                *o = (sum as f32).mul_add(unit, *o);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn add_floats(&self, d: usize, start: usize, tokens: usize, query: &Query, strand: &mut Strand) {
+        let mut x = float_scores(&self.k_floats[start * d..(start + TILE) * d], &query.floats);
+        let x = &mut x[..tokens];
+        for x in &mut *x {
+            *x *= query.scale;
+        }
+        strand.weigh(x);
+        for (&p, v) in x.iter().zip(self.v_floats[start * d..].chunks_exact(d)) {
+            let p = to_bf16(p);
+            for (o, v) in strand.o.iter_mut().zip(v) {
+                *o = p.mul_add(*v, *o);
+            }
+        }
+    }
+}
+
+/// Dot products of a row with the 32 columns of `k` `[d, token of the tile]`, each in the order of the dims.
+/// A function of its own, lest its sums leave their vector registers.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn float_scores(k: &[f32], q: &[f32]) -> [f32; TILE] {
+    let mut x = [0.0_f32; TILE];
+    for (k, &q) in k.as_chunks::<TILE>().0.iter().zip(q) {
+        for t in 0..TILE {
+            x[t] = k[t].mul_add(q, x[t]);
+        }
+    }
+    x
+}

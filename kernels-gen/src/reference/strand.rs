@@ -1,0 +1,148 @@
+//! The numerics of one row of attention, shared by the plain and the fast loop.
+//!
+//! A row's tokens are cut into segments, a segment into strands, a strand into tiles. The running
+//! maximum `m` is an integer in log2 units, so a rescale multiplies by a power of two, and `l` is an
+//! integer sum: both are exact. Strands, then segments, merge in index order.
+//!
+//! Loops stand where iterator chains could: inlined into a function that is compiled for wide
+//! vectors they use them, which closures would not.
+
+use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
+
+use crate::codec::Lane;
+use crate::layout::TILE;
+use crate::reference::row::rotate;
+use crate::registry::CodecInfo;
+
+/// Tokens whose strands are merged before segments are.
+pub const SEGMENT: usize = 1024;
+/// Running sums of a segment: its tile i belongs to strand `i % STRANDS`.
+pub const STRANDS: usize = 8;
+
+/// A query row, ready to meet codes.
+pub(super) struct Query {
+    /// bf16 lanes: the sanitised row.
+    pub floats: Vec<f32>,
+    /// u8 lanes: the rotated row in 15-bit integers.
+    pub ints: Vec<i16>,
+    /// What a raw score is multiplied by to get log2 units (u8 lanes: besides the key's own scale).
+    pub scale: f32,
+}
+
+impl Query {
+    pub fn new(c: &CodecInfo, q: &[f32], scale: f32) -> Query {
+        let mut y: Vec<f32> = q.iter().map(|&q| sanitise(q, 65504.0)).collect();
+        if c.rotate {
+            rotate(&mut y);
+        }
+        if c.lane == Lane::Bf16 {
+            return Query { floats: y, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E };
+        }
+        let amax = fmax(y.iter().fold(0.0, |top, y| fmax(top, y.abs())), 1e-20);
+        let inverse = 16256.0 / amax;
+        let ints = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
+        // Scores come doubled, hence half of log2(e).
+        let scale = (amax * (1.0 / 16256.0)) * (scale * (std::f32::consts::LOG2_E * 0.5));
+        Query { floats: y, ints, scale }
+    }
+}
+
+/// Running state over the tiles of one strand.
+pub(super) struct Strand {
+    m: f32,
+    /// Sum of 2^31 p.
+    l: i64,
+    /// Weighted values, doubled with u8 lanes. [d]
+    pub o: Vec<f32>,
+}
+
+impl Strand {
+    pub fn new(d: usize) -> Strand {
+        Strand { m: f32::NEG_INFINITY, l: 0, o: vec![0.0; d] }
+    }
+
+    /// Turns the scores of a tile's tokens, in log2 units, into their weights 2^(x - m).
+    #[inline(always)]
+    pub fn weigh(&mut self, x: &mut [f32]) {
+        let mut mx = f32::NEG_INFINITY;
+        for &x in &*x {
+            mx = fmax(mx, x);
+        }
+        if mx > self.m {
+            let raised = fmax(self.m, mx.ceil() + 4.0);
+            let factor = exp2_or_zero(self.m - raised);
+            self.l >>= fmin(raised - self.m, 63.0) as u32;
+            for o in &mut self.o {
+                *o *= factor;
+            }
+            self.m = raised;
+        }
+        let mut l = 0;
+        for x in x {
+            *x = exp2_or_zero(*x - self.m);
+            l += u64::from((*x * 2147483648.0) as u32);
+        }
+        self.l += l as i64;
+    }
+
+    #[inline(always)]
+    pub fn close(self, lane: Lane) -> Partial {
+        let unit = if lane == Lane::U8 { 1.0 / 1073741824.0 } else { 1.0 / 2147483648.0 };
+        Partial { m: self.m, l: self.l as f32 * unit, o: self.o }
+    }
+}
+
+/// Makes integers of at most 2^15 from weights times value scales; returns the power of two that undoes it.
+#[inline(always)]
+pub(super) fn quantise(pv: &[f32], weights: &mut [i32]) -> f32 {
+    let mut top = 0.0;
+    for &pv in pv {
+        top = fmax(top, pv);
+    }
+    let e = (268 - (top.to_bits() >> 23) as i32).clamp(1, 253) as u32;
+    let power = f32::from_bits(e << 23);
+    for (weight, pv) in weights.iter_mut().zip(pv) {
+        *weight = (pv * power).round_ties_even() as i32;
+    }
+    f32::from_bits((254 - e) << 23)
+}
+
+/// A finished sum: of a strand, a segment or the whole row.
+pub(super) struct Partial {
+    m: f32,
+    l: f32,
+    o: Vec<f32>,
+}
+
+impl Partial {
+    /// Joins partial sums in the order given. An empty one has m = -inf and weighs nothing.
+    #[inline(always)]
+    pub fn merge(parts: &[Partial], d: usize) -> Partial {
+        let mut sum = Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] };
+        for part in parts {
+            sum.m = fmax(sum.m, part.m);
+        }
+        for part in parts {
+            let f = exp2_or_zero(part.m - sum.m);
+            sum.l = part.l.mul_add(f, sum.l);
+            for (o, p) in sum.o.iter_mut().zip(&part.o) {
+                *o = p.mul_add(f, *o);
+            }
+        }
+        sum
+    }
+
+    /// Writes the output row and returns its natural log-sum-exp; without tokens 0 and -inf.
+    pub fn finish(self, c: &CodecInfo, out: &mut [f32]) -> f32 {
+        if self.l <= 0.0 {
+            out.fill(0.0);
+            return f32::NEG_INFINITY;
+        }
+        out.iter_mut().zip(&self.o).for_each(|(out, o)| *out = o / self.l);
+        if c.rotate {
+            rotate(out);
+        }
+        let doubled = if c.lane == Lane::U8 { 1.0 } else { 0.0 };
+        (self.m + log2(self.l) - doubled) * std::f32::consts::LN_2
+    }
+}

@@ -1,0 +1,144 @@
+//! Every codec: round trips, lattice membership, degenerate inputs, distortion on Gaussian rows.
+
+mod support;
+
+use kernels_gen::codec::Lane;
+use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codec, codecs};
+use support::{Random, relative_error2};
+
+fn lanes(c: &CodecInfo, code: [u32; 4]) -> [i32; 8] {
+    let words = (c.decode)(code);
+    std::array::from_fn(|i| (words[i / 4] >> (8 * (i % 4)) & 0xff) as i32)
+}
+
+/// Lanes `2 d + c` with one coset bit c and digits of even sum.
+fn is_e8(lanes: [i32; 8]) -> bool {
+    let coset = lanes[0] & 1;
+    lanes.iter().all(|l| l & 1 == coset) && lanes.iter().map(|l| l >> 1).sum::<i32>() % 2 == 0
+}
+
+fn through(c: &CodecInfo, x: &[f32]) -> Vec<f32> {
+    c.decode_row(&c.encode_row(x), x.len())
+}
+
+#[test]
+fn e8_codes_stand_for_lattice_points_of_the_box_and_for_nothing_else() {
+    let mut random = Random(1);
+    for (name, sides, top_lane) in [("e8w4", [1.0, 0.0], 31), ("e8q38", [1.0, 38.0], 152)] {
+        let c = codec(name).unwrap();
+        for round in 0..20_000 {
+            // From well inside the box to far outside of it.
+            let spread = top_lane as f32 * 0.3 * (round % 10) as f32 / 4.0;
+            let code = (c.encode)(std::array::from_fn(|_| random.gaussian() * spread), sides);
+            let point = lanes(c, code);
+            assert!(is_e8(point) && point.iter().all(|l| *l <= top_lane), "{name}: {point:?}");
+            let again: [f32; 8] = point.map(|l| (2 * l - c.zero2) as f32 / 4.0);
+            assert_eq!((c.encode)(again, sides), code, "{name}: {point:?} does not code to itself");
+        }
+    }
+    // Every 32-bit word is a code of e8w4.
+    let e8w4 = codec("e8w4").unwrap();
+    assert!((0..100_000).all(|_| is_e8(lanes(e8w4, [random.bits() as u32, 0, 0, 0]))));
+}
+
+#[test]
+fn e8q38_decodes_every_digit() {
+    let c = codec("e8q38").unwrap();
+    let (r, b) = (77_u64, 77_u64.pow(2));
+    for f in 0..r * b {
+        let (d0, d1, d2) = ((f % r) as i32, (f / r % r) as i32, (f / b) as i32);
+        let pair = f % 3003;
+        let word = f | f << 19 | (pair << 1 | 1) << 38;
+        let (d6, half7) = ((pair % r) as i32, (pair / r) as i32);
+        let d7 = 2 * half7 + (2 * (d0 + d1 + d2) + d6) % 2;
+        let expected = [d0, d1, d2, d0, d1, d2, d6, d7].map(|d| 2 * d + 1);
+        assert_eq!(lanes(c, [word as u32, (word >> 32) as u32, 0, 0]), expected, "field {f}");
+    }
+}
+
+#[test]
+fn the_point_is_the_best_in_the_box() {
+    // Exhaustive over the cosets' candidates within one step of each coordinate.
+    let mut random = Random(2);
+    let c = codec("e8w4").unwrap();
+    for _ in 0..300 {
+        let z: [f32; 8] = std::array::from_fn(|_| random.gaussian() * 5.0);
+        let cost = |p: [f32; 8]| p.iter().zip(z).map(|(p, z)| f64::from(p - z).powi(2)).sum::<f64>();
+        let ours = cost(lanes(c, (c.encode)(z, [1.0, 0.0])).map(|l| (l - 16) as f32 / 2.0));
+        for pick in 0..2 * 3_usize.pow(8) {
+            let shift = (pick % 2) as f32 / 2.0;
+            let near = |i: u32| (pick / 2 / 3_usize.pow(i) % 3) as f32 - 1.0;
+            let m: [f32; 8] = std::array::from_fn(|i| ((z[i] - shift).round().clamp(-8.0, 7.0) + near(i as u32)).clamp(-8.0, 7.0));
+            if m.iter().sum::<f32>() % 2.0 == 0.0 {
+                assert!(ours <= cost(m.map(|m| m + shift)) + 1e-4, "{z:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_decode_to_zeros() {
+    for c in codecs() {
+        for d in HEAD_DIMS_STORE {
+            assert!(through(c, &vec![0.0; d]).iter().all(|x| *x == 0.0), "{} D {d}", c.name);
+        }
+    }
+}
+
+#[test]
+fn non_finite_inputs_are_sanitised() {
+    let clean = Random(3).gaussians(128);
+    for c in codecs() {
+        for lane in [0, 60, 127] {
+            let with = |x: f32| {
+                let mut row = clean.clone();
+                row[lane] = x;
+                c.encode_row(&row)
+            };
+            assert_eq!(with(f32::NAN), with(0.0), "{}", c.name);
+            assert_eq!(with(f32::INFINITY), with(c.limit), "{}", c.name);
+            assert_eq!(with(f32::NEG_INFINITY), with(-c.limit), "{}", c.name);
+            for x in [f32::INFINITY, f32::MAX, 1e-40, -65504.0] {
+                assert!(c.decode_row(&with(x), 128).iter().all(|x| x.is_finite()), "{} with {x}", c.name);
+            }
+        }
+        assert!(through(c, &[f32::MAX; 512]).iter().all(|x| x.is_finite()), "{}", c.name);
+    }
+}
+
+#[test]
+fn bf16_rounds_to_nearest_even() {
+    let c = codec("bf16").unwrap();
+    assert_eq!(c.lane, Lane::Bf16);
+    assert_eq!(c.limit, half::bf16::MAX.to_f32());
+    let mut random = Random(4);
+    let row: Vec<f32> = (0..512).map(|_| f32::from_bits(random.bits() as u32)).map(|x| if x.is_nan() { 0.0 } else { x }).collect();
+    let expected: Vec<f32> = row.iter().map(|x| half::bf16::from_f32(x.clamp(-c.limit, c.limit)).to_f32()).collect();
+    assert_eq!(through(c, &row), expected);
+}
+
+#[test]
+fn distortion_on_gaussian_rows_is_as_designed() {
+    // Relative squared error at D = 64, 128, 256, 512.
+    let bounds = [
+        ("bf16", [3e-6; 4]),
+        ("int4", [9.6e-3, 1.12e-2, 1.28e-2, 1.42e-2]),
+        ("e8w4", [8.5e-3, 9.1e-3, 1.0e-2, 1.1e-2]),
+        ("e8q38", [3.6e-4, 4.2e-4, 4.8e-4, 5.4e-4]),
+    ];
+    for (name, bounds) in bounds {
+        let c = codec(name).unwrap();
+        for (d, bound) in HEAD_DIMS_STORE.into_iter().zip(bounds) {
+            let mut random = Random(5);
+            let (mut x, mut y) = (Vec::new(), Vec::new());
+            for _ in 0..1000 {
+                let row = random.gaussians(d);
+                y.extend(through(c, &row));
+                x.extend(row);
+            }
+            let error = relative_error2(&y, &x);
+            println!("{name} D {d}: {:.3} stored bits an element, relative squared error {error:.3e}", c.stored_bits_per_element(d));
+            assert!(error <= bound, "{name} D {d}: {error:e} above {bound:e}");
+        }
+    }
+}

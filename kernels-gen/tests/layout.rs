@@ -1,0 +1,108 @@
+//! The packed tile: a bijection onto its bits, whole bytes to every token, positions as the kernels read them.
+
+use kernels_gen::layout::{Layout, Operand, Piece, TILE, planes};
+use kernels_gen::registry::{HEAD_DIMS_STORE, codecs};
+
+/// The shipped layouts and some widths that no shipped codec has.
+fn layouts() -> Vec<Layout> {
+    let shipped = codecs().iter().map(|c| (c.bits, c.sides, c.bytewise));
+    let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true)];
+    let kinds: Vec<_> = shipped.chain(others).collect();
+    let of = |d: usize| kinds.iter().map(move |&(bits, sides, bytewise)| Layout { bits, sides, bytewise, d });
+    HEAD_DIMS_STORE.iter().flat_map(|&d| of(d).collect::<Vec<_>>()).collect()
+}
+
+fn pieces(layout: &Layout, operand: Operand, token: usize, block: usize) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    layout.each_piece(operand, token, block, |p| pieces.push(p));
+    pieces
+}
+
+#[test]
+fn every_bit_of_a_tile_has_one_meaning_and_every_byte_one_token() {
+    for layout in layouts() {
+        let mut owner = vec![None; layout.tile_bytes()];
+        let mut bits = vec![0_u8; layout.tile_bytes()];
+        let mut claim = |tile_bit: usize, width: usize, token: usize| {
+            let (byte, mask) = (tile_bit / 8, (((1_u16 << width) - 1) << (tile_bit % 8)) as u8);
+            assert_eq!(bits[byte] & mask, 0, "{layout:?}: byte {byte} is claimed twice");
+            bits[byte] |= mask;
+            // In a transposed word the four tokens have a byte each, so this holds there too.
+            assert_eq!(*owner[byte].get_or_insert(token), token, "{layout:?}: byte {byte} has two tokens");
+        };
+        for operand in [Operand::K, Operand::V] {
+            for token in 0..TILE {
+                for block in 0..layout.blocks() {
+                    let pieces = pieces(&layout, operand, token, block);
+                    let ends: Vec<usize> = pieces.iter().map(|p| p.code_bit + p.width).collect();
+                    assert_eq!(ends.last(), Some(&layout.bits));
+                    assert!(pieces.iter().skip(1).zip(&ends).all(|(p, end)| p.code_bit == *end), "{layout:?}: a gap");
+                    pieces.iter().for_each(|p| claim(p.tile_bit, p.width, token));
+                }
+                (0..layout.sides).for_each(|i| {
+                    claim(8 * layout.side_byte(operand, token, i), 8, token);
+                    claim(8 * layout.side_byte(operand, token, i) + 8, 8, token);
+                });
+            }
+        }
+        assert!(bits.iter().all(|b| *b == 255), "{layout:?}: some bits are unused");
+    }
+}
+
+#[test]
+fn planes_are_powers_of_two_largest_first() {
+    assert_eq!(planes(51).collect::<Vec<_>>(), [(0, 32), (32, 16), (48, 2), (50, 1)]);
+    assert_eq!(planes(24).collect::<Vec<_>>(), [(0, 16), (16, 8)]);
+    assert_eq!(planes(128).collect::<Vec<_>>(), [(0, 128)]);
+    assert_eq!(planes(0).count(), 0);
+}
+
+#[test]
+fn positions_are_those_of_the_kernels() {
+    let first_byte = |layout: &Layout, operand, token, block| {
+        pieces(layout, operand, token, block).first().map(|p| p.tile_bit / 8)
+    };
+    // 16 words a row: a quad lane's four words of one token are 16 contiguous bytes.
+    let e8w4 = Layout { bits: 32, sides: 1, bytewise: false, d: 128 };
+    for (token, block, byte) in [(0, 0, 0), (0, 1, 4), (0, 4, 16), (1, 0, 8 * 64), (4, 0, 64), (31, 15, 2044)] {
+        assert_eq!(first_byte(&e8w4, Operand::K, token, block), Some(byte), "key of token {token}, block {block}");
+    }
+    // Values: eight tokens of two blocks are 16 words of one lane, in four chunks.
+    for (token, block, byte) in [(0, 0, 0), (0, 1, 4), (1, 0, 8), (2, 0, 512), (8, 0, 16), (0, 2, 64)] {
+        assert_eq!(first_byte(&e8w4, Operand::V, token, block), Some(2048 + byte), "value of token {token}, block {block}");
+    }
+    // Transposed: byte j of a word belongs to token j of four.
+    let int4 = Layout { bytewise: true, ..e8w4 };
+    let bytes: Vec<usize> = pieces(&int4, Operand::V, 5, 3).iter().map(|p| p.tile_bit / 8 - 2048).collect();
+    // u = 1, h = 1: words 12..16 of lane (g 1, t 0), byte 1 of each.
+    assert_eq!(bytes, [3, 3, 3, 3].iter().enumerate().map(|(k, c)| ((c * 8 + 1) * 4) * 16 + 4 * k + 1).collect::<Vec<_>>());
+    // Narrow planes follow the token: 2 bits at offset 48, 1 bit at offset 50.
+    let e8q38 = Layout { bits: 51, sides: 2, bytewise: false, d: 128 };
+    let last: Vec<_> = pieces(&e8q38, Operand::K, 3, 5).iter().skip(6).map(|p| p.tile_bit).collect();
+    assert_eq!(last, [32 * 16 * 48 + (3 * 16 + 5) * 2, 32 * 16 * 50 + 3 * 16 + 5]);
+    assert_eq!(e8q38.side_byte(Operand::V, 2, 1), 2 * 32 * 16 * 51 / 8 + 2 * 8 + 6);
+}
+
+#[test]
+fn codes_and_sides_read_back_and_leave_the_neighbours() {
+    for layout in layouts() {
+        let mut tile = vec![0xa5_u8; layout.tile_bytes()];
+        let before = tile.clone();
+        let code = [0x1234_5678_u32, 0x9abc_def0, 0x0fed_cba9, 0x8765_4321];
+        let kept = std::array::from_fn(|w| match layout.bits.saturating_sub(32 * w) {
+            0 => 0,
+            bits if bits < 32 => code[w] & ((1 << bits) - 1),
+            _ => code[w],
+        });
+        layout.write_code(&mut tile, Operand::V, 17, 3, code);
+        layout.write_sides(&mut tile, Operand::V, 17, [0x3c01, 0x7bff]);
+        assert_eq!(layout.read_code(&tile, Operand::V, 17, 3), kept, "{layout:?}");
+        assert_eq!(layout.read_sides(&tile, Operand::V, 17)[..layout.sides], [0x3c01, 0x7bff][..layout.sides]);
+        for token in (0..TILE).filter(|t| *t != 17) {
+            for operand in [Operand::K, Operand::V] {
+                let same = |t: &[u8]| layout.read_code(t, operand, token, 3);
+                assert_eq!(same(&tile), same(&before), "{layout:?}: token {token} changed");
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+/* An engine in miniature: it owns pages, memory and stream; kvfuse stores and attends.
+ *
+ *   make && ./paged_decode [codec]
+ *
+ * With a GPU the result is compared with the scalar reference: bit for bit where the codec promises it.
+ * Without one the reference runs on two page permutations, which must not change a bit. It says which ran. */
+#include <dlfcn.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kvfuse.h"
+
+enum { D = 128, HEADS = 8, KV_HEADS = 2, PAGE = 32, PAGES = 24, STRIDE = 8, BATCH = 2, TOKENS = 200 + 97 };
+
+static struct problem {
+    float k[TOKENS * KV_HEADS * D], v[TOKENS * KV_HEADS * D], q[BATCH * HEADS * D];
+    int64_t slots[TOKENS];
+    int32_t table[BATCH * STRIDE], lens[BATCH];
+} problem = {.lens = {200, 97}};
+
+static struct result {
+    float out[BATCH * HEADS * D], lse[BATCH * HEADS];
+    int32_t status[4];
+} first, second;
+
+static uint32_t next_random(void) {
+    static uint32_t state = 1;
+    return (state = state * 1664525u + 1013904223u) >> 8;
+}
+
+static float random_float(void) { return (float)next_random() / (1 << 23) - 1.0f; }
+
+/* The page allocator: gives each sequence its pages, in a random order, and each token its slot. */
+static void give_pages(void) {
+    int32_t pages[PAGES];
+    for (int i = 0; i < PAGES; i++) pages[i] = i;
+    for (int i = PAGES - 1; i > 0; i--) {
+        int j = next_random() % (i + 1), page = pages[i];
+        pages[i] = pages[j], pages[j] = page;
+    }
+    for (int b = 0, token = 0; b < BATCH; b++) {
+        int32_t *own = &problem.table[b * STRIDE];
+        for (int i = 0; i < STRIDE; i++) own[i] = pages[b * STRIDE + i];
+        for (int i = 0; i < problem.lens[b]; i++) problem.slots[token++] = own[i / PAGE] * PAGE + i % PAGE;
+    }
+}
+
+#define OK(call) do { int rc_ = (call); if (rc_) return printf("%s: %s: %s\n", #call, kvf_status_str(rc_), kvf_last_error()), rc_; } while (0)
+#define CU(call) do { int rc_ = (call); if (rc_) return printf("%s: CUDA error %d\n", #call, rc_), -rc_; } while (0)
+
+static kvf_cache cache_at(void *base, uint64_t bytes) {
+    return (kvf_cache){.struct_size = sizeof(kvf_cache), .abi_version = KVF_ABI_VERSION, .base = base, .bytes = bytes,
+                       .pages = PAGES, .page_tokens = PAGE, .kv_heads = KV_HEADS, .head_dim = D};
+}
+
+/* The calls' arguments; `p` and `r` lie in host memory for the reference, in device memory for the GPU. */
+static kvf_store_args store_args(struct problem *p, struct result *r) {
+    return (kvf_store_args){.struct_size = sizeof(kvf_store_args), .abi_version = KVF_ABI_VERSION, .k = p->k, .v = p->v,
+        .slots = p->slots, .status = r->status, .tokens = TOKENS, .k_token_stride = KV_HEADS * D, .k_head_stride = D,
+        .v_token_stride = KV_HEADS * D, .v_head_stride = D};
+}
+
+static kvf_decode_args decode_args(struct problem *p, struct result *r) {
+    return (kvf_decode_args){.struct_size = sizeof(kvf_decode_args), .abi_version = KVF_ABI_VERSION, .q = p->q,
+        .table = p->table, .lens = p->lens, .out = r->out, .lse = r->lse, .status = r->status, .batch = BATCH,
+        .table_stride = STRIDE, .scale = 0.08838835f};
+}
+
+static int run_reference(kvf_codec *codec, void *bytes, uint64_t count, struct result *r) {
+    kvf_cache cache = cache_at(bytes, count);
+    kvf_store_args store = store_args(&problem, r);
+    kvf_decode_args decode = decode_args(&problem, r);
+    OK(kvf_ref_store(codec, KVF_DTYPE_F32, &cache, &store));
+    OK(kvf_ref_decode(codec, KVF_DTYPE_F32, HEADS, &cache, &decode));
+    return 0;
+}
+
+#define LOAD(ret, name, symbol, ...) ret (*name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))dlsym(cuda, symbol)
+
+static int run_gpu(void *cuda, kvf_codec *codec, uint64_t count, struct result *r) {
+    LOAD(int, init, "cuInit", unsigned);
+    LOAD(int, retain, "cuDevicePrimaryCtxRetain", void **, int);
+    LOAD(int, set_current, "cuCtxSetCurrent", void *);
+    LOAD(int, stream_create, "cuStreamCreate", void **, unsigned);
+    LOAD(int, stream_wait, "cuStreamSynchronize", void *);
+    LOAD(int, alloc, "cuMemAlloc_v2", uint64_t *, size_t);
+    LOAD(int, to_device, "cuMemcpyHtoD_v2", uint64_t, const void *, size_t);
+    LOAD(int, to_host, "cuMemcpyDtoH_v2", void *, uint64_t, size_t);
+    void *context, *stream;
+    uint64_t p, result, base, workspace, need;
+    if (init(0)) return KVF_ERR_NO_GPU;
+    CU(retain(&context, 0)); CU(set_current(context)); CU(stream_create(&stream, 1));
+    kvf_plan_desc desc = {.struct_size = sizeof desc, .abi_version = KVF_ABI_VERSION, .codec = codec, .head_dim = D,
+                          .heads = HEADS, .kv_heads = KV_HEADS, .page_tokens = PAGE, .dtype = KVF_DTYPE_F32,
+                          .flags = KVF_PLAN_STORE | KVF_PLAN_DECODE | KVF_PLAN_CHECKED};
+    kvf_plan *plan;
+    OK(kvf_plan_create(&desc, &plan));
+    OK(kvf_workspace_bytes(plan, BATCH, STRIDE, &need));
+    CU(alloc(&p, sizeof problem)); CU(alloc(&result, sizeof *r)); CU(alloc(&base, count)); CU(alloc(&workspace, need));
+    CU(to_device(p, &problem, sizeof problem)); CU(to_device(result, r, sizeof *r));
+    kvf_cache cache = cache_at((void *)base, count);
+    kvf_store_args store = store_args((struct problem *)p, (struct result *)result);
+    kvf_decode_args decode = decode_args((struct problem *)p, (struct result *)result);
+    decode.workspace = (void *)workspace, decode.workspace_bytes = need;
+    OK(kvf_store(plan, &cache, &store, stream));
+    OK(kvf_decode(plan, &cache, &decode, stream));
+    CU(stream_wait(stream)); CU(to_host(r, result, sizeof *r));
+    OK(kvf_plan_destroy(plan));
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "int4";
+    kvf_codec *codec;
+    uint64_t block;
+    for (int i = 0; i < TOKENS * KV_HEADS * D; i++) problem.k[i] = random_float(), problem.v[i] = random_float();
+    for (int i = 0; i < BATCH * HEADS * D; i++) problem.q[i] = random_float();
+    OK(kvf_codec_open(name, &codec));
+    OK(kvf_block_bytes(codec, D, PAGE, &block));
+    uint64_t count = block * PAGES * KV_HEADS;
+    void *bytes = aligned_alloc(16, count);
+    give_pages();
+    if (run_reference(codec, bytes, count, &first)) return 1;
+    void *cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
+    int rc = cuda ? run_gpu(cuda, codec, count, &second) : KVF_ERR_NO_GPU;
+    if (rc && rc != KVF_ERR_NO_GPU && rc != KVF_ERR_NO_NVRTC) return 1;
+    if (rc) {
+        memset(bytes, 0xff, count);
+        give_pages();
+        if (run_reference(codec, bytes, count, &second)) return 1;
+    }
+    int32_t exact = 1;
+    if (!rc) OK(kvf_codec_exact(codec, &exact));
+    float worst = 0;
+    for (int i = 0; i < BATCH * HEADS * D; i++) worst = fmaxf(worst, fabsf(first.out[i] - second.out[i]));
+    int same = !memcmp(&first, &second, sizeof first);
+    int good = (exact ? same : worst < 1e-2f) && !second.status[0] && second.lse[BATCH * HEADS - 1] > 0.0f;
+    printf("%s: %s: out[0] = %g, %s, largest difference %g: %s\n", name,
+           rc ? "no usable GPU, reference twice with other pages" : "GPU against reference", second.out[0],
+           same ? "every bit equal" : "bits differ", worst, good ? "good" : "BAD");
+    free(bytes);
+    OK(kvf_codec_close(codec));
+    return !good;
+}

@@ -1,0 +1,178 @@
+/* kvfuse: store keys and values compressed, attend to them without unpacking to memory.
+ *
+ * An engine keeps its own memory, streams and page allocator. It creates a plan (slow, compiles
+ * kernels), asks for the workspace's size, and then calls kvf_store and kvf_decode on its stream.
+ *
+ * Every function that can fail returns a KVF_* status; kvf_last_error() then has a sentence that says
+ * what is wrong and what to do. No call aborts, exits or throws across this border.
+ *
+ * Structs: zero them (= {0} or memset), set struct_size = sizeof and abi_version = KVF_ABI_VERSION,
+ * then fill the rest. A program built with another version of this header is understood or refused.
+ */
+#ifndef KVFUSE_H
+#define KVFUSE_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVF_ABI_VERSION 1u
+
+/* Status codes. */
+enum {
+    KVF_OK = 0,
+    KVF_ERR_INVALID = 1,     /* an argument is wrong; nothing was enqueued */
+    KVF_ERR_UNSUPPORTED = 2, /* sound, but no kernel serves it; all reasons are listed */
+    KVF_ERR_NO_GPU = 3,      /* no driver, or no such device; kvf_ref_* still work */
+    KVF_ERR_NO_NVRTC = 4,    /* nothing to compile with; see KVF_NVRTC below */
+    KVF_ERR_COMPILE = 5,     /* the kernel did not compile */
+    KVF_ERR_CUDA = 6,        /* the driver failed; possibly a sticky error of earlier work */
+    KVF_ERR_PANIC = 7        /* a fault of kvfuse; the library stays usable */
+};
+
+/* Types of the numbers in k, v, q and out. */
+enum { KVF_DTYPE_BF16 = 1, KVF_DTYPE_F32 = 2 };
+
+/* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. */
+enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4 };
+
+/* Bits that kernels raise in status[0]; they never lower one. status[1] is one offender's index. */
+enum {
+    KVF_STATUS_BAD_SLOT = 1,  /* slot beyond the cache: that token was not stored */
+    KVF_STATUS_BAD_PAGE = 2,  /* page outside the cache: that sequence's out is 0, its lse -inf */
+    KVF_STATUS_BAD_LENGTH = 4 /* length below 0 or beyond the table: likewise */
+};
+
+/* Handles are looked up, not followed: one that is closed or garbage gives KVF_ERR_INVALID. */
+typedef struct kvf_codec kvf_codec;
+typedef struct kvf_plan kvf_plan;
+
+/* What a plan is compiled for. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    kvf_codec *codec;
+    int32_t device;      /* CUDA ordinal; its primary context is used */
+    int32_t head_dim;    /* store: 64, 128, 256, 512; decode: 64, 128, 256 */
+    int32_t heads;       /* query heads, a multiple of kv_heads: 1 to 8 or 16 times */
+    int32_t kv_heads;
+    int32_t page_tokens; /* a multiple of 32 */
+    int32_t dtype;       /* KVF_DTYPE_* */
+    int32_t splits;      /* blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
+    int32_t flags;       /* KVF_PLAN_* */
+    uint64_t reserved[4];
+} kvf_plan_desc;
+
+/* A paged cache. Page p of kv head h is at base + (p * kv_heads + h) * kvf_block_bytes(). */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    void *base; /* 16-byte aligned */
+    uint64_t bytes;
+    int64_t pages;
+    int32_t page_tokens, kv_heads, head_dim;
+    int32_t zero;
+    uint64_t reserved[4];
+} kvf_cache;
+
+/* Rows [tokens, kv_heads, head_dim]; a row is contiguous, strides are in elements, multiples of 8. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    const void *k, *v;    /* 16-byte aligned */
+    const int64_t *slots; /* [tokens]: page * page_tokens + offset; below 0: padding, skipped */
+    int32_t *status;      /* [4], zeroed once by the caller */
+    int64_t tokens;
+    int64_t k_token_stride, k_head_stride, v_token_stride, v_head_stride;
+    uint64_t reserved[4];
+} kvf_store_args;
+
+/* One query token a sequence. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    const void *q;        /* [batch, heads, head_dim], 16-byte aligned */
+    const int32_t *table; /* [batch, table_stride]: each sequence's pages in order */
+    const int32_t *lens;  /* [batch]: tokens of each sequence, the new one included */
+    void *out;            /* [batch, heads, head_dim], 16-byte aligned */
+    float *lse;           /* [batch, heads] natural log of the sum of exponentials, or null */
+    void *workspace;      /* 16-byte aligned, in use until the work has run; unused by kvf_ref_decode */
+    uint64_t workspace_bytes;
+    int32_t *status; /* [4], zeroed once by the caller */
+    int32_t batch, table_stride;
+    float scale; /* on q.k, usually 1/sqrt(head_dim) */
+    int32_t zero;
+    uint64_t reserved[4];
+} kvf_decode_args;
+
+/* The ABI's and the library's version. Any thread; never fail. */
+uint32_t kvf_abi_version(void);
+const char *kvf_version_string(void);
+
+/* A status in words. Any thread; static text. */
+const char *kvf_status_str(int32_t status);
+
+/* The sentence of this thread's last failed call.
+ * Each thread has its own; valid until that thread's next failing call. */
+const char *kvf_last_error(void);
+
+/* What this machine has and what will run where, as text; *needed gets its bytes with the zero.
+ * Any thread. Opens the devices; not while a stream is being captured. */
+int32_t kvf_doctor(char *buffer, uint64_t capacity, uint64_t *needed);
+
+/* The codecs known, by index. Any thread; static text, null past the last. */
+int32_t kvf_codec_count(void);
+const char *kvf_codec_name(int32_t index);
+
+/* Opens a codec; close it when no plan is to be created from it any more (plans keep what they need).
+ * Any thread. No GPU needed. */
+int32_t kvf_codec_open(const char *name, kvf_codec **codec);
+int32_t kvf_codec_close(kvf_codec *codec);
+
+/* Bytes of one page of one kv head, keys and values; a cache takes pages * kv_heads times that.
+ * Any thread. No GPU needed. */
+int32_t kvf_block_bytes(kvf_codec *codec, int32_t head_dim, int32_t page_tokens, uint64_t *bytes);
+
+/* Bits a cached number takes, scales included (bf16: 16).
+ * Any thread. No GPU needed. */
+int32_t kvf_stored_bits_per_element(kvf_codec *codec, int32_t head_dim, double *bits);
+
+/* 1 if kvf_decode gives the same bits as kvf_ref_decode (its sums are integers), else 0.
+ * Any thread. No GPU needed. */
+int32_t kvf_codec_exact(kvf_codec *codec, int32_t *exact);
+
+/* Compiles (or finds in the cubin cache) and loads a plan's kernels: milliseconds to seconds.
+ * Any thread. Allocates; never call it while a stream is being captured. */
+int32_t kvf_plan_create(const kvf_plan_desc *desc, kvf_plan **plan);
+
+/* Forgets a plan; null is allowed. Kernels stay loaded for the next plan.
+ * Any thread. Work already enqueued is unaffected. */
+int32_t kvf_plan_destroy(kvf_plan *plan);
+
+/* Bytes of device memory that kvf_decode needs as workspace; ask once for the largest batch and stride.
+ * Any thread. Concurrent kvf_decode calls need a workspace each. */
+int32_t kvf_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t table_stride, uint64_t *bytes);
+
+/* Enqueues coding and storing of new tokens. All pointers are device addresses.
+ * Any thread; a CUstream/cudaStream_t of the plan's device (null: legacy default). No allocation, no wait,
+ * no read-back: may be captured. The thread's current context is the same afterwards. */
+int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *args, void *stream);
+
+/* Enqueues attention of one query token a sequence; lens and tables are read on the device only.
+ * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
+ * sees new lens, tables, q. */
+int32_t kvf_decode(kvf_plan *plan, const kvf_cache *cache, const kvf_decode_args *args, void *stream);
+
+/* The same computations in plain scalar code on the CPU, all pointers to host memory; slow. Where
+ * kvf_codec_exact says so the GPU gives the same bits. Any thread; synchronous. No GPU needed. */
+int32_t kvf_ref_store(kvf_codec *codec, int32_t dtype, const kvf_cache *cache, const kvf_store_args *args);
+int32_t kvf_ref_decode(kvf_codec *codec, int32_t dtype, int32_t heads, const kvf_cache *cache, const kvf_decode_args *args);
+
+/* Environment, read by the first call that needs it:
+ *   KVF_NVRTC       the libnvrtc file to use, exactly
+ *   KVF_NVRTC_DIR   a folder to look in first (a toolkit, or where the nvidia-cuda-nvrtc wheel was unpacked)
+ *   KVF_CACHE_DIR   where cubins are kept (default $XDG_CACHE_HOME/kvfuse or ~/.cache/kvfuse); off: nowhere
+ *   KVF_DUMP_DIR    keep each kernel's text, log and cubin here */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

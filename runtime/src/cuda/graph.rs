@@ -1,0 +1,54 @@
+//! Recording launches once and replaying them.
+
+use std::sync::Arc;
+
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
+use cudarc::driver::{CudaGraph, CudaStream};
+
+use super::context::enter;
+use super::driver::failed;
+use super::stream::Stream;
+use crate::argument::Misuse;
+use crate::error::Result;
+
+/// Launches recorded from a stream, replayed on that stream. Neither Send nor Sync, as the driver asks.
+pub struct Graph {
+    graph: CudaGraph,
+    stream: Arc<CudaStream>,
+}
+
+impl Graph {
+    /// Records what `enqueue` puts on `stream`; nothing of it runs. On an error of `enqueue` the capture
+    /// is ended and the error returned, so that the stream stays usable.
+    pub fn record(stream: &Stream, enqueue: impl FnOnce(&Stream) -> Result<()>) -> Result<Self> {
+        let _here = stream.enter()?;
+        let wrapped = stream.wrapped();
+        // Thread-local, so that another thread's CUDA calls neither break nor join the capture.
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        wrapped.begin_capture(mode).map_err(|e| failed("beginning a capture", e))?;
+        let open = OpenCapture(&wrapped);
+        let enqueued = enqueue(stream);
+        std::mem::forget(open);
+        let graph = wrapped.end_capture(CUgraphInstantiate_flags(0));
+        enqueued?;
+        let graph = graph.map_err(|e| failed("ending a capture", e))?;
+        let graph = graph.ok_or_else(|| Misuse::Other("the capture is empty; enqueue a launch inside it".into()))?;
+        graph.upload().map_err(|e| failed("uploading a graph", e))?;
+        Ok(Graph { graph, stream: wrapped })
+    }
+
+    /// Enqueues the recorded launches.
+    pub fn launch(&self) -> Result<()> {
+        let _here = enter(self.stream.context())?;
+        self.graph.launch().map_err(|e| failed("launching a graph", e))
+    }
+}
+
+/// Ends the capture when `enqueue` panics.
+struct OpenCapture<'a>(&'a Arc<CudaStream>);
+
+impl Drop for OpenCapture<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.end_capture(CUgraphInstantiate_flags(0));
+    }
+}

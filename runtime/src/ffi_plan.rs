@@ -1,0 +1,208 @@
+//! Plans and launches over the C ABI.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use crate::argument::{Misuse, agree, within};
+use crate::cuda::{Device, Span, Stream, is_device_address};
+use crate::error::Result;
+use crate::ffi::{guard, put};
+use crate::ffi_codec::CODECS;
+use crate::ffi_handle::Table;
+use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, StoreArgs, count, elem, read};
+use crate::page::PagedCache;
+use crate::plan::{Decode, DecodePlan, DecodeSpec, Rows, Store, StorePlan, StoreSpec};
+
+/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`.
+const STORE: i32 = 1;
+const DECODE: i32 = 2;
+const CHECKED: i32 = 4;
+
+static PLANS: Table<Arc<Plan>> = Table::new("plan");
+
+/// What a `kvf_plan` names.
+struct Plan {
+    device: Device,
+    kv_heads: usize,
+    heads: usize,
+    // Ask the driver about every address before a launch.
+    checked: bool,
+    store: Option<StorePlan>,
+    decode: Option<DecodePlan>,
+}
+
+/// # Safety
+/// `desc` is null or a filled `kvf_plan_desc`; `plan` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_plan_create(desc: *const PlanDesc, plan: *mut *mut c_void) -> i32 {
+    guard(|| {
+        // SAFETY: as promised; null is written first so that a failed call leaves no stale handle.
+        unsafe { put(plan, "plan", std::ptr::null_mut()) }?;
+        // SAFETY: the caller's promise.
+        let made = Plan::new(&unsafe { read(desc) }?)?;
+        // SAFETY: checked by the first `put`.
+        unsafe { put(plan, "plan", PLANS.insert(Arc::new(made))) }
+    })
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn kvf_plan_destroy(plan: *mut c_void) -> i32 {
+    guard(|| PLANS.remove(plan))
+}
+
+/// # Safety
+/// `bytes` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, table_stride: i32, bytes: *mut u64) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        let need = plan.decode()?.workspace_bytes(count("batch", batch)?, plan.heads, count("table_stride", table_stride)?)?;
+        // SAFETY: the caller's promise.
+        unsafe { put(bytes, "bytes", need) }
+    })
+}
+
+/// # Safety
+/// The structs are null or filled; what they point to is device memory as the header asks, live until
+/// the work has run; `stream` is null or a live stream of the plan's device.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_store(plan: *mut c_void, cache: *const Cache, args: *const StoreArgs, stream: *mut c_void) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        // SAFETY: the caller's promise.
+        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let rows = |base: *const c_void, token_stride, head_stride| Rows { base: unknown(base), token_stride, head_stride };
+        let call = Store {
+            tokens: count("tokens", args.tokens)?,
+            k: rows(args.k, args.k_token_stride, args.k_head_stride),
+            v: rows(args.v, args.v_token_stride, args.v_head_stride),
+            slots: unknown(args.slots),
+            cache: plan.cache(&cache)?,
+            status: unknown(args.status),
+        };
+        if call.tokens > 0 {
+            let spans = [call.k.base, call.v.base, call.slots, call.cache.base, call.status];
+            plan.expect_device(["k", "v", "slots", "the cache", "status"].into_iter().zip(spans))?;
+        }
+        // SAFETY: the caller's promise.
+        let stream = unsafe { Stream::borrow(&plan.device, stream) };
+        plan.store()?.launch(&stream, &call)
+    })
+}
+
+/// # Safety
+/// As for [`kvf_store`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_decode(plan: *mut c_void, cache: *const Cache, args: *const DecodeArgs, stream: *mut c_void) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        // SAFETY: the caller's promise.
+        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let call = Decode {
+            batch: count("batch", args.batch)?,
+            q: unknown(args.q),
+            cache: plan.cache(&cache)?,
+            table: unknown(args.table),
+            table_stride: count("table_stride", args.table_stride)?,
+            lens: unknown(args.lens),
+            out: unknown(args.out),
+            lse: (!args.lse.is_null()).then(|| unknown(args.lse)),
+            scale: args.scale,
+            workspace: span(args.workspace, args.workspace_bytes),
+            status: unknown(args.status),
+        };
+        if call.batch > 0 {
+            let spans = [call.q, call.cache.base, call.table, call.lens, call.out, call.workspace, call.status];
+            let names = ["q", "the cache", "table", "lens", "out", "workspace", "status"];
+            plan.expect_device(names.into_iter().zip(spans).chain(call.lse.map(|lse| ("lse", lse))))?;
+        }
+        // SAFETY: the caller's promise.
+        let stream = unsafe { Stream::borrow(&plan.device, stream) };
+        plan.decode()?.launch(&stream, &call)
+    })
+}
+
+/// Device memory of a known size.
+fn span(address: *const c_void, bytes: u64) -> Span<'static> {
+    // SAFETY: the caller of the C function promised live memory of that size.
+    unsafe { Span::from_raw(address as u64, bytes) }
+}
+
+/// Device memory whose size C does not tell.
+fn unknown<T>(address: *const T) -> Span<'static> {
+    span(address.cast(), u64::MAX)
+}
+
+impl Plan {
+    fn new(desc: &PlanDesc) -> Result<Self> {
+        let codec = CODECS.get(desc.codec)?;
+        let dims = (count("head_dim", desc.head_dim)?, count("page_tokens", desc.page_tokens)?);
+        let (heads, kv_heads) = (count("heads", desc.heads)?, count("kv_heads", desc.kv_heads)?);
+        let (elem, splits) = (elem(desc.dtype)?, count("splits", desc.splits)?);
+        within("kv_heads", kv_heads, 1, 65535)?;
+        within("heads", heads, kv_heads, 65535)?;
+        if !heads.is_multiple_of(kv_heads) {
+            let text = format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
+            return Err(Misuse::Other(text).into());
+        }
+        if desc.flags & !(STORE | DECODE | CHECKED) != 0 || desc.flags & (STORE | DECODE) == 0 {
+            let allowed = "KVF_PLAN_STORE (1) and KVF_PLAN_DECODE (2), or both, and KVF_PLAN_CHECKED (4) if wanted".into();
+            return Err(Misuse::Range { what: "flags", value: i64::from(desc.flags), allowed }.into());
+        }
+        let ((head_dim, page_tokens), group) = (dims, heads / kv_heads);
+        let (wants_store, wants_decode) = (desc.flags & STORE != 0, desc.flags & DECODE != 0);
+        // Before the device is asked for: these are the caller's, whatever the machine.
+        if wants_store {
+            codec.check_store(head_dim, page_tokens)?;
+        }
+        if wants_decode {
+            codec.check_decode(head_dim, group, page_tokens)?;
+        }
+        let device = Device::open(count("device", desc.device)?)?;
+        let store = StoreSpec { codec, head_dim, page_tokens, elem };
+        let decode = DecodeSpec { codec, head_dim, group, page_tokens, elem, splits };
+        Ok(Plan {
+            kv_heads,
+            heads,
+            checked: desc.flags & CHECKED != 0,
+            store: wants_store.then(|| StorePlan::prepare(&device, &store)).transpose()?,
+            decode: wants_decode.then(|| DecodePlan::prepare(&device, &decode)).transpose()?,
+            device,
+        })
+    }
+
+    fn store(&self) -> Result<&StorePlan> {
+        self.store.as_ref().ok_or_else(|| Misuse::Other("this plan cannot store; create it with KVF_PLAN_STORE".into()).into())
+    }
+
+    fn decode(&self) -> Result<&DecodePlan> {
+        let none = || Misuse::Other("this plan cannot decode; create it with KVF_PLAN_DECODE".into()).into();
+        self.decode.as_ref().ok_or_else(none)
+    }
+
+    fn cache(&self, cache: &Cache) -> Result<PagedCache<'static>> {
+        let found = paged(cache)?;
+        agree("kv_heads", found.kv_heads, self.kv_heads, "plan")?;
+        Ok(found)
+    }
+
+    fn expect_device(&self, spans: impl Iterator<Item = (&'static str, Span<'static>)>) -> Result<()> {
+        for (what, span) in spans.filter(|_| self.checked) {
+            if span.address() != 0 && !is_device_address(&self.device, span.address())? {
+                let text = format!("{what} is at {:#x}, which CUDA does not know; pass a device address", span.address());
+                return Err(Misuse::Other(text).into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn paged(cache: &Cache) -> Result<PagedCache<'static>> {
+    Ok(PagedCache {
+        base: span(cache.base, cache.bytes),
+        pages: count("pages", cache.pages)?,
+        page_tokens: count("page_tokens", cache.page_tokens)?,
+        kv_heads: count("kv_heads", cache.kv_heads)?,
+        head_dim: count("head_dim", cache.head_dim)?,
+    })
+}

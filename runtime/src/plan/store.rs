@@ -1,0 +1,156 @@
+//! Writing new tokens' keys and values into the cache.
+
+use std::sync::Arc;
+
+use super::{load, status};
+use crate::argument::{Misuse, int, within};
+use crate::codec::Codec;
+use crate::cuda::{Arg, Device, Kernel, Span, Stream};
+use crate::error::Result;
+use crate::page::{PagedCache, Shape};
+use crate::pending::kernels::{self, Elem};
+
+/// What a store kernel is compiled for.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreSpec {
+    /// The codec.
+    pub codec: Codec,
+    /// Dims a head: 64, 128, 256 or 512.
+    pub head_dim: usize,
+    /// Tokens a page: a multiple of 32.
+    pub page_tokens: usize,
+    /// Type of the rows given.
+    pub elem: Elem,
+}
+
+/// Rows `[token, kv head, d]` in device memory; the d numbers of a row are contiguous.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The first row; 16-byte aligned.
+    pub base: Span<'a>,
+    /// Elements from one token to the next; a multiple of 8.
+    pub token_stride: i64,
+    /// Elements from one head to the next; a multiple of 8.
+    pub head_stride: i64,
+}
+
+/// One store call.
+#[derive(Clone, Copy, Debug)]
+pub struct Store<'a> {
+    /// Tokens to store.
+    pub tokens: usize,
+    /// Their keys.
+    pub k: Rows<'a>,
+    /// Their values.
+    pub v: Rows<'a>,
+    /// Where each goes: i64 `[tokens]`, page * page_tokens + offset; below 0 is padding, skipped.
+    pub slots: Span<'a>,
+    /// The cache.
+    pub cache: PagedCache<'a>,
+    /// i32 `[4]`, see [`status`].
+    pub status: Span<'a>,
+}
+
+/// A store kernel, ready.
+#[derive(Debug)]
+pub struct StorePlan {
+    shape: Shape,
+    elem: Elem,
+    kernel: Arc<Kernel>,
+}
+
+impl StorePlan {
+    /// Compiles and loads. Slow the first time; not while a stream is being captured.
+    pub fn prepare(device: &Device, spec: &StoreSpec) -> Result<Self> {
+        let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
+        codec.check_store(head_dim, page_tokens)?;
+        let kernel = load(device, kernels::store(codec.info(), head_dim, page_tokens, elem))?;
+        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel })
+    }
+
+    /// Enqueues the store: one launch, no allocation, no wait. Zero tokens enqueue nothing.
+    pub fn launch(&self, stream: &Stream, call: &Store<'_>) -> Result<()> {
+        call.cache.check(&self.shape)?;
+        if call.tokens == 0 {
+            return Ok(());
+        }
+        within("tokens", call.tokens, 1, i32::MAX as usize)?;
+        let rows = [call.tokens, call.cache.kv_heads, call.cache.head_dim];
+        call.k.check("k", rows, self.elem)?;
+        call.v.check("v", rows, self.elem)?;
+        call.slots.expect("slots", "one i64 a token", 8, 8 * call.tokens as u64)?;
+        call.status.expect("status", "four i32 on the device", 4, status::BYTES)?;
+        let (kv_heads, _) = call.cache.ints()?;
+        let args = [
+            Arg::Ptr(call.k.base),
+            Arg::Ptr(call.v.base),
+            Arg::Ptr(call.slots),
+            Arg::Ptr(call.cache.base),
+            Arg::Ptr(call.status),
+            Arg::I32(int("tokens", call.tokens)?),
+            Arg::I32(kv_heads),
+            Arg::I64(call.cache.slots()?),
+            Arg::I64(call.k.token_stride),
+            Arg::I64(call.k.head_stride),
+            Arg::I64(call.v.token_stride),
+            Arg::I64(call.v.head_stride),
+        ];
+        self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &args)
+    }
+
+    /// The kernel, for its attributes.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+}
+
+impl Rows<'_> {
+    /// Fails unless the base is aligned and holds every row of `[tokens, heads, d]` that the strides reach.
+    pub(crate) fn check(&self, what: &'static str, [tokens, heads, d]: [usize; 3], elem: Elem) -> Result<()> {
+        let sound = |stride: i64| stride >= 0 && stride % 8 == 0;
+        if let Some(value) = [self.token_stride, self.head_stride].into_iter().find(|&s| !sound(s)) {
+            let what = if what == "k" { "a stride of k" } else { "a stride of v" };
+            return Err(Misuse::Range { what, value, allowed: "a multiple of 8 elements, not negative".into() }.into());
+        }
+        let bytes = self.reach(tokens, heads, d).and_then(|elements| elements.checked_mul(size_of_elem(elem) as u64));
+        let need = bytes.filter(|&b| b <= i64::MAX as u64).ok_or(Misuse::Overflow { what, limit: "63 bits" })?;
+        Ok(self.base.expect(what, "the first row", 16, need)?)
+    }
+
+    /// Elements from the first row to the end of the last.
+    fn reach(&self, tokens: usize, heads: usize, d: usize) -> Option<u64> {
+        let last = |count: usize, stride: i64| (count.saturating_sub(1) as u64).checked_mul(u64::try_from(stride).ok()?);
+        last(tokens, self.token_stride)?.checked_add(last(heads, self.head_stride)?)?.checked_add(d as u64)
+    }
+}
+
+pub(crate) fn size_of_elem(elem: Elem) -> usize {
+    match elem {
+        Elem::Bf16 => 2,
+        Elem::F32 => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(bytes: u64, token_stride: i64, head_stride: i64) -> Rows<'static> {
+        // SAFETY: the address is looked at, never used.
+        Rows { base: unsafe { Span::from_raw(0x1000, bytes) }, token_stride, head_stride }
+    }
+
+    #[test]
+    fn strided_rows_must_lie_inside_their_memory() {
+        let shape = [3, 2, 64];
+        assert!(rows(3 * 2 * 64 * 2, 128, 64).check("k", shape, Elem::Bf16).is_ok());
+        assert!(rows(3 * 2 * 64 * 2 - 1, 128, 64).check("k", shape, Elem::Bf16).is_err());
+        assert!(rows(3 * 2 * 64 * 4, 128, 64).check("k", shape, Elem::F32).is_ok());
+        // Heads first: the transposed view that attention modules pass.
+        assert!(rows(3 * 2 * 64 * 2, 64, 192).check("k", shape, Elem::Bf16).is_ok());
+        assert!(rows(u64::MAX, 0, 0).check("k", shape, Elem::Bf16).is_ok());
+        for (token, head) in [(-8, 64), (128, 63), (i64::MAX - 7, 64), (i64::MIN, 64)] {
+            assert!(rows(u64::MAX, token, head).check("k", shape, Elem::Bf16).is_err(), "{token} {head}");
+        }
+    }
+}

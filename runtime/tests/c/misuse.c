@@ -1,0 +1,238 @@
+/* Every way to call the library wrongly that we could list: each must come back as an error, with a text. */
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kvfuse.h"
+
+_Static_assert(sizeof(kvf_plan_desc) == 80 && sizeof(kvf_cache) == 80, "frozen for ABI 1");
+_Static_assert(sizeof(kvf_store_args) == 112 && sizeof(kvf_decode_args) == 120, "frozen for ABI 1");
+_Static_assert(offsetof(kvf_plan_desc, flags) == 44 && offsetof(kvf_plan_desc, reserved) == 48, "frozen");
+_Static_assert(offsetof(kvf_cache, head_dim) == 40 && offsetof(kvf_cache, reserved) == 48, "frozen");
+_Static_assert(offsetof(kvf_store_args, tokens) == 40 && offsetof(kvf_store_args, reserved) == 80, "frozen");
+_Static_assert(offsetof(kvf_decode_args, scale) == 80 && offsetof(kvf_decode_args, reserved) == 88, "frozen");
+
+static int cases, failures;
+
+/* `want` below 0: any error will do. */
+static void expect(const char *what, int rc, int want, const char *text) {
+    const char *said = kvf_last_error();
+    cases++;
+    if ((want < 0 ? rc != KVF_OK : rc == want) && rc != KVF_ERR_PANIC && (rc == KVF_OK || strstr(said, text))) return;
+    failures++;
+    printf("FAILED %s: code %d (%s), text: %s\n", what, rc, kvf_status_str(rc), said);
+}
+#define BAD(call, text) expect(#call, call, KVF_ERR_INVALID, text)
+#define NOT(call) expect(#call, call, -1, "")
+#define GOOD(call) expect(#call, call, KVF_OK, "")
+
+enum { D = 64, HEADS = 4, KV_HEADS = 2, PAGE = 32, PAGES = 3, STRIDE = 2, BATCH = 2, TOKENS = 5 };
+static kvf_codec *codec;
+static kvf_plan *const garbage = (kvf_plan *)0xdeadbeef;
+static _Alignas(16) float k[TOKENS * KV_HEADS * D], v[TOKENS * KV_HEADS * D], q[BATCH * HEADS * D], out[BATCH * HEADS * D];
+static float lse[BATCH * HEADS];
+static int64_t slots[TOKENS] = {0, 1, -1, 32, 33};
+static int32_t table[BATCH * STRIDE] = {0, 1, 2, 0}, lens[BATCH] = {2, 0}, status[4];
+static void *bytes;
+static uint64_t count;
+
+static kvf_cache cache(void) {
+    return (kvf_cache){.struct_size = sizeof(kvf_cache), .abi_version = KVF_ABI_VERSION, .base = bytes, .bytes = count,
+                       .pages = PAGES, .page_tokens = PAGE, .kv_heads = KV_HEADS, .head_dim = D};
+}
+static kvf_store_args store(void) {
+    return (kvf_store_args){.struct_size = sizeof(kvf_store_args), .abi_version = KVF_ABI_VERSION, .k = k, .v = v,
+        .slots = slots, .status = status, .tokens = TOKENS, .k_token_stride = KV_HEADS * D, .k_head_stride = D,
+        .v_token_stride = KV_HEADS * D, .v_head_stride = D};
+}
+static kvf_decode_args decode(void) {
+    return (kvf_decode_args){.struct_size = sizeof(kvf_decode_args), .abi_version = KVF_ABI_VERSION, .q = q, .table = table,
+        .lens = lens, .out = out, .lse = lse, .status = status, .batch = BATCH, .table_stride = STRIDE, .scale = 0.125f};
+}
+static kvf_plan_desc desc(void) {
+    return (kvf_plan_desc){.struct_size = sizeof(kvf_plan_desc), .abi_version = KVF_ABI_VERSION, .codec = codec,
+        .head_dim = D, .heads = HEADS, .kv_heads = KV_HEADS, .page_tokens = PAGE, .dtype = KVF_DTYPE_F32,
+        .flags = KVF_PLAN_STORE | KVF_PLAN_DECODE};
+}
+static int try_store(kvf_cache c, kvf_store_args a) { return kvf_ref_store(codec, KVF_DTYPE_F32, &c, &a); }
+static int try_decode(kvf_cache c, kvf_decode_args a) { return kvf_ref_decode(codec, KVF_DTYPE_F32, HEADS, &c, &a); }
+static int try_plan(kvf_plan_desc d) {
+    kvf_plan *plan = garbage;
+    int rc = kvf_plan_create(&d, &plan);
+    if (rc && plan) failures++, printf("FAILED: a failed kvf_plan_create left a handle\n");
+    if (!rc) GOOD(kvf_plan_destroy(plan));
+    return rc;
+}
+
+/* One struct with one field changed to each of the values given. */
+#define WITH(make, field, value) __extension__({ __typeof__(make()) s_ = make(); s_.field = value; s_; })
+#define EACH(try_, make, field, ...) do { __typeof__(make().field) values_[] = {__VA_ARGS__}; \
+    for (size_t i_ = 0; i_ < sizeof values_ / sizeof *values_; i_++) NOT(try_(WITH(make, field, values_[i_]))); } while (0)
+#define STORE_CACHE(c) try_store(c, store())
+#define STORE_ARGS(a) try_store(cache(), a)
+#define DECODE_CACHE(c) try_decode(c, decode())
+#define DECODE_ARGS(a) try_decode(cache(), a)
+#define HEADERS(try_, make) do { EACH(try_, make, struct_size, 0, 1, 8, sizeof(make()) - 1, sizeof(make()) - 8, 5000, UINT32_MAX); \
+    EACH(try_, make, abi_version, 0, 2, UINT32_MAX); \
+    for (int r_ = 0; r_ < 4; r_++) EACH(try_, make, reserved[r_], 1, UINT64_MAX); } while (0)
+#define CACHES(try_) do { EACH(try_, cache, base, NULL, (char *)bytes + 1, (char *)bytes + 8); \
+    EACH(try_, cache, bytes, 0, 1, count - 1); EACH(try_, cache, pages, 0, -1, PAGES + 1, INT64_MIN, INT64_MAX, 1ll << 31); \
+    EACH(try_, cache, page_tokens, 0, -1, 1, 31, 33, 64, INT_MIN, INT_MAX, 1 << 17); \
+    EACH(try_, cache, kv_heads, 0, -1, 3, INT_MIN, INT_MAX); \
+    EACH(try_, cache, head_dim, 0, -1, 1, 63, 65, 80, 96, 128, 1024, INT_MIN, INT_MAX); HEADERS(try_, cache); } while (0)
+
+static void codecs(void) {
+    kvf_codec *c = (kvf_codec *)garbage;
+    double bits;
+    uint64_t block;
+    int32_t exact;
+    BAD(kvf_codec_open(NULL, &c), "name is null");
+    if (c) failures++, printf("FAILED: a failed kvf_codec_open left a handle\n");
+    BAD(kvf_codec_open("int4", NULL), "codec is null");
+    BAD(kvf_codec_open("", &c), "int4");
+    BAD(kvf_codec_open("int 4", &c), "unknown codec");
+    BAD(kvf_codec_open("\xff\xfe", &c), "unknown codec");
+    GOOD(kvf_codec_open("int4", &c));
+    GOOD(kvf_codec_exact(c, &exact));
+    BAD(kvf_codec_exact(c, NULL), "exact is null");
+    GOOD(kvf_codec_close(c));
+    BAD(kvf_codec_close(c), "closed already");
+    GOOD(kvf_codec_close(NULL));
+    BAD(kvf_block_bytes(c, D, PAGE, &block), "closed already");
+    BAD(kvf_block_bytes(NULL, D, PAGE, &block), "codec is null");
+    BAD(kvf_block_bytes((kvf_codec *)garbage, D, PAGE, &block), "no open codec");
+    BAD(kvf_block_bytes(codec, D, PAGE, NULL), "bytes is null");
+    BAD(kvf_block_bytes(codec, D, PAGE, (uint64_t *)((char *)&block + 1)), "multiple of 8");
+    BAD(kvf_stored_bits_per_element(codec, D, NULL), "bits is null");
+    int32_t dims[] = {0, -1, 1, 63, 80, 1024, INT_MIN, INT_MAX}, pages[] = {0, -1, 1, 33, INT_MIN, INT_MAX};
+    for (size_t i = 0; i < 8; i++) NOT(kvf_block_bytes(codec, dims[i], PAGE, &block)), NOT(kvf_stored_bits_per_element(codec, dims[i], &bits));
+    for (size_t i = 0; i < 6; i++) NOT(kvf_block_bytes(codec, D, pages[i], &block));
+    if (kvf_codec_name(-1) || kvf_codec_name(kvf_codec_count()) || kvf_codec_name(INT_MIN)) failures++, printf("FAILED names\n");
+    cases += 3;
+}
+
+static void reference(void) {
+    kvf_cache c = cache();
+    kvf_store_args s = store();
+    kvf_decode_args a = decode();
+    GOOD(try_store(c, s));
+    GOOD(try_decode(c, a));
+    BAD(kvf_ref_store(NULL, KVF_DTYPE_F32, &c, &s), "codec is null");
+    BAD(kvf_ref_store(codec, KVF_DTYPE_F32, NULL, &s), "kvf_cache is null");
+    BAD(kvf_ref_store(codec, KVF_DTYPE_F32, &c, NULL), "kvf_store_args is null");
+    BAD(kvf_ref_store(codec, KVF_DTYPE_F32, (kvf_cache *)((char *)&c + 4), &s), "multiple of 8");
+    BAD(kvf_ref_decode(NULL, KVF_DTYPE_F32, HEADS, &c, &a), "codec is null");
+    BAD(kvf_ref_decode(codec, KVF_DTYPE_F32, HEADS, NULL, &a), "kvf_cache is null");
+    BAD(kvf_ref_decode(codec, KVF_DTYPE_F32, HEADS, &c, NULL), "kvf_decode_args is null");
+    int32_t dtypes[] = {0, 3, -1, INT_MIN, INT_MAX}, heads[] = {0, 1, 3, -1, 5, INT_MIN, INT_MAX, 18, 22};
+    for (size_t i = 0; i < 5; i++) BAD(kvf_ref_store(codec, dtypes[i], &c, &s), "KVF_DTYPE_BF16"), BAD(kvf_ref_decode(codec, dtypes[i], HEADS, &c, &a), "KVF_DTYPE_BF16");
+    for (size_t i = 0; i < 9; i++) NOT(kvf_ref_decode(codec, KVF_DTYPE_F32, heads[i], &c, &a));
+    CACHES(STORE_CACHE);
+    CACHES(DECODE_CACHE);
+    HEADERS(STORE_ARGS, store);
+    HEADERS(DECODE_ARGS, decode);
+    EACH(STORE_ARGS, store, k, NULL, (char *)k + 1, (char *)k + 4, (char *)k + 8);
+    EACH(STORE_ARGS, store, v, NULL, (char *)v + 1, (char *)v + 4, (char *)v + 8);
+    EACH(STORE_ARGS, store, slots, NULL, (int64_t *)((char *)slots + 4));
+    EACH(STORE_ARGS, store, status, NULL, (int32_t *)((char *)status + 1));
+    EACH(STORE_ARGS, store, tokens, -1, INT64_MIN, INT64_MAX, 1ll << 31);
+    EACH(STORE_ARGS, store, k_token_stride, -1, -8, 1, 129, INT64_MIN, INT64_MAX, INT64_MAX - 7);
+    EACH(STORE_ARGS, store, k_head_stride, -1, -8, 1, 65, INT64_MIN, INT64_MAX, INT64_MAX - 7);
+    EACH(STORE_ARGS, store, v_token_stride, -1, -8, 1, 129, INT64_MIN, INT64_MAX, INT64_MAX - 7);
+    EACH(STORE_ARGS, store, v_head_stride, -1, -8, 1, 65, INT64_MIN, INT64_MAX, INT64_MAX - 7);
+    EACH(DECODE_ARGS, decode, q, NULL, (char *)q + 1, (char *)q + 2);
+    EACH(DECODE_ARGS, decode, table, NULL, (int32_t *)((char *)table + 1), (int32_t *)((char *)table + 2));
+    EACH(DECODE_ARGS, decode, lens, NULL, (int32_t *)((char *)lens + 1));
+    EACH(DECODE_ARGS, decode, out, NULL, (char *)out + 1, (char *)out + 2);
+    EACH(DECODE_ARGS, decode, lse, (float *)((char *)lse + 1));
+    EACH(DECODE_ARGS, decode, status, NULL, (int32_t *)((char *)status + 2));
+    EACH(DECODE_ARGS, decode, batch, -1, INT_MIN, INT_MAX, 65536);
+    EACH(DECODE_ARGS, decode, table_stride, 0, -1, INT_MIN, INT_MAX, INT_MAX / PAGE + 1);
+    EACH(DECODE_ARGS, decode, scale, 0.0f / 0.0f, 1.0f / 0.0f, -1.0f / 0.0f);
+    GOOD(try_store(c, WITH(store, tokens, 0)));
+    GOOD(try_decode(c, WITH(decode, batch, 0)));
+    GOOD(try_decode(c, WITH(decode, lse, NULL)));
+}
+
+/* Bad device-side data is no error of the call: it is skipped and raised in status. */
+static void statuses(void) {
+    int64_t far[TOKENS] = {PAGES * PAGE, 0, -5, 1, INT64_MAX};
+    int32_t pages[BATCH * STRIDE] = {PAGES, 0, 0, 0}, lengths[BATCH] = {1, STRIDE * PAGE + 1};
+    memset(status, 0, sizeof status);
+    GOOD(try_store(cache(), WITH(store, slots, far)));
+    GOOD(try_decode(cache(), WITH(decode, table, pages)));
+    GOOD(try_decode(cache(), WITH(decode, lens, lengths)));
+    cases++;
+    if (status[0] != (KVF_STATUS_BAD_SLOT | KVF_STATUS_BAD_PAGE | KVF_STATUS_BAD_LENGTH)) failures++, printf("FAILED status %d\n", status[0]);
+}
+
+static void plans(void) {
+    kvf_plan_desc d = desc();
+    kvf_cache c = cache();
+    kvf_store_args s = store();
+    kvf_decode_args a = decode();
+    kvf_plan *plan;
+    uint64_t need;
+    BAD(kvf_plan_create(&d, NULL), "plan is null");
+    BAD(kvf_plan_create(NULL, &plan), "kvf_plan_desc is null");
+    BAD(kvf_plan_create((kvf_plan_desc *)((char *)&d + 4), &plan), "multiple of 8");
+    HEADERS(try_plan, desc);
+    EACH(try_plan, desc, codec, NULL, (kvf_codec *)garbage);
+    EACH(try_plan, desc, device, -1, INT_MIN, INT_MAX, 4096);
+    EACH(try_plan, desc, head_dim, 0, -1, 63, 80, 512, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, heads, 0, -1, 1, 3, 18, 2 * 17, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, kv_heads, 0, -1, 3, 5, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, page_tokens, 0, -1, 1, 33, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, dtype, 0, 3, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, splits, -1, INT_MIN);
+    EACH(try_plan, desc, flags, 0, 4, 8, 15, -1, INT_MIN, INT_MAX);
+    kvf_plan *bad[] = {NULL, garbage, (kvf_plan *)codec, (kvf_plan *)1, (kvf_plan *)&d};
+    for (size_t i = 0; i < 5; i++) {
+        BAD(kvf_store(bad[i], &c, &s, NULL), "plan");
+        BAD(kvf_decode(bad[i], &c, &a, NULL), "plan");
+        BAD(kvf_workspace_bytes(bad[i], 1, 1, &need), "plan");
+        if (bad[i]) BAD(kvf_plan_destroy(bad[i]), "no open plan");
+    }
+    GOOD(kvf_plan_destroy(NULL));
+    int rc = kvf_plan_create(&d, &plan);
+    expect("a sound plan", rc, rc == KVF_OK ? KVF_OK : rc == KVF_ERR_NO_NVRTC ? KVF_ERR_NO_NVRTC : KVF_ERR_NO_GPU, "");
+    if (rc) return (void)printf("plans on a device: SKIPPED, %s\n", kvf_last_error());
+    BAD(kvf_workspace_bytes(plan, -1, 1, &need), "batch");
+    BAD(kvf_workspace_bytes(plan, 1, 0, &need), "table_stride");
+    BAD(kvf_workspace_bytes(plan, 1, 1, NULL), "bytes is null");
+    BAD(kvf_decode(plan, &c, &a, NULL), "workspace is null");
+    c.kv_heads = 1;
+    BAD(kvf_store(plan, &c, &s, NULL), "kv_heads is 1 here and 2 in the plan");
+    GOOD(kvf_plan_destroy(plan));
+    BAD(kvf_plan_destroy(plan), "closed already");
+    d.flags |= KVF_PLAN_CHECKED;
+    GOOD(kvf_plan_create(&d, &plan));
+    c.kv_heads = KV_HEADS;
+    BAD(kvf_store(plan, &c, &s, NULL), "which CUDA does not know");
+    GOOD(kvf_plan_destroy(plan));
+}
+
+int main(void) {
+    char text[4096], small[8];
+    uint64_t needed = 0;
+    GOOD(kvf_codec_open("int4", &codec));
+    GOOD(kvf_block_bytes(codec, D, PAGE, &count));
+    count *= PAGES * KV_HEADS;
+    bytes = aligned_alloc(16, count);
+    for (int i = 0; i < TOKENS * KV_HEADS * D; i++) k[i] = i % 7 - 3.0f, v[i] = i % 5 - 2.0f;
+    codecs();
+    reference();
+    statuses();
+    plans();
+    GOOD(kvf_doctor(NULL, 0, &needed));
+    GOOD(kvf_doctor(small, sizeof small, NULL));
+    GOOD(kvf_doctor(text, sizeof text, &needed));
+    if (strlen(small) != 7 || strlen(text) + 1 != needed || kvf_abi_version() != KVF_ABI_VERSION || !*kvf_version_string()) failures++;
+    if (strcmp(kvf_status_str(INT_MIN), "unknown status") || strcmp(kvf_status_str(0), "ok")) failures++;
+    GOOD(kvf_codec_close(codec));
+    free(bytes);
+    printf("%d cases, %d failures\n", cases, failures);
+    return failures != 0;
+}

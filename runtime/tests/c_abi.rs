@@ -1,0 +1,86 @@
+//! The C library from C: the example engine, and every misuse we could list. Skipped where gcc is absent.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The libruntime.a that cargo built beside this test.
+fn library() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().join("libruntime.a")
+}
+
+/// Compiles `source` against the header and the library; `None`, said aloud, without a compiler.
+fn build(compiler: &str, flags: &[&str], source: &str, name: &str) -> Option<PathBuf> {
+    if Command::new(compiler).arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no {compiler} on the path");
+        return None;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let built = Command::new(compiler)
+        .args(flags)
+        .args(["-Wall", "-Wextra", "-Werror", "-O1", "-Wl,--fatal-warnings", "-Wl,--gc-sections"])
+        .arg("-I")
+        .arg(root.join("include"))
+        .arg(root.join(source))
+        .args(["-x", "none"])
+        .arg(library())
+        .args(["-ldl", "-lgcc_s", "-lrt", "-lpthread", "-lm", "-lc", "-o"])
+        .arg(&program)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Some(program)
+}
+
+fn run(program: &Path, args: &[&str]) -> String {
+    let ran = Command::new(program).args(args).env("KVF_CACHE_DIR", "off").output().unwrap();
+    let text = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success(), "{program:?} {args:?}: {:?}\n{text}", ran.status);
+    eprintln!("{text}");
+    text
+}
+
+#[test]
+fn the_example_engine_decodes() {
+    let Some(program) = build("gcc", &["-std=c11"], "examples/c/paged_decode.c", "paged_decode") else { return };
+    for codec in kernels_gen::registry::codecs() {
+        let text = run(&program, &[codec.name]);
+        assert!(text.contains("good") && (text.contains("GPU against") || text.contains("no usable GPU")), "{text}");
+    }
+}
+
+#[test]
+fn every_misuse_is_an_error() {
+    let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/misuse.c", "misuse") else { return };
+    let text = run(&program, &[]);
+    let cases: u32 = text.lines().last().and_then(|l| l.split(' ').next()?.parse().ok()).unwrap();
+    assert!(cases >= 300 && text.contains("0 failures"), "{text}");
+}
+
+#[test]
+fn the_header_is_cpp_too() {
+    let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("version.cpp");
+    std::fs::write(&source, "#include \"kvfuse.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n").unwrap();
+    let Some(program) = build("g++", &["-std=c++17"], source.to_str().unwrap(), "version") else { return };
+    run(&program, &[]);
+}
+
+/// Whatever the header declares is exported, and nothing else.
+#[test]
+fn the_header_and_the_library_list_the_same_functions() {
+    let shared = library().with_file_name("libruntime.so");
+    let Ok(listed) = Command::new("nm").args(["-D", "--defined-only"]).arg(&shared).output() else {
+        return eprintln!("SKIPPED: no nm on the path");
+    };
+    let names = String::from_utf8_lossy(&listed.stdout);
+    let mut exported: Vec<&str> = names.lines().filter_map(|l| l.split(' ').nth(2)).collect();
+    let header = include_str!("../include/kvfuse.h");
+    let calls = header.split(['(', ' ', '*']).zip(header.match_indices(['(', ' ', '*']));
+    let mut declared: Vec<&str> =
+        calls.filter(|(word, (_, end))| word.starts_with("kvf_") && *end == "(").map(|(word, _)| word).collect();
+    exported.sort();
+    declared.sort();
+    declared.dedup();
+    assert_eq!(exported, declared);
+}
