@@ -7,6 +7,7 @@ use crate::npy::Array;
 
 pub struct Corpus {
     pub path: PathBuf,
+    /// of the ids as they lie in the array
     pub sha256: String,
     /// tokens of every passage
     pub length: usize,
@@ -18,13 +19,18 @@ impl Corpus {
     pub fn read(path: &Path) -> Result<Corpus> {
         let array = Array::read(path)?;
         let [_, length] = array.shape[..] else {
-            return Err(Error::malformed(path, format!("its shape is {:?}; passages are [passage, token]", array.shape)));
+            return Err(Error::malformed(
+                path,
+                format!("its shape is {:?}; passages are [passage, token]", array.shape),
+            ));
         };
         let Some(ids) = array.to_ids() else {
-            return Err(Error::malformed(path, format!("its elements are {:?}; token ids are uint16 or int32", array.kind)));
+            return Err(Error::malformed(
+                path,
+                format!("its elements are {:?}; token ids are uint16 or int32", array.kind),
+            ));
         };
-        let file = std::fs::read(path).map_err(Error::reading(path))?;
-        Ok(Corpus { path: path.to_path_buf(), sha256: crate::model::sha256(&file), length, ids })
+        Ok(Corpus { path: path.to_path_buf(), sha256: crate::model::sha256(&array.bytes), length, ids })
     }
 
     pub fn passages(&self) -> usize {

@@ -13,7 +13,9 @@ pub enum Error {
     Usage(String),
     #[error(transparent)]
     UnknownCodec(#[from] kernels_gen::registry::UnknownCodec),
-    #[error("score range {text:?} is not usable: {why}; write first..end with first < end <= ctx, for example 512..1024")]
+    #[error(
+        "score range {text:?} is not usable: {why}; write first..end with first < end <= ctx, for example 512..1024"
+    )]
     ScoreRange { text: String, why: String },
     #[error("no assets folder at {}; run from the repository root or set KVF_ASSETS to the folder that holds qwen3-tiny and eval", looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" or "))]
     NoAssets { looked: Vec<PathBuf> },
@@ -29,12 +31,16 @@ pub enum Error {
     Dtype { name: String, found: String },
     #[error("tensor {name} has shape {found:?}; config.json asks for {wanted:?}")]
     Shape { name: String, found: Vec<usize>, wanted: Vec<usize> },
-    #[error("passage {passage} holds token {id} at position {position}, but the vocabulary ends at {vocab}; the corpus belongs to another tokenizer")]
+    #[error(
+        "passage {passage} holds token {id} at position {position}, but the vocabulary ends at {vocab}; the corpus belongs to another tokenizer"
+    )]
     Token { passage: usize, position: usize, id: u32, vocab: usize },
     #[error("{0}")]
     Data(String),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
+    #[error("the kernel cannot be built: {0}")]
+    Kernel(#[from] kernel_dsl::Report),
     #[error("tensor arithmetic failed: {0}")]
     Tensor(#[from] candle_core::Error),
 }
@@ -46,7 +52,7 @@ impl Error {
             Error::Invalid { .. } => 1,
             Error::Usage(_) | Error::UnknownCodec(_) | Error::ScoreRange { .. } => 2,
             Error::Runtime(error) if matches!(error.kind(), runtime::Kind::Invalid | runtime::Kind::Unsupported) => 2,
-            Error::Runtime(_) | Error::NoAssets { .. } | Error::Tensor(_) => 3,
+            Error::Runtime(_) | Error::NoAssets { .. } | Error::Tensor(_) | Error::Kernel(_) => 3,
             Error::File { .. }
             | Error::Malformed { .. }
             | Error::Unsupported { .. }

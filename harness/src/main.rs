@@ -1,10 +1,11 @@
 //! The command line of the harness. Exit codes: 0 ok, 1 gate failed or run invalid, 2 usage, 3 environment, 4 data.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::error::Result;
-use harness::{doctor, ppl, report, roundtrip, validate};
+use harness::{doctor, emit, ppl, report, roundtrip, validate};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
@@ -21,6 +22,8 @@ enum Command {
     Validate(validate::Options),
     /// one array of rows through one codec
     Roundtrip(roundtrip::Options),
+    /// a kernel at one of its stages, down to the cubin
+    Emit(emit::Options),
     /// what this machine has, and what will run where
     Doctor(doctor::Options),
 }
@@ -39,7 +42,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Ppl(options) => {
             let found = ppl::run(&options)?;
-            println!("{}\n{}", report::facts(&found), report::table(&found.rows));
+            say(&format!("{}\n{}", report::facts(&found), report::table(&found.rows)));
             if let Some(folder) = &options.out {
                 found.write(folder)?;
                 eprintln!("wrote {}", folder.join("report.json").display());
@@ -48,16 +51,19 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Validate(options) => {
             let found = validate::run(&options)?;
-            println!("{}", if options.json { found.json()? } else { found.table() });
+            say(&if options.json { found.json()? } else { found.table() });
             found.check()
         }
-        Command::Roundtrip(options) => {
-            println!("{}", roundtrip::run(&options)?);
-            Ok(())
-        }
+        Command::Roundtrip(options) => roundtrip::run(&options).map(|text| say(&text)),
+        Command::Emit(options) => emit::run(&options).map(|text| say(&text)),
         Command::Doctor(options) => {
-            println!("{}", doctor::run(&options));
+            say(&doctor::run(&options));
             Ok(())
         }
     }
+}
+
+/// Prints; a reader that closed the pipe is no error.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
 }

@@ -126,7 +126,13 @@ mod tests {
 
     #[test]
     fn student_t_quantiles_match_published_tables() {
-        for (df, wanted) in [(1.0, 12.706_204_736), (2.0, 4.302_652_730), (7.0, 2.364_624_252), (30.0, 2.042_272_456), (1000.0, 1.962_339_081)] {
+        for (df, wanted) in [
+            (1.0, 12.706_204_736),
+            (2.0, 4.302_652_730),
+            (7.0, 2.364_624_252),
+            (30.0, 2.042_272_456),
+            (1000.0, 1.962_339_081),
+        ] {
             let got = student_t_quantile(0.975, df);
             assert!((got - wanted).abs() < 1e-8, "df {df}: {got} against {wanted}");
             assert!((student_t_quantile(0.025, df) + wanted).abs() < 1e-8);

@@ -2,7 +2,8 @@
 
 mod support;
 
-use kernels_gen::codec::Lane;
+use kernels_gen::codec::{Codec, Lane};
+use kernels_gen::codecs::{E8W4, Int4};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codec, codecs};
 use support::{Random, relative_error2};
 
@@ -54,6 +55,29 @@ fn e8q38_decodes_every_digit() {
         let expected = [d0, d1, d2, d0, d1, d2, d6, d7].map(|d| 2 * d + 1);
         assert_eq!(lanes(c, [word as u32, (word >> 32) as u32, 0, 0]), expected, "field {f}");
     }
+}
+
+/// The transposed form on four codes gives the lanes of each.
+fn check_decode4<C: Codec>() {
+    let mut random = Random(6);
+    for _ in 0..10_000 {
+        let codes: [u32; 4] = std::array::from_fn(|_| random.bits() as u32);
+        let byte = |word: u32, j: usize| word >> (8 * j) & 0xff;
+        let across = |k: usize| (0..4).fold(0, |word, j| word | byte(codes[j], k) << (8 * j));
+        let lanes = C::decode4(std::array::from_fn(across));
+        for (j, code) in codes.into_iter().enumerate() {
+            let expected = C::decode([code, 0, 0, 0]);
+            for (i, lane) in lanes.into_iter().enumerate() {
+                assert_eq!(byte(lane, j), byte(expected[i / 4], i % 4), "{} code {code:08x} dim {i}", C::NAME);
+            }
+        }
+    }
+}
+
+#[test]
+fn transposed_codes_decode_alike() {
+    check_decode4::<Int4>();
+    check_decode4::<E8W4>();
 }
 
 #[test]

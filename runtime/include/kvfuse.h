@@ -38,11 +38,12 @@ enum { KVF_DTYPE_BF16 = 1, KVF_DTYPE_F32 = 2 };
 /* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. */
 enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4 };
 
-/* Bits that kernels raise in status[0]; they never lower one. status[1] is one offender's index. */
+/* Words of a status, 4 x int32 that the caller zeroes once: kernels set them and never clear one. */
 enum {
-    KVF_STATUS_BAD_SLOT = 1,  /* slot beyond the cache: that token was not stored */
-    KVF_STATUS_BAD_PAGE = 2,  /* page outside the cache: that sequence's out is 0, its lse -inf */
-    KVF_STATUS_BAD_LENGTH = 4 /* length below 0 or beyond the table: likewise */
+    KVF_STATUS_BAD_SLOT = 0,   /* 1: a slot beyond the cache; that token was not stored */
+    KVF_STATUS_BAD_PAGE = 1,   /* 1: a page outside the cache; that sequence's out is 0, its lse -inf */
+    KVF_STATUS_BAD_LENGTH = 2, /* 1: a length below 0 or beyond the table; likewise */
+    KVF_STATUS_WHERE = 3       /* index of one offender, a token or a sequence (not set by kvf_ref_*) */
 };
 
 /* Handles are looked up, not followed: one that is closed or garbage gives KVF_ERR_INVALID. */

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::pending::Source;
+use kernel_dsl::Source;
 
 use crate::arch::Arch;
 use crate::cache::{self, Cache, Key};

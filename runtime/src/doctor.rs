@@ -104,7 +104,9 @@ impl fmt::Display for Doctor {
             None => writeln!(f, "driver   none")?,
         }
         match &self.nvrtc {
-            Ok((major, minor)) => writeln!(f, "nvrtc    {major}.{minor}, {}", self.libnvrtc.as_deref().unwrap_or("file not known"))?,
+            Ok((major, minor)) => {
+                writeln!(f, "nvrtc    {major}.{minor}, {}", self.libnvrtc.as_deref().unwrap_or("file not known"))?
+            }
             Err(why) => writeln!(f, "nvrtc    none: {why}")?,
         }
         match &self.cache {

@@ -1,6 +1,7 @@
 //! The C ABI's frame: status codes, the last error, and the guard that no panic passes.
 //!
 //! `include/kvfuse.h` is the contract; the other `ffi_*` files implement it one object each.
+#![allow(unsafe_code)]
 
 use std::any::Any;
 use std::cell::RefCell;

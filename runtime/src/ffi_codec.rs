@@ -1,4 +1,5 @@
 //! Codecs over the C ABI.
+#![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::sync::LazyLock;

@@ -73,7 +73,7 @@ mod tests {
         A.remove(a).unwrap();
         let text = A.remove(a).unwrap_err().to_string();
         assert_eq!(text, "this is no open plan; it was closed already, or never opened");
-        assert!(A.get(a).is_err() && A.get(1 as *mut c_void).is_err());
+        assert!(A.get(a).is_err() && A.get(std::ptr::dangling_mut()).is_err());
         assert!(A.get(std::ptr::null_mut()).unwrap_err().to_string().starts_with("plan is null"));
     }
 }

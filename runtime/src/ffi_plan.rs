@@ -1,4 +1,5 @@
 //! Plans and launches over the C ABI.
+#![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -56,7 +57,8 @@ pub extern "C" fn kvf_plan_destroy(plan: *mut c_void) -> i32 {
 pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, table_stride: i32, bytes: *mut u64) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
-        let need = plan.decode()?.workspace_bytes(count("batch", batch)?, plan.heads, count("table_stride", table_stride)?)?;
+        let need =
+            plan.decode()?.workspace_bytes(count("batch", batch)?, plan.heads, count("table_stride", table_stride)?)?;
         // SAFETY: the caller's promise.
         unsafe { put(bytes, "bytes", need) }
     })
@@ -66,12 +68,18 @@ pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, tabl
 /// The structs are null or filled; what they point to is device memory as the header asks, live until
 /// the work has run; `stream` is null or a live stream of the plan's device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_store(plan: *mut c_void, cache: *const Cache, args: *const StoreArgs, stream: *mut c_void) -> i32 {
+pub unsafe extern "C" fn kvf_store(
+    plan: *mut c_void,
+    cache: *const Cache,
+    args: *const StoreArgs,
+    stream: *mut c_void,
+) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
         let (cache, args) = unsafe { (read(cache)?, read(args)?) };
-        let rows = |base: *const c_void, token_stride, head_stride| Rows { base: unknown(base), token_stride, head_stride };
+        let rows =
+            |base: *const c_void, token_stride, head_stride| Rows { base: unknown(base), token_stride, head_stride };
         let call = Store {
             tokens: count("tokens", args.tokens)?,
             k: rows(args.k, args.k_token_stride, args.k_head_stride),
@@ -93,7 +101,12 @@ pub unsafe extern "C" fn kvf_store(plan: *mut c_void, cache: *const Cache, args:
 /// # Safety
 /// As for [`kvf_store`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_decode(plan: *mut c_void, cache: *const Cache, args: *const DecodeArgs, stream: *mut c_void) -> i32 {
+pub unsafe extern "C" fn kvf_decode(
+    plan: *mut c_void,
+    cache: *const Cache,
+    args: *const DecodeArgs,
+    stream: *mut c_void,
+) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
@@ -142,11 +155,13 @@ impl Plan {
         within("kv_heads", kv_heads, 1, 65535)?;
         within("heads", heads, kv_heads, 65535)?;
         if !heads.is_multiple_of(kv_heads) {
-            let text = format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
+            let text =
+                format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
             return Err(Misuse::Other(text).into());
         }
         if desc.flags & !(STORE | DECODE | CHECKED) != 0 || desc.flags & (STORE | DECODE) == 0 {
-            let allowed = "KVF_PLAN_STORE (1) and KVF_PLAN_DECODE (2), or both, and KVF_PLAN_CHECKED (4) if wanted".into();
+            let allowed =
+                "KVF_PLAN_STORE (1) and KVF_PLAN_DECODE (2), or both, and KVF_PLAN_CHECKED (4) if wanted".into();
             return Err(Misuse::Range { what: "flags", value: i64::from(desc.flags), allowed }.into());
         }
         let ((head_dim, page_tokens), group) = (dims, heads / kv_heads);
@@ -172,7 +187,9 @@ impl Plan {
     }
 
     fn store(&self) -> Result<&StorePlan> {
-        self.store.as_ref().ok_or_else(|| Misuse::Other("this plan cannot store; create it with KVF_PLAN_STORE".into()).into())
+        self.store
+            .as_ref()
+            .ok_or_else(|| Misuse::Other("this plan cannot store; create it with KVF_PLAN_STORE".into()).into())
     }
 
     fn decode(&self) -> Result<&DecodePlan> {
@@ -189,7 +206,8 @@ impl Plan {
     fn expect_device(&self, spans: impl Iterator<Item = (&'static str, Span<'static>)>) -> Result<()> {
         for (what, span) in spans.filter(|_| self.checked) {
             if span.address() != 0 && !is_device_address(&self.device, span.address())? {
-                let text = format!("{what} is at {:#x}, which CUDA does not know; pass a device address", span.address());
+                let text =
+                    format!("{what} is at {:#x}, which CUDA does not know; pass a device address", span.address());
                 return Err(Misuse::Other(text).into());
             }
         }

@@ -1,4 +1,5 @@
 //! The scalar reference over the C ABI: the same structs as the launches, all pointers to host memory.
+#![allow(unsafe_code)]
 
 use std::ffi::c_void;
 
@@ -13,14 +14,20 @@ use crate::ffi::guard;
 use crate::ffi_codec::CODECS;
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, count, elem, read};
 use crate::page::{PagedCache, Shape};
-use crate::pending::kernels::Elem;
+use crate::plan::status::{BAD_LENGTH, BAD_PAGE, BAD_SLOT};
 use crate::plan::{Rows, capacity, finite, size_of_elem};
+use kernels_gen::kernels::Elem;
 
 /// # Safety
 /// The structs are null or filled, what they point to is host memory of the sizes the header asks, and
 /// nothing else uses the cache meanwhile.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_ref_store(codec: *mut c_void, dtype: i32, cache: *const Cache, args: *const StoreArgs) -> i32 {
+pub unsafe extern "C" fn kvf_ref_store(
+    codec: *mut c_void,
+    dtype: i32,
+    cache: *const Cache,
+    args: *const StoreArgs,
+) -> i32 {
     guard(|| {
         let (codec, elem) = (CODECS.get(codec)?, elem(dtype)?);
         // SAFETY: the caller's promise.
@@ -66,7 +73,8 @@ pub unsafe extern "C" fn kvf_ref_decode(
         let stride = count("table_stride", args.table_stride)?;
         within("heads", heads, shape.kv_heads, 65535)?;
         if !heads.is_multiple_of(shape.kv_heads) {
-            let text = format!("{heads} heads do not share {} kv_heads evenly; heads must be a multiple", shape.kv_heads);
+            let text =
+                format!("{heads} heads do not share {} kv_heads evenly; heads must be a multiple", shape.kv_heads);
             return Err(Misuse::Other(text).into());
         }
         codec.check_decode(shape.d, heads / shape.kv_heads, shape.page_tokens)?;
@@ -80,7 +88,11 @@ pub unsafe extern "C" fn kvf_ref_decode(
         let queries = product("table", &[batch, stride])? as usize;
         // SAFETY: the caller's promise, for each of these.
         let (q, table, lens) = unsafe {
-            (numbers_of("q", args.q, elem, numbers)?, values("table", args.table, queries)?, values("lens", args.lens, batch)?)
+            (
+                numbers_of("q", args.q, elem, numbers)?,
+                values("table", args.table, queries)?,
+                values("lens", args.lens, batch)?,
+            )
         };
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
         let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
@@ -126,7 +138,13 @@ fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
 ///
 /// # Safety
 /// Every row that the strides reach is readable host memory.
-unsafe fn gather(what: &'static str, rows: &Rows<'_>, elem: Elem, tokens: usize, shape: &CacheShape) -> Result<Vec<f32>> {
+unsafe fn gather(
+    what: &'static str,
+    rows: &Rows<'_>,
+    elem: Elem,
+    tokens: usize,
+    shape: &CacheShape,
+) -> Result<Vec<f32>> {
     rows.check(what, [tokens, shape.kv_heads, shape.d], elem)?;
     let mut gathered = Vec::with_capacity(tokens * shape.kv_heads * shape.d);
     for token in 0..tokens as i64 {
@@ -144,10 +162,14 @@ unsafe fn gather(what: &'static str, rows: &Rows<'_>, elem: Elem, tokens: usize,
 /// # Safety
 /// `from` is null or `count` numbers of that type are readable.
 unsafe fn numbers_of(what: &'static str, from: *const c_void, elem: Elem, count: usize) -> Result<Vec<f32>> {
-    // SAFETY: the caller's promise.
     match elem {
+        // SAFETY: the caller's promise.
         Elem::F32 => unsafe { values(what, from.cast::<f32>(), count) },
-        Elem::Bf16 => Ok(unsafe { values(what, from.cast::<bf16>(), count) }?.into_iter().map(bf16::to_f32).collect()),
+        Elem::Bf16 => {
+            // SAFETY: likewise.
+            let halves = unsafe { values(what, from.cast::<bf16>(), count) }?;
+            Ok(halves.into_iter().map(bf16::to_f32).collect())
+        }
     }
 }
 
@@ -180,13 +202,16 @@ fn expect<T>(what: &'static str, pointer: *const T) -> Result<()> {
     Ok(())
 }
 
-/// Raises the bits in the caller's status word.
+/// Sets the words that a kernel would.
 ///
 /// # Safety
 /// `status` is null or four i32 are writable.
 unsafe fn raise(status: *mut i32, found: Status) -> Result<()> {
     expect("status", status)?;
-    // SAFETY: not null, aligned, readable and writable by the caller's promise.
-    unsafe { status.write(status.read() | found.0 as i32) };
+    let kinds = [(Status::BAD_SLOT, BAD_SLOT), (Status::BAD_PAGE, BAD_PAGE), (Status::BAD_LENGTH, BAD_LENGTH)];
+    for (_, word) in kinds.iter().filter(|(kind, _)| found.0 & kind.0 != 0) {
+        // SAFETY: not null, aligned, one of four words that are writable by the caller's promise.
+        unsafe { status.add(*word).write(1) };
+    }
     Ok(())
 }

@@ -2,11 +2,12 @@
 //!
 //! Each starts with its size and the ABI version and ends with reserved words that must be zero, so a
 //! program built with an older or newer header is understood or refused, never misread.
+#![allow(unsafe_code)]
 
 use crate::argument::Misuse;
 use crate::error::Result;
 use crate::ffi::ABI_VERSION;
-use crate::pending::kernels::Elem;
+use kernels_gen::kernels::Elem;
 
 /// What every struct begins with.
 #[repr(C)]
@@ -139,12 +140,15 @@ pub(crate) unsafe fn read<T: CStruct>(from: *const T) -> Result<T> {
         return Err(Misuse::Range { what: "abi_version", value, allowed }.into());
     }
     if given > 4096 {
-        return Err(Misuse::Range { what: "struct_size", value: given as i64, allowed: format!("sizeof, {own}") }.into());
+        return Err(
+            Misuse::Range { what: "struct_size", value: given as i64, allowed: format!("sizeof, {own}") }.into()
+        );
     }
     // SAFETY: the caller's struct has `given >= own` bytes.
     let (value, tail) = unsafe { (from.read(), std::slice::from_raw_parts(from.cast::<u8>().add(own), given - own)) };
     if tail.iter().any(|b| *b != 0) || value.reserved().iter().any(|w| *w != 0) {
-        let text = format!("{} has fields set that this library does not know; zero the struct before filling it", T::NAME);
+        let text =
+            format!("{} has fields set that this library does not know; zero the struct before filling it", T::NAME);
         return Err(Misuse::Other(text).into());
     }
     Ok(value)

@@ -4,27 +4,27 @@
 //! enqueues on a stream, so it can be captured into a graph; *memory* is always the caller's.
 //!
 //! ```no_run
-//! # fn main() -> Result<(), runtime::Error> {
-//! # let (q, table, lens, out, space, status, cache): (runtime::Span, runtime::Span, runtime::Span, runtime::Span, runtime::Span, runtime::Span, runtime::Span) = todo!();
-//! use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, PagedCache};
-//! let device = Device::open(0)?;
-//! let codec = Codec::open("int4")?;
-//! let spec = DecodeSpec { codec, head_dim: 128, group: 4, page_tokens: 64, elem: Elem::Bf16, splits: 0 };
-//! let plan = DecodePlan::prepare(&device, &spec)?;
-//! let cache = PagedCache { base: cache, pages: 4096, page_tokens: 64, kv_heads: 8, head_dim: 128 };
-//! let need = plan.workspace_bytes(32, 32, 128)?; // ask, then give `space`
-//! let (batch, table_stride, scale) = (32, 128, 128_f32.sqrt().recip());
-//! let call = Decode { batch, q, cache, table, table_stride, lens, out, lse: None, scale, workspace: space, status };
-//! plan.launch(&device.stream()?, &call)?;
-//! # Ok(()) }
+//! use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, PagedCache, Result, Span};
+//!
+//! fn decode(cache: Span, [q, table, lens, out, workspace, status]: [Span; 6]) -> Result<()> {
+//!     let device = Device::open(0)?;
+//!     let codec = Codec::open("int4")?;
+//!     let spec = DecodeSpec { codec, head_dim: 128, group: 4, page_tokens: 64, elem: Elem::Bf16, splits: 0 };
+//!     let plan = DecodePlan::prepare(&device, &spec)?;
+//!     let cache = PagedCache { base: cache, pages: 4096, page_tokens: 64, kv_heads: 8, head_dim: 128 };
+//!     let (batch, heads, table_stride, scale) = (32, 32, 128, 128_f32.sqrt().recip());
+//!     let _needed = plan.workspace_bytes(batch, heads, table_stride)?;
+//!     let call = Decode { batch, q, cache, table, table_stride, lens, out, lse: None, scale, workspace, status };
+//!     plan.launch(&device.stream()?, &call)
+//! }
 //! ```
+
+#![deny(unsafe_code)]
 
 pub mod cache;
 pub mod compile;
 pub mod cuda;
 pub mod nvrtc;
-#[doc(hidden)]
-pub mod pending;
 
 mod arch;
 mod argument;
@@ -46,6 +46,6 @@ pub use codec::Codec;
 pub use cuda::{Arg, Device, Event, Graph, Kernel, Memory, Span, Stream};
 pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
+pub use kernels_gen::kernels::Elem;
 pub use page::PagedCache;
-pub use pending::kernels::Elem;
 pub use plan::{Decode, DecodePlan, DecodeSpec, Rows, Store, StorePlan, StoreSpec, status};

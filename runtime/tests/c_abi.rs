@@ -61,7 +61,8 @@ fn every_misuse_is_an_error() {
 #[test]
 fn the_header_is_cpp_too() {
     let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("version.cpp");
-    std::fs::write(&source, "#include \"kvfuse.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n").unwrap();
+    std::fs::write(&source, "#include \"kvfuse.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n")
+        .unwrap();
     let Some(program) = build("g++", &["-std=c++17"], source.to_str().unwrap(), "version") else { return };
     run(&program, &[]);
 }

@@ -1,9 +1,9 @@
 //! Compiling without a GPU: options, logs, errors, and the cache in front. Skipped where NVRTC is absent.
 
+use kernel_dsl::Source;
 use runtime::cache::Cache;
 use runtime::compile::{Origin, compile_in};
 use runtime::{Arch, Error, nvrtc};
-use runtime::pending::Source;
 
 fn present() -> bool {
     match nvrtc::version() {
@@ -17,7 +17,8 @@ fn present() -> bool {
 }
 
 fn source(name: &str, body: &str) -> Source {
-    let cuda = format!("#line 7 \"{name}.rs\"\nextern \"C\" __global__ void {name}(float* x, float y) {{\n{body}\n}}\n");
+    let cuda =
+        format!("#line 7 \"{name}.rs\"\nextern \"C\" __global__ void {name}(float* x, float y) {{\n{body}\n}}\n");
     Source { name: name.into(), cuda, threads: 32, shared_bytes: 0, min_blocks: 1 }
 }
 
@@ -85,6 +86,30 @@ fn multiplication_and_addition_stay_apart() {
     }
     // Two kernels that only contraction could make alike: with --fmad=false they differ.
     let apart = compile_in(&Cache::in_memory(), &source("k", "x[0] = x[1] * y + x[2];"), Arch::SM_90A).unwrap();
-    let fused = compile_in(&Cache::in_memory(), &source("k", "x[0] = __fmaf_rn(x[1], y, x[2]);"), Arch::SM_90A).unwrap();
+    let fused =
+        compile_in(&Cache::in_memory(), &source("k", "x[0] = __fmaf_rn(x[1], y, x[2]);"), Arch::SM_90A).unwrap();
     assert_ne!(apart.cubin, fused.cubin);
+}
+
+/// In a process of its own, since it sets the environment.
+#[test]
+fn a_dump_folder_keeps_text_log_and_cubin() {
+    if !present() {
+        return;
+    }
+    if std::env::var_os("KVF_TEST_DUMP").is_some() {
+        compile_in(&Cache::in_memory(), &source("kept", "x[0] = y;"), Arch::SM_90A).unwrap();
+        compile_in(&Cache::in_memory(), &source("broken", "x[0] = z;"), Arch::SM_90A).unwrap_err();
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("kvf-dump-{}", std::process::id()));
+    let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+    again.args(["--exact", "a_dump_folder_keeps_text_log_and_cubin"]);
+    assert!(again.env("KVF_TEST_DUMP", "1").env("KVF_DUMP_DIR", &folder).output().unwrap().status.success());
+    let mut names: Vec<String> =
+        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let want = ["broken.sm_90a.cu", "broken.sm_90a.log", "kept.sm_90a.cu", "kept.sm_90a.cubin", "kept.sm_90a.log"];
+    assert_eq!(names, want);
+    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -91,7 +91,10 @@ impl Attention for Coded {
         let lens: Vec<i32> = (1..=rows.tokens as i32).collect();
         let out = self.cache.attend(rows.layer, &self.misread.aim(rows.q), &lens, &self.pages)?;
         if !out.iter().all(|v| v.is_finite()) {
-            let reasons = vec![format!("attention through {} gave a value that is not finite in layer {}", self.codec.name, rows.layer)];
+            let reasons = vec![format!(
+                "attention through {} gave a value that is not finite in layer {}",
+                self.codec.name, rows.layer
+            )];
             return Err(Error::Invalid { reasons });
         }
         Ok(self.misread.read(&out))

@@ -41,7 +41,15 @@ impl Attention for Dense {
 
 impl Dense {
     /// Queries `at` of all heads that share kv head `head`, against keys 0..at.end.
-    fn attend_block(&self, q: &[f32], k: &Tensor, v: &Tensor, head: usize, at: std::ops::Range<usize>, out: &mut [f32]) -> Result<()> {
+    fn attend_block(
+        &self,
+        q: &[f32],
+        k: &Tensor,
+        v: &Tensor,
+        head: usize,
+        at: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) -> Result<()> {
         let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
         let (group, first) = (heads / kv_heads, at.start);
         let width = group * d;

@@ -16,7 +16,8 @@ pub struct Identity {
 impl Identity {
     pub fn new(geometry: Geometry, pages: Pages) -> Identity {
         let elements = pages.count() * pages.page_tokens * geometry.kv_heads * geometry.d;
-        let caches: Vec<_> = (0..geometry.layers).map(|_| [vec![f32::NAN; elements], vec![f32::NAN; elements]]).collect();
+        let caches: Vec<_> =
+            (0..geometry.layers).map(|_| [vec![f32::NAN; elements], vec![f32::NAN; elements]]).collect();
         let tally = Tally { allocated: (geometry.layers * 2 * 4 * elements) as u64, ..Tally::default() };
         Identity { pages, dense: Dense::new(geometry), caches, tally }
     }

@@ -21,7 +21,12 @@ impl Backend for Cpu {
     }
 
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
-        let shape = CacheShape { pages: pages.count(), page_tokens: pages.page_tokens, kv_heads: geometry.kv_heads, d: geometry.d };
+        let shape = CacheShape {
+            pages: pages.count(),
+            page_tokens: pages.page_tokens,
+            kv_heads: geometry.kv_heads,
+            d: geometry.d,
+        };
         let layers = (0..geometry.layers).map(|_| vec![0; shape.bytes(codec)]).collect();
         Ok(Box::new(CpuCache { codec, shape, geometry: *geometry, layers }))
     }
@@ -43,7 +48,8 @@ impl CodedCache for CpuCache {
             let end = rows.len() / width;
             (index * tokens).min(end) * width..((index + 1) * tokens).min(end) * width
         };
-        let mut order: Vec<(usize, usize)> = pages.table.iter().enumerate().map(|(index, page)| (*page as usize, index)).collect();
+        let mut order: Vec<(usize, usize)> =
+            pages.table.iter().enumerate().map(|(index, page)| (*page as usize, index)).collect();
         order.sort_unstable();
         let bytes = self.layers[layer].par_chunks_exact_mut(page.bytes(self.codec));
         let status = bytes.zip(order).map(|(bytes, (_, index))| {
@@ -78,6 +84,9 @@ fn check(status: Status, codec: &CodecInfo) -> Result<()> {
     if status.is_ok() {
         return Ok(());
     }
-    let reasons = vec![format!("the cache of {} reported status {:#x}: a slot, page or length was out of range", codec.name, status.0)];
+    let reasons = vec![format!(
+        "the cache of {} reported status {:#x}: a slot, page or length was out of range",
+        codec.name, status.0
+    )];
     Err(Error::Invalid { reasons })
 }

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use kernels_gen::registry::CodecInfo;
-use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
+use runtime::{
+    Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream,
+};
 
 use super::{Backend, CodedCache};
 use crate::attention::{Geometry, Pages};
@@ -37,7 +39,16 @@ impl Backend for Gpu {
         let bytes = codec.cache_bytes(pages.count(), page_tokens, geometry.kv_heads, head_dim)? as usize;
         let layers = (0..geometry.layers).map(|_| Memory::zeroed(device, bytes)).collect::<runtime::Result<_>>()?;
         let status = Memory::zeroed(device, runtime::status::BYTES as usize)?;
-        Ok(Box::new(GpuCache { device: device.clone(), stream: device.stream()?, store, decode, layers, status, geometry: *geometry, pages: pages.count() }))
+        Ok(Box::new(GpuCache {
+            device: device.clone(),
+            stream: device.stream()?,
+            store,
+            decode,
+            layers,
+            status,
+            geometry: *geometry,
+            pages: pages.count(),
+        }))
     }
 }
 
@@ -58,9 +69,11 @@ impl CodedCache for GpuCache {
         let tokens = k.len() / (kv_heads * d);
         let (k, v) = (Memory::from_slice(&self.device, k)?, Memory::from_slice(&self.device, v)?);
         let slots = Memory::from_slice(&self.device, &pages.slots(tokens))?;
-        let rows = |memory| Rows { base: Memory::span(memory), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
+        let rows =
+            |memory| Rows { base: Memory::span(memory), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
         let (k, v) = (rows(&k), rows(&v));
-        let call = Store { tokens, k, v, slots: slots.span(), cache: self.cache(layer, pages), status: self.status.span() };
+        let call =
+            Store { tokens, k, v, slots: slots.span(), cache: self.cache(layer, pages), status: self.status.span() };
         self.store.launch(&self.stream, &call)?;
         self.check()
     }
@@ -109,7 +122,13 @@ impl CodedCache for GpuCache {
 impl GpuCache {
     fn cache(&self, layer: usize, pages: &Pages) -> PagedCache<'_> {
         let Geometry { kv_heads, d, .. } = self.geometry;
-        PagedCache { base: self.layers[layer].span(), pages: self.pages, page_tokens: pages.page_tokens, kv_heads, head_dim: d }
+        PagedCache {
+            base: self.layers[layer].span(),
+            pages: self.pages,
+            page_tokens: pages.page_tokens,
+            kv_heads,
+            head_dim: d,
+        }
     }
 
     /// Waits, then reads the status that the kernels raised.
@@ -118,7 +137,10 @@ impl GpuCache {
         if status[0] == 0 {
             return Ok(());
         }
-        let reasons = vec![format!("a kernel reported status {:#x} at index {}: a slot, page or length was out of range", status[0], status[1])];
+        let reasons = vec![format!(
+            "a kernel reported status {:#x} at index {}: a slot, page or length was out of range",
+            status[0], status[1]
+        )];
         Err(Error::Invalid { reasons })
     }
 }

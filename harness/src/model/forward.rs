@@ -68,7 +68,11 @@ impl Model {
             })
         };
         let embedding = matrix("model.embed_tokens.weight", config.vocab_size, hidden)?;
-        let head = if config.tie_word_embeddings { embedding.clone() } else { matrix("lm_head.weight", config.vocab_size, hidden)? };
+        let head = if config.tie_word_embeddings {
+            embedding.clone()
+        } else {
+            matrix("lm_head.weight", config.vocab_size, hidden)?
+        };
         let layers = (0..config.num_hidden_layers).map(layer).collect::<Result<Vec<_>>>()?;
         let norm = weights.tensor("model.norm.weight", &[hidden])?;
         let config_bytes = std::fs::read(&config_path).map_err(Error::reading(&config_path))?;
@@ -94,7 +98,14 @@ impl Model {
     }
 
     /// Attention of one layer, before the output projection: [token, heads * d].
-    fn mix(&self, index: usize, layer: &Layer, x: &Tensor, rope: &Rope, attention: &mut dyn Attention) -> Result<Tensor> {
+    fn mix(
+        &self,
+        index: usize,
+        layer: &Layer,
+        x: &Tensor,
+        rope: &Rope,
+        attention: &mut dyn Attention,
+    ) -> Result<Tensor> {
         let tokens = x.dim(0)?;
         let h = self.normed(x, &layer.attention_norm)?;
         let project = |w: &Tensor| -> Result<Vec<f32>> { Ok(h.matmul(&w.t()?)?.flatten_all()?.to_vec1()?) };

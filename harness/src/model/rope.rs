@@ -10,7 +10,10 @@ impl Rope {
     pub fn new(theta: f32, d: usize, tokens: usize) -> Rope {
         let half = d / 2;
         let speeds: Vec<f32> = (0..half).map(|i| 1.0 / theta.powf((2 * i) as f32 / d as f32)).collect();
-        let turns = (0..tokens).flat_map(|p| speeds.iter().map(move |s| p as f32 * s)).map(|angle| (angle.cos(), angle.sin())).collect();
+        let turns = (0..tokens)
+            .flat_map(|p| speeds.iter().map(move |s| p as f32 * s))
+            .map(|angle| (angle.cos(), angle.sin()))
+            .collect();
         Rope { half, turns }
     }
 

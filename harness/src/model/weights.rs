@@ -42,7 +42,8 @@ impl Weights {
         } else {
             vec!["model.safetensors".to_string()]
         };
-        let mut weights = Weights { folder: folder.to_path_buf(), shards: Vec::new(), shard_of: HashMap::new(), digests: Vec::new() };
+        let mut weights =
+            Weights { folder: folder.to_path_buf(), shards: Vec::new(), shard_of: HashMap::new(), digests: Vec::new() };
         for file in files {
             weights.add_shard(file)?;
         }
@@ -65,7 +66,8 @@ impl Weights {
     pub fn tensor(&self, name: &str, wanted: &[usize]) -> Result<Vec<f32>> {
         let missing = || Error::MissingTensor { name: name.into(), path: self.folder.clone() };
         let shard = self.shard_of.get(name).ok_or_else(missing)?;
-        let tensors = SafeTensors::deserialize(&self.shards[*shard]).map_err(|e| Error::malformed(&self.folder, e.to_string()))?;
+        let tensors = SafeTensors::deserialize(&self.shards[*shard])
+            .map_err(|e| Error::malformed(&self.folder, e.to_string()))?;
         let view = tensors.tensor(name).map_err(|_| missing())?;
         if view.shape() != wanted {
             return Err(Error::Shape { name: name.into(), found: view.shape().to_vec(), wanted: wanted.to_vec() });

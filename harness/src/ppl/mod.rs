@@ -34,7 +34,7 @@ pub struct Options {
     #[arg(long, default_value = DEFAULT_CODECS)]
     pub codec: String,
     /// passages to score
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 8)]
     pub passages: usize,
     /// tokens of each passage that the model reads
     #[arg(long, default_value_t = 1024)]
@@ -103,12 +103,16 @@ impl Run {
         let ids = &self.corpus.passage(index)[..self.ctx];
         let gold = &self.corpus.passage(index)[self.score.start + 1..self.score.end + 1];
         let geometry = Geometry::of(&self.model.config);
-        let logits = |attention: &mut dyn crate::model::Attention| self.model.logits(ids, self.score.start, self.score.end, attention);
+        let logits = |attention: &mut dyn crate::model::Attention| {
+            self.model.logits(ids, self.score.start, self.score.end, attention)
+        };
         let base = LogProbs::of(&logits(&mut Dense::new(geometry))?);
         if !base.is_finite() {
-            return Err(Error::Data(format!("the base model gives logits that are not finite on passage {index}; the checkpoint is damaged")));
+            return Err(Error::Data(format!(
+                "the base model gives logits that are not finite on passage {index}; the checkpoint is damaged"
+            )));
         }
-        for (subject, result) in subjects.iter().zip(results) {
+        for (subject, result) in subjects.iter().zip(results.iter_mut()) {
             let clock = Instant::now();
             let (coded, tally) = match subject.attention(self.backend.as_ref(), geometry, self.ctx)? {
                 Some(mut attention) => (logits(&mut Forward(attention.as_mut()))?, attention.tally()),
@@ -116,9 +120,11 @@ impl Run {
             };
             let seconds = clock.elapsed().as_secs_f64();
             result.push(PassageRow { scores: base.compare(&coded, gold), tally, seconds });
-            let passed = self.start.elapsed().as_secs_f64();
-            eprintln!("passage {}/{of}  {:24} {seconds:6.1} s  ({passed:.0} s so far)", index + 1, subject.name());
+            eprintln!("passage {}/{of}  {:24} {seconds:6.1} s", index + 1, subject.name());
         }
+        let passed = self.start.elapsed().as_secs_f64();
+        let left = passed / (index + 1) as f64 * (of - index - 1) as f64;
+        eprintln!("passage {}/{of}  done after {passed:.0} s, about {left:.0} s left", index + 1);
         Ok(())
     }
 }

@@ -59,7 +59,12 @@ impl Subject {
     }
 
     /// None for the noise row, which is the base attention itself.
-    pub fn attention(&self, backend: &dyn Backend, geometry: Geometry, tokens: usize) -> Result<Option<Box<dyn Counted>>> {
+    pub fn attention(
+        &self,
+        backend: &dyn Backend,
+        geometry: Geometry,
+        tokens: usize,
+    ) -> Result<Option<Box<dyn Counted>>> {
         let pages = Pages::new(tokens, PAGE_TOKENS);
         Ok(match self {
             Subject::Identity => Some(Box::new(Identity::new(geometry, pages))),
@@ -83,7 +88,11 @@ pub fn subjects(names: &str) -> Result<Vec<Subject>> {
             Some((name, "sim")) => Subject::Codec(codec(name)?, Streams::Both),
             Some((name, "k")) => Subject::Codec(codec(name)?, Streams::K),
             Some((name, "v")) => Subject::Codec(codec(name)?, Streams::V),
-            Some((_, other)) => return Err(Error::Usage(format!("{name}: {other:?} is no way to run a codec; write :k, :v, :sim or nothing"))),
+            Some((_, other)) => {
+                return Err(Error::Usage(format!(
+                    "{name}: {other:?} is no way to run a codec; write :k, :v, :sim or nothing"
+                )));
+            }
         };
         if subjects.iter().all(|s| s.name() != subject.name()) {
             subjects.push(subject);
@@ -111,7 +120,10 @@ pub fn score_range(text: Option<&str>, ctx: usize, length: usize) -> Result<Rang
         return Err(bad(format!("it ends behind ctx {ctx}")));
     }
     if range.end >= length {
-        return Err(bad(format!("passages have {length} tokens, so position {} has no next token to score", range.end - 1)));
+        return Err(bad(format!(
+            "passages have {length} tokens, so position {} has no next token to score",
+            range.end - 1
+        )));
     }
     Ok(range)
 }
@@ -122,10 +134,16 @@ pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, config: &Config
         return Err(Error::Usage(format!("--passages {passages}: {path} holds {has}; ask for 1 to {has}")));
     }
     if ctx == 0 || ctx > corpus.length {
-        return Err(Error::Usage(format!("--ctx {ctx}: passages have {} tokens; ask for 1 to {}", corpus.length, corpus.length)));
+        return Err(Error::Usage(format!(
+            "--ctx {ctx}: passages have {} tokens; ask for 1 to {}",
+            corpus.length, corpus.length
+        )));
     }
     if ctx > config.max_position_embeddings {
-        return Err(Error::Usage(format!("--ctx {ctx}: the model was made for {} positions", config.max_position_embeddings)));
+        return Err(Error::Usage(format!(
+            "--ctx {ctx}: the model was made for {} positions",
+            config.max_position_embeddings
+        )));
     }
     Ok(())
 }
@@ -138,7 +156,13 @@ mod tests {
     fn score_ranges() {
         assert_eq!(score_range(None, 128, 2560).unwrap(), 64..128);
         assert_eq!(score_range(Some("0..1"), 128, 2560).unwrap(), 0..1);
-        for (text, why) in [("5", "no .."), ("a..9", "not a number"), ("9..9", "no position"), ("9..4", "no position"), ("0..129", "behind ctx")] {
+        for (text, why) in [
+            ("5", "no .."),
+            ("a..9", "not a number"),
+            ("9..9", "no position"),
+            ("9..4", "no position"),
+            ("0..129", "behind ctx"),
+        ] {
             let message = score_range(Some(text), 128, 2560).unwrap_err().to_string();
             assert!(message.contains(why), "{text}: {message}");
         }

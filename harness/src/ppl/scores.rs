@@ -31,7 +31,10 @@ pub struct Score {
 impl LogProbs {
     pub fn of(logits: &Logits) -> LogProbs {
         let mut values = vec![0.0; logits.values.len()];
-        values.par_chunks_mut(logits.vocab).zip(logits.values.par_chunks(logits.vocab)).for_each(|(out, row)| log_softmax(row, out));
+        values
+            .par_chunks_mut(logits.vocab)
+            .zip(logits.values.par_chunks(logits.vocab))
+            .for_each(|(out, row)| log_softmax(row, out));
         LogProbs { vocab: logits.vocab, values }
     }
 
@@ -42,11 +45,13 @@ impl LogProbs {
     /// `gold[i]` is the token that position i predicts.
     pub fn compare(&self, logits: &Logits, gold: &[u32]) -> Vec<Score> {
         let rows = self.values.par_chunks(self.vocab).zip(logits.values.par_chunks(self.vocab));
-        rows.zip(gold).map(|((base, row), gold)| {
-            let mut coded = vec![0.0; row.len()];
-            log_softmax(row, &mut coded);
-            score(base, &coded, *gold as usize)
-        }).collect()
+        rows.zip(gold)
+            .map(|((base, row), gold)| {
+                let mut coded = vec![0.0; row.len()];
+                log_softmax(row, &mut coded);
+                score(base, &coded, *gold as usize)
+            })
+            .collect()
     }
 }
 

@@ -51,7 +51,8 @@ impl Row {
     pub fn of(subject: &Subject, passages: &[PassageRow], d: usize) -> Row {
         let all: Vec<Score> = passages.iter().flat_map(|p| p.scores.iter().copied()).collect();
         let kl: Vec<f64> = all.iter().map(|s| s.kl).collect();
-        let per_passage = |value: fn(&Score) -> f64| passages.iter().map(|p| mean(p.scores.iter().map(value))).collect::<Vec<f64>>();
+        let per_passage =
+            |value: fn(&Score) -> f64| passages.iter().map(|p| mean(p.scores.iter().map(value))).collect::<Vec<f64>>();
         let (dlnppl, kl_means) = (per_passage(|s| s.gap), per_passage(|s| s.kl));
         let (gap, gap_half) = mean_with_interval(&dlnppl, 0.95);
         let (kl_mean, kl_half) = mean_with_interval(&kl_means, 0.95);

@@ -5,7 +5,8 @@ use std::fmt::Write;
 use super::Report;
 use crate::ppl::Row;
 
-const HEAD: [&str; 9] = ["codec", "bits/el", "ppl ratio [95 % CI]", "KL mean", "KL p99.9", "top-1", "rel-MSE K", "rel-MSE V", "s"];
+const HEAD: [&str; 9] =
+    ["codec", "bits/el", "ppl ratio [95 % CI]", "KL mean", "KL p99.9", "top-1", "rel-MSE K", "rel-MSE V", "s"];
 
 /// The result table with columns padded, so that it reads in a terminal too.
 pub fn table(rows: &[Row]) -> String {
@@ -19,7 +20,9 @@ pub fn table(rows: &[Row]) -> String {
         }
         text.push_str("|\n");
         if index == 0 {
-            let rule = |(column, width): (usize, usize)| format!("|{}{}", "-".repeat(width + 1), if column == 0 { '-' } else { ':' });
+            let rule = |(column, width): (usize, usize)| {
+                format!("|{}{}", "-".repeat(width + 1), if column == 0 { '-' } else { ':' })
+            };
             let _ = writeln!(text, "{}|", widths.into_iter().enumerate().map(rule).collect::<String>());
         }
     }
@@ -28,7 +31,8 @@ pub fn table(rows: &[Row]) -> String {
 
 fn cells(row: &Row) -> [String; 9] {
     let [low, high] = row.ppl_ratio_ci95;
-    let interval = if low.is_nan() { "[one passage]".to_string() } else { format!("[{}, {}]", ratio(low), ratio(high)) };
+    let interval =
+        if low.is_nan() { "[one passage]".to_string() } else { format!("[{}, {}]", ratio(low), ratio(high)) };
     [
         row.codec.clone(),
         format!("{:.3}", row.stored_bits_per_element),
@@ -64,9 +68,17 @@ pub fn document(report: &Report) -> String {
          KL is base against codec over the whole vocabulary, in nats. `identity` sends f32 rows through the pages and must change nothing;\n\
          `self` is the base model with another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n"
     );
-    let _ = writeln!(text, "* model `{}`: {} layers, {} query and {} kv heads of {}, sha256 `{}`", model.name, model.layers, model.heads, model.kv_heads, model.head_dim, model.sha256);
+    let _ = writeln!(
+        text,
+        "* model `{}`: {} layers, {} query and {} kv heads of {}, sha256 `{}`",
+        model.name, model.layers, model.heads, model.kv_heads, model.head_dim, model.sha256
+    );
     let _ = writeln!(text, "* corpus `{}`, sha256 `{}`", corpus.name, corpus.sha256);
-    let _ = writeln!(text, "* machine: {}, {} cores, {}; harness {} ({} build); {}", here.cpu, here.cores, here.os, here.version, here.build, report.date);
+    let _ = writeln!(
+        text,
+        "* machine: {}, {} cores, {}; harness {} ({} build); {}",
+        here.cpu, here.cores, here.os, here.version, here.build, report.date
+    );
     let _ = writeln!(text, "* command: `{}`, {:.0} s", report.command, report.seconds);
     text
 }

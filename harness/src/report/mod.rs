@@ -76,14 +76,21 @@ impl ModelFacts {
 
 impl CorpusFacts {
     pub fn of(corpus: &Corpus, passages: usize, ctx: usize, score: &Range<usize>) -> CorpusFacts {
-        CorpusFacts { name: last_name(&corpus.path), sha256: corpus.sha256.clone(), passages, ctx, score: [score.start, score.end] }
+        CorpusFacts {
+            name: last_name(&corpus.path),
+            sha256: corpus.sha256.clone(),
+            passages,
+            ctx,
+            score: [score.start, score.end],
+        }
     }
 }
 
 impl Report {
     /// Writes report.json and report.md into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self).map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))?;
+        let json = serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))?;
         for (name, text) in [("report.json", json + "\n"), ("report.md", markdown::document(self))] {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(Error::writing(&path))?;

@@ -55,7 +55,11 @@ pub struct Findings {
 
 pub fn run(options: &Options) -> Result<Findings> {
     if !kernels_gen::registry::HEAD_DIMS_STORE.contains(&options.d) {
-        return Err(Error::Usage(format!("--d {}: head dims are {:?}", options.d, kernels_gen::registry::HEAD_DIMS_STORE)));
+        return Err(Error::Usage(format!(
+            "--d {}: head dims are {:?}",
+            options.d,
+            kernels_gen::registry::HEAD_DIMS_STORE
+        )));
     }
     let chosen: Vec<&'static CodecInfo> = match &options.codec {
         Some(names) => names.split(',').map(|name| Ok(codec(name.trim())?)).collect::<Result<_>>()?,
@@ -70,11 +74,20 @@ pub fn run(options: &Options) -> Result<Findings> {
         let mut checks = vec![("odd rows decode to finite numbers".to_string(), odd_rows(codec, options.d))];
         let ours = parity::read(cpu.as_ref(), codec)?;
         let tolerance = (!codec.exact).then_some(TOLERANCE);
-        checks.push(("fast and plain scalar decode agree".into(), parity::differing_value(&ours.out, &parity::plain(codec, &ours.bytes), tolerance)));
+        checks.push((
+            "fast and plain scalar decode agree".into(),
+            parity::differing_value(&ours.out, &parity::plain(codec, &ours.bytes), tolerance),
+        ));
         if let Some(other) = &other {
             let theirs = parity::read(other.as_ref(), codec)?;
-            checks.push((format!("{} stores the same bytes", other.name()), parity::differing_byte(&theirs.bytes, &ours.bytes)));
-            checks.push((format!("{} decodes the same", other.name()), parity::differing_value(&theirs.out, &ours.out, tolerance)));
+            checks.push((
+                format!("{} stores the same bytes", other.name()),
+                parity::differing_byte(&theirs.bytes, &ours.bytes),
+            ));
+            checks.push((
+                format!("{} decodes the same", other.name()),
+                parity::differing_value(&theirs.out, &ours.out, tolerance),
+            ));
         }
         let db_above_rate_bound = 10.0 * rel_mse[0].1.log10() + 20.0 * bits * 2_f64.log10();
         Ok(Finding { codec: codec.name, stored_bits_per_element: bits, rel_mse, db_above_rate_bound, checks })
@@ -85,7 +98,8 @@ pub fn run(options: &Options) -> Result<Findings> {
 
 fn rel_mse(codec: &CodecInfo, family: Family, d: usize) -> f64 {
     let rows = family.rows(ROWS, d, 11);
-    let errors: Vec<_> = rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &codec.decode_row(&codec.encode_row(x), d))).collect();
+    let errors: Vec<_> =
+        rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &codec.decode_row(&codec.encode_row(x), d))).collect();
     errors.into_iter().fold(SquaredError::default(), SquaredError::add).relative()
 }
 
@@ -93,19 +107,39 @@ fn rel_mse(codec: &CodecInfo, family: Family, d: usize) -> f64 {
 fn odd_rows(codec: &CodecInfo, d: usize) -> Option<String> {
     let only = |value: f32| (0..d).map(|i| if i == 3 { value } else { 0.0 }).collect::<Vec<f32>>();
     let all = |value: f32| vec![value; d];
-    let odd = [all(0.0), all(-0.0), all(1e-38), all(f32::MAX), only(1.0), only(f32::NAN), only(f32::INFINITY), only(f32::NEG_INFINITY), all(f32::NAN)];
+    let odd = [
+        all(0.0),
+        all(-0.0),
+        all(1e-38),
+        all(f32::MAX),
+        only(1.0),
+        only(f32::NAN),
+        only(f32::INFINITY),
+        only(f32::NEG_INFINITY),
+        all(f32::NAN),
+    ];
     let broken = |x: &&Vec<f32>| !codec.decode_row(&codec.encode_row(x), d).iter().all(|v| v.is_finite());
-    odd.iter().find(broken).map(|x| format!("a row with {:e} at 0 and {:e} at 3 decodes to something that is not finite", x[0], x[3]))
+    odd.iter()
+        .find(broken)
+        .map(|x| format!("a row with {:e} at 0 and {:e} at 3 decodes to something that is not finite", x[0], x[3]))
 }
 
 impl Findings {
     pub fn table(&self) -> String {
         let mut text = format!("{} rows of {} for each kind; backend {}\n\n", self.rows, self.d, self.backend);
         let families: String = FAMILIES.iter().map(|f| format!(" {:>12} |", f.name())).collect();
-        let _ = writeln!(text, "| codec  | bits/el |{families} dB above rate bound |\n|--------|--------:|{}--------------------:|", "-------------:|".repeat(FAMILIES.len()));
+        let _ = writeln!(
+            text,
+            "| codec  | bits/el |{families} dB above rate bound |\n|--------|--------:|{}--------------------:|",
+            "-------------:|".repeat(FAMILIES.len())
+        );
         for f in &self.codecs {
             let errors: String = f.rel_mse.iter().map(|(_, e)| format!(" {e:>12.3e} |")).collect();
-            let _ = writeln!(text, "| {:6} | {:>7.3} |{errors} {:>19.2} |", f.codec, f.stored_bits_per_element, f.db_above_rate_bound);
+            let _ = writeln!(
+                text,
+                "| {:6} | {:>7.3} |{errors} {:>19.2} |",
+                f.codec, f.stored_bits_per_element, f.db_above_rate_bound
+            );
         }
         text.push('\n');
         for f in &self.codecs {
@@ -117,12 +151,18 @@ impl Findings {
     }
 
     pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).map_err(|e| Error::Data(format!("the findings cannot be written as json: {e}")))
+        serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Data(format!("the findings cannot be written as json: {e}")))
     }
 
     /// Fails if any reader disagrees.
     pub fn check(&self) -> Result<()> {
-        let wrong = |f: &Finding| f.checks.iter().filter_map(|(_, wrong)| Some(format!("{}: {}", f.codec, wrong.as_ref()?))).collect::<Vec<_>>();
+        let wrong = |f: &Finding| {
+            f.checks
+                .iter()
+                .filter_map(|(_, wrong)| Some(format!("{}: {}", f.codec, wrong.as_ref()?)))
+                .collect::<Vec<_>>()
+        };
         let reasons: Vec<String> = self.codecs.iter().flat_map(wrong).collect();
         if reasons.is_empty() { Ok(()) } else { Err(Error::Invalid { reasons }) }
     }

@@ -38,7 +38,11 @@ pub fn plain(codec: &CodecInfo, bytes: &[u8]) -> Vec<f32> {
 
 fn rows() -> [Vec<f32>; 3] {
     let Geometry { heads, kv_heads, d, .. } = GEOMETRY;
-    [Family::Gaussian.rows(LENGTHS.len() * heads, d, 5), Family::Anisotropic.rows(TOKENS * kv_heads, d, 6), Family::Gaussian.rows(TOKENS * kv_heads, d, 7)]
+    [
+        Family::Gaussian.rows(LENGTHS.len() * heads, d, 5),
+        Family::Anisotropic.rows(TOKENS * kv_heads, d, 6),
+        Family::Gaussian.rows(TOKENS * kv_heads, d, 7),
+    ]
 }
 
 /// None if the bytes are equal, else a sentence that says where they first differ.
@@ -46,7 +50,14 @@ pub fn differing_byte(ours: &[u8], theirs: &[u8]) -> Option<String> {
     let count = ours.iter().zip(theirs).filter(|(a, b)| a != b).count() + ours.len().abs_diff(theirs.len());
     let first = ours.iter().zip(theirs).position(|(a, b)| a != b).unwrap_or(ours.len().min(theirs.len()));
     let shown = |bytes: &[u8]| bytes.get(first).map_or("nothing".into(), |b| format!("{b:#04x}"));
-    (count > 0).then(|| format!("{count} of {} cache bytes differ, first byte {first}: {} against {}", theirs.len(), shown(ours), shown(theirs)))
+    (count > 0).then(|| {
+        format!(
+            "{count} of {} cache bytes differ, first byte {first}: {} against {}",
+            theirs.len(),
+            shown(ours),
+            shown(theirs)
+        )
+    })
 }
 
 /// As above for attention. Exact codecs must agree in every bit, others within `tolerance` of the largest value.

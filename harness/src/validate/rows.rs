@@ -26,14 +26,19 @@ impl Family {
         let mut source = Random(seed);
         let scales: Vec<f64> = (0..d).map(|_| 4_f64.powf(2.0 * source.uniform() - 1.0)).collect();
         let outlier = |i: usize| i == d / 5 || i == d / 2 + 3;
-        (0..rows * d).map(|at| (at, source.gaussian())).collect::<Vec<_>>().into_iter().map(|(at, g)| match self {
-            Family::Gaussian => g as f32,
-            Family::HeavyTailed => {
-                let chi: f64 = (0..3).map(|_| source.gaussian().powi(2)).sum();
-                (g / (chi / 3.0).sqrt()) as f32
-            }
-            Family::Anisotropic => (g * if outlier(at % d) { 20.0 } else { scales[at % d] }) as f32,
-        }).collect()
+        (0..rows * d)
+            .map(|at| (at, source.gaussian()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(|(at, g)| match self {
+                Family::Gaussian => g as f32,
+                Family::HeavyTailed => {
+                    let chi: f64 = (0..3).map(|_| source.gaussian().powi(2)).sum();
+                    (g / (chi / 3.0).sqrt()) as f32
+                }
+                Family::Anisotropic => (g * if outlier(at % d) { 20.0 } else { scales[at % d] }) as f32,
+            })
+            .collect()
     }
 }
 

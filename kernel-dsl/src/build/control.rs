@@ -51,7 +51,7 @@ impl B {
                     self.assign(p, v);
                 }
             }
-            (V::Poison, _) | (_, V::Poison) => {}
+            (V::Poison, _) | (_, V::Poison) | (V::Unit, _) => {}
             _ => return self.fail(Fault::NotMutable),
         }
         V::Unit
@@ -120,7 +120,7 @@ impl B {
                 }
             },
             (V::Bool(_), _) => self.var(self.constant(DType::Bool, 0)),
-            (V::Unit, V::Unit) => V::Array(vec![]),
+            (V::Unit, V::Unit) => V::Unit,
             (V::Poison, _) | (_, V::Poison) => V::Poison,
             _ => self.fail(Fault::UnevenBranches),
         }

@@ -93,10 +93,6 @@ impl B {
             ("put_cols", 4) => self.store_tile(buf, dtype, at(0), (0, n(1) * e), n(2), &args[3]),
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
             ("left", 4) => self.load_tile(buf, dtype, at(0), (n(1) * e, e), (n(2), n(3)), Layout::MmaA),
-            ("operand", 4) => {
-                let op = Op::LoadOperand { buf, at: at(0), stride: n(1) * e };
-                self.emit(op, Ty::Tile { dtype, rows: n(3), cols: n(2), layout: Layout::MmaB })
-            }
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "a buffer".into() }),
         }
     }
@@ -111,6 +107,12 @@ impl B {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)
             }
+            (V::Buf(buf, _), "operand", 4) => {
+                let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the size of a tile")).collect();
+                let op = Op::LoadOperand { buf, at: self.byte(buf, &args[0], 1), stride: n[0] };
+                self.emit(op, Ty::Tile { dtype, rows: n[2], cols: n[1], layout: Layout::MmaB })
+            }
+            (V::Buf(buf, _), "save_row", 2) => self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, dtype.size()), usize::MAX, &args[1]),
             (V::Ring(r), "scratch", 1) => self.scratch(r, dtype, &args[0]),
             (v, "cast" | "to", 0) => self.cast(v, dtype),
             (V::Poison, ..) => V::Poison,

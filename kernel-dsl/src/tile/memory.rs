@@ -125,9 +125,16 @@ macro_rules! memory {
             pub fn put_acc(&mut self, at: impl At, row: usize, col: usize, cols: usize, t: &Tile<T>) {
                 self.put_tile(at.at(), (row, col), cols, t)
             }
-            /// Right operand [k, n] from n rows of k elements, `stride` apart.
-            pub fn operand(&self, at: impl At, stride: usize, n: usize, k: usize) -> Tile<T> {
-                self.tile(at.at(), (1, stride), (k, n), Layout::MmaB)
+            /// Right operand [k, n] from n rows of k elements of type `U`, `stride` bytes apart.
+            pub fn operand<U: Elem>(&self, byte: impl At, stride: usize, n: usize, k: usize) -> Tile<U> {
+                let data = (0..k * n).map(|i| self.load(byte.at() + i % n * stride + i / n * U::DTYPE.size())).collect();
+                Tile { rows: k, cols: n, layout: Layout::MmaB, data }
+            }
+            /// A vector of `U` at a byte offset.
+            pub fn save_row<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
+                for (i, v) in t.data.iter().enumerate() {
+                    self.save(byte.at() + i * U::DTYPE.size(), *v);
+                }
             }
             /// Left operand [m, k] from m rows of k elements, `stride` apart.
             pub fn left(&self, at: impl At, stride: usize, m: usize, k: usize) -> Tile<T> {

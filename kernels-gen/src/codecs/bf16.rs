@@ -13,6 +13,13 @@ fn bf16_bits(x: f32) -> u32 {
     bits.wrapping_add(0x7fff_u32).wrapping_add(lsb) >> 16
 }
 
+/// Halves that are infinite or NaN become 0: a slot nobody wrote must not poison a sum it has no weight in.
+#[device]
+fn finite(w: u32) -> u32 {
+    let bad = ((w & 0x7f80_7f80_u32).wrapping_add(0x0080_0080_u32)) & 0x8000_8000_u32;
+    w & !(bad | bad.wrapping_sub(bad >> 15))
+}
+
 #[codec]
 impl Codec for Bf16 {
     const NAME: &'static str = "bf16";
@@ -39,7 +46,7 @@ impl Codec for Bf16 {
     }
 
     fn decode(code: [u32; 4]) -> [u32; 4] {
-        code
+        [finite(code[0]), finite(code[1]), finite(code[2]), finite(code[3])]
     }
 
     fn scale(_side: [f32; 2]) -> f32 {

@@ -48,10 +48,43 @@ fn step<C: Codec>(a: f32, b: f32) -> f32 {
 
 /// Scales of a tile's keys (`at` = 0) or values (`at` = SIDES), one a token.
 #[device]
-fn scales<C: Codec>(page: &Page, sides_at: usize, at: usize) -> Tile<f32> {
-    let a = page.rows::<f16>(sides_at + 2 * at, 4 * C::SIDES, 32).cast::<f32>();
-    let b = page.rows::<f16>(sides_at + 2 * (at + C::SIDES - 1), 4 * C::SIDES, 32).cast::<f32>();
-    a.map2(&b, step::<C>)
+fn scales<C: Codec>(tokens: &Page, sides_at: usize, at: usize) -> Tile<f32> {
+    if C::SIDES == 0 {
+        rows(32, 1.0_f32)
+    } else {
+        let a = tokens.rows::<f16>(sides_at + 2 * at, 4 * C::SIDES, 32).to_f32();
+        let b = tokens.rows::<f16>(sides_at + 2 * at + 2 * C::SIDES - 2, 4 * C::SIDES, 32).to_f32();
+        a.map2(&b, step::<C>)
+    }
+}
+
+/// Dots of a tile's keys with the query [32, cols]: exact integers, or bf16 summed in f32.
+#[device]
+fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
+    if C::EXACT {
+        let k: Tile<u8> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
+        (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
+    } else {
+        let k: Tile<bf16> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
+        mma(&k, q, 0.0_f32)
+    }
+}
+
+/// Adds a tile's weighted values to the output [d, cols]. Weights become 15-bit integers under the tile's
+/// own power of two, so that a tile of small weights loses nothing to a large one elsewhere.
+#[device]
+fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, values_at: usize, d: usize) -> Tile<f32> {
+    if C::EXACT {
+        let peak = p.max_rows();
+        let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
+        let base = (w_hi.sum_k() * 256_i32 + w_lo.sum_k()) * -(C::ZERO2 / 2);
+        let v: Tile<u8> = if C::BYTEWISE { tokens.quads(values_at, C::BITS, d, C::LANE_BITS, C::decode4) } else { tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode) };
+        let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
+        o.cast::<f32>().map3(&peak.map(down), out, fused)
+    } else {
+        let v: Tile<bf16> = tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode);
+        mma(&v, &p.to_operand(), out)
+    }
 }
 
 #[kernel]
@@ -81,7 +114,7 @@ pub fn decode_attention<C: Codec, T: Float>(
         status.put(3, seq);
     }
     let ring = ring(m.stages, m.tile_bytes);
-    let mut codes = shared::<i8>(2 * m.cols * m.d);
+    let mut query = shared::<u8>(2 * m.cols * m.d);
     let mut zero = shared::<i32>(m.cols);
     let mut unit = shared::<f32>(m.cols);
     for w in warps(m.warps) {
@@ -89,7 +122,7 @@ pub fn decode_attention<C: Codec, T: Float>(
             let own = c.min(m.group as i32 - 1_i32);
             let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
             let live = if own == c { 1_i32 } else { 0_i32 };
-            quantise_query::<C, T>(x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut codes, &mut zero, &mut unit);
+            quantise_query::<C, T>(x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
     let mut outs = ring.scratch::<f32>(m.warps * m.group * m.d);
@@ -98,7 +131,9 @@ pub fn decode_attention<C: Codec, T: Float>(
     let mut faults = shared::<i32>(m.warps);
     for s in strided(split, (n + (SEGMENT as i32 - 1_i32)) / SEGMENT as i32, splits) {
         for w in warps(m.warps) {
-            let (q_hi, q_lo) = (codes.operand(0, m.d, m.cols, m.d), codes.operand(m.cols * m.d, m.d, m.cols, m.d));
+            let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
+            let q_lo = query.operand::<i8>(m.cols * m.d, m.d, m.cols, m.d);
+            let q_float = query.operand::<bf16>(0, 2 * m.d, m.cols, m.d);
             let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
             let mut top = cols(m.cols, f32::NEG_INFINITY);
             let mut sum = acc(8, m.cols, 0_i64);
@@ -107,34 +142,27 @@ pub fn decode_attention<C: Codec, T: Float>(
             let end = ((n + 31_i32) / 32_i32).min((s + 1_i32) * 32_i32);
             for t in stream(s * 32_i32 + w, end, m.warps as i32, m.stages) {
                 // Checked page fetch: a bad entry reads page 0 and weighs nothing.
-                let page = table.at(seq * table_stride + t / (m.page_tokens as i32 / 32_i32));
+                let page = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
                 let known = (page >= 0_i32) & (page < pages);
                 let block = (if known { page } else { 0_i32 }) as i64 * kv_heads as i64 + head as i64;
-                let tile = block * (m.page_tokens as i64 / 32_i64) + (t % (m.page_tokens as i32 / 32_i32)) as i64;
+                let tile = block * (m.page_tokens / 32) as i64 + (t % (m.page_tokens / 32) as i32) as i64;
                 let tokens = ring.copy(cache, tile * m.tile_bytes as i64);
                 let left = if known { n - t * 32_i32 } else { 0_i32 };
                 fault = if known { fault } else { 1_i32 };
-                // Scores: exact integer dots, scaled by token and head.
-                let k: Tile<u8> = tokens.keys(0, C::BITS, m.d, C::LANE_BITS, C::decode);
-                let dots = mma(&k, &q_hi, 0_i32) * 128_i32 + mma(&k, &q_lo, &start);
-                let x = (dots.cast::<f32>() * (scales::<C>(&tokens, m.sides_at, 0) * &worth)).map2(&(row_ids(32) - left), visible);
+                // Scores in log2 units.
+                let worths = scales::<C>(&tokens, m.sides_at, 0) * &worth;
+                let x = (dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * worths).map2(&(row_ids(32) - left), visible);
+                // A new maximum is rare: the rescale stays out of the common path.
                 if x.map2(&top, above).any() {
                     let next = top.map2(&x.max_rows(), raised);
-                    out = out * &top.map2(&next, weight);
+                    out = &out * &top.map2(&next, weight);
                     let total = sum.sum_rows().map3(&top, &next, shifted);
                     sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
                     top = next;
                 }
-                // Weights: integers under the tile's own power of two.
                 let p = x.map2(&top, weight);
-                sum = sum + p.map(fixed).lane_sums();
-                let pv = p * &scales::<C>(&tokens, m.sides_at, C::SIDES);
-                let peak = pv.max_rows();
-                let (w_lo, w_hi) = (pv * &peak.map(up)).map(nearest).split_bytes();
-                let base = (w_hi.sum_k() * 256_i32 + w_lo.sum_k()) * -(C::ZERO2 / 2);
-                let v: Tile<u8> = if C::BYTEWISE { tokens.quads(m.values_at, C::BITS, m.d, C::LANE_BITS, C::decode4) } else { tokens.values(m.values_at, C::BITS, m.d, C::LANE_BITS, C::decode) };
-                let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
-                out = o.cast::<f32>().map3(&peak.map(down), &out, fused);
+                sum = &sum + &p.map(fixed).lane_sums();
+                out = weighed::<C>(&tokens, p.map2(&scales::<C>(&tokens, m.sides_at, C::SIDES), scaled), &out, m.values_at, m.d);
             }
             outs.put_acc(w * (m.group * m.d) as i32, 1, m.d, m.group, &out);
             tops.put_cols(w * m.cols as i32, 1, m.cols, &top);

@@ -56,7 +56,8 @@ pub fn join_splits<C: Codec, T: Float>(
         let some = good & (l > 0.0_f32);
         let y = o / (if some { l } else { 1.0_f32 });
         let back = if C::ROTATE { y.hadamard() * m.inv_sqrt_d } else { y };
-        out.put_row(row as i64 * m.d as i64, &(back * (if some { 1.0_f32 } else { 0.0_f32 })).to::<T>());
+        let kept = if some { back } else { vector(m.d, 0.0_f32) };
+        out.put_row(row as i64 * m.d as i64, &kept.to::<T>());
         lse.put(row, if some { (best + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
     }
 }

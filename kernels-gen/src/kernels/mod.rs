@@ -79,19 +79,28 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
     }
 }
 
+/// Shared memory that rings may take of an SM, what the rest of a block needs left out.
+const RING_BUDGET: usize = 216 * 1024;
+
 /// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
+///
+/// Integer codecs always have 8 strands, since the strands are part of the result. Two blocks an SM hide
+/// each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
+    let warps = if c.exact { 8 } else { (RING_BUDGET / (2 * tile)).min(4) };
+    let min_blocks = if cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
         d,
         group,
-        cols: group.div_ceil(8) * 8,
+        cols,
         page_tokens,
-        tile_bytes: c.tile_bytes(d),
+        tile_bytes: tile,
         values_at: 4 * (d / 8) * c.bits,
         sides_at: 8 * (d / 8) * c.bits,
-        warps: 8,
-        stages: if c.tile_bytes(d) > 8192 { 2 } else { 3 },
-        min_blocks: if c.tile_bytes(d) * 8 * 2 > 100 * 1024 || group > 8 || d > 128 { 1 } else { 2 },
+        warps,
+        stages: (RING_BUDGET / (min_blocks * warps * tile)).clamp(2, 4),
+        min_blocks,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }

@@ -26,6 +26,12 @@ pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_zero(x - top)
 }
 
+/// A weight times its value's scale; a masked position weighs nothing, whatever its slot holds.
+#[device]
+pub fn scaled(p: f32, s: f32) -> f32 {
+    if p > 0.0_f32 { p * s } else { 0.0_f32 }
+}
+
 /// A weight as an integer in units of 2^-31.
 #[device]
 pub fn fixed(p: f32) -> i64 {

@@ -89,7 +89,7 @@ impl Tile<'_> {
         let mut x: Vec<f32> = Vec::new();
         for t in 0..self.tokens {
             let k = self.steps(Operand::K, t);
-            let score = k.iter().zip(&query.ints).fold(0_i32, |sum, (&k, &q)| sum.wrapping_add(k * i32::from(q)));
+            let score = k.iter().zip(&query.ints).fold(0_i32, |sum, (&k, &q)| sum.wrapping_add(k.wrapping_mul(i32::from(q))));
             x.push(score as f32 * (self.scale(Operand::K, t) * query.scale));
         }
         strand.weigh(&mut x);
@@ -99,7 +99,7 @@ impl Tile<'_> {
         let mut sums = vec![0_i32; self.layout.d];
         for (t, weight) in weights.into_iter().enumerate() {
             let v = self.steps(Operand::V, t);
-            sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v * weight));
+            sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
         }
         strand.o.iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));
     }

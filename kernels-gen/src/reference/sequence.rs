@@ -182,11 +182,17 @@ impl Head {
             *x *= query.scale;
         }
         strand.weigh(x);
-        for (&p, v) in x.iter().zip(self.v_floats[start * d..].chunks_exact(d)) {
-            let p = to_bf16(p);
-            for (o, v) in strand.o.iter_mut().zip(v) {
-                *o = p.mul_add(*v, *o);
+        for p in &mut *x {
+            *p = to_bf16(*p);
+        }
+        for (o, base) in strand.o.as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
+            let mut sums = *o;
+            for (&p, v) in x.iter().zip(self.v_floats[start * d..].chunks_exact(d)) {
+                for (sum, v) in sums.iter_mut().zip(&v[base..base + DIMS]) {
+                    *sum = p.mul_add(*v, *sum);
+                }
             }
+            *o = sums;
         }
     }
 }

@@ -10,8 +10,7 @@
 use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
 use crate::codec::Lane;
-use crate::layout::TILE;
-use crate::reference::row::rotate;
+use crate::reference::row::{rotate, to_bf16};
 use crate::registry::CodecInfo;
 
 /// Tokens whose strands are merged before segments are.
@@ -21,7 +20,7 @@ pub const STRANDS: usize = 8;
 
 /// A query row, ready to meet codes.
 pub(super) struct Query {
-    /// bf16 lanes: the sanitised row.
+    /// bf16 lanes: the sanitised row, rounded to bf16.
     pub floats: Vec<f32>,
     /// u8 lanes: the rotated row in 15-bit integers.
     pub ints: Vec<i16>,
@@ -36,7 +35,8 @@ impl Query {
             rotate(&mut y);
         }
         if c.lane == Lane::Bf16 {
-            return Query { floats: y, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E };
+            let floats = y.into_iter().map(to_bf16).collect();
+            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E };
         }
         let amax = fmax(y.iter().fold(0.0, |top, y| fmax(top, y.abs())), 1e-20);
         let inverse = 16256.0 / amax;
@@ -64,10 +64,7 @@ impl Strand {
     /// Turns the scores of a tile's tokens, in log2 units, into their weights 2^(x - m).
     #[inline(always)]
     pub fn weigh(&mut self, x: &mut [f32]) {
-        let mut mx = f32::NEG_INFINITY;
-        for &x in &*x {
-            mx = fmax(mx, x);
-        }
+        let mx = largest(f32::NEG_INFINITY, x);
         if mx > self.m {
             let raised = fmax(self.m, mx.ceil() + 4.0);
             let factor = exp2_or_zero(self.m - raised);
@@ -87,24 +84,38 @@ impl Strand {
 
     #[inline(always)]
     pub fn close(self, lane: Lane) -> Partial {
-        let unit = if lane == Lane::U8 { 1.0 / 1073741824.0 } else { 1.0 / 2147483648.0 };
-        Partial { m: self.m, l: self.l as f32 * unit, o: self.o }
+        // Sums over u8 lanes come doubled.
+        let half = if lane == Lane::U8 { 0.5 } else { 1.0 };
+        Partial { m: self.m, l: self.l as f32 * (1.0 / 2147483648.0), o: self.o.into_iter().map(|o| o * half).collect() }
     }
 }
 
 /// Makes integers of at most 2^15 from weights times value scales; returns the power of two that undoes it.
 #[inline(always)]
 pub(super) fn quantise(pv: &[f32], weights: &mut [i32]) -> f32 {
-    let mut top = 0.0;
-    for &pv in pv {
-        top = fmax(top, pv);
-    }
+    let top = largest(0.0, pv);
     let e = (268 - (top.to_bits() >> 23) as i32).clamp(1, 253) as u32;
     let power = f32::from_bits(e << 23);
     for (weight, pv) in weights.iter_mut().zip(pv) {
         *weight = (pv * power).round_ties_even() as i32;
     }
     f32::from_bits((254 - e) << 23)
+}
+
+/// The largest of `floor` and `x`, in eight independent chains.
+#[inline(always)]
+fn largest(floor: f32, x: &[f32]) -> f32 {
+    let mut chains = [floor; 8];
+    for x in x.chunks(8) {
+        for (chain, &x) in chains.iter_mut().zip(x) {
+            *chain = fmax(*chain, x);
+        }
+    }
+    let mut top = floor;
+    for chain in chains {
+        top = fmax(top, chain);
+    }
+    top
 }
 
 /// A finished sum: of a strand, a segment or the whole row.
@@ -142,7 +153,6 @@ impl Partial {
         if c.rotate {
             rotate(out);
         }
-        let doubled = if c.lane == Lane::U8 { 1.0 } else { 0.0 };
-        (self.m + log2(self.l) - doubled) * std::f32::consts::LN_2
+        (self.m + log2(self.l)) * std::f32::consts::LN_2
     }
 }

@@ -136,7 +136,7 @@ int main(int argc, char **argv) {
     float worst = 0;
     for (int i = 0; i < BATCH * HEADS * D; i++) worst = fmaxf(worst, fabsf(first.out[i] - second.out[i]));
     int same = !memcmp(&first, &second, sizeof first);
-    int good = (exact ? same : worst < 1e-2f) && !second.status[0] && second.lse[BATCH * HEADS - 1] > 0.0f;
+    int good = (exact ? same : worst < 1e-2f) && !(second.status[0] | second.status[1] | second.status[2]) && second.lse[BATCH * HEADS - 1] > 0.0f;
     printf("%s: %s: out[0] = %g, %s, largest difference %g: %s\n", name,
            rc ? "no usable GPU, reference twice with other pages" : "GPU against reference", second.out[0],
            same ? "every bit equal" : "bits differ", worst, good ? "good" : "BAD");

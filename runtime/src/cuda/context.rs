@@ -20,6 +20,8 @@ pub(super) struct Entered {
 
 /// Makes `context` current until the returned guard drops; one driver query when it already is.
 pub(super) fn enter(context: &Arc<CudaContext>) -> Result<Entered> {
+    // cudarc keeps an error met while something was dropped and would give it to the next, unrelated call.
+    let _ = context.check_err();
     let entered = remember()?;
     if entered.previous == Some(context.cu_ctx()) {
         return Ok(Entered { previous: None, _thread: PhantomData });

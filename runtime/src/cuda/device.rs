@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 use cudarc::driver::{CudaContext, DriverError};
-use crate::pending::Source;
+use kernel_dsl::Source;
 
 use super::context::{Entered, enter, remember};
 use super::driver::{device_count, failed, initialise};
@@ -101,6 +101,8 @@ impl Device {
             return Ok(kernel.clone());
         }
         let compiled = compile::compile(source, self.0.arch)?;
+        // Also for the drop of a kernel that another thread loaded first.
+        let _here = self.enter()?;
         let kernel = Arc::new(Kernel::load(&self.0.context, self.0.shared_bytes, source, &compiled)?);
         Ok(self.lock_kernels().entry(key).or_insert(kernel).clone())
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, CudaStream};
 
-use super::context::enter;
 use super::driver::failed;
 use super::stream::Stream;
 use crate::argument::Misuse;
@@ -14,7 +13,8 @@ use crate::error::Result;
 /// Launches recorded from a stream, replayed on that stream. Neither Send nor Sync, as the driver asks.
 pub struct Graph {
     graph: CudaGraph,
-    stream: Arc<CudaStream>,
+    // After the graph, which uses it.
+    stream: Stream,
 }
 
 impl Graph {
@@ -34,12 +34,12 @@ impl Graph {
         let graph = graph.map_err(|e| failed("ending a capture", e))?;
         let graph = graph.ok_or_else(|| Misuse::Other("the capture is empty; enqueue a launch inside it".into()))?;
         graph.upload().map_err(|e| failed("uploading a graph", e))?;
-        Ok(Graph { graph, stream: wrapped })
+        Ok(Graph { graph, stream: stream.share() })
     }
 
     /// Enqueues the recorded launches.
     pub fn launch(&self) -> Result<()> {
-        let _here = enter(self.stream.context())?;
+        let _here = self.stream.enter()?;
         self.graph.launch().map_err(|e| failed("launching a graph", e))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::CUfunction_attribute as Attribute;
 use cudarc::driver::{CudaContext, CudaFunction, DriverError, result, sys};
 use cudarc::nvrtc::Ptx;
-use crate::pending::Source;
+use kernel_dsl::Source;
 
 use super::context::enter;
 use super::driver::{failed, has_symbol};
@@ -89,7 +89,8 @@ impl Kernel {
             return Err(Error::Generate("a kernel's name holds a zero byte".into()));
         }
         let _here = enter(context)?;
-        let module = context.load_module(Ptx::from_binary(compiled.cubin.to_vec())).map_err(|e| failed("loading a cubin", e))?;
+        let module =
+            context.load_module(Ptx::from_binary(compiled.cubin.to_vec())).map_err(|e| failed("loading a cubin", e))?;
         let function = module.load_function(&source.name).map_err(|e| failed("finding the kernel in its cubin", e))?;
         let attributes = prepare(&function, source).map_err(|e| failed("preparing a kernel", e))?;
         let params = parameter_sizes(&function);
@@ -138,7 +139,9 @@ impl Kernel {
             return Err(Misuse::Other(format!("kernel `{name}` is loaded on another device than the stream's")));
         }
         if grid.contains(&0) || grid[0] > i32::MAX as u32 || grid[1] > 65535 || grid[2] > 65535 {
-            return Err(Misuse::Other(format!("kernel `{name}` has no grid of {grid:?} blocks; use 1 to [2^31-1, 65535, 65535]")));
+            return Err(Misuse::Other(format!(
+                "kernel `{name}` has no grid of {grid:?} blocks; use 1 to [2^31-1, 65535, 65535]"
+            )));
         }
         let told = self.params.as_ref().is_none_or(|params| params.iter().copied().eq(args.iter().map(Arg::bytes)));
         if told && args.len() <= MAX_ARGS { Ok(()) } else { Err(Misuse::Other(self.describe_args(args))) }

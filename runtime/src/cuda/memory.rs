@@ -27,6 +27,12 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// A range that no test of arguments ever uses.
+    #[cfg(test)]
+    pub(crate) fn made_up(address: u64, bytes: u64) -> Self {
+        Span { address, bytes, _memory: PhantomData }
+    }
+
     /// A caller's range. Give `u64::MAX` where the size is not known: it then passes every size check.
     ///
     /// # Safety
@@ -55,7 +61,13 @@ impl Span<'_> {
     }
 
     /// Fails unless the span is not null, aligned, and of at least `need` bytes.
-    pub fn expect(&self, what: &'static str, want: &'static str, align: u64, need: u64) -> std::result::Result<(), Misuse> {
+    pub fn expect(
+        &self,
+        what: &'static str,
+        want: &'static str,
+        align: u64,
+        need: u64,
+    ) -> std::result::Result<(), Misuse> {
         if self.address == 0 {
             return Err(Misuse::Null { what, want });
         }
@@ -101,10 +113,12 @@ impl Memory {
     pub fn zeroed(device: &Device, bytes: usize) -> Result<Self> {
         let _here = device.enter()?;
         // SAFETY: the context is current; a size of 0 is an error for the driver, so round up.
-        let address = unsafe { result::malloc_sync(bytes.max(16)) }.map_err(|e| failed("allocating device memory", e))?;
+        let address =
+            unsafe { result::malloc_sync(bytes.max(16)) }.map_err(|e| failed("allocating device memory", e))?;
         let memory = Memory { context: device.context().clone(), address, bytes };
         // SAFETY: the range was just allocated.
-        unsafe { result::memset_d8_sync(address, 0, bytes.max(16)) }.map_err(|e| failed("clearing device memory", e))?;
+        unsafe { result::memset_d8_sync(address, 0, bytes.max(16)) }
+            .map_err(|e| failed("clearing device memory", e))?;
         Ok(memory)
     }
 
@@ -169,10 +183,9 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        if let Ok(_here) = enter(&self.context) {
-            // SAFETY: allocated by us, freed once. A failure means that the context is lost.
-            let _ = unsafe { result::free_sync(self.address) };
-        }
+        let _here = enter(&self.context);
+        // SAFETY: allocated by us, freed once. A failure means that the context is lost.
+        let _ = unsafe { result::free_sync(self.address) };
     }
 }
 

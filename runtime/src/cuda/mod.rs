@@ -3,6 +3,7 @@
 //! Promise: on a machine without libcuda or libnvrtc every call here is an error value. cudarc panics
 //! when a library or a symbol is missing, so each entry asks for the library first ([`driver`]), and
 //! NVRTC is opened by us, file by file ([`nvrtc`]).
+#![allow(unsafe_code)]
 
 pub(crate) mod nvrtc;
 

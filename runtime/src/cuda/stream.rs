@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::sync::Arc;
 
+use cudarc::driver::result::stream::StreamKind;
 use cudarc::driver::{CudaContext, CudaStream, result, sys};
 
 use super::context::{Entered, enter};
@@ -16,7 +17,26 @@ pub struct Stream {
     context: Arc<CudaContext>,
     raw: sys::CUstream,
     // Keeps a stream of our own alive; a borrowed one has none and costs no allocation.
-    owned: Option<Arc<CudaStream>>,
+    owned: Option<Arc<Owned>>,
+}
+
+/// A stream that is destroyed with its last user. cudarc's own would leave its context current.
+struct Owned {
+    context: Arc<CudaContext>,
+    raw: sys::CUstream,
+}
+
+// SAFETY: the driver's stream handles may be used, and destroyed, from any thread.
+unsafe impl Send for Owned {}
+// SAFETY: nothing of it is mutable.
+unsafe impl Sync for Owned {}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let _here = enter(&self.context);
+        // SAFETY: created by us, destroyed once; work already enqueued still runs.
+        let _ = unsafe { result::stream::destroy(self.raw) };
+    }
 }
 
 // SAFETY: the driver's stream handles may be used from any thread.
@@ -27,8 +47,9 @@ unsafe impl Sync for Stream {}
 impl Stream {
     pub(super) fn create(context: &Arc<CudaContext>) -> Result<Self> {
         let _here = enter(context)?;
-        let owned = context.new_stream().map_err(|e| failed("creating a stream", e))?;
-        Ok(Stream { context: context.clone(), raw: owned.cu_stream(), owned: Some(owned) })
+        let raw = result::stream::create(StreamKind::NonBlocking).map_err(|e| failed("creating a stream", e))?;
+        let owned = Arc::new(Owned { context: context.clone(), raw });
+        Ok(Stream { context: context.clone(), raw, owned: Some(owned) })
     }
 
     /// A caller's stream: a CUstream or cudaStream_t, null for the legacy default stream.
@@ -65,13 +86,15 @@ impl Stream {
         self.raw
     }
 
-    /// The stream in cudarc's form, for events and captures.
+    /// Another handle of the same stream.
+    pub(super) fn share(&self) -> Self {
+        Stream { context: self.context.clone(), raw: self.raw, owned: self.owned.clone() }
+    }
+
+    /// The stream in cudarc's form, for captures; it must not outlive `self`.
     pub(super) fn wrapped(&self) -> Arc<CudaStream> {
-        match &self.owned {
-            Some(stream) => stream.clone(),
-            // SAFETY: live by `borrow`'s contract; the wrapper does not destroy it.
-            None => unsafe { self.context.wrap_borrowed_stream(self.raw) },
-        }
+        // SAFETY: live while `self` is; the wrapper does not destroy it.
+        unsafe { self.context.wrap_borrowed_stream(self.raw) }
     }
 }
 

@@ -11,8 +11,8 @@ pub use log::{Resources, parse};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-pub(crate) use crate::cuda::nvrtc::Nvrtc;
 use crate::cuda::mapped_files;
+pub(crate) use crate::cuda::nvrtc::Nvrtc;
 use crate::error::{Error, Places, Result};
 
 static LOADED: Mutex<Option<&'static Nvrtc>> = Mutex::new(None);

@@ -13,7 +13,7 @@ use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
-use crate::pending::kernels::{self, Elem, SEGMENT};
+use kernels_gen::kernels::{self, Elem, SEGMENT};
 
 /// What a decode plan is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +84,8 @@ impl Workspace {
     /// each rounded up to 256 bytes.
     fn new(batch: usize, heads: usize, d: usize, capacity: usize) -> Result<Self> {
         let segments = capacity.div_ceil(SEGMENT);
-        let rounded = |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
+        let rounded =
+            |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Workspace {
             segments,
             part: rounded(&[batch, heads, segments, d, 4])?,
@@ -171,12 +172,12 @@ impl DecodePlan {
         [&self.decode, &self.join]
     }
 
-    /// How many blocks share a sequence's kv head: as many as keep every multiprocessor at the number
-    /// of blocks it can hold, and no more than there are segments.
+    /// How many blocks share a sequence's kv head when the plan leaves it open.
     pub fn splits_for(&self, batch: usize, kv_heads: usize, segments: usize) -> usize {
-        let filling = self.resident.div_ceil((batch * kv_heads).max(1));
-        let wanted = if self.splits > 0 { self.splits } else { filling };
-        wanted.clamp(1, segments.max(1))
+        match self.splits {
+            0 => best_splits(self.resident, batch * kv_heads, segments),
+            fixed => fixed.clamp(1, segments.max(1)),
+        }
     }
 
     fn check(&self, call: &Decode<'_>, heads: usize, space: &Workspace) -> Result<()> {
@@ -185,7 +186,12 @@ impl DecodePlan {
         let rows = product("q", &[call.batch, heads, self.shape.head_dim, elem_bytes])?;
         call.q.expect("q", "the first query row", 16, rows)?;
         call.out.expect("out", "the first output row", 16, rows)?;
-        call.table.expect("table", "the first sequence's pages", 4, product("table", &[call.batch, call.table_stride, 4])?)?;
+        call.table.expect(
+            "table",
+            "the first sequence's pages",
+            4,
+            product("table", &[call.batch, call.table_stride, 4])?,
+        )?;
         call.lens.expect("lens", "one i32 a sequence", 4, 4 * call.batch as u64)?;
         call.status.expect("status", "four i32 on the device", 4, status::BYTES)?;
         if let Some(lse) = call.lse {
@@ -193,6 +199,17 @@ impl DecodePlan {
         }
         Ok(call.workspace.expect("workspace", "workspace_bytes() of device memory", 16, space.bytes()?)?)
     }
+}
+
+/// The number of splits that ends first when every sequence is as long as the table allows: blocks run in
+/// waves of `resident`, a block takes a time per segment plus a quarter of that for its own start. Fewer
+/// splits on a tie.
+fn best_splits(resident: usize, rows: usize, segments: usize) -> usize {
+    let (resident, rows, segments) = (resident.max(1), rows.max(1), segments.max(1));
+    let time = |splits: usize| (rows * splits).div_ceil(resident) * (4 * segments.div_ceil(splits) + 1);
+    // Beyond a few waves more splits never win.
+    let most = segments.min(4 * resident.div_ceil(rows));
+    (1..=most).min_by_key(|&splits| time(splits)).unwrap_or(1)
 }
 
 /// Fails for a scale that would make every score NaN.
@@ -221,5 +238,18 @@ mod tests {
         assert!(Workspace::new(usize::MAX, 8, 128, 1024).is_err());
         assert!(capacity(0, 32).is_err() && capacity(1 << 26, 64).is_err());
         assert_eq!(capacity((1 << 26) - 1, 32).unwrap(), ((1 << 26) - 1) * 32);
+    }
+
+    #[test]
+    fn splits_fill_the_device() {
+        // 264 blocks fit. One long sequence of 8 kv heads: all of them work.
+        assert_eq!(best_splits(264, 8, 32), 32);
+        assert_eq!(best_splits(264, 8, 128), 32);
+        assert_eq!(best_splits(264, 8, 1), 1);
+        // 64 rows: 5 splits would leave a second wave nearly empty.
+        assert_eq!(best_splits(264, 64, 32), 4);
+        assert_eq!(best_splits(264, 256, 8), 1);
+        assert_eq!(best_splits(264, 2048, 4), 1);
+        assert_eq!(best_splits(0, 0, 0), 1);
     }
 }

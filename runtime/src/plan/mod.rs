@@ -2,6 +2,8 @@
 //!
 //! A plan is immutable. Prepare once per shape; launch from any thread on any stream of its device.
 
+pub mod status;
+
 mod decode;
 mod store;
 
@@ -14,20 +16,7 @@ use std::sync::Arc;
 
 use crate::cuda::{Device, Kernel};
 use crate::error::{Error, Result};
-use crate::pending::Source;
-
-/// The bits of the status word that kernels raise: the first of four i32 in the caller's device memory,
-/// never lowered by us; the second holds the index of one offender (token, or sequence).
-pub mod status {
-    /// A slot beyond the cache: the token was not stored.
-    pub const BAD_SLOT: i32 = 1;
-    /// A page index outside the cache: the sequence's output is 0, its lse -inf.
-    pub const BAD_PAGE: i32 = 2;
-    /// A length below 0 or above what the page table holds: likewise.
-    pub const BAD_LENGTH: i32 = 4;
-    /// Bytes the status takes.
-    pub const BYTES: u64 = 16;
-}
+use kernel_dsl::Source;
 
 /// Generates nothing itself: loads what kernels-gen wrote, or says why it did not.
 fn load(device: &Device, written: std::result::Result<Source, impl std::fmt::Display>) -> Result<Arc<Kernel>> {

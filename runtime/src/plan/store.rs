@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
-use crate::pending::kernels::{self, Elem};
+use kernels_gen::kernels::{self, Elem};
 
 /// What a store kernel is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +119,8 @@ impl Rows<'_> {
 
     /// Elements from the first row to the end of the last.
     fn reach(&self, tokens: usize, heads: usize, d: usize) -> Option<u64> {
-        let last = |count: usize, stride: i64| (count.saturating_sub(1) as u64).checked_mul(u64::try_from(stride).ok()?);
+        let last =
+            |count: usize, stride: i64| (count.saturating_sub(1) as u64).checked_mul(u64::try_from(stride).ok()?);
         last(tokens, self.token_stride)?.checked_add(last(heads, self.head_stride)?)?.checked_add(d as u64)
     }
 }
@@ -136,8 +137,7 @@ mod tests {
     use super::*;
 
     fn rows(bytes: u64, token_stride: i64, head_stride: i64) -> Rows<'static> {
-        // SAFETY: the address is looked at, never used.
-        Rows { base: unsafe { Span::from_raw(0x1000, bytes) }, token_stride, head_stride }
+        Rows { base: Span::made_up(0x1000, bytes), token_stride, head_stride }
     }
 
     #[test]

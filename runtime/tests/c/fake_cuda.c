@@ -3,7 +3,8 @@
  *
  * It emulates one kernel, saxpy(y, x, a, n): y[i] = a * x[i] + y[i]. A call is an error when it may not
  * happen (a wait during a capture, a launch without a current context, a freed address).
- * FAKE_CUDA_FAIL=n makes the n-th call fail. fake_calls() and fake_live() let the test look inside. */
+ * FAKE_CUDA_FAIL=n makes the n-th call fail, fake_fail_at(n) the n-th from now; a failing release still
+ * releases. fake_calls(), fake_live() and fake_fired() let the test look inside. */
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -20,27 +21,28 @@ typedef struct { char name[64]; int shared; } function;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { uint64_t at, bytes; } memory[MAX_LIVE];
-static long calls, live;
+static long calls, live, fail_at = -2;
 static _Thread_local void *current;
 static char context[1];
 static stream default_stream;
 
 long fake_calls(void) { return __atomic_load_n(&calls, __ATOMIC_SEQ_CST); }
 long fake_live(void) { return __atomic_load_n(&live, __ATOMIC_SEQ_CST); }
+void fake_fail_at(long n) { fail_at = n > 0 ? fake_calls() + n : -1; }
+int fake_fired(void) { return fail_at > 0 && fake_calls() >= fail_at; }
 
-/* Every entry passes here: the n-th one fails. */
+/* Every entry passes here. */
 static int failing(void) {
-    static long fail = -2;
     long n = __atomic_add_fetch(&calls, 1, __ATOMIC_SEQ_CST);
-    if (fail == -2) fail = getenv("FAKE_CUDA_FAIL") ? atol(getenv("FAKE_CUDA_FAIL")) : -1;
-    return n == fail;
+    if (fail_at == -2) fail_at = getenv("FAKE_CUDA_FAIL") ? atol(getenv("FAKE_CUDA_FAIL")) : -1;
+    return n == fail_at;
 }
 #define ENTER do { if (failing()) return INJECTED; } while (0)
 #define ENTER_CURRENT do { ENTER; if (!current) return NO_CONTEXT; } while (0)
 #define STREAM(s) stream *self = (s) ? (stream *)(s) : &default_stream
 
 static void *make(size_t bytes) { __atomic_add_fetch(&live, 1, __ATOMIC_SEQ_CST); return calloc(1, bytes); }
-static int unmake(void *p) { __atomic_sub_fetch(&live, 1, __ATOMIC_SEQ_CST); free(p); return OK; }
+static int unmake(void *p) { __atomic_sub_fetch(&live, 1, __ATOMIC_SEQ_CST); free(p); return failing() ? INJECTED : OK; }
 
 static int inside(uint64_t at, uint64_t bytes) {
     pthread_mutex_lock(&lock);
@@ -93,13 +95,12 @@ int cuMemAlloc_v2(uint64_t *at, size_t bytes) {
     return i < MAX_LIVE ? OK : OOM;
 }
 int cuMemFree_v2(uint64_t at) {
-    ENTER_CURRENT;
     pthread_mutex_lock(&lock);
     int i = 0;
     while (i < MAX_LIVE && memory[i].at != at) i++;
-    if (i < MAX_LIVE) memory[i].at = 0, unmake((void *)(uintptr_t)at);
+    if (i < MAX_LIVE) memory[i].at = 0;
     pthread_mutex_unlock(&lock);
-    return i < MAX_LIVE ? OK : INVALID;
+    return i < MAX_LIVE ? unmake((void *)(uintptr_t)at) : INVALID;
 }
 static int copy(void *to, const void *from, size_t bytes, uint64_t device) { if (!inside(device, bytes)) return INVALID; memmove(to, from, bytes); return OK; }
 #define AT(address) ((void *)(uintptr_t)(address))
@@ -114,7 +115,7 @@ int cuPointerGetAttribute(void *data, int attribute, uint64_t at) { ENTER_CURREN
 
 /* Modules. A module is the cubin itself; a function is its name. */
 int cuModuleLoadData(void **module, const void *image) { ENTER_CURRENT; if (memcmp(image, "\177ELF", 4)) return 200; *module = make(1); return OK; }
-int cuModuleUnload(void *module) { ENTER_CURRENT; return unmake(module); }
+int cuModuleUnload(void *module) { return unmake(module); }
 int cuModuleGetFunction(void **f, void *module, const char *name) {
     static function functions[16];
     static int count;
@@ -150,7 +151,7 @@ static int apply(const op *o) {
     return OK;
 }
 int cuStreamCreate(void **s, unsigned flags) { (void)flags; ENTER_CURRENT; *s = make(sizeof(stream)); return OK; }
-int cuStreamDestroy_v2(void *s) { ENTER; return unmake(s); }
+int cuStreamDestroy_v2(void *s) { return unmake(s); }
 int cuStreamSynchronize(void *s) { STREAM(s); ENTER_CURRENT; return self->capturing ? CAPTURING : OK; }
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **args, void **extra) {
     STREAM(s);
@@ -165,9 +166,10 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
 int cuStreamBeginCapture_v2(void *s, int mode) { STREAM(s); ENTER_CURRENT; if (self->capturing || mode != 1) return INVALID; self->capturing = 1, self->count = 0; return OK; }
 int cuStreamEndCapture(void *s, void **out) {
     STREAM(s);
+    int was = self->capturing;
+    self->capturing = 0; /* even when it fails */
     ENTER_CURRENT;
-    if (!self->capturing) return INVALID;
-    self->capturing = 0;
+    if (!was) return INVALID;
     graph *g = make(sizeof *g);
     g->count = self->count;
     memcpy(g->ops, self->ops, sizeof g->ops);
@@ -183,12 +185,12 @@ int cuGraphLaunch(void *exec, void *s) {
     for (int i = 0; i < ((graph *)exec)->count && !rc; i++) rc = apply(&((graph *)exec)->ops[i]);
     return rc;
 }
-int cuGraphExecDestroy(void *exec) { ENTER; return unmake(exec); }
-int cuGraphDestroy(void *g) { ENTER; return unmake(g); }
+int cuGraphExecDestroy(void *exec) { return unmake(exec); }
+int cuGraphDestroy(void *g) { return unmake(g); }
 
 /* Events. */
 int cuEventCreate(void **event, unsigned flags) { ENTER_CURRENT; *event = make(1); *(char *)*event = flags == 0; return OK; }
-int cuEventDestroy_v2(void *event) { ENTER; return unmake(event); }
+int cuEventDestroy_v2(void *event) { return unmake(event); }
 int cuEventRecord(void *event, void *s) { (void)event, (void)s; ENTER_CURRENT; return OK; }
 int cuEventSynchronize(void *event) { (void)event; ENTER; return OK; }
 int cuEventElapsedTime_v2(float *ms, void *a, void *b) { ENTER; *ms = 0.5f; return *(char *)a && *(char *)b ? OK : INVALID; }

@@ -1,0 +1,145 @@
+//! Decode attention of every codec beside the time to read its bytes: 32 query heads, 8 kv heads, D 128,
+//! cold L2, join included. Times are device events around a replayed graph. Without a GPU it prints SKIPPED.
+//!
+//! `KVF_SHAPES=32x8192,1x32768` chooses shapes, `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use criterion::{BenchmarkId, Criterion, Throughput};
+use half::bf16;
+use kernels_gen::kernels::{self, Elem, SEGMENT};
+use kernels_gen::reference::CacheShape;
+use kernels_gen::registry::{CodecInfo, codecs};
+use runtime::{Arg, Device, Memory, Stream};
+use std::time::Duration;
+
+const KV_HEADS: usize = 8;
+const D: usize = 128;
+const PAGE: usize = 64;
+
+struct Setup<'a> {
+    device: &'a Device,
+    stream: &'a Stream,
+    c: &'static CodecInfo,
+    batch: usize,
+    ctx: usize,
+    group: usize,
+}
+
+fn values(n: usize, seed: u64) -> Vec<bf16> {
+    let mut s = seed;
+    (0..n)
+        .map(|_| {
+            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let x = s ^ (s >> 29);
+            bf16::from_f32((0..4).map(|i| (x >> (16 * i) & 0xffff) as f32 / 65536.0 - 0.5).sum::<f32>() * 1.73)
+        })
+        .collect()
+}
+
+/// Median microseconds of decode plus join, microseconds of storing one chunk of 8192 tokens, splits.
+fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
+    let (device, stream) = (s.device, s.stream);
+    let pages = s.batch * s.ctx / PAGE;
+    let shape = CacheShape { pages, page_tokens: PAGE, kv_heads: KV_HEADS, d: D };
+    let bytes = shape.bytes(s.c);
+    let copies = support::copies(device, bytes);
+    let cache = Memory::zeroed(device, bytes * copies)?;
+    let chunk = s.ctx.min(8192);
+    let (k, v) = (Memory::from_slice(device, &values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &values(chunk * KV_HEADS * D, 2))?);
+    let status = Memory::zeroed(device, 16)?;
+    let store = device.kernel(&kernels::store(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let slots: Vec<i64> = (0..chunk as i64).collect();
+    let slots = Memory::from_slice(device, &slots)?;
+    let (ts, hs) = ((KV_HEADS * D) as i64, D as i64);
+    let put = |stream: &Stream, part: usize| {
+        let at = (part * chunk / PAGE * KV_HEADS * shape.block_bytes(s.c)) as u64;
+        let to = cache.span().part(at, (chunk / PAGE * KV_HEADS * shape.block_bytes(s.c)) as u64)?;
+        let args = [
+            Arg::Ptr(k.span()), Arg::Ptr(v.span()), Arg::Ptr(slots.span()), Arg::Ptr(to), Arg::Ptr(status.span()),
+            Arg::I32(chunk as i32), Arg::I32(KV_HEADS as i32), Arg::I64(chunk as i64), Arg::I64(ts), Arg::I64(hs), Arg::I64(ts), Arg::I64(hs),
+        ];
+        store.launch(stream, kernels::store_grid(chunk, KV_HEADS), &args)
+    };
+    let parts = pages * PAGE * copies / chunk;
+    (0..parts).try_for_each(|p| put(stream, p))?;
+    let store_us = support::graph_us(device, stream, parts.min(8), |st, i| put(st, i));
+
+    let heads = KV_HEADS * s.group;
+    let stride = s.ctx / PAGE;
+    let mut table: Vec<i32> = (0..pages as i32).collect();
+    let mut seed = 7_u64;
+    for i in (1..table.len()).rev() {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        table.swap(i, (seed >> 33) as usize % (i + 1));
+    }
+    let q = Memory::from_slice(device, &values(s.batch * heads * D, 3))?;
+    let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![s.ctx as i32; s.batch])?);
+    let segments = (stride * PAGE).div_ceil(SEGMENT);
+    let part = Memory::zeroed(device, s.batch * heads * segments * D * 4)?;
+    let stat = Memory::zeroed(device, s.batch * heads * segments * 8)?;
+    let (out, lse) = (Memory::zeroed(device, s.batch * heads * D * 2)?, Memory::zeroed(device, s.batch * heads * 4)?);
+    let decode = device.kernel(&kernels::decode_attention(s.c, D, s.group, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let join = device.kernel(&kernels::join_splits(s.c, D, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let run = |stream: &Stream, copy: usize, splits: usize| {
+        let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
+        let args = [
+            Arg::Ptr(q.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
+            Arg::I32(KV_HEADS as i32), Arg::I32(pages as i32), Arg::I32(stride as i32), Arg::I32(segments as i32), Arg::I32(splits as i32), Arg::F32(0.088388346),
+        ];
+        decode.launch(stream, [splits as u32, KV_HEADS as u32, s.batch as u32], &args)?;
+        let args = [
+            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()),
+            Arg::I32(heads as i32), Arg::I32(segments as i32), Arg::I32((stride * PAGE) as i32),
+        ];
+        join.launch(stream, [heads as u32, s.batch as u32, 1], &args)
+    };
+    let slots_of = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
+    let mut best = (f64::MAX, 0);
+    for waves in [1, 2, 4, 64] {
+        let splits = (slots_of * waves / (s.batch * KV_HEADS)).clamp(1, segments);
+        let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies, splits));
+        if us < best.0 {
+            best = (us, splits);
+        }
+    }
+    Ok((best.0, store_us, best.1))
+}
+
+fn chosen(name: &str) -> Option<Vec<String>> {
+    std::env::var(name).ok().map(|s| s.split(',').map(String::from).collect())
+}
+
+fn main() {
+    let (device, stream) = match Device::open(0).and_then(|d| Ok((d.clone(), d.stream()?))) {
+        Ok(x) => x,
+        Err(e) => return println!("SKIPPED decode_attention: {e}"),
+    };
+    let shapes = chosen("KVF_SHAPES").unwrap_or_else(|| ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768"].map(String::from).to_vec());
+    let mut criterion = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1)).configure_from_args();
+    let mut group = criterion.benchmark_group("decode_attention");
+    for shape in &shapes {
+        let Some((batch, ctx)) = shape.split_once('x').and_then(|(b, c)| Some((b.parse().ok()?, c.parse().ok()?))) else { continue };
+        for c in codecs().iter().filter(|c| chosen("KVF_CODECS").is_none_or(|n| n.iter().any(|n| n == c.name))) {
+            let setup = Setup { device: &device, stream: &stream, c, batch, ctx, group: 4 };
+            let bytes = batch * ctx / 32 * KV_HEADS * c.tile_bytes(D);
+            let (us, store_us, splits) = match measure(&setup) {
+                Ok(x) => x,
+                Err(e) => {
+                    println!("FAILED {} {shape}: {e}", c.name);
+                    continue;
+                }
+            };
+            let floor = support::read_us(&device, &stream, bytes);
+            support::report(&serde_json::json!({
+                "bench": "decode_attention", "codec": c.name, "batch": batch, "ctx": ctx, "heads": 32, "kv_heads": KV_HEADS, "d": D, "us": us, "read_us": floor,
+                "share_of_ceiling": floor / us, "kv_bytes": bytes, "gbps": bytes as f64 / us * 1e-3, "splits": splits, "store_8192_us": store_us,
+                "device": device.name(),
+            }));
+            group.throughput(Throughput::Bytes(bytes as u64));
+            group.bench_function(BenchmarkId::new(c.name, shape), |b| b.iter_custom(|n| Duration::from_nanos((us * 1e3) as u64 * n)));
+        }
+    }
+    group.finish();
+}

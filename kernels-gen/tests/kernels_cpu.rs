@@ -1,0 +1,134 @@
+//! The kernels' own Rust functions, block after block on the CPU, against the scalar reference: the same bits.
+
+use kernel_dsl::prelude::*;
+use kernel_dsl::tile::launch;
+use kernels_gen::codec::Codec;
+use kernels_gen::codecs::{Bf16, E8Q38, E8W4, Int4};
+use kernels_gen::kernels::{self, SEGMENT};
+use kernels_gen::reference::{self, CacheShape};
+use kernels_gen::registry::{CodecInfo, codec};
+
+/// splitmix64, centred sums of four: close enough to a Gaussian.
+struct Noise(u64);
+impl Noise {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+    fn gauss(&mut self) -> f32 {
+        (0..4).map(|_| (self.next() >> 40) as f32 / 16_777_216.0 - 0.5).sum::<f32>() * 1.7
+    }
+    fn row(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.gauss()).collect()
+    }
+}
+
+struct Case {
+    info: &'static CodecInfo,
+    shape: CacheShape,
+    slots: Vec<i64>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// What the reference stores.
+    cache: Vec<u8>,
+}
+
+fn case<C: Codec>(d: usize, pages: usize, tokens: usize, noise: &mut Noise) -> Case {
+    let info = codec(C::NAME).unwrap();
+    let shape = CacheShape { pages, page_tokens: 64, kv_heads: 2, d };
+    let mut slots: Vec<i64> = (0..(pages * 64) as i64).collect();
+    for i in (1..slots.len()).rev() {
+        slots.swap(i, noise.below(i + 1));
+    }
+    slots.truncate(tokens);
+    slots[0] = -1;
+    if tokens > 3 {
+        slots[3] = (pages * 64) as i64 + 5;
+    }
+    let (k, v) = (noise.row(tokens * 2 * d), noise.row(tokens * 2 * d));
+    let mut cache = vec![0xee; shape.bytes(info)];
+    reference::store(info, &shape, &mut cache, &k, &v, &slots);
+    Case { info, shape, slots, k, v, cache }
+}
+
+fn stored<C: Codec>(d: usize) {
+    let mut noise = Noise(d as u64 * 77 + C::BITS as u64);
+    let c = case::<C>(d, 2, 50, &mut noise);
+    let (tokens, heads) = (c.slots.len(), 2_usize);
+    let mut cache = Global::<u8>::new(&vec![0xee; c.cache.len()]);
+    let mut status = Global::<i32>::zeroed(4);
+    let (k, v, slots) = (Global::new(&c.k), Global::new(&c.v), Global::new(&c.slots));
+    let m = kernels::store_meta(c.info, d, 64);
+    let (ts, hs) = ((heads * d) as i64, d as i64);
+    launch(kernels::store_grid(tokens, heads), || {
+        kernels::store::store::<C, f32>(m, &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs)
+    });
+    let bad = cache.bytes.iter().zip(&c.cache).position(|(a, b)| a != b);
+    assert_eq!(bad, None, "{} d {d}: first differing byte of {}", C::NAME, c.cache.len());
+    assert_eq!(status.to_vec()[0], 1, "the slot past the cache is reported");
+}
+
+#[test]
+fn store_equals_the_reference() {
+    for d in [64, 128, 256, 512] {
+        stored::<Bf16>(d);
+        stored::<Int4>(d);
+        stored::<E8W4>(d);
+        stored::<E8Q38>(d);
+    }
+}
+
+fn attended<C: Codec>(d: usize, group: usize, lens: &[i32], splits: i32) {
+    let mut noise = Noise(d as u64 * 1000 + group as u64);
+    let pages = 40;
+    let c = case::<C>(d, pages, pages * 64, &mut noise);
+    let (batch, heads, stride) = (lens.len(), 2 * group, 20);
+    let mut table: Vec<i32> = (0..batch * stride).map(|_| noise.below(pages) as i32).collect();
+    table[stride] = pages as i32;
+    let q = noise.row(batch * heads * d);
+    let scale = 1.0 / (d as f32).sqrt();
+    let want = reference::decode(c.info, &c.shape, &c.cache, &q, heads, &table, stride, lens, scale);
+
+    let segments = (stride * 64).div_ceil(SEGMENT) as i32;
+    let rows = batch * heads * segments as usize;
+    let (mut part, mut stat) = (Global::<f32>::new(&vec![f32::NAN; rows * d]), Global::<f32>::new(&vec![f32::NAN; rows * 2]));
+    let (mut out, mut lse) = (Global::<f32>::new(&vec![f32::NAN; batch * heads * d]), Global::<f32>::zeroed(batch * heads));
+    let mut status = Global::<i32>::zeroed(4);
+    let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
+    let m = kernels::decode_meta(c.info, d, group, 64);
+    launch([splits as u32, 2, batch as u32], || {
+        kernels::decode_attention::decode_attention::<C, f32>(m, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 2, pages as i32, stride as i32, segments, splits, scale)
+    });
+    let j = kernels::join_meta(d);
+    launch([heads as u32, batch as u32, 1], || {
+        kernels::join_splits::join_splits::<C, f32>(j, &part, &stat, &gl, &mut out, &mut lse, heads as i32, segments, (stride * 64) as i32)
+    });
+    let (out, lse) = (out.to_vec(), lse.to_vec());
+    for i in 0..out.len() {
+        let same = if C::EXACT { out[i].to_bits() == want.out[i].to_bits() } else { (out[i] - want.out[i]).abs() < 2e-2 };
+        assert!(same, "{} d {d} group {group} splits {splits}: out[{i}] (sequence {}, len {}) is {} ({:08x}), wanted {} ({:08x})", C::NAME, i / heads / d, lens[i / heads / d], out[i], out[i].to_bits(), want.out[i], want.out[i].to_bits());
+    }
+    for i in 0..lse.len() {
+        let same = if C::EXACT { lse[i].to_bits() == want.lse[i].to_bits() } else { lse[i] == want.lse[i] || (lse[i] - want.lse[i]).abs() < 1e-3 };
+        assert!(same, "{} lse[{i}] is {}, wanted {}", C::NAME, lse[i], want.lse[i]);
+    }
+}
+
+#[test]
+fn decode_equals_the_reference() {
+    let lens = [0, 70, 1, 63, 64, 65, 1280, -3, 1281, 1025];
+    for splits in [1, 3] {
+        attended::<Int4>(64, 4, &lens, splits);
+        attended::<E8W4>(64, 1, &lens, splits);
+        attended::<E8Q38>(64, 5, &lens, splits);
+    }
+    attended::<Bf16>(64, 2, &lens, 2);
+    attended::<E8Q38>(128, 8, &[0, 5, 1100], 1);
+    attended::<Int4>(128, 16, &[0, 5, 300], 1);
+}

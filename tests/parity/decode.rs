@@ -1,0 +1,150 @@
+//! Decode attention on random problems: lengths around every edge, every group, ragged batches, any split count.
+
+use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
+use kernels_gen::kernels::{self, Elem, SEGMENT};
+use kernels_gen::reference::{self, CacheShape, Decoded};
+use kernels_gen::registry::{CodecInfo, codecs};
+use runtime::{Arg, Device, Stream};
+
+struct Problem {
+    d: usize,
+    group: usize,
+    kv_heads: usize,
+    page: usize,
+    stride: usize,
+    lens: Vec<i32>,
+    table: Vec<i32>,
+    splits: usize,
+    q: Vec<f32>,
+    scale: f32,
+    shape: CacheShape,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    slots: Vec<i64>,
+}
+
+fn problem(noise: &mut Noise, long: bool) -> Problem {
+    let d = [64, 128, 256][noise.below(3)];
+    let group = [1, 2, 3, 4, 5, 6, 7, 8, 16][noise.below(9)];
+    let page = [32, 64, 128][noise.below(3)];
+    let kv_heads = 1 + noise.below(2);
+    let most = if long { 32768 } else { 1 + noise.below(3000) };
+    let stride = most / page + 1;
+    let batch = if long { 1 } else { 1 + noise.below(4) };
+    let edge = |n: &mut Noise| match n.below(8) {
+        0 => 0,
+        1 => 1,
+        2 => page - 1,
+        3 => page,
+        4 => page + 1,
+        5 => 1024,
+        _ => n.below(most + 1),
+    };
+    let lens: Vec<i32> = (0..batch).map(|_| if long { most } else { edge(noise).min(stride * page) } as i32).collect();
+    let pages = batch * stride + 3;
+    let shape = CacheShape { pages, page_tokens: page, kv_heads, d };
+    let order = noise.shuffled(pages);
+    let table: Vec<i32> = (0..batch * stride).map(|i| order[i] as i32).collect();
+    // Only the tokens in use are stored: the rest of the cache keeps its poison.
+    let mut slots = vec![];
+    for (b, len) in lens.iter().enumerate() {
+        slots.extend((0..*len as usize).map(|t| table[b * stride + t / page] as i64 * page as i64 + (t % page) as i64));
+    }
+    if slots.is_empty() {
+        slots.push(-1);
+    }
+    let n = slots.len() * kv_heads;
+    let (k, v) = (noise.rows(n, d), noise.rows(n, d));
+    let q = noise.rows(batch * kv_heads * group, d);
+    Problem { d, group, kv_heads, page, stride, lens, table, splits: 1 + noise.below(6), q, scale: 1.0 / (d as f32).sqrt(), shape, k, v, slots }
+}
+
+fn wanted(c: &CodecInfo, p: &Problem) -> (Vec<u8>, Decoded) {
+    let mut cache = vec![0xff; p.shape.bytes(c)];
+    reference::store(c, &p.shape, &mut cache, &p.k, &p.v, &p.slots);
+    let heads = p.kv_heads * p.group;
+    let want = reference::decode(c, &p.shape, &cache, &p.q, heads, &p.table, p.stride, &p.lens, p.scale);
+    (cache, want)
+}
+
+fn run(device: &Device, stream: &Stream, c: &CodecInfo, p: &Problem, cache: &[u8]) -> (Vec<f32>, Vec<f32>, Vec<i32>) {
+    let decode = device.kernel(&kernels::decode_attention(c, p.d, p.group, p.page, Elem::F32).expect("decode builds")).expect("decode compiles");
+    let join = device.kernel(&kernels::join_splits(c, p.d, Elem::F32).expect("join builds")).expect("join compiles");
+    let (batch, heads) = (p.lens.len(), p.kv_heads * p.group);
+    let segments = (p.stride * p.page).div_ceil(SEGMENT);
+    let rows = batch * heads * segments;
+    let put = |b: Vec<u8>| {
+        let g = Guarded::new(device, stream, b.len(), 0);
+        g.upload(stream, &b);
+        g
+    };
+    let words = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let ints = |x: &[i32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let (q, kv, table, lens) = (put(words(&p.q)), put(cache.to_vec()), put(ints(&p.table)), put(ints(&p.lens)));
+    let (part, stat) = (Guarded::new(device, stream, rows * p.d * 4, 0xff), Guarded::new(device, stream, rows * 8, 0xff));
+    let (out, lse) = (Guarded::new(device, stream, batch * heads * p.d * 4, 0xff), Guarded::new(device, stream, batch * heads * 4, 0xff));
+    let status = Guarded::new(device, stream, 16, 0);
+    let args = [
+        Arg::Ptr(q.span()), Arg::Ptr(kv.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
+        Arg::I32(p.kv_heads as i32), Arg::I32(p.shape.pages as i32), Arg::I32(p.stride as i32), Arg::I32(segments as i32), Arg::I32(p.splits as i32), Arg::F32(p.scale),
+    ];
+    decode.launch(stream, [p.splits as u32, p.kv_heads as u32, batch as u32], &args).expect("launch");
+    let args = [
+        Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()),
+        Arg::I32(heads as i32), Arg::I32(segments as i32), Arg::I32((p.stride * p.page) as i32),
+    ];
+    join.launch(stream, [heads as u32, batch as u32, 1], &args).expect("launch");
+    let got = (out.download(stream, batch * heads * p.d), lse.download(stream, batch * heads), status.download(stream, 4));
+    for g in [&q, &kv, &table, &lens, &part, &stat, &out, &lse, &status] {
+        g.check(stream, "decode");
+    }
+    got
+}
+
+/// Bound of a bf16 kernel's error: products of bf16 are exact in f32, sums of d and of 32 terms round once a
+/// term, weights round to bf16 (2^-9); all relative to the largest value.
+fn bf16_bound(d: usize, most: f32) -> f32 {
+    most * (2.0_f32.powi(-8) + d as f32 * 2.0_f32.powi(-22))
+}
+
+fn check(c: &CodecInfo, p: &Problem, want: &Decoded, got: &(Vec<f32>, Vec<f32>, Vec<i32>)) -> Result<(), String> {
+    if c.exact {
+        if let Some(e) = first_difference(&bits(&got.0), &bits(&want.out)).or_else(|| first_difference(&bits(&got.1), &bits(&want.lse))) {
+            return Err(e);
+        }
+        return Ok(());
+    }
+    let heads = p.kv_heads * p.group;
+    let finite = p.v.iter().map(|v| if v.is_nan() { 0.0 } else { v.abs().min(3.39e38) }).fold(0.0, f32::max);
+    let bound = bf16_bound(p.d, finite);
+    let bad = (0..want.out.len()).find(|&i| !((got.0[i] - want.out[i]).abs() <= bound));
+    bad.map_or(Ok(()), |i| Err(format!("out[{i}] of sequence {} is {}, wanted {} within {bound}", i / heads / p.d, got.0[i], want.out[i])))
+}
+
+#[test]
+fn decode_is_bit_identical() {
+    let Some((device, stream)) = gpu("decode_is_bit_identical") else { return };
+    let n = cases(24);
+    for c in codecs() {
+        let mut noise = Noise(c.bits as u64 + 5);
+        let problems: Vec<Problem> = (0..n).map(|i| problem(&mut noise, i % 50 == 49)).collect();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let wants: Vec<(Vec<u8>, Decoded)> = std::thread::scope(|s| {
+            let chunk = problems.len().div_ceil(threads);
+            let jobs: Vec<_> = problems.chunks(chunk).map(|ps| s.spawn(move || ps.iter().map(|p| wanted(c, p)).collect::<Vec<_>>())).collect();
+            jobs.into_iter().flat_map(|j| j.join().expect("reference")).collect()
+        });
+        let mut bad = 0;
+        for (i, (p, (cache, want))) in problems.iter().zip(&wants).enumerate() {
+            let got = run(&device, &stream, c, p, cache);
+            if let Err(e) = check(c, p, want, &got) {
+                bad += 1;
+                if bad <= 3 {
+                    println!("{} problem {i}: d {} group {} page {} splits {} lens {:?}: {e}", c.name, p.d, p.group, p.page, p.splits, p.lens);
+                }
+            }
+        }
+        println!("decode {}: {n} problems, {bad} wrong", c.name);
+        assert_eq!(bad, 0, "{}", c.name);
+    }
+}
