@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<String> {
     }
     let error =
         values.chunks_exact(d).zip(decoded.chunks_exact(d)).map(|(x, y)| crate::attention::SquaredError::of_row(x, y));
-    let error = error.fold(crate::attention::SquaredError::default(), |a, b| a.add(b));
+    let error = error.fold(crate::attention::SquaredError::default(), |a, b| a + b);
     Ok(format!(
         "{}: {rows} rows of {d}, {:.3} bits/el, rel-MSE {:.3e}",
         codec.name,

@@ -3,9 +3,9 @@
 //! Everything else (layouts, rotation, sums, paging) belongs to the skeleton, so a codec fits one
 //! screen and the same source runs on the CPU and, emitted as CUDA, in the fused kernels.
 
-/// What `Codec::decode` yields for one coordinate.
 use kernel_dsl::codec;
 
+/// What `Codec::decode` yields for one coordinate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
     /// Eight unsigned bytes in two words: integers for exact dot products.
@@ -24,6 +24,8 @@ pub trait Codec: 'static {
     const LANE: Lane;
     /// Integer lanes: attention is then exact, the same bits on every side.
     const EXACT: bool = matches!(Self::LANE, Lane::U8);
+    /// Zero is a lane value; otherwise it lies half way between two and sums are kept doubled.
+    const EVEN: bool = Self::ZERO2 % 2 == 0;
     const LANE_BITS: usize = if Self::EXACT { 8 } else { 16 };
     /// Twice the lane value that stands for zero (u8 lanes).
     const ZERO2: i32;

@@ -53,8 +53,8 @@ impl Coded {
         // summed in order, so that a report repeats digit for digit
         let pairs: Vec<_> = (0..rows.tokens * kv_heads).into_par_iter().map(pair).collect();
         for [k, v] in pairs {
-            self.tally.k = self.tally.k.add(k);
-            self.tally.v = self.tally.v.add(v);
+            self.tally.k = self.tally.k + k;
+            self.tally.v = self.tally.v + v;
         }
         Ok(())
     }

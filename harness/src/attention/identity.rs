@@ -35,8 +35,8 @@ impl Attention for Identity {
             *read = (0..rows.tokens).flat_map(|t| &cache[self.pages.slot(t) * width..][..width]).copied().collect();
         }
         let [k, v] = read;
-        self.tally.k = self.tally.k.add(SquaredError::of_row(rows.k, &k));
-        self.tally.v = self.tally.v.add(SquaredError::of_row(rows.v, &v));
+        self.tally.k = self.tally.k + SquaredError::of_row(rows.k, &k);
+        self.tally.v = self.tally.v + SquaredError::of_row(rows.v, &v);
         self.tally.count(rows);
         self.dense.attend(&Rows { k: &k, v: &v, ..*rows })
     }

@@ -13,6 +13,8 @@ pub use identity::Identity;
 pub use pages::Pages;
 pub use simulated::Simulated;
 
+use std::ops::Add;
+
 use crate::model::Config;
 
 /// Head counts and the softmax scale of one model.
@@ -54,13 +56,17 @@ impl SquaredError {
         }
     }
 
-    pub fn add(self, other: SquaredError) -> SquaredError {
-        SquaredError { error: self.error + other.error, energy: self.energy + other.energy }
-    }
-
     /// ||x - x^||^2 / ||x||^2, zero for nothing.
     pub fn relative(self) -> f64 {
         if self.energy == 0.0 { 0.0 } else { self.error / self.energy }
+    }
+}
+
+impl Add for SquaredError {
+    type Output = SquaredError;
+
+    fn add(self, other: SquaredError) -> SquaredError {
+        SquaredError { error: self.error + other.error, energy: self.energy + other.energy }
     }
 }
 
@@ -78,16 +84,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    pub fn add(self, other: Tally) -> Tally {
-        Tally {
-            k: self.k.add(other.k),
-            v: self.v.add(other.v),
-            stored: self.stored + other.stored,
-            elements: self.elements + other.elements,
-            allocated: self.allocated + other.allocated,
-        }
-    }
-
     pub(crate) fn count(&mut self, rows: &crate::model::Rows) {
         self.stored += rows.tokens as u64;
         self.elements += (rows.k.len() + rows.v.len()) as u64;
@@ -96,6 +92,20 @@ impl Tally {
     /// Bits allocated for each stored element; None where nothing was stored in a cache.
     pub fn allocated_bits(&self) -> Option<f64> {
         (self.elements > 0).then(|| 8.0 * self.allocated as f64 / self.elements as f64)
+    }
+}
+
+impl Add for Tally {
+    type Output = Tally;
+
+    fn add(self, other: Tally) -> Tally {
+        Tally {
+            k: self.k + other.k,
+            v: self.v + other.v,
+            stored: self.stored + other.stored,
+            elements: self.elements + other.elements,
+            allocated: self.allocated + other.allocated,
+        }
     }
 }
 

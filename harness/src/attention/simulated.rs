@@ -26,8 +26,8 @@ impl Attention for Simulated {
         let d = self.dense.geometry.d;
         let k = round_trip(self.k, rows.k, d);
         let v = round_trip(self.v, rows.v, d);
-        self.tally.k = self.tally.k.add(SquaredError::of_row(rows.k, &k));
-        self.tally.v = self.tally.v.add(SquaredError::of_row(rows.v, &v));
+        self.tally.k = self.tally.k + SquaredError::of_row(rows.k, &k);
+        self.tally.v = self.tally.v + SquaredError::of_row(rows.v, &v);
         self.dense.attend(&Rows { k: &k, v: &v, ..*rows })
     }
 }

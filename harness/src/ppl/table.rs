@@ -57,7 +57,7 @@ impl Row {
         let (gap, gap_half) = mean_with_interval(&dlnppl, 0.95);
         let (kl_mean, kl_half) = mean_with_interval(&kl_means, 0.95);
         let share = |scores: &mut dyn Iterator<Item = &Score>| mean(scores.map(|s| f64::from(u8::from(s.same_top))));
-        let tally = passages.iter().fold(Tally::default(), |sum, p| sum.add(p.tally));
+        let tally = passages.iter().fold(Tally::default(), |sum, p| sum + p.tally);
         Row {
             codec: subject.name(),
             stored_bits_per_element: subject.stored_bits(d),

@@ -100,7 +100,7 @@ fn rel_mse(codec: &CodecInfo, family: Family, d: usize) -> f64 {
     let rows = family.rows(ROWS, d, 11);
     let errors: Vec<_> =
         rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &codec.decode_row(&codec.encode_row(x), d))).collect();
-    errors.into_iter().fold(SquaredError::default(), SquaredError::add).relative()
+    errors.into_iter().fold(SquaredError::default(), |a, b| a + b).relative()
 }
 
 /// Rows that break naive codecs: zero, tiny, huge, one coordinate only, NaN and infinities.

@@ -10,16 +10,16 @@ use crate::codec::{Codec, Lane};
 
 pub struct Int4;
 
-/// Lanes 2c + 1 of the low nibbles of four bytes: odd, so that 16 is zero.
+/// Lanes c of the low nibbles of four bytes.
 #[device]
 fn low(w: u32) -> u32 {
-    ((w << 1) & 0x1e1e_1e1e_u32) | 0x0101_0101_u32
+    w & 0x0f0f_0f0f_u32
 }
 
 /// Of the high nibbles.
 #[device]
 fn high(w: u32) -> u32 {
-    ((w >> 3) & 0x1e1e_1e1e_u32) | 0x0101_0101_u32
+    (w >> 4) & 0x0f0f_0f0f_u32
 }
 
 #[codec]
@@ -28,7 +28,7 @@ impl Codec for Int4 {
     const BITS: usize = 32;
     const SIDES: usize = 1;
     const LANE: Lane = Lane::U8;
-    const ZERO2: i32 = 32;
+    const ZERO2: i32 = 15;
     const ROTATE: bool = true;
     const UNIT: bool = false;
     const BYTEWISE: bool = true;
@@ -59,6 +59,6 @@ impl Codec for Int4 {
     }
 
     fn scale(side: [f32; 2]) -> f32 {
-        side[0] * 0.5_f32
+        side[0]
     }
 }

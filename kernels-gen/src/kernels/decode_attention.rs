@@ -28,6 +28,8 @@ pub struct DecodeMeta {
     /// Byte offsets of the value codes and of the side values in a tile.
     pub values_at: usize,
     pub sides_at: usize,
+    /// Tokens of a segment; part of the result's definition.
+    pub segment: usize,
     pub warps: usize,
     pub stages: usize,
     pub min_blocks: usize,
@@ -63,7 +65,11 @@ fn scales<C: Codec>(tokens: &Page, sides_at: usize, at: usize) -> Tile<f32> {
 fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
     if C::EXACT {
         let k: Tile<u8> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
-        (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
+        if C::EVEN {
+            (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
+        } else {
+            ((mma(&k, q_hi, 0_i32) * 256_i32 + start) + mma(&k, q_lo, 0_i32) * 2_i32).cast::<f32>()
+        }
     } else {
         let k: Tile<bf16> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
         mma(&k, q, 0.0_f32)
@@ -75,12 +81,18 @@ fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16
 #[device]
 fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, values_at: usize, d: usize) -> Tile<f32> {
     if C::EXACT {
-        let peak = p.max_rows();
+        // Weights are not negative: their bits order as integers.
+        let peak = p.map(bits_of).max_rows();
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
-        let base = (w_hi.sum_k() * 256_i32 + w_lo.sum_k()) * -(C::ZERO2 / 2);
+        let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
         let v: Tile<u8> = if C::BYTEWISE { tokens.quads(values_at, C::BITS, d, C::LANE_BITS, C::decode4) } else { tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode) };
-        let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
-        o.cast::<f32>().map3(&peak.map(down), out, fused)
+        if C::EVEN {
+            let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &(total * -(C::ZERO2 / 2)));
+            o.cast::<f32>().map3(&peak.map(down), out, fused)
+        } else {
+            let o = (mma(&v, &w_hi, 0_i32) * 512_i32 + total * -C::ZERO2) + mma(&v, &w_lo, 0_i32) * 2_i32;
+            o.cast::<f32>().map3(&(peak.map(down) * 0.5_f32), out, fused)
+        }
     } else {
         let v: Tile<bf16> = tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode);
         mma(&v, &p.to_operand(), out)
@@ -129,7 +141,7 @@ pub fn decode_attention<C: Codec, T: Float>(
     let mut tops = shared::<f32>(m.warps * m.cols);
     let mut sums = shared::<f32>(m.warps * m.cols);
     let mut faults = shared::<i32>(m.warps);
-    for s in strided(split, (n + (SEGMENT as i32 - 1_i32)) / SEGMENT as i32, splits) {
+    for s in strided(split, (n + (m.segment as i32 - 1_i32)) / m.segment as i32, splits) {
         for w in warps(m.warps) {
             let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
             let q_lo = query.operand::<i8>(m.cols * m.d, m.d, m.cols, m.d);
@@ -139,8 +151,8 @@ pub fn decode_attention<C: Codec, T: Float>(
             let mut sum = acc(8, m.cols, 0_i64);
             let mut out = acc(m.d, m.cols, 0.0_f32);
             let mut fault = 0_i32;
-            let end = ((n + 31_i32) / 32_i32).min((s + 1_i32) * 32_i32);
-            for t in stream(s * 32_i32 + w, end, m.warps as i32, m.stages) {
+            let end = ((n + 31_i32) / 32_i32).min((s + 1_i32) * (m.segment / 32) as i32);
+            for t in stream(s * (m.segment / 32) as i32 + w, end, m.warps as i32, m.stages) {
                 // Checked page fetch: a bad entry reads page 0 and weighs nothing.
                 let page = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
                 let known = (page >= 0_i32) & (page < pages);

@@ -98,6 +98,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         tile_bytes: tile,
         values_at: 4 * (d / 8) * c.bits,
         sides_at: 8 * (d / 8) * c.bits,
+        segment: SEGMENT,
         warps,
         stages: (RING_BUDGET / (min_blocks * warps * tile)).clamp(2, 4),
         min_blocks,

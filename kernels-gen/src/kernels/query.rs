@@ -44,8 +44,8 @@ pub fn quantise_query<C: Codec, T: Float>(x: Tile<T>, c: i32, live: i32, cols: u
         let v = (y * (QUERY_MAX / top)).map(nearest) * live;
         query.save_row::<i8>(c * d as i32, &v.map(high_part).cast::<i8>());
         query.save_row::<i8>((c + cols as i32) * d as i32, &v.map(low_part).cast::<i8>());
-        zero.put(c, v.sum() * -(C::ZERO2 / 2));
-        unit.put(c, (top * (1.0_f32 / QUERY_MAX)) * (scale * 1.442695_f32));
+        zero.put(c, v.sum() * -(if C::EVEN { C::ZERO2 / 2 } else { C::ZERO2 }));
+        unit.put(c, (top * (1.0_f32 / QUERY_MAX)) * (scale * (if C::EVEN { 1.442695_f32 } else { 0.7213475_f32 })));
     } else {
         query.save_row::<bf16>(c * 2_i32 * d as i32, &(y * live as f32).to::<bf16>());
         zero.put(c, 0_i32);

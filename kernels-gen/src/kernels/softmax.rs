@@ -51,19 +51,24 @@ pub fn first_row(x: i64, row: i32) -> i64 {
     if row == 0_i32 { x } else { 0_i64 }
 }
 
-/// Biased exponent of the power of two that brings `peak` into [2^14, 2^15).
+/// Biased exponent of the power of two that brings the f32 of bits `peak` into [2^14, 2^15).
 #[device]
-fn lift(peak: f32) -> i32 {
-    (268_i32 - (peak.to_bits() >> 23) as i32).max(1_i32).min(253_i32)
+fn lift(peak: i32) -> i32 {
+    (268_i32 - ((peak as u32) >> 23) as i32).max(1_i32).min(253_i32)
 }
 
 #[device]
-pub fn up(peak: f32) -> f32 {
+pub fn bits_of(x: f32) -> i32 {
+    x.to_bits() as i32
+}
+
+#[device]
+pub fn up(peak: i32) -> f32 {
     f32::from_bits((lift(peak) << 23) as u32)
 }
 
 #[device]
-pub fn down(peak: f32) -> f32 {
+pub fn down(peak: i32) -> f32 {
     f32::from_bits(((254_i32 - lift(peak)) << 23) as u32)
 }
 

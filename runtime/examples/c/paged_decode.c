@@ -1,6 +1,6 @@
 /* An engine in miniature: it owns pages, memory and stream; kvfuse stores and attends.
  *
- *   make && ./paged_decode [codec]
+ *   make && ../../../target/paged_decode [codec]
  *
  * With a GPU the result is compared with the scalar reference: bit for bit where the codec promises it.
  * Without one the reference runs on two page permutations, which must not change a bit. It says which ran. */

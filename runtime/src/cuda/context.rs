@@ -22,19 +22,24 @@ pub(super) struct Entered {
 pub(super) fn enter(context: &Arc<CudaContext>) -> Result<Entered> {
     // cudarc keeps an error met while something was dropped and would give it to the next, unrelated call.
     let _ = context.check_err();
-    let entered = remember()?;
-    if entered.previous == Some(context.cu_ctx()) {
+    let previous = current()?;
+    if previous == context.cu_ctx() {
         return Ok(Entered { previous: None, _thread: PhantomData });
     }
     // SAFETY: the Arc keeps the context alive.
     unsafe { result::ctx::set_current(context.cu_ctx()) }.map_err(|e| failed("making the context current", e))?;
-    Ok(entered)
+    Ok(Entered { previous: Some(previous), _thread: PhantomData })
 }
 
 /// Restores on drop whatever context is current now, for calls that change it themselves.
 pub(super) fn remember() -> Result<Entered> {
+    Ok(Entered { previous: Some(current()?), _thread: PhantomData })
+}
+
+/// The thread's current context; null if it has none.
+fn current() -> Result<sys::CUcontext> {
     let current = result::ctx::get_current().map_err(|e| failed("asking for the current context", e))?;
-    Ok(Entered { previous: Some(current.unwrap_or(std::ptr::null_mut())), _thread: PhantomData })
+    Ok(current.unwrap_or(std::ptr::null_mut()))
 }
 
 impl Drop for Entered {

@@ -119,6 +119,7 @@ impl Memory {
         // SAFETY: the range was just allocated.
         unsafe { result::memset_d8_sync(address, 0, bytes.max(16)) }
             .map_err(|e| failed("clearing device memory", e))?;
+        settle()?;
         Ok(memory)
     }
 
@@ -126,8 +127,9 @@ impl Memory {
     pub fn from_slice<T: Plain>(device: &Device, values: &[T]) -> Result<Self> {
         let memory = Memory::zeroed(device, size_of_val(values))?;
         let _here = device.enter()?;
-        // SAFETY: the memory has the slice's size, and the call waits for the copy.
+        // SAFETY: the memory has the slice's size, and `settle` waits for the copy.
         unsafe { result::memcpy_htod_sync(memory.address, values) }.map_err(|e| failed("copying to the device", e))?;
+        settle()?;
         Ok(memory)
     }
 
@@ -187,6 +189,13 @@ impl Drop for Memory {
         // SAFETY: allocated by us, freed once. A failure means that the context is lost.
         let _ = unsafe { result::free_sync(self.address) };
     }
+}
+
+/// Waits for the default stream: even the driver's "synchronous" calls may return before the device is done,
+/// and our streams do not wait for that stream.
+fn settle() -> Result<()> {
+    // SAFETY: null is the current context's default stream.
+    unsafe { result::stream::synchronize(std::ptr::null_mut()) }.map_err(|e| failed("waiting for a copy", e))
 }
 
 /// Whether CUDA knows `address` as device-accessible memory; a plain host address is not.
