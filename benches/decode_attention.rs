@@ -90,19 +90,19 @@ fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
         let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
         let args = [
             Arg::Ptr(q.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
-            Arg::I32(KV_HEADS as i32), Arg::I32(pages as i32), Arg::I32(stride as i32), Arg::I32(segments as i32), Arg::I32(splits as i32), Arg::F32(0.088388346),
+            Arg::I32(KV_HEADS as i32), Arg::I32(pages as i32), Arg::I32(stride as i32), Arg::I32(segments as i32), Arg::I32(kernels::run_of(&m, segments, splits) as i32), Arg::F32(0.088388346),
         ];
         decode.launch(stream, [splits as u32, KV_HEADS as u32, s.batch as u32], &args)?;
         let args = [
             Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()),
-            Arg::I32(heads as i32), Arg::I32(segments as i32), Arg::I32((stride * PAGE) as i32),
+            Arg::I32(KV_HEADS as i32), Arg::I32(s.group as i32), Arg::I32(segments as i32), Arg::I32((stride * PAGE) as i32),
         ];
-        join.launch(stream, [heads as u32, s.batch as u32, 1], &args)
+        join.launch(stream, [s.group as u32, KV_HEADS as u32, s.batch as u32], &args)
     };
     let slots_of = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
     let mut best = (f64::MAX, 0);
     for waves in [1, 2, 4, 64] {
-        let splits = (slots_of * waves / (s.batch * KV_HEADS)).clamp(1, segments);
+        let splits = (slots_of * waves / (s.batch * KV_HEADS)).clamp(1, segments.div_ceil(m.warps).max(1));
         let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies, splits));
         if us < best.0 {
             best = (us, splits);

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use kernels_gen::layout::Operand;
+use kernels_gen::reference::Row;
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codec};
 use rayon::prelude::*;
 
+use crate::attention::{Geometry, Pages, SquaredError};
 use crate::backend;
 use crate::error::{Error, Result};
 use crate::npy::{self, Array};
@@ -42,16 +45,20 @@ pub fn run(options: &Options) -> Result<String> {
     let Some(values) = array.to_f32() else {
         return Err(Error::malformed(&options.input, format!("its elements are {:?}; rows are float32", array.kind)));
     };
-    let coded: Vec<(Vec<u8>, Vec<f32>)> = values.par_chunks_exact(d).map(|x| through(codec, x)).collect();
+    if rows == 0 {
+        return Err(Error::malformed(&options.input, "it holds no rows; save at least one"));
+    }
+    let stored = stored(options, codec, &values, d)?;
+    let through = |row: &Row| (packed(codec, row), codec.decode_row(row, d));
+    let coded: Vec<(Vec<u8>, Vec<f32>)> = stored.par_iter().map(through).collect();
     let decoded: Vec<f32> = coded.iter().flat_map(|(_, row)| row).copied().collect();
     npy::write_f32(&options.out, &[rows, d], &decoded)?;
     if let Some(path) = &options.codes {
         let bytes: Vec<u8> = coded.iter().flat_map(|(codes, _)| codes).copied().collect();
         npy::write_u8(path, &[rows, vector_bytes(codec, d)], &bytes)?;
     }
-    let error =
-        values.chunks_exact(d).zip(decoded.chunks_exact(d)).map(|(x, y)| crate::attention::SquaredError::of_row(x, y));
-    let error = error.fold(crate::attention::SquaredError::default(), |a, b| a + b);
+    let error = values.chunks_exact(d).zip(decoded.chunks_exact(d)).map(|(x, y)| SquaredError::of_row(x, y));
+    let error = error.fold(SquaredError::default(), |a, b| a + b);
     Ok(format!(
         "{}: {rows} rows of {d}, {:.3} bits/el, rel-MSE {:.3e}",
         codec.name,
@@ -65,9 +72,19 @@ pub fn vector_bytes(codec: &CodecInfo, d: usize) -> usize {
     d / 8 * codec.bits / 8 + 2 * codec.sides
 }
 
-fn through(codec: &CodecInfo, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
-    let row = codec.encode_row(x);
-    let mut bytes = vec![0_u8; x.len() / 8 * codec.bits / 8];
+/// Every row through a cache of the backend and out of its bytes again.
+fn stored(options: &Options, codec: &'static CodecInfo, values: &[f32], d: usize) -> Result<Vec<Row>> {
+    let rows = values.len() / d;
+    let (pages, geometry) = (Pages::new(rows, 64), Geometry { layers: 1, heads: 1, kv_heads: 1, d, scale: 1.0 });
+    let mut cache = backend::open(options.backend)?.cache(codec, &geometry, &pages)?;
+    cache.store(0, values, values, &pages)?;
+    let bytes = cache.bytes(0)?;
+    Ok((0..rows).into_par_iter().map(|row| pages.row(codec, &bytes, (1, d), (row, 0), Operand::K)).collect())
+}
+
+/// The code words one after the other, lowest bit first, then the sides.
+fn packed(codec: &CodecInfo, row: &Row) -> Vec<u8> {
+    let mut bytes = vec![0_u8; row.codes.len() * codec.bits / 8];
     for (block, code) in row.codes.iter().enumerate() {
         for bit in 0..codec.bits {
             let at = block * codec.bits + bit;
@@ -75,5 +92,5 @@ fn through(codec: &CodecInfo, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
         }
     }
     bytes.extend(row.side.iter().take(codec.sides).flat_map(|side| side.to_le_bytes()));
-    (bytes, codec.decode_row(&row, x.len()))
+    bytes
 }

@@ -33,6 +33,34 @@ impl mul_hi {
     }
 }
 
+/// Sum of the four products of the bytes of two words.
+pub fn dot4(a: u32, b: u32) -> u32 {
+    (0..4).fold(0, |sum, i| sum + (a >> (8 * i) & 0xff) * (b >> (8 * i) & 0xff))
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct dot4 {}
+impl dot4 {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::Dot4, x, y)
+    }
+}
+
+/// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
+pub fn funnel(lo: u32, hi: u32, n: usize) -> u32 {
+    (((hi as u64) << 32 | lo as u64) >> (n & 31)) as u32
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct funnel {}
+impl funnel {
+    pub fn ir(b: &B, lo: V, hi: V, n: V) -> V {
+        b.funnel(lo, hi, n)
+    }
+}
+
 /// 2^x for |x| <= 126: degree-5 polynomial on [-1/2, 1/2], relative error about 2e-7.
 #[device]
 pub fn exp2(x: f32) -> f32 {

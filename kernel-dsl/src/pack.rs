@@ -1,8 +1,8 @@
 //! The packed tile: where each bit of 32 coded vectors lies, so that every lane of a warp loads 16 bytes
 //! and holds a tensor-core operand.
 //!
-//! A code word of `bits` bits stands for 8 coordinates. Its bits are split into planes whose widths are
-//! powers of two, largest first (51 = 32 + 16 + 2 + 1), so that no load straddles a word. Within a plane
+//! A code word of `bits` bits stands for 8 coordinates. Its bits are split into planes, powers of two from 8
+//! up and a tail of fewer than 8 bits (51 = 32 + 16 + 3), so that no wide load straddles a word. Within a plane
 //! the order is that of the lanes: quad row g = lane / 4 and quad lane t = lane % 4 of the operand's layout.
 //! Every token owns whole bytes, so storing one token touches no other.
 
@@ -11,13 +11,16 @@ use crate::ir::{Feed, Packing};
 /// Tokens of a packed tile.
 pub const TOKENS: usize = 32;
 
-/// Widths and first code bits of the planes of a code word.
+/// Widths and first code bits of the planes of a code word: powers of two from 8 up, then what is left.
 pub fn planes(bits: usize) -> Vec<(usize, usize)> {
     let mut at = 0;
-    (0..8).rev().map(|p| 1 << p).filter(|w| bits & w != 0).map(|w| {
-        at += w;
-        (w, at - w)
-    }).collect()
+    let wide = (3..8).rev().map(|p| 1 << p).filter(|w| bits & w != 0);
+    wide.chain((bits % 8 != 0).then_some(bits % 8))
+        .map(|w| {
+            at += w;
+            (w, at - w)
+        })
+        .collect()
 }
 
 impl Packing {
@@ -81,9 +84,9 @@ impl Packing {
         for plane in planes(self.bits) {
             let (w, first) = plane;
             let at = self.bit(plane, token, block);
-            for (n, step) in (0..w).step_by(w.min(8)).enumerate() {
-                let byte = bytes[at / 8 + n] as u32 >> (at % 8) & ((1 << w.min(8)) - 1);
-                code[(first + step) / 32] |= byte << ((first + step) % 32);
+            for n in 0..w {
+                let bit = bytes[(at + n) / 8] as u32 >> ((at + n) % 8) & 1;
+                code[(first + n) / 32] |= bit << ((first + n) % 32);
             }
         }
         code

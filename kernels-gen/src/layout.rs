@@ -1,6 +1,6 @@
 //! Where the bits of a packed tile lie: 32 tokens of one kv head, `[K codes | V codes | sides]`.
 //!
-//! A code of `bits` bits is cut into power-of-two planes, largest first. Inside a plane the blocks
+//! A code of `bits` bits is cut into power-of-two planes, largest first, and a tail of fewer than 8 bits. Inside a plane the blocks
 //! stand in the order in which the lanes of a warp want them for their tensor-core fragments, so
 //! that decoding needs 16-byte loads and no shuffle. Every token owns whole bytes: storing a token
 //! writes nothing that belongs to its neighbours.
@@ -32,10 +32,9 @@ pub struct Piece {
     pub width: usize,
 }
 
-/// `(first code bit, width)` of each plane, largest first: 51 gives 32, 16, 2, 1.
+/// `(first code bit, width)` of each plane, largest first, the tail last: 51 gives 32, 16, 3.
 pub fn planes(bits: usize) -> impl Iterator<Item = (usize, usize)> {
-    // The planes before the one of width w are the higher bits of `bits`.
-    (0..8).rev().map(|k| 1 << k).filter(move |w| bits & w != 0).map(move |w| (bits & !(2 * w - 1), w))
+    kernel_dsl::pack::planes(bits).into_iter().map(|(w, first)| (first, w))
 }
 
 impl Layout {
@@ -69,8 +68,10 @@ impl Layout {
                 Operand::K => self.key_bit(w, token, block),
                 Operand::V => self.value_bit(w, token, block),
             };
-            for k in (0..w).step_by(8) {
-                visit(Piece { code_bit: off + k, tile_bit: plane_bit + at + k, width: w.min(8) });
+            // A tail straddles bytes: bit by bit.
+            let width = if w < 8 { 1 } else { 8 };
+            for k in (0..w).step_by(width) {
+                visit(Piece { code_bit: off + k, tile_bit: plane_bit + at + k, width });
             }
         }
     }

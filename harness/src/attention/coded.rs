@@ -1,8 +1,7 @@
 //! The measured read path: K and V of every token are coded into a paged cache, and every query, at position p,
 //! attends to the coded rows 0..=p, its own included.
 
-use kernels_gen::layout::{Operand, TILE};
-use kernels_gen::reference::Row;
+use kernels_gen::layout::Operand;
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 
@@ -38,15 +37,10 @@ impl Coded {
         let Geometry { kv_heads, d, .. } = self.geometry;
         let (codec, pages, misread) = (self.codec, &self.pages, &self.misread);
         let bytes = self.cache.bytes(rows.layer)?;
-        let layout = codec.layout(d);
         let pair = |index: usize| {
-            let (slot, head) = (pages.slot(index / kv_heads), index % kv_heads);
-            let (page, offset) = (slot / pages.page_tokens, slot % pages.page_tokens);
-            let tile = (page * kv_heads + head) * (pages.page_tokens / TILE) + offset / TILE;
-            let tile = &bytes[tile * layout.tile_bytes()..][..layout.tile_bytes()];
+            let (token, head) = (index / kv_heads, index % kv_heads);
             [(Operand::K, rows.k), (Operand::V, rows.v)].map(|(operand, x)| {
-                let codes = (0..layout.blocks()).map(|b| layout.read_code(tile, operand, offset % TILE, b)).collect();
-                let row = Row { codes, side: layout.read_sides(tile, operand, offset % TILE) };
+                let row = pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
                 SquaredError::of_row(&x[index * d..][..d], &misread.read(&codec.decode_row(&row, d)))
             })
         };

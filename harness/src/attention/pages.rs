@@ -1,5 +1,9 @@
 //! Which page holds which tokens. The order is scattered on purpose, so that an error in the page table shows.
 
+use kernels_gen::layout::{Operand, TILE};
+use kernels_gen::reference::Row;
+use kernels_gen::registry::CodecInfo;
+
 pub struct Pages {
     pub page_tokens: usize,
     /// page of the tokens i * page_tokens..
@@ -25,6 +29,26 @@ impl Pages {
 
     pub fn slots(&self, tokens: usize) -> Vec<i64> {
         (0..tokens).map(|t| self.slot(t) as i64).collect()
+    }
+}
+
+impl Pages {
+    /// The coded row of (token, kv head) as it lies in the bytes of a cache of `[page, kv head]` blocks.
+    pub fn row(
+        &self,
+        codec: &CodecInfo,
+        bytes: &[u8],
+        (kv_heads, d): (usize, usize),
+        (token, head): (usize, usize),
+        operand: Operand,
+    ) -> Row {
+        let layout = codec.layout(d);
+        let slot = self.slot(token);
+        let (page, offset) = (slot / self.page_tokens, slot % self.page_tokens);
+        let tile = (page * kv_heads + head) * (self.page_tokens / TILE) + offset / TILE;
+        let tile = &bytes[tile * layout.tile_bytes()..][..layout.tile_bytes()];
+        let codes = (0..layout.blocks()).map(|b| layout.read_code(tile, operand, offset % TILE, b)).collect();
+        Row { codes, side: layout.read_sides(tile, operand, offset % TILE) }
     }
 }
 

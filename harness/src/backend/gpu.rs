@@ -1,6 +1,7 @@
 //! The fused kernels through the runtime: rows go to the device as f32, the packed cache stays there.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
 use kernels_gen::registry::CodecInfo;
 use runtime::{
@@ -27,23 +28,24 @@ struct Gpu {
 
 impl Backend for Gpu {
     fn name(&self) -> String {
-        format!("gpu ({}, {})", self.device.name(), self.device.arch())
+        let version = |found: runtime::Result<(i32, i32)>| found.map_or("?".into(), |(a, b)| format!("{a}.{b}"));
+        let (driver, nvrtc) = (version(runtime::cuda::driver_version()), version(runtime::nvrtc::version()));
+        format!("gpu ({}, {}, driver CUDA {driver}, NVRTC {nvrtc})", self.device.name(), self.device.arch())
     }
 
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
         let (device, codec) = (&self.device, Codec::open(codec.name)?);
         let (head_dim, page_tokens, elem) = (geometry.d, pages.page_tokens, Elem::F32);
         let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim, page_tokens, elem })?;
-        let group = geometry.heads / geometry.kv_heads;
-        let decode = DecodePlan::prepare(device, &DecodeSpec { codec, head_dim, group, page_tokens, elem, splits: 0 })?;
         let bytes = codec.cache_bytes(pages.count(), page_tokens, geometry.kv_heads, head_dim)? as usize;
         let layers = (0..geometry.layers).map(|_| Memory::zeroed(device, bytes)).collect::<runtime::Result<_>>()?;
         let status = Memory::zeroed(device, runtime::status::BYTES as usize)?;
         Ok(Box::new(GpuCache {
             device: device.clone(),
             stream: device.stream()?,
+            codec,
             store,
-            decode,
+            decode: None,
             layers,
             status,
             geometry: *geometry,
@@ -55,8 +57,10 @@ impl Backend for Gpu {
 struct GpuCache {
     device: Device,
     stream: Stream,
+    codec: Codec,
     store: StorePlan,
-    decode: DecodePlan,
+    /// made by the first attention: more head dims can be stored than attended to
+    decode: Option<Rc<DecodePlan>>,
     layers: Vec<Memory>,
     status: Memory,
     geometry: Geometry,
@@ -80,6 +84,7 @@ impl CodedCache for GpuCache {
 
     fn attend(&mut self, layer: usize, q: &[f32], lens: &[i32], pages: &Pages) -> Result<Vec<f32>> {
         let Geometry { heads, d, scale, .. } = self.geometry;
+        let plan = self.decode_plan(pages)?;
         let mut out = Vec::with_capacity(q.len());
         for (q, lens) in q.chunks(BATCH * heads * d).zip(lens.chunks(BATCH)) {
             let batch = lens.len();
@@ -87,7 +92,7 @@ impl CodedCache for GpuCache {
             let (q, table) = (Memory::from_slice(&self.device, q)?, Memory::from_slice(&self.device, &table)?);
             let lens = Memory::from_slice(&self.device, lens)?;
             let result = Memory::zeroed(&self.device, q.bytes())?;
-            let space = self.decode.workspace_bytes(batch, heads, pages.count())?;
+            let space = plan.workspace_bytes(batch, heads, pages.count())?;
             let workspace = Memory::zeroed(&self.device, space as usize)?;
             let call = Decode {
                 batch,
@@ -102,7 +107,7 @@ impl CodedCache for GpuCache {
                 workspace: workspace.span(),
                 status: self.status.span(),
             };
-            self.decode.launch(&self.stream, &call)?;
+            plan.launch(&self.stream, &call)?;
             out.extend(result.download::<f32>(&self.stream, 0, batch * heads * d)?);
         }
         self.check()?;
@@ -120,6 +125,18 @@ impl CodedCache for GpuCache {
 }
 
 impl GpuCache {
+    fn decode_plan(&mut self, pages: &Pages) -> Result<Rc<DecodePlan>> {
+        if let Some(plan) = &self.decode {
+            return Ok(plan.clone());
+        }
+        let Geometry { heads, kv_heads, d: head_dim, .. } = self.geometry;
+        let (codec, group, page_tokens) = (self.codec, heads / kv_heads, pages.page_tokens);
+        let spec = DecodeSpec { codec, head_dim, group, page_tokens, elem: Elem::F32, splits: 0 };
+        let plan = Rc::new(DecodePlan::prepare(&self.device, &spec)?);
+        self.decode = Some(plan.clone());
+        Ok(plan)
+    }
+
     fn cache(&self, layer: usize, pages: &Pages) -> PagedCache<'_> {
         let Geometry { kv_heads, d, .. } = self.geometry;
         PagedCache {

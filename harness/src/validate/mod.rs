@@ -80,14 +80,9 @@ pub fn run(options: &Options) -> Result<Findings> {
         ));
         if let Some(other) = &other {
             let theirs = parity::read(other.as_ref(), codec)?;
-            checks.push((
-                format!("{} stores the same bytes", other.name()),
-                parity::differing_byte(&theirs.bytes, &ours.bytes),
-            ));
-            checks.push((
-                format!("{} decodes the same", other.name()),
-                parity::differing_value(&theirs.out, &ours.out, tolerance),
-            ));
+            checks.push(("the gpu stores the same bytes".into(), parity::differing_byte(&theirs.bytes, &ours.bytes)));
+            checks
+                .push(("the gpu decodes the same".into(), parity::differing_value(&theirs.out, &ours.out, tolerance)));
         }
         let db_above_rate_bound = 10.0 * rel_mse[0].1.log10() + 20.0 * bits * 2_f64.log10();
         Ok(Finding { codec: codec.name, stored_bits_per_element: bits, rel_mse, db_above_rate_bound, checks })

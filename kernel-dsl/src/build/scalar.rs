@@ -170,6 +170,13 @@ impl B {
         self.emit(Op::Fma(a, x, c), t)
     }
 
+    /// Bits n.. of the 64 bits (hi, lo).
+    pub fn funnel(&self, lo: V, hi: V, n: V) -> V {
+        let n = n.size(self, "the shift of a funnel");
+        let (lo, hi) = (self.id_of(&lo, DType::U32), self.id_of(&hi, DType::U32));
+        self.emit(Op::Funnel(lo, hi, n), self.ty(lo))
+    }
+
     /// Rust's `as`.
     pub fn cast(&self, v: V, dtype: DType) -> V {
         match self.get(&v) {

@@ -54,6 +54,7 @@ pub fn binary(op: BinOp, d: DType, a: &str, c: &str) -> String {
         Shl => wrap("<<"),
         Shr => format!("{a} >> {c}"),
         MulHi => format!("__umulhi({a}, {c})"),
+        Dot4 => format!("__dp4a({a}, {c}, 0u)"),
         Max => format!("dmax({a}, {c})"),
         Min => format!("dmin({a}, {c})"),
         Eq => format!("{a} == {c}"),

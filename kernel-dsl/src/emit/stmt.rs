@@ -89,6 +89,11 @@ impl Printer<'_> {
                 }
                 Ok(())
             }
+            Op::StoreVec { buf, at, values } => {
+                let words: Vec<String> = values.iter().map(|v| expr::bitcast(self.d(*v), DType::U32, &format!("v{v}"))).collect();
+                let (t, n) = (["", "", "uint2", "", "uint4"][words.len()], words.len());
+                writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", "))
+            }
             Op::RingFetch { ring, src, at, cond } => {
                 let at = self.address(&Buf::Param(*src), *at);
                 writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at});")
@@ -110,6 +115,7 @@ impl Printer<'_> {
             Op::BlockId(axis) => format!("(i32)blockIdx.{}", ["x", "y", "z"][*axis]),
             Op::Un(u, a) => expr::unary(*u, self.d(*a), &v(a)),
             Op::Bin(b, a, c) => expr::binary(*b, self.d(*a), &v(a), &v(c)),
+            Op::Funnel(a, b, n) => format!("__funnelshift_r(v{a}, v{b}, {n})"),
             Op::Fma(a, b, c) => format!("__fmaf_rn(v{a}, v{b}, v{c})"),
             Op::Select(c, a, b) => format!("v{c} ? v{a} : v{b}"),
             Op::Cast(a) => expr::cast(self.d(*a), d, &v(a)),

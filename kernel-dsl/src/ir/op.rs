@@ -30,6 +30,8 @@ pub enum BinOp {
     Shr,
     /// High 32 bits of a u32 product.
     MulHi,
+    /// Sum of the four products of bytes, unsigned.
+    Dot4,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`
@@ -115,6 +117,8 @@ pub enum Op {
     Bin(BinOp, Id, Id),
     /// a * b + c, rounded once.
     Fma(Id, Id, Id),
+    /// Bits n.. of the 64 bits (hi, lo), n below 32.
+    Funnel(Id, Id, usize),
     Select(Id, Id, Id),
     /// Rust's `as`: floats to integers truncate and saturate; f32 to f16/bf16 rounds to nearest even.
     Cast(Id),
@@ -168,6 +172,7 @@ pub enum Op {
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
     LoadVec { buf: Buf, at: Id, words: usize },
+    StoreVec { buf: Buf, at: Id, values: Vec<Id> },
     AnyLane(Id),
     Barrier,
     SyncWarp,

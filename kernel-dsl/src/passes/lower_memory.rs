@@ -100,6 +100,11 @@ impl Lower {
             Layout::Cols => cond = Some(self.bin(BinOp::Eq, self.g, zero)),
             _ => {}
         }
+        if let Ty::Tile { layout: Layout::MmaC, dtype, rows: 32.., .. } = ty {
+            if row_stride == dtype.size() && dtype.size() == 4 {
+                return self.store_columns((buf, at, col_stride, cols), ty, regs);
+            }
+        }
         let body = self.region(|l| {
             for (r, v) in regs.into_iter().enumerate() {
                 let store = l.region(|l| {
@@ -121,6 +126,29 @@ impl Lower {
         match cond {
             Some(cond) => self.push(Op::If { cond, then: body, other: vec![] }, vec![]),
             None => self.append(body),
+        }
+    }
+
+    /// Consecutive rows of a column lie in one lane: 16 bytes a store.
+    fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), ty: Ty, regs: Vec<Id>) {
+        let Ty::Tile { rows, cols, .. } = ty else { return };
+        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.scaled(self.t, 2));
+        let base = self.plus(at, row);
+        for nt in 0..cols / 8 {
+            for e in 0..2 {
+                let store = self.region(|l| {
+                    let part = l.scaled(col, stride);
+                    let a = l.plus(base, part);
+                    for chunk in 0..rows / 32 {
+                        let values = (0..4).map(|i| regs[((2 * chunk + i / 2) * (cols / 8) + nt) * 4 + i % 2 * 2 + e]).collect();
+                        let a = l.offset(a, (nt * 8 + e) * stride + chunk * 16);
+                        l.push(Op::StoreVec { buf, at: a, values }, vec![]);
+                    }
+                });
+                let last = self.int(limit as i64 - (nt * 8 + e) as i64);
+                let inside = self.bin(BinOp::Lt, col, last);
+                self.push(Op::If { cond: inside, then: store, other: vec![] }, vec![]);
+            }
         }
     }
 

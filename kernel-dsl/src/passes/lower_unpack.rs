@@ -21,8 +21,8 @@ impl Lower {
         outs
     }
 
-    /// `bits` bits at byte offset `at`, as 32-bit words; a part of a byte is shifted down by `skip` bits.
-    fn bits(&mut self, buf: Buf, at: Id, bits: usize, skip: Option<Id>) -> Vec<Id> {
+    /// `bits` bits at byte offset `at`, as 32-bit words; `bits` is a power of two from 8 up.
+    fn bits(&mut self, buf: Buf, at: Id, bits: usize) -> Vec<Id> {
         if bits >= 32 {
             let words = bits / 32;
             let outs: Vec<Id> = (0..words).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
@@ -30,11 +30,26 @@ impl Lower {
             return outs;
         }
         let loaded = self.emit(Op::Load { buf, at }, if bits == 16 { DType::U16 } else { DType::U8 });
-        let word = self.emit(Op::Cast(loaded), DType::U32);
-        match skip {
-            Some(n) if bits < 8 => vec![self.bin(BinOp::Shr, word, n)],
-            _ => vec![word],
+        vec![self.emit(Op::Cast(loaded), DType::U32)]
+    }
+
+    /// `run` bits of a tail plane from bit `bit` on, in one word: whole bytes are loaded and shifted down.
+    /// The run of any lane starts at a multiple of `run`; bytes past a plane's end are read and masked away.
+    fn tail(&mut self, buf: Buf, at: Id, bit: Id, run: usize) -> Id {
+        let worst = (0..8).map(|i| i * run % 8).max().unwrap_or(0);
+        let byte = self.shift(BinOp::Shr, bit, 3);
+        let at = self.plus(at, byte);
+        let mut word = self.bits(buf, at, 8)[0];
+        for n in 1..(worst + run).div_ceil(8) {
+            let next = self.offset(at, n);
+            let next = self.bits(buf, next, 8)[0];
+            let high = self.shift(BinOp::Shl, next, 8 * n);
+            word = self.bin(BinOp::Or, word, high);
         }
+        let seven = self.int(7);
+        let skip = self.bin(BinOp::And, bit, seven);
+        let skip = self.emit(Op::Cast(skip), DType::U32);
+        self.bin(BinOp::Shr, word, skip)
     }
 
     /// Adds element `q` of width `w` of the loaded words to the code word at bit `first`.
@@ -45,15 +60,14 @@ impl Lower {
             }
             return;
         }
+        // One shift brings the element to its place in the code word, one mask cuts it out.
         let mut x = loaded[q * w / 32];
-        if q * w % 32 != 0 {
-            x = self.shift(BinOp::Shr, x, q * w % 32);
+        let (from, to) = (q * w % 32, first % 32);
+        if from != to {
+            x = if from > to { self.shift(BinOp::Shr, x, from - to) } else { self.shift(BinOp::Shl, x, to - from) };
         }
-        let mask = self.konst(DType::U32, (1 << w) - 1);
+        let mask = self.konst(DType::U32, ((1_u64 << w) - 1) << to);
         x = self.bin(BinOp::And, x, mask);
-        if first % 32 != 0 {
-            x = self.shift(BinOp::Shl, x, first % 32);
-        }
         let slot = &mut code[first / 32];
         *slot = Some(match *slot {
             Some(have) => self.bin(BinOp::Or, have, x),
@@ -64,18 +78,6 @@ impl Lower {
     fn words(&mut self, code: [Option<Id>; 4]) -> Vec<Id> {
         let zero = self.konst(DType::U32, 0);
         code.iter().map(|w| w.unwrap_or(zero)).collect()
-    }
-
-    /// For planes narrower than a byte: offset of the byte that holds bit `base + lane_bit`, and the bit in it.
-    fn narrow(&mut self, at: Id, base: Id, run: usize) -> (Id, Option<Id>) {
-        let byte = self.shift(BinOp::Shr, base, 3);
-        let at = self.plus(at, byte);
-        if run >= 8 {
-            return (at, None);
-        }
-        let seven = self.int(7);
-        let bit = self.bin(BinOp::And, base, seven);
-        (at, Some(self.emit(Op::Cast(bit), DType::U32)))
     }
 
     /// Lane (g, t): tokens 4g..4g+3, blocks t*(nb/4)..
@@ -96,7 +98,7 @@ impl Lower {
                     let mut all = vec![];
                     for c in 0..own * w / chunk {
                         let a = self.offset(mine, (c * 32 + i * 8) * 4 * chunk / 8);
-                        all.extend(self.bits(buf, a, chunk, None));
+                        all.extend(self.bits(buf, a, chunk));
                     }
                     all
                 } else {
@@ -104,8 +106,7 @@ impl Lower {
                     let row = self.offset(row, i * nb * w);
                     let part = self.scaled(self.t, own * w);
                     let bit = self.bin(BinOp::Add, row, part);
-                    let (a, skip) = self.narrow(base, bit, own * w);
-                    self.bits(buf, a, own * w, skip)
+                    vec![self.tail(buf, base, bit, own * w)]
                 };
                 for (j, code) in codes.iter_mut().enumerate() {
                     self.gather(code, &loaded, plane, j);
@@ -137,7 +138,7 @@ impl Lower {
                 let mut all = vec![];
                 for c in 0..nb * w / chunk {
                     let a = self.offset(mine, c * 32 * chunk / 8);
-                    all.extend(self.bits(buf, a, chunk, None));
+                    all.extend(self.bits(buf, a, chunk));
                 }
                 for (q, code) in codes.iter_mut().enumerate() {
                     self.gather(code, &all, plane, q);
@@ -149,8 +150,7 @@ impl Lower {
                 let row = self.offset(row, e * nb * w);
                 let part = self.scaled(self.g, own * w);
                 let bit = self.bin(BinOp::Add, row, part);
-                let (a, skip) = self.narrow(base, bit, own * w);
-                let loaded = self.bits(buf, a, own * w, skip);
+                let loaded = [self.tail(buf, base, bit, own * w)];
                 for h in 0..own {
                     self.gather(&mut codes[e * own + h], &loaded, plane, h);
                 }
@@ -200,7 +200,7 @@ impl Lower {
         for u in 0..2 {
             for h in 0..own {
                 let a = self.offset(mine, (u * own + h) * 512);
-                let code = self.bits(buf, a, 128, None);
+                let code = self.bits(buf, a, 128);
                 for (dim, r) in self.call(func, code, 8).into_iter().enumerate() {
                     let dim = 8 * h + dim;
                     regs[dim / 2 * 4 + dim % 2 + 2 * u] = r;

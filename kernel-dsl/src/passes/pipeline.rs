@@ -103,7 +103,7 @@ fn address_slice(stmts: &[Stmt], address: Id, written: &HashSet<Id>) -> Option<V
         }
         let repeatable = match &s.op {
             Op::VarGet(v) => !written.contains(v),
-            Op::Const(_) | Op::BlockId(_) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
+            Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
             Op::Load { buf: Buf::Param(_) | Buf::Shared(_), .. } => true,
             _ => false,
         };
@@ -124,6 +124,7 @@ fn renamed(p: &mut Program, s: &Stmt, map: &mut HashMap<Id, Id>) -> Stmt {
         Op::Un(o, a) => Op::Un(*o, m(a)),
         Op::Bin(o, a, b) => Op::Bin(*o, m(a), m(b)),
         Op::Fma(a, b, c) => Op::Fma(m(a), m(b), m(c)),
+        Op::Funnel(a, b, n) => Op::Funnel(m(a), m(b), *n),
         Op::Select(a, b, c) => Op::Select(m(a), m(b), m(c)),
         Op::Cast(a) => Op::Cast(m(a)),
         Op::Bitcast(a) => Op::Bitcast(m(a)),

@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreTile { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -67,13 +67,14 @@ pub fn operands(op: &Op) -> Vec<Id> {
     match op {
         Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::LaneId | Op::ThreadId | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp => vec![],
         Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::MovMatrix(a) | Op::AnyLane(a) => vec![*a],
-        Op::Bin(_, a, b) | Op::Prmt(a, b, _) => vec![*a, *b],
+        Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],
         Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
         Op::Mma { a, b, c } => vec![*a, *b, *c],
         Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
         Op::Store { buf, at, value } | Op::StoreTile { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
+        Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),
         Op::If { cond, .. } => vec![*cond],
         Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],
         Op::ParFor { count, .. } => vec![*count],

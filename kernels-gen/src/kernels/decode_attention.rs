@@ -1,9 +1,9 @@
 //! Decode attention over the coded cache, one new token a sequence: flash attention whose keys and
 //! values are decoded inside the loop, straight into tensor-core operands.
 //!
-//! A block serves one (sequence, kv head) and walks its share of 1024-token segments. In a segment each
-//! warp owns a strand: every eighth tile of 32 tokens, in order. Segments never touch each other, so the
-//! number of splits changes who computes, not what. Sums across lanes are integers or maxima: exact.
+//! A warp walks a run of 512-token segments of one (sequence, kv head), tile after tile of 32 tokens, from a
+//! ring of its own: no barrier in the loop. Every segment starts afresh and leaves one partial result, so
+//! the number of splits changes who computes, not what. Sums across lanes are integers or maxima: exact.
 //!
 //! Cost: reads tile_bytes for 32 tokens; writes (d + 2) * 4 bytes a head and segment.
 
@@ -12,8 +12,8 @@ use super::softmax::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Tokens of a segment: 8 strands of 4 tiles.
-pub const SEGMENT: usize = 1024;
+/// Tokens of a segment. Part of the result's definition, as the order of its sums is.
+pub const SEGMENT: usize = 512;
 
 /// Shape of a decode kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,14 +106,14 @@ pub fn decode_attention<C: Codec, T: Float>(
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch]
-    part: &mut Global<f32>,   // [batch, heads, segments, d]
-    stat: &mut Global<f32>,   // [batch, heads, segments, 2]
+    part: &mut Global<f32>,   // [batch, kv_heads, segments, group, d]
+    stat: &mut Global<f32>,   // [batch, kv_heads, segments, group, 2]: maximum, sum
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
     segments: i32,
-    splits: i32,
+    run: i32, // segments of a warp
     scale: f32,
 ) {
     let (split, head, seq) = (block_id(0), block_id(1), block_id(2));
@@ -137,75 +137,55 @@ pub fn decode_attention<C: Codec, T: Float>(
             quantise_query::<C, T>(x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
-    let mut outs = ring.scratch::<f32>(m.warps * m.group * m.d);
-    let mut tops = shared::<f32>(m.warps * m.cols);
-    let mut sums = shared::<f32>(m.warps * m.cols);
-    let mut faults = shared::<i32>(m.warps);
-    for s in strided(split, (n + (m.segment as i32 - 1_i32)) / m.segment as i32, splits) {
-        for w in warps(m.warps) {
-            let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
-            let q_lo = query.operand::<i8>(m.cols * m.d, m.d, m.cols, m.d);
-            let q_float = query.operand::<bf16>(0, 2 * m.d, m.cols, m.d);
-            let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
-            let mut top = cols(m.cols, f32::NEG_INFINITY);
-            let mut sum = acc(8, m.cols, 0_i64);
-            let mut out = acc(m.d, m.cols, 0.0_f32);
-            let mut fault = 0_i32;
-            let end = ((n + 31_i32) / 32_i32).min((s + 1_i32) * (m.segment / 32) as i32);
-            for t in stream(s * (m.segment / 32) as i32 + w, end, m.warps as i32, m.stages) {
-                // Checked page fetch: a bad entry reads page 0 and weighs nothing.
-                let page = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
-                let known = (page >= 0_i32) & (page < pages);
-                let block = (if known { page } else { 0_i32 }) as i64 * kv_heads as i64 + head as i64;
-                let tile = block * (m.page_tokens / 32) as i64 + (t % (m.page_tokens / 32) as i32) as i64;
-                let tokens = ring.copy(cache, tile * m.tile_bytes as i64);
-                let left = if known { n - t * 32_i32 } else { 0_i32 };
-                fault = if known { fault } else { 1_i32 };
-                // Scores in log2 units.
-                let worths = scales::<C>(&tokens, m.sides_at, 0) * &worth;
-                let x = (dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * worths).map2(&(row_ids(32) - left), visible);
-                // A new maximum is rare: the rescale stays out of the common path.
-                if x.map2(&top, above).any() {
-                    let next = top.map2(&x.max_rows(), raised);
-                    out = &out * &top.map2(&next, weight);
-                    let total = sum.sum_rows().map3(&top, &next, shifted);
-                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                    top = next;
+    let tiles = (n + 31_i32) / 32_i32;
+    for w in warps(m.warps) {
+        let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
+        let q_lo = query.operand::<i8>(m.cols * m.d, m.d, m.cols, m.d);
+        let q_float = query.operand::<bf16>(0, 2 * m.d, m.cols, m.d);
+        let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
+        let mut top = cols(m.cols, f32::NEG_INFINITY);
+        let mut sum = acc(8, m.cols, 0_i64);
+        let mut out = acc(m.d, m.cols, 0.0_f32);
+        let mut fault = 0_i32;
+        let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
+        let end = tiles.min(first + run * (m.segment / 32) as i32);
+        for t in stream(first, end, 1, m.stages) {
+            // Checked page fetch: a bad entry reads page 0 and weighs nothing.
+            let page = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
+            let known = (page >= 0_i32) & (page < pages);
+            let block = (if known { page } else { 0_i32 }) as i64 * kv_heads as i64 + head as i64;
+            let tile = block * (m.page_tokens / 32) as i64 + (t % (m.page_tokens / 32) as i32) as i64;
+            let tokens = ring.copy(cache, tile * m.tile_bytes as i64);
+            let left = if known { n - t * 32_i32 } else { 0_i32 };
+            fault = if known { fault } else { 1_i32 };
+            // Scores in log2 units.
+            let worths = scales::<C>(&tokens, m.sides_at, 0) * &worth;
+            let x = (dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * worths).map2(&(row_ids(32) - left), visible);
+            // A new maximum is rare: the rescale stays out of the common path.
+            if x.map2(&top, above).any() {
+                let next = top.map2(&x.max_rows(), raised);
+                out = &out * &top.map2(&next, weight);
+                let total = sum.sum_rows().map3(&top, &next, shifted);
+                sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                top = next;
+            }
+            let p = x.map2(&top, weight);
+            sum = &sum + &p.map(fixed).lane_sums();
+            out = weighed::<C>(&tokens, p.map2(&scales::<C>(&tokens, m.sides_at, C::SIDES), scaled), &out, m.values_at, m.d);
+            // A segment's end: leave its partial result, start afresh.
+            if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
+                let row = ((seq * kv_heads + head) as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.group as i64;
+                part.put_acc(row * m.d as i64, 1, m.d, m.group, &out);
+                stat.put_cols(row * 2_i64, 2, m.group, &top);
+                let total = sum.sum_rows().cast::<f32>() * 4.656613e-10_f32;
+                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(if fault == 0_i32 { total } else { cols(m.cols, -1.0_f32) }));
+                if fault != 0_i32 {
+                    status.put(1, 1_i32);
+                    status.put(3, seq);
                 }
-                let p = x.map2(&top, weight);
-                sum = &sum + &p.map(fixed).lane_sums();
-                out = weighed::<C>(&tokens, p.map2(&scales::<C>(&tokens, m.sides_at, C::SIDES), scaled), &out, m.values_at, m.d);
-            }
-            outs.put_acc(w * (m.group * m.d) as i32, 1, m.d, m.group, &out);
-            tops.put_cols(w * m.cols as i32, 1, m.cols, &top);
-            sums.put_cols(w * m.cols as i32, 1, m.cols, &(sum.sum_rows().cast::<f32>() * 4.656613e-10_f32));
-            faults.put(w, fault);
-        }
-        // Strands in index order.
-        for i in threads(m.group * m.d) {
-            let (g, e) = (i / m.d as i32, i % m.d as i32);
-            let mut best = tops.at(g);
-            let mut bad = faults.at(0);
-            for w in 1..m.warps {
-                best = fmax(best, tops.at(g + (w * m.cols) as i32));
-                bad = bad | faults.at(w);
-            }
-            let mut o = 0.0_f32;
-            let mut l = 0.0_f32;
-            for w in 0..m.warps {
-                let fade = weight(tops.at(g + (w * m.cols) as i32), best);
-                l = sums.at(g + (w * m.cols) as i32).mul_add(fade, l);
-                o = outs.at(i + (w * m.group * m.d) as i32).mul_add(fade, o);
-            }
-            let row = (first_row_of + g) as i64 * segments as i64 + s as i64;
-            part.put(row * m.d as i64 + e as i64, o);
-            if e == 0_i32 {
-                stat.put(row * 2_i64, best);
-                stat.put(row * 2_i64 + 1_i64, if bad == 0_i32 { l } else { -1.0_f32 });
-            }
-            if bad != 0_i32 {
-                status.put(1, 1_i32);
-                status.put(3, seq);
+                top = cols(m.cols, f32::NEG_INFINITY);
+                sum = acc(8, m.cols, 0_i64);
+                out = acc(m.d, m.cols, 0.0_f32);
             }
         }
     }

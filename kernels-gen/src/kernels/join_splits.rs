@@ -1,62 +1,107 @@
-//! Joins a sequence's segments in index order, divides, rotates back: one warp a (sequence, head).
+//! Joins a sequence's segments, divides, rotates back: one block a (sequence, head).
 //!
-//! Cost: reads (d + 2) * 4 bytes a segment, writes d elements and one log-sum-exp.
+//! Sixteen segments at a time are joined in index order by one warp, then those sums in index order: a
+//! fixed tree, whoever computed the segments. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
 
 use super::softmax::weight;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
+
+/// Segments that one warp joins in order.
+pub const BUNDLE: usize = 16;
 
 /// Shape of a join kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JoinMeta {
     pub d: usize,
     pub segment: usize,
+    pub warps: usize,
     pub inv_sqrt_d: f32,
 }
 
 impl Meta for JoinMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: 1, min_blocks: 16 }
+        Launch { warps: self.warps, min_blocks: 4 }
     }
 }
 
 #[kernel]
 pub fn join_splits<C: Codec, T: Float>(
     m: JoinMeta,
-    part: &Global<f32>,    // [batch, heads, segments, d]
-    stat: &Global<f32>,    // [batch, heads, segments, 2]
+    part: &Global<f32>,    // [batch, kv_heads, segments, group, d]
+    stat: &Global<f32>,    // [batch, kv_heads, segments, group, 2]: maximum, sum
     lens: &Global<i32>,    // [batch]
     out: &mut Global<T>,   // [batch, heads, d]
     lse: &mut Global<f32>, // [batch, heads], natural logarithm
-    heads: i32,
+    kv_heads: i32,
+    group: i32,
     segments: i32,
     capacity: i32,
 ) {
-    let (head, seq) = (block_id(0), block_id(1));
-    let row = seq * heads + head;
+    let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
+    let base = (seq * kv_heads + head) as i64 * segments as i64;
     let len = lens.at(seq);
     let fits = (len >= 0_i32) & (len <= capacity);
     let n = if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 };
+    let mut tops = shared::<f32>(m.warps);
+    let mut sums = shared::<f32>(m.warps);
+    let mut outs = shared::<f32>(m.warps * m.d);
+    let mut best = f32::NEG_INFINITY;
+    let mut l = 0.0_f32;
+    let mut good = true;
+    let mut total = shared::<f32>(m.d);
+    for e in threads(m.d) {
+        total.put(e, 0.0_f32);
+    }
+    // A round joins one bundle a warp, then the bundles in order.
+    for round in strided(0_i32, n, (m.warps * BUNDLE) as i32) {
+        for w in warps(m.warps) {
+            let first = round + w * BUNDLE as i32;
+            let last = n.min(first + BUNDLE as i32);
+            let mut top = f32::NEG_INFINITY;
+            for s in first..last {
+                top = fmax(top, stat.at(((base + s as i64) * group as i64 + member as i64) * 2_i64));
+            }
+            let mut o = vector(m.d, 0.0_f32);
+            let mut sum = 0.0_f32;
+            let mut bad = 0.0_f32;
+            for s in first..last {
+                let row = (base + s as i64) * group as i64 + member as i64;
+                let fade = weight(stat.at(row * 2_i64), top);
+                let own = stat.at(row * 2_i64 + 1_i64);
+                bad = if own < 0.0_f32 { 1.0_f32 } else { bad };
+                sum = own.mul_add(fade, sum);
+                o = part.row(row * m.d as i64, m.d).mul_add(fade, &o);
+            }
+            tops.put(w, top);
+            sums.put(w, if bad == 0.0_f32 { sum } else { -1.0_f32 });
+            outs.put_row(w * m.d as i32, &o);
+        }
+        let mut next = best;
+        for w in 0..m.warps {
+            next = fmax(next, tops.at(w));
+        }
+        let fade = weight(best, next);
+        for e in threads(m.d) {
+            let mut o = total.at(e) * fade;
+            for w in 0..m.warps {
+                o = outs.at(e + (w * m.d) as i32).mul_add(weight(tops.at(w), next), o);
+            }
+            total.put(e, o);
+        }
+        l = l * fade;
+        for w in 0..m.warps {
+            l = sums.at(w).mul_add(weight(tops.at(w), next), l);
+            good = good & (sums.at(w) >= 0.0_f32);
+        }
+        best = next;
+    }
+    let some = good & (l > 0.0_f32);
     for _ in warps(1) {
-        let mut best = f32::NEG_INFINITY;
-        let mut good = true;
-        for s in 0_i32..n {
-            let at = (row as i64 * segments as i64 + s as i64) * 2_i64;
-            best = fmax(best, stat.at(at));
-            good = good & (stat.at(at + 1_i64) >= 0.0_f32);
-        }
-        let mut o = vector(m.d, 0.0_f32);
-        let mut l = 0.0_f32;
-        for s in 0_i32..n {
-            let at = row as i64 * segments as i64 + s as i64;
-            let fade = weight(stat.at(at * 2_i64), best);
-            l = stat.at(at * 2_i64 + 1_i64).mul_add(fade, l);
-            o = part.row(at * m.d as i64, m.d).mul_add(fade, &o);
-        }
-        let some = good & (l > 0.0_f32);
-        let y = o / (if some { l } else { 1.0_f32 });
+        let y = total.row(0, m.d) / (if some { l } else { 1.0_f32 });
         let back = if C::ROTATE { y.hadamard() * m.inv_sqrt_d } else { y };
         let kept = if some { back } else { vector(m.d, 0.0_f32) };
+        let row = (seq * kv_heads + head) * group + member;
         out.put_row(row as i64 * m.d as i64, &kept.to::<T>());
         lse.put(row, if some { (best + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
     }

@@ -84,11 +84,10 @@ const RING_BUDGET: usize = 216 * 1024;
 
 /// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
 ///
-/// Integer codecs always have 8 strands, since the strands are part of the result. Two blocks an SM hide
-/// each other's latency where shared memory and registers allow it.
+/// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
-    let warps = if c.exact { 8 } else { (RING_BUDGET / (2 * tile)).min(4) };
+    let warps = (RING_BUDGET / (2 * tile)).clamp(2, 8);
     let min_blocks = if cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
         d,
@@ -116,17 +115,22 @@ pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(STORE_ROWS) as u32, kv_heads as u32, 2]
 }
 
-/// The decode kernel. Grid: [splits, kv_heads, batch].
+/// Segments that each warp walks, for a launch of `splits` blocks a (sequence, kv head).
+pub fn run_of(m: &DecodeMeta, segments: usize, splits: usize) -> usize {
+    segments.div_ceil(splits * m.warps).max(1)
+}
+
+/// The decode kernel. Grid: [splits, kv_heads, batch]; its `run` argument from [`run_of`].
 pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&(c.build.decode)(&decode_meta(c, d, group, page_tokens), elem)?)
 }
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize) -> JoinMeta {
-    JoinMeta { d, segment: SEGMENT, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, segment: SEGMENT, warps: 8, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
-/// The join kernel. Grid: [heads, batch, 1].
+/// The join kernel. Grid: [group, kv_heads, batch].
 pub fn join_splits(c: &CodecInfo, d: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&(c.build.join)(&join_meta(d), elem)?)
 }

@@ -18,7 +18,7 @@ pub struct StoreMeta {
     /// Tokens of a block, and warps.
     pub rows: usize,
     pub warps: usize,
-    /// Widths and first bits of the planes of a code word; of them `planes`, the first `wide` of 8 bits or more.
+    /// Widths and first bits of the planes of a code word: `planes` of them, the first `wide` of 8 bits or more.
     pub widths: [usize; 8],
     pub firsts: [usize; 8],
     pub planes: usize,
@@ -153,19 +153,20 @@ pub fn store<C: Codec, T: Float>(
             status.put(3, first + r);
         }
     }
-    // Planes narrower than a byte: a thread gathers a whole byte.
-    for p in m.wide..m.planes {
-        for i in threads(m.rows * m.d / 64 * m.widths[p]) {
-            let (r, byte) = (i / (m.d / 64 * m.widths[p]) as i32, i % (m.d / 64 * m.widths[p]) as i32);
+    // The tail plane: a thread gathers a whole byte of a token's bits.
+    if m.planes > m.wide {
+        for i in threads(m.rows * m.d / 64 * m.widths[m.wide]) {
+            let (r, byte) = (i / (m.d / 64 * m.widths[m.wide]) as i32, i % (m.d / 64 * m.widths[m.wide]) as i32);
             let slot = if first + r < tokens { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
             let mut x = 0_u32;
-            for b in 0..8 / m.widths[p] {
-                let tail = tails.at(r * (m.d / 8) as i32 + byte * (8 / m.widths[p]) as i32 + b as i32);
-                x = x | (((tail >> ((m.firsts[p] - m.firsts[m.wide]) % 32)) & ((1 << (m.widths[p] % 32)) - 1) as u32) << (b * m.widths[p] % 32));
+            for b in 0..8 {
+                let bit = byte * 8_i32 + b as i32;
+                let tail = tails.at(r * (m.d / 8) as i32 + bit / m.widths[m.wide] as i32);
+                x = x | (((tail >> ((bit % m.widths[m.wide] as i32) as u32 & 31_u32)) & 1_u32) << (b % 8));
             }
             if (slot >= 0_i64) & (slot < slot_count) {
-                let at = place(slot, kv_heads, head, m.page_tokens, m.tile_bytes) + (kind * m.values_at as i32 + (m.d / 2 * m.firsts[p]) as i32) as i64;
-                cache.save::<u8>(at + ((slot % 32_i64) as i32 * (m.d / 64 * m.widths[p]) as i32 + byte) as i64, x as u8);
+                let at = place(slot, kv_heads, head, m.page_tokens, m.tile_bytes) + (kind * m.values_at as i32 + (m.d / 2 * m.firsts[m.wide]) as i32) as i64;
+                cache.save::<u8>(at + ((slot % 32_i64) as i32 * (m.d / 64 * m.widths[m.wide]) as i32 + byte) as i64, x as u8);
             }
         }
     }

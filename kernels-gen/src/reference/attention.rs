@@ -6,7 +6,7 @@
 use crate::codec::Lane;
 use crate::layout::{Layout, Operand, TILE};
 use crate::reference::row::{f16_value, to_bf16};
-use crate::reference::strand::{Partial, Query, SEGMENT, STRANDS, Strand, quantise};
+use crate::reference::strand::{Partial, Query, SEGMENT, Strand, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -59,21 +59,17 @@ fn attend<'a>(c: &CodecInfo, d: usize, query: &Query, len: usize, tile_of: impl 
     let mut segments = Vec::new();
     for first in (0..len).step_by(SEGMENT) {
         let end = len.min(first + SEGMENT);
-        let mut strands = Vec::new();
-        for w in 0..STRANDS {
-            let mut strand = Strand::new(d);
-            for start in (first + w * TILE..end).step_by(STRANDS * TILE) {
-                let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
-                match c.lane {
-                    Lane::U8 => tile.add_integers(query, &mut strand),
-                    Lane::Bf16 => tile.add_floats(query, &mut strand),
-                }
+        let mut strand = Strand::new(d);
+        for start in (first..end).step_by(TILE) {
+            let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
+            match c.lane {
+                Lane::U8 => tile.add_integers(query, &mut strand),
+                Lane::Bf16 => tile.add_floats(query, &mut strand),
             }
-            strands.push(strand.close(c.lane));
         }
-        segments.push(Partial::merge(&strands, d));
+        segments.push(strand.close(c.lane));
     }
-    Partial::merge(&segments, d)
+    Partial::join(segments, d)
 }
 
 /// A packed tile of which the first `tokens` belong to the sequence; the rest is never looked at.

@@ -14,7 +14,7 @@ pub use attention::{Decoded, decode};
 pub use row::{Row, rotate, row_sum, to_bf16};
 pub use sequence::Sequence;
 pub use store::store;
-pub use strand::{SEGMENT, STRANDS};
+pub use strand::SEGMENT;
 
 use crate::layout::TILE;
 use crate::registry::CodecInfo;

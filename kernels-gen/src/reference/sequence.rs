@@ -5,7 +5,7 @@ use multiversion::multiversion;
 use crate::codec::Lane;
 use crate::layout::{Operand, TILE};
 use crate::reference::row::{f16_value, to_bf16};
-use crate::reference::strand::{Partial, Query, SEGMENT, STRANDS, Strand, quantise};
+use crate::reference::strand::{Partial, Query, SEGMENT, Strand, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -110,30 +110,26 @@ fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) ->
     let longest = rows.iter().map(|row| row.1).max().unwrap_or(0);
     let mut segments: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
     for first in (0..longest).step_by(SEGMENT) {
-        let mut strands: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
-        for w in 0..STRANDS {
-            let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d)).collect();
-            for start in (first + w * TILE..longest.min(first + SEGMENT)).step_by(STRANDS * TILE) {
-                for ((query, len), strand) in rows.iter().zip(&mut open) {
-                    let tokens = TILE.min(len.saturating_sub(start));
-                    match c.lane {
-                        _ if tokens == 0 => {}
-                        Lane::U8 => head.add_integers(d, start, tokens, query, strand),
-                        Lane::Bf16 => head.add_floats(d, start, tokens, query, strand),
-                    }
+        let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d)).collect();
+        for start in (first..longest.min(first + SEGMENT)).step_by(TILE) {
+            for ((query, len), strand) in rows.iter().zip(&mut open) {
+                let tokens = TILE.min(len.saturating_sub(start));
+                match c.lane {
+                    _ if tokens == 0 => {}
+                    Lane::U8 => head.add_integers(d, start, tokens, query, strand),
+                    Lane::Bf16 => head.add_floats(d, start, tokens, query, strand),
                 }
             }
-            for (parts, strand) in strands.iter_mut().zip(open) {
+        }
+        for ((parts, strand), (_, len)) in segments.iter_mut().zip(open).zip(rows) {
+            if first < *len {
                 parts.push(strand.close(c.lane));
             }
         }
-        for (parts, strands) in segments.iter_mut().zip(&strands) {
-            parts.push(Partial::merge(strands, d));
-        }
     }
     let mut totals = Vec::new();
-    for parts in &segments {
-        totals.push(Partial::merge(parts, d));
+    for parts in segments {
+        totals.push(Partial::join(parts, d));
     }
     totals
 }

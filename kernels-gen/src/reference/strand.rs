@@ -7,6 +7,7 @@
 //! Loops stand where iterator chains could: inlined into a function that is compiled for wide
 //! vectors they use them, which closures would not.
 
+use crate::kernels::join_splits::BUNDLE;
 use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
 use crate::codec::Lane;
@@ -14,9 +15,7 @@ use crate::reference::row::{rotate, to_bf16};
 use crate::registry::CodecInfo;
 
 /// Tokens whose strands are merged before segments are.
-pub const SEGMENT: usize = 1024;
-/// Running sums of a segment: its tile i belongs to strand `i % STRANDS`.
-pub const STRANDS: usize = 8;
+pub const SEGMENT: usize = crate::kernels::SEGMENT;
 
 /// A query row, ready to meet codes.
 pub(super) struct Query {
@@ -126,21 +125,44 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Joins partial sums in the order given. An empty one has m = -inf and weighs nothing.
+    fn empty(d: usize) -> Partial {
+        Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] }
+    }
+
+    /// Adds partial sums in the order given, all under one maximum. An empty one has m = -inf and weighs nothing.
     #[inline(always)]
-    pub fn merge(parts: &[Partial], d: usize) -> Partial {
-        let mut sum = Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] };
+    fn add(&mut self, parts: &[Partial]) {
+        let before = self.m;
         for part in parts {
-            sum.m = fmax(sum.m, part.m);
+            self.m = fmax(self.m, part.m);
         }
+        let fade = exp2_or_zero(before - self.m);
+        self.l *= fade;
+        self.o.iter_mut().for_each(|o| *o *= fade);
         for part in parts {
-            let f = exp2_or_zero(part.m - sum.m);
-            sum.l = part.l.mul_add(f, sum.l);
-            for (o, p) in sum.o.iter_mut().zip(&part.o) {
+            let f = exp2_or_zero(part.m - self.m);
+            self.l = part.l.mul_add(f, self.l);
+            for (o, p) in self.o.iter_mut().zip(&part.o) {
                 *o = p.mul_add(f, *o);
             }
         }
-        sum
+    }
+
+    /// Joins the segments of a row: bundles of 16 in order, then rounds of 8 bundles in order.
+    #[inline(always)]
+    pub fn join(mut segments: Vec<Partial>, d: usize) -> Partial {
+        let mut total = Partial::empty(d);
+        segments.resize_with(segments.len().next_multiple_of(8 * BUNDLE), || Partial::empty(d));
+        for round in segments.chunks(8 * BUNDLE) {
+            let mut bundles = Vec::new();
+            for parts in round.chunks(BUNDLE) {
+                let mut bundle = Partial::empty(d);
+                bundle.add(parts);
+                bundles.push(bundle);
+            }
+            total.add(&bundles);
+        }
+        total
     }
 
     /// Writes the output row and returns its natural log-sum-exp; without tokens 0 and -inf.

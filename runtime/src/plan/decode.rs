@@ -13,6 +13,7 @@ use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
+use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem, SEGMENT};
 
 /// What a decode plan is compiled for.
@@ -66,6 +67,7 @@ pub struct DecodePlan {
     group: usize,
     elem: Elem,
     splits: usize,
+    meta: DecodeMeta,
     resident: usize,
     decode: Arc<Kernel>,
     join: Arc<Kernel>,
@@ -109,7 +111,8 @@ impl DecodePlan {
         let decode = load(device, kernels::decode_attention(codec.info(), head_dim, group, page_tokens, elem))?;
         let join = load(device, kernels::join_splits(codec.info(), head_dim, elem))?;
         let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, resident, decode, join })
+        let meta = kernels::decode_meta(codec.info(), head_dim, group, page_tokens);
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join })
     }
 
     /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
@@ -149,7 +152,7 @@ impl DecodePlan {
             Arg::I32(pages),
             Arg::I32(int("table_stride", call.table_stride)?),
             Arg::I32(segments),
-            Arg::I32(int("splits", splits)?),
+            Arg::I32(int("the segments of a warp", kernels::run_of(&self.meta, space.segments, splits))?),
             Arg::F32(call.scale),
         ];
         let grid = [splits as u32, call.cache.kv_heads as u32, call.batch as u32];
@@ -160,11 +163,12 @@ impl DecodePlan {
             Arg::Ptr(call.lens),
             Arg::Ptr(call.out),
             Arg::Ptr(lse),
-            Arg::I32(int("the number of heads", heads)?),
+            Arg::I32(kv_heads),
+            Arg::I32(int("the group", self.group)?),
             Arg::I32(segments),
             Arg::I32(int("the table's capacity", capacity)?),
         ];
-        self.join.launch(stream, [heads as u32, call.batch as u32, 1], &join)
+        self.join.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)
     }
 
     /// The decode and the join kernel, for their attributes.
@@ -175,7 +179,7 @@ impl DecodePlan {
     /// How many blocks share a sequence's kv head when the plan leaves it open.
     pub fn splits_for(&self, batch: usize, kv_heads: usize, segments: usize) -> usize {
         match self.splits {
-            0 => best_splits(self.resident, batch * kv_heads, segments),
+            0 => best_splits(self.resident, batch * kv_heads, segments.div_ceil(self.meta.warps)),
             fixed => fixed.clamp(1, segments.max(1)),
         }
     }
