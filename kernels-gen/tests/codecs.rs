@@ -49,7 +49,7 @@ fn e8q38_decodes_every_digit() {
     for f in 0..r * b {
         let (d0, d1, d2) = ((f % r) as i32, (f / r % r) as i32, (f / b) as i32);
         let pair = f % 3003;
-        let word = f | f << 19 | (pair << 1 | 1) << 38;
+        let word = 1 | f << 1 | f << 20 | pair << 39;
         let (d6, half7) = ((pair % r) as i32, (pair / r) as i32);
         let d7 = 2 * half7 + (2 * (d0 + d1 + d2) + d6) % 2;
         let expected = [d0, d1, d2, d0, d1, d2, d6, d7].map(|d| 2 * d + 1);

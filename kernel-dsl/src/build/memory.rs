@@ -10,15 +10,7 @@ impl B {
     pub fn shared(&self, dtype: DType, len: V) -> V {
         let len = len.size(self, "the length of a shared array");
         let mut p = self.program.borrow_mut();
-        p.shared.push(SharedArray { dtype, len, over: None, offset: 0 });
-        V::Buf(Buf::Shared(p.shared.len() - 1), dtype)
-    }
-
-    /// `ring.scratch::<T>(len)`: an array in the ring's memory, good between two streams.
-    fn scratch(&self, ring: usize, dtype: DType, len: &V) -> V {
-        let len = len.size(self, "the length of a shared array");
-        let mut p = self.program.borrow_mut();
-        p.shared.push(SharedArray { dtype, len, over: Some(ring), offset: 0 });
+        p.shared.push(SharedArray { dtype, len, offset: 0 });
         V::Buf(Buf::Shared(p.shared.len() - 1), dtype)
     }
 
@@ -113,7 +105,6 @@ impl B {
                 self.emit(op, Ty::Tile { dtype, rows: n[2], cols: n[1], layout: Layout::MmaB })
             }
             (V::Buf(buf, _), "save_row", 2) => self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, dtype.size()), usize::MAX, &args[1]),
-            (V::Ring(r), "scratch", 1) => self.scratch(r, dtype, &args[0]),
             (v, "cast" | "to", 0) => self.cast(v, dtype),
             (V::Poison, ..) => V::Poison,
             (v, ..) => self.no_method(name, &v),

@@ -92,8 +92,6 @@ pub enum Param {
 pub struct SharedArray {
     pub dtype: DType,
     pub len: usize,
-    /// The ring whose memory it shares, between two streams.
-    pub over: Option<usize>,
     /// Byte offset in dynamic shared memory, set by the `alloc_shared` pass.
     pub offset: usize,
 }

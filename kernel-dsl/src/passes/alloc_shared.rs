@@ -1,4 +1,4 @@
-//! Places shared arrays and rings in dynamic shared memory, 128-byte aligned; arrays over a ring share its bytes.
+//! Places shared arrays and rings in dynamic shared memory, 128-byte aligned.
 
 use crate::ir::Program;
 use crate::report::{Fault, Report};
@@ -11,21 +11,16 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     let mut at = 0;
     let align = |n: usize| n.div_ceil(128) * 128;
     let mut names = vec![];
-    for (i, r) in p.rings.iter_mut().enumerate() {
+    for r in &mut p.rings {
         r.offset = at;
-        let bytes = p.warps * r.stages * r.bytes;
-        let over: usize = p.shared.iter_mut().filter(|a| a.over == Some(i)).fold(0, |o, a| {
-            a.offset = at + o;
-            o + align(a.len * a.dtype.size())
-        });
         names.push(format!("ring of {} x {} x {} bytes", p.warps, r.stages, r.bytes));
-        at += align(bytes.max(over));
+        at += align(p.warps * r.stages * r.bytes);
     }
     for r in &mut p.rings {
         r.barriers = at;
         at += align(p.warps * r.stages * 8);
     }
-    for a in p.shared.iter_mut().filter(|a| a.over.is_none()) {
+    for a in &mut p.shared {
         a.offset = at;
         at += align(a.len * a.dtype.size());
         names.push(format!("{} x {}", a.len, a.dtype.name()));

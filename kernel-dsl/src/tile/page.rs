@@ -1,7 +1,7 @@
 //! Pages of packed codes, and the ring that brings them.
 
 use super::memory::{At, read};
-use super::{Global, Shared, Tile};
+use super::{Global, Tile};
 use crate::dtype::{DType, Elem, bf16};
 use crate::ir::{Feed, Layout, Packing};
 use crate::pack::TOKENS;
@@ -25,10 +25,6 @@ impl Ring {
     /// Copies the ring's number of bytes from byte `at` on.
     pub fn copy(&self, src: &Global<u8>, at: impl At) -> Page {
         Page { bytes: src.bytes[at.at()..at.at() + self.bytes].to_vec() }
-    }
-    /// An array in the ring's memory, good between two streams.
-    pub fn scratch<T: Elem>(&self, len: usize) -> Shared<T> {
-        Shared::poisoned(len)
     }
 }
 

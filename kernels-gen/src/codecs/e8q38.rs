@@ -1,26 +1,26 @@
 //! E8 points with 77 levels a coordinate in 51 bits a block, f16 norm and f16 maximum a vector.
 //!
 //! Digits `d = v + 38` (integers) or `v - 1/2 + 38` (half integers) have an even sum, so the lowest
-//! bit of `d[7]` is implied. Two fields of three digits in base 77 (19 bits each) and one of 13 bits
-//! keep every division a 32-bit multiplication.
+//! bit of `d[7]` is implied. Bit 0 of a code is the coset, then come two fields of three digits in base
+//! 77 (19 bits each) and one of 12 bits: every division is a 32-bit multiplication.
 
 use kernel_dsl::{codec, device};
-use kernel_dsl::math::{fmax, mul_hi};
+use kernel_dsl::math::{dot4, fmax, funnel, mul_hi};
 
 use crate::codec::{Codec, Lane};
 use crate::codecs::lattice::nearest_e8;
 
 pub struct E8Q38;
 
-/// ceil(2^32 / 77): `mul_hi` with it divides every f < 2^19 exactly.
-const RECIPROCAL: u32 = 55_778_797;
+/// ceil(2^31 / 77): `mul_hi` of it and 2f is f / 77, for every f < 2^19.
+const RECIPROCAL: u32 = 27_889_399;
 
-/// Three digits `d0 + 77 d1 + 5929 d2` to bytes `d0 | d1 << 8 | d2 << 16`.
+/// Twice three digits, `2 (d0 + 77 d1 + 5929 d2)`, to bytes `2 d0 | 2 d1 << 8 | 2 d2 << 16`.
 #[device]
 fn three_digits(f: u32) -> u32 {
     let h = mul_hi(f, RECIPROCAL);
-    let h2 = mul_hi(h, RECIPROCAL);
-    f + h * 179_u32 + h2 * 45_824_u32
+    let h2 = mul_hi(h, 2 * RECIPROCAL);
+    f + h * 358_u32 + h2 * 91_648_u32
 }
 
 #[codec]
@@ -55,23 +55,23 @@ impl Codec for E8Q38 {
         }
         let f0 = d[0] + d[1] * 77_u32 + d[2] * 5929_u32;
         let f1 = d[3] + d[4] * 77_u32 + d[5] * 5929_u32;
-        let f2 = (lane & 1_u32) + (d[6] + (d[7] >> 1) * 77_u32) * 2_u32;
-        [f0 | (f1 << 19), (f1 >> 13) | (f2 << 6), 0_u32, 0_u32]
+        let pair = d[6] + (d[7] >> 1) * 77_u32;
+        [(lane & 1_u32) | (f0 << 1) | (f1 << 20), (f1 >> 12) | (pair << 7), 0_u32, 0_u32]
     }
 
+    /// All in doubled digits, which is what lanes are but for the coset.
     fn decode(code: [u32; 4]) -> [u32; 4] {
-        let a = three_digits(code[0] & 0x7_ffff_u32);
-        let b = three_digits((code[0] >> 19) | ((code[1] & 0x3f_u32) << 13));
-        let pair = code[1] >> 7;
-        let h = mul_hi(pair, RECIPROCAL);
-        // Digits 6 and 7, the latter still even: pair - 77 h in byte 2, 2 h in byte 3.
-        let low = a | (b << 24);
-        let high = (b >> 8) | ((pair + h * 435_u32) << 16);
-        let x = low ^ high;
-        let x2 = x ^ (x >> 16);
-        let odd = (x2 ^ (x2 >> 8)) & 1_u32;
-        let coset = ((code[1] >> 6) & 1_u32) * 0x0101_0101_u32;
-        [(low << 1) + coset, (high << 1) + (odd << 25) + coset, 0_u32, 0_u32]
+        let coset = (code[0] & 1_u32) * 0x0101_0101_u32;
+        let a = three_digits(code[0] & 0xf_fffe_u32);
+        let b = three_digits(funnel(code[0], code[1], 19) & 0xf_fffe_u32);
+        let pair = (code[1] >> 6) & 0x1ffe_u32;
+        // 2 d6 in a byte, 4 (d7 / 2) in the next.
+        let c = pair + mul_hi(pair, RECIPROCAL) * 870_u32;
+        let low = a + (b << 24) + coset;
+        let high = (b >> 8) + (c << 16) + coset;
+        // Bit 1 of the lanes' sum is the parity of the digits.
+        let sum = dot4(low, 0x0101_0101_u32) + dot4(high, 0x0101_0101_u32);
+        [low, high + ((sum & 2_u32) << 24), 0_u32, 0_u32]
     }
 
     fn scale(side: [f32; 2]) -> f32 {

@@ -110,7 +110,8 @@ fn integers(op: BinOp, d: DType, x: i64, y: i64) -> Result<u64, Wrong> {
         BinOp::Shl => x << by,
         BinOp::Shr => x >> by,
         BinOp::MulHi if d == DType::U32 => ((x as u64).wrapping_mul(y as u64) >> 32) as i64,
-        BinOp::MulHi => return unsupported(op, d),
+        BinOp::Dot4 if d == DType::U32 => (0..4).fold(0, |sum, i| sum + (x >> (8 * i) & 0xff) * (y >> (8 * i) & 0xff)),
+        BinOp::MulHi | BinOp::Dot4 => return unsupported(op, d),
         BinOp::Max => x.max(y),
         BinOp::Min => x.min(y),
     };
@@ -149,6 +150,11 @@ pub fn cast(from: DType, to: DType, bits: u64) -> Result<u64, Wrong> {
 /// The same bits as another type of that size.
 pub fn bitcast(from: DType, to: DType, bits: u64) -> Result<u64, Wrong> {
     if from.size() != to.size() { unsupported("Bitcast", from) } else { Ok(bits) }
+}
+
+/// Bits n.. of the 64 bits (hi, lo).
+pub fn funnel(lo: u64, hi: u64, n: usize) -> u64 {
+    truncated(DType::U32, ((hi & 0xffff_ffff) << 32 | lo & 0xffff_ffff) >> (n & 31))
 }
 
 /// Four bytes of (a, b), picked by the selector's nibbles.
