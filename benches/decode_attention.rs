@@ -85,7 +85,7 @@ fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
     (m.segment, m.stages, m.min_blocks) = (number("KVF_SEGMENT", m.segment), number("KVF_STAGES", m.stages), number("KVF_MIN_BLOCKS", m.min_blocks));
     let program = (s.c.build.decode)(&m, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?;
     let decode = device.kernel(&program)?;
-    let join = device.kernel(&kernels::join_splits(s.c, D, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let join = device.kernel(&kernels::join_splits(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
     let run = |stream: &Stream, copy: usize, splits: usize| {
         let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
         let args = [
@@ -94,8 +94,8 @@ fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
         ];
         decode.launch(stream, [splits as u32, KV_HEADS as u32, s.batch as u32], &args)?;
         let args = [
-            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()),
-            Arg::I32(KV_HEADS as i32), Arg::I32(s.group as i32), Arg::I32(segments as i32), Arg::I32((stride * PAGE) as i32),
+            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
+            Arg::I32(KV_HEADS as i32), Arg::I32(s.group as i32), Arg::I32(segments as i32), Arg::I32(pages as i32), Arg::I32(stride as i32),
         ];
         join.launch(stream, [s.group as u32, KV_HEADS as u32, s.batch as u32], &args)
     };

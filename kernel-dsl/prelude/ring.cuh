@@ -23,7 +23,6 @@ template <int STAGES, int BYTES> struct Ring {
 #if __CUDA_ARCH__ >= 900
     if ((threadIdx.x & 31) == 0) {
       u32 bar = shared_addr(full + head);
-      asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
       asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(bar), "r"(BYTES) : "memory");
       asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" :: "r"(shared_addr(dst)), "l"(src), "r"(BYTES), "r"(bar) : "memory");
     }

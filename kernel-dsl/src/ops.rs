@@ -41,13 +41,28 @@ pub fn warps(n: usize) -> std::ops::Range<i32> {
 }
 
 /// Iterations spread over the block's threads; a barrier follows. They may come in any order.
-pub fn threads(n: usize) -> std::ops::Range<i32> {
-    0..n as i32
+pub fn threads(n: impl Count) -> std::ops::Range<i32> {
+    0..n.count()
 }
 
 /// Iterations spread over the lanes of a warp.
-pub fn lanes(n: usize) -> std::ops::Range<i32> {
-    0..n as i32
+pub fn lanes(n: impl Count) -> std::ops::Range<i32> {
+    0..n.count()
+}
+
+/// A number of iterations: a size known when the kernel is built, or an i32.
+pub trait Count {
+    fn count(self) -> i32;
+}
+impl Count for usize {
+    fn count(self) -> i32 {
+        self as i32
+    }
+}
+impl Count for i32 {
+    fn count(self) -> i32 {
+        self.max(0)
+    }
 }
 
 /// lo, lo + step, .. below hi.

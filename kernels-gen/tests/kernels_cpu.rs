@@ -106,9 +106,9 @@ fn attended<C: Codec>(d: usize, group: usize, lens: &[i32], splits: i32) {
     launch([splits as u32, 2, batch as u32], || {
         kernels::decode_attention::decode_attention::<C, f32>(m, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 2, pages as i32, stride as i32, segments, kernels::run_of(&m, segments as usize, splits as usize) as i32, scale)
     });
-    let j = kernels::join_meta(d);
+    let j = kernels::join_meta(d, 64);
     launch([group as u32, 2, batch as u32], || {
-        kernels::join_splits::join_splits::<C, f32>(j, &part, &stat, &gl, &mut out, &mut lse, 2, group as i32, segments, (stride * 64) as i32)
+        kernels::join_splits::join_splits::<C, f32>(j, &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, segments, pages as i32, stride as i32)
     });
     let (out, lse) = (out.to_vec(), lse.to_vec());
     for i in 0..out.len() {

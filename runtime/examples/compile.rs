@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         for group in [1, 4, 8, 16] {
             line(&format!("{} decode d={d} group={group}", c.name), arch, decode_attention(c, d, group, 64, elem))?;
         }
-        line(&format!("{} join d={d}", c.name), arch, join_splits(c, d, elem))?;
+        line(&format!("{} join d={d}", c.name), arch, join_splits(c, d, 64, elem))?;
     }
     Ok(())
 }

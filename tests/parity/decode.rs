@@ -70,7 +70,7 @@ fn wanted(c: &CodecInfo, p: &Problem) -> (Vec<u8>, Decoded) {
 
 fn run(device: &Device, stream: &Stream, c: &CodecInfo, p: &Problem, cache: &[u8]) -> (Vec<f32>, Vec<f32>, Vec<i32>) {
     let decode = device.kernel(&kernels::decode_attention(c, p.d, p.group, p.page, Elem::F32).expect("decode builds")).expect("decode compiles");
-    let join = device.kernel(&kernels::join_splits(c, p.d, Elem::F32).expect("join builds")).expect("join compiles");
+    let join = device.kernel(&kernels::join_splits(c, p.d, p.page, Elem::F32).expect("join builds")).expect("join compiles");
     let (batch, heads) = (p.lens.len(), p.kv_heads * p.group);
     let segments = (p.stride * p.page).div_ceil(SEGMENT);
     let rows = batch * heads * segments;
@@ -91,8 +91,8 @@ fn run(device: &Device, stream: &Stream, c: &CodecInfo, p: &Problem, cache: &[u8
     ];
     decode.launch(stream, [p.splits as u32, p.kv_heads as u32, batch as u32], &args).expect("launch");
     let args = [
-        Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()),
-        Arg::I32(p.kv_heads as i32), Arg::I32(p.group as i32), Arg::I32(segments as i32), Arg::I32((p.stride * p.page) as i32),
+        Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
+        Arg::I32(p.kv_heads as i32), Arg::I32(p.group as i32), Arg::I32(segments as i32), Arg::I32(p.shape.pages as i32), Arg::I32(p.stride as i32),
     ];
     join.launch(stream, [p.group as u32, p.kv_heads as u32, batch as u32], &args).expect("launch");
     let got = (out.download(stream, batch * heads * p.d), lse.download(stream, batch * heads), status.download(stream, 4));

@@ -65,7 +65,7 @@ impl B {
             let got = self.describe(self.ty(src));
             return self.fail(Fault::Layout { op: format!("{op:?} over {axis:?}"), wants: format!("{wants:?}"), got });
         }
-        if op == ReduceOp::Add && dtype.is_float() && axis != Axis::All {
+        if op == ReduceOp::Add && dtype.is_float() && matches!(axis, Axis::Rows | Axis::Cols) {
             return self.fail(Fault::FloatOrder { axis: "an accumulator" });
         }
         let ty = match axis {

@@ -53,7 +53,7 @@ impl BinOp {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ReduceOp {
     Max,
-    /// Order-free on integers; on f32 only over a `Row`, in its stated order.
+    /// Order-free on integers; on f32 only over a `Row` or a lane's rows, in the stated order.
     Add,
 }
 
@@ -64,7 +64,7 @@ pub enum Axis {
     Rows,
     /// Over the columns: gives `Rows`.
     Cols,
-    /// Over the rows one lane holds: gives an accumulator [8, n].
+    /// Over the rows one lane holds, in order: gives an accumulator [8, n].
     Lane,
     /// Over a whole `Row`: gives a scalar. Lane by lane left to right, then butterfly 16, 8, 4, 2, 1.
     All,

@@ -63,6 +63,12 @@ impl Lower {
         if let Ty::Tile { rows: m, cols: k, layout: Layout::MmaA, .. } = ty {
             return self.load_left(buf, at, strides.0, (m, k * elem.size() / 4));
         }
+        // The four rows of a lane, side by side in memory: one 16-byte load.
+        if let (Ty::Tile { rows: 32, layout: Layout::Rows, .. }, 4, DType::U32) = (ty, strides.0, elem) {
+            let part = self.scaled(self.g, 16);
+            let a = self.plus(at, part);
+            return self.run(buf, a, 16);
+        }
         (0..ty.regs())
             .map(|r| {
                 let a = self.address(at, ty, r, strides);

@@ -204,11 +204,33 @@ impl<T: OrderFree> Tile<T> {
         let data = self.data.chunks(self.cols).map(|r| r[1..].iter().fold(r[0], |a, b| a.plus(*b))).collect();
         Tile { rows: self.rows, cols: 1, layout: Layout::Rows, data }
     }
+}
 
-    /// Sums of the rows one quad row of lanes holds: [8, n]. Adding such partial sums costs no shuffle.
+/// Elements that a lane can sum in the order of the rows.
+pub trait InOrder: Elem {
+    fn then(self, o: Self) -> Self;
+}
+impl InOrder for i32 {
+    fn then(self, o: i32) -> i32 {
+        self.plus(o)
+    }
+}
+impl InOrder for i64 {
+    fn then(self, o: i64) -> i64 {
+        self.plus(o)
+    }
+}
+impl InOrder for f32 {
+    fn then(self, o: f32) -> f32 {
+        self + o
+    }
+}
+
+impl<T: InOrder> Tile<T> {
+    /// Sums of the rows one quad row of lanes holds, in order: [8, n]. Adding such partial sums costs no shuffle.
     pub fn lane_sums(&self) -> Tile<T> {
         let per = self.rows / 8;
-        let data = (0..8).flat_map(|g| self.fold_rows(g * per, per, T::plus)).collect();
+        let data = (0..8).flat_map(|g| self.fold_rows(g * per, per, T::then)).collect();
         Tile { rows: 8, cols: self.cols, layout: Layout::MmaC, data }
     }
 }

@@ -48,15 +48,30 @@ fn step<C: Codec>(a: f32, b: f32) -> f32 {
     C::scale([a, b])
 }
 
-/// Scales of a tile's keys (`at` = 0) or values (`at` = SIDES), one a token.
 #[device]
-fn scales<C: Codec>(tokens: &Page, sides_at: usize, at: usize) -> Tile<f32> {
+fn low_half(x: u32) -> f32 {
+    f16::from_bits(x as u16).to_f32()
+}
+
+#[device]
+fn high_half(x: u32) -> f32 {
+    f16::from_bits((x >> 16) as u16).to_f32()
+}
+
+/// Scales of a tile's keys and of its values, one a token.
+#[device]
+fn scales<C: Codec>(tokens: &Page, sides_at: usize) -> (Tile<f32>, Tile<f32>) {
     if C::SIDES == 0 {
-        rows(32, 1.0_f32)
+        (rows(32, 1.0_f32), rows(32, 1.0_f32))
     } else {
-        let a = tokens.rows::<f16>(sides_at + 2 * at, 4 * C::SIDES, 32).to_f32();
-        let b = tokens.rows::<f16>(sides_at + 2 * at + 2 * C::SIDES - 2, 4 * C::SIDES, 32).to_f32();
-        a.map2(&b, step::<C>)
+        let k = tokens.rows::<u32>(sides_at, 4 * C::SIDES, 32);
+        let v = tokens.rows::<u32>(sides_at + 4 * C::SIDES - 4, 4 * C::SIDES, 32);
+        if C::SIDES == 1 {
+            let (a, b) = (k.map(low_half), v.map(high_half));
+            (a.map2(&a, step::<C>), b.map2(&b, step::<C>))
+        } else {
+            (k.map(low_half).map2(&k.map(high_half), step::<C>), v.map(low_half).map2(&v.map(high_half), step::<C>))
+        }
     }
 }
 
@@ -77,25 +92,23 @@ fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16
 }
 
 /// Adds a tile's weighted values to the output [d, cols]. Weights become 15-bit integers under the tile's
-/// own power of two, so that a tile of small weights loses nothing to a large one elsewhere.
+/// own power of two, so that a tile of small weights loses nothing to a large one elsewhere. `half` sums the
+/// weights alone: where zero lies half way between two lane values, half of it is due at the end.
 #[device]
-fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, values_at: usize, d: usize) -> Tile<f32> {
+fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, d: usize) -> (Tile<f32>, Tile<f32>) {
     if C::EXACT {
         // Weights are not negative: their bits order as integers.
         let peak = p.map(bits_of).max_rows();
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
         let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
         let v: Tile<u8> = if C::BYTEWISE { tokens.quads(values_at, C::BITS, d, C::LANE_BITS, C::decode4) } else { tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode) };
-        if C::EVEN {
-            let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &(total * -(C::ZERO2 / 2)));
-            o.cast::<f32>().map3(&peak.map(down), out, fused)
-        } else {
-            let o = (mma(&v, &w_hi, 0_i32) * 512_i32 + total * -C::ZERO2) + mma(&v, &w_lo, 0_i32) * 2_i32;
-            o.cast::<f32>().map3(&(peak.map(down) * 0.5_f32), out, fused)
-        }
+        let base = &total * -((C::ZERO2 + 1_i32) / 2);
+        let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
+        let unit = peak.map(down);
+        (o.cast::<f32>().map3(&unit, out, fused), total.cast::<f32>().map3(&unit, half, fused))
     } else {
         let v: Tile<bf16> = tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode);
-        mma(&v, &p.to_operand(), out)
+        (mma(&v, &p.to_operand(), out), half.clone())
     }
 }
 
@@ -145,46 +158,45 @@ pub fn decode_attention<C: Codec, T: Float>(
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
+        let mut half = cols(m.cols, 0.0_f32);
         let mut out = acc(m.d, m.cols, 0.0_f32);
-        let mut fault = 0_i32;
         let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
-        let end = tiles.min(first + run * (m.segment / 32) as i32);
-        for t in stream(first, end, 1, m.stages) {
-            // Checked page fetch: a bad entry reads page 0 and weighs nothing.
-            let page = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
-            let known = (page >= 0_i32) & (page < pages);
-            let block = (if known { page } else { 0_i32 }) as i64 * kv_heads as i64 + head as i64;
-            let tile = block * (m.page_tokens / 32) as i64 + (t % (m.page_tokens / 32) as i32) as i64;
-            let tokens = ring.copy(cache, tile * m.tile_bytes as i64);
-            let left = if known { n - t * 32_i32 } else { 0_i32 };
-            fault = if known { fault } else { 1_i32 };
+        for t in stream(first, tiles.min(first + run * (m.segment / 32) as i32), 1, m.stages) {
+            // Checked page fetch: a bad entry reads page 0; the join kernel finds it and drops the row.
+            let entry = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
+            let page = if (entry >= 0_i32) & (entry < pages) { entry } else { 0_i32 };
+            let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
+            let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
-            let worths = scales::<C>(&tokens, m.sides_at, 0) * &worth;
-            let x = (dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * worths).map2(&(row_ids(32) - left), visible);
+            let (k_scale, v_scale) = scales::<C>(&tokens, m.sides_at);
+            let mut x = dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * (k_scale * &worth);
+            if t == tiles - 1_i32 {
+                x = x.map2(&(row_ids(32) - (n - t * 32_i32)), visible);
+            }
             // A new maximum is rare: the rescale stays out of the common path.
             if x.map2(&top, above).any() {
                 let next = top.map2(&x.max_rows(), raised);
-                out = &out * &top.map2(&next, weight);
+                let fade = top.map2(&next, weight);
+                out = &out * &fade;
+                half = &half * &fade;
                 let total = sum.sum_rows().map3(&top, &next, shifted);
                 sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
                 top = next;
             }
             let p = x.map2(&top, weight);
-            sum = &sum + &p.map(fixed).lane_sums();
-            out = weighed::<C>(&tokens, p.map2(&scales::<C>(&tokens, m.sides_at, C::SIDES), scaled), &out, m.values_at, m.d);
+            sum = &sum + &p.lane_sums().map(fixed);
+            let (o, h) = weighed::<C>(&tokens, p.map2(&v_scale, scaled), &out, &half, m.values_at, m.d);
+            out = o;
+            half = h;
             // A segment's end: leave its partial result, start afresh.
             if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
                 let row = ((seq * kv_heads + head) as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.group as i64;
-                part.put_acc(row * m.d as i64, 1, m.d, m.group, &out);
+                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if C::EVEN { out.clone() } else { &out + &(&half * 0.5_f32) }));
                 stat.put_cols(row * 2_i64, 2, m.group, &top);
-                let total = sum.sum_rows().cast::<f32>() * 4.656613e-10_f32;
-                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(if fault == 0_i32 { total } else { cols(m.cols, -1.0_f32) }));
-                if fault != 0_i32 {
-                    status.put(1, 1_i32);
-                    status.put(3, seq);
-                }
+                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(sum.sum_rows().cast::<f32>() * 1.8626451e-9_f32));
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
+                half = cols(m.cols, 0.0_f32);
                 out = acc(m.d, m.cols, 0.0_f32);
             }
         }

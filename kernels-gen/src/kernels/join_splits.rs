@@ -15,6 +15,7 @@ pub const BUNDLE: usize = 16;
 pub struct JoinMeta {
     pub d: usize,
     pub segment: usize,
+    pub page_tokens: usize,
     pub warps: usize,
     pub inv_sqrt_d: f32,
 }
@@ -30,25 +31,40 @@ pub fn join_splits<C: Codec, T: Float>(
     m: JoinMeta,
     part: &Global<f32>,    // [batch, kv_heads, segments, group, d]
     stat: &Global<f32>,    // [batch, kv_heads, segments, group, 2]: maximum, sum
+    table: &Global<i32>,   // [batch, table_stride]
     lens: &Global<i32>,    // [batch]
     out: &mut Global<T>,   // [batch, heads, d]
     lse: &mut Global<f32>, // [batch, heads], natural logarithm
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
     kv_heads: i32,
     group: i32,
     segments: i32,
-    capacity: i32,
+    pages: i32,
+    table_stride: i32,
 ) {
     let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
     let base = (seq * kv_heads + head) as i64 * segments as i64;
     let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= capacity);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 };
+    // A page that does not exist drops the whole row.
+    let mut fault = shared::<i32>(1);
+    for _ in threads(1) {
+        fault.put(0, 0_i32);
+    }
+    for i in threads(if fits { (len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 }) {
+        let page = table.at(seq * table_stride + i);
+        if (page < 0_i32) | (page >= pages) {
+            fault.put(0, 1_i32);
+            status.put(1, 1_i32);
+            status.put(3, seq);
+        }
+    }
     let mut tops = shared::<f32>(m.warps);
     let mut sums = shared::<f32>(m.warps);
     let mut outs = shared::<f32>(m.warps * m.d);
     let mut best = f32::NEG_INFINITY;
     let mut l = 0.0_f32;
-    let mut good = true;
     let mut total = shared::<f32>(m.d);
     for e in threads(m.d) {
         total.put(e, 0.0_f32);
@@ -64,17 +80,14 @@ pub fn join_splits<C: Codec, T: Float>(
             }
             let mut o = vector(m.d, 0.0_f32);
             let mut sum = 0.0_f32;
-            let mut bad = 0.0_f32;
             for s in first..last {
                 let row = (base + s as i64) * group as i64 + member as i64;
                 let fade = weight(stat.at(row * 2_i64), top);
-                let own = stat.at(row * 2_i64 + 1_i64);
-                bad = if own < 0.0_f32 { 1.0_f32 } else { bad };
-                sum = own.mul_add(fade, sum);
+                sum = stat.at(row * 2_i64 + 1_i64).mul_add(fade, sum);
                 o = part.row(row * m.d as i64, m.d).mul_add(fade, &o);
             }
             tops.put(w, top);
-            sums.put(w, if bad == 0.0_f32 { sum } else { -1.0_f32 });
+            sums.put(w, sum);
             outs.put_row(w * m.d as i32, &o);
         }
         let mut next = best;
@@ -92,11 +105,10 @@ pub fn join_splits<C: Codec, T: Float>(
         l = l * fade;
         for w in 0..m.warps {
             l = sums.at(w).mul_add(weight(tops.at(w), next), l);
-            good = good & (sums.at(w) >= 0.0_f32);
         }
         best = next;
     }
-    let some = good & (l > 0.0_f32);
+    let some = (fault.at(0) == 0_i32) & (l > 0.0_f32);
     for _ in warps(1) {
         let y = total.row(0, m.d) / (if some { l } else { 1.0_f32 });
         let back = if C::ROTATE { y.hadamard() * m.inv_sqrt_d } else { y };

@@ -126,11 +126,11 @@ pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usiz
 }
 
 /// Meta value of the join kernel.
-pub fn join_meta(d: usize) -> JoinMeta {
-    JoinMeta { d, segment: SEGMENT, warps: 8, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
+    JoinMeta { d, segment: SEGMENT, page_tokens, warps: 8, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
 /// The join kernel. Grid: [group, kv_heads, batch].
-pub fn join_splits(c: &CodecInfo, d: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&(c.build.join)(&join_meta(d), elem)?)
+pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&(c.build.join)(&join_meta(d, page_tokens), elem)?)
 }

@@ -32,10 +32,10 @@ pub fn scaled(p: f32, s: f32) -> f32 {
     if p > 0.0_f32 { p * s } else { 0.0_f32 }
 }
 
-/// A weight as an integer in units of 2^-31.
+/// The weights of four tokens as an integer in units of 2^-29.
 #[device]
 pub fn fixed(p: f32) -> i64 {
-    ((p * 2147483648.0_f32) as u32) as i64
+    ((p * 536870912.0_f32) as u32) as i64
 }
 
 /// The sum of weights under the next maximum.

@@ -67,7 +67,7 @@ fn attend<'a>(c: &CodecInfo, d: usize, query: &Query, len: usize, tile_of: impl 
                 Lane::Bf16 => tile.add_floats(query, &mut strand),
             }
         }
-        segments.push(strand.close(c.lane));
+        segments.push(strand.close(c));
     }
     Partial::join(segments, d)
 }
@@ -82,21 +82,24 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     fn add_integers(&self, query: &Query, strand: &mut Strand) {
-        let mut x: Vec<f32> = Vec::new();
+        let (mut x, mut worth) = (Vec::new(), Vec::new());
         for t in 0..self.tokens {
             let k = self.steps(Operand::K, t);
             let score = k.iter().zip(&query.ints).fold(0_i32, |sum, (&k, &q)| sum.wrapping_add(k.wrapping_mul(i32::from(q))));
-            x.push(score as f32 * (self.scale(Operand::K, t) * query.scale));
+            x.push(score as f32);
+            worth.push(self.scale(Operand::K, t) * query.scale);
         }
-        strand.weigh(&mut x);
+        strand.weigh(&mut x, &worth);
         let pv: Vec<f32> = x.iter().enumerate().map(|(t, p)| p * self.scale(Operand::V, t)).collect();
         let mut weights = vec![0; self.tokens];
         let unit = quantise(&pv, &mut weights);
+        let total = weights.iter().fold(0_i32, |sum, w| sum.wrapping_add(*w));
         let mut sums = vec![0_i32; self.layout.d];
         for (t, weight) in weights.into_iter().enumerate() {
-            let v = self.steps(Operand::V, t);
+            let v = self.value_steps(t);
             sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
         }
+        strand.half = (total as f32).mul_add(unit, strand.half);
         strand.o.iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));
     }
 
@@ -104,9 +107,10 @@ impl Tile<'_> {
         let mut x: Vec<f32> = Vec::new();
         for t in 0..self.tokens {
             let k = self.floats(Operand::K, t);
-            x.push(k.iter().zip(&query.floats).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum)) * query.scale);
+            x.push(k.iter().zip(&query.floats).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum)));
         }
-        strand.weigh(&mut x);
+        let worth = vec![query.scale; self.tokens];
+        strand.weigh(&mut x, &worth);
         for (t, p) in x.into_iter().map(to_bf16).enumerate() {
             let v = self.floats(Operand::V, t);
             strand.o.iter_mut().zip(v).for_each(|(o, v)| *o = p.mul_add(v, *o));
@@ -119,6 +123,10 @@ impl Tile<'_> {
 
     fn steps(&self, operand: Operand, token: usize) -> Vec<i32> {
         self.codes(operand, token).flat_map(|code| self.c.steps(code)).collect()
+    }
+
+    fn value_steps(&self, token: usize) -> Vec<i32> {
+        self.codes(Operand::V, token).flat_map(|code| self.c.value_steps(code)).collect()
     }
 
     fn floats(&self, operand: Operand, token: usize) -> Vec<f32> {

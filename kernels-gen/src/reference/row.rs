@@ -57,6 +57,12 @@ impl CodecInfo {
         std::array::from_fn(|i| 2 * (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - self.zero2)
     }
 
+    /// `lane - ZERO`, zero rounded up to a lane value: what weights multiply.
+    pub(crate) fn value_steps(&self, code: [u32; 4]) -> [i32; 8] {
+        let lanes = (self.decode)(code);
+        std::array::from_fn(|i| (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - (self.zero2 + 1) / 2)
+    }
+
     /// The coordinates of a block with bf16 lanes.
     pub(crate) fn floats(&self, code: [u32; 4]) -> [f32; 8] {
         let lanes = (self.decode)(code);

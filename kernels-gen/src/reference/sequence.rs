@@ -22,6 +22,7 @@ pub struct Sequence {
 struct Head {
     /// `2 * lane - ZERO2`. [token, d]
     k: Vec<i16>,
+    /// `lane - ZERO`. [token, d]
     v: Vec<i16>,
     k_scale: Vec<f32>,
     v_scale: Vec<f32>,
@@ -88,7 +89,7 @@ impl Head {
             Lane::U8 => {
                 for (t, b) in all {
                     self.k.extend(c.steps(code(Operand::K, t, b)).map(|k| k as i16));
-                    self.v.extend(c.steps(code(Operand::V, t, b)).map(|v| v as i16));
+                    self.v.extend(c.value_steps(code(Operand::V, t, b)).map(|v| v as i16));
                 }
             }
             Lane::Bf16 => {
@@ -123,7 +124,7 @@ fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) ->
         }
         for ((parts, strand), (_, len)) in segments.iter_mut().zip(open).zip(rows) {
             if first < *len {
-                parts.push(strand.close(c.lane));
+                parts.push(strand.close(c));
             }
         }
     }
@@ -149,14 +150,16 @@ impl Head {
             }
             *x = score as f32;
         }
-        for (x, k_scale) in x.iter_mut().zip(&self.k_scale[start..]) {
-            *x *= k_scale * query.scale;
+        let mut worth = [0.0; TILE];
+        for (worth, k_scale) in worth.iter_mut().zip(&self.k_scale[start..]) {
+            *worth = k_scale * query.scale;
         }
-        strand.weigh(x);
+        strand.weigh(x, &worth[..tokens]);
         for (p, v_scale) in x.iter_mut().zip(&self.v_scale[start..]) {
             *p *= v_scale;
         }
         let unit = quantise(x, weights);
+        strand.half = (weights.iter().sum::<i32>() as f32).mul_add(unit, strand.half);
         for (o, base) in strand.o.as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
             let mut sums = [0_i32; DIMS];
             for (&weight, v) in weights.iter().zip(self.v[start * d..].chunks_exact(d)) {
@@ -174,10 +177,7 @@ impl Head {
     fn add_floats(&self, d: usize, start: usize, tokens: usize, query: &Query, strand: &mut Strand) {
         let mut x = float_scores(&self.k_floats[start * d..(start + TILE) * d], &query.floats);
         let x = &mut x[..tokens];
-        for x in &mut *x {
-            *x *= query.scale;
-        }
-        strand.weigh(x);
+        strand.weigh(x, &[query.scale; TILE][..tokens]);
         for p in &mut *x {
             *p = to_bf16(*p);
         }

@@ -8,6 +8,7 @@
 //! vectors they use them, which closures would not.
 
 use crate::kernels::join_splits::BUNDLE;
+use crate::layout::TILE;
 use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
 use crate::codec::Lane;
@@ -49,43 +50,53 @@ impl Query {
 /// Running state over the tiles of one strand.
 pub(super) struct Strand {
     m: f32,
-    /// Sum of 2^31 p.
+    /// Sum of 2^29 p.
     l: i64,
     /// Weighted values, doubled with u8 lanes. [d]
     pub o: Vec<f32>,
+    /// Sum of the weights times their value scales; half of it is due where zero is no lane value.
+    pub half: f32,
 }
 
 impl Strand {
     pub fn new(d: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: 0, o: vec![0.0; d] }
+        Strand { m: f32::NEG_INFINITY, l: 0, o: vec![0.0; d], half: 0.0 }
     }
 
-    /// Turns the scores of a tile's tokens, in log2 units, into their weights 2^(x - m).
+    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth - m).
     #[inline(always)]
-    pub fn weigh(&mut self, x: &mut [f32]) {
-        let mx = largest(f32::NEG_INFINITY, x);
-        if mx > self.m {
-            let raised = fmax(self.m, mx.ceil() + 4.0);
+    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32]) {
+        let mut x = [0.0; TILE];
+        for (x, (s, worth)) in x.iter_mut().zip(s.iter().zip(worth)) {
+            *x = s * worth;
+        }
+        let peak = largest(f32::NEG_INFINITY, &x[..s.len()]);
+        if peak > self.m {
+            let raised = fmax(self.m, peak.ceil() + 4.0);
             let factor = exp2_or_zero(self.m - raised);
             self.l >>= fmin(raised - self.m, 63.0) as u32;
+            self.half *= factor;
             for o in &mut self.o {
                 *o *= factor;
             }
             self.m = raised;
         }
-        let mut l = 0;
-        for x in x {
-            *x = exp2_or_zero(*x - self.m);
-            l += u64::from((*x * 2147483648.0) as u32);
+        for (s, x) in s.iter_mut().zip(x) {
+            *s = exp2_or_zero(x - self.m);
         }
-        self.l += l as i64;
+        // Four tokens are summed before they become an integer.
+        for four in s.chunks(4) {
+            let sum = four[1..].iter().fold(four[0], |sum, p| sum + p);
+            self.l += i64::from((sum * 536870912.0) as u32);
+        }
     }
 
     #[inline(always)]
-    pub fn close(self, lane: Lane) -> Partial {
-        // Sums over u8 lanes come doubled.
-        let half = if lane == Lane::U8 { 0.5 } else { 1.0 };
-        Partial { m: self.m, l: self.l as f32 * (1.0 / 2147483648.0), o: self.o.into_iter().map(|o| o * half).collect() }
+    pub fn close(mut self, c: &CodecInfo) -> Partial {
+        if c.lane == Lane::U8 && c.zero2 % 2 != 0 {
+            self.o.iter_mut().for_each(|o| *o += self.half * 0.5);
+        }
+        Partial { m: self.m, l: self.l as f32 * (1.0 / 536870912.0), o: self.o }
     }
 }
 

@@ -109,7 +109,7 @@ impl DecodePlan {
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         let decode = load(device, kernels::decode_attention(codec.info(), head_dim, group, page_tokens, elem))?;
-        let join = load(device, kernels::join_splits(codec.info(), head_dim, elem))?;
+        let join = load(device, kernels::join_splits(codec.info(), head_dim, page_tokens, elem))?;
         let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
         let meta = kernels::decode_meta(codec.info(), head_dim, group, page_tokens);
         Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join })
@@ -160,13 +160,16 @@ impl DecodePlan {
         let join = [
             Arg::Ptr(part),
             Arg::Ptr(stat),
+            Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
             Arg::Ptr(call.out),
             Arg::Ptr(lse),
+            Arg::Ptr(call.status),
             Arg::I32(kv_heads),
             Arg::I32(int("the group", self.group)?),
             Arg::I32(segments),
-            Arg::I32(int("the table's capacity", capacity)?),
+            Arg::I32(pages),
+            Arg::I32(int("table_stride", call.table_stride)?),
         ];
         self.join.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)
     }

@@ -2,7 +2,6 @@
 
 use super::Arg;
 use super::trap::Wrong;
-use crate::dtype::DType;
 use crate::ir::{Param, Program};
 
 /// What memory holds before anyone writes it: a pattern that no result should show.
@@ -24,10 +23,6 @@ impl Region {
     /// Index of the first of `size` bytes that lie inside and start at a multiple of `align`.
     pub fn range(&self, at: i64, size: usize, align: usize) -> Result<usize, Wrong> {
         checked(&self.name, self.bytes.len(), at, size, align)
-    }
-
-    pub fn load(&self, at: i64, d: DType) -> Result<u64, Wrong> {
-        Ok(read(&self.bytes, self.range(at, d.size(), d.size())?, d.size()))
     }
 
     /// As `range`, for a writer.

@@ -4,11 +4,15 @@
 //! a shuffled order, and two threads that meet at a byte without a barrier stop the run. A pass is right if a
 //! program gives the same bytes before and after it.
 
+mod matrix;
 mod memory;
 mod scalar;
 mod shadow;
 mod thread;
+mod tile;
+mod tile_memory;
 mod trap;
+mod turns;
 mod warp;
 
 pub use trap::{Clash, Trap, Wrong};
@@ -21,6 +25,12 @@ pub enum Arg {
     Buffer(Vec<u8>),
     /// Bits, zero-extended.
     Scalar(u64),
+}
+
+/// A machine for programs of one stage.
+trait Stage {
+    /// Runs one block from fresh shared memory.
+    fn block(&mut self, block: [u32; 3], buffers: &mut [memory::Region]) -> Result<(), Trap>;
 }
 
 /// Runs the kernel over the grid, axis 0 fastest. Buffers hold what it wrote, also after a trap.
@@ -41,8 +51,7 @@ pub fn run_seeded(program: &Program, grid: [u32; 3], args: &mut [Arg], seed: u64
             _ => None,
         })
         .collect();
-    let _ = seed;
-    let mut machine = thread::Machine::new(program, scalars);
+    let mut machine: Box<dyn Stage> = if program.lowered { Box::new(thread::Machine::new(program, scalars)) } else { Box::new(tile::Machine::new(program, scalars, seed)) };
     let mut result = Ok(());
     'grid: for z in 0..grid[2] {
         for y in 0..grid[1] {

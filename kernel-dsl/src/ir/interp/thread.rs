@@ -6,7 +6,7 @@
 use super::memory::{self, POISON, Region};
 use super::shadow::Shadow;
 use super::trap::{Trap, Wrong};
-use super::{scalar, warp};
+use super::{Stage, scalar, warp};
 use crate::dtype::DType;
 use crate::ir::*;
 use std::collections::VecDeque;
@@ -53,18 +53,20 @@ impl<'a> Machine<'a> {
             values: vec![0; p.types.len() * p.threads()],
             known: vec![],
             shared: vec![],
-            shadow: Shadow::new(0, 0),
+            shadow: Shadow::new(p.shared_bytes, p.warps),
             rings: vec![],
         }
     }
 
-    /// Runs one block.
-    pub fn block(&mut self, block: [u32; 3], buffers: &mut [Region]) -> Result<(), Trap> {
+}
+
+impl Stage for Machine<'_> {
+    fn block(&mut self, block: [u32; 3], buffers: &mut [Region]) -> Result<(), Trap> {
         let p = self.p;
         self.block = block;
         self.known = vec![false; p.types.len()];
         self.shared = vec![POISON; p.shared_bytes];
-        self.shadow = Shadow::new(p.shared_bytes, p.warps);
+        self.shadow.barrier();
         self.rings = p.rings.iter().map(|_| vec![Queue::default(); p.warps]).collect();
         let mut mask = [0; 32];
         mask[..self.warps].fill(u32::MAX);
@@ -82,7 +84,9 @@ impl<'a> Machine<'a> {
         }
         Ok(())
     }
+}
 
+impl Machine<'_> {
     fn trap(&self, what: Wrong, span: Span) -> Trap {
         Trap { what, span, block: self.block }
     }

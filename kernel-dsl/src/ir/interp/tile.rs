@@ -1,0 +1,316 @@
+//! Tile IR: a block's warps one after another, each warp's tiles as whole matrices.
+//!
+//! Iterations of a parallel loop come in a shuffled order; one that meets another's writes stops the run.
+
+use super::matrix::{self, Shape};
+use super::memory::Region;
+use super::tile_memory::Queue;
+use super::trap::{Trap, Wrong};
+use super::turns::Turns;
+use super::{Stage, scalar};
+use crate::dtype::DType;
+use crate::ir::*;
+use std::rc::Rc;
+
+/// A scalar's bits or a tile's elements, row-major.
+#[derive(Clone)]
+enum Value {
+    Scalar(u64),
+    Tile(Rc<[u64]>),
+}
+
+pub struct Machine<'a> {
+    pub(super) p: &'a Program,
+    scalars: Vec<(Id, u64)>,
+    block: [u32; 3],
+    values: Vec<Option<Value>>,
+    /// The parallel iteration in which a variable was declared.
+    homes: Vec<u32>,
+    pub(super) shared: Vec<Region>,
+    /// [ring, warp]
+    pub(super) rings: Vec<Vec<Queue>>,
+    pub(super) warp: usize,
+    pub(super) turns: Turns,
+    random: u64,
+}
+
+impl Stage for Machine<'_> {
+    fn block(&mut self, block: [u32; 3], buffers: &mut [Region]) -> Result<(), Trap> {
+        let p = self.p;
+        self.block = block;
+        self.values = vec![None; p.types.len()];
+        for (id, bits) in &self.scalars {
+            self.values[*id as usize] = Some(Value::Scalar(*bits));
+        }
+        self.shared = p.shared.iter().enumerate().map(|(i, a)| Region::poisoned(format!("shared array {i}"), a.len * a.dtype.size())).collect();
+        self.rings = p.rings.iter().map(|_| vec![Queue::default(); p.warps]).collect();
+        self.region(&p.body, buffers)?;
+        for (ring, queues) in self.rings.iter().enumerate() {
+            let copies: usize = queues.iter().map(|q| q.left()).sum();
+            if copies > 0 {
+                return Err(self.trap(Wrong::RingLeft { ring, copies }, Span { file: "", line: 0 }));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Machine<'a> {
+    pub fn new(p: &'a Program, scalars: Vec<(Id, u64)>, seed: u64) -> Machine<'a> {
+        Machine {
+            p,
+            scalars,
+            block: [0; 3],
+            values: vec![],
+            homes: vec![0; p.types.len()],
+            shared: vec![],
+            rings: vec![],
+            warp: 0,
+            turns: Turns::new(p.params.len() + p.shared.len()),
+            random: seed,
+        }
+    }
+
+    fn trap(&self, what: Wrong, span: Span) -> Trap {
+        Trap { what, span, block: self.block }
+    }
+
+    fn region(&mut self, stmts: &[Stmt], buffers: &mut [Region]) -> Result<(), Trap> {
+        for s in stmts {
+            let scalar = |m: &Self, id: Id| m.scalar(id).map_err(|w| m.trap(w, s.span));
+            let number = |m: &Self, id: Id| scalar(m, id).map(|bits| scalar::int(DType::I32, bits));
+            match &s.op {
+                Op::If { cond, then, other } => {
+                    let taken = if scalar(self, *cond)? & 1 != 0 { then } else { other };
+                    self.region(taken, buffers)?;
+                }
+                Op::For { var, lo, hi, step, body, .. } => {
+                    let (mut at, hi, step) = (number(self, *lo)?, number(self, *hi)?, number(self, *step)?);
+                    if step <= 0 {
+                        return Err(self.trap(Wrong::Step { step }, s.span));
+                    }
+                    while at < hi {
+                        self.put(*var, at as u32 as u64);
+                        self.region(body, buffers)?;
+                        at += step;
+                    }
+                }
+                Op::ParFor { par, var, count, body } => {
+                    let count = number(self, *count)?;
+                    if *par == Par::Warps && count > self.p.warps as i64 {
+                        return Err(self.trap(Wrong::TooManyWarps { count, warps: self.p.warps }, s.span));
+                    }
+                    self.parallel(*par, *var, count, body, buffers)?;
+                }
+                Op::Unpack { buf, at, packing, func } => {
+                    let codes = self.bytes(buf, *at, packing.bytes()).map_err(|w| self.trap(w, s.span))?;
+                    let tile = matrix::unpack(*packing, &codes, |code| {
+                        let words = self.call(*func, &code.map(u64::from), s.span, buffers)?;
+                        Ok(words.into_iter().map(|w| w as u32).collect())
+                    })?;
+                    self.values[s.outs[0] as usize] = Some(Value::Tile(tile.into()));
+                }
+                Op::Call { func, args } => {
+                    let args = args.iter().map(|a| scalar(self, *a)).collect::<Result<Vec<u64>, Trap>>()?;
+                    let results = self.call(*func, &args, s.span, buffers)?;
+                    s.outs.iter().zip(results).for_each(|(out, bits)| self.put(*out, bits));
+                }
+                _ => self.stmt(s, buffers).map_err(|w| self.trap(w, s.span))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn parallel(&mut self, par: Par, var: Id, count: i64, body: &[Stmt], buffers: &mut [Region]) -> Result<(), Trap> {
+        let mut order: Vec<i64> = (0..count.max(0)).collect();
+        for i in (1..order.len()).rev() {
+            self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            order.swap(i, (self.random >> 33) as usize % (i + 1));
+        }
+        self.turns.enter();
+        for i in order {
+            self.turns.next();
+            if par == Par::Warps {
+                self.warp = i as usize;
+            }
+            self.put(var, i as u64);
+            self.region(body, buffers)?;
+        }
+        self.turns.leave();
+        Ok(())
+    }
+
+    fn call(&mut self, func: usize, args: &[u64], span: Span, buffers: &mut [Region]) -> Result<Vec<u64>, Trap> {
+        let f = &self.p.funcs[func];
+        f.params.iter().zip(args).for_each(|(param, bits)| self.put(*param, *bits));
+        self.region(&f.body, buffers)?;
+        f.results.iter().map(|r| self.scalar(*r).map_err(|w| self.trap(w, span))).collect()
+    }
+
+    pub(super) fn put(&mut self, id: Id, bits: u64) {
+        self.values[id as usize] = Some(Value::Scalar(bits));
+    }
+
+    fn value(&self, id: Id) -> Result<Value, Wrong> {
+        self.values[id as usize].clone().ok_or(Wrong::Undefined { id })
+    }
+
+    pub(super) fn scalar(&self, id: Id) -> Result<u64, Wrong> {
+        match &self.values[id as usize] {
+            Some(Value::Scalar(bits)) => Ok(*bits),
+            Some(Value::Tile(_)) => Err(Wrong::Unsupported { op: "a tile in a scalar's place".into() }),
+            None => Err(Wrong::Undefined { id }),
+        }
+    }
+
+    fn tile(&self, id: Id) -> Result<(Shape, Rc<[u64]>), Wrong> {
+        match (self.p.ty(id), self.value(id)?) {
+            (Ty::Tile { dtype, rows, cols, .. }, Value::Tile(x)) => Ok((Shape { dtype, rows, cols }, x)),
+            _ => Err(Wrong::Unsupported { op: "a scalar in a tile's place".into() }),
+        }
+    }
+
+    /// `out = f(ins)` element by element; scalars, row and column vectors repeat themselves.
+    fn map<const N: usize>(&mut self, out: Id, ins: [Id; N], f: impl Fn([u64; N]) -> Result<u64, Wrong>) -> Result<(), Wrong> {
+        let Ty::Tile { rows, cols, .. } = self.p.ty(out) else {
+            let mut bits = [0; N];
+            for (b, id) in bits.iter_mut().zip(ins) {
+                *b = self.scalar(id)?;
+            }
+            self.put(out, f(bits)?);
+            return Ok(());
+        };
+        let mut operands = vec![];
+        for id in ins {
+            operands.push((self.p.ty(id), self.value(id)?));
+        }
+        let element = |n: usize, r: usize, c: usize| match &operands[n] {
+            (_, Value::Scalar(bits)) => *bits,
+            (Ty::Tile { layout: Layout::Rows, .. }, Value::Tile(x)) => x[r],
+            (Ty::Tile { layout: Layout::Cols, .. }, Value::Tile(x)) => x[c],
+            (_, Value::Tile(x)) => x[r * cols + c],
+        };
+        let tile = (0..rows * cols).map(|i| f(std::array::from_fn(|n| element(n, i / cols, i % cols)))).collect::<Result<Rc<[u64]>, Wrong>>()?;
+        self.values[out as usize] = Some(Value::Tile(tile));
+        Ok(())
+    }
+
+    fn stmt(&mut self, s: &Stmt, buffers: &mut [Region]) -> Result<(), Wrong> {
+        let d = |id: Id| self.p.ty(id).dtype();
+        let out = s.outs.first().copied().unwrap_or_default();
+        match &s.op {
+            Op::Const(bits) => {
+                self.put(out, scalar::truncated(d(out), *bits));
+                Ok(())
+            }
+            Op::BlockId(axis) => {
+                self.put(out, u64::from(self.block[*axis]));
+                Ok(())
+            }
+            Op::Un(op, a) => {
+                let (op, da) = (*op, d(*a));
+                self.map(out, [*a], |[a]| scalar::unary(op, da, a))
+            }
+            Op::Bin(op, a, b) => {
+                let (op, da, db) = (*op, d(*a), d(*b));
+                self.map(out, [*a, *b], |[a, b]| scalar::binary(op, (da, a), (db, b)))
+            }
+            Op::Fma(a, b, c) => {
+                let da = d(*a);
+                self.map(out, [*a, *b, *c], |[a, b, c]| scalar::fma(da, a, b, c))
+            }
+            Op::Funnel(a, b, n) => self.map(out, [*a, *b], |[a, b]| Ok(scalar::funnel(a, b, *n))),
+            Op::Select(c, a, b) => self.map(out, [*c, *a, *b], |[c, a, b]| Ok(if c & 1 != 0 { a } else { b })),
+            Op::Cast(a) => {
+                let (from, to) = (d(*a), d(out));
+                self.map(out, [*a], |[a]| scalar::cast(from, to, a))
+            }
+            Op::Bitcast(a) => {
+                let (from, to) = (d(*a), d(out));
+                self.map(out, [*a], |[a]| scalar::bitcast(from, to, a))
+            }
+            Op::Full(a) => self.map(out, [*a], |[a]| Ok(a)),
+            Op::VarNew(a) | Op::VarGet(a) => {
+                self.values[out as usize] = Some(self.value(*a)?);
+                if matches!(s.op, Op::VarNew(_)) {
+                    self.homes[out as usize] = self.turns.now();
+                }
+                Ok(())
+            }
+            Op::VarSet(var, a) => {
+                self.value(*var)?;
+                if self.homes[*var as usize] != self.turns.now() {
+                    return Err(Wrong::SharedVariable { id: *var });
+                }
+                self.values[*var as usize] = Some(self.value(*a)?);
+                Ok(())
+            }
+            Op::Load { buf, at } => {
+                let bits = self.load(buf, self.offset(*at)?, d(out), buffers)?;
+                self.put(out, bits);
+                Ok(())
+            }
+            Op::Store { buf, at, value } => self.store(buf, self.offset(*at)?, d(*value), self.scalar(*value)?, buffers),
+            Op::CopyAsync { ring, src, at } => {
+                self.fetch(*ring, &buffers[*src], *at)?;
+                self.wait(*ring, out)
+            }
+            Op::RingFetch { ring, src, at, cond } => {
+                if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at) } else { Ok(()) }
+            }
+            Op::RingWait { ring } => self.wait(*ring, out),
+            _ => self.tile_stmt(s, out, buffers),
+        }
+    }
+
+    fn tile_stmt(&mut self, s: &Stmt, out: Id, buffers: &mut [Region]) -> Result<(), Wrong> {
+        let tile = match &s.op {
+            Op::RowIndex => match self.p.ty(out) {
+                Ty::Tile { rows, .. } => (0..rows as u64).collect(),
+                Ty::Scalar(_) => vec![0],
+            },
+            Op::Reduce { op, axis, src } => {
+                let (shape, x) = self.tile(*src)?;
+                let y = matrix::reduce(*op, *axis, shape, &x)?;
+                if *axis == Axis::All {
+                    self.put(out, y[0]);
+                    return Ok(());
+                }
+                y
+            }
+            Op::Any(a) => {
+                let any = self.tile(*a)?.1.iter().any(|x| x & 1 != 0);
+                self.put(out, u64::from(any));
+                return Ok(());
+            }
+            Op::Mma { a, b, c } => {
+                let ((sa, a), (sb, b), (_, c)) = (self.tile(*a)?, self.tile(*b)?, self.tile(*c)?);
+                matrix::mma(sa, &a, sb, &b, &c)
+            }
+            Op::SumK(a) => {
+                let (shape, x) = self.tile(*a)?;
+                matrix::sum_k(shape, &x)
+            }
+            Op::SplitBytes(a) => {
+                let (_, x) = self.tile(*a)?;
+                self.values[s.outs[1] as usize] = Some(Value::Tile(x.iter().map(|x| x >> 8 & 0xff).collect()));
+                x.iter().map(|x| x & 0xff).collect()
+            }
+            Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
+            Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
+            Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), out, buffers)?,
+            Op::LoadTile { buf, at, row_stride, col_stride, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), out, buffers)?,
+            Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {
+                let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
+                for (i, bits) in x.iter().enumerate().filter(|(i, _)| i % shape.cols < *cols) {
+                    let (r, c) = (i / shape.cols, i % shape.cols);
+                    self.store(buf, at + (r * row_stride + c * col_stride) as i64, shape.dtype, *bits, buffers)?;
+                }
+                return Ok(());
+            }
+            op => return Err(Wrong::Unsupported { op: format!("{} at tile stage", verify::name(op)) }),
+        };
+        self.values[out as usize] = Some(Value::Tile(tile.into()));
+        Ok(())
+    }
+}

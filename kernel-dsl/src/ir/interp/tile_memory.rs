@@ -1,0 +1,102 @@
+//! Loads, stores and copies at tile stage.
+
+use super::memory::{self, Region};
+use super::scalar;
+use super::tile::Machine;
+use super::trap::Wrong;
+use crate::dtype::DType;
+use crate::ir::{Buf, Id, Ty};
+use std::collections::VecDeque;
+
+/// One warp's side of a ring: copies on their way, and the page waited for last.
+#[derive(Clone, Default)]
+pub struct Queue {
+    in_flight: VecDeque<Vec<u8>>,
+    waited: u64,
+    page: Vec<u8>,
+}
+
+impl Queue {
+    pub fn left(&self) -> usize {
+        self.in_flight.len()
+    }
+}
+
+impl Machine<'_> {
+    /// The value of a byte offset.
+    pub(super) fn offset(&self, at: Id) -> Result<i64, Wrong> {
+        Ok(scalar::int(self.p.ty(at).dtype(), self.scalar(at)?))
+    }
+
+    /// The present page of this warp.
+    fn page(&self, ring: usize, handle: Id) -> Result<&[u8], Wrong> {
+        let queue = &self.rings[ring][self.warp];
+        if self.scalar(handle)? == queue.waited { Ok(&queue.page) } else { Err(Wrong::StaleSlot { ring }) }
+    }
+
+    pub(super) fn load(&self, buf: &Buf, at: i64, d: DType, buffers: &[Region]) -> Result<u64, Wrong> {
+        let size = d.size();
+        let (index, region) = match buf {
+            Buf::Param(i) => (*i, &buffers[*i]),
+            Buf::Shared(i) => (buffers.len() + i, &self.shared[*i]),
+            Buf::Slot(ring, handle) => {
+                let page = self.page(*ring, *handle)?;
+                let at = memory::checked(&format!("page of ring {ring}"), page.len(), at, size, size)?;
+                return Ok(scalar::truncated(d, memory::read(page, at, size)));
+            }
+        };
+        let at = region.range(at, size, size)?;
+        self.turns.read(index, &region.name, at..at + size)?;
+        Ok(scalar::truncated(d, memory::read(&region.bytes, at, size)))
+    }
+
+    pub(super) fn store(&mut self, buf: &Buf, at: i64, d: DType, bits: u64, buffers: &mut [Region]) -> Result<(), Wrong> {
+        let size = d.size();
+        let (index, region) = match buf {
+            Buf::Param(i) => (*i, &mut buffers[*i]),
+            Buf::Shared(i) => (buffers.len() + i, &mut self.shared[*i]),
+            Buf::Slot(..) => return Err(Wrong::ReadOnly { buffer: "a page".into() }),
+        };
+        let at = region.room(at, size, size)?;
+        let changed = memory::read(&region.bytes, at, size) != bits;
+        self.turns.write(index, (&region.name, region.bytes.len()), at..at + size, changed)?;
+        region.bytes[at..at + size].copy_from_slice(&bits.to_le_bytes()[..size]);
+        Ok(())
+    }
+
+    /// `len` bytes of a page.
+    pub(super) fn bytes(&self, buf: &Buf, at: Id, len: usize) -> Result<Vec<u8>, Wrong> {
+        let Buf::Slot(ring, handle) = buf else { return Err(Wrong::Unsupported { op: "Unpack of a buffer that is no page".into() }) };
+        let page = self.page(*ring, *handle)?;
+        let at = memory::checked(&format!("page of ring {ring}"), page.len(), self.offset(at)?, len, 1)?;
+        Ok(page[at..at + len].to_vec())
+    }
+
+    /// The elements of tile `out`, (row, column) strides apart.
+    pub(super) fn load_tile(&self, buf: &Buf, at: Id, strides: (usize, usize), out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
+        let at = self.offset(at)?;
+        (0..rows * cols).map(|i| self.load(buf, at + (i / cols * strides.0 + i % cols * strides.1) as i64, dtype, buffers)).collect()
+    }
+
+    pub(super) fn fetch(&mut self, ring: usize, src: &Region, at: Id) -> Result<(), Wrong> {
+        let r = &self.p.rings[ring];
+        let from = src.range(self.offset(at)?, r.bytes, 16)?;
+        let queue = &mut self.rings[ring][self.warp];
+        // The page waited for last keeps its slot.
+        if queue.in_flight.len() + usize::from(queue.waited > 0) >= r.stages {
+            return Err(Wrong::RingFull { ring, stages: r.stages });
+        }
+        queue.in_flight.push_back(src.bytes[from..from + r.bytes].to_vec());
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self, ring: usize, handle: Id) -> Result<(), Wrong> {
+        let queue = &mut self.rings[ring][self.warp];
+        queue.page = queue.in_flight.pop_front().ok_or(Wrong::RingEmpty { ring })?;
+        queue.waited += 1;
+        let n = queue.waited;
+        self.put(handle, n);
+        Ok(())
+    }
+}

@@ -1,0 +1,257 @@
+//! Every stage of every kernel through the interpreter: tile IR, pipelined, thread IR give the bytes of the
+//! kernel's Rust function, and the scalar reference agrees.
+
+mod support;
+
+use kernel_dsl::ir::Program;
+use kernel_dsl::ir::interp::{Arg, run_seeded};
+use kernel_dsl::passes;
+use kernel_dsl::prelude::*;
+use kernel_dsl::tile::launch;
+use kernels_gen::codec::Codec;
+use kernels_gen::codecs::{Bf16, E8Q38, E8W4, Int4};
+use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
+use kernels_gen::reference::{self, CacheShape, Decoded, Status};
+use kernels_gen::registry::{CodecInfo, codec};
+use support::Random;
+
+fn stages(tile: Program) -> [(&'static str, Program); 3] {
+    let piped = passes::simplify::run(&passes::pipeline::run(&tile).unwrap());
+    let thread = passes::run(&tile).unwrap();
+    [("tile", tile), ("pipelined", piped), ("thread", thread)]
+}
+
+/// Runs one stage; the arguments come back as the kernel leaves them.
+fn interpreted(what: &str, stage: &(&str, Program), grid: [u32; 3], mut args: Vec<Arg>) -> Vec<Vec<u8>> {
+    let seed = what.len() as u64;
+    if let Err(trap) = run_seeded(&stage.1, grid, &mut args, seed) {
+        panic!("{what}, {} IR: {trap}", stage.0);
+    }
+    args.into_iter().filter_map(|a| if let Arg::Buffer(bytes) = a { Some(bytes) } else { None }).collect()
+}
+
+fn buffer<T: Elem>(x: &Global<T>) -> Arg {
+    Arg::Buffer(x.bytes.clone())
+}
+
+fn scalar<T: Elem>(x: T) -> Arg {
+    Arg::Scalar(x.to_bits64())
+}
+
+fn global<T: Float>(x: &[f32]) -> Global<T> {
+    Global::new(&x.iter().map(|x| T::from_f32(*x)).collect::<Vec<T>>())
+}
+
+fn assert_bytes(what: &str, got: &[u8], want: &[u8]) {
+    let bad: Vec<usize> = (0..want.len()).filter(|i| got.get(*i) != Some(&want[*i])).collect();
+    if let Some(i) = bad.first() {
+        panic!("{what}: {} of {} bytes differ, first byte {i}: {:02x?}, wanted {:02x}", bad.len(), want.len(), got.get(*i), want[*i]);
+    }
+}
+
+fn shuffled(n: usize, random: &mut Random) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, (random.bits() % (i as u64 + 1)) as usize);
+    }
+    order
+}
+
+fn memory<T: Float>() -> Memory {
+    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
+}
+
+/// Twenty tokens into random slots, one negative and one past the cache.
+fn store<C: Codec, T: Float>(d: usize, page_tokens: usize) {
+    let c = codec(C::NAME).unwrap();
+    let mut random = Random(d as u64 + C::BITS as u64);
+    let (tokens, kv_heads, pages) = (20, 2, 3);
+    let shape = CacheShape { pages, page_tokens, kv_heads, d };
+    let mut slots: Vec<i64> = shuffled(pages * page_tokens, &mut random).into_iter().take(tokens).map(|s| s as i64).collect();
+    (slots[2], slots[17]) = (-1, (pages * page_tokens) as i64 + 5);
+    let (k, v): (Global<T>, Global<T>) = (global(&random.gaussians(tokens * kv_heads * d)), global(&random.gaussians(tokens * kv_heads * d)));
+    let floats = |x: &Global<T>| x.to_vec().into_iter().map(T::to_f32).collect::<Vec<f32>>();
+    let mut want = vec![0xee; shape.bytes(c)];
+    let status = reference::store(c, &shape, &mut want, &floats(&k), &floats(&v), &slots);
+    let what = format!("{} store d {d} page {page_tokens}", c.name);
+    assert_eq!(status, Status::BAD_SLOT, "{what}");
+
+    let cache = Global::<u8>::new(&vec![0xee; want.len()]);
+    let strides = [(kv_heads * d) as i64, d as i64].map(scalar);
+    let slots = Global::new(&slots);
+    let ir = (c.build.store)(&kernels::store_meta(c, d, page_tokens), memory::<T>()).unwrap();
+    for stage in stages(ir) {
+        let mut args = vec![buffer(&k), buffer(&v), buffer(&slots), buffer(&cache), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar((pages * page_tokens) as i64)]);
+        args.extend(strides.iter().chain(&strides).cloned());
+        let got = interpreted(&what, &stage, kernels::store_grid(tokens, kv_heads), args);
+        assert_bytes(&format!("{what}, {} IR", stage.0), &got[3], &want);
+        assert_bytes(&format!("{what}, {} IR, status", stage.0), &got[4], &Global::new(&[1, 0, 0, 17_i32]).bytes);
+    }
+}
+
+struct Problem {
+    d: usize,
+    group: usize,
+    page_tokens: usize,
+    splits: usize,
+    lens: Vec<i32>,
+    /// The sequence whose page table has a bad entry.
+    bad_page: Option<usize>,
+}
+
+const KV_HEADS: usize = 2;
+/// Page table entries of a sequence.
+const STRIDE: usize = 36;
+
+struct Data<T> {
+    q: Global<T>,
+    cache: Global<u8>,
+    table: Global<i32>,
+    lens: Global<i32>,
+    pages: usize,
+    scale: f32,
+    want: Decoded,
+}
+
+impl Problem {
+    /// Sequences in random pages of a cache that is 0xff where no token is.
+    fn data<T: Float>(&self, c: &CodecInfo) -> Data<T> {
+        let mut random = Random((self.d * 100 + self.group) as u64);
+        let batch = self.lens.len();
+        let pages = batch * STRIDE + 3;
+        let shape = CacheShape { pages, page_tokens: self.page_tokens, kv_heads: KV_HEADS, d: self.d };
+        let mut table: Vec<i32> = shuffled(pages, &mut random).into_iter().take(batch * STRIDE).map(|p| p as i32).collect();
+        let mut slots = vec![-1];
+        for (b, len) in self.lens.iter().enumerate() {
+            let used = (*len).clamp(0, (STRIDE * self.page_tokens) as i32) as usize;
+            slots.extend((0..used).map(|t| i64::from(table[b * STRIDE + t / self.page_tokens]) * self.page_tokens as i64 + (t % self.page_tokens) as i64));
+        }
+        let n = slots.len() * KV_HEADS * self.d;
+        let mut cache = vec![0xff; shape.bytes(c)];
+        assert!(reference::store(c, &shape, &mut cache, &random.gaussians(n), &random.gaussians(n), &slots).is_ok());
+        if let Some(b) = self.bad_page {
+            table[b * STRIDE] = pages as i32;
+        }
+        let heads = KV_HEADS * self.group;
+        let q: Global<T> = global(&random.gaussians(batch * heads * self.d));
+        let scale = 1.0 / (self.d as f32).sqrt();
+        let rows: Vec<f32> = q.to_vec().into_iter().map(T::to_f32).collect();
+        let want = reference::decode(c, &shape, &cache, &rows, heads, &table, STRIDE, &self.lens, scale);
+        Data { q, cache: Global::new(&cache), table: Global::new(&table), lens: Global::new(&self.lens), pages, scale, want }
+    }
+}
+
+fn check<T: Float>(what: &str, c: &CodecInfo, want: &Decoded, out: &Global<T>, lse: &Global<f32>) {
+    let wanted: Global<T> = global(&want.out);
+    if c.exact {
+        assert_bytes(&format!("{what}: out"), &out.bytes, &wanted.bytes);
+        assert_bytes(&format!("{what}: lse"), &lse.bytes, &Global::new(&want.lse).bytes);
+        return;
+    }
+    // Scores sum in another order, weights round to bf16.
+    let near = |a: f32, b: f32, bound: f32| a == b || (a - b).abs() <= bound;
+    for (i, (a, b)) in out.to_vec().into_iter().zip(wanted.to_vec()).enumerate() {
+        assert!(near(a.to_f32(), b.to_f32(), 2e-2), "{what}: out[{i}] is {a:?}, wanted {b:?}");
+    }
+    for (i, (a, b)) in lse.to_vec().into_iter().zip(&want.lse).enumerate() {
+        assert!(near(a, *b, 1e-3), "{what}: lse[{i}] is {a}, wanted {b}");
+    }
+}
+
+fn decode<C: Codec, T: Float>(p: &Problem) {
+    let c = codec(C::NAME).unwrap();
+    let x = p.data::<T>(c);
+    let what = format!("{} decode d {} group {} page {} splits {} lens {:?}", c.name, p.d, p.group, p.page_tokens, p.splits, p.lens);
+    let (batch, segments) = (p.lens.len(), (STRIDE * p.page_tokens).div_ceil(SEGMENT));
+    let rows = batch * KV_HEADS * p.group;
+    let m = kernels::decode_meta(c, p.d, p.group, p.page_tokens);
+    let j = kernels::join_meta(p.d, p.page_tokens);
+    let grids = [[p.splits as u32, KV_HEADS as u32, batch as u32], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let run = kernels::run_of(&m, segments, p.splits) as i32;
+
+    // The Rust functions.
+    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
+    let (mut part, mut stat, mut status) = (nan(rows * segments * p.d), nan(rows * segments * 2), Global::<i32>::zeroed(4));
+    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
+    let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
+    launch(grids[0], || {
+        kernels::decode_attention::decode_attention::<C, T>(m, &x.q, &x.cache, &x.table, &x.lens, &mut part, &mut stat, &mut status, KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, run, x.scale)
+    });
+    let decoded = status.clone();
+    launch(grids[1], || {
+        kernels::join_splits::join_splits::<C, T>(j, &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, segments as i32, x.pages as i32, STRIDE as i32)
+    });
+    check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
+    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
+    assert_eq!(Status(flags), x.want.status, "{what}: status");
+
+    let joins = stages((c.build.join)(&j, memory::<T>()).unwrap());
+    for (stage, join) in stages((c.build.decode)(&m, memory::<T>()).unwrap()).iter().zip(&joins) {
+        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, run].map(scalar));
+        args.push(scalar(x.scale));
+        let got = interpreted(&what, stage, grids[0], args);
+        let bits = c.exact || stage.0 != "thread";
+        if bits {
+            assert_bytes(&format!("{what}, {} IR: part", stage.0), &got[4], &part.bytes);
+            assert_bytes(&format!("{what}, {} IR: stat", stage.0), &got[5], &stat.bytes);
+        }
+        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[6], &decoded.bytes);
+
+        let mut args = vec![Arg::Buffer(got[4].clone()), Arg::Buffer(got[5].clone()), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&decoded)];
+        args.extend([KV_HEADS as i32, p.group as i32, segments as i32, x.pages as i32, STRIDE as i32].map(scalar));
+        let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
+        let (mut o, mut l) = (out0.clone(), lse0.clone());
+        (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
+        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &status.bytes);
+        check(&format!("{what}, {} IR", stage.0), c, &x.want, &o, &l);
+        if bits {
+            assert_bytes(&format!("{what}, {} IR: joined", stage.0), &o.bytes, &out.bytes);
+            assert_bytes(&format!("{what}, {} IR: joined lse", stage.0), &l.bytes, &lse.bytes);
+        }
+    }
+}
+
+fn stores<C: Codec>() {
+    for (d, page_tokens) in [(64, 32), (128, 64)] {
+        store::<C, f32>(d, page_tokens);
+        store::<C, bf16>(d, page_tokens);
+    }
+    store::<C, f32>(256, 32);
+}
+
+fn decodes<C: Codec>() {
+    let lens = [vec![0, 1, 70], vec![33, -3, 31], vec![64, 5], vec![32, 97]];
+    for (i, d) in [64, 128, 256].into_iter().enumerate() {
+        for (k, group) in [1, 4, 8, 16].into_iter().enumerate() {
+            let n = (i + k) % 4;
+            let bad_page = (n == 2).then_some(1);
+            let p = Problem { d, group, page_tokens: [32, 64][(i + k / 2) % 2], splits: 1 + i % 2, lens: lens[n].clone(), bad_page };
+            decode::<C, f32>(&p);
+        }
+    }
+    let long = |splits: usize| Problem { d: 64, group: 3, page_tokens: 32, splits, lens: vec![1100], bad_page: None };
+    decode::<C, f32>(&long(1));
+    decode::<C, f32>(&long(2));
+    decode::<C, bf16>(&Problem { d: 128, group: 5, page_tokens: 64, splits: 1, lens: vec![40, 3], bad_page: None });
+}
+
+macro_rules! codecs {
+    ($($store:ident, $decode:ident: $codec:ty;)*) => { $(
+        #[test]
+        fn $store() {
+            stores::<$codec>();
+        }
+        #[test]
+        fn $decode() {
+            decodes::<$codec>();
+        }
+    )* };
+}
+codecs! {
+    stores_bf16, decodes_bf16: Bf16;
+    stores_int4, decodes_int4: Int4;
+    stores_e8w4, decodes_e8w4: E8W4;
+    stores_e8q38, decodes_e8q38: E8Q38;
+}
