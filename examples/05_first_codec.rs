@@ -97,10 +97,10 @@ fn lesson() -> Result<(), Failure> {
     let (mut part, mut stat) = (Global::<f32>::zeroed(segments * GROUP * D), Global::<f32>::zeroed(segments * GROUP * 2));
     let (mut out, mut lse) = (Global::<f32>::zeroed(GROUP * D), Global::<f32>::zeroed(GROUP));
     let (gt, gl) = (Global::new(&table), Global::new(&lens));
-    let (m, stride, capacity) = (kernels::decode_meta(&INT8, D, GROUP, PAGE), pages as i32, (pages * PAGE) as i32);
+    let (m, stride) = (kernels::decode_meta(&INT8, D, GROUP, PAGE), pages as i32);
     let run = kernels::run_of(&m, segments, 1) as i32;
     launch([1, 1, 1], || kernels::decode_attention::decode_attention::<Int8, f32>(m, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 1, stride, stride, segments as i32, run, scale));
-    launch([GROUP as u32, 1, 1], || kernels::join_splits::join_splits::<Int8, f32>(kernels::join_meta(D), &part, &stat, &gl, &mut out, &mut lse, 1, GROUP as i32, segments as i32, capacity));
+    launch([GROUP as u32, 1, 1], || kernels::join_splits::join_splits::<Int8, f32>(kernels::join_meta(D, PAGE), &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 1, GROUP as i32, segments as i32, stride, stride));
     same_bits("attention: CPU kernels = reference", &out.bytes, &Global::new(&want.out).bytes)?;
 
     // The kernels, on the GPU: store there, attend to what was stored.

@@ -48,12 +48,13 @@ fn e8q38_decodes_every_digit() {
     let (r, b) = (77_u64, 77_u64.pow(2));
     for f in 0..r * b {
         let (d0, d1, d2) = ((f % r) as i32, (f / r % r) as i32, (f / b) as i32);
-        let pair = f % 3003;
-        let word = 1 | f << 1 | f << 20 | pair << 39;
-        let (d6, half7) = ((pair % r) as i32, (pair / r) as i32);
-        let d7 = 2 * half7 + (2 * (d0 + d1 + d2) + d6) % 2;
-        let expected = [d0, d1, d2, d0, d1, d2, d6, d7].map(|d| 2 * d + 1);
-        assert_eq!(lanes(c, [word as u32, (word >> 32) as u32, 0, 0]), expected, "field {f}");
+        let mut d = [d0, d1, d2, d2, d1, d0, (d0 * 7 + d2) % 77, (d1 * 3 + d0) % 77];
+        d[7] -= (d.iter().sum::<i32>() % 2) * if d[7] > 0 { 1 } else { -1 };
+        let (l, h) = (d.map(|d| d as u32 & 15), d.map(|d| d as u32 >> 4));
+        let word = (0..8).fold(0, |w, i| w | l[i] << (8 * (i % 4) + 4 * (i / 4)));
+        let field = |i: [usize; 4]| i.iter().rev().fold(0, |f, i| f * 5 + h[*i]);
+        let code = [word & 0xefff_ffff | 1 << 28, field([0, 1, 4, 5]) + 625 * field([2, 3, 6, 7]), 0, 0];
+        assert_eq!(lanes(c, code), d.map(|d| 2 * d + 1), "field {f}");
     }
 }
 

@@ -1,7 +1,8 @@
 //! `#[kernel]`: a block's program. Its builder half declares the arguments, then runs the body.
 
-use crate::body::{Body, dtype_of};
+use crate::body::{Body, here};
 use crate::reject::Reject;
+use crate::types::{dtype_of, text};
 use proc_macro2::TokenStream;
 use syn::spanned::Spanned;
 use syn::*;
@@ -11,10 +12,9 @@ pub fn expand(item: TokenStream) -> TokenStream {
         Ok(f) => f,
         Err(e) => return e.to_compile_error(),
     };
-    let generics: Vec<String> = f.sig.generics.params.iter().filter_map(|p| if let GenericParam::Type(t) = p { Some(t.ident.to_string()) } else { None }).collect();
-    let mut body = Body { errors: None, generics, meta: None };
-    if let ReturnType::Type(..) = f.sig.output {
-        body.reject(&f.sig.output, Reject::KernelReturns);
+    let mut body = Body::of(&f.sig);
+    if let ReturnType::Type(_, t) = &f.sig.output {
+        body.reject(t, Reject::KernelReturns);
     }
     let mut inputs = f.sig.inputs.iter();
     let (meta, meta_type) = match inputs.next() {
@@ -26,31 +26,37 @@ pub fn expand(item: TokenStream) -> TokenStream {
             }
         },
         other => {
-            let span = other.map_or(f.sig.ident.span(), |o| o.span());
-            let e = Error::new(span, Reject::KernelMeta).to_compile_error();
+            let e = match other {
+                Some(first) => Error::new_spanned(first, Reject::KernelMeta),
+                None => Error::new(f.sig.ident.span(), Reject::KernelMeta),
+            };
+            let e = e.to_compile_error();
             return q!(#f #e);
         }
     };
     body.meta = Some(meta.to_string());
     let params: Vec<TokenStream> = inputs.map(|i| parameter(&mut body, i)).collect();
-    let code = body.block(&f.block);
-    if let Some(e) = body.errors {
-        let e = e.to_compile_error();
-        return q!(#f #e);
-    }
-    let (vis, name, text) = (&f.vis, &f.sig.ident, f.sig.ident.to_string());
+    let code = body.function(&f.block);
+    // A rejected kernel still has its `build`, so that its users have nothing to complain of.
+    let (errors, params, code) = match body.errors {
+        Some(e) => (e.to_compile_error(), vec![], q!(::core::unimplemented!())),
+        None => (TokenStream::new(), params, code),
+    };
+    let (vis, name, title) = (&f.vis, &f.sig.ident, f.sig.ident.to_string());
     let (generics, _, bounds) = f.sig.generics.split_for_impl();
+    let line = here(f.sig.ident.span());
     q! {
         #[allow(clippy::too_many_arguments)]
         #f
+        #errors
         #[allow(dead_code, non_camel_case_types)] #[doc(hidden)] #vis struct #name {}
         #[allow(dead_code, unused, clippy::all)]
         impl #name {
             /// The kernel's tile IR for one meta value.
             #vis fn build #generics (#meta: &#meta_type) -> ::core::result::Result<::kernel_dsl::ir::Program, ::kernel_dsl::report::Report> #bounds {
                 let shape = ::kernel_dsl::Meta::launch(#meta);
-                let builder = ::kernel_dsl::build::B::new(#text, shape.warps, shape.min_blocks);
-                { let b = &builder; #(#params)* let _ = #code; }
+                let builder = ::kernel_dsl::build::B::new(#title, shape.warps, shape.min_blocks);
+                { let b = &builder; #line #(#params)* let _ = #code; }
                 builder.finish()
             }
         }
@@ -58,22 +64,22 @@ pub fn expand(item: TokenStream) -> TokenStream {
 }
 
 fn parameter(body: &mut Body, input: &FnArg) -> TokenStream {
-    let FnArg::Typed(t) = input else { return body.reject(input, Reject::Expression) };
+    let FnArg::Typed(t) = input else { return body.reject(input, Reject::Receiver) };
     let Pat::Ident(p) = &*t.pat else { return body.reject(&t.pat, Reject::Pattern) };
-    let (name, text) = (&p.ident, p.ident.to_string());
+    let (name, title) = (&p.ident, p.ident.to_string());
     if let Some(d) = dtype_of(&t.ty) {
-        return q!(let #name = b.scalar_param(#text, #d););
+        let param = q!(b.scalar_param(#title, #d));
+        return if p.mutability.is_some() { q!(let #name = b.var(#param);) } else { q!(let #name = #param;) };
     }
     if let Type::Reference(r) = &*t.ty {
         if let Type::Path(path) = &*r.elem {
             if let Some(PathSegment { ident, arguments: PathArguments::AngleBracketed(a) }) = path.path.segments.last() {
                 if ident == "Global" {
                     let (a, writable) = (&a.args, r.mutability.is_some());
-                    return q!(let #name = b.buffer(#text, <#a as ::kernel_dsl::dtype::Elem>::DTYPE, #writable););
+                    return q!(let #name = b.buffer(#title, <#a as ::kernel_dsl::dtype::Elem>::DTYPE, #writable););
                 }
             }
         }
     }
-    let ty = &t.ty;
-    body.reject(&t.ty, Reject::KernelParam(q!(#ty).to_string()))
+    body.reject(&t.ty, Reject::KernelParam(text(&t.ty)))
 }

@@ -9,9 +9,13 @@ macro_rules! q {
 }
 
 mod body;
+mod call;
 mod device;
+mod expr;
+mod flow;
 mod kernel;
 mod reject;
+mod types;
 
 use proc_macro::TokenStream;
 

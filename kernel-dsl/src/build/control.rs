@@ -41,8 +41,9 @@ impl B {
                 let ty = self.ty(*id);
                 let value = self.id_of(&v, ty.dtype());
                 if self.ty(value) != ty {
-                    let (left, right) = (self.describe(ty), self.describe(self.ty(value)));
-                    return self.fail(Fault::Types { op: "=".into(), left, right });
+                    let (op, left, right) = ("=".into(), self.describe(ty), self.describe(self.ty(value)));
+                    let same = ty.dtype() == self.ty(value).dtype();
+                    return self.fail(if same { Fault::Shapes { op, left, right } } else { Fault::Types { op, left, right } });
                 }
                 self.push(Op::VarSet(*id, value), vec![]);
             }
@@ -59,8 +60,10 @@ impl B {
 
     /// The element of a local array: its index is known while building.
     pub fn element(&self, base: &V, index: V) -> V {
-        let V::Int(i) = self.get(&index) else {
-            return self.fail(Fault::NotBuilderTime { what: "the index of a local array" });
+        let i = match self.get(&index) {
+            V::Int(i) => i,
+            V::Poison => return V::Poison,
+            _ => return self.fail(Fault::DeviceIndex),
         };
         match base {
             V::Array(items) | V::Tuple(items) => match items.get(i as usize) {
@@ -137,13 +140,19 @@ impl B {
         self.for_stream(lo, hi, V::Int(1), V::Int(0), body);
     }
 
-    /// `for i in stream(lo, hi, step, stages)`; `strided` is a stream of no stages.
+    /// `for i in stream(lo, hi, step, stages)`
+    pub fn for_pipelined(&self, lo: V, hi: V, step: V, stages: V, body: impl Fn(V)) {
+        let n = stages.size(self, "the number of stages");
+        if !(2..=8).contains(&n) {
+            self.fail(Fault::Stages { stages: n });
+        }
+        self.for_stream(lo, hi, step, stages, body);
+    }
+
+    /// `strided` is a stream of no stages.
     pub fn for_stream(&self, lo: V, hi: V, step: V, stages: V, body: impl Fn(V)) {
         let stages = stages.size(self, "the number of stages");
-        if stages == 1 {
-            self.fail(Fault::Stages { stages });
-        }
-        let (lo, hi, step) = (self.id_of(&lo, DType::I32), self.id_of(&hi, DType::I32), self.id_of(&step, DType::I32));
+        let (lo, hi, step) = (self.bound(&lo), self.bound(&hi), self.bound(&step));
         let var = self.program.borrow_mut().fresh(Ty::Scalar(DType::I32));
         let (stmts, ()) = self.region(|| body(V::S(var)));
         self.push(Op::For { var, lo, hi, step, stages, body: stmts }, vec![]);
@@ -159,11 +168,20 @@ impl B {
             self.fail(Fault::NestedParallel);
         }
         flag.set(true);
-        let count = self.id_of(&count, DType::I32);
+        let count = self.bound(&count);
         let var = self.program.borrow_mut().fresh(Ty::Scalar(DType::I32));
         let (stmts, ()) = self.region(|| body(V::S(var)));
         flag.set(false);
         self.push(Op::ParFor { par, var, count, body: stmts }, vec![]);
+    }
+
+    /// A loop's bound: one number for all elements.
+    fn bound(&self, v: &V) -> Id {
+        let id = self.id_of(v, DType::I32);
+        if matches!(self.ty(id), Ty::Tile { .. }) {
+            self.fail(Fault::ElementBound);
+        }
+        id
     }
 
     pub fn block_id(&self, axis: V) -> V {

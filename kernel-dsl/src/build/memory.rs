@@ -9,9 +9,13 @@ impl B {
     /// `shared::<T>(len)`: an array of the block, its contents undefined at first.
     pub fn shared(&self, dtype: DType, len: V) -> V {
         let len = len.size(self, "the length of a shared array");
-        let mut p = self.program.borrow_mut();
-        p.shared.push(SharedArray { dtype, len, offset: 0 });
-        V::Buf(Buf::Shared(p.shared.len() - 1), dtype)
+        let at = {
+            let mut p = self.program.borrow_mut();
+            p.shared.push(SharedArray { dtype, len, offset: 0 });
+            p.shared.len() - 1
+        };
+        self.fits();
+        V::Buf(Buf::Shared(at), dtype)
     }
 
     /// `ring(stages, bytes)`: each warp's queue of asynchronous copies.
@@ -23,9 +27,30 @@ impl B {
         if !(2..=8).contains(&stages) {
             return self.fail(Fault::Stages { stages });
         }
-        let mut p = self.program.borrow_mut();
-        p.rings.push(Ring { stages, bytes, offset: 0, barriers: 0 });
-        V::Ring(p.rings.len() - 1)
+        let at = {
+            let mut p = self.program.borrow_mut();
+            p.rings.push(Ring { stages, bytes, offset: 0, barriers: 0 });
+            p.rings.len() - 1
+        };
+        self.fits();
+        V::Ring(at)
+    }
+
+    /// The array that does not fit is the one to blame.
+    fn fits(&self) {
+        let placed = crate::passes::alloc_shared::place(&mut self.program.borrow().clone());
+        if let Err(what) = placed {
+            self.fail(what);
+        }
+    }
+
+    /// Rows of an operand are read 8 or 16 bytes at a time, a quarter a lane.
+    fn aligned(&self, stride: usize, k: usize, dtype: DType) -> bool {
+        let step = (k * dtype.size() / 4).clamp(8, 16);
+        if stride % step != 0 {
+            self.fail(Fault::OperandStride { stride, step });
+        }
+        stride % step == 0
     }
 
     /// Byte offset of element `i`.
@@ -84,6 +109,7 @@ impl B {
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
             ("put_cols", 4) => self.store_tile(buf, dtype, at(0), (0, n(1) * e), n(2), &args[3]),
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
+            ("left", 4) if !self.aligned(n(1) * e, n(3), dtype) => V::Poison,
             ("left", 4) => self.load_tile(buf, dtype, at(0), (n(1) * e, e), (n(2), n(3)), Layout::MmaA),
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "a buffer".into() }),
         }
@@ -101,6 +127,9 @@ impl B {
             }
             (V::Buf(buf, _), "operand", 4) => {
                 let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the size of a tile")).collect();
+                if !self.aligned(n[0], n[2], dtype) {
+                    return V::Poison;
+                }
                 let op = Op::LoadOperand { buf, at: self.byte(buf, &args[0], 1), stride: n[0] };
                 self.emit(op, Ty::Tile { dtype, rows: n[2], cols: n[1], layout: Layout::MmaB })
             }

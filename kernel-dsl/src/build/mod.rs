@@ -25,7 +25,12 @@ pub struct B {
     /// Depth of warp- and block-parallel loops around the current statement.
     in_warps: Cell<bool>,
     in_threads: Cell<bool>,
+    /// Device functions being built.
+    depth: Cell<usize>,
 }
+
+/// Calls inside calls: more are taken for a function that calls itself.
+const MAX_DEPTH: usize = 64;
 
 impl B {
     pub fn new(name: &str, warps: usize, min_blocks: usize) -> B {
@@ -37,12 +42,26 @@ impl B {
             fault: RefCell::new(None),
             in_warps: Cell::new(false),
             in_threads: Cell::new(false),
+            depth: Cell::new(0),
         }
     }
 
     /// Sets the Rust position of what follows.
     pub fn at(&self, file: &'static str, line: u32) {
         self.span.set(Span { file, line });
+    }
+
+    /// A call of a device function; what follows it belongs to the caller's line again.
+    pub fn call(&self, name: &str, f: impl FnOnce() -> V) -> V {
+        if self.depth.get() == MAX_DEPTH {
+            return self.fail(Fault::Recursion { name: name.into() });
+        }
+        self.depth.set(self.depth.get() + 1);
+        let span = self.span.get();
+        let out = f();
+        self.span.set(span);
+        self.depth.set(self.depth.get() - 1);
+        out
     }
 
     /// Keeps the first fault and gives a poison value.
@@ -90,15 +109,20 @@ impl B {
     }
 
     pub(crate) fn emit(&self, op: Op, ty: Ty) -> V {
+        if let Some(wants) = unfit(ty) {
+            return self.fail(Fault::TileSize { tile: self.describe(ty), wants });
+        }
         let id = self.program.borrow_mut().fresh(ty);
         self.push(op, vec![id]);
         V::S(id)
     }
 
-    /// Records the statements of `f` apart from the current region.
+    /// Records the statements of `f` apart from the current region, and comes back to the current line.
     pub(crate) fn region<T>(&self, f: impl FnOnce() -> T) -> (Vec<Stmt>, T) {
+        let span = self.span.get();
         self.regions.borrow_mut().push(Vec::new());
         let out = f();
+        self.span.set(span);
         (self.regions.borrow_mut().pop().unwrap_or_default(), out)
     }
 
@@ -122,5 +146,22 @@ impl B {
         let mut p = self.program.borrow_mut();
         p.funcs.push(Func { name: name.into(), params: ids, body, results: out });
         p.funcs.len() - 1
+    }
+}
+
+/// What a tile's sizes should be, if they do not fill the registers of a warp.
+fn unfit(ty: Ty) -> Option<&'static str> {
+    let Ty::Tile { dtype, rows, cols, layout } = ty else { return None };
+    // A lane reads its quarter of a row 8 bytes or a multiple of 16 at a time.
+    let run = |k: usize| k > 0 && (k * dtype.size() == 32 || (k * dtype.size()) % 64 == 0);
+    let each = |n: usize, by: usize| n > 0 && n % by == 0;
+    match layout {
+        Layout::MmaA if !each(rows, 16) || !run(cols) => Some("m a multiple of 16, k 32 bytes or a multiple of 64"),
+        Layout::MmaB if !each(cols, 8) || !run(rows) => Some("n a multiple of 8, k 32 bytes or a multiple of 64"),
+        Layout::MmaC if !(rows == 8 || each(rows, 16)) || !each(cols, 8) => Some("its rows 8 or a multiple of 16, its columns a multiple of 8"),
+        Layout::Rows if !(rows == 8 || each(rows, 16)) => Some("its rows 8 or a multiple of 16"),
+        Layout::Cols if !each(cols, 8) => Some("its columns a multiple of 8"),
+        Layout::Row if !each(cols, 32) => Some("its length a multiple of 32"),
+        _ => None,
     }
 }

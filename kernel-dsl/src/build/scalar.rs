@@ -114,16 +114,31 @@ impl B {
         if ta.dtype() != tc.dtype() && !matches!(op, BinOp::Shl | BinOp::Shr) {
             return self.fail(Fault::Types { op: format!("{op:?}"), left: self.describe(ta), right: self.describe(tc) });
         }
-        if matches!(op, BinOp::Div | BinOp::Rem) && !ta.dtype().is_float() && !matches!(c, V::Int(_)) && !self.is_const(ic) {
+        if matches!(op, BinOp::Div | BinOp::Rem) && !ta.dtype().is_float() && !matches!(self.def(ic), Some(Op::Const(_))) {
             return self.fail(Fault::DivisorUnknown);
+        }
+        if matches!(op, BinOp::Shl | BinOp::Shr) && !self.below(ic, 8 * ta.dtype().size() as u64) {
+            return self.fail(Fault::ShiftCount);
         }
         let Some(t) = self.joined(&format!("{op:?}"), ta, tc) else { return V::Poison };
         let dtype = if op.is_compare() { DType::Bool } else { ta.dtype() };
         self.emit(Op::Bin(op, ia, ic), t.with(dtype))
     }
 
-    fn is_const(&self, id: Id) -> bool {
-        self.regions.borrow().iter().flatten().any(|s| s.outs.first() == Some(&id) && matches!(s.op, Op::Const(_)))
+    /// The operation that gives a value which is in scope.
+    fn def(&self, id: Id) -> Option<Op> {
+        self.regions.borrow().iter().rev().flat_map(|r| r.iter().rev()).find(|s| s.outs.first() == Some(&id)).map(|s| s.op.clone())
+    }
+
+    /// Whether an integer is sure to be at least 0 and below `limit`: a constant, or masked by one.
+    fn below(&self, id: Id, limit: u64) -> bool {
+        match self.def(id) {
+            Some(Op::Const(n)) => n < limit,
+            Some(Op::Bin(BinOp::And, a, c)) => [a, c].iter().any(|m| matches!(self.def(*m), Some(Op::Const(n)) if n < limit)),
+            Some(Op::Bin(BinOp::Rem, a, c)) if matches!(self.ty(a).dtype(), DType::U8 | DType::U16 | DType::U32) => matches!(self.def(c), Some(Op::Const(n)) if n <= limit),
+            Some(Op::Cast(a)) => !self.ty(a).dtype().is_float() && self.below(a, limit),
+            _ => false,
+        }
     }
 
     fn fold_int(&self, op: BinOp, x: i64, y: i64) -> V {
@@ -136,6 +151,7 @@ impl B {
             BinOp::And => x & y,
             BinOp::Or => x | y,
             BinOp::Xor => x ^ y,
+            BinOp::Shl | BinOp::Shr if !(0..63).contains(&y) => return self.fail(Fault::ShiftCount),
             BinOp::Shl => x << y,
             BinOp::Shr => x >> y,
             BinOp::Max => x.max(y),
@@ -183,6 +199,8 @@ impl B {
             V::Int(_) | V::Float(_) => self.typed(v, dtype),
             v => match self.id(&v) {
                 Some(id) if self.ty(id).dtype() == dtype => V::S(id),
+                // Narrower and wider integers saturate elsewhere than an i32 does.
+                Some(id) if self.ty(id).dtype().is_float() && !dtype.is_float() && !matches!(dtype, DType::I32 | DType::U32) => self.fail(Fault::FloatCast { to: dtype.name() }),
                 Some(id) => self.emit(Op::Cast(id), self.ty(id).with(dtype)),
                 None => V::Poison,
             },
@@ -206,7 +224,8 @@ impl B {
                 let like = match (&x, &y) {
                     (V::S(i), _) | (_, V::S(i)) => self.ty(*i).dtype(),
                     (V::Bool(_), _) => DType::Bool,
-                    _ => return self.fail(Fault::Untyped),
+                    (V::Int(_) | V::Float(_), V::Int(_) | V::Float(_)) => return self.fail(Fault::Untyped),
+                    _ => return self.fail(Fault::UnevenBranches),
                 };
                 let (x, y) = (self.id_of(&x, like), self.id_of(&y, like));
                 if self.ty(x).dtype() != self.ty(y).dtype() {

@@ -68,6 +68,9 @@ impl B {
         if op == ReduceOp::Add && dtype.is_float() && matches!(axis, Axis::Rows | Axis::Cols) {
             return self.fail(Fault::FloatOrder { axis: "an accumulator" });
         }
+        if axis == Axis::Cols && rows == 8 {
+            return self.fail(Fault::TileSize { tile: self.describe(self.ty(src)), wants: "its rows a multiple of 16" });
+        }
         let ty = match axis {
             Axis::Rows => Ty::Tile { dtype, rows: 1, cols, layout: Layout::Cols },
             Axis::Cols => Ty::Tile { dtype, rows, cols: 1, layout: Layout::Rows },
@@ -134,6 +137,7 @@ impl B {
             ("wrapping_mul", [x]) => self.binary(BinOp::Mul, v, x.clone()),
             ("min", [x]) if !float => self.binary(BinOp::Min, v, x.clone()),
             ("max", [x]) if !float => self.binary(BinOp::Max, v, x.clone()),
+            ("min" | "max", [_]) => self.fail(Fault::FloatMinMax { name: name.into() }),
             ("any", []) => self.emit(Op::Any(id), Ty::Scalar(DType::Bool)),
             ("max_rows", []) => self.reduce(ReduceOp::Max, Axis::Rows, id),
             ("sum_rows", []) => self.reduce(ReduceOp::Add, Axis::Rows, id),
@@ -143,6 +147,7 @@ impl B {
             ("max", []) => self.reduce(ReduceOp::Max, Axis::All, id),
             ("sum", []) => self.reduce(ReduceOp::Add, Axis::All, id),
             ("hadamard", []) => match self.wants(name, id, Layout::Row, DType::F32) {
+                Some((_, cols)) if !cols.is_power_of_two() => self.fail(Fault::TileSize { tile: self.describe(self.ty(id)), wants: "its length a power of two" }),
                 Some(_) => self.emit(Op::Hadamard(id), self.ty(id)),
                 None => V::Poison,
             },
@@ -150,6 +155,7 @@ impl B {
                 Some((_, cols)) => self.emit(Op::SumK(id), Ty::Tile { dtype: DType::I32, rows: 1, cols, layout: Layout::Cols }),
                 None => V::Poison,
             },
+            ("split_bytes" | "to_operand", []) if !matches!(self.ty(id), Ty::Tile { rows: 32, .. }) => self.fail(Fault::TileSize { tile: self.describe(self.ty(id)), wants: "its rows 32" }),
             ("split_bytes", []) => match self.wants(name, id, Layout::MmaC, DType::I32) {
                 Some((rows, cols)) => {
                     let ty = Ty::Tile { dtype: DType::U8, rows, cols, layout: Layout::MmaB };

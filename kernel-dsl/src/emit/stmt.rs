@@ -58,7 +58,9 @@ impl Printer<'_> {
                 writeln!(o, "{pad}}}")
             }
             Op::For { var, lo, hi, step, body, .. } => {
-                let _ = writeln!(o, "{pad}#pragma unroll 1\n{pad}for (i32 v{var} = v{lo}; v{var} < v{hi}; v{var} += v{step}) {{");
+                // Small loops overlap their loads when unrolled; large ones only grow.
+                let unroll = if body.len() < 64 && !body.iter().any(|s| matches!(s.op, Op::For { .. })) { 4 } else { 1 };
+                let _ = writeln!(o, "{pad}#pragma unroll {unroll}\n{pad}for (i32 v{var} = v{lo}; v{var} < v{hi}; v{var} += v{step}) {{");
                 self.block(o, body, depth + 1);
                 writeln!(o, "{pad}}}")
             }

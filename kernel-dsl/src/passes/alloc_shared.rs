@@ -8,6 +8,12 @@ const LIMIT: usize = 227 * 1024;
 
 pub fn run(src: &Program) -> Result<Program, Report> {
     let mut p = src.clone();
+    place(&mut p).map_err(|what| Report { what, span: None })?;
+    Ok(p)
+}
+
+/// Sets the offsets; the builder asks too, so that the fault has the line of the array that is too much.
+pub(crate) fn place(p: &mut Program) -> Result<(), Fault> {
     let mut at = 0;
     let align = |n: usize| n.div_ceil(128) * 128;
     let mut names = vec![];
@@ -27,7 +33,7 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     }
     p.shared_bytes = at;
     if at > LIMIT {
-        return Err(Report { what: Fault::SharedMemory { want: at, limit: LIMIT, arrays: names.join(", ") }, span: None });
+        return Err(Fault::SharedMemory { want: at, limit: LIMIT, arrays: names.join(", ") });
     }
-    Ok(p)
+    Ok(())
 }

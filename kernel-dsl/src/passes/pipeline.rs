@@ -40,6 +40,9 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
     let fail = |why| Err(Report { what: Fault::PipelineSource { why }, span: Some(span) });
     let Some(at) = body.iter().position(|s| matches!(s.op, Op::CopyAsync { .. })) else { return fail("the loop holds no copy") };
     let Op::CopyAsync { ring, src, at: address } = body[at].op else { return Ok(()) };
+    if copies(&body, ring) > 1 {
+        return fail("the loop copies through its ring more than once");
+    }
     let written = assigned(&body);
     let Some(slice) = address_slice(&body[..at], address, &written) else {
         return fail("its address depends on what the loop changes");
@@ -82,19 +85,38 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
     Ok(())
 }
 
-fn assigned(stmts: &[Stmt]) -> HashSet<Id> {
-    let mut set = HashSet::new();
+/// What a loop changes: a fetch that reads it would come too early.
+#[derive(Default)]
+struct Written {
+    vars: HashSet<Id>,
+    memory: HashSet<Buf>,
+}
+
+fn assigned(stmts: &[Stmt]) -> Written {
+    let mut w = Written::default();
     for s in stmts {
-        if let Op::VarSet(v, _) = s.op {
-            set.insert(v);
+        match &s.op {
+            Op::VarSet(v, _) => drop(w.vars.insert(*v)),
+            Op::Store { buf, .. } | Op::StoreTile { buf, .. } => drop(w.memory.insert(*buf)),
+            _ => {}
         }
-        inner(&s.op).iter().for_each(|b| set.extend(assigned(b)));
+        for b in inner(&s.op) {
+            let of = assigned(b);
+            w.vars.extend(of.vars);
+            w.memory.extend(of.memory);
+        }
     }
-    set
+    w
+}
+
+/// Copies through `ring`, however deep.
+fn copies(stmts: &[Stmt], ring: usize) -> usize {
+    let own = |s: &Stmt| usize::from(matches!(s.op, Op::CopyAsync { ring: r, .. } if r == ring));
+    stmts.iter().map(|s| own(s) + inner(&s.op).iter().map(|b| copies(b, ring)).sum::<usize>()).sum()
 }
 
 /// The statements the address needs, or None if one of them may not be repeated.
-fn address_slice(stmts: &[Stmt], address: Id, written: &HashSet<Id>) -> Option<Vec<Stmt>> {
+fn address_slice(stmts: &[Stmt], address: Id, written: &Written) -> Option<Vec<Stmt>> {
     let mut need = HashSet::from([address]);
     let mut slice = vec![];
     for s in stmts.iter().rev() {
@@ -102,9 +124,9 @@ fn address_slice(stmts: &[Stmt], address: Id, written: &HashSet<Id>) -> Option<V
             continue;
         }
         let repeatable = match &s.op {
-            Op::VarGet(v) => !written.contains(v),
+            Op::VarGet(v) => !written.vars.contains(v),
             Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
-            Op::Load { buf: Buf::Param(_) | Buf::Shared(_), .. } => true,
+            Op::Load { buf: buf @ (Buf::Param(_) | Buf::Shared(_)), .. } => !written.memory.contains(buf),
             _ => false,
         };
         if !repeatable {

@@ -1,26 +1,24 @@
 //! E8 points with 77 levels a coordinate in 51 bits a block, f16 norm and f16 maximum a vector.
 //!
-//! Digits `d = v + 38` (integers) or `v - 1/2 + 38` (half integers) have an even sum, so the lowest
-//! bit of `d[7]` is implied. Bit 0 of a code is the coset, then come two fields of three digits in base
-//! 77 (19 bits each) and one of 12 bits: every division is a 32-bit multiplication.
+//! Digits `d = v + 38` (integers) or `v - 1/2 + 38` (half integers) have an even sum. Each is `16 h + l`:
+//! the nibbles l lie as in e8w4, 32 bits with the coset in the place of the implied lowest bit; the eight
+//! h, 0 to 4, are two numbers of four digits in base 5, one 19-bit field: 5^8 < 2^19.
 
 use kernel_dsl::{codec, device};
-use kernel_dsl::math::{dot4, fmax, funnel, mul_hi};
+use kernel_dsl::math::{fmax, mul_hi};
 
 use crate::codec::{Codec, Lane};
-use crate::codecs::lattice::nearest_e8;
+use crate::codecs::lattice::{nearest_e8, nibbles};
 
 pub struct E8Q38;
 
-/// ceil(2^31 / 77): `mul_hi` of it and 2f is f / 77, for every f < 2^19.
-const RECIPROCAL: u32 = 27_889_399;
+/// ceil(2^32 / 625): `mul_hi` with it divides every f < 2^19 exactly.
+const RECIPROCAL: u32 = 6_871_948;
 
-/// Twice three digits, `2 (d0 + 77 d1 + 5929 d2)`, to bytes `2 d0 | 2 d1 << 8 | 2 d2 << 16`.
+/// Two halves below 25 to bytes of base-5 digits, low digit first. x * 13 >> 6 is x / 5 there.
 #[device]
-fn three_digits(f: u32) -> u32 {
-    let h = mul_hi(f, RECIPROCAL);
-    let h2 = mul_hi(h, 2 * RECIPROCAL);
-    f + h * 358_u32 + h2 * 91_648_u32
+fn two_digits(x: u32) -> u32 {
+    x + (((x * 13_u32) >> 6) & 0x7_0007_u32) * 251_u32
 }
 
 #[codec]
@@ -53,25 +51,24 @@ impl Codec for E8Q38 {
             lane = (p[i] * 2.0_f32 + 76.0_f32) as u32;
             d[i] = lane >> 1;
         }
-        let f0 = d[0] + d[1] * 77_u32 + d[2] * 5929_u32;
-        let f1 = d[3] + d[4] * 77_u32 + d[5] * 5929_u32;
-        let pair = d[6] + (d[7] >> 1) * 77_u32;
-        [(lane & 1_u32) | (f0 << 1) | (f1 << 20), (f1 >> 12) | (pair << 7), 0_u32, 0_u32]
+        let mut w = 0_u32;
+        let mut h = [0_u32; 8];
+        for i in 0..8 {
+            w = w | ((d[i] & 15_u32) << (8 * (i % 4) + 4 * (i / 4)));
+            h[i] = d[i] >> 4;
+        }
+        let a = h[0] + h[1] * 5_u32 + h[4] * 25_u32 + h[5] * 125_u32;
+        let b = h[2] + h[3] * 5_u32 + h[6] * 25_u32 + h[7] * 125_u32;
+        [(w & 0xefff_ffff_u32) | ((lane & 1_u32) << 28), a + b * 625_u32, 0_u32, 0_u32]
     }
 
-    /// All in doubled digits, which is what lanes are but for the coset.
     fn decode(code: [u32; 4]) -> [u32; 4] {
-        let coset = (code[0] & 1_u32) * 0x0101_0101_u32;
-        let a = three_digits(code[0] & 0xf_fffe_u32);
-        let b = three_digits(funnel(code[0], code[1], 19) & 0xf_fffe_u32);
-        let pair = (code[1] >> 6) & 0x1ffe_u32;
-        // 2 d6 in a byte, 4 (d7 / 2) in the next.
-        let c = pair + mul_hi(pair, RECIPROCAL) * 870_u32;
-        let low = a + (b << 24) + coset;
-        let high = (b >> 8) + (c << 16) + coset;
-        // Bit 1 of the lanes' sum is the parity of the digits.
-        let sum = dot4(low, 0x0101_0101_u32) + dot4(high, 0x0101_0101_u32);
-        [low, high + ((sum & 2_u32) << 24), 0_u32, 0_u32]
+        let (low, high) = nibbles(code[0]);
+        // Halves a | b << 16, then a / 25 and a % 25 of both at once: x * 41 >> 10 is x / 25 below 625.
+        let both = code[1] + mul_hi(code[1], RECIPROCAL) * 64_911_u32;
+        let upper = ((both * 41_u32) >> 10) & 0x1f_001f_u32;
+        let lower = both - upper * 25_u32;
+        [two_digits(lower) * 32_u32 + low, two_digits(upper) * 32_u32 + high, 0_u32, 0_u32]
     }
 
     fn scale(side: [f32; 2]) -> f32 {

@@ -7,26 +7,14 @@
 //! Gaussian rows at D = 128: f = 0.80 9.76e-3, 0.85 8.97e-3, 0.875 8.87e-3, 0.90 8.95e-3, 1.00 1.04e-2
 //! (int4: 1.08e-2). The best f is 0.925 at D = 64 and 0.825 at D = 256.
 
-use kernel_dsl::{codec, device};
+use kernel_dsl::codec;
 use crate::codec::{Codec, Lane};
-use crate::codecs::lattice::nearest_e8;
+use crate::codecs::lattice::{high_lanes, low_lanes, nearest_e8, nibbles};
 
 pub struct E8W4;
 
 /// Step over the row's largest magnitude: the factor with the least error on Gaussian rows at D = 128.
 const STEP: f32 = 0.875 / 7.5;
-
-/// Lanes 2m + c of the low nibbles of four bytes.
-#[device]
-fn low(w: u32, coset: u32) -> u32 {
-    ((w << 1) & 0x1e1e_1e1e_u32) | coset
-}
-
-/// Of the high nibbles.
-#[device]
-fn high(w: u32, coset: u32) -> u32 {
-    ((w >> 3) & 0x1e1e_1e1e_u32) | coset
-}
 
 #[codec]
 impl Codec for E8W4 {
@@ -61,21 +49,18 @@ impl Codec for E8W4 {
         [(w & 0xefff_ffff_u32) | ((lane & 1_u32) << 28), 0_u32, 0_u32, 0_u32]
     }
 
-    /// The product sums the eight low bits into the top nibble: odd means that bit 28 must flip.
     fn decode(code: [u32; 4]) -> [u32; 4] {
-        let w = code[0];
-        let fixed = w ^ ((w & 0x1111_1111_u32).wrapping_mul(0x1111_1111_u32) & 0x1000_0000_u32);
-        let coset = ((w >> 28) & 1_u32) * 0x0101_0101_u32;
-        [low(fixed, coset), high(fixed, coset), 0_u32, 0_u32]
+        let (low, high) = nibbles(code[0]);
+        [low, high, 0_u32, 0_u32]
     }
 
-    /// The same on the bytes of four tokens: the parity folds across the four words.
+    /// As `nibbles` on the bytes of four tokens: the parity folds across the four words.
     fn decode4(w: [u32; 4]) -> [u32; 8] {
         let x = w[0] ^ w[1] ^ w[2] ^ w[3];
         let odd = (x ^ (x >> 4)) & 0x0101_0101_u32;
         let coset = (w[3] >> 4) & 0x0101_0101_u32;
         let last = w[3] ^ (odd << 4);
-        [low(w[0], coset), low(w[1], coset), low(w[2], coset), low(last, coset), high(w[0], coset), high(w[1], coset), high(w[2], coset), high(last, coset)]
+        [low_lanes(w[0], coset), low_lanes(w[1], coset), low_lanes(w[2], coset), low_lanes(last, coset), high_lanes(w[0], coset), high_lanes(w[1], coset), high_lanes(w[2], coset), high_lanes(last, coset)]
     }
 
     fn scale(side: [f32; 2]) -> f32 {

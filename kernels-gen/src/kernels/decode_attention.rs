@@ -168,10 +168,11 @@ pub fn decode_attention<C: Codec, T: Float>(
             let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
             let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
-            let (k_scale, v_scale) = scales::<C>(&tokens, m.sides_at);
+            let (k_scale, mut v_scale) = scales::<C>(&tokens, m.sides_at);
             let mut x = dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * (k_scale * &worth);
             if t == tiles - 1_i32 {
                 x = x.map2(&(row_ids(32) - (n - t * 32_i32)), visible);
+                v_scale = v_scale.map2(&(row_ids(32) - (n - t * 32_i32)), kept);
             }
             // A new maximum is rare: the rescale stays out of the common path.
             if x.map2(&top, above).any() {
@@ -185,7 +186,7 @@ pub fn decode_attention<C: Codec, T: Float>(
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
-            let (o, h) = weighed::<C>(&tokens, p.map2(&v_scale, scaled), &out, &half, m.values_at, m.d);
+            let (o, h) = weighed::<C>(&tokens, p * &v_scale, &out, &half, m.values_at, m.d);
             out = o;
             half = h;
             // A segment's end: leave its partial result, start afresh.

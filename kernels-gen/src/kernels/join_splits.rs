@@ -1,6 +1,6 @@
 //! Joins a sequence's segments, divides, rotates back: one block a (sequence, head).
 //!
-//! Sixteen segments at a time are joined in index order by one warp, then those sums in index order: a
+//! Four segments at a time are joined in index order by one warp, then those sums in index order: a
 //! fixed tree, whoever computed the segments. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
 
 use super::softmax::weight;
@@ -8,7 +8,7 @@ use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
 /// Segments that one warp joins in order.
-pub const BUNDLE: usize = 16;
+pub const BUNDLE: usize = 4;
 
 /// Shape of a join kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]

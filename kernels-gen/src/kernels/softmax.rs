@@ -26,10 +26,10 @@ pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_zero(x - top)
 }
 
-/// A weight times its value's scale; a masked position weighs nothing, whatever its slot holds.
+/// Scales at or past the end are 0, whatever their slots hold.
 #[device]
-pub fn scaled(p: f32, s: f32) -> f32 {
-    if p > 0.0_f32 { p * s } else { 0.0_f32 }
+pub fn kept(s: f32, past: i32) -> f32 {
+    if past < 0_i32 { s } else { 0.0_f32 }
 }
 
 /// The weights of four tokens as an integer in units of 2^-29.

@@ -159,7 +159,7 @@ impl Partial {
         }
     }
 
-    /// Joins the segments of a row: bundles of 16 in order, then rounds of 8 bundles in order.
+    /// Joins the segments of a row: bundles of 4 in order, then rounds of 8 bundles in order.
     #[inline(always)]
     pub fn join(mut segments: Vec<Partial>, d: usize) -> Partial {
         let mut total = Partial::empty(d);

@@ -4,11 +4,13 @@
 //! a shuffled order, and two threads that meet at a byte without a barrier stop the run. A pass is right if a
 //! program gives the same bytes before and after it.
 
+mod element;
 mod matrix;
 mod memory;
 mod scalar;
 mod shadow;
 mod thread;
+mod thread_memory;
 mod tile;
 mod tile_memory;
 mod trap;

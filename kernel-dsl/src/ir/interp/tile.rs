@@ -2,6 +2,7 @@
 //!
 //! Iterations of a parallel loop come in a shuffled order; one that meets another's writes stops the run.
 
+use super::element::Element;
 use super::matrix::{self, Shape};
 use super::memory::Region;
 use super::tile_memory::Queue;
@@ -170,66 +171,41 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// `out = f(ins)` element by element; scalars, row and column vectors repeat themselves.
-    fn map<const N: usize>(&mut self, out: Id, ins: [Id; N], f: impl Fn([u64; N]) -> Result<u64, Wrong>) -> Result<(), Wrong> {
-        let Ty::Tile { rows, cols, .. } = self.p.ty(out) else {
-            let mut bits = [0; N];
-            for (b, id) in bits.iter_mut().zip(ins) {
-                *b = self.scalar(id)?;
+    /// Element by element; scalars, row and column vectors repeat themselves.
+    fn map(&mut self, e: &Element) -> Result<(), Wrong> {
+        let operands = e.operands.iter().map(|id| Ok((self.p.ty(*id), self.value(*id)?))).collect::<Result<Vec<_>, Wrong>>()?;
+        let (rows, cols) = if let Ty::Tile { rows, cols, .. } = self.p.ty(e.out) { (rows, cols) } else { (1, 1) };
+        let at = |i: usize| {
+            let mut bits = [0; 3];
+            for (b, operand) in bits.iter_mut().zip(&operands) {
+                *b = match operand {
+                    (_, Value::Scalar(bits)) => *bits,
+                    (Ty::Tile { layout: Layout::Rows, .. }, Value::Tile(x)) => x[i / cols],
+                    (Ty::Tile { layout: Layout::Cols, .. }, Value::Tile(x)) => x[i % cols],
+                    (_, Value::Tile(x)) => x[i],
+                };
             }
-            self.put(out, f(bits)?);
-            return Ok(());
+            e.eval(bits)
         };
-        let mut operands = vec![];
-        for id in ins {
-            operands.push((self.p.ty(id), self.value(id)?));
-        }
-        let element = |n: usize, r: usize, c: usize| match &operands[n] {
-            (_, Value::Scalar(bits)) => *bits,
-            (Ty::Tile { layout: Layout::Rows, .. }, Value::Tile(x)) => x[r],
-            (Ty::Tile { layout: Layout::Cols, .. }, Value::Tile(x)) => x[c],
-            (_, Value::Tile(x)) => x[r * cols + c],
+        let value = match self.p.ty(e.out) {
+            Ty::Scalar(_) => Value::Scalar(at(0)?),
+            Ty::Tile { .. } => Value::Tile((0..rows * cols).map(at).collect::<Result<_, _>>()?),
         };
-        let tile = (0..rows * cols).map(|i| f(std::array::from_fn(|n| element(n, i / cols, i % cols)))).collect::<Result<Rc<[u64]>, Wrong>>()?;
-        self.values[out as usize] = Some(Value::Tile(tile));
+        self.values[e.out as usize] = Some(value);
         Ok(())
     }
 
     fn stmt(&mut self, s: &Stmt, buffers: &mut [Region]) -> Result<(), Wrong> {
+        if let Some(e) = Element::of(self.p, s) {
+            return self.map(&e);
+        }
         let d = |id: Id| self.p.ty(id).dtype();
         let out = s.outs.first().copied().unwrap_or_default();
         match &s.op {
-            Op::Const(bits) => {
-                self.put(out, scalar::truncated(d(out), *bits));
-                Ok(())
-            }
             Op::BlockId(axis) => {
                 self.put(out, u64::from(self.block[*axis]));
                 Ok(())
             }
-            Op::Un(op, a) => {
-                let (op, da) = (*op, d(*a));
-                self.map(out, [*a], |[a]| scalar::unary(op, da, a))
-            }
-            Op::Bin(op, a, b) => {
-                let (op, da, db) = (*op, d(*a), d(*b));
-                self.map(out, [*a, *b], |[a, b]| scalar::binary(op, (da, a), (db, b)))
-            }
-            Op::Fma(a, b, c) => {
-                let da = d(*a);
-                self.map(out, [*a, *b, *c], |[a, b, c]| scalar::fma(da, a, b, c))
-            }
-            Op::Funnel(a, b, n) => self.map(out, [*a, *b], |[a, b]| Ok(scalar::funnel(a, b, *n))),
-            Op::Select(c, a, b) => self.map(out, [*c, *a, *b], |[c, a, b]| Ok(if c & 1 != 0 { a } else { b })),
-            Op::Cast(a) => {
-                let (from, to) = (d(*a), d(out));
-                self.map(out, [*a], |[a]| scalar::cast(from, to, a))
-            }
-            Op::Bitcast(a) => {
-                let (from, to) = (d(*a), d(out));
-                self.map(out, [*a], |[a]| scalar::bitcast(from, to, a))
-            }
-            Op::Full(a) => self.map(out, [*a], |[a]| Ok(a)),
             Op::VarNew(a) | Op::VarGet(a) => {
                 self.values[out as usize] = Some(self.value(*a)?);
                 if matches!(s.op, Op::VarNew(_)) {

@@ -1,0 +1,48 @@
+//! Operations that treat every element, or every thread, alike.
+
+use super::scalar;
+use super::trap::Wrong;
+use crate::dtype::DType;
+use crate::ir::{Id, Op, Program, Stmt};
+
+/// A statement whose one result is a function of the elements of its operands.
+pub struct Element<'a> {
+    op: &'a Op,
+    pub operands: Vec<Id>,
+    types: [DType; 3],
+    pub out: Id,
+    out_type: DType,
+}
+
+impl Element<'_> {
+    pub fn of<'a>(p: &Program, s: &'a Stmt) -> Option<Element<'a>> {
+        let operands = match &s.op {
+            Op::Const(_) => vec![],
+            Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::Full(a) => vec![*a],
+            Op::Bin(_, a, b) | Op::Funnel(a, b, _) | Op::Prmt(a, b, _) => vec![*a, *b],
+            Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
+            _ => return None,
+        };
+        let out = *s.outs.first()?;
+        let mut types = [DType::Bool; 3];
+        types.iter_mut().zip(&operands).for_each(|(t, id)| *t = p.ty(*id).dtype());
+        Some(Element { op: &s.op, operands, types, out, out_type: p.ty(out).dtype() })
+    }
+
+    /// The result for the operands' bits; unused ones are ignored.
+    pub fn eval(&self, [a, b, c]: [u64; 3]) -> Result<u64, Wrong> {
+        let [ta, tb, _] = self.types;
+        match self.op {
+            Op::Const(bits) => Ok(scalar::truncated(self.out_type, *bits)),
+            Op::Un(op, _) => scalar::unary(*op, ta, a),
+            Op::Bin(op, ..) => scalar::binary(*op, (ta, a), (tb, b)),
+            Op::Fma(..) => scalar::fma(ta, a, b, c),
+            Op::Funnel(_, _, n) => Ok(scalar::funnel(a, b, *n)),
+            Op::Select(..) => Ok(if a & 1 != 0 { b } else { c }),
+            Op::Cast(_) => scalar::cast(ta, self.out_type, a),
+            Op::Bitcast(_) => scalar::bitcast(ta, self.out_type, a),
+            Op::Prmt(_, _, selector) => Ok(scalar::prmt(a, b, *selector)),
+            _ => Ok(a),
+        }
+    }
+}

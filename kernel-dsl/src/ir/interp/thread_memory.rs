@@ -1,0 +1,149 @@
+//! Loads, stores and copies at thread stage. Shared memory is one array, as on the device.
+
+use super::memory::{self, POISON, Region};
+use super::scalar;
+use super::thread::{Machine, Mask, threads};
+use super::trap::Wrong;
+use crate::ir::{Buf, Id};
+use std::collections::VecDeque;
+
+/// One warp's side of a ring.
+#[derive(Clone, Default)]
+pub struct Queue {
+    /// Copies fetched and waited for so far; copy n lies in slot n modulo the stages.
+    fetched: usize,
+    waited: usize,
+    in_flight: VecDeque<Vec<u8>>,
+}
+
+impl Queue {
+    pub fn left(&self) -> usize {
+        self.in_flight.len()
+    }
+}
+
+/// Where an access goes.
+enum Place {
+    Param(usize, usize),
+    Shared(usize),
+}
+
+impl Machine<'_> {
+    /// Where `size` bytes at offset `at` of a buffer lie for one thread.
+    fn place(&self, buf: &Buf, at: Id, size: usize, thread: usize, buffers: &[Region]) -> Result<Place, Wrong> {
+        let offset = scalar::int(self.p.ty(at).dtype(), self.get(at, thread));
+        match buf {
+            Buf::Param(i) => Ok(Place::Param(*i, buffers[*i].range(offset, size, size)?)),
+            Buf::Shared(i) => {
+                let a = &self.p.shared[*i];
+                let name = format!("shared array {i}");
+                Ok(Place::Shared(a.offset + memory::checked(&name, a.len * a.dtype.size(), offset, size, size)?))
+            }
+            Buf::Slot(ring, handle) => {
+                let (r, queue) = (&self.p.rings[*ring], &self.rings[*ring][thread / 32]);
+                if self.get(*handle, thread) as usize != queue.waited {
+                    return Err(Wrong::StaleSlot { ring: *ring });
+                }
+                let name = format!("page of ring {ring}");
+                Ok(Place::Shared(self.slot(*ring, thread / 32, queue.waited - 1) + memory::checked(&name, r.bytes, offset, size, size)?))
+            }
+        }
+    }
+
+    pub(super) fn load(&mut self, mask: &Mask, buf: &Buf, at: Id, size: usize, outs: &[Id], buffers: &[Region]) -> Result<(), Wrong> {
+        self.needs(&[at])?;
+        if let Buf::Slot(_, handle) = buf {
+            self.needs(&[*handle])?;
+        }
+        self.defines(outs);
+        let each = size / outs.len();
+        for thread in threads(mask) {
+            let place = self.place(buf, at, size, thread, buffers)?;
+            if let Place::Shared(i) = place {
+                self.shadow.read(i, size, thread)?;
+            }
+            for (n, out) in outs.iter().enumerate() {
+                let bits = match place {
+                    Place::Param(b, i) => memory::read(&buffers[b].bytes, i + n * each, each),
+                    Place::Shared(i) => memory::read(&self.shared, i + n * each, each),
+                };
+                self.set(*out, thread, scalar::truncated(self.p.ty(*out).dtype(), bits));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn store(&mut self, mask: &Mask, buf: &Buf, at: Id, values: &[Id], buffers: &mut [Region]) -> Result<(), Wrong> {
+        self.needs(&[at])?;
+        self.needs(values)?;
+        let each = self.p.ty(values[0]).dtype().size();
+        let size = each * values.len();
+        for thread in threads(mask) {
+            let new: Vec<u8> = values.iter().flat_map(|v| self.get(*v, thread).to_le_bytes().into_iter().take(each)).collect();
+            match self.place(buf, at, size, thread, buffers)? {
+                Place::Param(b, i) => {
+                    buffers[b].room(i as i64, size, size)?;
+                    buffers[b].bytes[i..i + size].copy_from_slice(&new);
+                }
+                Place::Shared(i) => {
+                    let shared = &mut self.shared;
+                    self.shadow.write(i, size, thread, |at| shared[at] == new[at - i])?;
+                    shared[i..i + size].copy_from_slice(&new);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// First byte of the slot of a warp's copy `n`.
+    fn slot(&self, ring: usize, warp: usize, n: usize) -> usize {
+        let r = &self.p.rings[ring];
+        r.offset + (warp * r.stages + n % r.stages) * r.bytes
+    }
+
+    pub(super) fn fetch(&mut self, mask: &Mask, ring: usize, src: &Region, at: Id, cond: Id) -> Result<(), Wrong> {
+        self.needs(&[at, cond])?;
+        let (stages, bytes) = (self.p.rings[ring].stages, self.p.rings[ring].bytes);
+        for w in self.whole_warps(mask, "RingFetch")? {
+            if (1..32).any(|l| [at, cond].iter().any(|id| self.get(*id, w * 32 + l) != self.get(*id, w * 32))) {
+                return Err(Wrong::Uneven { op: "RingFetch".into() });
+            }
+            if self.get(cond, w * 32) & 1 == 0 {
+                continue;
+            }
+            let from = src.range(scalar::int(self.p.ty(at).dtype(), self.get(at, w * 32)), bytes, 16)?;
+            let n = self.rings[ring][w].fetched;
+            // The page waited for last keeps its slot.
+            if n - self.rings[ring][w].waited.saturating_sub(1) >= stages {
+                return Err(Wrong::RingFull { ring, stages });
+            }
+            let slot = self.slot(ring, w, n);
+            self.shadow.copy_starts(slot, bytes, w)?;
+            self.shared[slot..slot + bytes].fill(POISON);
+            let queue = &mut self.rings[ring][w];
+            queue.in_flight.push_back(src.bytes[from..from + bytes].to_vec());
+            queue.fetched += 1;
+        }
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self, mask: &Mask, ring: usize, handle: Id) -> Result<(), Wrong> {
+        self.defines(&[handle]);
+        for w in self.whole_warps(mask, "RingWait")? {
+            let queue = &mut self.rings[ring][w];
+            let Some(page) = queue.in_flight.pop_front() else { return Err(Wrong::RingEmpty { ring }) };
+            queue.waited += 1;
+            let n = queue.waited;
+            let slot = self.slot(ring, w, n - 1);
+            self.shared[slot..slot + page.len()].copy_from_slice(&page);
+            self.shadow.copy_ends(slot, page.len(), w);
+            if n > 1 {
+                let over = self.slot(ring, w, n - 2);
+                self.shared[over..over + page.len()].fill(POISON);
+            }
+            (0..32).for_each(|l| self.set(handle, w * 32 + l, n as u64));
+        }
+        Ok(())
+    }
+}
+

@@ -1,0 +1,180 @@
+//! The interpreter: its arithmetic is Rust's, and both stages agree on random programs.
+
+use kernel_dsl::build::{B, V};
+use kernel_dsl::ir::interp::{Arg, run, run_seeded};
+use kernel_dsl::ir::{BinOp, Par, Program};
+use kernel_dsl::passes;
+use kernel_dsl::prelude::*;
+use kernel_dsl::tile::launch;
+use std::cell::Cell;
+
+/// A block of two warps.
+struct Pair;
+
+impl Meta for Pair {
+    fn launch(&self) -> Launch {
+        Launch { warps: 2, min_blocks: 1 }
+    }
+}
+
+/// splitmix64
+struct Random(Cell<u64>);
+
+impl Random {
+    fn bits(&self) -> u64 {
+        self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let a = (self.0.get() ^ self.0.get() >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let b = (a ^ a >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        b ^ b >> 31
+    }
+    fn below(&self, n: u64) -> u64 {
+        self.bits() % n
+    }
+}
+
+fn buffer<T: Elem>(x: &[T]) -> Arg {
+    Arg::Buffer(Global::new(x).bytes)
+}
+
+fn values<T: Elem>(arg: &Arg) -> Vec<T> {
+    let Arg::Buffer(bytes) = arg else { panic!("a scalar") };
+    let mut g = Global::<T>::zeroed(0);
+    g.bytes = bytes.clone();
+    g.to_vec()
+}
+
+// Arithmetic.
+
+/// One result an operation, 40 a thread.
+#[kernel]
+fn arithmetic(_m: Pair, x: &Global<f32>, y: &Global<f32>, out: &mut Global<u32>, halves: &mut Global<f16>, brains: &mut Global<bf16>, wide: &mut Global<i64>, n: i32) {
+    for i in threads(n) {
+        let (a, b) = (x.at(i), y.at(i));
+        let (u, v) = (a.to_bits(), b.to_bits());
+        let (s, t) = (u as i32, v as i32);
+        let floats = [
+            a + b, a - b, a * b, a / b, -a, a.abs(), a.sqrt(), a.floor(), a.ceil(), a.round_ties_even(), a.mul_add(b, a), fmax(a, b), fmin(a, b), s as f32, u as f32,
+            (s as i64 * t as i64) as f32, exp2(if a.abs() < 100.0_f32 { a } else { 1.0_f32 }),
+        ];
+        for k in 0..17 {
+            out.put(i * 40_i32 + k as i32, floats[k].to_bits());
+        }
+        let ints = [
+            u.wrapping_add(v), u.wrapping_sub(v), u.wrapping_mul(v), u / 77_u32, u % 77_u32, u & v, u | v, u ^ v, u << (v & 31_u32), u >> (v & 31_u32), mul_hi(u, v), dot4(u, v),
+            popc(u), funnel(u, v, 13), (s / 10_i32) as u32, (s % 10_i32) as u32, (s >> (v & 31_u32)) as u32, s.max(t) as u32, s.min(t) as u32, (a as i32) as u32, a as u32, (u as u8) as u32,
+            (if (s < t) & !(a > b) { 1_u32 } else { 2_u32 }),
+        ];
+        for k in 0..23 {
+            out.put(i * 40_i32 + (17 + k) as i32, ints[k]);
+        }
+        halves.put(i, f16::from_f32(a));
+        brains.put(i, bf16::from_f32(a));
+        wide.put(i, ((s as i64 * t as i64) >> 7_i64).wrapping_add(a as i64));
+    }
+}
+
+#[test]
+fn arithmetic_is_that_of_rust() {
+    let random = Random(Cell::new(1));
+    let special = [0.0, -0.0, 1.5, 2.5, -2.5, f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3e9, -3e9, 1e-40, 65519.9, 65520.0, 1e20, f32::MAX, 0.1];
+    let number = |i: usize| if i < 256 { special[i % 16] } else { f32::from_bits(random.bits() as u32) };
+    let x: Vec<f32> = (0..2000).map(number).collect();
+    let y: Vec<f32> = (0..2000).map(|i| if i < 256 { special[i / 16] } else { number(i) }).collect();
+    let (gx, gy) = (Global::new(&x), Global::new(&y));
+    let (mut out, mut halves, mut brains, mut wide) = (Global::<u32>::zeroed(80_000), Global::<f16>::zeroed(2000), Global::<bf16>::zeroed(2000), Global::<i64>::zeroed(2000));
+    launch([1, 1, 1], || arithmetic(Pair, &gx, &gy, &mut out, &mut halves, &mut brains, &mut wide, 2000));
+    let tile = arithmetic::build(&Pair).unwrap();
+    for p in [tile.clone(), passes::simplify::run(&tile), passes::run(&tile).unwrap()] {
+        let mut args = vec![buffer(&x), buffer(&y), buffer(&[0_u32; 80_000]), buffer(&[0_u16; 2000]), buffer(&[0_u16; 2000]), buffer(&[0_i64; 2000]), Arg::Scalar(2000)];
+        run(&p, [1, 1, 1], &mut args).unwrap();
+        let nan = |bits: u32| f32::from_bits(bits).is_nan();
+        for (i, (a, b)) in values::<u32>(&args[2]).into_iter().zip(out.to_vec()).enumerate() {
+            let same = a == b || i % 40 < 17 && nan(a) && nan(b);
+            assert!(same, "operation {} of {} and {}: {a:08x}, Rust has {b:08x}", i % 40, x[i / 40], y[i / 40]);
+        }
+        assert_eq!(values::<u16>(&args[3]), halves.to_vec().iter().map(|h| h.to_bits()).collect::<Vec<_>>());
+        assert_eq!(values::<u16>(&args[4]), brains.to_vec().iter().map(|h| h.to_bits()).collect::<Vec<_>>());
+        assert_eq!(values::<i64>(&args[5]), wide.to_vec());
+    }
+}
+
+// Random programs: branches and loops that differ from thread to thread.
+
+const VARS: usize = 3;
+
+fn expression(b: &B, r: &Random, vars: &[V], depth: u32) -> V {
+    let part = || expression(b, r, vars, depth - 1);
+    let int = |n: i32| b.typed(V::Int(i64::from(n)), DType::I32);
+    if depth == 0 {
+        return if r.below(4) == 0 { int(r.bits() as i32) } else { b.get(&vars[r.below(VARS as u64) as usize]) };
+    }
+    let ops = [BinOp::Add, BinOp::Sub, BinOp::Mul, BinOp::And, BinOp::Or, BinOp::Xor, BinOp::Max, BinOp::Min];
+    match r.below(12) {
+        n @ 0..8 => b.binary(ops[n as usize], part(), part()),
+        8 => b.binary(BinOp::Rem, part(), V::Int(1 + r.below(99) as i64)),
+        9 => b.binary(BinOp::Shr, part(), V::Int(r.below(32) as i64)),
+        10 => {
+            let float = b.cast(part(), DType::F32);
+            b.cast(b.binary(BinOp::Mul, float.clone(), float), DType::I32)
+        }
+        _ => {
+            let (x, y) = (part(), part());
+            b.if_else(b.binary(BinOp::Lt, x.clone(), y.clone()), || y, || x)
+        }
+    }
+}
+
+fn statements(b: &B, r: &Random, vars: &[V], depth: u32) -> V {
+    for _ in 0..1 + r.below(3) {
+        match r.below(4) {
+            0 if depth > 0 => {
+                let cond = b.binary(BinOp::Gt, expression(b, r, vars, 1), expression(b, r, vars, 1));
+                b.if_else(cond, || statements(b, r, vars, depth - 1), || statements(b, r, vars, depth - 1));
+            }
+            1 if depth > 0 => {
+                let turns = b.binary(BinOp::And, expression(b, r, vars, 1), V::Int(3));
+                b.for_range(V::Int(0), turns, |i| {
+                    b.assign(&vars[0], b.binary(BinOp::Add, b.get(&vars[0]), i));
+                    statements(b, r, vars, depth - 1);
+                });
+            }
+            _ => {
+                b.assign(&vars[r.below(VARS as u64) as usize], expression(b, r, vars, 2));
+            }
+        }
+    }
+    V::Unit
+}
+
+fn random_program(r: &Random, n: usize) -> Program {
+    let b = B::new("random", 2, 1);
+    let (x, y) = (b.buffer("x", DType::I32, false), b.buffer("y", DType::I32, true));
+    let at = |i: &V, k: usize| b.binary(BinOp::Add, b.binary(BinOp::Mul, i.clone(), V::Int(VARS as i64)), V::Int(k as i64));
+    b.for_parallel(Par::Threads, V::Int(n as i64), |i| {
+        let vars: Vec<V> = (0..VARS).map(|k| b.var(b.method("at", &x, vec![at(&i, k)]))).collect();
+        statements(&b, r, &vars, 3);
+        for (k, v) in vars.iter().enumerate() {
+            b.method("put", &y, vec![at(&i, k), b.get(v)]);
+        }
+    });
+    b.finish().unwrap()
+}
+
+#[test]
+fn stages_agree_on_random_programs() {
+    const N: usize = 90;
+    for seed in 0..300 {
+        let r = Random(Cell::new(seed));
+        let tile = random_program(&r, N);
+        let x: Vec<i32> = (0..N * VARS).map(|_| r.bits() as i32 >> r.below(32)).collect();
+        let simple = passes::simplify::run(&tile);
+        let thread = passes::run(&tile).unwrap();
+        let results = [&tile, &simple, &thread].map(|p| {
+            let mut args = vec![buffer(&x), buffer(&vec![0_i32; N * VARS])];
+            run_seeded(p, [1, 1, 1], &mut args, seed).unwrap_or_else(|trap| panic!("seed {seed}: {trap}"));
+            values::<i32>(&args[1])
+        });
+        assert_eq!(results[0], results[1], "seed {seed}: simplify changed the program");
+        assert_eq!(results[0], results[2], "seed {seed}: thread IR differs");
+    }
+}

@@ -1,0 +1,81 @@
+//! The registry as a list of kernels to compile: all of it for Hopper, its corners for the other archs.
+
+use kernel_dsl::{Report, Source};
+use kernels_gen::kernels::{Elem, decode_attention, join_splits, store};
+use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codecs};
+use runtime::Arch;
+
+const ARCHS: [Arch; 5] = [Arch::SM_80, Arch::new(8, 9), Arch::SM_90A, Arch::new(10, 0), Arch::new(12, 0)];
+const PAGE: usize = 64;
+const HEAD_DIMS_DECODE: [usize; 3] = [64, 128, 256];
+const GROUPS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 16];
+const CORNERS: [usize; 4] = [1, 4, 8, 16];
+
+#[derive(Clone, Copy)]
+enum Kernel {
+    Store(Elem),
+    Decode { group: usize },
+    Join(Elem),
+}
+
+/// One kernel to compile.
+pub struct Config {
+    pub arch: Arch,
+    codec: &'static CodecInfo,
+    d: usize,
+    kernel: Kernel,
+}
+
+impl Config {
+    pub fn source(&self) -> Result<Source, Report> {
+        match self.kernel {
+            Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
+            Kernel::Decode { group } => decode_attention(self.codec, self.d, group, PAGE, Elem::Bf16),
+            Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
+        }
+    }
+
+    /// Arch, kernel, codec and head dim.
+    pub fn line(&self) -> String {
+        let kernel = match self.kernel {
+            Kernel::Store(_) => "store",
+            Kernel::Decode { .. } => "decode",
+            Kernel::Join(_) => "join",
+        };
+        format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
+    }
+
+    pub fn name(&self) -> String {
+        match self.kernel {
+            Kernel::Store(elem) | Kernel::Join(elem) => format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32"),
+            Kernel::Decode { group } => format!("{} group{group}", self.line()),
+        }
+    }
+
+    /// No spill is allowed, whatever the ledger says.
+    pub fn gated(&self) -> bool {
+        let small = !matches!(self.kernel, Kernel::Decode { group } if group > 8);
+        self.arch == Arch::SM_90A && self.d <= 128 && small
+    }
+}
+
+pub fn configs() -> Vec<Config> {
+    let mut all = vec![];
+    for arch in ARCHS {
+        for codec in codecs() {
+            let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });
+            for d in HEAD_DIMS_STORE {
+                add(d, Kernel::Store(Elem::Bf16));
+                add(d, Kernel::Store(Elem::F32));
+            }
+            for d in HEAD_DIMS_DECODE {
+                let every = arch == Arch::SM_90A || d == 128;
+                let groups: &[usize] = if every { &GROUPS } else { &CORNERS };
+                groups.iter().for_each(|&group| add(d, Kernel::Decode { group }));
+                add(d, Kernel::Join(Elem::Bf16));
+                add(d, Kernel::Join(Elem::F32));
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,140 @@
+//! Every registered kernel compiles for every served arch, without a GPU, within its ceiling of spills.
+//!
+//! The gate: on sm_90a nothing spills at head dims 64 and 128 with groups up to 8. Elsewhere a kernel may
+//! spill what `ceilings.txt` allows it, so growth fails. `KVF_RECORD=1` writes that file anew.
+//! Without libnvrtc the test prints SKIPPED, unless `KVF_REQUIRE_NVRTC=1`.
+
+mod configs;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use configs::{Config, configs};
+use runtime::Arch;
+use runtime::cache::Cache;
+use runtime::compile::compile_in;
+
+/// The compiler that the ceilings were recorded with: another one spills differently.
+const RECORDED_WITH: (i32, i32) = (13, 0);
+const CEILINGS: &str = include_str!("ceilings.txt");
+const THREADS: usize = 2;
+
+/// What a compiled configuration takes.
+struct Taken {
+    registers: u32,
+    spill_bytes: u32,
+    shared_bytes: u32,
+    ms: u128,
+}
+
+/// Shared memory that one block may have.
+fn shared_limit(arch: Arch) -> u32 {
+    match arch.name().as_str() {
+        "sm_80" => 163 * 1024,
+        "sm_89" | "sm_120a" => 99 * 1024,
+        _ => 227 * 1024,
+    }
+}
+
+fn compile(config: &Config, cache: &Cache) -> Result<Taken, String> {
+    let name = config.name();
+    let start = Instant::now();
+    let source = config.source().map_err(|e| format!("{name}: {e}"))?;
+    let compiled = compile_in(cache, &source, config.arch).map_err(|e| format!("{name}: {e}"))?;
+    let ms = start.elapsed().as_millis();
+    match compiled.resources().as_slice() {
+        [r] => Ok(Taken {
+            registers: r.registers,
+            spill_bytes: r.spill_stores + r.spill_loads,
+            shared_bytes: source.shared_bytes + r.shared_bytes,
+            ms,
+        }),
+        many => Err(format!("{name}: the log names {} kernels, wanted 1:\n{}", many.len(), compiled.log)),
+    }
+}
+
+/// All configurations on `THREADS` threads, in their order.
+fn compile_all(all: &[Config]) -> Vec<Result<Taken, String>> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(BTreeMap::new());
+    std::thread::scope(|s| {
+        for _ in 0..THREADS {
+            s.spawn(|| {
+                while let Some((i, config)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?))) {
+                    // A cache each: nothing comes from the disk, and no cubin is kept.
+                    let result = compile(config, &Cache::in_memory());
+                    done.lock().expect("no thread panics").insert(i, result);
+                }
+            });
+        }
+    });
+    done.into_inner().expect("no thread panics").into_values().collect()
+}
+
+/// Registers, spills and shared memory of one kernel over its codecs, dims and groups: the worst of each.
+fn report(rows: &[(&Config, &Taken)]) -> String {
+    let mut kernels: BTreeMap<String, Vec<(&Config, &Taken)>> = BTreeMap::new();
+    for (config, taken) in rows {
+        kernels.entry(config.line()).or_default().push((config, taken));
+    }
+    let mut text = format!("{:40} {:>6} {:>6} {:>8} {:>8} {:>7}\n", "arch kernel codec d", "count", "regs", "spill", "shared", "ms");
+    for (line, rows) in kernels {
+        let most = |of: fn(&Taken) -> u32| rows.iter().map(|(_, t)| of(t)).max().unwrap_or(0);
+        let ms = rows.iter().map(|(_, t)| t.ms).max().unwrap_or(0);
+        let (registers, spill, shared) = (most(|t| t.registers), most(|t| t.spill_bytes), most(|t| t.shared_bytes));
+        let fits = if shared > shared_limit(rows[0].0.arch) { "  more shared memory than a block may have" } else { "" };
+        let _ = writeln!(text, "{line:40} {:6} {registers:6} {spill:8} {shared:8} {ms:7}{fits}", rows.len());
+    }
+    text
+}
+
+/// Spill bytes allowed by the ledger: `name bytes` a line.
+fn ceilings() -> BTreeMap<&'static str, u32> {
+    let lines = CEILINGS.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    lines.map(|l| l.rsplit_once(' ').and_then(|(name, n)| Some((name, n.parse().ok()?))).unwrap_or_else(|| panic!("ceilings.txt: `{l}`; write `name bytes`"))).collect()
+}
+
+/// Why a configuration spills more than it may.
+fn over(config: &Config, taken: &Taken, ceilings: &BTreeMap<&str, u32>) -> Option<String> {
+    let name = config.name();
+    let allowed = if config.gated() { 0 } else { ceilings.get(name.as_str()).copied().unwrap_or(0) };
+    let spilt = taken.spill_bytes;
+    (spilt > allowed).then(|| format!("{name} spills {spilt} bytes, allowed {allowed}"))
+}
+
+fn record(rows: &[(&Config, &Taken)]) -> std::io::Result<()> {
+    let mut text = String::from("# Bytes of registers that a kernel may spill; what is not listed may not. NVRTC 13.0.\n");
+    text += "# Written by: KVF_RECORD=1 cargo test --release --test nvrtc\n";
+    for (config, taken) in rows.iter().filter(|(c, t)| t.spill_bytes > 0 && !c.gated()) {
+        let _ = writeln!(text, "{} {}", config.name(), taken.spill_bytes);
+    }
+    std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nvrtc/ceilings.txt"), text)
+}
+
+#[test]
+fn every_kernel_compiles_within_its_ceiling() {
+    let set = |name| std::env::var_os(name).is_some_and(|v| v == "1");
+    let version = match runtime::nvrtc::version() {
+        Ok(version) => version,
+        Err(why) if set("KVF_REQUIRE_NVRTC") => panic!("NVRTC is required here: {why}"),
+        Err(why) => return println!("SKIPPED nvrtc: {why}"),
+    };
+    let all = configs();
+    let start = Instant::now();
+    let results = compile_all(&all);
+    let rows: Vec<(&Config, &Taken)> = all.iter().zip(&results).filter_map(|(c, r)| Some((c, r.as_ref().ok()?))).collect();
+    println!("{}{} configurations in {:.0} s", report(&rows), all.len(), start.elapsed().as_secs_f64());
+    if set("KVF_RECORD") {
+        record(&rows).expect("ceilings.txt can be written");
+    }
+    let mut wrong: Vec<String> = results.iter().filter_map(|r| r.as_ref().err().cloned()).collect();
+    if version == RECORDED_WITH {
+        wrong.extend(rows.iter().filter_map(|(c, t)| over(c, t, &ceilings()).filter(|_| c.gated() || !set("KVF_RECORD"))));
+    } else {
+        println!("SKIPPED nvrtc spill gate: ceilings are of NVRTC {RECORDED_WITH:?}, this is {version:?}");
+    }
+    assert!(wrong.is_empty(), "{} of {} configurations:\n{}", wrong.len(), all.len(), wrong.join("\n"));
+}
