@@ -9,6 +9,8 @@ INLINE float bf16_to_f32(u16 x) { return __uint_as_float((u32)x << 16); }
 INLINE u16 f32_to_bf16(float x) { u16 y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y; }
 INLINE i32 f32_to_i32(float x) { i32 y; asm("cvt.rzi.s32.f32 %0, %1;" : "=r"(y) : "f"(x)); return y; }
 INLINE u32 f32_to_u32(float x) { u32 y; asm("cvt.rzi.u32.f32 %0, %1;" : "=r"(y) : "f"(x)); return y; }
+// Unlike the 32-bit forms, this one does not turn a NaN into 0 by itself.
+INLINE i64 f32_to_i64(float x) { i64 y; asm("cvt.rzi.s64.f32 %0, %1;" : "=l"(y) : "f"(x)); return x == x ? y : 0; }
 INLINE float dmax(float a, float b) { return a < b ? b : a; }
 INLINE float dmin(float a, float b) { return b < a ? b : a; }
 INLINE i32 dmax(i32 a, i32 b) { return a < b ? b : a; }

@@ -47,7 +47,9 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::Join(elem) => format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32"),
+            Kernel::Store(elem) | Kernel::Join(elem) => {
+                format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
+            }
             Kernel::Decode { group } => format!("{} group{group}", self.line()),
         }
     }

@@ -63,7 +63,9 @@ fn compile_all(all: &[Config]) -> Vec<Result<Taken, String>> {
     std::thread::scope(|s| {
         for _ in 0..THREADS {
             s.spawn(|| {
-                while let Some((i, config)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?))) {
+                while let Some((i, config)) =
+                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?)))
+                {
                     // A cache each: nothing comes from the disk, and no cubin is kept.
                     let result = compile(config, &Cache::in_memory());
                     done.lock().expect("no thread panics").insert(i, result);
@@ -80,12 +82,16 @@ fn report(rows: &[(&Config, &Taken)]) -> String {
     for (config, taken) in rows {
         kernels.entry(config.line()).or_default().push((config, taken));
     }
-    let mut text = format!("{:40} {:>6} {:>6} {:>8} {:>8} {:>7}\n", "arch kernel codec d", "count", "regs", "spill", "shared", "ms");
+    let mut text = format!(
+        "{:40} {:>6} {:>6} {:>8} {:>8} {:>7}\n",
+        "arch kernel codec d", "count", "regs", "spill", "shared", "ms"
+    );
     for (line, rows) in kernels {
         let most = |of: fn(&Taken) -> u32| rows.iter().map(|(_, t)| of(t)).max().unwrap_or(0);
         let ms = rows.iter().map(|(_, t)| t.ms).max().unwrap_or(0);
         let (registers, spill, shared) = (most(|t| t.registers), most(|t| t.spill_bytes), most(|t| t.shared_bytes));
-        let fits = if shared > shared_limit(rows[0].0.arch) { "  more shared memory than a block may have" } else { "" };
+        let fits =
+            if shared > shared_limit(rows[0].0.arch) { "  more shared memory than a block may have" } else { "" };
         let _ = writeln!(text, "{line:40} {:6} {registers:6} {spill:8} {shared:8} {ms:7}{fits}", rows.len());
     }
     text
@@ -94,7 +100,13 @@ fn report(rows: &[(&Config, &Taken)]) -> String {
 /// Spill bytes allowed by the ledger: `name bytes` a line.
 fn ceilings() -> BTreeMap<&'static str, u32> {
     let lines = CEILINGS.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
-    lines.map(|l| l.rsplit_once(' ').and_then(|(name, n)| Some((name, n.parse().ok()?))).unwrap_or_else(|| panic!("ceilings.txt: `{l}`; write `name bytes`"))).collect()
+    lines
+        .map(|l| {
+            l.rsplit_once(' ')
+                .and_then(|(name, n)| Some((name, n.parse().ok()?)))
+                .unwrap_or_else(|| panic!("ceilings.txt: `{l}`; write `name bytes`"))
+        })
+        .collect()
 }
 
 /// Why a configuration spills more than it may.
@@ -106,7 +118,8 @@ fn over(config: &Config, taken: &Taken, ceilings: &BTreeMap<&str, u32>) -> Optio
 }
 
 fn record(rows: &[(&Config, &Taken)]) -> std::io::Result<()> {
-    let mut text = String::from("# Bytes of registers that a kernel may spill; what is not listed may not. NVRTC 13.0.\n");
+    let mut text =
+        String::from("# Bytes of registers that a kernel may spill; what is not listed may not. NVRTC 13.0.\n");
     text += "# Written by: KVF_RECORD=1 cargo test --release --test nvrtc\n";
     for (config, taken) in rows.iter().filter(|(c, t)| t.spill_bytes > 0 && !c.gated()) {
         let _ = writeln!(text, "{} {}", config.name(), taken.spill_bytes);
@@ -125,14 +138,17 @@ fn every_kernel_compiles_within_its_ceiling() {
     let all = configs();
     let start = Instant::now();
     let results = compile_all(&all);
-    let rows: Vec<(&Config, &Taken)> = all.iter().zip(&results).filter_map(|(c, r)| Some((c, r.as_ref().ok()?))).collect();
+    let rows: Vec<(&Config, &Taken)> =
+        all.iter().zip(&results).filter_map(|(c, r)| Some((c, r.as_ref().ok()?))).collect();
     println!("{}{} configurations in {:.0} s", report(&rows), all.len(), start.elapsed().as_secs_f64());
     if set("KVF_RECORD") {
         record(&rows).expect("ceilings.txt can be written");
     }
     let mut wrong: Vec<String> = results.iter().filter_map(|r| r.as_ref().err().cloned()).collect();
     if version == RECORDED_WITH {
-        wrong.extend(rows.iter().filter_map(|(c, t)| over(c, t, &ceilings()).filter(|_| c.gated() || !set("KVF_RECORD"))));
+        wrong.extend(
+            rows.iter().filter_map(|(c, t)| over(c, t, &ceilings()).filter(|_| c.gated() || !set("KVF_RECORD"))),
+        );
     } else {
         println!("SKIPPED nvrtc spill gate: ceilings are of NVRTC {RECORDED_WITH:?}, this is {version:?}");
     }

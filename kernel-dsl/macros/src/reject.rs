@@ -85,13 +85,13 @@ impl fmt::Display for Reject {
             Pointer => write!(f, "raw pointers have no device form; take `&Global<T>` or `&Shared<T>`"),
             Range => write!(f, "a device loop cannot run over this; write `a..b`, `strided`, `stream`, `warps`, `threads` or `lanes`"),
             Receiver => write!(f, "a device function has no `self`; pass the values it needs"),
-            Recursion(name) => write!(f, "a device function may not call itself, as `{name}` does here; write a `for` loop"),
+            Recursion(name) => write!(f, "device functions may not call themselves (`{name}` → `{name}`); write a `for` loop"),
             Return => write!(f, "`return` may stand only as the last expression; guard the rest with `if`"),
             Type(t) => write!(f, "`{t}` is no device type (device types: {TYPES})"),
             Uninitialised => write!(f, "a `let` without a value has no device form; give it one, as in `let mut x = 0_i32`"),
-            Unsafe => write!(f, "`unsafe` has no device form; device code works on views"),
+            Unsafe => write!(f, "`unsafe` has no device form; write it with views such as `&Global<T>`"),
             UntypedLet => write!(f, "give this literal a type, as in `1_i32`: the device half cannot infer it"),
-            While => write!(f, "a device loop must be a `for` over a range"),
+            While => write!(f, "a device loop must be a `for` over a range; write `for i in 0..n` and make its body conditional"),
         }
     }
 }

@@ -37,13 +37,18 @@ impl B {
 
     pub fn assign(&self, place: &V, v: V) -> V {
         match (place, self.get(&v)) {
+            (V::Var(_), _) if self.by_element.get() => return self.fail(Fault::ImpureSelect),
             (V::Var(id), v) => {
                 let ty = self.ty(*id);
                 let value = self.id_of(&v, ty.dtype());
                 if self.ty(value) != ty {
                     let (op, left, right) = ("=".into(), self.describe(ty), self.describe(self.ty(value)));
                     let same = ty.dtype() == self.ty(value).dtype();
-                    return self.fail(if same { Fault::Shapes { op, left, right } } else { Fault::Types { op, left, right } });
+                    return self.fail(match ty {
+                        Ty::Scalar(_) if same => Fault::ElementInScalar,
+                        _ if same => Fault::Shapes { op, left, right },
+                        _ => Fault::Types { op, left, right },
+                    });
                 }
                 self.push(Op::VarSet(*id, value), vec![]);
             }
@@ -84,6 +89,7 @@ impl B {
                 None => return V::Poison,
             },
         };
+        let outer = self.by_element.replace(self.by_element.get() || matches!(self.ty(c), Ty::Tile { .. }));
         let (ts, tv) = self.region(|| {
             let v = then();
             self.get(&v)
@@ -92,6 +98,7 @@ impl B {
             let v = other();
             self.get(&v)
         });
+        self.by_element.set(outer);
         let pure = ts.iter().chain(&os).all(|s| is_pure(&s.op));
         if pure && !matches!(tv, V::Unit) {
             self.append(ts);

@@ -25,8 +25,10 @@ pub struct B {
     /// Depth of warp- and block-parallel loops around the current statement.
     in_warps: Cell<bool>,
     in_threads: Cell<bool>,
-    /// Device functions being built.
-    depth: Cell<usize>,
+    /// Inside an `if` whose condition differs by element.
+    by_element: Cell<bool>,
+    /// Names of the device functions being built.
+    calls: RefCell<Vec<String>>,
 }
 
 /// Calls inside calls: more are taken for a function that calls itself.
@@ -42,7 +44,8 @@ impl B {
             fault: RefCell::new(None),
             in_warps: Cell::new(false),
             in_threads: Cell::new(false),
-            depth: Cell::new(0),
+            by_element: Cell::new(false),
+            calls: RefCell::new(vec![]),
         }
     }
 
@@ -53,15 +56,20 @@ impl B {
 
     /// A call of a device function; what follows it belongs to the caller's line again.
     pub fn call(&self, name: &str, f: impl FnOnce() -> V) -> V {
-        if self.depth.get() == MAX_DEPTH {
-            return self.fail(Fault::Recursion { name: name.into() });
-        }
-        self.depth.set(self.depth.get() + 1);
+        self.calls.borrow_mut().push(name.into());
         let span = self.span.get();
-        let out = f();
+        let out = if self.calls.borrow().len() > MAX_DEPTH { self.fail(Fault::Recursion { circle: self.circle() }) } else { f() };
         self.span.set(span);
-        self.depth.set(self.depth.get() - 1);
+        self.calls.borrow_mut().pop();
         out
+    }
+
+    /// From the last call back to the one of the same name before it.
+    fn circle(&self) -> String {
+        let calls = self.calls.borrow();
+        let Some((last, before)) = calls.split_last() else { return String::new() };
+        let from = before.iter().rposition(|c| c == last).unwrap_or(0);
+        calls[from..].iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(" → ")
     }
 
     /// Keeps the first fault and gives a poison value.

@@ -199,8 +199,8 @@ impl B {
             V::Int(_) | V::Float(_) => self.typed(v, dtype),
             v => match self.id(&v) {
                 Some(id) if self.ty(id).dtype() == dtype => V::S(id),
-                // Narrower and wider integers saturate elsewhere than an i32 does.
-                Some(id) if self.ty(id).dtype().is_float() && !dtype.is_float() && !matches!(dtype, DType::I32 | DType::U32) => self.fail(Fault::FloatCast { to: dtype.name() }),
+                // The device has no conversion that saturates at a narrow type's ends.
+                Some(id) if self.ty(id).dtype().is_float() && matches!(dtype, DType::I8 | DType::U8 | DType::U16) => self.fail(Fault::FloatCast { to: dtype.name() }),
                 Some(id) => self.emit(Op::Cast(id), self.ty(id).with(dtype)),
                 None => V::Poison,
             },

@@ -83,14 +83,18 @@ pub fn cast(from: DType, to: DType, a: &str) -> String {
         (true, Bf16) => format!("f32_to_bf16({wide})"),
         (true, I32) => format!("f32_to_i32({wide})"),
         (true, U32) => format!("f32_to_u32({wide})"),
+        (true, I64) => format!("f32_to_i64({wide})"),
+        (true, U8) => format!("(u8)dmin(f32_to_u32({wide}), 255u)"),
+        (true, U16) => format!("(u16)dmin(f32_to_u32({wide}), 65535u)"),
+        (true, I8) => format!("(i8)dmax(dmin(f32_to_i32({wide}), 127), -128)"),
         (true, _) => format!("({})f32_to_i32({wide})", to.cuda()),
         (false, F32) => match from {
             I64 => format!("__ll2float_rn({a})"),
             U32 => format!("__uint2float_rn({a})"),
             _ => format!("__int2float_rn((i32){a})"),
         },
-        (false, F16) => format!("f32_to_f16(__int2float_rn((i32){a}))"),
-        (false, Bf16) => format!("f32_to_bf16(__int2float_rn((i32){a}))"),
+        (false, F16) => format!("f32_to_f16({})", cast(from, F32, a)),
+        (false, Bf16) => format!("f32_to_bf16({})", cast(from, F32, a)),
         (false, _) => format!("({}){a}", to.cuda()),
     }
 }

@@ -34,7 +34,8 @@ fn block(o: &mut String, p: &Program, stmts: &[Stmt], depth: usize) {
         let pad = "  ".repeat(depth);
         let outs: Vec<String> = s.outs.iter().map(|i| format!("%{i}: {}", ty(p.ty(*i)))).collect();
         let eq = if outs.is_empty() { "" } else { " = " };
-        let at = format!("  // {}:{}", s.span.file.rsplit('/').next().unwrap_or_default(), s.span.line);
+        let file = s.span.file.rsplit('/').next().unwrap_or_default();
+        let at = if s.span.line == 0 { String::new() } else { format!("  // {file}:{}", s.span.line) };
         let _ = match &s.op {
             Op::If { cond, then, other } => {
                 let _ = writeln!(o, "{pad}if %{cond} {{{at}");

@@ -119,8 +119,10 @@ impl Lower {
     }
 
     pub fn region(&mut self, f: impl FnOnce(&mut Lower)) -> Vec<Stmt> {
+        let span = self.span;
         self.out.push(vec![]);
         f(self);
+        self.span = span;
         self.out.pop().unwrap_or_default()
     }
 

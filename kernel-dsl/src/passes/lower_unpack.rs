@@ -33,12 +33,20 @@ impl Lower {
         vec![self.emit(Op::Cast(loaded), DType::U32)]
     }
 
-    /// `run` bits of a tail plane from bit `bit` on, in one word: whole bytes are loaded and shifted down.
-    /// The run of any lane starts at a multiple of `run`; bytes past a plane's end are read and masked away.
-    fn tail(&mut self, buf: Buf, at: Id, bit: Id, run: usize) -> Id {
-        let worst = (0..8).map(|i| i * run % 8).max().unwrap_or(0);
+    /// Byte address and first bit of a lane's run in a tail plane that starts at `base`: rows are whole
+    /// bytes, so that both are the same for every row of the lane.
+    fn tail_base(&mut self, base: Id, bit: Id) -> (Id, Id) {
         let byte = self.shift(BinOp::Shr, bit, 3);
-        let at = self.plus(at, byte);
+        let at = self.plus(base, byte);
+        let seven = self.int(7);
+        let skip = self.bin(BinOp::And, bit, seven);
+        (at, self.emit(Op::Cast(skip), DType::U32))
+    }
+
+    /// `run` bits of a tail plane in one word: whole bytes are loaded and shifted down. The run of any lane
+    /// starts at a multiple of `run`; bytes past a plane's end are read and masked away.
+    fn tail(&mut self, buf: Buf, at: Id, skip: Id, run: usize) -> Id {
+        let worst = (0..8).map(|i| i * run % 8).max().unwrap_or(0);
         let mut word = self.bits(buf, at, 8)[0];
         for n in 1..(worst + run).div_ceil(8) {
             let next = self.offset(at, n);
@@ -46,10 +54,7 @@ impl Lower {
             let high = self.shift(BinOp::Shl, next, 8 * n);
             word = self.bin(BinOp::Or, word, high);
         }
-        let seven = self.int(7);
-        let skip = self.bin(BinOp::And, bit, seven);
-        let skip = self.emit(Op::Cast(skip), DType::U32);
-        self.bin(BinOp::Shr, word, skip)
+        if worst == 0 { word } else { self.bin(BinOp::Shr, word, skip) }
     }
 
     /// Adds element `q` of width `w` of the loaded words to the code word at bit `first`.
@@ -103,10 +108,11 @@ impl Lower {
                     all
                 } else {
                     let row = self.scaled(self.g, 4 * nb * w);
-                    let row = self.offset(row, i * nb * w);
                     let part = self.scaled(self.t, own * w);
                     let bit = self.bin(BinOp::Add, row, part);
-                    vec![self.tail(buf, base, bit, own * w)]
+                    let (first_row, skip) = self.tail_base(base, bit);
+                    let a = self.offset(first_row, i * nb * w / 8);
+                    vec![self.tail(buf, a, skip, own * w)]
                 };
                 for (j, code) in codes.iter_mut().enumerate() {
                     self.gather(code, &loaded, plane, j);
@@ -145,12 +151,13 @@ impl Lower {
                 }
                 continue;
             }
+            let row = self.scaled(self.t, 8 * nb * w);
+            let part = self.scaled(self.g, own * w);
+            let bit = self.bin(BinOp::Add, row, part);
+            let (first_row, skip) = self.tail_base(base, bit);
             for e in 0..8 {
-                let row = self.scaled(self.t, 8 * nb * w);
-                let row = self.offset(row, e * nb * w);
-                let part = self.scaled(self.g, own * w);
-                let bit = self.bin(BinOp::Add, row, part);
-                let loaded = [self.tail(buf, base, bit, own * w)];
+                let a = self.offset(first_row, e * nb * w / 8);
+                let loaded = [self.tail(buf, a, skip, own * w)];
                 for h in 0..own {
                     self.gather(&mut codes[e * own + h], &loaded, plane, h);
                 }

@@ -18,7 +18,7 @@ const RECIPROCAL: u32 = 6_871_948;
 /// Two halves below 25 to bytes of base-5 digits, low digit first. x * 13 >> 6 is x / 5 there.
 #[device]
 fn two_digits(x: u32) -> u32 {
-    x + (((x * 13_u32) >> 6) & 0x7_0007_u32) * 251_u32
+    x.wrapping_add((x.wrapping_mul(13_u32) >> 6 & 0x7_0007_u32) * 251_u32)
 }
 
 #[codec]
@@ -65,10 +65,10 @@ impl Codec for E8Q38 {
     fn decode(code: [u32; 4]) -> [u32; 4] {
         let (low, high) = nibbles(code[0]);
         // Halves a | b << 16, then a / 25 and a % 25 of both at once: x * 41 >> 10 is x / 25 below 625.
-        let both = code[1] + mul_hi(code[1], RECIPROCAL) * 64_911_u32;
-        let upper = ((both * 41_u32) >> 10) & 0x1f_001f_u32;
-        let lower = both - upper * 25_u32;
-        [two_digits(lower) * 32_u32 + low, two_digits(upper) * 32_u32 + high, 0_u32, 0_u32]
+        let both = code[1].wrapping_add(mul_hi(code[1], RECIPROCAL).wrapping_mul(64_911_u32));
+        let upper = (both.wrapping_mul(41_u32) >> 10) & 0x1f_001f_u32;
+        let lower = both.wrapping_sub(upper * 25_u32);
+        [two_digits(lower).wrapping_mul(32_u32).wrapping_add(low), two_digits(upper).wrapping_mul(32_u32).wrapping_add(high), 0_u32, 0_u32]
     }
 
     fn scale(side: [f32; 2]) -> f32 {

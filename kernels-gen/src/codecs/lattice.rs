@@ -5,7 +5,7 @@
 //! At its faces the search stays in the box, so that every result is a lattice point with an index.
 
 use kernel_dsl::device;
-use kernel_dsl::math::{fmax, fmin};
+use kernel_dsl::math::{fmax, fmin, mul_hi};
 
 /// Nearest point with integer coordinates in `lo..=hi` and an even sum.
 #[device]
@@ -84,6 +84,7 @@ pub fn high_lanes(w: u32, coset: u32) -> u32 {
 #[device]
 pub fn nibbles(w: u32) -> (u32, u32) {
     let fixed = w ^ ((w & 0x1111_1111_u32).wrapping_mul(0x1111_1111_u32) & 0x1000_0000_u32);
-    let coset = ((w >> 28) & 1_u32) * 0x0101_0101_u32;
+    // 2^28 * 0x10101010 / 2^32 = 0x01010101
+    let coset = mul_hi(w & 0x1000_0000_u32, 0x1010_1010_u32);
     (low_lanes(fixed, coset), high_lanes(fixed, coset))
 }

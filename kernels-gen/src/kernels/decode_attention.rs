@@ -36,6 +36,17 @@ pub struct DecodeMeta {
     pub inv_sqrt_d: f32,
 }
 
+impl DecodeMeta {
+    /// With as many warps as fit a block's `shared` bytes: their number changes no result.
+    pub fn within(mut self, shared: usize) -> DecodeMeta {
+        let query = 2 * self.cols * self.d + 1024;
+        while self.warps > 1 && self.warps * self.stages * self.tile_bytes + query > shared {
+            self.warps -= 1;
+        }
+        self
+    }
+}
+
 impl Meta for DecodeMeta {
     fn launch(&self) -> Launch {
         Launch { warps: self.warps, min_blocks: self.min_blocks }
@@ -105,7 +116,7 @@ fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f
         let base = &total * -((C::ZERO2 + 1_i32) / 2);
         let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
         let unit = peak.map(down);
-        (o.cast::<f32>().map3(&unit, out, fused), total.cast::<f32>().map3(&unit, half, fused))
+        (o.cast::<f32>().map3(&unit, out, fused), if C::EVEN { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
     } else {
         let v: Tile<bf16> = tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode);
         (mma(&v, &p.to_operand(), out), half.clone())

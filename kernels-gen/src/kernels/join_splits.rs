@@ -1,7 +1,7 @@
 //! Joins a sequence's segments, divides, rotates back: one block a (sequence, head).
 //!
-//! Four segments at a time are joined in index order by one warp, then those sums in index order: a
-//! fixed tree, whoever computed the segments. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
+//! Four segments at a time are joined in index order by one warp, then those sums one by one: a fixed
+//! tree, whoever computed the segments and however many warps join them. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
 
 use super::softmax::weight;
 use crate::codec::Codec;
@@ -22,7 +22,7 @@ pub struct JoinMeta {
 
 impl Meta for JoinMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: self.warps, min_blocks: 4 }
+        Launch { warps: self.warps, min_blocks: 8 }
     }
 }
 
@@ -69,7 +69,7 @@ pub fn join_splits<C: Codec, T: Float>(
     for e in threads(m.d) {
         total.put(e, 0.0_f32);
     }
-    // A round joins one bundle a warp, then the bundles in order.
+    // A round joins one bundle a warp, then adds the bundles in order.
     for round in strided(0_i32, n, (m.warps * BUNDLE) as i32) {
         for w in warps(m.warps) {
             let first = round + w * BUNDLE as i32;
@@ -90,23 +90,25 @@ pub fn join_splits<C: Codec, T: Float>(
             sums.put(w, sum);
             outs.put_row(w * m.d as i32, &o);
         }
-        let mut next = best;
-        for w in 0..m.warps {
-            next = fmax(next, tops.at(w));
-        }
-        let fade = weight(best, next);
         for e in threads(m.d) {
-            let mut o = total.at(e) * fade;
+            let mut top = best;
+            let mut o = total.at(e);
             for w in 0..m.warps {
-                o = outs.at(e + (w * m.d) as i32).mul_add(weight(tops.at(w), next), o);
+                if n > round + (w * BUNDLE) as i32 {
+                    let next = fmax(top, tops.at(w));
+                    o = outs.at(e + (w * m.d) as i32).mul_add(weight(tops.at(w), next), o * weight(top, next));
+                    top = next;
+                }
             }
             total.put(e, o);
         }
-        l = l * fade;
         for w in 0..m.warps {
-            l = sums.at(w).mul_add(weight(tops.at(w), next), l);
+            if n > round + (w * BUNDLE) as i32 {
+                let next = fmax(best, tops.at(w));
+                l = sums.at(w).mul_add(weight(tops.at(w), next), l * weight(best, next));
+                best = next;
+            }
         }
-        best = next;
     }
     let some = (fault.at(0) == 0_i32) & (l > 0.0_f32);
     for _ in warps(1) {

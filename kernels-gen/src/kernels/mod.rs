@@ -99,7 +99,8 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         sides_at: 8 * (d / 8) * c.bits,
         segment: SEGMENT,
         warps,
-        stages: (RING_BUDGET / (min_blocks * warps * tile)).clamp(2, 4),
+        // Tiles of 4 KiB and more keep the memory busy two at a time.
+        stages: if tile >= 4096 { 2 } else { 3 },
         min_blocks,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
@@ -122,7 +123,12 @@ pub fn run_of(m: &DecodeMeta, segments: usize, splits: usize) -> usize {
 
 /// The decode kernel. Grid: [splits, kv_heads, batch]; its `run` argument from [`run_of`].
 pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&(c.build.decode)(&decode_meta(c, d, group, page_tokens), elem)?)
+    decode_of(c, &decode_meta(c, d, group, page_tokens), elem)
+}
+
+/// The decode kernel of a meta value, as [`DecodeMeta::within`] may have changed it.
+pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Report> {
+    Source::of(&(c.build.decode)(m, elem)?)
 }
 
 /// Meta value of the join kernel.

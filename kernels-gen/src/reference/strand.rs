@@ -159,19 +159,14 @@ impl Partial {
         }
     }
 
-    /// Joins the segments of a row: bundles of 4 in order, then rounds of 8 bundles in order.
+    /// Joins the segments of a row: bundles of 4 in order, then the bundles one by one.
     #[inline(always)]
-    pub fn join(mut segments: Vec<Partial>, d: usize) -> Partial {
+    pub fn join(segments: Vec<Partial>, d: usize) -> Partial {
         let mut total = Partial::empty(d);
-        segments.resize_with(segments.len().next_multiple_of(8 * BUNDLE), || Partial::empty(d));
-        for round in segments.chunks(8 * BUNDLE) {
-            let mut bundles = Vec::new();
-            for parts in round.chunks(BUNDLE) {
-                let mut bundle = Partial::empty(d);
-                bundle.add(parts);
-                bundles.push(bundle);
-            }
-            total.add(&bundles);
+        for parts in segments.chunks(BUNDLE) {
+            let mut bundle = Partial::empty(d);
+            bundle.add(parts);
+            total.add(&[bundle]);
         }
         total
     }

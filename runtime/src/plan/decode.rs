@@ -108,10 +108,10 @@ impl DecodePlan {
         let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
-        let decode = load(device, kernels::decode_attention(codec.info(), head_dim, group, page_tokens, elem))?;
+        let meta = kernels::decode_meta(codec.info(), head_dim, group, page_tokens).within(device.shared_bytes());
+        let decode = load(device, kernels::decode_of(codec.info(), &meta, elem))?;
         let join = load(device, kernels::join_splits(codec.info(), head_dim, page_tokens, elem))?;
         let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
-        let meta = kernels::decode_meta(codec.info(), head_dim, group, page_tokens);
         Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join })
     }
 

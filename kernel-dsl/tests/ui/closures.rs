@@ -1,0 +1,15 @@
+//! Closures, alone and where a function's name belongs.
+use kernel_dsl::prelude::*;
+
+#[device]
+fn twice(x: f32) -> f32 {
+    let f = |v: f32| v + v;
+    f(x)
+}
+
+#[device]
+fn mapped(x: &Tile<f32>) -> Tile<f32> {
+    x.map(|v| v + v)
+}
+
+fn main() {}
