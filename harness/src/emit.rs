@@ -108,7 +108,7 @@ fn build(options: &Options, codec: &CodecInfo) -> Result<ir::Program> {
         Kernel::DecodeAttention => {
             (codec.build.decode)(&decode_meta(codec, options.d, options.group, options.page_tokens), elem)
         }
-        Kernel::JoinSplits => (codec.build.join)(&join_meta(options.d), elem),
+        Kernel::JoinSplits => (codec.build.join)(&join_meta(options.d, options.page_tokens), elem),
     }?)
 }
 

@@ -1,7 +1,7 @@
 //! The registry as a list of kernels to compile: all of it for Hopper, its corners for the other archs.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, decode_attention, join_splits, store};
+use kernels_gen::kernels::{Elem, decode_meta, join_splits, store};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codecs};
 use runtime::Arch;
 
@@ -30,8 +30,21 @@ impl Config {
     pub fn source(&self) -> Result<Source, Report> {
         match self.kernel {
             Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
-            Kernel::Decode { group } => decode_attention(self.codec, self.d, group, PAGE, Elem::Bf16),
+            Kernel::Decode { group } => {
+                // As a plan does it: with the warps that fit the device.
+                let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
+                Source::of(&(self.codec.build.decode)(&meta, Elem::Bf16)?)
+            }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
+        }
+    }
+
+    /// Shared memory that one block may have on this arch.
+    pub fn shared_limit(&self) -> u32 {
+        match self.arch.name().as_str() {
+            "sm_80" => 163 * 1024,
+            "sm_89" | "sm_120a" => 99 * 1024,
+            _ => 227 * 1024,
         }
     }
 

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use configs::{Config, configs};
-use runtime::Arch;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
 
@@ -28,15 +27,6 @@ struct Taken {
     spill_bytes: u32,
     shared_bytes: u32,
     ms: u128,
-}
-
-/// Shared memory that one block may have.
-fn shared_limit(arch: Arch) -> u32 {
-    match arch.name().as_str() {
-        "sm_80" => 163 * 1024,
-        "sm_89" | "sm_120a" => 99 * 1024,
-        _ => 227 * 1024,
-    }
 }
 
 fn compile(config: &Config, cache: &Cache) -> Result<Taken, String> {
@@ -90,8 +80,7 @@ fn report(rows: &[(&Config, &Taken)]) -> String {
         let most = |of: fn(&Taken) -> u32| rows.iter().map(|(_, t)| of(t)).max().unwrap_or(0);
         let ms = rows.iter().map(|(_, t)| t.ms).max().unwrap_or(0);
         let (registers, spill, shared) = (most(|t| t.registers), most(|t| t.spill_bytes), most(|t| t.shared_bytes));
-        let fits =
-            if shared > shared_limit(rows[0].0.arch) { "  more shared memory than a block may have" } else { "" };
+        let fits = if shared > rows[0].0.shared_limit() { "  more shared memory than a block may have" } else { "" };
         let _ = writeln!(text, "{line:40} {:6} {registers:6} {spill:8} {shared:8} {ms:7}{fits}", rows.len());
     }
     text

@@ -199,7 +199,7 @@ impl B {
             V::Int(_) | V::Float(_) => self.typed(v, dtype),
             v => match self.id(&v) {
                 Some(id) if self.ty(id).dtype() == dtype => V::S(id),
-                // The device has no conversion that saturates at a narrow type's ends.
+                // Rust saturates here without a word; a narrow range deserves one.
                 Some(id) if self.ty(id).dtype().is_float() && matches!(dtype, DType::I8 | DType::U8 | DType::U16) => self.fail(Fault::FloatCast { to: dtype.name() }),
                 Some(id) => self.emit(Op::Cast(id), self.ty(id).with(dtype)),
                 None => V::Poison,
