@@ -151,12 +151,13 @@ impl GpuCache {
     /// Waits, then reads the status that the kernels raised.
     fn check(&self) -> Result<()> {
         let status: Vec<i32> = self.status.download(&self.stream, 0, 4)?;
-        if status[0] == 0 {
+        if status.iter().take(3).all(|flag| *flag == 0) {
             return Ok(());
         }
         let reasons = vec![format!(
-            "a kernel reported status {:#x} at index {}: a slot, page or length was out of range",
-            status[0], status[1]
+            "a kernel reported a bad slot, page or length (flags {:?}) at index {}",
+            &status[..3],
+            status[3]
         )];
         Err(Error::Invalid { reasons })
     }

@@ -1,7 +1,7 @@
 //! Attention of one query token a sequence over the cache.
 //!
 //! Two launches: splits of each sequence's segments leave partial results in the workspace, then a
-//! second kernel joins the segments in index order. The segments are fixed (1024 tokens), the splits
+//! second kernel joins the segments in index order. The segments are fixed (512 tokens), the splits
 //! only say which block works on which, so the result has the same bits for every number of splits.
 
 use std::sync::Arc;
@@ -240,8 +240,8 @@ mod tests {
     #[test]
     fn the_workspace_holds_every_part() {
         let space = Workspace::new(3, 8, 128, 1025).unwrap();
-        assert_eq!((space.segments, space.part, space.stat, space.lse), (2, 3 * 8 * 2 * 128 * 4, 512, 256));
-        assert_eq!(space.bytes().unwrap(), space.part + 512 + 256);
+        assert_eq!((space.segments, space.part, space.stat, space.lse), (3, 3 * 8 * 3 * 128 * 4, 768, 256));
+        assert_eq!(space.bytes().unwrap(), space.part + 768 + 256);
         assert!(Workspace::new(usize::MAX, 8, 128, 1024).is_err());
         assert!(capacity(0, 32).is_err() && capacity(1 << 26, 64).is_err());
         assert_eq!(capacity((1 << 26) - 1, 32).unwrap(), ((1 << 26) - 1) * 32);
