@@ -255,65 +255,6 @@ impl Lower {
         }
     }
 
-    pub fn fold(&mut self, regs: &[Id], op: BinOp) -> Id {
-        let mut acc = regs[0];
-        for r in &regs[1..] {
-            acc = self.bin(op, acc, *r);
-        }
-        acc
-    }
-
-    fn butterfly(&mut self, v: Id, op: BinOp, steps: &[usize]) -> Id {
-        let mut acc = v;
-        for &x in steps {
-            let d = self.p.ty(acc).dtype();
-            let other = self.emit(Op::ShflXor(acc, x), d);
-            acc = self.bin(op, acc, other);
-        }
-        acc
-    }
-
-    fn reduce(&mut self, op: ReduceOp, axis: Axis, src: Id, out: Id) {
-        let op = if op == ReduceOp::Max { BinOp::Max } else { BinOp::Add };
-        let regs = self.tile(src);
-        let Ty::Tile { rows, cols, .. } = self.p.ty(src) else { return };
-        let at = |mt: usize, nt: usize, i: usize| regs[(mt * (cols / 8) + nt) * 4 + i];
-        match axis {
-            Axis::All => {
-                let own = self.fold(&regs, op);
-                let d = self.p.ty(own).dtype();
-                let mut acc = own;
-                for x in [16, 8, 4, 2] {
-                    acc = self.butterfly(acc, op, &[x]);
-                }
-                let other = self.emit(Op::ShflXor(acc, 1), d);
-                self.push(Op::Bin(op, acc, other), vec![out]);
-            }
-            Axis::Rows | Axis::Lane => {
-                let mut result = vec![];
-                for nt in 0..cols / 8 {
-                    for e in 0..2 {
-                        let own: Vec<Id> = if rows == 8 { vec![regs[nt * 2 + e]] } else { (0..rows / 16).flat_map(|mt| [at(mt, nt, e), at(mt, nt, 2 + e)]).collect() };
-                        let own = self.fold(&own, op);
-                        result.push(if axis == Axis::Lane { own } else { self.butterfly(own, op, &[4, 8, 16]) });
-                    }
-                }
-                self.set(out, result);
-            }
-            Axis::Cols => {
-                let mut result = vec![];
-                for mt in 0..rows / 16 {
-                    for h in 0..2 {
-                        let own: Vec<Id> = (0..cols / 8).flat_map(|nt| [at(mt, nt, 2 * h), at(mt, nt, 2 * h + 1)]).collect();
-                        let own = self.fold(&own, op);
-                        result.push(self.butterfly(own, op, &[1, 2]));
-                    }
-                }
-                self.set(out, result);
-            }
-        }
-    }
-
     fn mma(&mut self, a: Id, b: Id, c: Id) -> Vec<Id> {
         let (Ty::Tile { dtype: da, rows: m, cols: k, .. }, Ty::Tile { dtype: db, cols: n, .. }) = (self.p.ty(a), self.p.ty(b)) else { return vec![] };
         let (kind, per, acc) = match (da, db) {
@@ -409,31 +350,5 @@ impl Lower {
         let (a, c) = (self.prmt(w[0], w[1], 0x5140), self.prmt(w[2], w[3], 0x5140));
         let (b, d) = (self.prmt(w[0], w[1], 0x7362), self.prmt(w[2], w[3], 0x7362));
         [self.prmt(a, c, 0x5410), self.prmt(a, c, 0x7632), self.prmt(b, d, 0x5410), self.prmt(b, d, 0x7632)]
-    }
-
-    fn hadamard(&mut self, src: Id) -> Vec<Id> {
-        let mut v = self.tile(src);
-        let own = v.len();
-        let mut h = 1;
-        while h < own {
-            let prev = v.clone();
-            for (i, x) in v.iter_mut().enumerate() {
-                *x = if i & h == 0 { self.bin(BinOp::Add, prev[i], prev[i | h]) } else { self.bin(BinOp::Sub, prev[i ^ h], prev[i]) };
-            }
-            h *= 2;
-        }
-        for x in [1, 2, 4, 8, 16] {
-            let bit = self.int(x as i64);
-            let (masked, zero) = (self.bin(BinOp::And, self.lane, bit), self.int(0));
-            let upper = self.bin(BinOp::Ne, masked, zero);
-            for r in v.iter_mut() {
-                let other = self.emit(Op::ShflXor(*r, x), DType::F32);
-                // Lower lane: mine + other; upper lane: other - mine.
-                let signed = self.emit(Op::Un(UnOp::Neg, *r), DType::F32);
-                let mine = self.emit(Op::Select(upper, signed, *r), DType::F32);
-                *r = self.bin(BinOp::Add, other, mine);
-            }
-        }
-        v
     }
 }

@@ -6,6 +6,7 @@ pub mod pipeline;
 pub mod simplify;
 
 mod lower_memory;
+mod lower_reduce;
 mod lower_unpack;
 
 use crate::ir::Program;
