@@ -5,8 +5,11 @@
 //! that decoding needs 16-byte loads and no shuffle. Every token owns whole bytes: storing a token
 //! writes nothing that belongs to its neighbours.
 
+use kernel_dsl::dtype::DType;
+use kernel_dsl::ir::{Feed, Packing};
+
 /// Tokens in a tile.
-pub const TILE: usize = 32;
+pub const TILE: usize = kernel_dsl::pack::TOKENS;
 
 /// The two halves of a tile.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,53 +59,29 @@ impl Layout {
         let first_bit = if operand == Operand::V { 8 * self.operand_bytes() } else { 0 };
         if operand == Operand::V && self.bytewise {
             for k in 0..self.bits / 8 {
-                let tile_bit = first_bit + self.transposed_bit(token, block, k);
+                let tile_bit = first_bit + 8 * self.packing(operand).quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
             }
             return;
         }
         for (off, w) in planes(self.bits) {
-            let plane_bit = first_bit + TILE * self.blocks() * off;
-            let at = match operand {
-                _ if w < 8 => (token * self.blocks() + block) * w,
-                Operand::K => self.key_bit(w, token, block),
-                Operand::V => self.value_bit(w, token, block),
-            };
+            let at = first_bit + self.packing(operand).bit((w, off), token, block);
             // A tail straddles bytes: bit by bit.
             let width = if w < 8 { 1 } else { 8 };
             for k in (0..w).step_by(width) {
-                visit(Piece { code_bit: off + k, tile_bit: plane_bit + at + k, width });
+                visit(Piece { code_bit: off + k, tile_bit: at + k, width });
             }
         }
     }
 
-    /// Keys: quad lane t owns a quarter of the row, fragment row r is the token.
-    fn key_bit(&self, w: usize, token: usize, block: usize) -> usize {
-        let quarter = self.blocks() / 4;
-        let r = token % 4 * 8 + token / 4;
-        let (t, j) = (block / quarter, block % quarter);
-        let chunk = (quarter * w).min(128);
-        let c = j * w / chunk;
-        ((c * TILE + r) * 4 + t) * chunk + j * w % chunk
-    }
-
-    /// Values: fragment row g owns an eighth of the row, quad lane t owns eight tokens.
-    fn value_bit(&self, w: usize, token: usize, block: usize) -> usize {
-        let eighth = self.blocks() / 8;
-        let (t, e) = (token / 8, token % 8);
-        let (g, h) = (block / eighth, block % eighth);
-        let chunk = (self.blocks() * w).min(128);
-        let at = (e * eighth + h) * w;
-        ((at / chunk * 8 + g) * 4 + t) * chunk + at % chunk
-    }
-
-    /// Values of a bytewise codec: byte j of a word is code byte k of token j of four.
-    fn transposed_bit(&self, token: usize, block: usize, k: usize) -> usize {
-        let eighth = self.blocks() / 8;
-        let (t, u, j) = (token / 8, token % 8 / 4, token % 4);
-        let (g, h) = (block / eighth, block % eighth);
-        let q = (u * eighth + h) * (self.bits / 8) + k;
-        8 * (((q / 4 * 8 + g) * 4 + t) * 16 + q % 4 * 4 + j)
+    /// The order of the bits, as the kernels' operands want it.
+    fn packing(&self, operand: Operand) -> Packing {
+        let feed = match operand {
+            Operand::K => Feed::Keys,
+            Operand::V if self.bytewise => Feed::Quads,
+            Operand::V => Feed::Values,
+        };
+        Packing { bits: self.bits, d: self.d, feed, lane: DType::U8 }
     }
 
     /// First byte of the `index`-th f16 side of `token`.
