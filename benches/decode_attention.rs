@@ -1,17 +1,20 @@
 //! Decode attention of every codec beside the time to read its bytes: 32 query heads, 8 kv heads, D 128,
 //! cold L2, join included. Times are device events around a replayed graph. Without a GPU it prints SKIPPED.
 //!
-//! `KVF_SHAPES=32x8192,1x32768` chooses shapes, `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON.
+//! `KVF_SHAPES=32x8192,1x32768` chooses shapes, `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON,
+//! `KVF_QUICK=1` leaves out criterion's own samples.
 
 #[path = "support/mod.rs"]
 mod support;
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use half::bf16;
-use kernels_gen::kernels::{self, Elem, SEGMENT};
+use kernels_gen::kernels::join_splits::JoinMeta;
+use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codecs};
-use runtime::{Arg, Device, Memory, Stream};
+use runtime::{Arg, Device, Graph, Memory, Stream};
 use std::time::Duration;
 
 const KV_HEADS: usize = 8;
@@ -39,7 +42,7 @@ fn values(n: usize, seed: u64) -> Vec<bf16> {
 }
 
 /// Median microseconds of decode plus join, microseconds of storing one chunk of 8192 tokens, splits.
-fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
+fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId) -> Result<(f64, f64, usize), runtime::Error> {
     let (device, stream) = (s.device, s.stream);
     let pages = s.batch * s.ctx / PAGE;
     let shape = CacheShape { pages, page_tokens: PAGE, kv_heads: KV_HEADS, d: D };
@@ -76,16 +79,15 @@ fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
     }
     let q = Memory::from_slice(device, &values(s.batch * heads * D, 3))?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![s.ctx as i32; s.batch])?);
-    let segments = (stride * PAGE).div_ceil(std::env::var("KVF_SEGMENT").ok().and_then(|v| v.parse().ok()).unwrap_or(SEGMENT));
-    let part = Memory::zeroed(device, s.batch * heads * segments * D * 4)?;
-    let stat = Memory::zeroed(device, s.batch * heads * segments * 8)?;
-    let (out, lse) = (Memory::zeroed(device, s.batch * heads * D * 2)?, Memory::zeroed(device, s.batch * heads * 4)?);
     let mut m = kernels::decode_meta(s.c, D, s.group, PAGE);
     let number = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
     (m.segment, m.stages, m.min_blocks) = (number("KVF_SEGMENT", m.segment), number("KVF_STAGES", m.stages), number("KVF_MIN_BLOCKS", m.min_blocks));
-    let program = (s.c.build.decode)(&m, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?;
-    let decode = device.kernel(&program)?;
-    let join = device.kernel(&kernels::join_splits(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let segments = (stride * PAGE).div_ceil(m.segment);
+    let part = Memory::zeroed(device, s.batch * heads * segments * D * 4)?;
+    let stat = Memory::zeroed(device, s.batch * heads * segments * 8)?;
+    let (out, lse) = (Memory::zeroed(device, s.batch * heads * D * 2)?, Memory::zeroed(device, s.batch * heads * 4)?);
+    let decode = device.kernel(&kernels::decode_of(s.c, &m, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let join = device.kernel(&(s.c.build.join)(&JoinMeta { segment: m.segment, ..kernels::join_meta(D, PAGE) }, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
     let run = |stream: &Stream, copy: usize, splits: usize| {
         let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
         let args = [
@@ -108,6 +110,12 @@ fn measure(s: &Setup) -> Result<(f64, f64, usize), runtime::Error> {
             best = (us, splits);
         }
     }
+    if std::env::var_os("KVF_QUICK").is_none() {
+        let graph = Graph::record(stream, |st| (0..copies).try_for_each(|i| run(st, i, best.1)))?;
+        group.throughput(Throughput::Bytes((bytes * copies) as u64));
+        // One iteration is a replay over every copy of the cache.
+        group.bench_function(id, |b| b.iter_custom(|n| support::replays(device, stream, &graph, n)));
+    }
     Ok((best.0, store_us, best.1))
 }
 
@@ -128,7 +136,7 @@ fn main() {
         for c in codecs().iter().filter(|c| chosen("KVF_CODECS").is_none_or(|n| n.iter().any(|n| n == c.name))) {
             let setup = Setup { device: &device, stream: &stream, c, batch, ctx, group: 4 };
             let bytes = batch * ctx / 32 * KV_HEADS * c.tile_bytes(D);
-            let (us, store_us, splits) = match measure(&setup) {
+            let (us, store_us, splits) = match measure(&setup, &mut group, BenchmarkId::new(c.name, shape)) {
                 Ok(x) => x,
                 Err(e) => {
                     println!("FAILED {} {shape}: {e}", c.name);
@@ -141,10 +149,6 @@ fn main() {
                 "share_of_ceiling": floor / us, "kv_bytes": bytes, "gbps": bytes as f64 / us * 1e-3, "splits": splits, "store_8192_us": store_us,
                 "device": device.name(),
             }));
-            if std::env::var_os("KVF_QUICK").is_none() {
-            group.throughput(Throughput::Bytes(bytes as u64));
-            group.bench_function(BenchmarkId::new(c.name, shape), |b| b.iter_custom(|n| Duration::from_nanos((us * 1e3) as u64 * n)));
-            }
         }
     }
     group.finish();

@@ -25,6 +25,16 @@ pub fn graph_us(device: &Device, stream: &Stream, copies: usize, enqueue: impl F
     times[times.len() / 2]
 }
 
+/// Device time of `n` replays.
+pub fn replays(device: &Device, stream: &Stream, graph: &Graph, n: u64) -> std::time::Duration {
+    let (a, b) = (Event::new(device).expect("event"), Event::new(device).expect("event"));
+    a.record(stream).expect("record");
+    (0..n).for_each(|_| graph.launch().expect("launch"));
+    b.record(stream).expect("record");
+    stream.synchronise().expect("synchronise");
+    std::time::Duration::from_secs_f64(a.elapsed_ms(&b).expect("elapsed") as f64 * 1e-3)
+}
+
 #[derive(Clone, Copy)]
 pub struct ReadMeta {
     pub bytes: usize,
