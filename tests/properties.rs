@@ -185,7 +185,7 @@ proptest! {
 }
 
 /// Relative: the polynomial's, and its roundings.
-const EXP2_ERROR: f64 = 3.5e-6;
+const EXP2_ERROR: f64 = 2.5e-7;
 
 /// A rescale by a difference of integer maxima is exact, and an empty maximum weighs nothing.
 #[test]

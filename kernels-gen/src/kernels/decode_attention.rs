@@ -56,7 +56,7 @@ impl Meta for DecodeMeta {
 /// What one lane step of a vector is worth.
 #[device]
 fn step<C: Codec>(a: f32, b: f32) -> f32 {
-    C::scale([a, b])
+    bounded(C::scale([a, b]))
 }
 
 #[device]

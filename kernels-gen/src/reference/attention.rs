@@ -5,7 +5,7 @@
 
 use crate::codec::Lane;
 use crate::layout::{Layout, Operand, TILE};
-use crate::reference::row::{f16_value, to_bf16};
+use crate::reference::row::to_bf16;
 use crate::reference::strand::{Partial, Query, SEGMENT, Strand, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
@@ -134,6 +134,6 @@ impl Tile<'_> {
     }
 
     fn scale(&self, operand: Operand, token: usize) -> f32 {
-        (self.c.scale)(self.layout.read_sides(self.bytes, operand, token).map(f16_value))
+        self.c.worth(self.layout.read_sides(self.bytes, operand, token))
     }
 }

@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use kernel_dsl::math::{fmax, fmin, sanitise};
 
 use crate::codec::Lane;
+use crate::kernels::softmax::bounded;
 use crate::registry::CodecInfo;
 
 /// A coded vector: one code a block of 8 coordinates, and the f16 bits of its sides.
@@ -46,9 +47,14 @@ impl CodecInfo {
         if self.rotate {
             rotate(&mut y); // sums of integers: exact up to the factor
         }
-        let scale = (self.scale)(row.side.map(f16_value)) * if self.lane == Lane::U8 { 0.5 } else { 1.0 };
+        let scale = self.worth(row.side) * if self.lane == Lane::U8 { 0.5 } else { 1.0 };
         y.iter_mut().for_each(|y| *y *= scale);
         y
+    }
+
+    /// What one lane step of a vector with these sides is worth.
+    pub(crate) fn worth(&self, side: [u16; 2]) -> f32 {
+        bounded((self.scale)(side.map(f16_value)))
     }
 
     /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`.

@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 use crate::codec::Lane;
 use crate::layout::{Operand, TILE};
-use crate::reference::row::{f16_value, to_bf16};
+use crate::reference::row::to_bf16;
 use crate::reference::strand::{Partial, Query, SEGMENT, Strand, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
@@ -79,7 +79,7 @@ impl Head {
     fn push(&mut self, c: &CodecInfo, d: usize, tile: &[u8], tokens: usize) {
         let layout = c.layout(d);
         let code = |operand, t, b| if t < tokens { layout.read_code(tile, operand, t, b) } else { [0; 4] };
-        let scale = |operand, t| if t < tokens { (c.scale)(layout.read_sides(tile, operand, t).map(f16_value)) } else { 0.0 };
+        let scale = |operand, t| if t < tokens { c.worth(layout.read_sides(tile, operand, t)) } else { 0.0 };
         for t in 0..TILE {
             self.k_scale.push(scale(Operand::K, t));
             self.v_scale.push(scale(Operand::V, t));
