@@ -14,34 +14,36 @@
 #[path = "support/mod.rs"]
 mod support;
 
+use std::sync::LazyLock;
+
 use kvfuse::kernel_dsl::prelude::*;
 use kvfuse::kernel_dsl::tile::launch;
-use kvfuse::kernels_gen::codec::{Codec, Lane};
+use kvfuse::kernels_gen::codec::{Codec, Spec};
 use kvfuse::kernels_gen::kernels::{self, Elem, SEGMENT};
 use kvfuse::kernels_gen::reference::{self, CacheShape};
 use kvfuse::kernels_gen::registry::CodecInfo;
 use kvfuse::runtime::Arg;
 use support::{Failure, gpu, numbers, same_bits, verdict};
 
+#[derive(Debug)]
 pub struct Int8;
 
 #[codec]
 impl Codec for Int8 {
-    const NAME: &'static str = "int8";
-    const BITS: usize = 64; // of a code: eight coordinates
-    const SIDES: usize = 1; // f16 values stored beside each vector
-    const LANE: Lane = Lane::U8; // decodes to bytes, so sums are integers and exact
-    const ZERO2: i32 = 256; // byte 128 stands for zero
-    const ROTATE: bool = true; // spread outliers over the vector first
-    const UNIT: bool = false;
-    const BYTEWISE: bool = false;
-    const LIMIT: f32 = 65504.0; // the largest f16
+    fn name(&self) -> String {
+        "int8".into()
+    }
 
-    fn side(_norm: f32, top: f32) -> [f32; 2] {
+    // 64 bits for eight coordinates, byte 128 stands for zero; rotated, one f16 side value a vector.
+    fn spec(&self) -> Spec {
+        Spec::integers(64, 256)
+    }
+
+    fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
         [top / 127.0_f32, 0.0_f32]
     }
 
-    fn encode(y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let mut code = [0_u32; 4];
         for i in 0..8 {
             let z = if side[0] > 0.0_f32 { y[i] / side[0] } else { 0.0_f32 };
@@ -51,17 +53,17 @@ impl Codec for Int8 {
         code
     }
 
-    fn decode(code: [u32; 4]) -> [u32; 4] {
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         code
     }
 
-    fn scale(side: [f32; 2]) -> f32 {
+    fn scale(&self, side: [f32; 2]) -> f32 {
         side[0]
     }
 }
 
-/// The codec as data, as hosts know it.
-static INT8: CodecInfo = CodecInfo::of::<Int8>();
+/// The codec as hosts know it, for keys and values.
+static INT8: LazyLock<CodecInfo> = LazyLock::new(|| CodecInfo::of(&Int8));
 
 /// One sequence, one kv head, four query heads that share it.
 const TOKENS: usize = 700;
@@ -90,7 +92,7 @@ fn lesson() -> Result<(), Failure> {
     let (m, d) = (kernels::store_meta(&INT8, D, PAGE), D as i64);
     let (n, slot_count) = (TOKENS as i32, (pages * PAGE) as i64);
     let grid = kernels::store_grid(TOKENS, 1);
-    launch(grid, || kernels::store::store::<Int8, f32>(m, &gk, &gv, &gs, &mut gc, &mut status, n, 1, slot_count, d, d, d, d));
+    launch(grid, || kernels::store::store::<f32>(m, &Int8, &Int8, &gk, &gv, &gs, &mut gc, &mut status, n, 1, slot_count, d, d, d, d));
     same_bits("store: CPU kernel = reference", &gc.bytes, &cache)?;
 
     let segments = TOKENS.div_ceil(SEGMENT);
@@ -99,8 +101,8 @@ fn lesson() -> Result<(), Failure> {
     let (gt, gl) = (Global::new(&table), Global::new(&lens));
     let (m, stride) = (kernels::decode_meta(&INT8, D, GROUP, PAGE), pages as i32);
     let run = kernels::run_of(&m, segments, 1) as i32;
-    launch([1, 1, 1], || kernels::decode_attention::decode_attention::<Int8, f32>(m, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 1, stride, stride, segments as i32, run, scale));
-    launch([GROUP as u32, 1, 1], || kernels::join_splits::join_splits::<Int8, f32>(kernels::join_meta(D, PAGE), &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 1, GROUP as i32, segments as i32, stride, stride));
+    launch([1, 1, 1], || kernels::decode_attention::decode_attention::<f32>(m, &Int8, &Int8, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 1, stride, stride, segments as i32, run, scale));
+    launch([GROUP as u32, 1, 1], || kernels::join_splits::join_splits::<f32>(kernels::join_meta(D, PAGE), &Int8, &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 1, GROUP as i32, segments as i32, stride, stride));
     same_bits("attention: CPU kernels = reference", &out.bytes, &Global::new(&want.out).bytes)?;
 
     // The kernels, on the GPU: store there, attend to what was stored.

@@ -5,17 +5,20 @@ use kernel_dsl::dtype::DType;
 use kernel_dsl::ir::{Feed, Packing};
 use kernel_dsl::math::{exp2, exp2_or_zero, log2, sanitise};
 use kernels_gen::codec::Lane;
-use kernels_gen::layout::{Layout, Operand, TILE};
+use kernels_gen::layout::{Codes, Layout, Operand, TILE};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codecs};
 use proptest::prelude::*;
 
-fn any_layout() -> impl Strategy<Value = Layout> {
-    let d = proptest::sample::select(HEAD_DIMS_STORE.to_vec());
-    (1..=128_usize, 0..=2_usize, any::<bool>(), d).prop_map(|(bits, sides, bytewise, d)| {
+fn any_codes(d: usize) -> impl Strategy<Value = Codes> {
+    (1..=128_usize, 0..=2_usize, any::<bool>()).prop_map(move |(bits, sides, bytewise)| {
         // A transposed lane holds whole words: at d = 64 that takes an even number of bytes.
         let bytewise = bytewise && bits % 8 == 0 && d / 32 * (bits / 8) % 4 == 0;
-        Layout { bits, sides, bytewise, d }
+        Codes { bits, sides, bytewise }
     })
+}
+
+fn any_layout() -> impl Strategy<Value = Layout> {
+    proptest::sample::select(HEAD_DIMS_STORE.to_vec()).prop_flat_map(|d| (any_codes(d), any_codes(d)).prop_map(move |(k, v)| Layout { k, v, d }))
 }
 
 /// The bits of a code that a codec of `bits` bits stores.
@@ -47,11 +50,12 @@ proptest! {
             layout.write_code(&mut tile, Operand::K, token, block, code_of(seed, token, block));
             layout.write_code(&mut tile, Operand::V, token, block, code_of(!seed, token, block));
         }
-        let packing = |feed| Packing { bits: layout.bits, d: layout.d, feed, lane: DType::U8 };
-        let (keys, values) = (packing(Feed::Keys), packing(if layout.bytewise { Feed::Quads } else { Feed::Values }));
+        let packing = |bits, feed| Packing { bits, d: layout.d, feed, lane: DType::U8 };
+        let values = if layout.v.bytewise { Feed::Quads } else { Feed::Values };
+        let (keys, values) = (packing(layout.k.bits, Feed::Keys), packing(layout.v.bits, values));
         let (k, v) = tile.split_at(keys.bytes());
         for (token, block) in everywhere() {
-            let (want_k, want_v) = (kept(code_of(seed, token, block), layout.bits), kept(code_of(!seed, token, block), layout.bits));
+            let (want_k, want_v) = (kept(code_of(seed, token, block), layout.k.bits), kept(code_of(!seed, token, block), layout.v.bits));
             prop_assert_eq!(keys.code(k, token, block), want_k);
             prop_assert_eq!(values.code(v, token, block), want_v);
             prop_assert_eq!(layout.read_code(&tile, Operand::K, token, block), want_k);
@@ -68,7 +72,7 @@ proptest! {
                 for block in 0..layout.blocks() {
                     layout.each_piece(operand, token, block, |p| owners[p.tile_bit..][..p.width].iter_mut().for_each(|n| *n += 1));
                 }
-                for i in 0..layout.sides {
+                for i in 0..layout.codes(operand).sides {
                     owners[8 * layout.side_byte(operand, token, i)..][..16].iter_mut().for_each(|n| *n += 1);
                 }
             }
@@ -115,15 +119,15 @@ proptest! {
     #[test]
     fn errors_are_bounded_by_the_step(row in any_row()) {
         for c in codecs() {
-            let coded = c.encode_row(&row);
-            let back = c.decode_row(&coded, row.len());
+            let coded = c.k.encode_row(&row);
+            let back = c.k.decode_row(&coded, row.len());
             let error = norm(row.iter().zip(&back).map(|(x, y)| f64::from(*x) - f64::from(*y)));
             let size = norm(row.iter().map(|x| f64::from(*x)));
-            let bound = if c.lane == Lane::Bf16 {
+            let bound = if c.k.lane == Lane::Bf16 {
                 size / 256.0
             } else {
                 let (lanes, block) = grid(c);
-                let step = f64::from((c.scale)(coded.side.map(|s| f16::from_bits(s).to_f32())) * lanes);
+                let step = f64::from(c.k.codec.scale(coded.side.map(|s| f16::from_bits(s).to_f32())) * lanes);
                 step * (block * (row.len() / 8) as f64).sqrt() + size / 1024.0
             };
             prop_assert!(error <= bound, "{} D {}: off by {error:e}, allowed {bound:e}", c.name, row.len());
@@ -134,24 +138,24 @@ proptest! {
     #[test]
     fn any_bits_are_sanitised(row in any_bits_row()) {
         for c in codecs() {
-            let clean: Vec<f32> = row.iter().map(|x| if x.is_nan() { 0.0 } else { x.clamp(-c.limit, c.limit) }).collect();
-            let coded = c.encode_row(&row);
-            prop_assert_eq!(&coded, &c.encode_row(&clean), "{}", c.name);
-            prop_assert!(c.decode_row(&coded, row.len()).iter().all(|x| x.is_finite()), "{}", c.name);
+            let clean: Vec<f32> = row.iter().map(|x| if x.is_nan() { 0.0 } else { x.clamp(-c.k.limit, c.k.limit) }).collect();
+            let coded = c.k.encode_row(&row);
+            prop_assert_eq!(&coded, &c.k.encode_row(&clean), "{}", c.name);
+            prop_assert!(c.k.decode_row(&coded, row.len()).iter().all(|x| x.is_finite()), "{}", c.name);
         }
     }
 
     /// A decoded block codes to itself: its code is the nearest one to where it stands.
     #[test]
     fn points_code_to_themselves(y in proptest::array::uniform8(-1.2..1.2_f32), top in 0.01..100.0_f32) {
-        for c in codecs().iter().filter(|c| c.exact) {
-            let side = (c.side)(1.0, top).map(|s| f16::from_f32(s).to_f32());
-            let code = (c.encode)(y.map(|y| y * top), side);
-            let lanes = (c.decode)(code);
-            let unit = (c.scale)(side) / if c.unit { side[0] } else { 1.0 };
+        for c in codecs().iter().filter(|c| c.exact()) {
+            let side = c.k.codec.side(1.0, top).map(|s| f16::from_f32(s).to_f32());
+            let code = c.k.codec.encode(y.map(|y| y * top), side);
+            let lanes = c.k.codec.decode(code);
+            let unit = c.k.codec.scale(side) / if c.k.unit { side[0] } else { 1.0 };
             let lane = |i: usize| (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as f32;
-            let point = std::array::from_fn(|i| unit * (lane(i) - c.zero2 as f32 / 2.0));
-            prop_assert_eq!((c.encode)(point, side), code, "{} at {:?}", c.name, point);
+            let point = std::array::from_fn(|i| unit * (lane(i) - c.k.zero2 as f32 / 2.0));
+            prop_assert_eq!(c.k.codec.encode(point, side), code, "{} at {:?}", c.name, point);
         }
     }
 }

@@ -28,7 +28,7 @@ pub fn run(options: &Options) -> String {
         })
     }).collect();
     let codecs: Vec<_> = kernels_gen::registry::codecs().iter().map(|c| {
-        json!({ "name": c.name, "exact": c.exact, "stored_bits_per_element_d128": c.stored_bits_per_element(128) })
+        json!({ "name": c.name, "exact": c.exact(), "stored_bits_per_element_d128": c.stored_bits_per_element(128) })
     }).collect();
     let version = |(major, minor): (i32, i32)| format!("{major}.{minor}");
     let text = json!({

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use kernel_dsl::{Source, ir, passes};
-use kernels_gen::kernels::{Elem, decode_meta, join_meta, store_meta};
+use kernels_gen::kernels::{Elem, decode_ir, decode_meta, join_ir, join_meta, store_ir, store_meta};
 use kernels_gen::registry::{CodecInfo, codec};
 use runtime::{Arch, Codec};
 
@@ -104,11 +104,11 @@ fn build(options: &Options, codec: &CodecInfo) -> Result<ir::Program> {
         Number::F32 => Elem::F32,
     };
     Ok(match options.kernel {
-        Kernel::Store => (codec.build.store)(&store_meta(codec, options.d, options.page_tokens), elem),
+        Kernel::Store => store_ir(codec, &store_meta(codec, options.d, options.page_tokens), elem),
         Kernel::DecodeAttention => {
-            (codec.build.decode)(&decode_meta(codec, options.d, options.group, options.page_tokens), elem)
+            decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens), elem)
         }
-        Kernel::JoinSplits => (codec.build.join)(&join_meta(options.d, options.page_tokens), elem),
+        Kernel::JoinSplits => join_ir(codec, &join_meta(options.d, options.page_tokens), elem),
     }?)
 }
 

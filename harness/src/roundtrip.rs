@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<String> {
         return Err(Error::malformed(&options.input, "it holds no rows; save at least one"));
     }
     let stored = stored(options, codec, &values, d)?;
-    let through = |row: &Row| (packed(codec, row), codec.decode_row(row, d));
+    let through = |row: &Row| (packed(codec, row), codec.k.decode_row(row, d));
     let coded: Vec<(Vec<u8>, Vec<f32>)> = stored.par_iter().map(through).collect();
     let decoded: Vec<f32> = coded.iter().flat_map(|(_, row)| row).copied().collect();
     npy::write_f32(&options.out, &[rows, d], &decoded)?;
@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> Result<String> {
 
 /// Bytes of one coded vector.
 pub fn vector_bytes(codec: &CodecInfo, d: usize) -> usize {
-    d / 8 * codec.bits / 8 + 2 * codec.sides
+    d / 8 * codec.k.bits / 8 + 2 * codec.k.sides
 }
 
 /// Every row through a cache of the backend and out of its bytes again.
@@ -84,13 +84,13 @@ fn stored(options: &Options, codec: &'static CodecInfo, values: &[f32], d: usize
 
 /// The code words one after the other, lowest bit first, then the sides.
 fn packed(codec: &CodecInfo, row: &Row) -> Vec<u8> {
-    let mut bytes = vec![0_u8; row.codes.len() * codec.bits / 8];
+    let mut bytes = vec![0_u8; row.codes.len() * codec.k.bits / 8];
     for (block, code) in row.codes.iter().enumerate() {
-        for bit in 0..codec.bits {
-            let at = block * codec.bits + bit;
+        for bit in 0..codec.k.bits {
+            let at = block * codec.k.bits + bit;
             bytes[at / 8] |= ((code[bit / 32] >> (bit % 32) & 1) as u8) << (at % 8);
         }
     }
-    bytes.extend(row.side.iter().take(codec.sides).flat_map(|side| side.to_le_bytes()));
+    bytes.extend(row.side.iter().take(codec.k.sides).flat_map(|side| side.to_le_bytes()));
     bytes
 }

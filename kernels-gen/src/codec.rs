@@ -1,9 +1,13 @@
 //! What a codec is: pure functions on blocks of eight coordinates and two stored side values.
 //!
 //! Everything else (layouts, rotation, sums, paging) belongs to the skeleton, so a codec fits one
-//! screen and the same source runs on the CPU and, emitted as CUDA, in the fused kernels.
+//! screen and the same source runs on the CPU and, emitted as CUDA, in the fused kernels. A codec is a
+//! value: its fields are known when a kernel is built, so that one file can serve a whole family.
+
+use std::fmt::Debug;
 
 use kernel_dsl::codec;
+use kernel_dsl::pack::planes;
 
 /// What `Codec::decode` yields for one coordinate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,42 +18,86 @@ pub enum Lane {
     Bf16,
 }
 
-#[codec]
-pub trait Codec: 'static {
-    const NAME: &'static str;
+/// What the skeleton must know of a codec.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Spec {
     /// Code bits of one block of 8 coordinates, at most 128.
-    const BITS: usize;
+    pub bits: usize,
     /// f16 side values stored for each vector: 0, 1 or 2.
-    const SIDES: usize;
-    const LANE: Lane;
-    /// Integer lanes: attention is then exact, the same bits on every side.
-    const EXACT: bool = matches!(Self::LANE, Lane::U8);
-    /// Zero is a lane value; otherwise it lies half way between two and sums are kept doubled.
-    const EVEN: bool = Self::ZERO2 % 2 == 0;
-    const LANE_BITS: usize = if Self::EXACT { 8 } else { 16 };
+    pub sides: usize,
+    pub lane: Lane,
     /// Twice the lane value that stands for zero (u8 lanes).
-    const ZERO2: i32;
+    pub zero2: i32,
     /// Rotate by the Hadamard matrix before coding.
-    const ROTATE: bool;
+    pub rotate: bool,
     /// Divide by the l2 norm before the rotation.
-    const UNIT: bool;
-    /// `decode` acts on every byte by itself, which lets values be stored transposed.
-    const BYTEWISE: bool;
-    /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±LIMIT`.
-    const LIMIT: f32;
+    pub unit: bool,
+    /// `decode` acts on every byte by itself, which lets values be stored transposed (`decode4`).
+    pub bytewise: bool,
+    /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
+    pub limit: f32,
+}
 
-    /// Side values from the row's l2 norm (0 unless `UNIT`) and its largest magnitude after the
+impl Spec {
+    /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
+    pub const fn integers(bits: usize, zero2: i32) -> Spec {
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, limit: 65504.0 }
+    }
+
+    /// Integer lanes: attention is then exact, the same bits on every side.
+    pub fn exact(&self) -> bool {
+        self.lane == Lane::U8
+    }
+
+    /// Zero is a lane value; otherwise it lies half way between two and sums are kept doubled.
+    pub fn even(&self) -> bool {
+        self.zero2 % 2 == 0
+    }
+
+    /// Widths of the planes of a code: powers of two from 8 bits up, largest first, then the tail.
+    pub fn widths(&self) -> [usize; 8] {
+        std::array::from_fn(|i| planes(self.bits).get(i).map_or(0, |p| p.0))
+    }
+
+    /// First code bits of the planes.
+    pub fn firsts(&self) -> [usize; 8] {
+        std::array::from_fn(|i| planes(self.bits).get(i).map_or(0, |p| p.1))
+    }
+
+    /// Planes of 8 bits or more.
+    pub fn wide(&self) -> usize {
+        planes(self.bits).iter().filter(|p| p.0 >= 8).count()
+    }
+
+    /// Bits of the last plane, below 8.
+    pub fn tail(&self) -> usize {
+        self.bits % 8
+    }
+}
+
+#[codec]
+pub trait Codec: Debug + Send + Sync {
+    /// The name that hosts ask for.
+    fn name(&self) -> String;
+
+    fn spec(&self) -> Spec;
+
+    /// Side values from the row's l2 norm (0 unless `unit`) and its largest magnitude after the
     /// rotation; the skeleton rounds them to f16 (ties to even, saturating at 65504).
-    fn side(norm: f32, top: f32) -> [f32; 2];
+    fn side(&self, norm: f32, top: f32) -> [f32; 2];
+
     /// Code of one block; `side` holds the rounded f16 values.
-    fn encode(y: [f32; 8], side: [f32; 2]) -> [u32; 4];
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4];
+
     /// Lane words in the order of the dims: byte i of word 0 is dim i (bf16: two dims a word).
-    fn decode(code: [u32; 4]) -> [u32; 4];
+    fn decode(&self, code: [u32; 4]) -> [u32; 4];
+
     /// As `decode` for four tokens at once: word k holds code byte k of each token, result word i
-    /// dimension i of each. Only called if `BYTEWISE`, where values are stored transposed.
-    fn decode4(code: [u32; 4]) -> [u32; 8] {
+    /// dimension i of each. Only called if `bytewise`, where values are stored transposed.
+    fn decode4(&self, code: [u32; 4]) -> [u32; 8] {
         [code[0], code[1], code[2], code[3], 0_u32, 0_u32, 0_u32, 0_u32]
     }
-    /// A coordinate is `scale * (lane - ZERO2 / 2)`.
-    fn scale(side: [f32; 2]) -> f32;
+
+    /// A coordinate is `scale * (lane - zero2 / 2)`.
+    fn scale(&self, side: [f32; 2]) -> f32;
 }

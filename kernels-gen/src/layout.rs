@@ -18,13 +18,20 @@ pub enum Operand {
     V,
 }
 
-/// The tile layout of one codec at one head dim.
+/// The tile layout of a codec at one head dim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Layout {
+    pub k: Codes,
+    pub v: Codes,
+    pub d: usize,
+}
+
+/// What one operand stores of a vector: `bits` a block of 8 coordinates, `sides` f16 values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Codes {
     pub bits: usize,
     pub sides: usize,
     pub bytewise: bool,
-    pub d: usize,
 }
 
 /// Up to 8 bits that are contiguous in the code and lie in one byte of the tile.
@@ -46,25 +53,43 @@ impl Layout {
         self.d / 8
     }
 
-    pub fn tile_bytes(&self) -> usize {
-        2 * self.operand_bytes() + TILE * 4 * self.sides
+    pub fn codes(&self, operand: Operand) -> Codes {
+        match operand {
+            Operand::K => self.k,
+            Operand::V => self.v,
+        }
     }
 
-    fn operand_bytes(&self) -> usize {
-        TILE * self.blocks() * self.bits / 8
+    pub fn tile_bytes(&self) -> usize {
+        self.sides_at() + TILE * self.side_stride()
+    }
+
+    /// First byte of the value codes.
+    pub fn values_at(&self) -> usize {
+        TILE * self.blocks() * self.k.bits / 8
+    }
+
+    /// First byte of the side values: `[token, (k, v), side]` in f16.
+    pub fn sides_at(&self) -> usize {
+        self.values_at() + TILE * self.blocks() * self.v.bits / 8
+    }
+
+    /// Bytes of the sides of one token.
+    pub fn side_stride(&self) -> usize {
+        2 * (self.k.sides + self.v.sides)
     }
 
     /// Calls `visit` with the pieces of the code of `block` of `token`, in ascending code bits.
     pub fn each_piece(&self, operand: Operand, token: usize, block: usize, mut visit: impl FnMut(Piece)) {
-        let first_bit = if operand == Operand::V { 8 * self.operand_bytes() } else { 0 };
-        if operand == Operand::V && self.bytewise {
-            for k in 0..self.bits / 8 {
+        let (first_bit, codes) = (if operand == Operand::V { 8 * self.values_at() } else { 0 }, self.codes(operand));
+        if operand == Operand::V && codes.bytewise {
+            for k in 0..codes.bits / 8 {
                 let tile_bit = first_bit + 8 * self.packing(operand).quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
             }
             return;
         }
-        for (off, w) in planes(self.bits) {
+        for (off, w) in planes(codes.bits) {
             let at = first_bit + self.packing(operand).bit((w, off), token, block);
             // A tail straddles bytes: bit by bit.
             let width = if w < 8 { 1 } else { 8 };
@@ -78,16 +103,16 @@ impl Layout {
     fn packing(&self, operand: Operand) -> Packing {
         let feed = match operand {
             Operand::K => Feed::Keys,
-            Operand::V if self.bytewise => Feed::Quads,
+            Operand::V if self.v.bytewise => Feed::Quads,
             Operand::V => Feed::Values,
         };
-        Packing { bits: self.bits, d: self.d, feed, lane: DType::U8 }
+        Packing { bits: self.codes(operand).bits, d: self.d, feed, lane: DType::U8 }
     }
 
     /// First byte of the `index`-th f16 side of `token`.
     pub fn side_byte(&self, operand: Operand, token: usize, index: usize) -> usize {
-        let own = if operand == Operand::V { 2 * self.sides } else { 0 };
-        2 * self.operand_bytes() + token * 4 * self.sides + own + 2 * index
+        let own = if operand == Operand::V { 2 * self.k.sides } else { 0 };
+        self.sides_at() + token * self.side_stride() + own + 2 * index
     }
 
     pub fn write_code(&self, tile: &mut [u8], operand: Operand, token: usize, block: usize, code: [u32; 4]) {
@@ -111,7 +136,7 @@ impl Layout {
     /// f16 bits of the sides; those that are not stored read as 0.
     pub fn read_sides(&self, tile: &[u8], operand: Operand, token: usize) -> [u16; 2] {
         let mut sides = [0_u16; 2];
-        for (index, side) in sides.iter_mut().enumerate().take(self.sides) {
+        for (index, side) in sides.iter_mut().enumerate().take(self.codes(operand).sides) {
             let at = self.side_byte(operand, token, index);
             *side = u16::from_le_bytes([tile[at], tile[at + 1]]);
         }
@@ -119,7 +144,7 @@ impl Layout {
     }
 
     pub fn write_sides(&self, tile: &mut [u8], operand: Operand, token: usize, sides: [u16; 2]) {
-        for (index, side) in sides.iter().enumerate().take(self.sides) {
+        for (index, side) in sides.iter().enumerate().take(self.codes(operand).sides) {
             let at = self.side_byte(operand, token, index);
             tile[at..at + 2].copy_from_slice(&side.to_le_bytes());
         }

@@ -1,74 +1,109 @@
-//! The shipped codecs by name, with their types erased for hosts.
+//! The shipped codecs by name.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::codec::{Codec, Lane};
+use crate::codec::{Codec, Spec};
 use crate::codecs::{Bf16, E8Q38, E8W4, Int4};
-use crate::kernels::Build;
-use crate::layout::Layout;
+use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
 pub const HEAD_DIMS_STORE: [usize; 4] = [64, 128, 256, 512];
 
-/// A [`Codec`] as data; made by [`CodecInfo::of`].
+/// How a cache is coded: one codec for its keys, one for its values.
 #[derive(Clone, Copy, Debug)]
 pub struct CodecInfo {
+    /// `name` of the codec, or `keys/values` where there are two.
     pub name: &'static str,
-    pub bits: usize,
-    pub sides: usize,
-    pub lane: Lane,
-    /// Decode promises the same bits on every device: its cross-lane sums are integers.
-    pub exact: bool,
-    pub zero2: i32,
-    pub rotate: bool,
-    pub unit: bool,
-    pub bytewise: bool,
-    pub limit: f32,
-    pub side: fn(f32, f32) -> [f32; 2],
-    pub encode: fn([f32; 8], [f32; 2]) -> [u32; 4],
-    pub decode: fn([u32; 4]) -> [u32; 4],
-    pub scale: fn([f32; 2]) -> f32,
-    /// The fused kernels of this codec.
-    pub build: Build,
+    pub k: Half,
+    pub v: Half,
 }
 
-static CODECS: [CodecInfo; 4] =
-    [CodecInfo::of::<Bf16>(), CodecInfo::of::<Int4>(), CodecInfo::of::<E8W4>(), CodecInfo::of::<E8Q38>()];
+/// The codec of the keys or of the values.
+#[derive(Clone, Copy, Debug)]
+pub struct Half {
+    spec: Spec,
+    pub codec: &'static dyn Codec,
+}
 
-/// Every shipped codec.
-pub fn codecs() -> &'static [CodecInfo] {
+impl Deref for Half {
+    type Target = Spec;
+    fn deref(&self) -> &Spec {
+        &self.spec
+    }
+}
+
+impl Half {
+    pub fn new(codec: &'static dyn Codec) -> Half {
+        Half { spec: codec.spec(), codec }
+    }
+}
+
+/// The codecs that tests, benches and the harness take when none is named.
+static CODECS: LazyLock<Vec<&'static CodecInfo>> = LazyLock::new(|| ["bf16", "int4", "e8w4", "e8q38"].iter().filter_map(|n| codec(n).ok()).collect());
+
+/// Everything that was asked for by name; entries live as long as the program.
+static KNOWN: Mutex<BTreeMap<String, &'static CodecInfo>> = Mutex::new(BTreeMap::new());
+
+/// One codec of every family that is shipped.
+pub fn codecs() -> &'static [&'static CodecInfo] {
     &CODECS
 }
 
-/// The codec of that name.
+/// The codec of that name: `e8w4`, or `int4/e8w4` for keys and values apart.
 pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
-    CODECS.iter().find(|c| c.name == name).ok_or_else(|| UnknownCodec { name: name.to_string() })
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(info) = known.get(name) {
+        return Ok(info);
+    }
+    let (k, v) = name.split_once('/').unwrap_or((name, name));
+    let one = |name: &str| made(name).ok_or_else(|| UnknownCodec { name: name.to_string() });
+    let info = if k == v { CodecInfo::of(one(k)?) } else { CodecInfo::pair(one(k)?, one(v)?) };
+    let info: &'static CodecInfo = Box::leak(Box::new(info));
+    known.insert(name.to_string(), info);
+    Ok(info)
+}
+
+/// The one line a codec needs here.
+fn made(name: &str) -> Option<&'static dyn Codec> {
+    Some(match name {
+        "bf16" => &Bf16,
+        "int4" => &Int4,
+        "e8w4" => &E8W4,
+        "e8q38" => &E8Q38,
+        _ => return None,
+    })
 }
 
 impl CodecInfo {
-    pub const fn of<C: Codec>() -> CodecInfo {
-        CodecInfo {
-            name: C::NAME,
-            bits: C::BITS,
-            sides: C::SIDES,
-            lane: C::LANE,
-            exact: matches!(C::LANE, Lane::U8),
-            zero2: C::ZERO2,
-            rotate: C::ROTATE,
-            unit: C::UNIT,
-            bytewise: C::BYTEWISE,
-            limit: C::LIMIT,
-            side: C::side,
-            encode: C::encode,
-            decode: C::decode,
-            scale: C::scale,
-            build: Build::of::<C>(),
+    /// One codec for keys and values. Its name is kept for the rest of the program.
+    pub fn of(codec: &'static dyn Codec) -> CodecInfo {
+        CodecInfo { name: codec.name().leak(), k: Half::new(codec), v: Half::new(codec) }
+    }
+
+    pub fn pair(k: &'static dyn Codec, v: &'static dyn Codec) -> CodecInfo {
+        CodecInfo { name: format!("{}/{}", k.name(), v.name()).leak(), k: Half::new(k), v: Half::new(v) }
+    }
+
+    /// Decode promises the same bits on every device: its cross-lane sums are integers.
+    pub fn exact(&self) -> bool {
+        self.k.exact() && self.v.exact()
+    }
+
+    /// The codec of that side of the cache.
+    pub fn half(&self, operand: Operand) -> &Half {
+        match operand {
+            Operand::K => &self.k,
+            Operand::V => &self.v,
         }
     }
 
-    /// Where codes and sides of this codec lie in a tile of rows of `d` coordinates.
+    /// Where codes and sides lie in a tile of rows of `d` coordinates.
     pub fn layout(&self, d: usize) -> Layout {
-        Layout { bits: self.bits, sides: self.sides, bytewise: self.bytewise, d }
+        let place = |h: &Half| Codes { bits: h.bits, sides: h.sides, bytewise: h.bytewise };
+        Layout { k: place(&self.k), v: place(&self.v), d }
     }
 
     pub fn tile_bytes(&self, d: usize) -> usize {

@@ -54,7 +54,7 @@ impl Stored {
         let d = self.shape.d;
         let row = |x: &[f32], t: usize| {
             let at = (t * self.shape.kv_heads + kv_head) * d;
-            self.c.decode_row(&self.c.encode_row(&x[at..at + d]), d)
+            self.c.k.decode_row(&self.c.k.encode_row(&x[at..at + d]), d)
         };
         let score = |t| row(&self.k, t).iter().zip(q).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum::<f64>();
         let scores: Vec<f64> = (0..len).map(|t| score(t) * f64::from(scale)).collect();

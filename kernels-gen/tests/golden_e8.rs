@@ -106,7 +106,7 @@ fn rotated_rows_match_within_ulps() {
 
 #[test]
 fn stored_sides_match_within_one_step() {
-    let e8 = codec("e8q38").unwrap();
+    let e8 = &codec("e8q38").unwrap().k;
     let mut off = 0;
     for g in Golden::all() {
         for row in g.sound_rows() {
@@ -171,13 +171,13 @@ fn is_lattice_point(p: [f32; 8], q: i16) -> bool {
 
 #[test]
 fn q38_points_codes_and_decoded_rows_match() {
-    let e8 = codec("e8q38").unwrap();
+    let e8 = &codec("e8q38").unwrap().k;
     check_given_rotation(38, |g, row, points| {
         let side = g.sides(row).map(f32_of);
         let codes: Vec<[u32; 4]> =
-            g.row(&g.y, row).chunks_exact(8).map(|y| (e8.encode)(block(y), side)).collect();
+            g.row(&g.y, row).chunks_exact(8).map(|y| e8.codec.encode(block(y), side)).collect();
         for (code, point) in codes.iter().zip(points) {
-            let lanes = (e8.decode)(*code);
+            let lanes = e8.codec.decode(*code);
             let bytes = lanes[..2].iter().flat_map(|w| w.to_le_bytes());
             assert!(bytes.eq(point.map(|p| (2.0 * p + 76.0) as u8)), "code {code:08x?} of {point:?}: {lanes:08x?}");
         }
@@ -197,7 +197,7 @@ fn q10_points_and_decoded_rows_match() {
 
 #[test]
 fn rows_that_overflow_the_reference_saturate() {
-    let e8 = codec("e8q38").unwrap();
+    let e8 = &codec("e8q38").unwrap().k;
     for g in Golden::all() {
         for row in (0..g.tags.len()).filter(|&row| is_defect(g.tags[row])) {
             let coded = e8.encode_row(g.row(&g.x, row));

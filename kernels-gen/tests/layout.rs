@@ -1,14 +1,16 @@
 //! The packed tile: a bijection onto its bits, whole bytes to every token, positions as the kernels read them.
 
-use kernels_gen::layout::{Layout, Operand, Piece, TILE, planes};
+use kernels_gen::layout::{Codes, Layout, Operand, Piece, TILE, planes};
 use kernels_gen::registry::{HEAD_DIMS_STORE, codecs};
 
 /// The shipped layouts and some widths that no shipped codec has.
 fn layouts() -> Vec<Layout> {
-    let shipped = codecs().iter().map(|c| (c.bits, c.sides, c.bytewise));
+    let shipped = codecs().iter().map(|c| c.layout(64)).map(|l| (l.k, l.v));
     let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true)];
-    let kinds: Vec<_> = shipped.chain(others).collect();
-    let of = |d: usize| kinds.iter().map(move |&(bits, sides, bytewise)| Layout { bits, sides, bytewise, d });
+    let others = others.map(|(bits, sides, bytewise)| Codes { bits, sides, bytewise });
+    let mixed = others.iter().zip(others.iter().rev()).map(|(k, v)| (*k, *v));
+    let kinds: Vec<_> = shipped.chain(others.map(|c| (c, c))).chain(mixed).collect();
+    let of = |d: usize| kinds.iter().map(move |&(k, v)| Layout { k, v, d });
     HEAD_DIMS_STORE.iter().flat_map(|&d| of(d).collect::<Vec<_>>()).collect()
 }
 
@@ -35,11 +37,11 @@ fn every_bit_of_a_tile_has_one_meaning_and_every_byte_one_token() {
                 for block in 0..layout.blocks() {
                     let pieces = pieces(&layout, operand, token, block);
                     let ends: Vec<usize> = pieces.iter().map(|p| p.code_bit + p.width).collect();
-                    assert_eq!(ends.last(), Some(&layout.bits));
+                    assert_eq!(ends.last(), Some(&layout.codes(operand).bits));
                     assert!(pieces.iter().skip(1).zip(&ends).all(|(p, end)| p.code_bit == *end), "{layout:?}: a gap");
                     pieces.iter().for_each(|p| claim(p.tile_bit, p.width, token));
                 }
-                (0..layout.sides).for_each(|i| {
+                (0..layout.codes(operand).sides).for_each(|i| {
                     claim(8 * layout.side_byte(operand, token, i), 8, token);
                     claim(8 * layout.side_byte(operand, token, i) + 8, 8, token);
                 });
@@ -63,7 +65,8 @@ fn positions_are_those_of_the_kernels() {
         pieces(layout, operand, token, block).first().map(|p| p.tile_bit / 8)
     };
     // 16 words a row: a quad lane's four words of one token are 16 contiguous bytes.
-    let e8w4 = Layout { bits: 32, sides: 1, bytewise: false, d: 128 };
+    let plain = Codes { bits: 32, sides: 1, bytewise: false };
+    let e8w4 = Layout { k: plain, v: plain, d: 128 };
     for (token, block, byte) in [(0, 0, 0), (0, 1, 4), (0, 4, 16), (1, 0, 8 * 64), (4, 0, 64), (31, 15, 2044)] {
         assert_eq!(first_byte(&e8w4, Operand::K, token, block), Some(byte), "key of token {token}, block {block}");
     }
@@ -72,12 +75,13 @@ fn positions_are_those_of_the_kernels() {
         assert_eq!(first_byte(&e8w4, Operand::V, token, block), Some(2048 + byte), "value of token {token}, block {block}");
     }
     // Transposed: byte j of a word belongs to token j of four.
-    let int4 = Layout { bytewise: true, ..e8w4 };
+    let int4 = Layout { v: Codes { bytewise: true, ..plain }, ..e8w4 };
     let bytes: Vec<usize> = pieces(&int4, Operand::V, 5, 3).iter().map(|p| p.tile_bit / 8 - 2048).collect();
     // u = 1, h = 1: words 12..16 of lane (g 1, t 0), byte 1 of each.
     assert_eq!(bytes, [3, 3, 3, 3].iter().enumerate().map(|(k, c)| ((c * 8 + 1) * 4) * 16 + 4 * k + 1).collect::<Vec<_>>());
     // The tail plane follows the token: 3 bits a block.
-    let e8q38 = Layout { bits: 51, sides: 2, bytewise: false, d: 128 };
+    let wide = Codes { bits: 51, sides: 2, bytewise: false };
+    let e8q38 = Layout { k: wide, v: wide, d: 128 };
     let last: Vec<_> = pieces(&e8q38, Operand::K, 3, 5).iter().skip(6).map(|p| p.tile_bit).collect();
     assert_eq!(last, [0, 1, 2].map(|k| 32 * 16 * 48 + (3 * 16 + 5) * 3 + k));
     assert_eq!(e8q38.side_byte(Operand::V, 2, 1), 2 * 32 * 16 * 51 / 8 + 2 * 8 + 6);
@@ -89,7 +93,7 @@ fn codes_and_sides_read_back_and_leave_the_neighbours() {
         let mut tile = vec![0xa5_u8; layout.tile_bytes()];
         let before = tile.clone();
         let code = [0x1234_5678_u32, 0x9abc_def0, 0x0fed_cba9, 0x8765_4321];
-        let kept = std::array::from_fn(|w| match layout.bits.saturating_sub(32 * w) {
+        let kept = std::array::from_fn(|w| match layout.v.bits.saturating_sub(32 * w) {
             0 => 0,
             bits if bits < 32 => code[w] & ((1 << bits) - 1),
             _ => code[w],
@@ -97,7 +101,7 @@ fn codes_and_sides_read_back_and_leave_the_neighbours() {
         layout.write_code(&mut tile, Operand::V, 17, 3, code);
         layout.write_sides(&mut tile, Operand::V, 17, [0x3c01, 0x7bff]);
         assert_eq!(layout.read_code(&tile, Operand::V, 17, 3), kept, "{layout:?}");
-        assert_eq!(layout.read_sides(&tile, Operand::V, 17)[..layout.sides], [0x3c01, 0x7bff][..layout.sides]);
+        assert_eq!(layout.read_sides(&tile, Operand::V, 17)[..layout.v.sides], [0x3c01, 0x7bff][..layout.v.sides]);
         for token in (0..TILE).filter(|t| *t != 17) {
             for operand in [Operand::K, Operand::V] {
                 let same = |t: &[u8]| layout.read_code(t, operand, token, 3);

@@ -6,7 +6,7 @@ use kernels_gen::registry::{codec, codecs};
 fn the_shipped_codecs_are_listed_in_order() {
     let names: Vec<&str> = codecs().iter().map(|c| c.name).collect();
     assert_eq!(names, ["bf16", "int4", "e8w4", "e8q38"]);
-    assert_eq!(codecs().iter().map(|c| c.exact).collect::<Vec<_>>(), [false, true, true, true]);
+    assert_eq!(codecs().iter().map(|c| c.exact()).collect::<Vec<_>>(), [false, true, true, true]);
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub unsafe extern "C" fn kvf_stored_bits_per_element(codec: *mut c_void, head_di
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvf_codec_exact(codec: *mut c_void, exact: *mut i32) -> i32 {
     guard(|| {
-        let promise = CODECS.get(codec)?.info().exact;
+        let promise = CODECS.get(codec)?.info().exact();
         // SAFETY: the caller's promise.
         unsafe { put(exact, "exact", i32::from(promise)) }
     })

@@ -229,7 +229,7 @@ fn compare(what: &str, name: &str, found: &[f32], want: &[f32], p: &Problem) {
         "{what}: MISTRUSTED, {name} is mostly zeros"
     );
     let close = |a: f32, b: f32| (a - b).abs() <= 2e-2 * b.abs().max(0.1);
-    let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (!p.codec.info().exact && close(a, b));
+    let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (!p.codec.info().exact() && close(a, b));
     if let Some(i) = (0..want.len()).find(|&i| !same(found[i], want[i])) {
         let count = (0..want.len()).filter(|&i| !same(found[i], want[i])).count();
         panic!(

@@ -1,7 +1,7 @@
 //! The registry as a list of kernels to compile: all of it for Hopper, its corners for the other archs.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, decode_meta, join_splits, store};
+use kernels_gen::kernels::{Elem, decode_ir, decode_meta, join_splits, store};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codecs};
 use runtime::Arch;
 
@@ -33,7 +33,7 @@ impl Config {
             Kernel::Decode { group } => {
                 // As a plan does it: with the warps that fit the device.
                 let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
-                Source::of(&(self.codec.build.decode)(&meta, Elem::Bf16)?)
+                Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
             }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
         }

@@ -11,7 +11,7 @@ const PAGE: usize = 64;
 
 /// Stores `tokens` rows of four heads, K and V: 8 vectors a token. Gives the number of differing bytes.
 fn run(device: &runtime::Device, stream: &runtime::Stream, c: &CodecInfo, d: usize, tokens: usize, elem: Elem) -> usize {
-    let mut noise = Noise(c.bits as u64 * 1000 + d as u64 + tokens as u64);
+    let mut noise = Noise(c.k.bits as u64 * 1000 + d as u64 + tokens as u64);
     let shape = CacheShape { pages: tokens.div_ceil(PAGE), page_tokens: PAGE, kv_heads: HEADS, d };
     let mut slots: Vec<i64> = noise.shuffled(shape.pages * PAGE)[..tokens].iter().map(|x| *x as i64).collect();
     slots[tokens / 2] = -1;

@@ -41,7 +41,7 @@ impl Coded {
             let (token, head) = (index / kv_heads, index % kv_heads);
             [(Operand::K, rows.k), (Operand::V, rows.v)].map(|(operand, x)| {
                 let row = pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
-                SquaredError::of_row(&x[index * d..][..d], &misread.read(&codec.decode_row(&row, d)))
+                SquaredError::of_row(&x[index * d..][..d], &misread.read(&codec.half(operand).decode_row(&row, d)))
             })
         };
         // summed in order, so that a report repeats digit for digit

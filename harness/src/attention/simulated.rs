@@ -1,7 +1,7 @@
 //! Rows that make a round trip through a codec and are then attended to exactly: no packed bytes, no decode
 //! kernel. Separates keys from values, and tells the codec's own loss from the arithmetic of the read path.
 
-use kernels_gen::registry::CodecInfo;
+use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
 use super::{Counted, Dense, Geometry, SquaredError, Tally};
@@ -24,8 +24,8 @@ impl Simulated {
 impl Attention for Simulated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let d = self.dense.geometry.d;
-        let k = round_trip(self.k, rows.k, d);
-        let v = round_trip(self.v, rows.v, d);
+        let k = round_trip(self.k.map(|c| &c.k), rows.k, d);
+        let v = round_trip(self.v.map(|c| &c.v), rows.v, d);
         self.tally.k = self.tally.k + SquaredError::of_row(rows.k, &k);
         self.tally.v = self.tally.v + SquaredError::of_row(rows.v, &v);
         self.dense.attend(&Rows { k: &k, v: &v, ..*rows })
@@ -38,7 +38,7 @@ impl Counted for Simulated {
     }
 }
 
-fn round_trip(codec: Option<&CodecInfo>, rows: &[f32], d: usize) -> Vec<f32> {
+fn round_trip(codec: Option<&Half>, rows: &[f32], d: usize) -> Vec<f32> {
     match codec {
         Some(codec) => rows.par_chunks_exact(d).flat_map_iter(|x| codec.decode_row(&codec.encode_row(x), d)).collect(),
         None => rows.to_vec(),

@@ -99,7 +99,7 @@ pub fn subjects(names: &str) -> Result<Vec<Subject>> {
         }
     }
     let control = subjects.iter().find_map(|s| match s {
-        Subject::Codec(codec, _) if codec.exact => Some(*codec),
+        Subject::Codec(codec, _) if codec.exact() => Some(*codec),
         _ => None,
     });
     subjects.push(Subject::Control(control.map_or_else(|| codec("int4"), Ok)?));

@@ -63,7 +63,7 @@ pub fn run(options: &Options) -> Result<Findings> {
     }
     let chosen: Vec<&'static CodecInfo> = match &options.codec {
         Some(names) => names.split(',').map(|name| Ok(codec(name.trim())?)).collect::<Result<_>>()?,
-        None => codecs().iter().collect(),
+        None => codecs().to_vec(),
     };
     let cpu = backend::open(backend::Choice::Cpu)?;
     let other = backend::open(options.backend)?;
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<Findings> {
         let bits = codec.stored_bits_per_element(options.d);
         let mut checks = vec![("odd rows decode to finite numbers".to_string(), odd_rows(codec, options.d))];
         let ours = parity::read(cpu.as_ref(), codec)?;
-        let tolerance = (!codec.exact).then_some(TOLERANCE);
+        let tolerance = (!codec.exact()).then_some(TOLERANCE);
         checks.push((
             "fast and plain scalar decode agree".into(),
             parity::differing_value(&ours.out, &parity::plain(codec, &ours.bytes), tolerance),
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<Findings> {
 fn rel_mse(codec: &CodecInfo, family: Family, d: usize) -> f64 {
     let rows = family.rows(ROWS, d, 11);
     let errors: Vec<_> =
-        rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &codec.decode_row(&codec.encode_row(x), d))).collect();
+        rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &codec.k.decode_row(&codec.k.encode_row(x), d))).collect();
     errors.into_iter().fold(SquaredError::default(), |a, b| a + b).relative()
 }
 
@@ -113,7 +113,7 @@ fn odd_rows(codec: &CodecInfo, d: usize) -> Option<String> {
         only(f32::NEG_INFINITY),
         all(f32::NAN),
     ];
-    let broken = |x: &&Vec<f32>| !codec.decode_row(&codec.encode_row(x), d).iter().all(|v| v.is_finite());
+    let broken = |x: &&Vec<f32>| !codec.k.decode_row(&codec.k.encode_row(x), d).iter().all(|v| v.is_finite());
     odd.iter()
         .find(broken)
         .map(|x| format!("a row with {:e} at 0 and {:e} at 3 decodes to something that is not finite", x[0], x[3]))

@@ -15,8 +15,10 @@ pub struct Body {
     pub own: String,
     /// Type parameters in scope: `C::f(x)` is then a function of a trait.
     pub generics: Vec<String>,
-    /// The kernel's meta value, whose fields are known while building.
-    pub meta: Option<String>,
+    /// Values of the host: the kernel's meta value, `&dyn` parameters, `self`. What they say is known while building.
+    pub hosts: Vec<String>,
+    /// Those among them that have device functions of their own: `&dyn` parameters and `self`.
+    pub codecs: Vec<String>,
 }
 
 impl Body {
@@ -24,6 +26,33 @@ impl Body {
         let mut body = Body { own: sig.ident.to_string(), generics: crate::types::generic_names(&sig.generics), ..Body::default() };
         body.check_signature(sig);
         body
+    }
+
+    /// A `&dyn Trait` parameter, or `self`: its functions have device halves.
+    pub fn add_codec(&mut self, name: String) {
+        self.hosts.push(name.clone());
+        self.codecs.push(name);
+    }
+
+    /// `m`, `m.d`, `c.spec()`, `c.spec().bits`: what the host knows when it builds the kernel.
+    pub fn is_host(&self, e: &Expr) -> bool {
+        match e {
+            Expr::Path(p) => p.path.get_ident().is_some_and(|i| self.hosts.iter().any(|h| i == h)),
+            Expr::Field(f) => self.is_host(&f.base),
+            Expr::MethodCall(m) => m.args.is_empty() && m.turbofish.is_none() && m.method != "clone" && self.is_host(&m.receiver),
+            Expr::Paren(p) => self.is_host(&p.expr),
+            Expr::Reference(r) => r.mutability.is_none() && self.is_host(&r.expr),
+            _ => false,
+        }
+    }
+
+    /// The name of a value that has device functions of its own.
+    pub fn codec<'a>(&self, e: &'a Expr) -> Option<&'a Ident> {
+        match e {
+            Expr::Path(p) => p.path.get_ident().filter(|i| self.codecs.iter().any(|c| *i == c)),
+            Expr::Paren(p) => self.codec(&p.expr),
+            _ => None,
+        }
     }
 
     /// Keeps the mistake and gives tokens that stand for a value, so that one run finds them all.

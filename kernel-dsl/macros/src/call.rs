@@ -13,10 +13,10 @@ const TAKES_FN: [(&str, usize); 6] = [("map", 1), ("map2", 2), ("map3", 3), ("ke
 impl Body {
     pub fn call(&mut self, c: &ExprCall) -> TokenStream {
         let Expr::Path(p) = &*c.func else { return self.reject(&c.func, Reject::Expression) };
-        let args: Vec<_> = c.args.iter().map(|a| self.expr(a)).collect();
         let line = here(c.func.span());
+        let args: Vec<_> = c.args.iter().map(|a| self.argument(a)).collect();
         let (segments, n) = (&p.path.segments, p.path.segments.len());
-        if let ([x], true) = (args.as_slice(), n >= 2) {
+        if let ([Argument::Value(x)], true) = (args.as_slice(), n >= 2) {
             let of = segments[n - 2].ident.to_string();
             match segments[n - 1].ident.to_string().as_str() {
                 "from_bits" => {
@@ -38,8 +38,39 @@ impl Body {
             return self.reject(p, Reject::Recursion(last));
         }
         let callee = self.builder_path(p);
-        let names: Vec<_> = (0..args.len()).map(|i| Ident::new(&format!("a{i}"), Span::mixed_site())).collect();
-        q!({ #(let #names = { let v = #args; b.get(&v) };)* #line b.call(#last, || #callee(b, #(#names),*)) })
+        let (lets, names) = bind(&args);
+        q!({ #(#lets)* #line b.call(#last, || #callee(b, #(#names),*)) })
+    }
+
+    /// A value for the callee, or a host value passed on as it is.
+    fn argument(&mut self, e: &Expr) -> Argument {
+        match self.codec(e) {
+            Some(name) => Argument::Host(q!(#name)),
+            None => Argument::Value(self.expr(e)),
+        }
+    }
+
+    /// The builder half of a function given by name or as `|x| ...`, as a closure over its `arity` values.
+    fn function_argument(&mut self, f: Option<&Expr>, method: &str, arity: usize) -> TokenStream {
+        match f {
+            Some(Expr::Path(f)) => {
+                let (callee, text) = (self.builder_path(f), f.path.segments.last().map(|s| s.ident.to_string()));
+                let ids: Vec<_> = (0..arity).map(|i| q!(v[#i].clone())).collect();
+                q!(&|b: &::kernel_dsl::build::B, v: Vec<::kernel_dsl::build::V>| b.call(#text, || #callee(b, #(#ids),*)))
+            }
+            Some(Expr::Closure(c)) if c.inputs.len() == arity => {
+                let mut names = Vec::new();
+                for p in &c.inputs {
+                    match p {
+                        Pat::Ident(p) if p.mutability.is_none() && p.subpat.is_none() && p.by_ref.is_none() => names.push(p.ident.clone()),
+                        p => return self.reject(p, Reject::MapTarget(method.into())),
+                    }
+                }
+                let (body, ids) = (self.expr(&c.body), 0..arity);
+                q!(&|b: &::kernel_dsl::build::B, v: Vec<::kernel_dsl::build::V>| { #(let #names = v[#ids].clone();)* #body })
+            }
+            other => self.reject(other, Reject::MapTarget(method.into())),
+        }
     }
 
     /// The builder half of a function: `C::f` of a trait is `C::f__ir`, a free function's is `f::ir`.
@@ -64,15 +95,25 @@ impl Body {
         if Reject::method(&name).is_some() {
             return self.reject(&m.method, Reject::Method(name));
         }
+        if m.args.is_empty() && self.is_host(&m.receiver) && name != "clone" {
+            return q!(::kernel_dsl::build::Konst::konst(#m, b));
+        }
+        if let Some(codec) = self.codec(&m.receiver) {
+            if name == self.own && codec == "self" {
+                return self.reject(&m.method, Reject::Recursion(name));
+            }
+            let (line, twin) = (here(m.method.span()), format_ident!("{}__ir", m.method));
+            let args: Vec<_> = m.args.iter().map(|a| self.argument(a)).collect();
+            let (lets, names) = bind(&args);
+            return q!({ #(#lets)* #line b.call(#name, || #codec.#twin(b, #(#names),*)) });
+        }
         let recv = self.place(&m.receiver);
         let line = here(m.method.span());
         if let Some((_, arity)) = TAKES_FN.iter().find(|(n, _)| *n == name) {
             let last = m.args.len().saturating_sub(1);
-            let Some(Expr::Path(f)) = m.args.last() else { return self.reject(m.args.last(), Reject::MapTarget(name)) };
-            let (f, text) = (self.builder_path(f), f.path.segments.last().map(|s| s.ident.to_string()));
+            let f = self.function_argument(m.args.last(), &name, *arity);
             let rest: Vec<_> = m.args.iter().take(last).map(|a| self.expr(a)).collect();
-            let ids: Vec<_> = (0..*arity).map(|i| q!(v[#i].clone())).collect();
-            return q!({ let r = #recv; let a = vec![#({ let v = #rest; b.get(&v) }),*]; #line b.method_fn(#name, &r, a, &|b: &::kernel_dsl::build::B, v: Vec<::kernel_dsl::build::V>| b.call(#text, || #f(b, #(#ids),*))) });
+            return q!({ let r = #recv; let a = vec![#({ let v = #rest; b.get(&v) }),*]; #line b.method_fn(#name, &r, a, #f) });
         }
         let args: Vec<_> = m.args.iter().map(|a| self.expr(a)).collect();
         if let Some(t) = &m.turbofish {
@@ -81,4 +122,26 @@ impl Body {
         }
         q!({ let r = #recv; let a = vec![#({ let v = #args; b.get(&v) }),*]; #line b.method(#name, &r, a) })
     }
+}
+
+/// What a call passes on.
+enum Argument {
+    Value(TokenStream),
+    Host(TokenStream),
+}
+
+/// `let`s that evaluate the values in order, and what to pass.
+fn bind(args: &[Argument]) -> (Vec<TokenStream>, Vec<TokenStream>) {
+    let (mut lets, mut names) = (Vec::new(), Vec::new());
+    for (i, a) in args.iter().enumerate() {
+        match a {
+            Argument::Host(x) => names.push(x.clone()),
+            Argument::Value(x) => {
+                let name = Ident::new(&format!("a{i}"), Span::mixed_site());
+                lets.push(q!(let #name = { let v = #x; b.get(&v) };));
+                names.push(q!(#name));
+            }
+        }
+    }
+    (lets, names)
 }

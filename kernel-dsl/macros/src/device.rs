@@ -7,24 +7,31 @@ use quote::format_ident;
 use syn::*;
 
 /// Parameters, body and errors of a function's builder half.
-fn half(sig: &Signature, block: &Block) -> (Vec<Ident>, TokenStream, Option<Error>) {
+fn half(sig: &Signature, block: &Block, of_codec: bool) -> (Vec<TokenStream>, TokenStream, Option<Error>) {
     let mut body = Body::of(sig);
-    let (mut names, mut variables) = (Vec::new(), Vec::new());
+    let (mut params, mut variables) = (Vec::new(), Vec::new());
+    let value = |name: &Ident| q!(#name: ::kernel_dsl::build::V);
     for input in &sig.inputs {
+        if let Some(name) = crate::types::host_param(input) {
+            body.add_codec(name.to_string());
+            params.push(q!(#input));
+            continue;
+        }
         match input {
             FnArg::Typed(t) => {
                 body.check_type(&t.ty);
                 match &*t.pat {
                     Pat::Ident(p) if p.subpat.is_none() && p.by_ref.is_none() => {
-                        names.push(p.ident.clone());
+                        params.push(value(&p.ident));
                         if p.mutability.is_some() {
                             variables.push(p.ident.clone());
                         }
                     }
-                    Pat::Wild(_) => names.push(format_ident!("_unused{}", names.len())),
+                    Pat::Wild(_) => params.push(value(&format_ident!("_unused{}", params.len()))),
                     p => drop(body.reject(p, Reject::Pattern)),
                 }
             }
+            FnArg::Receiver(r) if of_codec && r.reference.is_some() && r.mutability.is_none() => body.add_codec("self".into()),
             FnArg::Receiver(r) => drop(body.reject(r, Reject::Receiver)),
         }
     }
@@ -37,7 +44,7 @@ fn half(sig: &Signature, block: &Block) -> (Vec<Ident>, TokenStream, Option<Erro
         Some(_) => q!(::core::unimplemented!()),
         None => q!(#(let #variables = b.var(#variables);)* #tokens),
     };
-    (names, tokens, body.errors)
+    (params, tokens, body.errors)
 }
 
 fn lints() -> TokenStream {
@@ -53,7 +60,7 @@ pub fn expand(item: TokenStream) -> TokenStream {
         Ok(f) => f,
         Err(e) => return e.to_compile_error(),
     };
-    let (names, body, errors) = half(&f.sig, &f.block);
+    let (params, body, errors) = half(&f.sig, &f.block, false);
     let errors = compile_errors(errors);
     let (vis, name, lints) = (&f.vis, &f.sig.ident, lints());
     let (generics, _, bounds) = f.sig.generics.split_for_impl();
@@ -63,7 +70,7 @@ pub fn expand(item: TokenStream) -> TokenStream {
         #errors
         #lints #vis struct #name {}
         #lints impl #name {
-            #vis fn ir #generics (b: &::kernel_dsl::build::B, #(#names: ::kernel_dsl::build::V),*) -> ::kernel_dsl::build::V #bounds { #body }
+            #vis fn ir #generics (b: &::kernel_dsl::build::B, #(#params),*) -> ::kernel_dsl::build::V #bounds { #body }
         }
     }
 }
@@ -78,13 +85,19 @@ pub fn expand_codec(item: TokenStream) -> TokenStream {
     }
 }
 
-fn twin(sig: &Signature, names: &[Ident], body: Option<TokenStream>) -> TokenStream {
+/// What only says something about the codec, `fn spec(&self) -> Spec`, is the host's: it has no device half.
+fn is_host(sig: &Signature) -> bool {
+    sig.receiver().is_some() && sig.inputs.len() == 1
+}
+
+fn twin(sig: &Signature, params: &[TokenStream], body: Option<TokenStream>) -> TokenStream {
     let (lints, name) = (lints(), format_ident!("{}__ir", sig.ident));
     let end = match body {
         Some(b) => q!({ #b }),
         None => q!(;),
     };
-    q!(#lints fn #name(b: &::kernel_dsl::build::B, #(#names: ::kernel_dsl::build::V),*) -> ::kernel_dsl::build::V #end)
+    let receiver = sig.receiver().map(|r| q!(#r,));
+    q!(#lints fn #name(#receiver b: &::kernel_dsl::build::B, #(#params),*) -> ::kernel_dsl::build::V #end)
 }
 
 fn on_trait(mut t: ItemTrait) -> TokenStream {
@@ -92,10 +105,13 @@ fn on_trait(mut t: ItemTrait) -> TokenStream {
     let mut twins = Vec::new();
     for item in &t.items {
         let TraitItem::Fn(f) = item else { continue };
+        if is_host(&f.sig) {
+            continue;
+        }
         let empty: Block = parse_quote!({});
-        let (names, body, e) = half(&f.sig, f.default.as_ref().unwrap_or(&empty));
+        let (params, body, e) = half(&f.sig, f.default.as_ref().unwrap_or(&empty), true);
         errors.extend(compile_errors(e));
-        twins.push(twin(&f.sig, &names, f.default.as_ref().map(|_| body)));
+        twins.push(twin(&f.sig, &params, f.default.as_ref().map(|_| body)));
     }
     t.items.extend(twins.into_iter().map(TraitItem::Verbatim));
     q!(#t #errors)
@@ -106,9 +122,12 @@ fn on_impl(mut i: ItemImpl) -> TokenStream {
     let mut twins = Vec::new();
     for item in &i.items {
         let ImplItem::Fn(f) = item else { continue };
-        let (names, body, e) = half(&f.sig, &f.block);
+        if is_host(&f.sig) {
+            continue;
+        }
+        let (params, body, e) = half(&f.sig, &f.block, true);
         errors.extend(compile_errors(e));
-        twins.push(twin(&f.sig, &names, Some(body)));
+        twins.push(twin(&f.sig, &params, Some(body)));
     }
     i.items.extend(twins.into_iter().map(ImplItem::Verbatim));
     q!(#i #errors)

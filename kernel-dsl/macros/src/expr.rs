@@ -113,10 +113,8 @@ impl Body {
     }
 
     fn field(&mut self, f: &ExprField) -> TokenStream {
-        if let (Expr::Path(p), Some(meta)) = (&*f.base, &self.meta) {
-            if p.path.is_ident(meta) {
-                return q!(::kernel_dsl::build::Konst::konst(#f, b));
-            }
+        if self.is_host(&f.base) {
+            return q!(::kernel_dsl::build::Konst::konst(#f, b));
         }
         match &f.member {
             Member::Unnamed(i) => {

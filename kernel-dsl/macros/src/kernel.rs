@@ -34,8 +34,17 @@ pub fn expand(item: TokenStream) -> TokenStream {
             return q!(#f #e);
         }
     };
-    body.meta = Some(meta.to_string());
-    let params: Vec<TokenStream> = inputs.map(|i| parameter(&mut body, i)).collect();
+    body.hosts.push(meta.to_string());
+    let (mut params, mut hosts) = (Vec::new(), Vec::new());
+    for i in inputs {
+        match crate::types::host_param(i) {
+            Some(name) => {
+                body.add_codec(name.to_string());
+                hosts.push(q!(#i));
+            }
+            None => params.push(parameter(&mut body, i)),
+        }
+    }
     let code = body.function(&f.block);
     // A rejected kernel still has its `build`, so that its users have nothing to complain of.
     let (errors, params, code) = match body.errors {
@@ -52,8 +61,8 @@ pub fn expand(item: TokenStream) -> TokenStream {
         #[allow(dead_code, non_camel_case_types)] #[doc(hidden)] #vis struct #name {}
         #[allow(dead_code, unused, clippy::all)]
         impl #name {
-            /// The kernel's tile IR for one meta value.
-            #vis fn build #generics (#meta: &#meta_type) -> ::core::result::Result<::kernel_dsl::ir::Program, ::kernel_dsl::report::Report> #bounds {
+            /// The kernel's tile IR for one meta value and one choice of its `&dyn` parameters.
+            #vis fn build #generics (#meta: &#meta_type, #(#hosts),*) -> ::core::result::Result<::kernel_dsl::ir::Program, ::kernel_dsl::report::Report> #bounds {
                 let shape = ::kernel_dsl::Meta::launch(#meta);
                 let builder = ::kernel_dsl::build::B::new(#title, shape.warps, shape.min_blocks);
                 { let b = &builder; #line #(#params)* let _ = #code; }

@@ -58,11 +58,11 @@ impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use Reject::*;
         match self {
-            Abstract(what) => write!(f, "`{what}` has no device form; write a type parameter with the trait as its bound"),
+            Abstract(what) => write!(f, "`{what}` has no device form here; write a type parameter with the trait as its bound, or a parameter `c: &dyn Trait` whose functions are device functions"),
             Async => write!(f, "`async` has no device form; write a plain `fn`, whose copies run ahead in a `stream` loop"),
             Closure => write!(f, "closures have no device form; write a `#[device] fn`"),
             Expression => write!(f, "this expression has no device form; write it with numbers, names, operators, calls, arrays, tuples, `if` and `for`"),
-            Field => write!(f, "only the meta value has named fields on the device; pass the field itself or use a tuple"),
+            Field => write!(f, "only the meta value and a codec have named fields on the device; pass the field itself or use a tuple"),
             Item => write!(f, "an item inside device code has no device form; move it outside the function"),
             KernelMeta => write!(f, "the first parameter of a kernel is its meta value; write it first, as in `m: DecodeMeta`"),
             KernelParam(t) => write!(f, "a kernel cannot take `{t}`; pass `&Global<T>`, `&mut Global<T>` or a scalar"),
@@ -77,14 +77,14 @@ impl fmt::Display for Reject {
                 }
                 _ => write!(f, "`{name}!` has no device form; write out what it stands for"),
             },
-            MapTarget(name) => write!(f, "`.{name}()` takes a function by name; write a `#[device] fn` and pass its name last"),
+            MapTarget(name) => write!(f, "`.{name}()` takes a function of its tiles' elements last; write the name of a `#[device] fn`, or a closure such as `|x| x + 1.0_f32`"),
             Match => write!(f, "patterns that choose (`match`, `if let`) have no device form; write `if` and `else`"),
             Method(name) => write!(f, "{}", Reject::method(name).unwrap_or_default()),
             MutParam => write!(f, "device functions return their results; return a tuple or an array instead of taking `&mut`"),
             Pattern => write!(f, "this pattern has no device form; bind a name or a tuple of names"),
             Pointer => write!(f, "raw pointers have no device form; take `&Global<T>` or `&Shared<T>`"),
             Range => write!(f, "a device loop cannot run over this; write `a..b`, `strided`, `stream`, `warps`, `threads` or `lanes`"),
-            Receiver => write!(f, "a device function has no `self`; pass the values it needs"),
+            Receiver => write!(f, "a device function has no `self`, and a codec's takes `&self`; pass the values it needs"),
             Recursion(name) => write!(f, "device functions may not call themselves (`{name}` → `{name}`); write a `for` loop"),
             Return => write!(f, "`return` may stand only as the last expression; guard the rest with `if`"),
             Type(t) => write!(f, "`{t}` is no device type (device types: {TYPES})"),

@@ -37,6 +37,15 @@ pub fn dtype(name: &str) -> Option<TokenStream> {
     Some(q!(::kernel_dsl::dtype::DType::#v))
 }
 
+/// The name of a `&dyn Trait` parameter: a value of the host that device code calls.
+pub fn host_param(input: &FnArg) -> Option<&Ident> {
+    let FnArg::Typed(t) = input else { return None };
+    match (&*t.pat, &*t.ty) {
+        (Pat::Ident(p), Type::Reference(r)) if r.mutability.is_none() && matches!(&*r.elem, Type::TraitObject(_)) => Some(&p.ident),
+        _ => None,
+    }
+}
+
 fn last_name(t: &Type) -> String {
     match t {
         Type::Path(p) => p.path.segments.last().map(|s| s.ident.to_string()).unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! Closures, alone and where a function's name belongs.
+//! Closures alone, and one of too many parameters where a function of one belongs.
 use kernel_dsl::prelude::*;
 
 #[device]
@@ -9,7 +9,7 @@ fn twice(x: f32) -> f32 {
 
 #[device]
 fn mapped(x: &Tile<f32>) -> Tile<f32> {
-    x.map(|v| v + v)
+    x.map(|v, w| v + w)
 }
 
 fn main() {}

@@ -14,7 +14,7 @@ fn borrowed<'a>(x: &'a f32) -> f32 {
 }
 
 #[device]
-fn boxed(_s: &dyn Scale, x: f32) -> f32 {
+fn boxed(_s: (&dyn Scale, f32), x: f32) -> f32 {
     x
 }
 
@@ -27,7 +27,7 @@ struct Codec;
 
 #[kernel_dsl::codec]
 impl Codec {
-    fn side(&self, x: f32) -> f32 {
+    fn side(&mut self, x: f32) -> f32 {
         x
     }
 }

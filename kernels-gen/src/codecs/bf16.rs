@@ -1,9 +1,13 @@
 //! No compression: the baseline that shares every other part of the path.
 
 use kernel_dsl::{codec, device};
-use crate::codec::{Codec, Lane};
+use crate::codec::{Codec, Lane, Spec};
 
+#[derive(Debug)]
 pub struct Bf16;
+
+/// The largest finite bf16.
+const LIMIT: f32 = 3.389_531_4e38;
 
 /// Upper half of the f32, rounded to nearest, ties to even; finite inputs only.
 #[device]
@@ -22,22 +26,19 @@ fn finite(w: u32) -> u32 {
 
 #[codec]
 impl Codec for Bf16 {
-    const NAME: &'static str = "bf16";
-    const BITS: usize = 128;
-    const SIDES: usize = 0;
-    const LANE: Lane = Lane::Bf16;
-    const ZERO2: i32 = 0;
-    const ROTATE: bool = false;
-    const UNIT: bool = false;
-    const BYTEWISE: bool = false;
-    /// The largest finite bf16.
-    const LIMIT: f32 = 3.389_531_4e38;
+    fn name(&self) -> String {
+        "bf16".into()
+    }
 
-    fn side(_norm: f32, _top: f32) -> [f32; 2] {
+    fn spec(&self) -> Spec {
+        Spec { bits: 128, sides: 0, lane: Lane::Bf16, zero2: 0, rotate: false, unit: false, bytewise: false, limit: LIMIT }
+    }
+
+    fn side(&self, _norm: f32, _top: f32) -> [f32; 2] {
         [0.0_f32, 0.0_f32]
     }
 
-    fn encode(y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
+    fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
         let mut w = [0_u32; 4];
         for i in 0..4 {
             w[i] = bf16_bits(y[2 * i]) | (bf16_bits(y[2 * i + 1]) << 16);
@@ -45,11 +46,11 @@ impl Codec for Bf16 {
         w
     }
 
-    fn decode(code: [u32; 4]) -> [u32; 4] {
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         [finite(code[0]), finite(code[1]), finite(code[2]), finite(code[3])]
     }
 
-    fn scale(_side: [f32; 2]) -> f32 {
+    fn scale(&self, _side: [f32; 2]) -> f32 {
         1.0_f32
     }
 }

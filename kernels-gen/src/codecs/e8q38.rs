@@ -7,9 +7,10 @@
 use kernel_dsl::{codec, device};
 use kernel_dsl::math::{fmax, mul_hi};
 
-use crate::codec::{Codec, Lane};
+use crate::codec::{Codec, Spec};
 use crate::codecs::lattice::{nearest_e8, nibbles};
 
+#[derive(Debug)]
 pub struct E8Q38;
 
 /// ceil(2^32 / 625): `mul_hi` with it divides every f < 2^19 exactly.
@@ -23,22 +24,20 @@ fn two_digits(x: u32) -> u32 {
 
 #[codec]
 impl Codec for E8Q38 {
-    const NAME: &'static str = "e8q38";
-    const BITS: usize = 51;
-    const SIDES: usize = 2;
-    const LANE: Lane = Lane::U8;
-    const ZERO2: i32 = 152;
-    const ROTATE: bool = true;
-    const UNIT: bool = true;
-    const BYTEWISE: bool = false;
-    const LIMIT: f32 = 65504.0;
+    fn name(&self) -> String {
+        "e8q38".into()
+    }
 
-    fn side(norm: f32, top: f32) -> [f32; 2] {
+    fn spec(&self) -> Spec {
+        Spec { sides: 2, unit: true, ..Spec::integers(51, 152) }
+    }
+
+    fn side(&self, norm: f32, top: f32) -> [f32; 2] {
         let eps = 1.192_092_9e-7_f32;
         [fmax(norm, eps), fmax(top, eps)]
     }
 
-    fn encode(y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let s = side[1] / 38.0_f32;
         let mut z = [0.0_f32; 8];
         for i in 0..8 {
@@ -62,7 +61,7 @@ impl Codec for E8Q38 {
         [(w & 0xefff_ffff_u32) | ((lane & 1_u32) << 28), a + b * 625_u32, 0_u32, 0_u32]
     }
 
-    fn decode(code: [u32; 4]) -> [u32; 4] {
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         let (low, high) = nibbles(code[0]);
         // Halves a | b << 16, then a / 25 and a % 25 of both at once: x * 41 >> 10 is x / 25 below 625.
         let both = code[1].wrapping_add(mul_hi(code[1], RECIPROCAL).wrapping_mul(64_911_u32));
@@ -71,7 +70,7 @@ impl Codec for E8Q38 {
         [two_digits(lower).wrapping_mul(32_u32).wrapping_add(low), two_digits(upper).wrapping_mul(32_u32).wrapping_add(high), 0_u32, 0_u32]
     }
 
-    fn scale(side: [f32; 2]) -> f32 {
+    fn scale(&self, side: [f32; 2]) -> f32 {
         (side[0] * side[1]) * 0.013_157_895_f32
     }
 }

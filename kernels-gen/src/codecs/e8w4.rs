@@ -8,9 +8,10 @@
 //! (int4: 1.08e-2). The best f is 0.925 at D = 64 and 0.825 at D = 256.
 
 use kernel_dsl::codec;
-use crate::codec::{Codec, Lane};
+use crate::codec::{Codec, Spec};
 use crate::codecs::lattice::{high_lanes, low_lanes, nearest_e8, nibbles};
 
+#[derive(Debug)]
 pub struct E8W4;
 
 /// Step over the row's largest magnitude: the factor with the least error on Gaussian rows at D = 128.
@@ -18,22 +19,20 @@ const STEP: f32 = 0.875 / 7.5;
 
 #[codec]
 impl Codec for E8W4 {
-    const NAME: &'static str = "e8w4";
-    const BITS: usize = 32;
-    const SIDES: usize = 1;
-    const LANE: Lane = Lane::U8;
-    const ZERO2: i32 = 32;
-    const ROTATE: bool = true;
-    const UNIT: bool = false;
-    const BYTEWISE: bool = true;
-    const LIMIT: f32 = 65504.0;
+    fn name(&self) -> String {
+        "e8w4".into()
+    }
 
-    fn side(_norm: f32, top: f32) -> [f32; 2] {
+    fn spec(&self) -> Spec {
+        Spec { bytewise: true, ..Spec::integers(32, 32) }
+    }
+
+    fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
         [top * STEP, 0.0_f32]
     }
 
     /// Nibbles as in int4: dims 0..4 low, dims 4..8 high in bytes 0..4.
-    fn encode(y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let s = side[0];
         let mut z = [0.0_f32; 8];
         for i in 0..8 {
@@ -49,13 +48,13 @@ impl Codec for E8W4 {
         [(w & 0xefff_ffff_u32) | ((lane & 1_u32) << 28), 0_u32, 0_u32, 0_u32]
     }
 
-    fn decode(code: [u32; 4]) -> [u32; 4] {
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         let (low, high) = nibbles(code[0]);
         [low, high, 0_u32, 0_u32]
     }
 
     /// As `nibbles` on the bytes of four tokens: the parity folds across the four words.
-    fn decode4(w: [u32; 4]) -> [u32; 8] {
+    fn decode4(&self, w: [u32; 4]) -> [u32; 8] {
         let x = w[0] ^ w[1] ^ w[2] ^ w[3];
         let odd = (x ^ (x >> 4)) & 0x0101_0101_u32;
         let coset = (w[3] >> 4) & 0x0101_0101_u32;
@@ -63,7 +62,7 @@ impl Codec for E8W4 {
         [low_lanes(w[0], coset), low_lanes(w[1], coset), low_lanes(w[2], coset), low_lanes(last, coset), high_lanes(w[0], coset), high_lanes(w[1], coset), high_lanes(w[2], coset), high_lanes(last, coset)]
     }
 
-    fn scale(side: [f32; 2]) -> f32 {
+    fn scale(&self, side: [f32; 2]) -> f32 {
         side[0] * 0.5_f32
     }
 }

@@ -6,8 +6,9 @@
 use kernel_dsl::{codec, device};
 use kernel_dsl::math::{fmax, fmin};
 
-use crate::codec::{Codec, Lane};
+use crate::codec::{Codec, Spec};
 
+#[derive(Debug)]
 pub struct Int4;
 
 /// Lanes c of the low nibbles of four bytes.
@@ -24,22 +25,20 @@ fn high(w: u32) -> u32 {
 
 #[codec]
 impl Codec for Int4 {
-    const NAME: &'static str = "int4";
-    const BITS: usize = 32;
-    const SIDES: usize = 1;
-    const LANE: Lane = Lane::U8;
-    const ZERO2: i32 = 15;
-    const ROTATE: bool = true;
-    const UNIT: bool = false;
-    const BYTEWISE: bool = true;
-    const LIMIT: f32 = 65504.0;
+    fn name(&self) -> String {
+        "int4".into()
+    }
 
-    fn side(_norm: f32, top: f32) -> [f32; 2] {
+    fn spec(&self) -> Spec {
+        Spec { bytewise: true, ..Spec::integers(32, 15) }
+    }
+
+    fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
         [top * 0.125_f32, 0.0_f32]
     }
 
     /// Dims 0..4 in the low nibbles of bytes 0..4, dims 4..8 in the high nibbles.
-    fn encode(y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let s = side[0];
         let mut w = 0_u32;
         for i in 0..8 {
@@ -50,15 +49,15 @@ impl Codec for Int4 {
         [w, 0_u32, 0_u32, 0_u32]
     }
 
-    fn decode(code: [u32; 4]) -> [u32; 4] {
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         [low(code[0]), high(code[0]), 0_u32, 0_u32]
     }
 
-    fn decode4(w: [u32; 4]) -> [u32; 8] {
+    fn decode4(&self, w: [u32; 4]) -> [u32; 8] {
         [low(w[0]), low(w[1]), low(w[2]), low(w[3]), high(w[0]), high(w[1]), high(w[2]), high(w[3])]
     }
 
-    fn scale(side: [f32; 2]) -> f32 {
+    fn scale(&self, side: [f32; 2]) -> f32 {
         side[0]
     }
 }

@@ -55,8 +55,8 @@ impl Meta for DecodeMeta {
 
 /// What one lane step of a vector is worth.
 #[device]
-fn step<C: Codec>(a: f32, b: f32) -> f32 {
-    bounded(C::scale([a, b]))
+fn step(c: &dyn Codec, a: f32, b: f32) -> f32 {
+    bounded(c.scale([a, b]))
 }
 
 #[device]
@@ -69,35 +69,46 @@ fn high_half(x: u32) -> f32 {
     f16::from_bits((x >> 16) as u16).to_f32()
 }
 
-/// Scales of a tile's keys and of its values, one a token.
+/// Scales of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
-fn scales<C: Codec>(tokens: &Page, sides_at: usize) -> (Tile<f32>, Tile<f32>) {
-    if C::SIDES == 0 {
-        (rows(32, 1.0_f32), rows(32, 1.0_f32))
+fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize) -> Tile<f32> {
+    if c.spec().sides == 0 {
+        rows(32, 1.0_f32)
     } else {
-        let k = tokens.rows::<u32>(sides_at, 4 * C::SIDES, 32);
-        let v = tokens.rows::<u32>(sides_at + 4 * C::SIDES - 4, 4 * C::SIDES, 32);
-        if C::SIDES == 1 {
-            let (a, b) = (k.map(low_half), v.map(high_half));
-            (a.map2(&a, step::<C>), b.map2(&b, step::<C>))
+        if c.spec().sides == 1 {
+            let a = tokens.rows::<f16>(at, stride, 32).to_f32();
+            a.map(|a| step(c, a, 0.0_f32))
         } else {
-            (k.map(low_half).map2(&k.map(high_half), step::<C>), v.map(low_half).map2(&v.map(high_half), step::<C>))
+            let (a, b) = (tokens.rows::<f16>(at, stride, 32).to_f32(), tokens.rows::<f16>(at + 2, stride, 32).to_f32());
+            a.map2(&b, |a, b| step(c, a, b))
         }
+    }
+}
+
+/// Scales of keys and of values: one load where each has one side.
+#[device]
+fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize) -> (Tile<f32>, Tile<f32>) {
+    if (k.spec().sides == 1) & (v.spec().sides == 1) {
+        let both = tokens.rows::<u32>(at, 4, 32);
+        (both.map(|x| step(k, low_half(x), 0.0_f32)), both.map(|x| step(v, high_half(x), 0.0_f32)))
+    } else {
+        let stride = 2 * (k.spec().sides + v.spec().sides);
+        (scales(k, tokens, at, stride), scales(v, tokens, at + 2 * k.spec().sides, stride))
     }
 }
 
 /// Dots of a tile's keys with the query [32, cols]: exact integers, or bf16 summed in f32.
 #[device]
-fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
-    if C::EXACT {
-        let k: Tile<u8> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
-        if C::EVEN {
+fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
+    if c.spec().exact() {
+        let k: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| c.decode(x));
+        if c.spec().even() {
             (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
         } else {
             ((mma(&k, q_hi, 0_i32) * 256_i32 + start) + mma(&k, q_lo, 0_i32) * 2_i32).cast::<f32>()
         }
     } else {
-        let k: Tile<bf16> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
+        let k: Tile<bf16> = tokens.keys(0, c.spec().bits, d, 16, |x| c.decode(x));
         mma(&k, q, 0.0_f32)
     }
 }
@@ -106,26 +117,28 @@ fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16
 /// own power of two, so that a tile of small weights loses nothing to a large one elsewhere. `half` sums the
 /// weights alone: where zero lies half way between two lane values, half of it is due at the end.
 #[device]
-fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, d: usize) -> (Tile<f32>, Tile<f32>) {
-    if C::EXACT {
+fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, d: usize) -> (Tile<f32>, Tile<f32>) {
+    if c.spec().exact() {
         // Weights are not negative: their bits order as integers.
         let peak = p.map(bits_of).max_rows();
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
         let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
-        let v: Tile<u8> = if C::BYTEWISE { tokens.quads(values_at, C::BITS, d, C::LANE_BITS, C::decode4) } else { tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode) };
-        let base = &total * -((C::ZERO2 + 1_i32) / 2);
+        let v: Tile<u8> = if c.spec().bytewise { tokens.quads(values_at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(values_at, c.spec().bits, d, 8, |x| c.decode(x)) };
+        let base = &total * -((c.spec().zero2 + 1_i32) / 2);
         let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
         let unit = peak.map(down);
-        (o.cast::<f32>().map3(&unit, out, fused), if C::EVEN { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
+        (o.cast::<f32>().map3(&unit, out, fused), if c.spec().even() { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
     } else {
-        let v: Tile<bf16> = tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode);
+        let v: Tile<bf16> = tokens.values(values_at, c.spec().bits, d, 16, |x| c.decode(x));
         (mma(&v, &p.to_operand(), out), half.clone())
     }
 }
 
 #[kernel]
-pub fn decode_attention<C: Codec, T: Float>(
+pub fn decode_attention<T: Float>(
     m: DecodeMeta,
+    k: &dyn Codec,
+    v: &dyn Codec,
     q: &Global<T>,            // [batch, heads, d]
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
@@ -158,7 +171,7 @@ pub fn decode_attention<C: Codec, T: Float>(
             let own = c.min(m.group as i32 - 1_i32);
             let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
             let live = if own == c { 1_i32 } else { 0_i32 };
-            quantise_query::<C, T>(x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
+            quantise_query::<T>(k, x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
     let tiles = (n + 31_i32) / 32_i32;
@@ -179,8 +192,8 @@ pub fn decode_attention<C: Codec, T: Float>(
             let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
             let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
-            let (k_scale, mut v_scale) = scales::<C>(&tokens, m.sides_at);
-            let mut x = dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * (k_scale * &worth);
+            let (k_scale, mut v_scale) = both_scales(k, v, &tokens, m.sides_at);
+            let mut x = dots(k, &tokens, &q_hi, &q_lo, &q_float, &start, m.d) * (k_scale * &worth);
             if t == tiles - 1_i32 {
                 x = x.map2(&(row_ids(32) - (n - t * 32_i32)), visible);
                 v_scale = v_scale.map2(&(row_ids(32) - (n - t * 32_i32)), kept);
@@ -197,13 +210,13 @@ pub fn decode_attention<C: Codec, T: Float>(
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
-            let (o, h) = weighed::<C>(&tokens, p * &v_scale, &out, &half, m.values_at, m.d);
+            let (o, h) = weighed(v, &tokens, p * &v_scale, &out, &half, m.values_at, m.d);
             out = o;
             half = h;
             // A segment's end: leave its partial result, start afresh.
             if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
                 let row = ((seq * kv_heads + head) as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.group as i64;
-                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if C::EVEN { out.clone() } else { &out + &(&half * 0.5_f32) }));
+                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if v.spec().even() { out.clone() } else { &out + &(&half * 0.5_f32) }));
                 stat.put_cols(row * 2_i64, 2, m.group, &top);
                 stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(sum.sum_rows().cast::<f32>() * 1.8626451e-9_f32));
                 top = cols(m.cols, f32::NEG_INFINITY);

@@ -27,8 +27,9 @@ impl Meta for JoinMeta {
 }
 
 #[kernel]
-pub fn join_splits<C: Codec, T: Float>(
+pub fn join_splits<T: Float>(
     m: JoinMeta,
+    v: &dyn Codec,
     part: &Global<f32>,    // [batch, kv_heads, segments, group, d]
     stat: &Global<f32>,    // [batch, kv_heads, segments, group, 2]: maximum, sum
     table: &Global<i32>,   // [batch, table_stride]
@@ -113,7 +114,7 @@ pub fn join_splits<C: Codec, T: Float>(
     let some = (fault.at(0) == 0_i32) & (l > 0.0_f32);
     for _ in warps(1) {
         let y = total.row(0, m.d) / (if some { l } else { 1.0_f32 });
-        let back = if C::ROTATE { y.hadamard() * m.inv_sqrt_d } else { y };
+        let back = if v.spec().rotate { y.hadamard() * m.inv_sqrt_d } else { y };
         let kept = if some { back } else { vector(m.d, 0.0_f32) };
         let row = (seq * kv_heads + head) * group + member;
         out.put_row(row as i64 * m.d as i64, &kept.to::<T>());

@@ -1,6 +1,6 @@
 //! The fused kernels: written once, built for every codec.
 //!
-//! The functions here pick the meta values of a configuration and build; [`Build`] erases the codec's type.
+//! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
 pub mod decode_attention;
 pub mod join_splits;
@@ -10,13 +10,12 @@ pub mod store;
 
 pub use decode_attention::SEGMENT;
 
-use crate::codec::Codec;
 use crate::registry::CodecInfo;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
-use kernel_dsl::{Report, Source, pack};
+use kernel_dsl::{Report, Source};
 use store::StoreMeta;
 
 /// Type of q, k, v and of the output in memory.
@@ -26,55 +25,21 @@ pub enum Elem {
     F32,
 }
 
-/// The three kernels of one codec, before their meta values are chosen.
-#[derive(Clone, Copy, Debug)]
-pub struct Build {
-    pub store: fn(&StoreMeta, Elem) -> Result<Program, Report>,
-    pub decode: fn(&DecodeMeta, Elem) -> Result<Program, Report>,
-    pub join: fn(&JoinMeta, Elem) -> Result<Program, Report>,
-}
-
-impl Build {
-    pub const fn of<C: Codec>() -> Build {
-        Build {
-            store: |m, e| match e {
-                Elem::Bf16 => store::store::build::<C, bf16>(m),
-                Elem::F32 => store::store::build::<C, f32>(m),
-            },
-            decode: |m, e| match e {
-                Elem::Bf16 => decode_attention::decode_attention::build::<C, bf16>(m),
-                Elem::F32 => decode_attention::decode_attention::build::<C, f32>(m),
-            },
-            join: |m, e| match e {
-                Elem::Bf16 => join_splits::join_splits::build::<C, bf16>(m),
-                Elem::F32 => join_splits::join_splits::build::<C, f32>(m),
-            },
-        }
-    }
-}
-
 /// Rows of one block of the store kernel.
 const STORE_ROWS: usize = 16;
 
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
-    let planes = pack::planes(c.bits);
-    let (mut widths, mut firsts) = ([0; 8], [0; 8]);
-    for (i, (w, first)) in planes.iter().enumerate() {
-        (widths[i], firsts[i]) = (*w, *first);
-    }
+    let layout = c.layout(d);
     StoreMeta {
         d,
         page_tokens,
-        tile_bytes: c.tile_bytes(d),
-        values_at: 4 * (d / 8) * c.bits,
-        sides_at: 8 * (d / 8) * c.bits,
+        tile_bytes: layout.tile_bytes(),
+        values_at: layout.values_at(),
+        sides_at: layout.sides_at(),
+        side_stride: layout.side_stride(),
         rows: STORE_ROWS,
         warps: 8,
-        widths,
-        firsts,
-        planes: planes.len(),
-        wide: planes.iter().filter(|p| p.0 >= 8).count(),
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
@@ -95,8 +60,8 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         cols,
         page_tokens,
         tile_bytes: tile,
-        values_at: 4 * (d / 8) * c.bits,
-        sides_at: 8 * (d / 8) * c.bits,
+        values_at: c.layout(d).values_at(),
+        sides_at: c.layout(d).sides_at(),
         segment: SEGMENT,
         warps,
         // Tiles of 4 KiB and more keep the memory busy two at a time.
@@ -106,9 +71,33 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
     }
 }
 
+/// Tile IR of the store kernel.
+pub fn store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => store::store::build::<bf16>(m, c.k.codec, c.v.codec),
+        Elem::F32 => store::store::build::<f32>(m, c.k.codec, c.v.codec),
+    }
+}
+
+/// Tile IR of the decode kernel.
+pub fn decode_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => decode_attention::decode_attention::build::<bf16>(m, c.k.codec, c.v.codec),
+        Elem::F32 => decode_attention::decode_attention::build::<f32>(m, c.k.codec, c.v.codec),
+    }
+}
+
+/// Tile IR of the join kernel.
+pub fn join_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => join_splits::join_splits::build::<bf16>(m, c.v.codec),
+        Elem::F32 => join_splits::join_splits::build::<f32>(m, c.v.codec),
+    }
+}
+
 /// The store kernel. Grid: [`store_grid`].
 pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&(c.build.store)(&store_meta(c, d, page_tokens), elem)?)
+    Source::of(&store_ir(c, &store_meta(c, d, page_tokens), elem)?)
 }
 
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
@@ -128,7 +117,7 @@ pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usiz
 
 /// The decode kernel of a meta value, as [`DecodeMeta::within`] may have changed it.
 pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Report> {
-    Source::of(&(c.build.decode)(m, elem)?)
+    Source::of(&decode_ir(c, m, elem)?)
 }
 
 /// Meta value of the join kernel.
@@ -138,5 +127,5 @@ pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
 
 /// The join kernel. Grid: [group, kv_heads, batch].
 pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&(c.build.join)(&join_meta(d, page_tokens), elem)?)
+    Source::of(&join_ir(c, &join_meta(d, page_tokens), elem)?)
 }

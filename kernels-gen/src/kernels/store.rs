@@ -15,14 +15,10 @@ pub struct StoreMeta {
     pub tile_bytes: usize,
     pub values_at: usize,
     pub sides_at: usize,
+    pub side_stride: usize,
     /// Tokens of a block, and warps.
     pub rows: usize,
     pub warps: usize,
-    /// Widths and first bits of the planes of a code word: `planes` of them, the first `wide` of 8 bits or more.
-    pub widths: [usize; 8],
-    pub firsts: [usize; 8],
-    pub planes: usize,
-    pub wide: usize,
     pub inv_sqrt_d: f32,
 }
 
@@ -80,8 +76,10 @@ fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: u
 }
 
 #[kernel]
-pub fn store<C: Codec, T: Float>(
+pub fn store<T: Float>(
     m: StoreMeta,
+    kc: &dyn Codec,
+    vc: &dyn Codec,
     k: &Global<T>,            // [tokens, kv_heads, d], strided
     v: &Global<T>,            // likewise
     slots: &Global<i64>,      // [tokens]; below 0: padding
@@ -102,15 +100,13 @@ pub fn store<C: Codec, T: Float>(
     for w in warps(m.warps) {
         for r in strided(w, m.rows as i32, m.warps as i32) {
             let token = (first + r).min(tokens - 1_i32) as i64;
-            let x = if kind == 0_i32 { k.row(token * k_token_stride + head as i64 * k_head_stride, m.d) } else { v.row(token * v_token_stride + head as i64 * v_head_stride, m.d) };
-            let x = x.to_f32().map(limited::<C>);
-            let norm = if C::UNIT { (&x * &x).sum().sqrt() } else { 0.0_f32 };
-            let x = if C::UNIT { x / fmax(norm, 1.1920929e-7_f32) } else { x };
-            let y = if C::ROTATE { x.hadamard() * m.inv_sqrt_d } else { x };
-            let side = C::side(norm, y.map(magnitude).max());
-            rows.put_row(r * (m.d + 4) as i32, &y);
-            sides.put(r * 2_i32, half_of(side[0]));
-            sides.put(r * 2_i32 + 1_i32, half_of(side[1]));
+            if kind == 0_i32 {
+                let x = k.row(token * k_token_stride + head as i64 * k_head_stride, m.d);
+                prepare::<T>(kc, x, r, m.d, m.inv_sqrt_d, &mut rows, &mut sides);
+            } else {
+                let x = v.row(token * v_token_stride + head as i64 * v_head_stride, m.d);
+                prepare::<T>(vc, x, r, m.d, m.inv_sqrt_d, &mut rows, &mut sides);
+            }
         }
     }
     for i in threads(m.rows * m.d / 8) {
@@ -118,34 +114,25 @@ pub fn store<C: Codec, T: Float>(
         let slot = if first + r < tokens { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
         let at = place(slot.min(slot_count - 1_i64), kv_heads, head, m.page_tokens, m.tile_bytes);
         let token = (slot % 32_i64) as i32;
+        let inside = (slot >= 0_i64) & (slot < slot_count);
         let side = [sides.at(r * 2_i32), sides.at(r * 2_i32 + 1_i32)];
         let mut y = [0.0_f32; 8];
         for e in 0..8 {
             y[e] = rows.at(r * (m.d + 4) as i32 + block * 8_i32 + e as i32);
         }
-        let code = C::encode(y, side);
-        if m.planes > m.wide {
-            tails.put(i, code[m.firsts[m.wide] / 32] >> (m.firsts[m.wide] % 32));
-        }
-        if (slot >= 0_i64) & (slot < slot_count) {
-            if C::BYTEWISE {
-                if kind == 1_i32 {
-                    for b in 0..C::BITS / 8 {
-                        cache.save::<u8>(at + (m.values_at as i32 + quad_byte(token, block, b, C::BITS, m.d / 8)) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
-                    }
-                } else {
-                    put_plane(cache, at + key_byte(token, block, m.widths[0], m.d / 8) as i64, code, m.widths[0], 0);
-                }
-            } else {
-                for p in 0..m.wide {
-                    let byte = if kind == 0_i32 { key_byte(token, block, m.widths[p], m.d / 8) } else { value_byte(token, block, m.widths[p], m.d / 8) + m.values_at as i32 };
-                    put_plane(cache, at + (byte + (m.d / 2 * m.firsts[p]) as i32) as i64, code, m.widths[p], m.firsts[p]);
-                }
+        if kind == 0_i32 {
+            let code = kc.encode(y, side);
+            put_tail(kc, &mut tails, i, code);
+            if inside {
+                put_planes(kc, cache, at, token, block, code, false, m.d);
+                put_sides(kc, cache, at + (m.sides_at as i32 + token * m.side_stride as i32) as i64, block, side);
             }
-            for e in 0..C::SIDES {
-                if block == e as i32 {
-                    cache.save::<f16>(at + (m.sides_at as i32 + ((token * 2_i32 + kind) * C::SIDES as i32 + e as i32) * 2_i32) as i64, f16::from_f32(side[e]));
-                }
+        } else {
+            let code = vc.encode(y, side);
+            put_tail(vc, &mut tails, i, code);
+            if inside {
+                put_planes(vc, cache, at + m.values_at as i64, token, block, code, true, m.d);
+                put_sides(vc, cache, at + (m.sides_at as i32 + token * m.side_stride as i32 + (2 * kc.spec().sides) as i32) as i64, block, side);
             }
         }
         if slot >= slot_count {
@@ -153,21 +140,79 @@ pub fn store<C: Codec, T: Float>(
             status.put(3, first + r);
         }
     }
-    // The tail plane: a thread gathers a whole byte of a token's bits.
-    if m.planes > m.wide {
-        for i in threads(m.rows * m.d / 64 * m.widths[m.wide]) {
-            let (r, byte) = (i / (m.d / 64 * m.widths[m.wide]) as i32, i % (m.d / 64 * m.widths[m.wide]) as i32);
-            let slot = if first + r < tokens { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
+    if kc.spec().tail() + vc.spec().tail() > 0 {
+        for i in threads(m.rows * m.d / 64 * kc.spec().tail().max(vc.spec().tail())) {
+            if kind == 0_i32 {
+                gather_tail(kc, cache, &tails, slots, i, first, tokens, slot_count, kv_heads, head, m.rows, m.d, m.page_tokens, m.tile_bytes, 0);
+            } else {
+                gather_tail(vc, cache, &tails, slots, i, first, tokens, slot_count, kv_heads, head, m.rows, m.d, m.page_tokens, m.tile_bytes, m.values_at);
+            }
+        }
+    }
+}
+
+/// A row, normalised and rotated, and its side values go to shared memory.
+#[device]
+fn prepare<T: Float>(c: &dyn Codec, x: Tile<T>, r: i32, d: usize, inv_sqrt_d: f32, rows: &mut Shared<f32>, sides: &mut Shared<f32>) {
+    let x = x.to_f32().map(|x| sanitise(x, c.spec().limit));
+    let norm = if c.spec().unit { (&x * &x).sum().sqrt() } else { 0.0_f32 };
+    let x = if c.spec().unit { x / fmax(norm, 1.1920929e-7_f32) } else { x };
+    let y = if c.spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
+    let side = c.side(norm, y.map(magnitude).max());
+    rows.put_row(r * (d + 4) as i32, &y);
+    sides.put(r * 2_i32, half_of(side[0]));
+    sides.put(r * 2_i32 + 1_i32, half_of(side[1]));
+}
+
+/// The planes of 8 bits and more of one code word.
+#[device]
+fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: i32, block: i32, code: [u32; 4], values: bool, d: usize) {
+    if values & c.spec().bytewise {
+        for b in 0..c.spec().bits / 8 {
+            cache.save::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
+        }
+    } else {
+        for p in 0..c.spec().wide() {
+            let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
+            let byte = if values { value_byte(token, block, w, d / 8) } else { key_byte(token, block, w, d / 8) };
+            put_plane(cache, at + (byte + (d / 2 * first) as i32) as i64, code, w, first);
+        }
+    }
+}
+
+#[device]
+fn put_sides(c: &dyn Codec, cache: &mut Global<u8>, at: i64, block: i32, side: [f32; 2]) {
+    for e in 0..c.spec().sides {
+        if block == e as i32 {
+            cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
+        }
+    }
+}
+
+#[device]
+fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) {
+    if c.spec().tail() > 0 {
+        let first = c.spec().bits - c.spec().tail();
+        tails.put(i, code[first / 32] >> (first % 32));
+    }
+}
+
+/// The tail plane: a thread gathers a whole byte of a token's bits.
+#[device]
+fn gather_tail(c: &dyn Codec, cache: &mut Global<u8>, tails: &Shared<u32>, slots: &Global<i64>, i: i32, first: i32, tokens: i32, slot_count: i64, kv_heads: i32, head: i32, rows: usize, d: usize, page_tokens: usize, tile_bytes: usize, codes_at: usize) {
+    let w = c.spec().tail();
+    if w > 0 {
+        let (r, byte) = (i / (d / 64 * w) as i32, i % (d / 64 * w) as i32);
+        let slot = if (first + r < tokens) & (r < rows as i32) { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
+        if (slot >= 0_i64) & (slot < slot_count) {
             let mut x = 0_u32;
             for b in 0..8 {
                 let bit = byte * 8_i32 + b as i32;
-                let tail = tails.at(r * (m.d / 8) as i32 + bit / m.widths[m.wide] as i32);
-                x = x | (((tail >> ((bit % m.widths[m.wide] as i32) as u32 & 31_u32)) & 1_u32) << (b % 8));
+                let tail = tails.at(r * (d / 8) as i32 + bit / w as i32);
+                x = x | (((tail >> ((bit % w as i32) as u32 & 31_u32)) & 1_u32) << (b % 8));
             }
-            if (slot >= 0_i64) & (slot < slot_count) {
-                let at = place(slot, kv_heads, head, m.page_tokens, m.tile_bytes) + (kind * m.values_at as i32 + (m.d / 2 * m.firsts[m.wide]) as i32) as i64;
-                cache.save::<u8>(at + ((slot % 32_i64) as i32 * (m.d / 64 * m.widths[m.wide]) as i32 + byte) as i64, x as u8);
-            }
+            let at = place(slot, kv_heads, head, page_tokens, tile_bytes) + (codes_at + d / 2 * (c.spec().bits - w)) as i64;
+            cache.save::<u8>(at + ((slot % 32_i64) as i32 * (d / 64 * w) as i32 + byte) as i64, x as u8);
         }
     }
 }
@@ -178,9 +223,4 @@ fn place(slot: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: us
     let tiles = (page_tokens / 32) as i64;
     let page = (slot / page_tokens as i64) * kv_heads as i64 + head as i64;
     (page * tiles + (slot / 32_i64) % tiles) * tile_bytes as i64
-}
-
-#[device]
-fn limited<C: Codec>(x: f32) -> f32 {
-    sanitise(x, C::LIMIT)
 }

@@ -45,10 +45,10 @@ pub fn decode(
         };
         for head in 0..heads {
             let row = b * heads + head;
-            let query = Query::new(c, &q[row * s.d..][..s.d], scale);
+            let query = Query::new(&c.k, &q[row * s.d..][..s.d], scale);
             let tile_of = |tile: usize| s.tile(c, cache, &pages, head / (heads / s.kv_heads), tile);
             let total = attend(c, s.d, &query, len as usize, tile_of);
-            decoded.lse[row] = total.finish(c, &mut decoded.out[row * s.d..][..s.d]);
+            decoded.lse[row] = total.finish(&c.v, &mut decoded.out[row * s.d..][..s.d]);
         }
     }
     decoded
@@ -62,12 +62,9 @@ fn attend<'a>(c: &CodecInfo, d: usize, query: &Query, len: usize, tile_of: impl 
         let mut strand = Strand::new(d);
         for start in (first..end).step_by(TILE) {
             let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
-            match c.lane {
-                Lane::U8 => tile.add_integers(query, &mut strand),
-                Lane::Bf16 => tile.add_floats(query, &mut strand),
-            }
+            tile.add(query, &mut strand);
         }
-        segments.push(strand.close(c));
+        segments.push(strand.close(&c.v));
     }
     Partial::join(segments, d)
 }
@@ -81,39 +78,41 @@ struct Tile<'a> {
 }
 
 impl Tile<'_> {
-    fn add_integers(&self, query: &Query, strand: &mut Strand) {
+    fn add(&self, query: &Query, strand: &mut Strand) {
         let (mut x, mut worth) = (Vec::new(), Vec::new());
         for t in 0..self.tokens {
-            let k = self.steps(Operand::K, t);
-            let score = k.iter().zip(&query.ints).fold(0_i32, |sum, (&k, &q)| sum.wrapping_add(k.wrapping_mul(i32::from(q))));
-            x.push(score as f32);
-            worth.push(self.scale(Operand::K, t) * query.scale);
+            x.push(match self.c.k.lane {
+                Lane::U8 => self.steps(t).zip(&query.ints).fold(0_i32, |sum, (k, &q)| sum.wrapping_add(k.wrapping_mul(i32::from(q)))) as f32,
+                Lane::Bf16 => self.floats(Operand::K, t).zip(&query.floats).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum)),
+            });
+            worth.push(self.worth(Operand::K, t) * query.scale);
         }
         strand.weigh(&mut x, &worth);
-        let pv: Vec<f32> = x.iter().enumerate().map(|(t, p)| p * self.scale(Operand::V, t)).collect();
+        for (t, p) in x.iter_mut().enumerate() {
+            *p *= self.worth(Operand::V, t);
+        }
+        match self.c.v.lane {
+            Lane::U8 => self.add_integers(&x, strand),
+            Lane::Bf16 => self.add_floats(&x, strand),
+        }
+    }
+
+    fn add_integers(&self, pv: &[f32], strand: &mut Strand) {
         let mut weights = vec![0; self.tokens];
-        let unit = quantise(&pv, &mut weights);
+        let unit = quantise(pv, &mut weights);
         let total = weights.iter().fold(0_i32, |sum, w| sum.wrapping_add(*w));
         let mut sums = vec![0_i32; self.layout.d];
         for (t, weight) in weights.into_iter().enumerate() {
-            let v = self.value_steps(t);
+            let v = self.codes(Operand::V, t).flat_map(|code| self.c.v.value_steps(code));
             sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
         }
         strand.half = (total as f32).mul_add(unit, strand.half);
         strand.o.iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));
     }
 
-    fn add_floats(&self, query: &Query, strand: &mut Strand) {
-        let mut x: Vec<f32> = Vec::new();
-        for t in 0..self.tokens {
-            let k = self.floats(Operand::K, t);
-            x.push(k.iter().zip(&query.floats).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum)));
-        }
-        let worth = vec![query.scale; self.tokens];
-        strand.weigh(&mut x, &worth);
-        for (t, p) in x.into_iter().map(to_bf16).enumerate() {
-            let v = self.floats(Operand::V, t);
-            strand.o.iter_mut().zip(v).for_each(|(o, v)| *o = p.mul_add(v, *o));
+    fn add_floats(&self, pv: &[f32], strand: &mut Strand) {
+        for (t, p) in pv.iter().copied().map(to_bf16).enumerate() {
+            strand.o.iter_mut().zip(self.floats(Operand::V, t)).for_each(|(o, v)| *o = p.mul_add(v, *o));
         }
     }
 
@@ -121,19 +120,15 @@ impl Tile<'_> {
         (0..self.layout.blocks()).map(move |b| self.layout.read_code(self.bytes, operand, token, b))
     }
 
-    fn steps(&self, operand: Operand, token: usize) -> Vec<i32> {
-        self.codes(operand, token).flat_map(|code| self.c.steps(code)).collect()
+    fn steps(&self, token: usize) -> impl Iterator<Item = i32> {
+        self.codes(Operand::K, token).flat_map(|code| self.c.k.steps(code))
     }
 
-    fn value_steps(&self, token: usize) -> Vec<i32> {
-        self.codes(Operand::V, token).flat_map(|code| self.c.value_steps(code)).collect()
+    fn floats(&self, operand: Operand, token: usize) -> impl Iterator<Item = f32> {
+        self.codes(operand, token).flat_map(move |code| self.c.half(operand).floats(code))
     }
 
-    fn floats(&self, operand: Operand, token: usize) -> Vec<f32> {
-        self.codes(operand, token).flat_map(|code| self.c.floats(code)).collect()
-    }
-
-    fn scale(&self, operand: Operand, token: usize) -> f32 {
-        self.c.worth(self.layout.read_sides(self.bytes, operand, token))
+    fn worth(&self, operand: Operand, token: usize) -> f32 {
+        self.c.half(operand).worth(self.layout.read_sides(self.bytes, operand, token))
     }
 }

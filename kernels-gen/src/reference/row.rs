@@ -5,7 +5,7 @@ use kernel_dsl::math::{fmax, fmin, sanitise};
 
 use crate::codec::Lane;
 use crate::kernels::softmax::bounded;
-use crate::registry::CodecInfo;
+use crate::registry::Half;
 
 /// A coded vector: one code a block of 8 coordinates, and the f16 bits of its sides.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -14,7 +14,7 @@ pub struct Row {
     pub side: [u16; 2],
 }
 
-impl CodecInfo {
+impl Half {
     /// Codes a row of 64, 128, 256 or 512 coordinates.
     pub fn encode_row(&self, x: &[f32]) -> Row {
         let mut y: Vec<f32> = x.iter().map(|&x| sanitise(x, self.limit)).collect();
@@ -29,9 +29,9 @@ impl CodecInfo {
             rotate(&mut y);
         }
         let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
-        let side = (self.side)(norm, top).map(f16_bits);
+        let side = self.codec.side(norm, top).map(f16_bits);
         let blocks = y.chunks_exact(8);
-        let codes = blocks.map(|b| (self.encode)(std::array::from_fn(|i| b[i]), side.map(f16_value))).collect();
+        let codes = blocks.map(|b| self.codec.encode(std::array::from_fn(|i| b[i]), side.map(f16_value))).collect();
         Row { codes, side }
     }
 
@@ -54,24 +54,24 @@ impl CodecInfo {
 
     /// What one lane step of a vector with these sides is worth.
     pub(crate) fn worth(&self, side: [u16; 2]) -> f32 {
-        bounded((self.scale)(side.map(f16_value)))
+        bounded(self.codec.scale(side.map(f16_value)))
     }
 
     /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`.
     pub(crate) fn steps(&self, code: [u32; 4]) -> [i32; 8] {
-        let lanes = (self.decode)(code);
+        let lanes = self.codec.decode(code);
         std::array::from_fn(|i| 2 * (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - self.zero2)
     }
 
     /// `lane - ZERO`, zero rounded up to a lane value: what weights multiply.
     pub(crate) fn value_steps(&self, code: [u32; 4]) -> [i32; 8] {
-        let lanes = (self.decode)(code);
+        let lanes = self.codec.decode(code);
         std::array::from_fn(|i| (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - (self.zero2 + 1) / 2)
     }
 
     /// The coordinates of a block with bf16 lanes.
     pub(crate) fn floats(&self, code: [u32; 4]) -> [f32; 8] {
-        let lanes = (self.decode)(code);
+        let lanes = self.codec.decode(code);
         std::array::from_fn(|i| f32::from_bits(lanes[i / 2] >> (16 * (i % 2)) << 16))
     }
 }

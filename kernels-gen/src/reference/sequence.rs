@@ -64,10 +64,10 @@ impl Sequence {
                 .collect();
             for rows in rows.chunks(ROWS) {
                 let queries: Vec<(Query, usize)> =
-                    rows.iter().map(|&(row, len)| (Query::new(&self.codec, &q[row * self.d..][..self.d], scale), len)).collect();
+                    rows.iter().map(|&(row, len)| (Query::new(&self.codec.k, &q[row * self.d..][..self.d], scale), len)).collect();
                 let totals = attend_rows(&self.codec, self.d, unpacked, &queries);
                 for (&(row, _), total) in rows.iter().zip(totals) {
-                    lse[row] = total.finish(&self.codec, &mut out[row * self.d..][..self.d]);
+                    lse[row] = total.finish(&self.codec.v, &mut out[row * self.d..][..self.d]);
                 }
             }
         }
@@ -79,28 +79,26 @@ impl Head {
     fn push(&mut self, c: &CodecInfo, d: usize, tile: &[u8], tokens: usize) {
         let layout = c.layout(d);
         let code = |operand, t, b| if t < tokens { layout.read_code(tile, operand, t, b) } else { [0; 4] };
-        let scale = |operand, t| if t < tokens { c.worth(layout.read_sides(tile, operand, t)) } else { 0.0 };
+        let scale = |operand, t| if t < tokens { c.half(operand).worth(layout.read_sides(tile, operand, t)) } else { 0.0 };
         for t in 0..TILE {
             self.k_scale.push(scale(Operand::K, t));
             self.v_scale.push(scale(Operand::V, t));
         }
         let all = (0..TILE).flat_map(|t| (0..layout.blocks()).map(move |b| (t, b)));
-        match c.lane {
-            Lane::U8 => {
-                for (t, b) in all {
-                    self.k.extend(c.steps(code(Operand::K, t, b)).map(|k| k as i16));
-                    self.v.extend(c.value_steps(code(Operand::V, t, b)).map(|v| v as i16));
-                }
-            }
+        match c.k.lane {
+            Lane::U8 => all.clone().for_each(|(t, b)| self.k.extend(c.k.steps(code(Operand::K, t, b)).map(|k| k as i16))),
             Lane::Bf16 => {
                 let first = self.k_floats.len();
                 self.k_floats.resize(first + TILE * d, 0.0);
-                for (t, b) in all {
-                    let k = c.floats(code(Operand::K, t, b));
+                for (t, b) in all.clone() {
+                    let k = c.k.floats(code(Operand::K, t, b));
                     k.iter().enumerate().for_each(|(i, k)| self.k_floats[first + (8 * b + i) * TILE + t] = *k);
-                    self.v_floats.extend(c.floats(code(Operand::V, t, b)));
                 }
             }
+        }
+        match c.v.lane {
+            Lane::U8 => all.for_each(|(t, b)| self.v.extend(c.v.value_steps(code(Operand::V, t, b)).map(|v| v as i16))),
+            Lane::Bf16 => all.for_each(|(t, b)| self.v_floats.extend(c.v.floats(code(Operand::V, t, b)))),
         }
     }
 }
@@ -115,16 +113,23 @@ fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) ->
         for start in (first..longest.min(first + SEGMENT)).step_by(TILE) {
             for ((query, len), strand) in rows.iter().zip(&mut open) {
                 let tokens = TILE.min(len.saturating_sub(start));
-                match c.lane {
-                    _ if tokens == 0 => {}
-                    Lane::U8 => head.add_integers(d, start, tokens, query, strand),
-                    Lane::Bf16 => head.add_floats(d, start, tokens, query, strand),
+                if tokens == 0 {
+                    continue;
+                }
+                let mut x = match c.k.lane {
+                    Lane::U8 => head.integer_scores(d, start, tokens, query),
+                    Lane::Bf16 => float_scores(&head.k_floats[start * d..(start + TILE) * d], &query.floats),
+                };
+                head.weigh(start, &mut x[..tokens], query, strand);
+                match c.v.lane {
+                    Lane::U8 => head.add_integers(d, start, &x[..tokens], strand),
+                    Lane::Bf16 => head.add_floats(d, start, &mut x[..tokens], strand),
                 }
             }
         }
         for ((parts, strand), (_, len)) in segments.iter_mut().zip(open).zip(rows) {
             if first < *len {
-                parts.push(strand.close(c));
+                parts.push(strand.close(&c.v));
             }
         }
     }
@@ -140,24 +145,35 @@ const DIMS: usize = 64;
 
 impl Head {
     #[inline(always)]
-    fn add_integers(&self, d: usize, start: usize, tokens: usize, query: &Query, strand: &mut Strand) {
-        let (mut x, mut weights) = ([0.0; TILE], [0; TILE]);
-        let (x, weights) = (&mut x[..tokens], &mut weights[..tokens]);
-        for (x, k) in x.iter_mut().zip(self.k[start * d..].chunks_exact(d)) {
+    fn integer_scores(&self, d: usize, start: usize, tokens: usize, query: &Query) -> [f32; TILE] {
+        let mut x = [0.0; TILE];
+        for (x, k) in x[..tokens].iter_mut().zip(self.k[start * d..].chunks_exact(d)) {
             let mut score = 0_i32;
             for (&k, &q) in k.iter().zip(&query.ints) {
                 score += i32::from(k) * i32::from(q);
             }
             *x = score as f32;
         }
+        x
+    }
+
+    /// Scores become weights, times the scales of their values.
+    #[inline(always)]
+    fn weigh(&self, start: usize, x: &mut [f32], query: &Query, strand: &mut Strand) {
         let mut worth = [0.0; TILE];
         for (worth, k_scale) in worth.iter_mut().zip(&self.k_scale[start..]) {
             *worth = k_scale * query.scale;
         }
-        strand.weigh(x, &worth[..tokens]);
+        strand.weigh(x, &worth[..x.len()]);
         for (p, v_scale) in x.iter_mut().zip(&self.v_scale[start..]) {
             *p *= v_scale;
         }
+    }
+
+    #[inline(always)]
+    fn add_integers(&self, d: usize, start: usize, x: &[f32], strand: &mut Strand) {
+        let mut weights = [0; TILE];
+        let weights = &mut weights[..x.len()];
         let unit = quantise(x, weights);
         strand.half = (weights.iter().sum::<i32>() as f32).mul_add(unit, strand.half);
         for (o, base) in strand.o.as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
@@ -174,10 +190,7 @@ impl Head {
     }
 
     #[inline(always)]
-    fn add_floats(&self, d: usize, start: usize, tokens: usize, query: &Query, strand: &mut Strand) {
-        let mut x = float_scores(&self.k_floats[start * d..(start + TILE) * d], &query.floats);
-        let x = &mut x[..tokens];
-        strand.weigh(x, &[query.scale; TILE][..tokens]);
+    fn add_floats(&self, d: usize, start: usize, x: &mut [f32], strand: &mut Strand) {
         for p in &mut *x {
             *p = to_bf16(*p);
         }

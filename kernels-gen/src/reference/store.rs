@@ -18,7 +18,7 @@ pub fn store(c: &CodecInfo, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f3
             let tile = &mut cache[s.tile_byte(c, page, head, offset)..][..layout.tile_bytes()];
             let row = (token * s.kv_heads + head) * s.d;
             for (operand, x) in [(Operand::K, k), (Operand::V, v)] {
-                let coded = c.encode_row(&x[row..row + s.d]);
+                let coded = c.half(operand).encode_row(&x[row..row + s.d]);
                 for (block, &code) in coded.codes.iter().enumerate() {
                     layout.write_code(tile, operand, offset % TILE, block, code);
                 }

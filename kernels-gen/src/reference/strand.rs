@@ -13,7 +13,7 @@ use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
 use crate::codec::Lane;
 use crate::reference::row::{rotate, to_bf16};
-use crate::registry::CodecInfo;
+use crate::registry::Half;
 
 /// Tokens whose strands are merged before segments are.
 pub const SEGMENT: usize = crate::kernels::SEGMENT;
@@ -29,7 +29,7 @@ pub(super) struct Query {
 }
 
 impl Query {
-    pub fn new(c: &CodecInfo, q: &[f32], scale: f32) -> Query {
+    pub fn new(c: &Half, q: &[f32], scale: f32) -> Query {
         let mut y: Vec<f32> = q.iter().map(|&q| sanitise(q, 65504.0)).collect();
         if c.rotate {
             rotate(&mut y);
@@ -92,7 +92,7 @@ impl Strand {
     }
 
     #[inline(always)]
-    pub fn close(mut self, c: &CodecInfo) -> Partial {
+    pub fn close(mut self, c: &Half) -> Partial {
         if c.lane == Lane::U8 && c.zero2 % 2 != 0 {
             self.o.iter_mut().for_each(|o| *o += self.half * 0.5);
         }
@@ -172,7 +172,7 @@ impl Partial {
     }
 
     /// Writes the output row and returns its natural log-sum-exp; without tokens 0 and -inf.
-    pub fn finish(self, c: &CodecInfo, out: &mut [f32]) -> f32 {
+    pub fn finish(self, c: &Half, out: &mut [f32]) -> f32 {
         if self.l <= 0.0 {
             out.fill(0.0);
             return f32::NEG_INFINITY;
