@@ -14,6 +14,8 @@ use kernel_dsl::pack::planes;
 pub enum Lane {
     /// Eight unsigned bytes in two words: integers for exact dot products.
     U8,
+    /// Eight integers below 2^16: their low bytes in words 0 and 1, their high bytes in words 2 and 3.
+    U16,
     /// Eight bf16 in four words.
     Bf16,
 }
@@ -46,7 +48,18 @@ impl Spec {
 
     /// Integer lanes: attention is then exact, the same bits on every side.
     pub fn exact(&self) -> bool {
-        self.lane == Lane::U8
+        self.lane != Lane::Bf16
+    }
+
+    /// Lanes take two bytes.
+    pub fn wide_lanes(&self) -> bool {
+        self.lane == Lane::U16
+    }
+
+    /// The integer that the largest coordinate of a query becomes, at most 127 * 128, so that it splits into two
+    /// signed bytes; sums with wide lanes stay below 2^31.
+    pub fn query_max(&self) -> f32 {
+        if self.wide_lanes() { 2032.0 } else { 16256.0 }
     }
 
     /// Zero is a lane value; otherwise it lies half way between two and sums are kept doubled.
@@ -94,8 +107,8 @@ pub trait Codec: Debug + Send + Sync {
 
     /// As `decode` for four tokens at once: word k holds code byte k of each token, result word i
     /// dimension i of each. Only called if `bytewise`, where values are stored transposed.
-    fn decode4(&self, code: [u32; 4]) -> [u32; 8] {
-        [code[0], code[1], code[2], code[3], 0_u32, 0_u32, 0_u32, 0_u32]
+    fn decode4(&self, code: [u32; 8]) -> [u32; 8] {
+        code
     }
 
     /// A coordinate is `scale * (lane - zero2 / 2)`.

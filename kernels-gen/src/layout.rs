@@ -64,6 +64,11 @@ impl Layout {
         self.sides_at() + TILE * self.side_stride()
     }
 
+    /// Whether values are stored transposed: their codec allows it and a lane's share is whole words.
+    pub fn quads(&self) -> bool {
+        self.v.bytewise && self.v.bits % 8 == 0 && self.d / 32 * (self.v.bits / 8) % 4 == 0
+    }
+
     /// First byte of the value codes.
     pub fn values_at(&self) -> usize {
         TILE * self.blocks() * self.k.bits / 8
@@ -82,7 +87,7 @@ impl Layout {
     /// Calls `visit` with the pieces of the code of `block` of `token`, in ascending code bits.
     pub fn each_piece(&self, operand: Operand, token: usize, block: usize, mut visit: impl FnMut(Piece)) {
         let (first_bit, codes) = (if operand == Operand::V { 8 * self.values_at() } else { 0 }, self.codes(operand));
-        if operand == Operand::V && codes.bytewise {
+        if operand == Operand::V && self.quads() {
             for k in 0..codes.bits / 8 {
                 let tile_bit = first_bit + 8 * self.packing(operand).quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
@@ -103,7 +108,7 @@ impl Layout {
     fn packing(&self, operand: Operand) -> Packing {
         let feed = match operand {
             Operand::K => Feed::Keys,
-            Operand::V if self.v.bytewise => Feed::Quads,
+            Operand::V if self.quads() => Feed::Quads,
             Operand::V => Feed::Values,
         };
         Packing { bits: self.codes(operand).bits, d: self.d, feed, lane: DType::U8 }

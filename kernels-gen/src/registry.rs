@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Bf16, E8Q38, E8W4, Int4};
+use crate::codecs::{Bf16, D4Q, E8Q, E8Q38, E8W, Int};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -45,16 +45,33 @@ impl Half {
 static CODECS: LazyLock<Vec<&'static CodecInfo>> = LazyLock::new(|| ["bf16", "int4", "e8w4", "e8q38"].iter().filter_map(|n| codec(n).ok()).collect());
 
 /// Everything that was asked for by name; entries live as long as the program.
-static KNOWN: Mutex<BTreeMap<String, &'static CodecInfo>> = Mutex::new(BTreeMap::new());
+static OPENED: Mutex<BTreeMap<String, &'static CodecInfo>> = Mutex::new(BTreeMap::new());
 
 /// One codec of every family that is shipped.
 pub fn codecs() -> &'static [&'static CodecInfo] {
     &CODECS
 }
 
+/// Every name, as a user reads it, and the range of its number.
+const KNOWN_NAMES: [(&str, &str); 7] = [
+    ("bf16", ""),
+    ("intW", "W 2 to 8"),
+    ("intW_plain", "W 2 to 8"),
+    ("e8wW", "W 2 to 7"),
+    ("e8qQ", "Q 1 to 255"),
+    ("e8q38", ""),
+    ("d4qQ", "Q 1 to 255"),
+];
+
+/// Names that stand for every family, every width of its codes and every way to decode them.
+pub const FAMILIES: [&str; 25] = [
+    "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q38", "e8q63",
+    "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4",
+];
+
 /// The codec of that name: `e8w4`, or `int4/e8w4` for keys and values apart.
 pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut known = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(info) = known.get(name) {
         return Ok(info);
     }
@@ -66,15 +83,32 @@ pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
     Ok(info)
 }
 
-/// The one line a codec needs here.
+/// The one line a codec or a family needs here.
 fn made(name: &str) -> Option<&'static dyn Codec> {
-    Some(match name {
-        "bf16" => &Bf16,
-        "int4" => &Int4,
-        "e8w4" => &E8W4,
-        "e8q38" => &E8Q38,
-        _ => return None,
-    })
+    let number = |before: &str, after: &str| name.strip_prefix(before)?.strip_suffix(after)?.parse::<usize>().ok();
+    let kept = |c: Box<dyn Codec>| -> &'static dyn Codec { Box::leak(c) };
+    if name == "bf16" {
+        return Some(&Bf16);
+    }
+    if name == "e8q38" {
+        return Some(&E8Q38);
+    }
+    if let Some(width @ 2..=8) = number("int", "") {
+        return Some(kept(Box::new(Int::new(width, true))));
+    }
+    if let Some(width @ 2..=8) = number("int", "_plain") {
+        return Some(kept(Box::new(Int::new(width, false))));
+    }
+    if let Some(width @ 2..=7) = number("e8w", "") {
+        return Some(kept(Box::new(E8W::new(width))));
+    }
+    if let Some(q @ 1..=255) = number("e8q", "") {
+        return Some(kept(Box::new(E8Q::new(q))));
+    }
+    if let Some(q @ 1..=255) = number("d4q", "") {
+        return Some(kept(Box::new(D4Q::new(q))));
+    }
+    None
 }
 
 impl CodecInfo {
@@ -124,9 +158,10 @@ pub struct UnknownCodec {
 
 impl fmt::Display for UnknownCodec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut known: Vec<&str> = CODECS.iter().map(|c| c.name).collect();
-        known.sort_by_key(|k| edit_distance(&self.name, k));
-        write!(f, "unknown codec `{}`; known codecs, nearest first: {}", self.name, known.join(", "))
+        let mut known = KNOWN_NAMES;
+        known.sort_by_key(|(name, _)| edit_distance(&self.name, name));
+        let known: Vec<String> = known.iter().map(|(name, range)| if range.is_empty() { name.to_string() } else { format!("{name} ({range})") }).collect();
+        write!(f, "unknown codec `{}`; known codecs, nearest first: {}; KEYS/VALUES for two of them", self.name, known.join(", "))
     }
 }
 

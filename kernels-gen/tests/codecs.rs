@@ -3,7 +3,7 @@
 mod support;
 
 use kernels_gen::codec::Lane;
-use kernels_gen::registry::{HEAD_DIMS_STORE, Half, codec, codecs};
+use kernels_gen::registry::{FAMILIES, HEAD_DIMS_STORE, Half, codec};
 use support::{Random, relative_error2};
 
 fn lanes(c: &Half, code: [u32; 4]) -> [i32; 8] {
@@ -17,8 +17,9 @@ fn is_e8(lanes: [i32; 8]) -> bool {
     lanes.iter().all(|l| l & 1 == coset) && lanes.iter().map(|l| l >> 1).sum::<i32>() % 2 == 0
 }
 
+/// Codecs of every family.
 fn halves() -> impl Iterator<Item = (&'static str, &'static Half)> {
-    codecs().iter().map(|c| (c.name, &c.k))
+    FAMILIES.iter().map(|name| (*name, &codec(name).unwrap().k))
 }
 
 fn through(c: &Half, x: &[f32]) -> Vec<f32> {
@@ -61,20 +62,25 @@ fn e8q38_decodes_every_digit() {
     }
 }
 
+/// The lowest bits of a word.
+fn kept(word: u32, bits: usize) -> u32 {
+    if bits < 32 { word & ((1 << bits) - 1) } else { word }
+}
+
 /// The transposed form on four codes gives the lanes of each.
 #[test]
 fn transposed_codes_decode_alike() {
     let mut random = Random(6);
     for (name, c) in halves().filter(|(_, c)| c.bytewise) {
         for _ in 0..10_000 {
-            let codes: [u32; 4] = std::array::from_fn(|_| random.bits() as u32);
+            let codes: [[u32; 2]; 4] = std::array::from_fn(|_| [random.bits() as u32, random.bits() as u32]);
             let byte = |word: u32, j: usize| word >> (8 * j) & 0xff;
-            let across = |k: usize| (0..4).fold(0, |word, j| word | byte(codes[j], k) << (8 * j));
+            let across = |k: usize| (0..4).fold(0, |word, j| word | byte(codes[j][k / 4], k % 4) << (8 * j));
             let lanes = c.codec.decode4(std::array::from_fn(across));
             for (j, code) in codes.into_iter().enumerate() {
-                let expected = c.codec.decode([code, 0, 0, 0]);
+                let expected = c.codec.decode([kept(code[0], c.bits), kept(code[1], c.bits.saturating_sub(32)), 0, 0]);
                 for (i, lane) in lanes.into_iter().enumerate() {
-                    assert_eq!(byte(lane, j), byte(expected[i / 4], i % 4), "{name} code {code:08x} dim {i}");
+                    assert_eq!(byte(lane, j), byte(expected[i / 4], i % 4), "{name} code {code:08x?} dim {i}");
                 }
             }
         }
@@ -164,6 +170,58 @@ fn distortion_on_gaussian_rows_is_as_designed() {
             let error = relative_error2(&y, &x);
             println!("{name} D {d}: {:.3} stored bits an element, relative squared error {error:.3e}", codec(name).unwrap().stored_bits_per_element(d));
             assert!(error <= bound, "{name} D {d}: {error:e} above {bound:e}");
+        }
+    }
+}
+
+/// A block codes to a point that codes to itself, and the code takes no more bits than it says.
+#[test]
+fn every_family_codes_points_to_themselves() {
+    let mut random = Random(7);
+    for (name, c) in halves().filter(|(_, c)| c.exact()) {
+        for round in 0..4000 {
+            let top = 0.01 * 1.5_f32.powi(round % 20);
+            let side = c.codec.side(1.0, top).map(|s| half::f16::from_f32(s).to_f32());
+            let code = c.codec.encode(std::array::from_fn(|_| random.gaussian() * top * 0.5), side);
+            for (w, word) in code.into_iter().enumerate() {
+                assert_eq!(word, if c.bits <= 32 * w { 0 } else { kept(word, c.bits - 32 * w) }, "{name}: {code:08x?} has more than {} bits", c.bits);
+            }
+            let words = c.codec.decode(code);
+            let byte = |w: usize, i: usize| (words[w + i / 4] >> (8 * (i % 4)) & 0xff) as i32;
+            let lane = |i: usize| byte(0, i) + if c.wide_lanes() { 256 * byte(2, i) } else { 0 };
+            let unit = c.codec.scale(side) / if c.unit { side[0] } else { 1.0 };
+            let point = std::array::from_fn(|i| unit * (lane(i) as f32 - c.zero2 as f32 / 2.0));
+            assert_eq!(c.codec.encode(point, side), code, "{name}: {point:?}");
+        }
+    }
+}
+
+/// Counted widths: ceil(8 log2(2Q + 1)) for E8 but at Q = 139, ceil(4 log2(2Q + 1) - 1) twice for D4.
+#[test]
+fn lattice_codes_take_the_counted_bits() {
+    for q in 1..=255_u32 {
+        let levels = u128::from(2 * q + 1);
+        let ceil_log2 = |n: u128| 128 - (n - 1).leading_zeros() as usize;
+        let e8 = codec(&format!("e8q{q}")).unwrap().k.bits;
+        assert_eq!(e8, ceil_log2(levels.pow(8)) + usize::from(q == 139), "e8q{q}");
+        assert_eq!(codec(&format!("d4q{q}")).unwrap().k.bits, 2 * ceil_log2(levels.pow(4).div_ceil(2)), "d4q{q}");
+    }
+}
+
+/// Rows of a family lose no more at more bits.
+#[test]
+fn more_bits_lose_less() {
+    for family in [&["int2", "int3", "int4", "int5", "int6", "int7", "int8"][..], &["e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7"], &["e8q1", "e8q7", "e8q38", "e8q63", "e8q152"], &["d4q1", "d4q10", "d4q38", "d4q152"]] {
+        let mut before = f64::INFINITY;
+        for name in family {
+            let c = codec(name).unwrap();
+            let mut random = Random(8);
+            let x: Vec<f32> = random.gaussians(500 * 128);
+            let y: Vec<f32> = x.chunks(128).flat_map(|row| through(&c.k, row)).collect();
+            let error = relative_error2(&y, &x);
+            println!("{name}: {:.3} bits, relative squared error {error:.3e}", c.stored_bits_per_element(128));
+            assert!(error < 0.5 * before, "{name}: {error:e} after {before:e}");
+            before = error;
         }
     }
 }

@@ -10,7 +10,7 @@ use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
-use kernels_gen::registry::{CodecInfo, codec};
+use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
 use support::Random;
 
 fn stages(tile: Program) -> [(&'static str, Program); 3] {
@@ -254,4 +254,19 @@ codecs! {
     stores_e8q38, decodes_e8q38: "e8q38";
     stores_mixed, decodes_mixed: "e8q38/int4";
     stores_half_exact, decodes_half_exact: "int4/bf16";
+}
+
+/// Every other family in a few shapes.
+#[test]
+fn families() {
+    for name in FAMILIES.iter().filter(|n| !["bf16", "int4", "e8w4", "e8q38"].contains(*n)) {
+        store::<f32>(name, 64, 32);
+        store::<bf16>(name, 128, 64);
+        decode::<f32>(name, &Problem { d: 64, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
+        decode::<bf16>(name, &Problem { d: 128, group: 1, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
+    }
+    for name in ["int3", "e8w5", "d4q10", "e8q152"] {
+        store::<f32>(name, 256, 32);
+        decode::<f32>(name, &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
+    }
 }

@@ -167,7 +167,8 @@ impl B {
             (_, DType::U8) => 2,
             _ => 4,
         };
-        let func = self.func(&format!("decode_{name}_{bits}"), 4, results, f);
+        let words = if feed == Feed::Quads { 8 } else { 4 };
+        let func = self.func(&format!("decode_{name}_{bits}"), words, results, f);
         let at = self.byte(buf, at, 1);
         let (rows, cols) = if feed == Feed::Keys { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
         let packing = Packing { bits, d, feed, lane };

@@ -200,14 +200,20 @@ impl Lower {
 
     /// Lane (g, t): tokens 8t..8t+7 in two fours, blocks g*(nb/8).., bytes already transposed.
     fn quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
-        let own = k.blocks() / 8;
+        let (own, bytes) = (k.blocks() / 8, k.bits / 8);
         let lane = self.scaled(self.lane, 16);
         let mine = self.plus(at, lane);
+        let mut words = vec![];
+        for chunk in 0..2 * own * bytes / 4 {
+            let a = self.offset(mine, chunk * 512);
+            words.extend(self.bits(buf, a, 128));
+        }
+        let zero = self.konst(DType::U32, 0);
         let mut regs = vec![0; k.d / 16 * 4];
         for u in 0..2 {
             for h in 0..own {
-                let a = self.offset(mine, (u * own + h) * 512);
-                let code = self.bits(buf, a, 128);
+                let mut code = words[(u * own + h) * bytes..][..bytes].to_vec();
+                code.resize(8, zero);
                 for (dim, r) in self.call(func, code, 8).into_iter().enumerate() {
                     let dim = 8 * h + dim;
                     regs[dim / 2 * 4 + dim % 2 + 2 * u] = r;

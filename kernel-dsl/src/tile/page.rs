@@ -80,13 +80,13 @@ impl Page {
     }
 
     /// As `values`, four tokens at a time: word k holds code byte k of each, the result word i dimension i of each.
-    pub fn quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 8]) -> Tile<u8> {
+    pub fn quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
         let packing = Packing { bits, d, feed: Feed::Quads, lane: DType::U8 };
         let mut out = Tile::full(d, TOKENS, Layout::MmaA, 0_u8);
         for quad in 0..TOKENS / 4 {
             for block in 0..d / 8 {
                 let byte = |k: usize, j: usize| (self.bytes[at.at() + packing.quad_byte(4 * quad + j, block, k)] as u32) << (8 * j);
-                let words = std::array::from_fn(|k| (0..4).fold(0, |w, j| w | byte(k, j)));
+                let words = std::array::from_fn(|k| if k < bits / 8 { (0..4).fold(0, |w, j| w | byte(k, j)) } else { 0 });
                 for (i, w) in decode(words).into_iter().enumerate() {
                     for j in 0..4 {
                         out.data[(8 * block + i) * TOKENS + 4 * quad + j] = (w >> (8 * j)) as u8;

@@ -5,7 +5,7 @@
 //! At its faces the search stays in the box, so that every result is a lattice point with an index.
 
 use kernel_dsl::device;
-use kernel_dsl::math::{fmax, fmin, mul_hi};
+use kernel_dsl::math::{fmax, fmin};
 
 /// Nearest point with integer coordinates in `lo..=hi` and an even sum.
 #[device]
@@ -64,27 +64,4 @@ pub fn nearest_e8(z: [f32; 8], lo: f32, hi: f32, half_hi: f32) -> [f32; 8] {
         b[i] = if whole { a[i] } else { b[i] };
     }
     b
-}
-
-/// Lanes 2m + c of the low nibbles of four bytes.
-#[device]
-pub fn low_lanes(w: u32, coset: u32) -> u32 {
-    ((w << 1) & 0x1e1e_1e1e_u32) | coset
-}
-
-/// Of the high nibbles.
-#[device]
-pub fn high_lanes(w: u32, coset: u32) -> u32 {
-    ((w >> 3) & 0x1e1e_1e1e_u32) | coset
-}
-
-/// Lanes of eight nibbles of even sum and a coset bit in 32 bits: the coset stands where the lowest bit of
-/// the last nibble is implied. The product sums the eight low bits into the top nibble: odd means that bit
-/// 28 must flip.
-#[device]
-pub fn nibbles(w: u32) -> (u32, u32) {
-    let fixed = w ^ ((w & 0x1111_1111_u32).wrapping_mul(0x1111_1111_u32) & 0x1000_0000_u32);
-    // 2^28 * 0x10101010 / 2^32 = 0x01010101
-    let coset = mul_hi(w & 0x1000_0000_u32, 0x1010_1010_u32);
-    (low_lanes(fixed, coset), high_lanes(fixed, coset))
 }

@@ -3,11 +3,17 @@
 
 pub mod bf16;
 pub mod e8q38;
-pub mod e8w4;
-pub mod int4;
+pub mod d4q;
+pub mod digits;
+pub mod e8q;
+pub mod e8w;
+pub mod int;
 pub mod lattice;
+pub mod radix;
 
 pub use bf16::Bf16;
+pub use d4q::D4Q;
+pub use e8q::E8Q;
 pub use e8q38::E8Q38;
-pub use e8w4::E8W4;
-pub use int4::Int4;
+pub use e8w::E8W;
+pub use int::Int;

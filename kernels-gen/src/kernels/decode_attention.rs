@@ -28,6 +28,8 @@ pub struct DecodeMeta {
     /// Byte offsets of the value codes and of the side values in a tile.
     pub values_at: usize,
     pub sides_at: usize,
+    /// Values are stored transposed, four tokens to a word.
+    pub quads: bool,
     /// Tokens of a segment; part of the result's definition.
     pub segment: usize,
     pub warps: usize,
@@ -69,6 +71,12 @@ fn high_half(x: u32) -> f32 {
     f16::from_bits((x >> 16) as u16).to_f32()
 }
 
+/// The second byte of every lane.
+#[device]
+fn high_bytes(w: [u32; 4]) -> [u32; 4] {
+    [w[2], w[3], 0_u32, 0_u32]
+}
+
 /// Scales of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
 fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize) -> Tile<f32> {
@@ -102,7 +110,11 @@ fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize) -> (Tile<
 fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
     if c.spec().exact() {
         let k: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| c.decode(x));
-        if c.spec().even() {
+        if c.spec().wide_lanes() {
+            let top: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
+            let hi = mma(&k, q_hi, 0_i32) + mma(&top, q_hi, 0_i32) * 256_i32;
+            (hi * 128_i32 + (mma(&k, q_lo, start) + mma(&top, q_lo, 0_i32) * 256_i32)).cast::<f32>()
+        } else if c.spec().even() {
             (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
         } else {
             ((mma(&k, q_hi, 0_i32) * 256_i32 + start) + mma(&k, q_lo, 0_i32) * 2_i32).cast::<f32>()
@@ -117,15 +129,21 @@ fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile
 /// own power of two, so that a tile of small weights loses nothing to a large one elsewhere. `half` sums the
 /// weights alone: where zero lies half way between two lane values, half of it is due at the end.
 #[device]
-fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, d: usize) -> (Tile<f32>, Tile<f32>) {
+fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, quads: bool, d: usize) -> (Tile<f32>, Tile<f32>) {
     if c.spec().exact() {
         // Weights are not negative: their bits order as integers.
         let peak = p.map(bits_of).max_rows();
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
         let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
-        let v: Tile<u8> = if c.spec().bytewise { tokens.quads(values_at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(values_at, c.spec().bits, d, 8, |x| c.decode(x)) };
+        let v: Tile<u8> = if quads { tokens.quads(values_at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(values_at, c.spec().bits, d, 8, |x| c.decode(x)) };
+        let top: Tile<u8> = if c.spec().wide_lanes() { tokens.values(values_at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x))) } else { v.clone() };
         let base = &total * -((c.spec().zero2 + 1_i32) / 2);
-        let o = mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base);
+        let o = if c.spec().wide_lanes() {
+            let hi = mma(&v, &w_hi, 0_i32) + mma(&top, &w_hi, 0_i32) * 256_i32;
+            hi * 256_i32 + (mma(&v, &w_lo, &base) + mma(&top, &w_lo, 0_i32) * 256_i32)
+        } else {
+            mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base)
+        };
         let unit = peak.map(down);
         (o.cast::<f32>().map3(&unit, out, fused), if c.spec().even() { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
     } else {
@@ -210,7 +228,7 @@ pub fn decode_attention<T: Float>(
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
-            let (o, h) = weighed(v, &tokens, p * &v_scale, &out, &half, m.values_at, m.d);
+            let (o, h) = weighed(v, &tokens, p * &v_scale, &out, &half, m.values_at, m.quads, m.d);
             out = o;
             half = h;
             // A segment's end: leave its partial result, start afresh.

@@ -38,6 +38,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
         values_at: layout.values_at(),
         sides_at: layout.sides_at(),
         side_stride: layout.side_stride(),
+        quads: layout.quads(),
         rows: STORE_ROWS,
         warps: 8,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
@@ -62,6 +63,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         tile_bytes: tile,
         values_at: c.layout(d).values_at(),
         sides_at: c.layout(d).sides_at(),
+        quads: c.layout(d).quads(),
         segment: SEGMENT,
         warps,
         // Tiles of 4 KiB and more keep the memory busy two at a time.

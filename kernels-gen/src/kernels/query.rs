@@ -3,9 +3,6 @@
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// A query integer's largest magnitude: 127 * 128, so that it splits into two signed bytes.
-const QUERY_MAX: f32 = 16256.0;
-
 #[device]
 fn finite(x: f32) -> f32 {
     sanitise(x, 65504.0_f32)
@@ -41,11 +38,11 @@ pub fn quantise_query<T: Float>(k: &dyn Codec, x: Tile<T>, c: i32, live: i32, co
     let y = if k.spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
     if k.spec().exact() {
         let top = fmax(y.map(magnitude).max(), 1e-20_f32);
-        let v = (y * (QUERY_MAX / top)).map(nearest) * live;
+        let v = (y * (k.spec().query_max() / top)).map(nearest) * live;
         query.save_row::<i8>(c * d as i32, &v.map(high_part).cast::<i8>());
         query.save_row::<i8>((c + cols as i32) * d as i32, &v.map(low_part).cast::<i8>());
         zero.put(c, v.sum() * -(if k.spec().even() { k.spec().zero2 / 2 } else { k.spec().zero2 }));
-        unit.put(c, (top * (1.0_f32 / QUERY_MAX)) * (scale * (if k.spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
+        unit.put(c, (top * (1.0_f32 / k.spec().query_max())) * (scale * (if k.spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
     } else {
         query.save_row::<bf16>(c * 2_i32 * d as i32, &(y * live as f32).to::<bf16>());
         zero.put(c, 0_i32);

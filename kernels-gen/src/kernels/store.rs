@@ -16,6 +16,8 @@ pub struct StoreMeta {
     pub values_at: usize,
     pub sides_at: usize,
     pub side_stride: usize,
+    /// Values are stored transposed, four tokens to a word.
+    pub quads: bool,
     /// Tokens of a block, and warps.
     pub rows: usize,
     pub warps: usize,
@@ -124,14 +126,14 @@ pub fn store<T: Float>(
             let code = kc.encode(y, side);
             put_tail(kc, &mut tails, i, code);
             if inside {
-                put_planes(kc, cache, at, token, block, code, false, m.d);
+                put_planes(kc, cache, at, token, block, code, false, false, m.d);
                 put_sides(kc, cache, at + (m.sides_at as i32 + token * m.side_stride as i32) as i64, block, side);
             }
         } else {
             let code = vc.encode(y, side);
             put_tail(vc, &mut tails, i, code);
             if inside {
-                put_planes(vc, cache, at + m.values_at as i64, token, block, code, true, m.d);
+                put_planes(vc, cache, at + m.values_at as i64, token, block, code, true, m.quads, m.d);
                 put_sides(vc, cache, at + (m.sides_at as i32 + token * m.side_stride as i32 + (2 * kc.spec().sides) as i32) as i64, block, side);
             }
         }
@@ -166,8 +168,8 @@ fn prepare<T: Float>(c: &dyn Codec, x: Tile<T>, r: i32, d: usize, inv_sqrt_d: f3
 
 /// The planes of 8 bits and more of one code word.
 #[device]
-fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: i32, block: i32, code: [u32; 4], values: bool, d: usize) {
-    if values & c.spec().bytewise {
+fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: i32, block: i32, code: [u32; 4], values: bool, quads: bool, d: usize) {
+    if quads {
         for b in 0..c.spec().bits / 8 {
             cache.save::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
         }

@@ -82,7 +82,7 @@ impl Tile<'_> {
         let (mut x, mut worth) = (Vec::new(), Vec::new());
         for t in 0..self.tokens {
             x.push(match self.c.k.lane {
-                Lane::U8 => self.steps(t).zip(&query.ints).fold(0_i32, |sum, (k, &q)| sum.wrapping_add(k.wrapping_mul(i32::from(q)))) as f32,
+                Lane::U8 | Lane::U16 => self.steps(t).zip(&query.ints).fold(0_i32, |sum, (k, &q)| sum.wrapping_add(k.wrapping_mul(i32::from(q)))) as f32,
                 Lane::Bf16 => self.floats(Operand::K, t).zip(&query.floats).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum)),
             });
             worth.push(self.worth(Operand::K, t) * query.scale);
@@ -92,7 +92,7 @@ impl Tile<'_> {
             *p *= self.worth(Operand::V, t);
         }
         match self.c.v.lane {
-            Lane::U8 => self.add_integers(&x, strand),
+            Lane::U8 | Lane::U16 => self.add_integers(&x, strand),
             Lane::Bf16 => self.add_floats(&x, strand),
         }
     }

@@ -40,14 +40,14 @@ impl Half {
         let mut y = Vec::with_capacity(d);
         for &code in &row.codes {
             match self.lane {
-                Lane::U8 => y.extend(self.steps(code).map(|s| s as f32)),
                 Lane::Bf16 => y.extend(self.floats(code)),
+                _ => y.extend(self.steps(code).map(|s| s as f32)),
             }
         }
         if self.rotate {
             rotate(&mut y); // sums of integers: exact up to the factor
         }
-        let scale = self.worth(row.side) * if self.lane == Lane::U8 { 0.5 } else { 1.0 };
+        let scale = self.worth(row.side) * if self.exact() { 0.5 } else { 1.0 };
         y.iter_mut().for_each(|y| *y *= scale);
         y
     }
@@ -57,16 +57,21 @@ impl Half {
         bounded(self.codec.scale(side.map(f16_value)))
     }
 
+    /// The integer lanes of a block.
+    fn lanes(&self, code: [u32; 4]) -> [i32; 8] {
+        let w = self.codec.decode(code);
+        let byte = |word: usize, i: usize| (w[word + i / 4] >> (8 * (i % 4)) & 0xff) as i32;
+        std::array::from_fn(|i| byte(0, i) + if self.wide_lanes() { 256 * byte(2, i) } else { 0 })
+    }
+
     /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`.
     pub(crate) fn steps(&self, code: [u32; 4]) -> [i32; 8] {
-        let lanes = self.codec.decode(code);
-        std::array::from_fn(|i| 2 * (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - self.zero2)
+        self.lanes(code).map(|lane| 2 * lane - self.zero2)
     }
 
     /// `lane - ZERO`, zero rounded up to a lane value: what weights multiply.
     pub(crate) fn value_steps(&self, code: [u32; 4]) -> [i32; 8] {
-        let lanes = self.codec.decode(code);
-        std::array::from_fn(|i| (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as i32 - (self.zero2 + 1) / 2)
+        self.lanes(code).map(|lane| lane - (self.zero2 + 1) / 2)
     }
 
     /// The coordinates of a block with bf16 lanes.

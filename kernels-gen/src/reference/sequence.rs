@@ -86,7 +86,7 @@ impl Head {
         }
         let all = (0..TILE).flat_map(|t| (0..layout.blocks()).map(move |b| (t, b)));
         match c.k.lane {
-            Lane::U8 => all.clone().for_each(|(t, b)| self.k.extend(c.k.steps(code(Operand::K, t, b)).map(|k| k as i16))),
+            Lane::U8 | Lane::U16 => all.clone().for_each(|(t, b)| self.k.extend(c.k.steps(code(Operand::K, t, b)).map(|k| k as i16))),
             Lane::Bf16 => {
                 let first = self.k_floats.len();
                 self.k_floats.resize(first + TILE * d, 0.0);
@@ -97,7 +97,7 @@ impl Head {
             }
         }
         match c.v.lane {
-            Lane::U8 => all.for_each(|(t, b)| self.v.extend(c.v.value_steps(code(Operand::V, t, b)).map(|v| v as i16))),
+            Lane::U8 | Lane::U16 => all.for_each(|(t, b)| self.v.extend(c.v.value_steps(code(Operand::V, t, b)).map(|v| v as i16))),
             Lane::Bf16 => all.for_each(|(t, b)| self.v_floats.extend(c.v.floats(code(Operand::V, t, b)))),
         }
     }
@@ -117,12 +117,12 @@ fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) ->
                     continue;
                 }
                 let mut x = match c.k.lane {
-                    Lane::U8 => head.integer_scores(d, start, tokens, query),
+                    Lane::U8 | Lane::U16 => head.integer_scores(d, start, tokens, query),
                     Lane::Bf16 => float_scores(&head.k_floats[start * d..(start + TILE) * d], &query.floats),
                 };
                 head.weigh(start, &mut x[..tokens], query, strand);
                 match c.v.lane {
-                    Lane::U8 => head.add_integers(d, start, &x[..tokens], strand),
+                    Lane::U8 | Lane::U16 => head.add_integers(d, start, &x[..tokens], strand),
                     Lane::Bf16 => head.add_floats(d, start, &mut x[..tokens], strand),
                 }
             }

@@ -39,10 +39,10 @@ impl Query {
             return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E };
         }
         let amax = fmax(y.iter().fold(0.0, |top, y| fmax(top, y.abs())), 1e-20);
-        let inverse = 16256.0 / amax;
+        let inverse = c.query_max() / amax;
         let ints = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
         // Scores come doubled, hence half of log2(e).
-        let scale = (amax * (1.0 / 16256.0)) * (scale * (std::f32::consts::LOG2_E * 0.5));
+        let scale = (amax * (1.0 / c.query_max())) * (scale * (std::f32::consts::LOG2_E * 0.5));
         Query { floats: y, ints, scale }
     }
 }
@@ -93,7 +93,7 @@ impl Strand {
 
     #[inline(always)]
     pub fn close(mut self, c: &Half) -> Partial {
-        if c.lane == Lane::U8 && c.zero2 % 2 != 0 {
+        if c.exact() && c.zero2 % 2 != 0 {
             self.o.iter_mut().for_each(|o| *o += self.half * 0.5);
         }
         Partial { m: self.m, l: self.l as f32 * (1.0 / 536870912.0), o: self.o }

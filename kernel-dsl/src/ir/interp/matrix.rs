@@ -68,8 +68,8 @@ pub fn hadamard(x: &[u64]) -> Vec<u64> {
     y.into_iter().map(scalar::f32_bits).collect()
 }
 
-/// A left operand from packed codes; `decode` takes a code word's four words to the lane words.
-pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut([u32; 4]) -> Result<Vec<u32>, E>) -> Result<Vec<u64>, E> {
+/// A left operand from packed codes; `decode` takes the words of a code, as many as it has parameters, to the lane words.
+pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut(&[u32]) -> Result<Vec<u32>, E>) -> Result<Vec<u64>, E> {
     let (d, nb) = (k.d, k.blocks());
     let lane = |words: &[u32], i: usize| match k.lane {
         DType::U8 => u64::from(words[i / 4] >> (i % 4 * 8) & 0xff),
@@ -80,15 +80,15 @@ pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut([u32; 4]) -> R
         for (quad, block) in (0..TOKENS / 4 * nb).map(|i| (i / nb, i % nb)) {
             let byte = |word: usize, j: usize| u32::from(bytes[k.quad_byte(4 * quad + j, block, word)]) << (8 * j);
             // Words past the code's bytes are whatever the lane's load brings: 0 here.
-            let code = std::array::from_fn(|w| if w < k.bits / 8 { (0..4).fold(0, |word, j| word | byte(w, j)) } else { 0 });
-            for (i, word) in decode(code)?.into_iter().enumerate() {
+            let code: [u32; 8] = std::array::from_fn(|w| if w < k.bits / 8 { (0..4).fold(0, |word, j| word | byte(w, j)) } else { 0 });
+            for (i, word) in decode(&code)?.into_iter().enumerate() {
                 (0..4).for_each(|j| out[(8 * block + i) * TOKENS + 4 * quad + j] = u64::from(word >> (8 * j) & 0xff));
             }
         }
         return Ok(out);
     }
     for (token, block) in (0..TOKENS * nb).map(|i| (i / nb, i % nb)) {
-        let words = decode(k.code(bytes, token, block))?;
+        let words = decode(&k.code(bytes, token, block))?;
         for i in 0..8 {
             let dim = 8 * block + i;
             let at = if k.feed == Feed::Keys { token * d + dim } else { dim * TOKENS + token };

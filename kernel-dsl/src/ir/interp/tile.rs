@@ -106,7 +106,8 @@ impl<'a> Machine<'a> {
                 Op::Unpack { buf, at, packing, func } => {
                     let codes = self.bytes(buf, *at, packing.bytes()).map_err(|w| self.trap(w, s.span))?;
                     let tile = matrix::unpack(*packing, &codes, |code| {
-                        let words = self.call(*func, &code.map(u64::from), s.span, buffers)?;
+                        let code: Vec<u64> = code.iter().map(|w| u64::from(*w)).collect();
+                        let words = self.call(*func, &code, s.span, buffers)?;
                         Ok(words.into_iter().map(|w| w as u32).collect())
                     })?;
                     self.values[s.outs[0] as usize] = Some(Value::Tile(tile.into()));

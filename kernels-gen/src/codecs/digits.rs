@@ -1,0 +1,137 @@
+//! Eight digits of 2 to 8 bits in a code word, cut so that every plane unpacks with shifts and masks.
+//!
+//! A digit is the sum of a nibble (widths from 4 up), a two-bit field (2, 3, 6, 7) and a bit (odd widths), lowest
+//! first; each kind has its own plane of 32, 16 and 8 bits. Eight-bit digits are whole bytes.
+//! Nibbles: dims 0..4 low, dims 4..8 high in bytes 0..4. Two-bit fields: even dims in byte 0, odd ones in byte 1,
+//! dim i at bit i & 6. Bits: dim i at bit i.
+
+use kernel_dsl::device;
+
+/// First code bit of the plane of two-bit fields.
+#[device]
+fn twos_at(width: usize) -> usize {
+    if width >= 4 { 32 } else { 0 }
+}
+
+/// First code bit of the plane of single bits.
+#[device]
+fn ones_at(width: usize) -> usize {
+    if width >= 6 {
+        48
+    } else {
+        if width >= 4 { 32 } else { if width >= 2 { 16 } else { 0 } }
+    }
+}
+
+/// The code word of eight digits below `2^width`.
+#[device]
+pub fn pack(d: [u32; 8], width: usize) -> [u32; 4] {
+    let mut code = [0_u32; 4];
+    if width == 8 {
+        for i in 0..8 {
+            code[i / 4] = code[i / 4] | (d[i] << (8 * (i % 4)));
+        }
+    } else {
+        let two = twos_at(width);
+        let one = ones_at(width);
+        for i in 0..8 {
+            let mut rest = d[i];
+            if width >= 4 {
+                code[0] = code[0] | ((rest & 15_u32) << (8 * (i % 4) + 4 * (i / 4)));
+                rest = rest >> 4;
+            }
+            if width % 4 >= 2 {
+                code[two / 32] = code[two / 32] | ((rest & 3_u32) << (two % 32 + i % 2 * 8 + i / 2 * 2));
+                rest = rest >> 2;
+            }
+            if width % 2 == 1 {
+                code[one / 32] = code[one / 32] | (rest << (one % 32 + i));
+            }
+        }
+    }
+    code
+}
+
+/// Bytes of dims 0..4 and 4..8 out of the two-bit fields in the low half of `x`.
+#[device]
+fn two_bits(x: u32) -> (u32, u32) {
+    let y = x & 0xffff_u32;
+    // Even dims stand in byte 0: dims 0, 2 become bytes 0, 2 by the shift of 14, odd ones bytes 1, 3.
+    let t = y | (y << 14);
+    (t & 0x0303_0303_u32, (t >> 4) & 0x0303_0303_u32)
+}
+
+/// Bytes of dims 0..4 and 4..8 out of the bits in the low byte of `x`.
+#[device]
+fn one_bits(x: u32) -> (u32, u32) {
+    let spread = 0x0020_4081_u32;
+    ((x & 15_u32).wrapping_mul(spread) & 0x0101_0101_u32, ((x >> 4) & 15_u32).wrapping_mul(spread) & 0x0101_0101_u32)
+}
+
+/// The digits above the nibble, or the whole digits of widths below 4.
+#[device]
+pub fn upper(code: [u32; 4], width: usize) -> (u32, u32) {
+    let two = twos_at(width);
+    let one = ones_at(width);
+    let (mut low, mut high) = (0_u32, 0_u32);
+    if width % 4 >= 2 {
+        let (a, b) = two_bits(code[two / 32] >> (two % 32));
+        low = a;
+        high = b;
+    }
+    if width % 2 == 1 {
+        let (a, b) = one_bits(code[one / 32] >> (one % 32));
+        low = if width % 4 >= 2 { low | (a << 2) } else { a };
+        high = if width % 4 >= 2 { high | (b << 2) } else { b };
+    }
+    (low, high)
+}
+
+/// The bytes of all digits: dims 0..4, dims 4..8.
+#[device]
+pub fn unpack(code: [u32; 4], width: usize) -> (u32, u32) {
+    if width == 8 {
+        (code[0], code[1])
+    } else {
+        if width >= 4 {
+            let (low, high) = (code[0] & 0x0f0f_0f0f_u32, (code[0] >> 4) & 0x0f0f_0f0f_u32);
+            if width > 4 {
+                let (a, b) = upper(code, width);
+                (low | (a << 4), high | (b << 4))
+            } else {
+                (low, high)
+            }
+        } else {
+            upper(code, width)
+        }
+    }
+}
+
+/// `x` shifted left by `to - from` bits, or right.
+#[device]
+fn moved(x: u32, from: usize, to: usize) -> u32 {
+    if to >= from { x << (to - from) } else { x >> (from - to) }
+}
+
+/// Of four tokens at once, byte k of their codes in word k: word i holds digit i of each, shifted left by `by`.
+#[device]
+pub fn unpack4(w: [u32; 8], width: usize, by: usize) -> [u32; 8] {
+    let mut out = [0_u32; 8];
+    if width == 8 {
+        out = w;
+    } else {
+        for i in 0..8 {
+            let mut at = if width >= 4 { moved(w[i % 4], i / 4 * 4, by) & (0x0f0f_0f0f_u32 << by) } else { 0_u32 };
+            if width % 4 >= 2 {
+                let to = width / 4 * 4 + by;
+                at = at | (moved(w[twos_at(width) / 8 + i % 2], i / 2 * 2, to) & (0x0303_0303_u32 << to));
+            }
+            if width % 2 == 1 {
+                let to = width - 1 + by;
+                at = at | (moved(w[ones_at(width) / 8], i, to) & (0x0101_0101_u32 << to));
+            }
+            out[i] = at;
+        }
+    }
+    out
+}

@@ -1,0 +1,148 @@
+//! E8 with 2Q + 1 levels a coordinate, `e8q1` to `e8q255`: KakeyaLattice v1.5, really stored.
+//!
+//! Points and side values are those of the original, except that the search stays in the box. Digits
+//! `d = v + Q` (integers) or `v - 1/2 + Q` (half integers) have an even sum. Two digits make a number `p` below
+//! (2Q + 1)^2 with the parity of their sum; the parity of the last pair is implied, and its lowest bit holds the
+//! coset. The four pairs take ceil(8 log2(2Q + 1)) bits (one more at Q = 139). `e8q38` has a faster layout of its own.
+//! Source: the KakeyaLattice repository.
+
+use kernel_dsl::math::fmax;
+use kernel_dsl::{codec, device};
+
+use super::lattice::nearest_e8;
+use super::radix::Radix;
+use crate::codec::{Codec, Lane, Spec};
+
+#[derive(Debug)]
+pub struct E8Q {
+    q: f32,
+    levels: u32,
+    radix: u32,
+    split: usize,
+    field: usize,
+    bits: usize,
+    /// A lane in units of the norm times the maximum.
+    unit: f32,
+    wide: bool,
+}
+
+impl E8Q {
+    /// `q`: 1 to 255 levels on each side of zero.
+    pub const fn new(q: usize) -> E8Q {
+        let levels = 2 * q as u64 + 1;
+        let r = Radix::of(&[levels * levels; 4]);
+        let unit = (0.5 / q as f64) as f32;
+        E8Q { q: q as f32, levels: levels as u32, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 63 }
+    }
+}
+
+/// `count` bits from bit `at` of a code word, both known when the kernel is built.
+#[device]
+pub fn bits_at(code: [u32; 4], at: usize, count: usize) -> u32 {
+    let mut x = code[at / 32] >> (at % 32);
+    if at % 32 + count > 32 {
+        x = x | (code[at / 32 + 1] << (32 - at % 32));
+    }
+    if count < 32 { x & ((1_u32 << count) - 1_u32) } else { x }
+}
+
+/// Adds a number at bit `at`.
+#[device]
+pub fn put_bits(code: [u32; 4], x: u32, at: usize, count: usize) -> [u32; 4] {
+    let mut out = code;
+    out[at / 32] = out[at / 32] | (x << (at % 32));
+    if at % 32 + count > 32 {
+        out[at / 32 + 1] = out[at / 32 + 1] | (x >> (32 - at % 32));
+    }
+    out
+}
+
+/// Words of eight lanes: their low bytes, and their high bytes if lanes are wide.
+#[device]
+pub fn lane_words(lanes: [u32; 8], wide: bool) -> [u32; 4] {
+    let mut w = [0_u32; 4];
+    for i in 0..8 {
+        if wide {
+            w[i / 4] = w[i / 4] | ((lanes[i] & 255_u32) << (8 * (i % 4)));
+            w[2 + i / 4] = w[2 + i / 4] | ((lanes[i] >> 8) << (8 * (i % 4)));
+        } else {
+            w[i / 4] = w[i / 4] | (lanes[i] << (8 * (i % 4)));
+        }
+    }
+    w
+}
+
+#[codec]
+impl Codec for E8Q {
+    fn name(&self) -> String {
+        format!("e8q{}", self.q)
+    }
+
+    fn spec(&self) -> Spec {
+        let lane = if self.wide { Lane::U16 } else { Lane::U8 };
+        Spec { sides: 2, unit: true, lane, ..Spec::integers(self.bits, 4 * self.q as i32) }
+    }
+
+    fn side(&self, norm: f32, top: f32) -> [f32; 2] {
+        let eps = 1.192_092_9e-7_f32;
+        [fmax(norm, eps), fmax(top, eps)]
+    }
+
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+        let s = side[1] / self.q;
+        let mut z = [0.0_f32; 8];
+        for i in 0..8 {
+            z[i] = y[i] / s;
+        }
+        let p = nearest_e8(z, -self.q, self.q, self.q - 1.0_f32);
+        let mut d = [0_u32; 8];
+        let mut lane = 0_u32;
+        for i in 0..8 {
+            lane = ((p[i] + self.q) * 2.0_f32) as u32;
+            d[i] = lane >> 1;
+        }
+        let mut code = [0_u32; 4];
+        let mut field = 0_u32;
+        for k in 0..4 {
+            let i = 3 - k;
+            let n = d[2 * i] * self.levels + d[2 * i + 1];
+            let pair = if i == 3 { (n & 0xffff_fffe_u32) | (lane & 1_u32) } else { n };
+            field = field * self.radix + (pair >> self.split);
+            if self.split > 0 {
+                code = put_bits(code, pair & ((1_u32 << self.split) - 1_u32), self.field + i * self.split, self.split);
+            }
+        }
+        code[0] = code[0] | field;
+        code
+    }
+
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
+        let mut field = bits_at(code, 0, self.field);
+        let mut pairs = [0_u32; 4];
+        let mut parity = 0_u32;
+        for i in 0..4 {
+            let rest = field / self.radix;
+            pairs[i] = (field - rest * self.radix) << self.split;
+            if self.split > 0 {
+                pairs[i] = pairs[i] | bits_at(code, self.field + i * self.split, self.split);
+            }
+            field = rest;
+        }
+        for i in 0..3 {
+            parity = parity ^ pairs[i];
+        }
+        let coset = pairs[3] & 1_u32;
+        pairs[3] = (pairs[3] & 0xffff_fffe_u32) | (parity & 1_u32);
+        let mut lanes = [0_u32; 8];
+        for i in 0..4 {
+            let high = pairs[i] / self.levels;
+            lanes[2 * i] = high * 2_u32 + coset;
+            lanes[2 * i + 1] = (pairs[i] - high * self.levels) * 2_u32 + coset;
+        }
+        lane_words(lanes, self.wide)
+    }
+
+    fn scale(&self, side: [f32; 2]) -> f32 {
+        (side[0] * side[1]) * self.unit
+    }
+}

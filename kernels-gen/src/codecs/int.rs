@@ -1,0 +1,71 @@
+//! Scalar levels of 2 to 8 bits, half way around zero, with one f16 step a vector: `int4`, `int4_plain`, ...
+//!
+//! Levels are `s * (c - (2^w - 1) / 2)`. At 4 bits and more the largest coordinate overshoots the outermost
+//! level by half a step, the same error as anywhere else; below, clipping more of a Gaussian's tail is better.
+
+use kernel_dsl::codec;
+use kernel_dsl::math::{fmax, fmin};
+
+use super::digits::{pack, unpack, unpack4};
+use crate::codec::{Codec, Spec};
+
+#[derive(Debug)]
+pub struct Int {
+    width: usize,
+    rotate: bool,
+    /// The step over the row's largest magnitude, and half the distance of the outermost levels in steps.
+    step: f32,
+    edge: f32,
+}
+
+impl Int {
+    /// `width`: 2 to 8 bits; `rotate` by the Hadamard matrix first, or code the row as it is.
+    pub const fn new(width: usize, rotate: bool) -> Int {
+        let half = (1 << (width - 1)) as f32;
+        // Least squared error on rotated rows of 128; rows as they are keep their outliers.
+        let clip = match (width, rotate) {
+            (2, true) => 0.76,
+            (3, true) => 0.87,
+            _ => 1.0,
+        };
+        Int { width, rotate, step: clip / half, edge: half - 0.5 }
+    }
+}
+
+#[codec]
+impl Codec for Int {
+    fn name(&self) -> String {
+        format!("int{}{}", self.width, if self.rotate { "" } else { "_plain" })
+    }
+
+    fn spec(&self) -> Spec {
+        Spec { bytewise: true, rotate: self.rotate, ..Spec::integers(8 * self.width, (1 << self.width) - 1) }
+    }
+
+    fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
+        [top * self.step, 0.0_f32]
+    }
+
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+        let s = side[0];
+        let mut c = [0_u32; 8];
+        for i in 0..8 {
+            let z = if s > 0.0_f32 { y[i] / s } else { 0.0_f32 };
+            c[i] = fmin(fmax((z + self.edge).round_ties_even(), 0.0_f32), self.edge * 2.0_f32) as u32;
+        }
+        pack(c, self.width)
+    }
+
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
+        let (low, high) = unpack(code, self.width);
+        [low, high, 0_u32, 0_u32]
+    }
+
+    fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
+        unpack4(w, self.width, 0)
+    }
+
+    fn scale(&self, side: [f32; 2]) -> f32 {
+        side[0]
+    }
+}
