@@ -256,6 +256,27 @@ codecs! {
     stores_half_exact, decodes_half_exact: "int4/bf16";
 }
 
+/// The affine map before and after the coded space, at every stage.
+#[test]
+fn projects() {
+    for (d, rows, matrices, group) in [(64, 3, 2, 1), (128, 37, 1, 2), (256, 2, 1, 1)] {
+        let mut random = Random(d as u64);
+        let heads = matrices * group;
+        let mut x = random.gaussians(rows * heads * d);
+        (x[0], x[1], x[2]) = (f32::NAN, f32::INFINITY, -0.0);
+        let (matrix, before, after) = (random.gaussians(matrices * d * d), random.gaussians(matrices * d), random.gaussians(matrices * d));
+        let want = reference::project(&reference::Map { matrix: &matrix, before: &before, after: &after }, d, group, &x);
+        let what = format!("project d {d}");
+        for stage in stages(kernels::project_ir(d, Memory::F32, Memory::F32).unwrap()) {
+            let mut args = vec![buffer(&Global::new(&x)), buffer(&Global::new(&matrix)), buffer(&Global::new(&before)), buffer(&Global::new(&after)), buffer(&Global::new(&vec![f32::NAN; x.len()]))];
+            args.extend([rows as i32, matrices as i32, group as i32].map(scalar));
+            args.extend([(heads * d) as i64, d as i64].map(scalar));
+            let got = interpreted(&what, &stage, kernels::project_grid(rows, matrices, group), args);
+            assert_bytes(&format!("{what}, {} IR", stage.0), &got[4], &Global::new(&want).bytes);
+        }
+    }
+}
+
 /// Every other family in a few shapes.
 #[test]
 fn families() {

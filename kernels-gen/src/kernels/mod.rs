@@ -4,6 +4,7 @@
 
 pub mod decode_attention;
 pub mod join_splits;
+pub mod project;
 pub mod query;
 pub mod softmax;
 pub mod store;
@@ -13,6 +14,7 @@ pub use decode_attention::SEGMENT;
 use crate::registry::CodecInfo;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
+use project::ProjectMeta;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
@@ -130,4 +132,23 @@ pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
 /// The join kernel. Grid: [group, kv_heads, batch].
 pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&join_ir(c, &join_meta(d, page_tokens), elem)?)
+}
+
+/// Warps of a block of the projection.
+const PROJECT_WARPS: usize = 4;
+
+/// Tile IR of the projection of rows of `d` coordinates from one type to another.
+pub fn project_ir(d: usize, from: Elem, to: Elem) -> Result<Program, Report> {
+    let m = ProjectMeta { d, warps: PROJECT_WARPS };
+    match (from, to) {
+        (Elem::Bf16, Elem::Bf16) => project::project::build::<bf16, bf16>(&m),
+        (Elem::Bf16, Elem::F32) => project::project::build::<bf16, f32>(&m),
+        (Elem::F32, Elem::Bf16) => project::project::build::<f32, bf16>(&m),
+        (Elem::F32, Elem::F32) => project::project::build::<f32, f32>(&m),
+    }
+}
+
+/// Blocks of the projection of `rows` rows of `matrices * group` heads.
+pub fn project_grid(rows: usize, matrices: usize, group: usize) -> [u32; 3] {
+    [rows.div_ceil(PROJECT_WARPS * project::ROWS) as u32, matrices as u32, group as u32]
 }

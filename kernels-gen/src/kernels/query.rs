@@ -3,8 +3,9 @@
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
+/// NaN becomes 0, infinities a finite number.
 #[device]
-fn finite(x: f32) -> f32 {
+pub fn finite(x: f32) -> f32 {
     sanitise(x, 65504.0_f32)
 }
 

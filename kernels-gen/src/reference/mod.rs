@@ -5,12 +5,14 @@
 //! run a model.
 
 mod attention;
+mod project;
 mod row;
 mod sequence;
 mod store;
 mod strand;
 
 pub use attention::{Decoded, decode};
+pub use project::{Map, project};
 pub use row::{Row, rotate, row_sum, to_bf16};
 pub use sequence::Sequence;
 pub use store::store;
