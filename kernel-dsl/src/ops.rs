@@ -120,6 +120,12 @@ pub fn row_ids(n: usize) -> Tile<i32> {
 }
 twin!(row_ids, |b, n| b.row_ids(n));
 
+/// The tokens of a tile of pairs: see [`crate::tile::pair`].
+pub fn pair_ids() -> Tile<i32> {
+    Tile { rows: 16, cols: 8, layout: Layout::MmaC, data: crate::tile::pair::tile(|t, _| t as i32) }
+}
+twin!(pair_ids, |b| b.pair_ids());
+
 /// a x + c on the tensor core. u8 by i8 or u8 sums in i32 exactly; bf16 and f16 in f32, k ascending on the CPU.
 pub fn mma<A: MmaIn<X>, X: Elem>(a: &Tile<A>, x: &Tile<X>, c: impl crate::tile::MmaStart<A::Acc>) -> Tile<A::Acc> {
     A::mma(a, x, c)

@@ -23,6 +23,8 @@ pub struct DecodeMeta {
     pub group: usize,
     /// `group` rounded up to the tensor core's 8 columns.
     pub cols: usize,
+    /// Bytes of a weight that are columns of their own: 2 with up to 4 heads, see [`kernel_dsl::tile::pair`].
+    pub parts: usize,
     pub page_tokens: usize,
     pub tile_bytes: usize,
     /// Byte offsets of the value codes and of the side values in a tile.
@@ -71,12 +73,12 @@ fn high_half(x: u32) -> f32 {
 
 /// Scales of a tile's keys and of its values, one a token.
 #[device]
-fn scales<C: Codec>(tokens: &Page, sides_at: usize) -> (Tile<f32>, Tile<f32>) {
+fn scales<C: Codec>(tokens: &Page, sides_at: usize, parts: usize) -> (Tile<f32>, Tile<f32>) {
     if C::SIDES == 0 {
         (rows(32, 1.0_f32), rows(32, 1.0_f32))
     } else {
-        let k = tokens.rows::<u32>(sides_at, 4 * C::SIDES, 32);
-        let v = tokens.rows::<u32>(sides_at + 4 * C::SIDES - 4, 4 * C::SIDES, 32);
+        let k = if parts == 2 { tokens.pairs::<u32>(sides_at, 4 * C::SIDES) } else { tokens.rows::<u32>(sides_at, 4 * C::SIDES, 32) };
+        let v = if parts == 2 { tokens.pairs::<u32>(sides_at + 4 * C::SIDES - 4, 4 * C::SIDES) } else { tokens.rows::<u32>(sides_at + 4 * C::SIDES - 4, 4 * C::SIDES, 32) };
         if C::SIDES == 1 {
             let (a, b) = (k.map(low_half), v.map(high_half));
             (a.map2(&a, step::<C>), b.map2(&b, step::<C>))
@@ -86,12 +88,16 @@ fn scales<C: Codec>(tokens: &Page, sides_at: usize) -> (Tile<f32>, Tile<f32>) {
     }
 }
 
-/// Dots of a tile's keys with the query [32, cols]: exact integers, or bf16 summed in f32.
+/// Dots of a tile's keys with the query, [32, cols] or pairs: exact integers, or bf16 summed in f32.
 #[device]
-fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
+fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize, parts: usize) -> Tile<f32> {
     if C::EXACT {
         let k: Tile<u8> = tokens.keys(0, C::BITS, d, C::LANE_BITS, C::decode);
-        if C::EVEN {
+        if parts == 2 {
+            // The high bytes' columns stand beside the low ones'.
+            let s = mma(&k, q_hi, 0_i32).fold_halves(128);
+            (if C::EVEN { s + start } else { s * 2_i32 + start }).cast::<f32>()
+        } else if C::EVEN {
             (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
         } else {
             ((mma(&k, q_hi, 0_i32) * 256_i32 + start) + mma(&k, q_lo, 0_i32) * 2_i32).cast::<f32>()
@@ -106,8 +112,17 @@ fn dots<C: Codec>(tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16
 /// own power of two, so that a tile of small weights loses nothing to a large one elsewhere. `half` sums the
 /// weights alone: where zero lies half way between two lane values, half of it is due at the end.
 #[device]
-fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, d: usize) -> (Tile<f32>, Tile<f32>) {
-    if C::EXACT {
+fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, d: usize, parts: usize) -> (Tile<f32>, Tile<f32>) {
+    if parts == 2 {
+        let peak = p.map(bits_of).max_rows();
+        let peak = peak.map2(&peak.swap_halves(), larger);
+        let w = (p * &peak.map(up)).map(nearest).split_halves();
+        let total = w.sum_k();
+        let v: Tile<u8> = if C::BYTEWISE { tokens.quads(values_at, C::BITS, d, C::LANE_BITS, C::decode4) } else { tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode) };
+        let o = mma(&v, &w, &(&total * -((C::ZERO2 + 1_i32) / 2)));
+        let unit = peak.map(down);
+        (o.cast::<f32>().map3(&unit, out, fused), if C::EVEN { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
+    } else if C::EXACT {
         // Weights are not negative: their bits order as integers.
         let peak = p.map(bits_of).max_rows();
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
@@ -121,6 +136,26 @@ fn weighed<C: Codec>(tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f
         let v: Tile<bf16> = tokens.values(values_at, C::BITS, d, C::LANE_BITS, C::decode);
         (mma(&v, &p.to_operand(), out), half.clone())
     }
+}
+
+/// Largest score of a column, both halves of the tokens.
+#[device]
+fn peaks(x: &Tile<f32>, parts: usize) -> Tile<f32> {
+    let peak = x.max_rows();
+    if parts == 2 { peak.map2(&peak.swap_halves(), fmax) } else { peak }
+}
+
+/// Sums of the two bytes' columns, joined.
+#[device]
+fn whole(x: &Tile<f32>, parts: usize) -> Tile<f32> {
+    if parts == 2 { x.mul_add(256.0_f32, &x.swap_halves()) } else { x.clone() }
+}
+
+/// Sum of weights over both halves of the tokens.
+#[device]
+fn total_of(sum: &Tile<i64>, parts: usize) -> Tile<i64> {
+    let total = sum.sum_rows();
+    if parts == 2 { &total + &total.swap_halves() } else { total }
 }
 
 #[kernel]
@@ -150,22 +185,22 @@ pub fn decode_attention<C: Codec, T: Float>(
         status.put(3, seq);
     }
     let ring = ring(m.stages, m.tile_bytes);
-    let mut query = shared::<u8>(2 * m.cols * m.d);
+    let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(m.cols);
     let mut unit = shared::<f32>(m.cols);
     for w in warps(m.warps) {
-        for c in strided(w, m.cols as i32, m.warps as i32) {
+        for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
             let own = c.min(m.group as i32 - 1_i32);
             let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
             let live = if own == c { 1_i32 } else { 0_i32 };
-            quantise_query::<C, T>(x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
+            quantise_query::<C, T>(x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
     let tiles = (n + 31_i32) / 32_i32;
     for w in warps(m.warps) {
         let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
-        let q_lo = query.operand::<i8>(m.cols * m.d, m.d, m.cols, m.d);
-        let q_float = query.operand::<bf16>(0, 2 * m.d, m.cols, m.d);
+        let q_lo = query.operand::<i8>((2 - m.parts) * m.cols * m.d, m.d, m.cols, m.d);
+        let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
@@ -179,15 +214,16 @@ pub fn decode_attention<C: Codec, T: Float>(
             let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
             let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
-            let (k_scale, mut v_scale) = scales::<C>(&tokens, m.sides_at);
-            let mut x = dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d) * (k_scale * &worth);
+            let (k_scale, mut v_scale) = scales::<C>(&tokens, m.sides_at, m.parts);
+            let mut x = dots::<C>(&tokens, &q_hi, &q_lo, &q_float, &start, m.d, m.parts) * (k_scale * &worth);
             if t == tiles - 1_i32 {
-                x = x.map2(&(row_ids(32) - (n - t * 32_i32)), visible);
-                v_scale = v_scale.map2(&(row_ids(32) - (n - t * 32_i32)), kept);
+                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                x = x.map2(&past, visible);
+                v_scale = v_scale.map2(&past, kept);
             }
             // A new maximum is rare: the rescale stays out of the common path.
             if x.map2(&top, above).any() {
-                let next = top.map2(&x.max_rows(), raised);
+                let next = top.map2(&peaks(&x, m.parts), raised);
                 let fade = top.map2(&next, weight);
                 out = &out * &fade;
                 half = &half * &fade;
@@ -197,15 +233,15 @@ pub fn decode_attention<C: Codec, T: Float>(
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
-            let (o, h) = weighed::<C>(&tokens, p * &v_scale, &out, &half, m.values_at, m.d);
+            let (o, h) = weighed::<C>(&tokens, p * &v_scale, &out, &half, m.values_at, m.d, m.parts);
             out = o;
             half = h;
             // A segment's end: leave its partial result, start afresh.
             if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
                 let row = ((seq * kv_heads + head) as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.group as i64;
-                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if C::EVEN { out.clone() } else { &out + &(&half * 0.5_f32) }));
+                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if C::EVEN { whole(&out, m.parts) } else { whole(&out, m.parts) + &(whole(&half, m.parts) * 0.5_f32) }));
                 stat.put_cols(row * 2_i64, 2, m.group, &top);
-                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(sum.sum_rows().cast::<f32>() * 1.8626451e-9_f32));
+                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32));
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
                 half = cols(m.cols, 0.0_f32);

@@ -69,6 +69,11 @@ pub fn bits_of(x: f32) -> i32 {
 }
 
 #[device]
+pub fn larger(a: i32, b: i32) -> i32 {
+    a.max(b)
+}
+
+#[device]
 pub fn up(peak: i32) -> f32 {
     f32::from_bits((lift(peak) << 23) as u32)
 }
