@@ -35,6 +35,15 @@ pub fn ring(stages: usize, bytes: usize) -> Ring {
 }
 twin!(ring, |b, stages, bytes| b.ring(stages, bytes));
 
+/// What the launch before this one wrote may be read from here on, and not before. A kernel with it can be
+/// launched before its predecessor has ended; older devices and ordinary launches wait at the start instead.
+pub fn after_previous() {}
+twin!(after_previous, |b| b.order(crate::ir::Op::AfterPrevious));
+
+/// Lets a launch with `after_previous` take the places that this one's blocks leave.
+pub fn release_next() {}
+twin!(release_next, |b| b.order(crate::ir::Op::ReleaseNext));
+
 /// One iteration a warp; a barrier follows.
 pub fn warps(n: usize) -> std::ops::Range<i32> {
     0..n as i32

@@ -179,6 +179,12 @@ impl B {
         self.emit(Op::Unpack { buf, at, packing, func }, Ty::Tile { dtype: lane, rows, cols, layout: Layout::MmaA })
     }
 
+    /// Order between launches: nothing that a block by itself could see.
+    pub fn order(&self, op: Op) -> V {
+        self.push(op, vec![]);
+        V::Unit
+    }
+
     /// `ring.copy(&buffer, byte_offset)`: gives the page, which the copy will have filled.
     pub(super) fn copy(&self, ring: usize, src: &V, at: &V) -> V {
         let V::Buf(Buf::Param(src), dtype) = self.get(src) else {

@@ -165,6 +165,11 @@ pub enum Op {
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
 
+    /// What the launch before this one wrote is there from here on.
+    AfterPrevious,
+    /// The launch after this one may start, up to its own wait.
+    ReleaseNext,
+
     // asynchronous copies
     /// Copy `bytes` of the ring from global memory; gives the slot's handle.
     CopyAsync { ring: usize, src: usize, at: Id },

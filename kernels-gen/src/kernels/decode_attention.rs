@@ -184,6 +184,7 @@ pub fn decode_attention<C: Codec, T: Float>(
         status.put(2, 1_i32);
         status.put(3, seq);
     }
+    release_next();
     let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(m.cols);

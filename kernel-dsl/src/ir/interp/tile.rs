@@ -236,6 +236,7 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
+            Op::AfterPrevious | Op::ReleaseNext => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }
