@@ -35,6 +35,15 @@ pub fn ring(stages: usize, bytes: usize) -> Ring {
 }
 twin!(ring, |b, stages, bytes| b.ring(stages, bytes));
 
+/// What the launch before this one wrote may be read from here on, and not before. A kernel with it can be
+/// launched before its predecessor has ended; older devices and ordinary launches wait at the start instead.
+pub fn after_previous() {}
+twin!(after_previous, |b| b.order(crate::ir::Op::AfterPrevious));
+
+/// Lets a launch with `after_previous` take the places that this one's blocks leave.
+pub fn release_next() {}
+twin!(release_next, |b| b.order(crate::ir::Op::ReleaseNext));
+
 /// One iteration a warp; a barrier follows.
 pub fn warps(n: usize) -> std::ops::Range<i32> {
     0..n as i32
@@ -119,6 +128,12 @@ pub fn row_ids(n: usize) -> Tile<i32> {
     Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n as i32).collect() }
 }
 twin!(row_ids, |b, n| b.row_ids(n));
+
+/// The tokens of a tile of pairs: see [`crate::tile::pair`].
+pub fn pair_ids() -> Tile<i32> {
+    Tile { rows: 16, cols: 8, layout: Layout::MmaC, data: crate::tile::pair::tile(|t, _| t as i32) }
+}
+twin!(pair_ids, |b| b.pair_ids());
 
 /// a x + c on the tensor core. u8 by i8 or u8 sums in i32 exactly; bf16 and f16 in f32, k ascending on the CPU.
 pub fn mma<A: MmaIn<X>, X: Elem>(a: &Tile<A>, x: &Tile<X>, c: impl crate::tile::MmaStart<A::Acc>) -> Tile<A::Acc> {

@@ -17,6 +17,11 @@ pub struct Source {
 }
 
 impl Source {
+    /// Whether it waits for the launch before it by itself, see [`crate::ops::after_previous`].
+    pub fn waits(&self) -> bool {
+        self.cuda.contains("\n  after_previous();")
+    }
+
     /// Runs all passes on tile IR and prints it.
     pub fn of(tile: &Program) -> Result<Source, Report> {
         let p = passes::run(tile)?;

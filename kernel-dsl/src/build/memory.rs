@@ -125,6 +125,11 @@ impl B {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)
             }
+            (V::Buf(buf, _), "pairs", 2) => {
+                let stride = args[1].size(self, "a stride");
+                let op = Op::LoadPairs { buf, at: self.byte(buf, &args[0], 1), stride, elem: dtype };
+                self.emit(op, Ty::Tile { dtype, rows: 16, cols: 8, layout: Layout::MmaC })
+            }
             (V::Buf(buf, _), "operand", 4) => {
                 let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the size of a tile")).collect();
                 if !self.aligned(n[0], n[2], dtype) {
@@ -173,6 +178,12 @@ impl B {
         let (rows, cols) = if feed == Feed::Keys { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
         let packing = Packing { bits, d, feed, lane };
         self.emit(Op::Unpack { buf, at, packing, func }, Ty::Tile { dtype: lane, rows, cols, layout: Layout::MmaA })
+    }
+
+    /// Order between launches: nothing that a block by itself could see.
+    pub fn order(&self, op: Op) -> V {
+        self.push(op, vec![]);
+        V::Unit
     }
 
     /// `ring.copy(&buffer, byte_offset)`: gives the page, which the copy will have filled.

@@ -19,6 +19,11 @@ impl B {
         self.emit(Op::RowIndex, Ty::Tile { dtype: DType::I32, rows, cols: 1, layout: Layout::Rows })
     }
 
+    /// Tokens of a tile of pairs.
+    pub fn pair_ids(&self) -> V {
+        self.emit(Op::PairIndex, Ty::Tile { dtype: DType::I32, rows: 16, cols: 8, layout: Layout::MmaC })
+    }
+
     /// a b + c on the tensor core. u8 by i8 or u8 sums in i32, exactly; bf16 and f16 in f32.
     pub fn mma(&self, a: V, x: V, c: V) -> V {
         let (Some(a), Some(x)) = (self.id(&a), self.id(&x)) else { return V::Poison };
@@ -90,6 +95,16 @@ impl B {
                 None
             }
         }
+    }
+
+    /// Between a tile of 8 columns in two halves and a tile of pairs.
+    fn halves(&self, op: Op, src: Id, from: (usize, DType, Layout), to: (usize, DType, Layout)) -> V {
+        let of = |(rows, dtype, layout)| Ty::Tile { dtype, rows, cols: 8, layout };
+        if self.ty(src) != of(from) {
+            let (wants, got) = (self.describe(of(from)), self.describe(self.ty(src)));
+            return self.fail(Fault::Layout { op: crate::ir::verify::name(&op), wants, got });
+        }
+        self.emit(op, of(to))
     }
 
     pub(crate) fn no_method(&self, name: &str, v: &V) -> V {
@@ -167,6 +182,15 @@ impl B {
                     V::Tuple(vec![V::S(lo), V::S(hi)])
                 }
                 None => V::Poison,
+            },
+            ("fold_halves", [weight]) => {
+                let weight = weight.size(self, "the weight of the left half");
+                self.halves(Op::FoldHalves { src: id, weight }, id, (32, DType::I32, Layout::MmaC), (16, DType::I32, Layout::MmaC))
+            }
+            ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
+            ("swap_halves", []) => match self.ty(id) {
+                t @ Ty::Tile { cols: 8, layout: Layout::Cols | Layout::MmaC, .. } => self.emit(Op::SwapHalves(id), t),
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "its columns 8" }),
             },
             ("to_operand", []) => match self.wants(name, id, Layout::MmaC, DType::F32) {
                 Some((rows, cols)) => self.emit(Op::ToOperand(id), Ty::Tile { dtype: DType::Bf16, rows, cols, layout: Layout::MmaB }),

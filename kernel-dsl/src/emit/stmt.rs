@@ -102,6 +102,8 @@ impl Printer<'_> {
             }
             Op::RingWait { ring } => writeln!(o, "{pad}u8* slot{} = ring{ring}.wait();", s.outs[0]),
             Op::Barrier => writeln!(o, "{pad}__syncthreads();"),
+            Op::AfterPrevious => writeln!(o, "{pad}after_previous();"),
+            Op::ReleaseNext => writeln!(o, "{pad}release_next();"),
             Op::SyncWarp => writeln!(o, "{pad}__syncwarp();"),
             op => {
                 let out = s.outs[0];

@@ -146,6 +146,16 @@ pub enum Op {
     Unpack { buf: Buf, at: Id, packing: Packing, func: usize },
     /// Two right operands of u8: the low bytes and the next bytes of an i32 accumulator.
     SplitBytes(Id),
+    /// i32 [32, 8] to [16, 8], see [`crate::tile::pair`]: `weight` times the left columns plus the right ones.
+    FoldHalves { src: Id, weight: usize },
+    /// Right operand [32, 8] of u8 from an i32 tile of pairs: high bytes left, low bytes right.
+    SplitHalves(Id),
+    /// Columns 0..4 and 4..8 change places.
+    SwapHalves(Id),
+    /// The tokens of a tile of pairs.
+    PairIndex,
+    /// A tile of pairs of one value a token, `stride` bytes apart.
+    LoadPairs { buf: Buf, at: Id, stride: usize, elem: DType },
     /// Right operand of bf16 from an f32 accumulator.
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.
@@ -154,6 +164,11 @@ pub enum Op {
     /// Columns below `cols` only.
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
+
+    /// What the launch before this one wrote is there from here on.
+    AfterPrevious,
+    /// The launch after this one may start, up to its own wait.
+    ReleaseNext,
 
     // asynchronous copies
     /// Copy `bytes` of the ring from global memory; gives the slot's handle.

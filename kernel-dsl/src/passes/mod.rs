@@ -5,6 +5,7 @@ pub mod lower;
 pub mod pipeline;
 pub mod simplify;
 
+mod lower_halves;
 mod lower_memory;
 mod lower_reduce;
 mod lower_unpack;

@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::AfterPrevious | Op::ReleaseNext);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -65,21 +65,21 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
 pub fn operands(op: &Op) -> Vec<Id> {
     let of = |b: &Buf| if let Buf::Slot(_, id) = b { vec![*id] } else { vec![] };
     match op {
-        Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::LaneId | Op::ThreadId | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp => vec![],
-        Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::MovMatrix(a) | Op::AnyLane(a) => vec![*a],
+        Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::PairIndex | Op::LaneId | Op::ThreadId | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::AfterPrevious | Op::ReleaseNext => vec![],
+        Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::SplitHalves(a) | Op::SwapHalves(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::MovMatrix(a) | Op::AnyLane(a) => vec![*a],
         Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],
         Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
         Op::Mma { a, b, c } => vec![*a, *b, *c],
-        Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
+        Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
         Op::Store { buf, at, value } | Op::StoreTile { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),
         Op::If { cond, .. } => vec![*cond],
         Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],
         Op::ParFor { count, .. } => vec![*count],
         Op::Call { args, .. } => args.clone(),
-        Op::Reduce { src, .. } => vec![*src],
+        Op::Reduce { src, .. } | Op::FoldHalves { src, .. } => vec![*src],
         Op::CopyAsync { at, .. } => vec![*at],
         Op::RingFetch { at, cond, .. } => vec![*at, *cond],
         Op::MmaRegs { a, b, c, .. } => [a.clone(), b.clone(), c.clone()].concat(),

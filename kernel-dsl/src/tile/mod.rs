@@ -5,6 +5,7 @@ mod launch;
 mod memory;
 mod mma;
 mod page;
+pub mod pair;
 
 pub use launch::{current_block, launch};
 pub use memory::{At, Global, Shared};

@@ -54,6 +54,12 @@ impl Page {
         Tile { rows: n, cols: 1, layout: Layout::Rows, data }
     }
 
+    /// One value of type `U` a token, `stride` bytes apart, as a tile of pairs.
+    pub fn pairs<U: Elem>(&self, byte: impl At, stride: usize) -> Tile<U> {
+        let data = super::pair::tile(|t, _| read(&self.bytes, byte.at() + t * stride));
+        Tile { rows: 16, cols: 8, layout: Layout::MmaC, data }
+    }
+
     fn codes(&self, at: usize, packing: Packing) -> impl Fn(usize, usize) -> [u32; 4] {
         move |token, block| packing.code(&self.bytes[at..], token, block)
     }

@@ -23,6 +23,8 @@ pub struct DecodeMeta {
     pub group: usize,
     /// `group` rounded up to the tensor core's 8 columns.
     pub cols: usize,
+    /// Bytes of a weight that are columns of their own: 2 with up to 4 heads, see [`kernel_dsl::tile::pair`].
+    pub parts: usize,
     pub page_tokens: usize,
     pub tile_bytes: usize,
     /// Byte offsets of the value codes and of the side values in a tile.
@@ -77,17 +79,22 @@ fn high_bytes(w: [u32; 4]) -> [u32; 4] {
     [w[2], w[3], 0_u32, 0_u32]
 }
 
+/// One f16 a token at byte `at`, `stride` bytes a token, as rows or as pairs.
+#[device]
+fn sides(tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
+    if parts == 2 { tokens.pairs::<f16>(at, stride).to_f32() } else { tokens.rows::<f16>(at, stride, 32).to_f32() }
+}
+
 /// Scales of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
-fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize) -> Tile<f32> {
+fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
     if c.spec().sides == 0 {
-        rows(32, 1.0_f32)
+        if parts == 2 { acc(16, 8, 1.0_f32) } else { rows(32, 1.0_f32) }
     } else {
         if c.spec().sides == 1 {
-            let a = tokens.rows::<f16>(at, stride, 32).to_f32();
-            a.map(|a| step(c, a, 0.0_f32))
+            sides(tokens, at, stride, parts).map(|a| step(c, a, 0.0_f32))
         } else {
-            let (a, b) = (tokens.rows::<f16>(at, stride, 32).to_f32(), tokens.rows::<f16>(at + 2, stride, 32).to_f32());
+            let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2, stride, parts));
             a.map2(&b, |a, b| step(c, a, b))
         }
     }
@@ -95,22 +102,26 @@ fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize) -> Tile<f32> {
 
 /// Scales of keys and of values: one load where each has one side.
 #[device]
-fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize) -> (Tile<f32>, Tile<f32>) {
+fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize, parts: usize) -> (Tile<f32>, Tile<f32>) {
     if (k.spec().sides == 1) & (v.spec().sides == 1) {
-        let both = tokens.rows::<u32>(at, 4, 32);
+        let both = if parts == 2 { tokens.pairs::<u32>(at, 4) } else { tokens.rows::<u32>(at, 4, 32) };
         (both.map(|x| step(k, low_half(x), 0.0_f32)), both.map(|x| step(v, high_half(x), 0.0_f32)))
     } else {
         let stride = 2 * (k.spec().sides + v.spec().sides);
-        (scales(k, tokens, at, stride), scales(v, tokens, at + 2 * k.spec().sides, stride))
+        (scales(k, tokens, at, stride, parts), scales(v, tokens, at + 2 * k.spec().sides, stride, parts))
     }
 }
 
-/// Dots of a tile's keys with the query [32, cols]: exact integers, or bf16 summed in f32.
+/// Dots of a tile's keys with the query, [32, cols] or pairs: exact integers, or bf16 summed in f32.
 #[device]
-fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize) -> Tile<f32> {
+fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize, parts: usize) -> Tile<f32> {
     if c.spec().exact() {
         let k: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| c.decode(x));
-        if c.spec().wide_lanes() {
+        if parts == 2 {
+            // The high bytes' columns stand beside the low ones'.
+            let s = mma(&k, q_hi, 0_i32).fold_halves(128);
+            (if c.spec().even() { s + start } else { s * 2_i32 + start }).cast::<f32>()
+        } else if c.spec().wide_lanes() {
             let top: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
             let hi = mma(&k, q_hi, 0_i32) + mma(&top, q_hi, 0_i32) * 256_i32;
             (hi * 128_i32 + (mma(&k, q_lo, start) + mma(&top, q_lo, 0_i32) * 256_i32)).cast::<f32>()
@@ -129,8 +140,17 @@ fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile
 /// own power of two, so that a tile of small weights loses nothing to a large one elsewhere. `half` sums the
 /// weights alone: where zero lies half way between two lane values, half of it is due at the end.
 #[device]
-fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, quads: bool, d: usize) -> (Tile<f32>, Tile<f32>) {
-    if c.spec().exact() {
+fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, quads: bool, d: usize, parts: usize) -> (Tile<f32>, Tile<f32>) {
+    if parts == 2 {
+        let peak = p.map(bits_of).max_rows();
+        let peak = peak.map2(&peak.swap_halves(), larger);
+        let w = (p * &peak.map(up)).map(nearest).split_halves();
+        let total = w.sum_k();
+        let v: Tile<u8> = if quads { tokens.quads(values_at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(values_at, c.spec().bits, d, 8, |x| c.decode(x)) };
+        let o = mma(&v, &w, &(&total * -((c.spec().zero2 + 1_i32) / 2)));
+        let unit = peak.map(down);
+        (o.cast::<f32>().map3(&unit, out, fused), if c.spec().even() { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
+    } else if c.spec().exact() {
         // Weights are not negative: their bits order as integers.
         let peak = p.map(bits_of).max_rows();
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
@@ -150,6 +170,26 @@ fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &T
         let v: Tile<bf16> = tokens.values(values_at, c.spec().bits, d, 16, |x| c.decode(x));
         (mma(&v, &p.to_operand(), out), half.clone())
     }
+}
+
+/// Largest score of a column, both halves of the tokens.
+#[device]
+fn peaks(x: &Tile<f32>, parts: usize) -> Tile<f32> {
+    let peak = x.max_rows();
+    if parts == 2 { peak.map2(&peak.swap_halves(), fmax) } else { peak }
+}
+
+/// Sums of the two bytes' columns, joined.
+#[device]
+fn whole(x: &Tile<f32>, parts: usize) -> Tile<f32> {
+    if parts == 2 { x.mul_add(256.0_f32, &x.swap_halves()) } else { x.clone() }
+}
+
+/// Sum of weights over both halves of the tokens.
+#[device]
+fn total_of(sum: &Tile<i64>, parts: usize) -> Tile<i64> {
+    let total = sum.sum_rows();
+    if parts == 2 { &total + &total.swap_halves() } else { total }
 }
 
 #[kernel]
@@ -180,23 +220,24 @@ pub fn decode_attention<T: Float>(
         status.put(2, 1_i32);
         status.put(3, seq);
     }
+    release_next();
     let ring = ring(m.stages, m.tile_bytes);
-    let mut query = shared::<u8>(2 * m.cols * m.d);
+    let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(m.cols);
     let mut unit = shared::<f32>(m.cols);
     for w in warps(m.warps) {
-        for c in strided(w, m.cols as i32, m.warps as i32) {
+        for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
             let own = c.min(m.group as i32 - 1_i32);
             let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
             let live = if own == c { 1_i32 } else { 0_i32 };
-            quantise_query::<T>(k, x, c, live, m.cols, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
+            quantise_query::<T>(k, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
     let tiles = (n + 31_i32) / 32_i32;
     for w in warps(m.warps) {
         let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
-        let q_lo = query.operand::<i8>(m.cols * m.d, m.d, m.cols, m.d);
-        let q_float = query.operand::<bf16>(0, 2 * m.d, m.cols, m.d);
+        let q_lo = query.operand::<i8>((2 - m.parts) * m.cols * m.d, m.d, m.cols, m.d);
+        let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
@@ -210,15 +251,16 @@ pub fn decode_attention<T: Float>(
             let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
             let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
-            let (k_scale, mut v_scale) = both_scales(k, v, &tokens, m.sides_at);
-            let mut x = dots(k, &tokens, &q_hi, &q_lo, &q_float, &start, m.d) * (k_scale * &worth);
+            let (k_scale, mut v_scale) = both_scales(k, v, &tokens, m.sides_at, m.parts);
+            let mut x = dots(k, &tokens, &q_hi, &q_lo, &q_float, &start, m.d, m.parts) * (k_scale * &worth);
             if t == tiles - 1_i32 {
-                x = x.map2(&(row_ids(32) - (n - t * 32_i32)), visible);
-                v_scale = v_scale.map2(&(row_ids(32) - (n - t * 32_i32)), kept);
+                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                x = x.map2(&past, visible);
+                v_scale = v_scale.map2(&past, kept);
             }
             // A new maximum is rare: the rescale stays out of the common path.
             if x.map2(&top, above).any() {
-                let next = top.map2(&x.max_rows(), raised);
+                let next = top.map2(&peaks(&x, m.parts), raised);
                 let fade = top.map2(&next, weight);
                 out = &out * &fade;
                 half = &half * &fade;
@@ -228,15 +270,15 @@ pub fn decode_attention<T: Float>(
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
-            let (o, h) = weighed(v, &tokens, p * &v_scale, &out, &half, m.values_at, m.quads, m.d);
+            let (o, h) = weighed(v, &tokens, p * &v_scale, &out, &half, m.values_at, m.quads, m.d, m.parts);
             out = o;
             half = h;
             // A segment's end: leave its partial result, start afresh.
             if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
                 let row = ((seq * kv_heads + head) as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.group as i64;
-                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if v.spec().even() { out.clone() } else { &out + &(&half * 0.5_f32) }));
+                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if v.spec().even() { whole(&out, m.parts) } else { whole(&out, m.parts) + &(whole(&half, m.parts) * 0.5_f32) }));
                 stat.put_cols(row * 2_i64, 2, m.group, &top);
-                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(sum.sum_rows().cast::<f32>() * 1.8626451e-9_f32));
+                stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32));
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
                 half = cols(m.cols, 0.0_f32);

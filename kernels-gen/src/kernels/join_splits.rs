@@ -61,6 +61,7 @@ pub fn join_splits<T: Float>(
             status.put(3, seq);
         }
     }
+    after_previous();
     let mut tops = shared::<f32>(m.warps);
     let mut sums = shared::<f32>(m.warps);
     let mut outs = shared::<f32>(m.warps * m.d);

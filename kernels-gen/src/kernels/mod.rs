@@ -11,6 +11,7 @@ pub mod store;
 
 pub use decode_attention::SEGMENT;
 
+use crate::codec::Lane;
 use crate::registry::CodecInfo;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
@@ -47,6 +48,12 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
     }
 }
 
+/// How many columns a head's weights take: with u8 lanes and up to 4 heads their two bytes are summed apart,
+/// side by side in the tensor core's 8 columns. Part of the result's definition.
+pub fn parts(c: &CodecInfo, group: usize) -> usize {
+    if c.k.lane == Lane::U8 && c.v.lane == Lane::U8 && group <= 4 { 2 } else { 1 }
+}
+
 /// Shared memory that rings may take of an SM, what the rest of a block needs left out.
 const RING_BUDGET: usize = 216 * 1024;
 
@@ -61,6 +68,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         d,
         group,
         cols,
+        parts: parts(c, group),
         page_tokens,
         tile_bytes: tile,
         values_at: c.layout(d).values_at(),

@@ -30,20 +30,22 @@ fn low_part(v: i32) -> i32 {
     v - (((v + 64_i32) >> 7) << 7)
 }
 
-/// Column `c` of the query operand goes into `query`: bytes [hi | lo, cols, d] of integers, or [cols, d] of
+/// Head `c` of the query operand goes into `query`: bytes [hi | lo, heads, d] of integers, or [heads, d] of
 /// bf16. What its sums start from goes into `zero`, what one step of a sum is worth in log2 units into
-/// `unit`. A padded column (live = 0) is all zero.
+/// `unit`, once for each of the `parts` columns of a head. A padded head (live = 0) is all zero.
 #[device]
-pub fn quantise_query<T: Float>(k: &dyn Codec, x: Tile<T>, c: i32, live: i32, cols: usize, d: usize, inv_sqrt_d: f32, scale: f32, query: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>) {
+pub fn quantise_query<T: Float>(k: &dyn Codec, x: Tile<T>, c: i32, live: i32, heads: usize, parts: usize, d: usize, inv_sqrt_d: f32, scale: f32, query: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>) {
     let x = x.to_f32().map(finite);
     let y = if k.spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
     if k.spec().exact() {
         let top = fmax(y.map(magnitude).max(), 1e-20_f32);
         let v = (y * (k.spec().query_max() / top)).map(nearest) * live;
         query.save_row::<i8>(c * d as i32, &v.map(high_part).cast::<i8>());
-        query.save_row::<i8>((c + cols as i32) * d as i32, &v.map(low_part).cast::<i8>());
-        zero.put(c, v.sum() * -(if k.spec().even() { k.spec().zero2 / 2 } else { k.spec().zero2 }));
-        unit.put(c, (top * (1.0_f32 / k.spec().query_max())) * (scale * (if k.spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
+        query.save_row::<i8>((c + heads as i32) * d as i32, &v.map(low_part).cast::<i8>());
+        for part in 0..parts {
+            zero.put(c + (part * heads) as i32, v.sum() * -(if k.spec().even() { k.spec().zero2 / 2 } else { k.spec().zero2 }));
+            unit.put(c + (part * heads) as i32, (top * (1.0_f32 / k.spec().query_max())) * (scale * (if k.spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
+        }
     } else {
         query.save_row::<bf16>(c * 2_i32 * d as i32, &(y * live as f32).to::<bf16>());
         zero.put(c, 0_i32);

@@ -35,7 +35,7 @@ pub fn kept(s: f32, past: i32) -> f32 {
 /// A stored scale made safe: a slot that nobody wrote may hold anything.
 #[device]
 pub fn bounded(scale: f32) -> f32 {
-    if scale > 0.0_f32 { fmin(scale, 1.0e9_f32) } else { 0.0_f32 }
+    fmin(fmax(0.0_f32, scale), 1.0e9_f32)
 }
 
 /// The weights of four tokens as an integer in units of 2^-29.
@@ -66,6 +66,11 @@ fn lift(peak: i32) -> i32 {
 #[device]
 pub fn bits_of(x: f32) -> i32 {
     x.to_bits() as i32
+}
+
+#[device]
+pub fn larger(a: i32, b: i32) -> i32 {
+    a.max(b)
 }
 
 #[device]

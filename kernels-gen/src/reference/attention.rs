@@ -6,7 +6,8 @@
 use crate::codec::Lane;
 use crate::layout::{Layout, Operand, TILE};
 use crate::reference::row::to_bf16;
-use crate::reference::strand::{Partial, Query, SEGMENT, Strand, quantise};
+use crate::kernels::parts;
+use crate::reference::strand::{Partial, Query, SEGMENT, Strand, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -47,7 +48,7 @@ pub fn decode(
             let row = b * heads + head;
             let query = Query::new(&c.k, &q[row * s.d..][..s.d], scale);
             let tile_of = |tile: usize| s.tile(c, cache, &pages, head / (heads / s.kv_heads), tile);
-            let total = attend(c, s.d, &query, len as usize, tile_of);
+            let total = attend(c, s.d, parts(c, heads / s.kv_heads), &query, len as usize, tile_of);
             decoded.lse[row] = total.finish(&c.v, &mut decoded.out[row * s.d..][..s.d]);
         }
     }
@@ -55,11 +56,11 @@ pub fn decode(
 }
 
 /// One row over all its tiles.
-fn attend<'a>(c: &CodecInfo, d: usize, query: &Query, len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
+fn attend<'a>(c: &CodecInfo, d: usize, parts: usize, query: &Query, len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
     let mut segments = Vec::new();
     for first in (0..len).step_by(SEGMENT) {
         let end = len.min(first + SEGMENT);
-        let mut strand = Strand::new(d);
+        let mut strand = Strand::new(d, parts);
         for start in (first..end).step_by(TILE) {
             let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
             tile.add(query, &mut strand);
@@ -100,19 +101,22 @@ impl Tile<'_> {
     fn add_integers(&self, pv: &[f32], strand: &mut Strand) {
         let mut weights = vec![0; self.tokens];
         let unit = quantise(pv, &mut weights);
-        let total = weights.iter().fold(0_i32, |sum, w| sum.wrapping_add(*w));
-        let mut sums = vec![0_i32; self.layout.d];
-        for (t, weight) in weights.into_iter().enumerate() {
-            let v = self.codes(Operand::V, t).flat_map(|code| self.c.v.value_steps(code));
-            sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
+        for part in 2 - strand.parts..2 {
+            let (mut total, mut sums) = (0_i32, vec![0_i32; self.layout.d]);
+            for (t, weight) in weights.iter().enumerate() {
+                let weight = part_of(*weight, part, strand.parts);
+                let v = self.codes(Operand::V, t).flat_map(|code| self.c.v.value_steps(code));
+                total = total.wrapping_add(weight);
+                sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
+            }
+            strand.half[part] = (total as f32).mul_add(unit, strand.half[part]);
+            strand.o[part].iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));
         }
-        strand.half = (total as f32).mul_add(unit, strand.half);
-        strand.o.iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));
     }
 
     fn add_floats(&self, pv: &[f32], strand: &mut Strand) {
         for (t, p) in pv.iter().copied().map(to_bf16).enumerate() {
-            strand.o.iter_mut().zip(self.floats(Operand::V, t)).for_each(|(o, v)| *o = p.mul_add(v, *o));
+            strand.o[1].iter_mut().zip(self.floats(Operand::V, t)).for_each(|(o, v)| *o = p.mul_add(v, *o));
         }
     }
 

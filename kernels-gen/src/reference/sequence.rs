@@ -5,7 +5,8 @@ use multiversion::multiversion;
 use crate::codec::Lane;
 use crate::layout::{Operand, TILE};
 use crate::reference::row::to_bf16;
-use crate::reference::strand::{Partial, Query, SEGMENT, Strand, quantise};
+use crate::kernels::parts;
+use crate::reference::strand::{Partial, Query, SEGMENT, Strand, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -65,7 +66,7 @@ impl Sequence {
             for rows in rows.chunks(ROWS) {
                 let queries: Vec<(Query, usize)> =
                     rows.iter().map(|&(row, len)| (Query::new(&self.codec.k, &q[row * self.d..][..self.d], scale), len)).collect();
-                let totals = attend_rows(&self.codec, self.d, unpacked, &queries);
+                let totals = attend_rows(&self.codec, self.d, parts(&self.codec, group), unpacked, &queries);
                 for (&(row, _), total) in rows.iter().zip(totals) {
                     lse[row] = total.finish(&self.codec.v, &mut out[row * self.d..][..self.d]);
                 }
@@ -105,11 +106,11 @@ impl Head {
 
 /// Rows of one head over all its tiles; compiled again for wide vectors, where fused multiply-adds are one instruction.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) -> Vec<Partial> {
+fn attend_rows(c: &CodecInfo, d: usize, parts: usize, head: &Head, rows: &[(Query, usize)]) -> Vec<Partial> {
     let longest = rows.iter().map(|row| row.1).max().unwrap_or(0);
     let mut segments: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
     for first in (0..longest).step_by(SEGMENT) {
-        let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d)).collect();
+        let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d, parts)).collect();
         for start in (first..longest.min(first + SEGMENT)).step_by(TILE) {
             for ((query, len), strand) in rows.iter().zip(&mut open) {
                 let tokens = TILE.min(len.saturating_sub(start));
@@ -127,9 +128,9 @@ fn attend_rows(c: &CodecInfo, d: usize, head: &Head, rows: &[(Query, usize)]) ->
                 }
             }
         }
-        for ((parts, strand), (_, len)) in segments.iter_mut().zip(open).zip(rows) {
+        for ((segment, strand), (_, len)) in segments.iter_mut().zip(open).zip(rows) {
             if first < *len {
-                parts.push(strand.close(&c.v));
+                segment.push(strand.close(&c.v));
             }
         }
     }
@@ -175,16 +176,23 @@ impl Head {
         let mut weights = [0; TILE];
         let weights = &mut weights[..x.len()];
         let unit = quantise(x, weights);
-        strand.half = (weights.iter().sum::<i32>() as f32).mul_add(unit, strand.half);
-        for (o, base) in strand.o.as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
-            let mut sums = [0_i32; DIMS];
-            for (&weight, v) in weights.iter().zip(self.v[start * d..].chunks_exact(d)) {
-                for (sum, &v) in sums.iter_mut().zip(&v[base..base + DIMS]) {
-                    *sum += i32::from(v) * weight;
-                }
+        for part in 2 - strand.parts..2 {
+            let mut bytes = [0; TILE];
+            for (byte, weight) in bytes.iter_mut().zip(&*weights) {
+                *byte = part_of(*weight, part, strand.parts);
             }
-            for (o, sum) in o.iter_mut().zip(sums) {
-                *o = (sum as f32).mul_add(unit, *o);
+            let bytes = &bytes[..x.len()];
+            strand.half[part] = (bytes.iter().sum::<i32>() as f32).mul_add(unit, strand.half[part]);
+            for (o, base) in strand.o[part].as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
+                let mut sums = [0_i32; DIMS];
+                for (&weight, v) in bytes.iter().zip(self.v[start * d..].chunks_exact(d)) {
+                    for (sum, &v) in sums.iter_mut().zip(&v[base..base + DIMS]) {
+                        *sum += i32::from(v) * weight;
+                    }
+                }
+                for (o, sum) in o.iter_mut().zip(sums) {
+                    *o = (sum as f32).mul_add(unit, *o);
+                }
             }
         }
     }
@@ -194,7 +202,7 @@ impl Head {
         for p in &mut *x {
             *p = to_bf16(*p);
         }
-        for (o, base) in strand.o.as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
+        for (o, base) in strand.o[1].as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
             let mut sums = *o;
             for (&p, v) in x.iter().zip(self.v_floats[start * d..].chunks_exact(d)) {
                 for (sum, v) in sums.iter_mut().zip(&v[base..base + DIMS]) {

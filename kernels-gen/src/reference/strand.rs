@@ -50,17 +50,18 @@ impl Query {
 /// Running state over the tiles of one strand.
 pub(super) struct Strand {
     m: f32,
-    /// Sum of 2^29 p.
-    l: i64,
-    /// Weighted values, doubled with u8 lanes. [d]
-    pub o: Vec<f32>,
-    /// Sum of the weights times their value scales; half of it is due where zero is no lane value.
-    pub half: f32,
+    /// Sum of 2^29 p; with two parts, of the first and of the last two of every four tokens.
+    l: [i64; 2],
+    /// Weighted values. [d] of the weights' high bytes, [d] of the low ones; with one part all in the second.
+    pub o: [Vec<f32>; 2],
+    /// Sum of the weights times their value scales, likewise; half of it is due where zero is no lane value.
+    pub half: [f32; 2],
+    pub parts: usize,
 }
 
 impl Strand {
-    pub fn new(d: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: 0, o: vec![0.0; d], half: 0.0 }
+    pub fn new(d: usize, parts: usize) -> Strand {
+        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], parts }
     }
 
     /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth - m).
@@ -74,29 +75,36 @@ impl Strand {
         if peak > self.m {
             let raised = fmax(self.m, peak.ceil() + 4.0);
             let factor = exp2_or_zero(self.m - raised);
-            self.l >>= fmin(raised - self.m, 63.0) as u32;
-            self.half *= factor;
-            for o in &mut self.o {
-                *o *= factor;
+            for (part, o) in self.o.iter_mut().enumerate() {
+                self.l[part] >>= fmin(raised - self.m, 63.0) as u32;
+                self.half[part] *= factor;
+                for o in o {
+                    *o *= factor;
+                }
             }
             self.m = raised;
         }
         for (s, x) in s.iter_mut().zip(x) {
             *s = exp2_or_zero(x - self.m);
         }
-        // Four tokens are summed before they become an integer.
-        for four in s.chunks(4) {
-            let sum = four[1..].iter().fold(four[0], |sum, p| sum + p);
-            self.l += i64::from((sum * 536870912.0) as u32);
+        // Four tokens, or two and two, are summed before they become an integer.
+        for (i, few) in s.chunks(4 / self.parts).enumerate() {
+            let sum = few[1..].iter().fold(few[0], |sum, p| sum + p);
+            self.l[i % self.parts] += i64::from((sum * 536870912.0) as u32);
         }
     }
 
     #[inline(always)]
-    pub fn close(mut self, c: &Half) -> Partial {
-        if c.exact() && c.zero2 % 2 != 0 {
-            self.o.iter_mut().for_each(|o| *o += self.half * 0.5);
+    pub fn close(self, c: &Half) -> Partial {
+        let ([high, mut o], [half_high, mut half]) = (self.o, self.half);
+        if self.parts == 2 {
+            o.iter_mut().zip(high).for_each(|(o, high)| *o = high.mul_add(256.0, *o));
+            half = half_high.mul_add(256.0, half);
         }
-        Partial { m: self.m, l: self.l as f32 * (1.0 / 536870912.0), o: self.o }
+        if c.exact() && c.zero2 % 2 != 0 {
+            o.iter_mut().for_each(|o| *o += half * 0.5);
+        }
+        Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * (1.0 / 536870912.0), o }
     }
 }
 
@@ -110,6 +118,16 @@ pub(super) fn quantise(pv: &[f32], weights: &mut [i32]) -> f32 {
         *weight = (pv * power).round_ties_even() as i32;
     }
     f32::from_bits((254 - e) << 23)
+}
+
+/// What part `part` of `parts` sums of a weight: its high byte, its low byte, or all of it as the second.
+#[inline(always)]
+pub(super) fn part_of(weight: i32, part: usize, parts: usize) -> i32 {
+    match (parts, part) {
+        (1, _) => weight,
+        (_, 0) => weight >> 8,
+        _ => weight & 255,
+    }
 }
 
 /// The largest of `floor` and `x`, in eight independent chains.

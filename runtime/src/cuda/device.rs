@@ -103,7 +103,7 @@ impl Device {
         let compiled = compile::compile(source, self.0.arch)?;
         // Also for the drop of a kernel that another thread loaded first.
         let _here = self.enter()?;
-        let kernel = Arc::new(Kernel::load(&self.0.context, self.0.shared_bytes, source, &compiled)?);
+        let kernel = Arc::new(Kernel::load(&self.0.context, self.0.arch, self.0.shared_bytes, source, &compiled)?);
         Ok(self.lock_kernels().entry(key).or_insert(kernel).clone())
     }
 

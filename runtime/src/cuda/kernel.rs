@@ -12,6 +12,7 @@ use super::context::enter;
 use super::driver::{failed, has_symbol};
 use super::memory::Span;
 use super::stream::Stream;
+use crate::arch::Arch;
 use crate::argument::Misuse;
 use crate::compile::Compiled;
 use crate::error::{Error, Result};
@@ -73,12 +74,14 @@ pub struct Kernel {
     threads: u32,
     shared_bytes: u32,
     attributes: Attributes,
+    /// It waits for its predecessor by itself, so it is launched before that one has ended.
+    early: bool,
     // The sizes of its parameters, where the driver can tell (12.4 and later).
     params: Option<Vec<usize>>,
 }
 
 impl Kernel {
-    pub(super) fn load(context: &Arc<CudaContext>, limit: usize, source: &Source, compiled: &Compiled) -> Result<Self> {
+    pub(super) fn load(context: &Arc<CudaContext>, arch: Arch, limit: usize, source: &Source, compiled: &Compiled) -> Result<Self> {
         if source.shared_bytes as usize > limit {
             return Err(Error::unsupported(format!(
                 "kernel `{}` wants {} bytes of shared memory a block and the device has {limit}",
@@ -95,7 +98,8 @@ impl Kernel {
         let attributes = prepare(&function, source).map_err(|e| failed("preparing a kernel", e))?;
         let params = parameter_sizes(&function);
         let (name, threads, shared_bytes) = (source.name.clone(), source.threads, source.shared_bytes);
-        Ok(Kernel { context: context.clone(), function, name, threads, shared_bytes, attributes, params })
+        let early = source.waits() && arch >= Arch::SM_90A && has_symbol("cuLaunchKernelEx");
+        Ok(Kernel { context: context.clone(), function, name, threads, shared_bytes, attributes, early, params })
     }
 
     /// Its name.
@@ -122,6 +126,9 @@ impl Kernel {
             *pointer = std::ptr::from_mut(value).cast();
         }
         let _here = stream.enter()?;
+        if self.early {
+            return self.launch_early(stream, grid, &mut pointers);
+        }
         let (grid, block) = ((grid[0], grid[1], grid[2]), (self.threads, 1, 1));
         // SAFETY: function and stream are live and of one context; each pointer, and there are more than
         // any kernel has parameters, is to 8 readable bytes that the driver copies before it returns; the
@@ -130,6 +137,33 @@ impl Kernel {
             let function = self.function.cu_function();
             result::launch_kernel(function, grid, block, self.shared_bytes, stream.raw(), &mut pointers)
         }
+        .map_err(|e| failed("launching a kernel", e))
+    }
+
+    /// Programmatic dependent launch: blocks start when the kernel before them has no more to start.
+    fn launch_early(&self, stream: &Stream, grid: [u32; 3], pointers: &mut [*mut c_void]) -> Result<()> {
+        let mut attribute = sys::CUlaunchAttribute {
+            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
+        };
+        let config = sys::CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: self.threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: self.shared_bytes,
+            hStream: stream.raw(),
+            attrs: &mut attribute,
+            numAttrs: 1,
+        };
+        // SAFETY: as in `launch`, which made the pointers; the configuration outlives the call.
+        unsafe {
+            sys::cuLaunchKernelEx(&config, self.function.cu_function(), pointers.as_mut_ptr(), std::ptr::null_mut())
+        }
+        .result()
         .map_err(|e| failed("launching a kernel", e))
     }
 

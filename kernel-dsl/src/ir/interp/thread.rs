@@ -213,6 +213,7 @@ impl Machine<'_> {
             Op::StoreVec { buf, at, values } => self.store(mask, buf, *at, values, buffers),
             Op::RingFetch { ring, src, at, cond } => self.fetch(mask, *ring, &buffers[*src], *at, *cond),
             Op::RingWait { ring } => self.wait(mask, *ring, out),
+            Op::AfterPrevious | Op::ReleaseNext => Ok(()),
             Op::Barrier => {
                 if mask[..self.warps].iter().any(|m| *m != u32::MAX) {
                     return Err(Wrong::Diverged { op: "Barrier".into() });

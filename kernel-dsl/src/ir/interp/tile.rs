@@ -11,6 +11,7 @@ use super::turns::Turns;
 use super::{Stage, scalar};
 use crate::dtype::DType;
 use crate::ir::*;
+use crate::tile::pair;
 use std::rc::Rc;
 
 /// A scalar's bits or a tile's elements, row-major.
@@ -236,6 +237,7 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
+            Op::AfterPrevious | Op::ReleaseNext => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }
@@ -272,6 +274,26 @@ impl<'a> Machine<'a> {
                 let (_, x) = self.tile(*a)?;
                 self.values[s.outs[1] as usize] = Some(Value::Tile(x.iter().map(|x| x >> 8 & 0xff).collect()));
                 x.iter().map(|x| x & 0xff).collect()
+            }
+            Op::FoldHalves { src, weight } => {
+                let x = self.tile(*src)?.1;
+                let wide = |i: usize| scalar::int(DType::I32, x[i]);
+                pair::tile(|t, head| scalar::truncated(DType::I32, (wide(t * 8 + head) * *weight as i64 + wide(t * 8 + head + 4)) as u64))
+            }
+            Op::SplitHalves(a) => {
+                let x = self.tile(*a)?.1;
+                let byte = |(row, right): (usize, bool), c: usize| x[row * 8 + c % 4 + 4 * usize::from(right)] >> (if c < 4 { 8 } else { 0 }) & 0xff;
+                (0..256).map(|i| byte(pair::place(i / 8), i % 8)).collect()
+            }
+            Op::SwapHalves(a) => {
+                let x = self.tile(*a)?.1;
+                (0..x.len()).map(|i| x[i ^ 4]).collect()
+            }
+            Op::PairIndex => pair::tile(|t, _| t as u64),
+            Op::LoadPairs { buf, at, stride, elem } => {
+                let at = self.offset(*at)?;
+                let values = (0..32).map(|t| self.load(buf, at + (t * stride) as i64, *elem, buffers)).collect::<Result<Vec<u64>, _>>()?;
+                pair::tile(|t, _| values[t])
             }
             Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
             Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
