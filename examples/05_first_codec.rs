@@ -101,7 +101,7 @@ fn lesson() -> Result<(), Failure> {
     let (gt, gl) = (Global::new(&table), Global::new(&lens));
     let (m, stride) = (kernels::decode_meta(&INT8, D, GROUP, PAGE), pages as i32);
     let run = kernels::run_of(&m, segments, 1) as i32;
-    launch([1, 1, 1], || kernels::decode_attention::decode_attention::<f32>(m, &Int8, &Int8, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 1, stride, stride, segments as i32, run, scale));
+    launch([1, 1, 1], || kernels::decode_attention::decode_attention::<f32>(m, &[&Int8], &[&Int8], &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 1, stride, stride, segments as i32, run, scale));
     launch([GROUP as u32, 1, 1], || kernels::join_splits::join_splits::<f32>(kernels::join_meta(D, PAGE), &Int8, &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 1, GROUP as i32, segments as i32, stride, stride));
     same_bits("attention: CPU kernels = reference", &out.bytes, &Global::new(&want.out).bytes)?;
 

@@ -10,7 +10,7 @@ use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codecs};
 use proptest::prelude::*;
 
 fn any_codes() -> impl Strategy<Value = Codes> {
-    (1..=128_usize, 0..=2_usize, any::<bool>()).prop_map(|(bits, sides, bytewise)| Codes { bits, sides, bytewise })
+    (1..=128_usize, 0..=2_usize, any::<bool>()).prop_map(|(bits, sides, bytewise)| Codes::of(bits, sides, bytewise))
 }
 
 fn any_layout() -> impl Strategy<Value = Layout> {
@@ -48,10 +48,10 @@ proptest! {
         }
         let packing = |bits, feed| Packing { bits, d: layout.d, feed, lane: DType::U8 };
         let values = if layout.quads() { Feed::Quads } else { Feed::Values };
-        let (keys, values) = (packing(layout.k.bits, Feed::Keys), packing(layout.v.bits, values));
+        let (keys, values) = (packing(layout.k.bits[0], Feed::Keys), packing(layout.v.bits[0], values));
         let (k, v) = tile.split_at(keys.bytes());
         for (token, block) in everywhere() {
-            let (want_k, want_v) = (kept(code_of(seed, token, block), layout.k.bits), kept(code_of(!seed, token, block), layout.v.bits));
+            let (want_k, want_v) = (kept(code_of(seed, token, block), layout.k.bits[0]), kept(code_of(!seed, token, block), layout.v.bits[0]));
             prop_assert_eq!(keys.code(k, token, block), want_k);
             prop_assert_eq!(values.code(v, token, block), want_v);
             prop_assert_eq!(layout.read_code(&tile, Operand::K, token, block), want_k);
@@ -123,7 +123,7 @@ proptest! {
                 size / 256.0
             } else {
                 let (lanes, block) = grid(c);
-                let step = f64::from(c.k.codec.scale(coded.side.map(|s| f16::from_bits(s).to_f32())) * lanes);
+                let step = f64::from(c.k.bands[0].scale(coded.side.map(|s| f16::from_bits(s).to_f32())) * lanes);
                 step * (block * (row.len() / 8) as f64).sqrt() + size / 1024.0
             };
             prop_assert!(error <= bound, "{} D {}: off by {error:e}, allowed {bound:e}", c.name, row.len());
@@ -145,13 +145,13 @@ proptest! {
     #[test]
     fn points_code_to_themselves(y in proptest::array::uniform8(-1.2..1.2_f32), top in 0.01..100.0_f32) {
         for c in codecs().iter().filter(|c| c.exact()) {
-            let side = c.k.codec.side(1.0, top).map(|s| f16::from_f32(s).to_f32());
-            let code = c.k.codec.encode(y.map(|y| y * top), side);
-            let lanes = c.k.codec.decode(code);
-            let unit = c.k.codec.scale(side) / if c.k.unit { side[0] } else { 1.0 };
+            let side = c.k.bands[0].side(1.0, top).map(|s| f16::from_f32(s).to_f32());
+            let code = c.k.bands[0].encode(y.map(|y| y * top), side);
+            let lanes = c.k.bands[0].decode(code);
+            let unit = c.k.bands[0].scale(side) / if c.k.unit { side[0] } else { 1.0 };
             let lane = |i: usize| (lanes[i / 4] >> (8 * (i % 4)) & 0xff) as f32;
             let point = std::array::from_fn(|i| unit * (lane(i) - c.k.zero2 as f32 / 2.0));
-            prop_assert_eq!(c.k.codec.encode(point, side), code, "{} at {:?}", c.name, point);
+            prop_assert_eq!(c.k.bands[0].encode(point, side), code, "{} at {:?}", c.name, point);
         }
     }
 }

@@ -69,7 +69,7 @@ pub fn run(options: &Options) -> Result<String> {
 
 /// Bytes of one coded vector.
 pub fn vector_bytes(codec: &CodecInfo, d: usize) -> usize {
-    d / 8 * codec.k.bits / 8 + 2 * codec.k.sides
+    codec.k.vector_bytes(d)
 }
 
 /// Every row through a cache of the backend and out of its bytes again.
@@ -84,11 +84,13 @@ fn stored(options: &Options, codec: &'static CodecInfo, values: &[f32], d: usize
 
 /// The code words one after the other, lowest bit first, then the sides.
 fn packed(codec: &CodecInfo, row: &Row) -> Vec<u8> {
-    let mut bytes = vec![0_u8; row.codes.len() * codec.k.bits / 8];
-    for (block, code) in row.codes.iter().enumerate() {
-        for bit in 0..codec.k.bits {
-            let at = block * codec.k.bits + bit;
+    let widths: Vec<usize> = (0..row.codes.len()).map(|block| codec.k.codec(block, row.codes.len()).spec().bits).collect();
+    let mut bytes = vec![0_u8; widths.iter().sum::<usize>() / 8];
+    let mut at = 0;
+    for (code, width) in row.codes.iter().zip(widths) {
+        for bit in 0..width {
             bytes[at / 8] |= ((code[bit / 32] >> (bit % 32) & 1) as u8) << (at % 8);
+            at += 1;
         }
     }
     bytes.extend(row.side.iter().take(codec.k.sides).flat_map(|side| side.to_le_bytes()));

@@ -64,12 +64,17 @@ impl Packing {
         }
     }
 
+    /// Words a lane reads of a `Quads` tile in one go.
+    pub fn quad_words(&self) -> usize {
+        if self.blocks() / 4 * (self.bits / 8) % 4 == 0 { 4 } else { 2 }
+    }
+
     /// Byte position of code byte `k` of a `Quads` tile: byte `token % 4` of a word.
     pub fn quad_byte(&self, token: usize, block: usize, k: usize) -> usize {
         let nb = self.blocks();
         let (t, u, j, g, h) = (token / 8, token % 8 / 4, token % 4, block / (nb / 8), block % (nb / 8));
-        let q = (u * (nb / 8) + h) * (self.bits / 8) + k;
-        ((q / 4 * 8 + g) * 4 + t) * 16 + q % 4 * 4 + j
+        let (q, c) = ((u * (nb / 8) + h) * (self.bits / 8) + k, self.quad_words());
+        ((q / c * 8 + g) * 4 + t) * 4 * c + q % c * 4 + j
     }
 
     /// The code word of one block.

@@ -62,9 +62,14 @@ impl Spec {
         if self.wide_lanes() { 2032.0 } else { 16256.0 }
     }
 
-    /// Zero is a lane value; otherwise it lies half way between two and sums are kept doubled.
+    /// Zero is a lane value.
     pub fn even(&self) -> bool {
         self.zero2 % 2 == 0
+    }
+
+    /// Zero lies half way between two lane values: sums are kept doubled.
+    pub fn odd(&self) -> bool {
+        self.exact() && !self.even()
     }
 
     /// Widths of the planes of a code: powers of two from 8 bits up, largest first, then the tail.

@@ -26,12 +26,27 @@ pub struct Layout {
     pub d: usize,
 }
 
-/// What one operand stores of a vector: `bits` a block of 8 coordinates, `sides` f16 values.
+/// What one operand stores of a vector: its bands of equally many dims one after the other, each with its own
+/// bits a block of 8 coordinates, and `sides` f16 values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Codes {
-    pub bits: usize,
+    /// Bits a block in each of the `bands` bands; the rest is 0.
+    pub bits: [usize; 4],
+    pub bands: usize,
     pub sides: usize,
     pub bytewise: bool,
+}
+
+impl Codes {
+    /// One band.
+    pub fn of(bits: usize, sides: usize, bytewise: bool) -> Codes {
+        Codes { bits: [bits, 0, 0, 0], bands: 1, sides, bytewise }
+    }
+
+    /// Bits of all codes of a vector of `d` coordinates.
+    pub fn vector_bits(&self, d: usize) -> usize {
+        self.bits.iter().sum::<usize>() * (d / 8 / self.bands)
+    }
 }
 
 /// Up to 8 bits that are contiguous in the code and lie in one byte of the tile.
@@ -64,19 +79,22 @@ impl Layout {
         self.sides_at() + TILE * self.side_stride()
     }
 
-    /// Whether values are stored transposed: their codec allows it and a lane's share is whole words.
+    /// Whether values are stored transposed: their codecs allow it.
     pub fn quads(&self) -> bool {
-        self.v.bytewise && self.v.bits % 8 == 0 && self.d / 32 * (self.v.bits / 8) % 4 == 0
+        self.v.bytewise && self.v.bits.iter().all(|b| b % 8 == 0)
     }
 
-    /// First byte of the value codes.
-    pub fn values_at(&self) -> usize {
-        TILE * self.blocks() * self.k.bits / 8
+    /// First byte of the codes of a band.
+    pub fn band_at(&self, operand: Operand, band: usize) -> usize {
+        let codes = self.codes(operand);
+        let before: usize = codes.bits[..band].iter().sum();
+        let own = TILE * self.blocks() / codes.bands * before / 8;
+        own + if operand == Operand::V { TILE * self.k.vector_bits(self.d) / 8 } else { 0 }
     }
 
     /// First byte of the side values: `[token, (k, v), side]` in f16.
     pub fn sides_at(&self) -> usize {
-        self.values_at() + TILE * self.blocks() * self.v.bits / 8
+        TILE * (self.k.vector_bits(self.d) + self.v.vector_bits(self.d)) / 8
     }
 
     /// Bytes of the sides of one token.
@@ -86,16 +104,18 @@ impl Layout {
 
     /// Calls `visit` with the pieces of the code of `block` of `token`, in ascending code bits.
     pub fn each_piece(&self, operand: Operand, token: usize, block: usize, mut visit: impl FnMut(Piece)) {
-        let (first_bit, codes) = (if operand == Operand::V { 8 * self.values_at() } else { 0 }, self.codes(operand));
-        if operand == Operand::V && self.quads() {
-            for k in 0..codes.bits / 8 {
-                let tile_bit = first_bit + 8 * self.packing(operand).quad_byte(token, block, k);
+        let of_band = self.blocks() / self.codes(operand).bands;
+        let (band, block) = (block / of_band, block % of_band);
+        let (first_bit, packing) = (8 * self.band_at(operand, band), self.packing(operand, band));
+        if packing.feed == Feed::Quads {
+            for k in 0..packing.bits / 8 {
+                let tile_bit = first_bit + 8 * packing.quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
             }
             return;
         }
-        for (off, w) in planes(codes.bits) {
-            let at = first_bit + self.packing(operand).bit((w, off), token, block);
+        for (off, w) in planes(packing.bits) {
+            let at = first_bit + packing.bit((w, off), token, block);
             // A tail straddles bytes: bit by bit.
             let width = if w < 8 { 1 } else { 8 };
             for k in (0..w).step_by(width) {
@@ -104,14 +124,15 @@ impl Layout {
         }
     }
 
-    /// The order of the bits, as the kernels' operands want it.
-    fn packing(&self, operand: Operand) -> Packing {
+    /// The order of a band's bits, as the kernels' operands want it.
+    fn packing(&self, operand: Operand, band: usize) -> Packing {
         let feed = match operand {
             Operand::K => Feed::Keys,
             Operand::V if self.quads() => Feed::Quads,
             Operand::V => Feed::Values,
         };
-        Packing { bits: self.codes(operand).bits, d: self.d, feed, lane: DType::U8 }
+        let codes = self.codes(operand);
+        Packing { bits: codes.bits[band], d: self.d / codes.bands, feed, lane: DType::U8 }
     }
 
     /// First byte of the `index`-th f16 side of `token`.

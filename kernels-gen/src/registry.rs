@@ -21,11 +21,12 @@ pub struct CodecInfo {
     pub v: Half,
 }
 
-/// The codec of the keys or of the values.
+/// How keys or values are coded: one codec, or one for each band of equally many dims; what all bands share
+/// (sides, rotation, lanes) is the first one's.
 #[derive(Clone, Copy, Debug)]
 pub struct Half {
     spec: Spec,
-    pub codec: &'static dyn Codec,
+    pub bands: &'static [&'static dyn Codec],
 }
 
 impl Deref for Half {
@@ -36,8 +37,24 @@ impl Deref for Half {
 }
 
 impl Half {
-    pub fn new(codec: &'static dyn Codec) -> Half {
-        Half { spec: codec.spec(), codec }
+    /// `bands`: 1, 2 or 4 codecs.
+    pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
+        Half { spec: bands[0].spec(), bands }
+    }
+
+    /// The codec of a block of 8 coordinates, of `blocks` that make a vector.
+    pub fn codec(&self, block: usize, blocks: usize) -> &'static dyn Codec {
+        self.bands[block * self.bands.len() / blocks]
+    }
+
+    fn codes(&self) -> Codes {
+        let bits = std::array::from_fn(|i| self.bands.get(i).map_or(0, |c| c.spec().bits));
+        Codes { bits, bands: self.bands.len(), sides: self.sides, bytewise: self.bytewise }
+    }
+
+    /// Bytes of one coded vector of `d` coordinates, sides included.
+    pub fn vector_bytes(&self, d: usize) -> usize {
+        self.codes().vector_bits(d) / 8 + 2 * self.sides
     }
 }
 
@@ -76,11 +93,19 @@ pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
         return Ok(info);
     }
     let (k, v) = name.split_once('/').unwrap_or((name, name));
-    let one = |name: &str| made(name).ok_or_else(|| UnknownCodec { name: name.to_string() });
-    let info = if k == v { CodecInfo::of(one(k)?) } else { CodecInfo::pair(one(k)?, one(v)?) };
+    let info = CodecInfo { name: name.to_string().leak(), k: half(k, 4)?, v: half(v, 2)? };
     let info: &'static CodecInfo = Box::leak(Box::new(info));
     known.insert(name.to_string(), info);
     Ok(info)
+}
+
+/// `e8w4`, or `e8w5+e8w4+e8w4+e8w2`: the bands of a vector, at most `most`.
+fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
+    let unknown = |name: &str| UnknownCodec { name: name.to_string() };
+    let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
+    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even()) == (b.sides, b.lane, b.rotate, b.unit, b.even());
+    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()));
+    if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }
 
 /// The one line a codec or a family needs here.
@@ -114,11 +139,8 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
 impl CodecInfo {
     /// One codec for keys and values. Its name is kept for the rest of the program.
     pub fn of(codec: &'static dyn Codec) -> CodecInfo {
-        CodecInfo { name: codec.name().leak(), k: Half::new(codec), v: Half::new(codec) }
-    }
-
-    pub fn pair(k: &'static dyn Codec, v: &'static dyn Codec) -> CodecInfo {
-        CodecInfo { name: format!("{}/{}", k.name(), v.name()).leak(), k: Half::new(k), v: Half::new(v) }
+        let bands: &'static [&'static dyn Codec] = vec![codec].leak();
+        CodecInfo { name: codec.name().leak(), k: Half::new(bands), v: Half::new(bands) }
     }
 
     /// Decode promises the same bits on every device: its cross-lane sums are integers.
@@ -136,8 +158,7 @@ impl CodecInfo {
 
     /// Where codes and sides lie in a tile of rows of `d` coordinates.
     pub fn layout(&self, d: usize) -> Layout {
-        let place = |h: &Half| Codes { bits: h.bits, sides: h.sides, bytewise: h.bytewise };
-        Layout { k: place(&self.k), v: place(&self.v), d }
+        Layout { k: self.k.codes(), v: self.v.codes(), d }
     }
 
     pub fn tile_bytes(&self, d: usize) -> usize {

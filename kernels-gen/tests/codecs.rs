@@ -7,7 +7,7 @@ use kernels_gen::registry::{FAMILIES, HEAD_DIMS_STORE, Half, codec};
 use support::{Random, relative_error2};
 
 fn lanes(c: &Half, code: [u32; 4]) -> [i32; 8] {
-    let words = c.codec.decode(code);
+    let words = c.bands[0].decode(code);
     std::array::from_fn(|i| (words[i / 4] >> (8 * (i % 4)) & 0xff) as i32)
 }
 
@@ -34,11 +34,11 @@ fn e8_codes_stand_for_lattice_points_of_the_box_and_for_nothing_else() {
         for round in 0..20_000 {
             // From well inside the box to far outside of it.
             let spread = top_lane as f32 * 0.3 * (round % 10) as f32 / 4.0;
-            let code = c.codec.encode(std::array::from_fn(|_| random.gaussian() * spread), sides);
+            let code = c.bands[0].encode(std::array::from_fn(|_| random.gaussian() * spread), sides);
             let point = lanes(c, code);
             assert!(is_e8(point) && point.iter().all(|l| *l <= top_lane), "{name}: {point:?}");
             let again: [f32; 8] = point.map(|l| (2 * l - c.zero2) as f32 / 4.0);
-            assert_eq!(c.codec.encode(again, sides), code, "{name}: {point:?} does not code to itself");
+            assert_eq!(c.bands[0].encode(again, sides), code, "{name}: {point:?} does not code to itself");
         }
     }
     // Every 32-bit word is a code of e8w4.
@@ -76,9 +76,9 @@ fn transposed_codes_decode_alike() {
             let codes: [[u32; 2]; 4] = std::array::from_fn(|_| [random.bits() as u32, random.bits() as u32]);
             let byte = |word: u32, j: usize| word >> (8 * j) & 0xff;
             let across = |k: usize| (0..4).fold(0, |word, j| word | byte(codes[j][k / 4], k % 4) << (8 * j));
-            let lanes = c.codec.decode4(std::array::from_fn(across));
+            let lanes = c.bands[0].decode4(std::array::from_fn(across));
             for (j, code) in codes.into_iter().enumerate() {
-                let expected = c.codec.decode([kept(code[0], c.bits), kept(code[1], c.bits.saturating_sub(32)), 0, 0]);
+                let expected = c.bands[0].decode([kept(code[0], c.bits), kept(code[1], c.bits.saturating_sub(32)), 0, 0]);
                 for (i, lane) in lanes.into_iter().enumerate() {
                     assert_eq!(byte(lane, j), byte(expected[i / 4], i % 4), "{name} code {code:08x?} dim {i}");
                 }
@@ -95,7 +95,7 @@ fn the_point_is_the_best_in_the_box() {
     for _ in 0..300 {
         let z: [f32; 8] = std::array::from_fn(|_| random.gaussian() * 5.0);
         let cost = |p: [f32; 8]| p.iter().zip(z).map(|(p, z)| f64::from(p - z).powi(2)).sum::<f64>();
-        let ours = cost(lanes(c, c.codec.encode(z, [1.0, 0.0])).map(|l| (l - 16) as f32 / 2.0));
+        let ours = cost(lanes(c, c.bands[0].encode(z, [1.0, 0.0])).map(|l| (l - 16) as f32 / 2.0));
         for pick in 0..2 * 3_usize.pow(8) {
             let shift = (pick % 2) as f32 / 2.0;
             let near = |i: u32| (pick / 2 / 3_usize.pow(i) % 3) as f32 - 1.0;
@@ -181,17 +181,17 @@ fn every_family_codes_points_to_themselves() {
     for (name, c) in halves().filter(|(_, c)| c.exact()) {
         for round in 0..4000 {
             let top = 0.01 * 1.5_f32.powi(round % 20);
-            let side = c.codec.side(1.0, top).map(|s| half::f16::from_f32(s).to_f32());
-            let code = c.codec.encode(std::array::from_fn(|_| random.gaussian() * top * 0.5), side);
+            let side = c.bands[0].side(1.0, top).map(|s| half::f16::from_f32(s).to_f32());
+            let code = c.bands[0].encode(std::array::from_fn(|_| random.gaussian() * top * 0.5), side);
             for (w, word) in code.into_iter().enumerate() {
                 assert_eq!(word, if c.bits <= 32 * w { 0 } else { kept(word, c.bits - 32 * w) }, "{name}: {code:08x?} has more than {} bits", c.bits);
             }
-            let words = c.codec.decode(code);
+            let words = c.bands[0].decode(code);
             let byte = |w: usize, i: usize| (words[w + i / 4] >> (8 * (i % 4)) & 0xff) as i32;
             let lane = |i: usize| byte(0, i) + if c.wide_lanes() { 256 * byte(2, i) } else { 0 };
-            let unit = c.codec.scale(side) / if c.unit { side[0] } else { 1.0 };
+            let unit = c.bands[0].scale(side) / if c.unit { side[0] } else { 1.0 };
             let point = std::array::from_fn(|i| unit * (lane(i) as f32 - c.zero2 as f32 / 2.0));
-            assert_eq!(c.codec.encode(point, side), code, "{name}: {point:?}");
+            assert_eq!(c.bands[0].encode(point, side), code, "{name}: {point:?}");
         }
     }
 }

@@ -175,9 +175,9 @@ fn q38_points_codes_and_decoded_rows_match() {
     check_given_rotation(38, |g, row, points| {
         let side = g.sides(row).map(f32_of);
         let codes: Vec<[u32; 4]> =
-            g.row(&g.y, row).chunks_exact(8).map(|y| e8.codec.encode(block(y), side)).collect();
+            g.row(&g.y, row).chunks_exact(8).map(|y| e8.bands[0].encode(block(y), side)).collect();
         for (code, point) in codes.iter().zip(points) {
-            let lanes = e8.codec.decode(*code);
+            let lanes = e8.bands[0].decode(*code);
             let bytes = lanes[..2].iter().flat_map(|w| w.to_le_bytes());
             assert!(bytes.eq(point.map(|p| (2.0 * p + 76.0) as u8)), "code {code:08x?} of {point:?}: {lanes:08x?}");
         }

@@ -174,11 +174,11 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.codec, c.v.codec, &x.q, &x.cache, &x.table, &x.lens, &mut part, &mut stat, &mut status, KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, run, x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut part, &mut stat, &mut status, KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, run, x.scale)
     });
     let decoded = status.clone();
     launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(j, c.v.codec, &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, segments as i32, x.pages as i32, STRIDE as i32)
+        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, segments as i32, x.pages as i32, STRIDE as i32)
     });
     check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -254,6 +254,15 @@ codecs! {
     stores_e8q38, decodes_e8q38: "e8q38";
     stores_mixed, decodes_mixed: "e8q38/int4";
     stores_half_exact, decodes_half_exact: "int4/bf16";
+}
+
+/// Bands of different widths under one scale.
+#[test]
+fn bands() {
+    for (name, d) in [("e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", 128), ("e8w6+e8w3/e8w4", 64), ("int6+int4+int3+int2/int5+int3", 256), ("e8w3/e8w7+e8w2", 128)] {
+        decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
+        decode::<bf16>(name, &Problem { d, group: 8, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
+    }
 }
 
 /// The affine map before and after the coded space, at every stage.

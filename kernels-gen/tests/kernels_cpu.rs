@@ -66,7 +66,7 @@ fn stored(name: &str, d: usize) {
     let m = kernels::store_meta(c.info, d, 64);
     let (ts, hs) = ((heads * d) as i64, d as i64);
     launch(kernels::store_grid(tokens, heads), || {
-        kernels::store::store::<f32>(m, c.info.k.codec, c.info.v.codec, &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs)
+        kernels::store::store::<f32>(m, c.info.k.bands[0], c.info.v.bands[0], &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs)
     });
     let bad = cache.bytes.iter().zip(&c.cache).position(|(a, b)| a != b);
     assert_eq!(bad, None, "{} d {d}: first differing byte of {}", name, c.cache.len());
@@ -102,11 +102,11 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], splits: i32) {
     let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
     let m = kernels::decode_meta(c.info, d, group, 64);
     launch([splits as u32, 2, batch as u32], || {
-        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.codec, c.info.v.codec, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 2, pages as i32, stride as i32, segments, kernels::run_of(&m, segments as usize, splits as usize) as i32, scale)
+        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 2, pages as i32, stride as i32, segments, kernels::run_of(&m, segments as usize, splits as usize) as i32, scale)
     });
     let j = kernels::join_meta(d, 64);
     launch([group as u32, 2, batch as u32], || {
-        kernels::join_splits::join_splits::<f32>(j, c.info.v.codec, &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, segments, pages as i32, stride as i32)
+        kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, segments, pages as i32, stride as i32)
     });
     let (out, lse) = (out.to_vec(), lse.to_vec());
     for i in 0..out.len() {

@@ -7,11 +7,14 @@ use kernels_gen::registry::{HEAD_DIMS_STORE, codecs};
 fn layouts() -> Vec<Layout> {
     let shipped = codecs().iter().map(|c| c.layout(64)).map(|l| (l.k, l.v));
     let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true)];
-    let others = others.map(|(bits, sides, bytewise)| Codes { bits, sides, bytewise });
+    let others = others.map(|(bits, sides, bytewise)| Codes::of(bits, sides, bytewise));
+    let banded = [([40, 32, 32, 16], 4, [40, 24, 0, 0], true), ([48, 16, 0, 0], 2, [51, 32, 0, 0], false)];
+    let banded = banded.map(|(k, n, v, bytewise)| (Codes { bits: k, bands: n, sides: 1, bytewise }, Codes { bits: v, bands: 2, sides: 2, bytewise }));
     let mixed = others.iter().zip(others.iter().rev()).map(|(k, v)| (*k, *v));
     let kinds: Vec<_> = shipped.chain(others.map(|c| (c, c))).chain(mixed).collect();
+    let banded = |d: usize| banded.into_iter().filter(move |_| d >= 128).map(move |(k, v)| Layout { k, v, d });
     let of = |d: usize| kinds.iter().map(move |&(k, v)| Layout { k, v, d });
-    HEAD_DIMS_STORE.iter().flat_map(|&d| of(d).collect::<Vec<_>>()).collect()
+    HEAD_DIMS_STORE.iter().flat_map(|&d| of(d).chain(banded(d)).collect::<Vec<_>>()).collect()
 }
 
 fn pieces(layout: &Layout, operand: Operand, token: usize, block: usize) -> Vec<Piece> {
@@ -37,7 +40,8 @@ fn every_bit_of_a_tile_has_one_meaning_and_every_byte_one_token() {
                 for block in 0..layout.blocks() {
                     let pieces = pieces(&layout, operand, token, block);
                     let ends: Vec<usize> = pieces.iter().map(|p| p.code_bit + p.width).collect();
-                    assert_eq!(ends.last(), Some(&layout.codes(operand).bits));
+                    let codes = layout.codes(operand);
+                    assert_eq!(ends.last(), Some(&codes.bits[block * codes.bands / layout.blocks()]));
                     assert!(pieces.iter().skip(1).zip(&ends).all(|(p, end)| p.code_bit == *end), "{layout:?}: a gap");
                     pieces.iter().for_each(|p| claim(p.tile_bit, p.width, token));
                 }
@@ -65,7 +69,7 @@ fn positions_are_those_of_the_kernels() {
         pieces(layout, operand, token, block).first().map(|p| p.tile_bit / 8)
     };
     // 16 words a row: a quad lane's four words of one token are 16 contiguous bytes.
-    let plain = Codes { bits: 32, sides: 1, bytewise: false };
+    let plain = Codes::of(32, 1, false);
     let e8w4 = Layout { k: plain, v: plain, d: 128 };
     for (token, block, byte) in [(0, 0, 0), (0, 1, 4), (0, 4, 16), (1, 0, 8 * 64), (4, 0, 64), (31, 15, 2044)] {
         assert_eq!(first_byte(&e8w4, Operand::K, token, block), Some(byte), "key of token {token}, block {block}");
@@ -80,7 +84,7 @@ fn positions_are_those_of_the_kernels() {
     // u = 1, h = 1: words 12..16 of lane (g 1, t 0), byte 1 of each.
     assert_eq!(bytes, [3, 3, 3, 3].iter().enumerate().map(|(k, c)| ((c * 8 + 1) * 4) * 16 + 4 * k + 1).collect::<Vec<_>>());
     // The tail plane follows the token: 3 bits a block.
-    let wide = Codes { bits: 51, sides: 2, bytewise: false };
+    let wide = Codes::of(51, 2, false);
     let e8q38 = Layout { k: wide, v: wide, d: 128 };
     let last: Vec<_> = pieces(&e8q38, Operand::K, 3, 5).iter().skip(6).map(|p| p.tile_bit).collect();
     assert_eq!(last, [0, 1, 2].map(|k| 32 * 16 * 48 + (3 * 16 + 5) * 3 + k));
@@ -93,7 +97,7 @@ fn codes_and_sides_read_back_and_leave_the_neighbours() {
         let mut tile = vec![0xa5_u8; layout.tile_bytes()];
         let before = tile.clone();
         let code = [0x1234_5678_u32, 0x9abc_def0, 0x0fed_cba9, 0x8765_4321];
-        let kept = std::array::from_fn(|w| match layout.v.bits.saturating_sub(32 * w) {
+        let kept = std::array::from_fn(|w| match layout.v.bits[3 * layout.v.bands / layout.blocks()].saturating_sub(32 * w) {
             0 => 0,
             bits if bits < 32 => code[w] & ((1 << bits) - 1),
             _ => code[w],

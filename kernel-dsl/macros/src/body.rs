@@ -38,6 +38,7 @@ impl Body {
     pub fn is_host(&self, e: &Expr) -> bool {
         match e {
             Expr::Path(p) => p.path.get_ident().is_some_and(|i| self.hosts.iter().any(|h| i == h)),
+            Expr::Index(_) => self.codec(e).is_some(),
             Expr::Field(f) => self.is_host(&f.base),
             Expr::MethodCall(m) => m.args.is_empty() && m.turbofish.is_none() && m.method != "clone" && self.is_host(&m.receiver),
             Expr::Paren(p) => self.is_host(&p.expr),
@@ -46,12 +47,33 @@ impl Body {
         }
     }
 
-    /// The name of a value that has device functions of its own.
-    pub fn codec<'a>(&self, e: &'a Expr) -> Option<&'a Ident> {
+    /// A value that has device functions of its own, in the builder half: `c`, or `c[i]` of a list.
+    pub fn codec(&self, e: &Expr) -> Option<TokenStream> {
         match e {
-            Expr::Path(p) => p.path.get_ident().filter(|i| self.codecs.iter().any(|c| *i == c)),
+            Expr::Path(p) => p.path.get_ident().filter(|i| self.codecs.iter().any(|c| *i == c)).map(|i| q!(#i)),
             Expr::Paren(p) => self.codec(&p.expr),
+            Expr::Index(i) => {
+                let (list, at) = (self.codec(&i.expr)?, host_index(&i.index)?);
+                Some(q!(#list[#at]))
+            }
             _ => None,
+        }
+    }
+
+    /// An expression of the host as the builder half writes it: indices of lists are values known while building.
+    pub fn host(&self, e: &Expr) -> TokenStream {
+        match e {
+            Expr::Field(f) => {
+                let (base, member) = (self.host(&f.base), &f.member);
+                q!(#base.#member)
+            }
+            Expr::MethodCall(m) => {
+                let (recv, method) = (self.host(&m.receiver), &m.method);
+                q!(#recv.#method())
+            }
+            Expr::Index(_) => self.codec(e).unwrap_or_default(),
+            Expr::Paren(p) => self.host(&p.expr),
+            e => q!(#e),
         }
     }
 
@@ -147,6 +169,15 @@ impl Body {
             Pat::Wild(_) => q!(#line let _ = #e;),
             p => self.reject(p, Reject::Pattern),
         }
+    }
+}
+
+/// An index into a list of the host: a number, or the variable of a loop that is unrolled while building.
+fn host_index(e: &Expr) -> Option<TokenStream> {
+    match e {
+        Expr::Lit(_) => Some(q!(#e)),
+        Expr::Path(p) => p.path.get_ident().map(|i| q!(b.known(&#i))),
+        _ => None,
     }
 }
 

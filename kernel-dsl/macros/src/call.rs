@@ -45,7 +45,7 @@ impl Body {
     /// A value for the callee, or a host value passed on as it is.
     fn argument(&mut self, e: &Expr) -> Argument {
         match self.codec(e) {
-            Some(name) => Argument::Host(q!(#name)),
+            Some(value) => Argument::Host(value),
             None => Argument::Value(self.expr(e)),
         }
     }
@@ -96,10 +96,11 @@ impl Body {
             return self.reject(&m.method, Reject::Method(name));
         }
         if m.args.is_empty() && self.is_host(&m.receiver) && name != "clone" {
-            return q!(::kernel_dsl::build::Konst::konst(#m, b));
+            let (recv, method) = (self.host(&m.receiver), &m.method);
+            return q!(::kernel_dsl::build::Konst::konst(#recv.#method(), b));
         }
         if let Some(codec) = self.codec(&m.receiver) {
-            if name == self.own && codec == "self" {
+            if name == self.own && matches!(&*m.receiver, Expr::Path(p) if p.path.is_ident("self")) {
                 return self.reject(&m.method, Reject::Recursion(name));
             }
             let (line, twin) = (here(m.method.span()), format_ident!("{}__ir", m.method));

@@ -114,7 +114,8 @@ impl Body {
 
     fn field(&mut self, f: &ExprField) -> TokenStream {
         if self.is_host(&f.base) {
-            return q!(::kernel_dsl::build::Konst::konst(#f, b));
+            let (base, member) = (self.host(&f.base), &f.member);
+            return q!(::kernel_dsl::build::Konst::konst(#base.#member, b));
         }
         match &f.member {
             Member::Unnamed(i) => {

@@ -37,13 +37,17 @@ pub fn dtype(name: &str) -> Option<TokenStream> {
     Some(q!(::kernel_dsl::dtype::DType::#v))
 }
 
-/// The name of a `&dyn Trait` parameter: a value of the host that device code calls.
+/// The name of a `&dyn Trait` or `&[&dyn Trait]` parameter: a value of the host that device code calls.
 pub fn host_param(input: &FnArg) -> Option<&Ident> {
     let FnArg::Typed(t) = input else { return None };
-    match (&*t.pat, &*t.ty) {
-        (Pat::Ident(p), Type::Reference(r)) if r.mutability.is_none() && matches!(&*r.elem, Type::TraitObject(_)) => Some(&p.ident),
-        _ => None,
-    }
+    let (Pat::Ident(p), Type::Reference(r)) = (&*t.pat, &*t.ty) else { return None };
+    let of_list = |t: &Type| matches!(t, Type::Reference(r) if r.mutability.is_none() && matches!(&*r.elem, Type::TraitObject(_)));
+    let known = match &*r.elem {
+        Type::TraitObject(_) => true,
+        Type::Slice(s) => of_list(&s.elem),
+        _ => false,
+    };
+    (known && r.mutability.is_none()).then_some(&p.ident)
 }
 
 fn last_name(t: &Type) -> String {

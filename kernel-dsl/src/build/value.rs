@@ -40,6 +40,13 @@ impl V {
     }
 }
 
+impl B {
+    /// An index into a list of the host, which must be known while building.
+    pub fn known(&self, v: &V) -> usize {
+        self.get(v).size(self, "the index of a list of codecs")
+    }
+}
+
 /// Something a kernel's source names that is no device value: meta fields, associated constants.
 pub trait Konst {
     fn konst(self, b: &B) -> V;

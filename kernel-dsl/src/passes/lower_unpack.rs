@@ -201,12 +201,13 @@ impl Lower {
     /// Lane (g, t): tokens 8t..8t+7 in two fours, blocks g*(nb/8).., bytes already transposed.
     fn quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
         let (own, bytes) = (k.blocks() / 8, k.bits / 8);
-        let lane = self.scaled(self.lane, 16);
+        let run = k.quad_words();
+        let lane = self.scaled(self.lane, 4 * run);
         let mine = self.plus(at, lane);
         let mut words = vec![];
-        for chunk in 0..2 * own * bytes / 4 {
-            let a = self.offset(mine, chunk * 512);
-            words.extend(self.bits(buf, a, 128));
+        for chunk in 0..2 * own * bytes / run {
+            let a = self.offset(mine, chunk * 128 * run);
+            words.extend(self.bits(buf, a, 32 * run));
         }
         let zero = self.konst(DType::U32, 0);
         let mut regs = vec![0; k.d / 16 * 4];

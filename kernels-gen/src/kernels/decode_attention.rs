@@ -27,8 +27,9 @@ pub struct DecodeMeta {
     pub parts: usize,
     pub page_tokens: usize,
     pub tile_bytes: usize,
-    /// Byte offsets of the value codes and of the side values in a tile.
-    pub values_at: usize,
+    /// Byte offsets in a tile: key codes and value codes of each band, side values.
+    pub keys_at: [usize; 4],
+    pub values_at: [usize; 2],
     pub sides_at: usize,
     /// Values are stored transposed, four tokens to a word.
     pub quads: bool,
@@ -112,64 +113,67 @@ fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize, parts: us
     }
 }
 
-/// Dots of a tile's keys with the query, [32, cols] or pairs: exact integers, or bf16 summed in f32.
+/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band.
 #[device]
-fn dots(c: &dyn Codec, tokens: &Page, q_hi: &Tile<i8>, q_lo: &Tile<i8>, q: &Tile<bf16>, start: &Tile<i32>, d: usize, parts: usize) -> Tile<f32> {
-    if c.spec().exact() {
-        let k: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| c.decode(x));
-        if parts == 2 {
-            // The high bytes' columns stand beside the low ones'.
-            let s = mma(&k, q_hi, 0_i32).fold_halves(128);
-            (if c.spec().even() { s + start } else { s * 2_i32 + start }).cast::<f32>()
-        } else if c.spec().wide_lanes() {
-            let top: Tile<u8> = tokens.keys(0, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
-            let hi = mma(&k, q_hi, 0_i32) + mma(&top, q_hi, 0_i32) * 256_i32;
-            (hi * 128_i32 + (mma(&k, q_lo, start) + mma(&top, q_lo, 0_i32) * 256_i32)).cast::<f32>()
-        } else if c.spec().even() {
-            (mma(&k, q_hi, 0_i32) * 128_i32 + mma(&k, q_lo, start)).cast::<f32>()
-        } else {
-            ((mma(&k, q_hi, 0_i32) * 256_i32 + start) + mma(&k, q_lo, 0_i32) * 2_i32).cast::<f32>()
+fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, at: [usize; 4], d: usize, cols: usize, parts: usize) -> Tile<f32> {
+    let mut hi = acc(32, cols, 0_i32);
+    let mut lo = acc(32, cols, 0_i32);
+    for i in 0..k.len() {
+        let key: Tile<u8> = tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x));
+        hi = mma(&key, &q_hi[i], &hi);
+        if parts == 1 {
+            lo = mma(&key, &q_lo[i], &lo);
         }
+        if k[i].spec().wide_lanes() {
+            let top: Tile<u8> = tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| high_bytes(k[i].decode(x)));
+            hi = &hi + &(mma(&top, &q_hi[i], 0_i32) * 256_i32);
+            lo = &lo + &(mma(&top, &q_lo[i], 0_i32) * 256_i32);
+        }
+    }
+    // With two parts the high bytes' columns stand beside the low ones'.
+    if parts == 2 {
+        let s = hi.fold_halves(128);
+        (if k[0].spec().even() { s + start } else { s * 2_i32 + start }).cast::<f32>()
     } else {
-        let k: Tile<bf16> = tokens.keys(0, c.spec().bits, d, 16, |x| c.decode(x));
-        mma(&k, q, 0.0_f32)
+        let s = &hi * 128_i32 + &lo;
+        (if k[0].spec().even() { s + start } else { s * 2_i32 + start }).cast::<f32>()
     }
 }
 
-/// Adds a tile's weighted values to the output [d, cols]. Weights become 15-bit integers under the tile's
-/// own power of two, so that a tile of small weights loses nothing to a large one elsewhere. `half` sums the
-/// weights alone: where zero lies half way between two lane values, half of it is due at the end.
+/// Weights as 15-bit integers under the tile's own power of two, so that a tile of small weights loses nothing
+/// to a large one elsewhere: their high bytes (with two parts both bytes, side by side), their low bytes, their
+/// sums and what one is worth.
 #[device]
-fn weighed(c: &dyn Codec, tokens: &Page, p: Tile<f32>, out: &Tile<f32>, half: &Tile<f32>, values_at: usize, quads: bool, d: usize, parts: usize) -> (Tile<f32>, Tile<f32>) {
+fn weights(p: Tile<f32>, parts: usize) -> (Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>) {
+    // Weights are not negative: their bits order as integers.
+    let peak = p.map(bits_of).max_rows();
     if parts == 2 {
-        let peak = p.map(bits_of).max_rows();
         let peak = peak.map2(&peak.swap_halves(), larger);
         let w = (p * &peak.map(up)).map(nearest).split_halves();
         let total = w.sum_k();
-        let v: Tile<u8> = if quads { tokens.quads(values_at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(values_at, c.spec().bits, d, 8, |x| c.decode(x)) };
-        let o = mma(&v, &w, &(&total * -((c.spec().zero2 + 1_i32) / 2)));
-        let unit = peak.map(down);
-        (o.cast::<f32>().map3(&unit, out, fused), if c.spec().even() { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
-    } else if c.spec().exact() {
-        // Weights are not negative: their bits order as integers.
-        let peak = p.map(bits_of).max_rows();
+        (w.clone(), w, total, peak.map(down))
+    } else {
         let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
         let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
-        let v: Tile<u8> = if quads { tokens.quads(values_at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(values_at, c.spec().bits, d, 8, |x| c.decode(x)) };
-        let top: Tile<u8> = if c.spec().wide_lanes() { tokens.values(values_at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x))) } else { v.clone() };
-        let base = &total * -((c.spec().zero2 + 1_i32) / 2);
-        let o = if c.spec().wide_lanes() {
-            let hi = mma(&v, &w_hi, 0_i32) + mma(&top, &w_hi, 0_i32) * 256_i32;
-            hi * 256_i32 + (mma(&v, &w_lo, &base) + mma(&top, &w_lo, 0_i32) * 256_i32)
-        } else {
-            mma(&v, &w_hi, 0_i32) * 256_i32 + mma(&v, &w_lo, &base)
-        };
-        let unit = peak.map(down);
-        (o.cast::<f32>().map3(&unit, out, fused), if c.spec().even() { half.clone() } else { total.cast::<f32>().map3(&unit, half, fused) })
-    } else {
-        let v: Tile<bf16> = tokens.values(values_at, c.spec().bits, d, 16, |x| c.decode(x));
-        (mma(&v, &p.to_operand(), out), half.clone())
+        (w_hi, w_lo, total, peak.map(down))
     }
+}
+
+/// A band's output [d, cols] and a tile's weighted values.
+#[device]
+fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, quads: bool, d: usize, parts: usize) -> Tile<f32> {
+    let base = &w.2 * -((c.spec().zero2 + 1_i32) / 2);
+    let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
+    let o = if parts == 2 {
+        mma(&v, &w.0, &base)
+    } else if c.spec().wide_lanes() {
+        let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
+        let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
+        hi * 256_i32 + (mma(&v, &w.1, &base) + mma(&top, &w.1, 0_i32) * 256_i32)
+    } else {
+        mma(&v, &w.0, 0_i32) * 256_i32 + mma(&v, &w.1, &base)
+    };
+    o.cast::<f32>().map3(&w.3, out, fused)
 }
 
 /// Largest score of a column, both halves of the tokens.
@@ -195,8 +199,8 @@ fn total_of(sum: &Tile<i64>, parts: usize) -> Tile<i64> {
 #[kernel]
 pub fn decode_attention<T: Float>(
     m: DecodeMeta,
-    k: &dyn Codec,
-    v: &dyn Codec,
+    k: &[&dyn Codec], // one a band
+    v: &[&dyn Codec],
     q: &Global<T>,            // [batch, heads, d]
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
@@ -225,24 +229,35 @@ pub fn decode_attention<T: Float>(
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(m.cols);
     let mut unit = shared::<f32>(m.cols);
+    let mut zeros = shared::<i32>(m.d);
+    if k.len() > 1 {
+        for i in threads(m.d) {
+            let mut z = k[0].spec().zero2;
+            for band in 1..k.len() {
+                z = if i < (band * m.d / k.len()) as i32 { z } else { k[band].spec().zero2 };
+            }
+            zeros.put(i, if k[0].spec().even() { z / 2 } else { z });
+        }
+    }
     for w in warps(m.warps) {
         for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
             let own = c.min(m.group as i32 - 1_i32);
             let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
             let live = if own == c { 1_i32 } else { 0_i32 };
-            quantise_query::<T>(k, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
+            quantise_query::<T>(k, &zeros, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
     let tiles = (n + 31_i32) / 32_i32;
     for w in warps(m.warps) {
-        let q_hi = query.operand::<i8>(0, m.d, m.cols, m.d);
-        let q_lo = query.operand::<i8>((2 - m.parts) * m.cols * m.d, m.d, m.cols, m.d);
+        let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
+        let q_hi = [query.operand::<i8>(0, m.d, m.cols, band), query.operand::<i8>(1 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(2 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(3 % k.len() * band, m.d, m.cols, band)];
+        let q_lo = [query.operand::<i8>(low, m.d, m.cols, band), query.operand::<i8>(low + 1 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(low + 2 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(low + 3 % k.len() * band, m.d, m.cols, band)];
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
         let mut half = cols(m.cols, 0.0_f32);
-        let mut out = acc(m.d, m.cols, 0.0_f32);
+        let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
         for t in stream(first, tiles.min(first + run * (m.segment / 32) as i32), 1, m.stages) {
             // Checked page fetch: a bad entry reads page 0; the join kernel finds it and drops the row.
@@ -251,8 +266,9 @@ pub fn decode_attention<T: Float>(
             let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
             let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
-            let (k_scale, mut v_scale) = both_scales(k, v, &tokens, m.sides_at, m.parts);
-            let mut x = dots(k, &tokens, &q_hi, &q_lo, &q_float, &start, m.d, m.parts) * (k_scale * &worth);
+            let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
+            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
+            let mut x = score * (k_scale * &worth);
             if t == tiles - 1_i32 {
                 let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
                 x = x.map2(&past, visible);
@@ -262,7 +278,9 @@ pub fn decode_attention<T: Float>(
             if x.map2(&top, above).any() {
                 let next = top.map2(&peaks(&x, m.parts), raised);
                 let fade = top.map2(&next, weight);
-                out = &out * &fade;
+                for i in 0..v.len() {
+                    out[i] = &out[i] * &fade;
+                }
                 half = &half * &fade;
                 let total = sum.sum_rows().map3(&top, &next, shifted);
                 sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
@@ -270,19 +288,32 @@ pub fn decode_attention<T: Float>(
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
-            let (o, h) = weighed(v, &tokens, p * &v_scale, &out, &half, m.values_at, m.quads, m.d, m.parts);
-            out = o;
-            half = h;
+            if v[0].spec().exact() {
+                let w = weights(p * &v_scale, m.parts);
+                for i in 0..v.len() {
+                    out[i] = weighed(v[i], &tokens, &w, &out[i], m.values_at[i], m.quads, m.d / v.len(), m.parts);
+                }
+                // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
+                if v[0].spec().odd() {
+                    half = w.2.cast::<f32>().map3(&w.3, &half, fused);
+                }
+            } else {
+                out[0] = mma(&tokens.values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
+            }
             // A segment's end: leave its partial result, start afresh.
             if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
                 let row = ((seq * kv_heads + head) as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.group as i64;
-                part.put_acc(row * m.d as i64, 1, m.d, m.group, &(if v.spec().even() { whole(&out, m.parts) } else { whole(&out, m.parts) + &(whole(&half, m.parts) * 0.5_f32) }));
+                for i in 0..v.len() {
+                    let o = whole(&out[i], m.parts);
+                    let o = if v[0].spec().odd() { o + &(whole(&half, m.parts) * 0.5_f32) } else { o };
+                    part.put_acc(row * m.d as i64 + (i * m.d / v.len()) as i64, 1, m.d, m.group, &o);
+                    out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
+                }
                 stat.put_cols(row * 2_i64, 2, m.group, &top);
                 stat.put_cols(row * 2_i64 + 1_i64, 2, m.group, &(total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32));
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
                 half = cols(m.cols, 0.0_f32);
-                out = acc(m.d, m.cols, 0.0_f32);
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod store;
 pub use decode_attention::SEGMENT;
 
 use crate::codec::Lane;
+use crate::layout::Operand;
 use crate::registry::CodecInfo;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
@@ -38,7 +39,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
         d,
         page_tokens,
         tile_bytes: layout.tile_bytes(),
-        values_at: layout.values_at(),
+        values_at: layout.band_at(Operand::V, 0),
         sides_at: layout.sides_at(),
         side_stride: layout.side_stride(),
         quads: layout.quads(),
@@ -61,7 +62,7 @@ const RING_BUDGET: usize = 216 * 1024;
 ///
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
+    let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
     let warps = (RING_BUDGET / (2 * tile)).clamp(2, 8);
     let min_blocks = if cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
@@ -71,9 +72,10 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         parts: parts(c, group),
         page_tokens,
         tile_bytes: tile,
-        values_at: c.layout(d).values_at(),
-        sides_at: c.layout(d).sides_at(),
-        quads: c.layout(d).quads(),
+        keys_at: std::array::from_fn(|i| if i < c.k.bands.len() { layout.band_at(Operand::K, i) } else { 0 }),
+        values_at: std::array::from_fn(|i| if i < c.v.bands.len() { layout.band_at(Operand::V, i) } else { 0 }),
+        sides_at: layout.sides_at(),
+        quads: layout.quads(),
         segment: SEGMENT,
         warps,
         // Tiles of 4 KiB and more keep the memory busy two at a time.
@@ -86,24 +88,24 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
 /// Tile IR of the store kernel.
 pub fn store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
-        Elem::Bf16 => store::store::build::<bf16>(m, c.k.codec, c.v.codec),
-        Elem::F32 => store::store::build::<f32>(m, c.k.codec, c.v.codec),
+        Elem::Bf16 => store::store::build::<bf16>(m, c.k.bands[0], c.v.bands[0]),
+        Elem::F32 => store::store::build::<f32>(m, c.k.bands[0], c.v.bands[0]),
     }
 }
 
 /// Tile IR of the decode kernel.
 pub fn decode_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
-        Elem::Bf16 => decode_attention::decode_attention::build::<bf16>(m, c.k.codec, c.v.codec),
-        Elem::F32 => decode_attention::decode_attention::build::<f32>(m, c.k.codec, c.v.codec),
+        Elem::Bf16 => decode_attention::decode_attention::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => decode_attention::decode_attention::build::<f32>(m, c.k.bands, c.v.bands),
     }
 }
 
 /// Tile IR of the join kernel.
 pub fn join_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
-        Elem::Bf16 => join_splits::join_splits::build::<bf16>(m, c.v.codec),
-        Elem::F32 => join_splits::join_splits::build::<f32>(m, c.v.codec),
+        Elem::Bf16 => join_splits::join_splits::build::<bf16>(m, c.v.bands[0]),
+        Elem::F32 => join_splits::join_splits::build::<f32>(m, c.v.bands[0]),
     }
 }
 

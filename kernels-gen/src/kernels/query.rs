@@ -34,17 +34,19 @@ fn low_part(v: i32) -> i32 {
 /// bf16. What its sums start from goes into `zero`, what one step of a sum is worth in log2 units into
 /// `unit`, once for each of the `parts` columns of a head. A padded head (live = 0) is all zero.
 #[device]
-pub fn quantise_query<T: Float>(k: &dyn Codec, x: Tile<T>, c: i32, live: i32, heads: usize, parts: usize, d: usize, inv_sqrt_d: f32, scale: f32, query: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>) {
+pub fn quantise_query<T: Float>(k: &[&dyn Codec], zeros: &Shared<i32>, x: Tile<T>, c: i32, live: i32, heads: usize, parts: usize, d: usize, inv_sqrt_d: f32, scale: f32, query: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>) {
     let x = x.to_f32().map(finite);
-    let y = if k.spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
-    if k.spec().exact() {
+    let y = if k[0].spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
+    if k[0].spec().exact() {
         let top = fmax(y.map(magnitude).max(), 1e-20_f32);
-        let v = (y * (k.spec().query_max() / top)).map(nearest) * live;
+        let v = (y * (k[0].spec().query_max() / top)).map(nearest) * live;
         query.save_row::<i8>(c * d as i32, &v.map(high_part).cast::<i8>());
         query.save_row::<i8>((c + heads as i32) * d as i32, &v.map(low_part).cast::<i8>());
+        // Bands differ in the lane that stands for zero.
+        let start = if k.len() > 1 { (&v * &zeros.row(0, d)).sum() * -1_i32 } else { v.sum() * -(if k[0].spec().even() { k[0].spec().zero2 / 2 } else { k[0].spec().zero2 }) };
         for part in 0..parts {
-            zero.put(c + (part * heads) as i32, v.sum() * -(if k.spec().even() { k.spec().zero2 / 2 } else { k.spec().zero2 }));
-            unit.put(c + (part * heads) as i32, (top * (1.0_f32 / k.spec().query_max())) * (scale * (if k.spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
+            zero.put(c + (part * heads) as i32, start);
+            unit.put(c + (part * heads) as i32, (top * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
         }
     } else {
         query.save_row::<bf16>(c * 2_i32 * d as i32, &(y * live as f32).to::<bf16>());

@@ -60,7 +60,9 @@ fn value_byte(token: i32, block: i32, w: usize, nb: usize) -> i32 {
 fn quad_byte(token: i32, block: i32, k: usize, bits: usize, nb: usize) -> i32 {
     let own = (nb / 8) as i32;
     let word = (((token % 8_i32) / 4_i32) * own + block % own) * (bits / 8) as i32 + k as i32;
-    (((word / 4_i32) * 8_i32 + block / own) * 4_i32 + token / 8_i32) * 16_i32 + (word % 4_i32) * 4_i32 + token % 4_i32
+    // A lane reads so many words in one go.
+    let run = if nb / 4 * (bits / 8) % 4 == 0 { 4_i32 } else { 2_i32 };
+    (((word / run) * 8_i32 + block / own) * 4_i32 + token / 8_i32) * (4_i32 * run) + (word % run) * 4_i32 + token % 4_i32
 }
 
 /// One plane of a code word.

@@ -105,7 +105,7 @@ impl Tile<'_> {
             let (mut total, mut sums) = (0_i32, vec![0_i32; self.layout.d]);
             for (t, weight) in weights.iter().enumerate() {
                 let weight = part_of(*weight, part, strand.parts);
-                let v = self.codes(Operand::V, t).flat_map(|code| self.c.v.value_steps(code));
+                let v = self.codes(Operand::V, t).flat_map(|(at, code)| self.c.v.value_steps(at, code));
                 total = total.wrapping_add(weight);
                 sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
             }
@@ -120,16 +120,18 @@ impl Tile<'_> {
         }
     }
 
-    fn codes(&self, operand: Operand, token: usize) -> impl Iterator<Item = [u32; 4]> {
-        (0..self.layout.blocks()).map(move |b| self.layout.read_code(self.bytes, operand, token, b))
+    /// Where each block stands among how many, and its code.
+    fn codes(&self, operand: Operand, token: usize) -> impl Iterator<Item = ((usize, usize), [u32; 4])> {
+        let n = self.layout.blocks();
+        (0..n).map(move |b| ((b, n), self.layout.read_code(self.bytes, operand, token, b)))
     }
 
     fn steps(&self, token: usize) -> impl Iterator<Item = i32> {
-        self.codes(Operand::K, token).flat_map(|code| self.c.k.steps(code))
+        self.codes(Operand::K, token).flat_map(|(at, code)| self.c.k.steps(at, code))
     }
 
     fn floats(&self, operand: Operand, token: usize) -> impl Iterator<Item = f32> {
-        self.codes(operand, token).flat_map(move |code| self.c.half(operand).floats(code))
+        self.codes(operand, token).flat_map(move |(at, code)| self.c.half(operand).floats(at, code))
     }
 
     fn worth(&self, operand: Operand, token: usize) -> f32 {

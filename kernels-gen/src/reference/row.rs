@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use kernel_dsl::math::{fmax, fmin, sanitise};
 
-use crate::codec::Lane;
+use crate::codec::{Codec, Lane};
 use crate::kernels::softmax::bounded;
 use crate::registry::Half;
 
@@ -29,19 +29,21 @@ impl Half {
             rotate(&mut y);
         }
         let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
-        let side = self.codec.side(norm, top).map(f16_bits);
-        let blocks = y.chunks_exact(8);
-        let codes = blocks.map(|b| self.codec.encode(std::array::from_fn(|i| b[i]), side.map(f16_value))).collect();
+        let side = self.bands[0].side(norm, top).map(f16_bits);
+        let count = y.len() / 8;
+        let blocks = y.chunks_exact(8).enumerate();
+        let codes = blocks.map(|(i, b)| self.codec(i, count).encode(std::array::from_fn(|j| b[j]), side.map(f16_value))).collect();
         Row { codes, side }
     }
 
     /// The vector that a row stands for, in the space of the inputs.
     pub fn decode_row(&self, row: &Row, d: usize) -> Vec<f32> {
         let mut y = Vec::with_capacity(d);
-        for &code in &row.codes {
+        for (block, &code) in row.codes.iter().enumerate() {
+            let at = (block, row.codes.len());
             match self.lane {
-                Lane::Bf16 => y.extend(self.floats(code)),
-                _ => y.extend(self.steps(code).map(|s| s as f32)),
+                Lane::Bf16 => y.extend(self.floats(at, code)),
+                _ => y.extend(self.steps(at, code).map(|s| s as f32)),
             }
         }
         if self.rotate {
@@ -54,29 +56,33 @@ impl Half {
 
     /// What one lane step of a vector with these sides is worth.
     pub(crate) fn worth(&self, side: [u16; 2]) -> f32 {
-        bounded(self.codec.scale(side.map(f16_value)))
+        bounded(self.bands[0].scale(side.map(f16_value)))
     }
 
-    /// The integer lanes of a block.
-    fn lanes(&self, code: [u32; 4]) -> [i32; 8] {
-        let w = self.codec.decode(code);
+    /// The integer lanes of a code.
+    fn lanes(&self, codec: &dyn Codec, code: [u32; 4]) -> [i32; 8] {
+        let w = codec.decode(code);
         let byte = |word: usize, i: usize| (w[word + i / 4] >> (8 * (i % 4)) & 0xff) as i32;
         std::array::from_fn(|i| byte(0, i) + if self.wide_lanes() { 256 * byte(2, i) } else { 0 })
     }
 
-    /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`.
-    pub(crate) fn steps(&self, code: [u32; 4]) -> [i32; 8] {
-        self.lanes(code).map(|lane| 2 * lane - self.zero2)
+    /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`. The block is one of so many.
+    pub(crate) fn steps(&self, (block, blocks): (usize, usize), code: [u32; 4]) -> [i32; 8] {
+        let codec = self.codec(block, blocks);
+        let zero2 = codec.spec().zero2;
+        self.lanes(codec, code).map(|lane| 2 * lane - zero2)
     }
 
     /// `lane - ZERO`, zero rounded up to a lane value: what weights multiply.
-    pub(crate) fn value_steps(&self, code: [u32; 4]) -> [i32; 8] {
-        self.lanes(code).map(|lane| lane - (self.zero2 + 1) / 2)
+    pub(crate) fn value_steps(&self, (block, blocks): (usize, usize), code: [u32; 4]) -> [i32; 8] {
+        let codec = self.codec(block, blocks);
+        let zero = (codec.spec().zero2 + 1) / 2;
+        self.lanes(codec, code).map(|lane| lane - zero)
     }
 
     /// The coordinates of a block with bf16 lanes.
-    pub(crate) fn floats(&self, code: [u32; 4]) -> [f32; 8] {
-        let lanes = self.codec.decode(code);
+    pub(crate) fn floats(&self, (block, blocks): (usize, usize), code: [u32; 4]) -> [f32; 8] {
+        let lanes = self.codec(block, blocks).decode(code);
         std::array::from_fn(|i| f32::from_bits(lanes[i / 2] >> (16 * (i % 2)) << 16))
     }
 }

@@ -85,21 +85,22 @@ impl Head {
             self.k_scale.push(scale(Operand::K, t));
             self.v_scale.push(scale(Operand::V, t));
         }
-        let all = (0..TILE).flat_map(|t| (0..layout.blocks()).map(move |b| (t, b)));
+        let n = layout.blocks();
+        let all = (0..TILE).flat_map(|t| (0..n).map(move |b| (t, b)));
         match c.k.lane {
-            Lane::U8 | Lane::U16 => all.clone().for_each(|(t, b)| self.k.extend(c.k.steps(code(Operand::K, t, b)).map(|k| k as i16))),
+            Lane::U8 | Lane::U16 => all.clone().for_each(|(t, b)| self.k.extend(c.k.steps((b, n), code(Operand::K, t, b)).map(|k| k as i16))),
             Lane::Bf16 => {
                 let first = self.k_floats.len();
                 self.k_floats.resize(first + TILE * d, 0.0);
                 for (t, b) in all.clone() {
-                    let k = c.k.floats(code(Operand::K, t, b));
+                    let k = c.k.floats((b, n), code(Operand::K, t, b));
                     k.iter().enumerate().for_each(|(i, k)| self.k_floats[first + (8 * b + i) * TILE + t] = *k);
                 }
             }
         }
         match c.v.lane {
-            Lane::U8 | Lane::U16 => all.for_each(|(t, b)| self.v.extend(c.v.value_steps(code(Operand::V, t, b)).map(|v| v as i16))),
-            Lane::Bf16 => all.for_each(|(t, b)| self.v_floats.extend(c.v.floats(code(Operand::V, t, b)))),
+            Lane::U8 | Lane::U16 => all.for_each(|(t, b)| self.v.extend(c.v.value_steps((b, n), code(Operand::V, t, b)).map(|v| v as i16))),
+            Lane::Bf16 => all.for_each(|(t, b)| self.v_floats.extend(c.v.floats((b, n), code(Operand::V, t, b)))),
         }
     }
 }
