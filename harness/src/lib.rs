@@ -13,5 +13,6 @@ pub mod npy;
 pub mod ppl;
 pub mod report;
 pub mod roundtrip;
+pub mod run;
 pub mod stats;
 pub mod validate;

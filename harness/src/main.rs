@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::error::Result;
-use harness::{doctor, emit, ppl, report, roundtrip, validate};
+use harness::{doctor, emit, ppl, roundtrip, validate};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
@@ -40,10 +40,14 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Ppl(options) if options.output.dry_run => {
+            say(&format!("{:#}", ppl::Plan::of(&options)?.describe(&options)));
+            Ok(())
+        }
         Command::Ppl(options) => {
             let found = ppl::run(&options)?;
-            say(&format!("{}\n{}", report::facts(&found), report::table(&found.rows)));
-            if let Some(folder) = &options.out {
+            say(&if options.output.json { found.json()? } else { found.summary() });
+            if let Some(folder) = options.output.folder()? {
                 found.write(folder)?;
                 eprintln!("wrote {}", folder.join("report.json").display());
             }

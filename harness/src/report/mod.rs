@@ -1,14 +1,17 @@
 //! What a run found and everything needed to repeat it; written as report.json and report.md.
 
 mod environment;
+mod kernels;
 mod markdown;
+pub mod number;
 
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use environment::{Environment, command_line, utc_now};
+pub use kernels::{KernelId, kernels};
 pub use markdown::{facts, table};
 
 use crate::corpus::Corpus;
@@ -16,14 +19,21 @@ use crate::error::{Error, Result};
 use crate::model::{FileDigest, Model};
 use crate::ppl::Row;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// which command made it
+    pub kind: String,
     pub valid: bool,
     /// why the run may not be believed
     pub invalid: Vec<String>,
     pub read_path: String,
+    pub read_path_meaning: String,
+    pub chunk: Option<usize>,
     pub backend: String,
     pub page_tokens: usize,
+    pub seed: u64,
+    pub bootstrap_draws: usize,
+    pub kernels: Vec<KernelId>,
     pub ppl_base: f64,
     pub rows: Vec<Row>,
     pub model: ModelFacts,
@@ -34,7 +44,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelFacts {
     pub name: String,
     pub layers: usize,
@@ -47,7 +57,7 @@ pub struct ModelFacts {
     pub sha256: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CorpusFacts {
     pub name: String,
     pub sha256: String,
@@ -87,11 +97,19 @@ impl CorpusFacts {
 }
 
 impl Report {
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))
+    }
+
+    /// What a terminal shows.
+    pub fn summary(&self) -> String {
+        format!("{}\n{}", facts(self), table(&self.rows))
+    }
+
     /// Writes report.json and report.md into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))?;
-        for (name, text) in [("report.json", json + "\n"), ("report.md", markdown::document(self))] {
+        for (name, text) in [("report.json", self.json()? + "\n"), ("report.md", markdown::document(self))] {
             let path = folder.join(name);
             std::fs::write(&path, text).map_err(Error::writing(&path))?;
         }
