@@ -1,6 +1,8 @@
 //! What a run found and everything needed to repeat it; written as report.json and report.md.
 
 mod environment;
+pub mod html;
+pub mod join;
 mod kernels;
 mod markdown;
 pub mod number;
@@ -107,19 +109,33 @@ impl Report {
         format!("{}\n{}", facts(self), table(&self.rows))
     }
 
-    /// Writes report.json and report.md into a folder that exists.
+    /// Writes report.json, report.md and report.html into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        for (name, text) in [("report.json", self.json()? + "\n"), ("report.md", markdown::document(self))] {
-            let path = folder.join(name);
-            std::fs::write(&path, text).map_err(Error::writing(&path))?;
-        }
-        Ok(())
+        let page = html::document(std::slice::from_ref(self));
+        write_files(folder, "report", &self.json()?, &markdown::document(self), &page)
+    }
+
+    /// A report.json, or the folder that holds one.
+    pub fn read(path: &Path) -> Result<Report> {
+        let path = if path.is_dir() { path.join("report.json") } else { path.to_path_buf() };
+        let text = std::fs::read_to_string(&path).map_err(Error::reading(&path))?;
+        serde_json::from_str(&text)
+            .map_err(|e| Error::malformed(&path, format!("it is no report of `harness ppl`: {e}")))
     }
 
     /// Ok for a run that may be believed.
     pub fn check(&self) -> Result<()> {
         if self.valid { Ok(()) } else { Err(Error::Invalid { reasons: self.invalid.clone() }) }
     }
+}
+
+/// NAME.json, NAME.md and NAME.html.
+pub fn write_files(folder: &Path, name: &str, json: &str, markdown: &str, html: &str) -> Result<()> {
+    for (ending, text) in [("json", json), ("md", markdown), ("html", html)] {
+        let path = folder.join(format!("{name}.{ending}"));
+        std::fs::write(&path, format!("{}\n", text.trim_end())).map_err(Error::writing(&path))?;
+    }
+    Ok(())
 }
 
 fn last_name(path: &Path) -> String {

@@ -2,10 +2,12 @@
 //! Everything is f64. The unit of uncertainty is the passage, because tokens of one passage are not independent.
 
 mod bootstrap;
+mod normal;
 mod random;
 mod student;
 
 pub use bootstrap::{DRAWS, bootstrap_interval};
+pub use normal::normal_quantile;
 pub use random::Random;
 pub use student::{student_t_cdf, student_t_quantile};
 
