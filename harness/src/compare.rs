@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<Comparison> {
         pairs: pairs.iter().map(|(a, b)| pair(a, b, seed)).collect(),
     };
     if let (Some(folder), false) = (options.output.folder()?, options.output.dry_run) {
-        let page = html::prose("Codecs compared", &found.table());
+        let page = html::prose("Codecs compared", &found.table(), &[]);
         write_files(folder, "compare", &found.json()?, &found.table(), &page)?;
     }
     Ok(found)

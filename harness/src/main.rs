@@ -89,9 +89,16 @@ fn run(command: Command) -> Result<()> {
             say(&if options.output.json { joined.json()? } else { joined.summary() });
             joined.check()
         }
+        Command::Validate(options) if options.output.dry_run => {
+            say(&format!("{:#}", validate::describe(&options)?));
+            Ok(())
+        }
         Command::Validate(options) => {
             let found = validate::run(&options)?;
-            say(&if options.json { found.json()? } else { found.table() });
+            if let Some(folder) = options.output.folder()? {
+                found.write(folder)?;
+            }
+            say(&if options.output.json { found.json()? } else { found.table() });
             found.check()
         }
         Command::Roundtrip(options) => roundtrip::run(&options).map(|text| say(&text)),

@@ -208,7 +208,7 @@ impl Audit {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::prose("Keys and values, how far from Gaussian", &self.table());
+        let page = html::prose("Keys and values, how far from Gaussian", &self.table(), &[]);
         write_files(folder, "audit", &self.json()?, &self.table(), &page)
     }
 }

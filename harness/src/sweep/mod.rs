@@ -1,6 +1,7 @@
 //! `sweep`: how few bits a family of codecs needs before its rows are as good as a baseline's, per half of the cache.
 //! Only rows are compared, so this says where to look; `ppl` says what it costs.
 
+mod plot;
 mod table;
 mod threshold;
 
@@ -198,6 +199,8 @@ impl Sweep {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        write_files(folder, "sweep", &self.json()?, &self.table(), &html::prose("Sweep over codecs", &self.table()))
+        let plots = [("Keys", plot::plot(self, "k")), ("Values", plot::plot(self, "v"))];
+        let page = html::prose("Sweep over codecs", &self.table(), &plots);
+        write_files(folder, "sweep", &self.json()?, &self.table(), &page)
     }
 }

@@ -6,6 +6,7 @@ mod heat;
 mod page;
 mod pareto;
 mod position;
+mod prose;
 mod scale;
 mod tables;
 mod takes;
@@ -13,8 +14,10 @@ mod takes;
 use std::fmt::Write;
 
 use entry::{codecs, entries};
-pub use page::{page, prose};
+pub use page::page;
+pub use prose::prose;
 pub use scale::escaped;
+pub use scale::{Scale, power};
 
 use super::Report;
 

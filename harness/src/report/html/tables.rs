@@ -42,13 +42,13 @@ pub fn results(entries: &[Entry]) -> String {
     let rows = entries.iter().map(|e| {
         let row = e.row;
         let ratio = |v: f64| if v < 100.0 { format!("{v:.5}") } else { small(v) };
+        let short = |v: f64| if v < 100.0 { format!("{v:.4}") } else { small(v) };
         let [low, high] = row.ppl_ratio_ci95;
-        let range =
-            if low.is_nan() { "one passage".into() } else { format!("{} \u{2026} {}", ratio(low), ratio(high)) };
+        let range = if low.is_nan() { "one passage".into() } else { format!("[{}, {}]", short(low), short(high)) };
         let (class, word) = match row.gate.pass {
             _ if e.kind != Kind::Codec => ("", String::new()),
-            Some(true) => ("pass", format!("{} passed", row.gate.class)),
-            Some(false) => ("fail", format!("{} missed", row.gate.class)),
+            Some(true) => ("pass", "passed".into()),
+            Some(false) => ("fail", "missed".into()),
             None => ("open", "not gated".into()),
         };
         let verdict = if e.kind == Kind::Codec { row.seed_verdict.strict.clone() } else { String::new() };
@@ -63,7 +63,7 @@ pub fn results(entries: &[Entry]) -> String {
             format!("{} / {}", small(row.rel_mse_k), small(row.rel_mse_v)),
             format!(
                 "<span class=\"pill {class}\" style=\"margin:0\" title=\"{}\">{word}</span>",
-                escaped(&row.gate.why.join("; "))
+                escaped(&format!("limits of the {} class. {}", row.gate.class, row.gate.why.join("; ")))
             ),
             verdict,
         ];
