@@ -11,7 +11,7 @@ const LEAST_VARIANCE: f64 = 1e-12;
 /// that scores 0.107, beyond the gate of 0.05.
 const ONE_SIDED: f64 = 2.326;
 
-pub const NAMES: [&str; 5] = ["|kurtosis - 3|", "iso variance", "Hadamard variance", "\"W2/sigma\"", "true W2"];
+pub const NAMES: [&str; 5] = ["abs(kurtosis - 3)", "iso variance", "Hadamard variance", "\"W2/sigma\"", "true W2"];
 /// Where the published gates fire; the last figure never had one.
 pub const GATES: [Option<f64>; 5] = [Some(0.5), Some(1.5), Some(1.5), Some(0.05), None];
 

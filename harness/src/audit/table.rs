@@ -46,7 +46,7 @@ pub fn table(audit: &Audit) -> String {
     let _ = writeln!(
         text,
         "\nA cell is the value, then in brackets its range once every coordinate is shuffled over the rows by itself: what is left of it\n\
-         has nothing to do with how coordinates depend on each other. A star marks values outside the band of Gaussian rows of this\n\
+         has nothing to do with how coordinates depend on each other (the first two figures do not change). A star marks values outside the band of Gaussian rows of this\n\
          number and width, which is the only fair yardstick here: the fewer the rows, the more every figure grows by itself.\n\
          \"W2/sigma\" is no Wasserstein distance: it divides a two-sided quantile by a one-sided one, so a perfect Gaussian scores\n\
          2.576 / 2.326 - 1 = 0.107 and always fires. \"true W2\" is the real one, of unit rows after the rotation. Nothing is gated on these.\n\n\
@@ -58,6 +58,10 @@ pub fn table(audit: &Audit) -> String {
 
 fn cell(value: f64, shuffled: &Band, null: &Band) -> String {
     let star = if value < null.low || value > null.high { "*" } else { "" };
+    // figures of single coordinates do not change at all
+    if (shuffled.high - shuffled.low).abs() <= 1e-9 * value.abs() {
+        return format!("{}{star}", shown(value));
+    }
     format!("{}{star} [{}, {}]", shown(value), shown(shuffled.low), shown(shuffled.high))
 }
 

@@ -51,7 +51,13 @@ pub fn run(options: &Options) -> Result<Joined> {
     }
     let joined = Joined { reports, warnings };
     if let (Some(folder), false) = (options.output.folder()?, options.output.dry_run) {
-        write_files(folder, "report", &joined.json()?, &joined.markdown(), &html::document(&joined.reports))?;
+        write_files(
+            folder,
+            "report",
+            &joined.json()?,
+            &joined.markdown(),
+            &html::document(&joined.reports, &joined.warnings),
+        )?;
         eprintln!("wrote {}", folder.join("report.html").display());
     }
     Ok(joined)

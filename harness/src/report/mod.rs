@@ -111,7 +111,7 @@ impl Report {
 
     /// Writes report.json, report.md and report.html into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::document(std::slice::from_ref(self));
+        let page = html::document(std::slice::from_ref(self), &[]);
         write_files(folder, "report", &self.json()?, &markdown::document(self), &page)
     }
 

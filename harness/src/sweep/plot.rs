@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Sweep;
-use crate::report::html::{Scale, escaped, power};
+use crate::report::html::{Scale, escaped, power, spread};
 
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 340.0;
@@ -41,7 +41,11 @@ pub fn plot(sweep: &Sweep, stream: &str) -> String {
         (WIDTH + 38.0) / 2.0,
         HEIGHT - 6.0
     );
-    for point in points {
+    let wishes: Vec<f64> =
+        points.iter().map(|p| y.at(p.rel_mse) + if p.codec == sweep.baseline { -8.0 } else { 4.0 }).collect();
+    let columns: Vec<f64> = points.iter().map(|p| x.at(p.bits)).collect();
+    let labels = spread(&columns, &wishes, 15.0, HEIGHT - 50.0);
+    for (point, label) in points.into_iter().zip(labels) {
         let (cx, cy) = (x.at(point.bits), y.at(point.rel_mse));
         let baseline = point.codec == sweep.baseline;
         if baseline {
@@ -49,11 +53,10 @@ pub fn plot(sweep: &Sweep, stream: &str) -> String {
                 write!(svg, "<line class=\"limit\" x1=\"52\" x2=\"{0}\" y1=\"{cy:.1}\" y2=\"{cy:.1}\"/>", WIDTH - 14.0);
         }
         let (text_x, anchor) = if cx < WIDTH * 0.72 { (cx + 9.0, "start") } else { (cx - 9.0, "end") };
-        let (colour, rise) = if baseline { ("c1", -8.0) } else { ("c0", 4.0) };
+        let colour = if baseline { "c1" } else { "c0" };
         let _ = write!(
             svg,
-            "<g class=\"{colour}\"><circle class=\"dot full\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"/><text class=\"own\" x=\"{text_x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text></g>",
-            cy + rise,
+            "<g class=\"{colour}\"><circle class=\"dot full\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"/><text class=\"own\" x=\"{text_x:.1}\" y=\"{label:.1}\" text-anchor=\"{anchor}\">{}</text></g>",
             escaped(&point.codec)
         );
     }

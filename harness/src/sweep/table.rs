@@ -8,7 +8,7 @@ use super::threshold::Choice;
 pub fn table(sweep: &Sweep) -> String {
     let corpus = &sweep.corpus;
     let mut text = format!(
-        "{}: {} passages of {} tokens; baseline {}\n{}\n\n\
+        "{}: {} passages of {} tokens; baseline {}\n\n{}\n\n\
          | codec | half | bits | rel-MSE +- 95 % | over baseline | centred | cosine | worst layer |\n|---|---|--:|--:|--:|--:|--:|--:|\n",
         sweep.model.name, corpus.passages, corpus.ctx, sweep.baseline, sweep.definition
     );
@@ -34,14 +34,13 @@ pub fn table(sweep: &Sweep) -> String {
     }
     let _ = writeln!(
         text,
-        "\nThe fewest bits whose error is within a multiple of {}'s:\n\n| half | threshold | by the means | interval included | paired per passage |\n|---|---|---|---|---|",
+        "\nThe fewest bits whose error is within a multiple of {}'s, and so the most that can be saved:\n\n| half | threshold | by the means | interval included | paired per passage |\n|---|---|---|---|---|",
         sweep.baseline
     );
     let shown = |choice: &Option<Choice>| match choice {
-        Some(c) => format!(
-            "{} ({:.3} bits, {:.2} x bf16, {:.2} x baseline, error x {:.3})",
-            c.codec, c.bits, c.compression_vs_bf16, c.compression_vs_baseline, c.ratio
-        ),
+        Some(c) => {
+            format!("{}: {:.3} bits, {:.2} x bf16, error x {:.3}", c.codec, c.bits, c.compression_vs_bf16, c.ratio)
+        }
         None => "none".into(),
     };
     for a in &sweep.answers {

@@ -13,6 +13,7 @@ mod takes;
 
 use std::fmt::Write;
 
+pub use entry::spread;
 use entry::{codecs, entries};
 pub use page::page;
 pub use prose::prose;
@@ -21,8 +22,8 @@ pub use scale::{Scale, power};
 
 use super::Report;
 
-/// One run, or several joined.
-pub fn document(reports: &[Report]) -> String {
+/// One run, or several joined; `warnings` are about what must not be compared.
+pub fn document(reports: &[Report], warnings: &[String]) -> String {
     let Some(first) = reports.first() else { return page("no runs", "") };
     let entries = entries(reports);
     let codecs = codecs(&entries);
@@ -34,6 +35,9 @@ pub fn document(reports: &[Report]) -> String {
             "<section class=\"card wrong\"><h2>Run {run} may not be believed</h2>{}</section>",
             escaped(reason)
         );
+    }
+    for warning in warnings {
+        let _ = write!(body, "<section class=\"card\">{}.</section>", escaped(warning));
     }
     body += &facts(reports);
     let takes: String = takes::sentences(reports).iter().map(|t| format!("<li>{}</li>", escaped(t))).collect();

@@ -53,7 +53,8 @@ pub fn draw(entries: &[&Entry]) -> String {
     svg += &front(entries, &x, &y);
     let shown: Vec<&&Entry> = entries.iter().filter(|e| e.row.kl_mean.is_finite()).collect();
     let wishes: Vec<f64> = shown.iter().map(|e| y.at(e.row.kl_mean) + 4.0).collect();
-    let places = spread(&wishes, 15.0, HEIGHT - 50.0);
+    let columns: Vec<f64> = shown.iter().map(|e| x.at(e.row.stored_bits_per_element)).collect();
+    let places = spread(&columns, &wishes, 15.0, HEIGHT - 50.0);
     for (entry, label) in shown.iter().zip(places) {
         svg += &point(entry, &x, &y, label);
     }
