@@ -22,6 +22,7 @@ pub fn reasons(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
         }
         reasons.extend(reason(subject, row));
         reasons.extend(unproved(row));
+        reasons.extend(unused(subject, row));
     }
     reasons.extend(halves(subjects, rows));
     reasons
@@ -64,6 +65,17 @@ fn unproved(row: &Row) -> Option<String> {
             row.codec, agreement.kl_mean
         )
     })
+}
+
+/// What comes back out of a packed cache is neither what went in, bit for bit, nor nothing.
+fn unused(subject: &Subject, row: &Row) -> Option<String> {
+    if !matches!(subject, Subject::Coded { streams: Streams::Cache, .. }) {
+        return None;
+    }
+    let (half, error) = [("keys", row.rel_mse_k), ("values", row.rel_mse_v)]
+        .into_iter()
+        .find(|(_, error)| !(*error > 0.0 && *error < 1.0))?;
+    Some(format!("{} of {} come back with a relative error of {error}: the codec is not in use", half, row.codec))
 }
 
 /// Keys alone, values alone and both must not give the same numbers: then one of them is not coded at all.
