@@ -3,7 +3,9 @@
 
 pub mod assets;
 pub mod attention;
+pub mod audit;
 pub mod backend;
+pub mod compare;
 pub mod corpus;
 pub mod doctor;
 pub mod emit;
@@ -13,5 +15,8 @@ pub mod npy;
 pub mod ppl;
 pub mod report;
 pub mod roundtrip;
+pub mod rows;
+pub mod run;
 pub mod stats;
+pub mod sweep;
 pub mod validate;

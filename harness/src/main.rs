@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::error::Result;
-use harness::{doctor, emit, ppl, report, roundtrip, validate};
+use harness::{audit, compare, doctor, emit, ppl, report, roundtrip, sweep, validate};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
@@ -18,6 +18,14 @@ struct CommandLine {
 enum Command {
     /// perplexity and KL of a model that reads its keys and values from a coded cache
     Ppl(ppl::Options),
+    /// how few bits a family of codecs needs to be as good as a baseline, by the error of its rows
+    Sweep(sweep::Options),
+    /// how far keys and values are from Gaussian, beside what Gaussian rows score
+    Audit(audit::Options),
+    /// two rows, paired passage by passage
+    Compare(compare::Options),
+    /// runs of `ppl` as one document
+    Report(report::join::Options),
     /// error of every codec on made-up rows, and whether all readers of a cache agree
     Validate(validate::Options),
     /// one array of rows through one codec
@@ -40,18 +48,57 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
+        Command::Ppl(options) if options.output.dry_run => {
+            say(&format!("{:#}", ppl::Plan::of(&options)?.describe(&options)));
+            Ok(())
+        }
         Command::Ppl(options) => {
             let found = ppl::run(&options)?;
-            say(&format!("{}\n{}", report::facts(&found), report::table(&found.rows)));
-            if let Some(folder) = &options.out {
+            say(&if options.output.json { found.json()? } else { found.summary() });
+            if let Some(folder) = options.output.folder()? {
                 found.write(folder)?;
                 eprintln!("wrote {}", folder.join("report.json").display());
             }
             found.check()
         }
+        Command::Sweep(options) if options.output.dry_run => {
+            say(&format!("{:#}", sweep::describe(&options)?));
+            Ok(())
+        }
+        Command::Sweep(options) => {
+            let found = sweep::run(&options)?;
+            say(&if options.output.json { found.json()? } else { found.table() });
+            options.output.folder()?.map_or(Ok(()), |folder| found.write(folder))
+        }
+        Command::Audit(options) if options.output.dry_run => {
+            say(&format!("{:#}", audit::describe(&options)?));
+            Ok(())
+        }
+        Command::Audit(options) => {
+            let found = audit::run(&options)?;
+            say(&if options.output.json { found.json()? } else { found.table() });
+            options.output.folder()?.map_or(Ok(()), |folder| found.write(folder))
+        }
+        Command::Compare(options) => {
+            let found = compare::run(&options)?;
+            say(&if options.output.json { found.json()? } else { found.table() });
+            Ok(())
+        }
+        Command::Report(options) => {
+            let joined = report::join::run(&options)?;
+            say(&if options.output.json { joined.json()? } else { joined.summary() });
+            joined.check()
+        }
+        Command::Validate(options) if options.output.dry_run => {
+            say(&format!("{:#}", validate::describe(&options)?));
+            Ok(())
+        }
         Command::Validate(options) => {
             let found = validate::run(&options)?;
-            say(&if options.json { found.json()? } else { found.table() });
+            if let Some(folder) = options.output.folder()? {
+                found.write(folder)?;
+            }
+            say(&if options.output.json { found.json()? } else { found.table() });
             found.check()
         }
         Command::Roundtrip(options) => roundtrip::run(&options).map(|text| say(&text)),

@@ -77,7 +77,7 @@ fn stored(options: &Options, codec: &'static CodecInfo, values: &[f32], d: usize
     let rows = values.len() / d;
     let (pages, geometry) = (Pages::new(rows, 64), Geometry { layers: 1, heads: 1, kv_heads: 1, d, scale: 1.0 });
     let mut cache = backend::open(options.backend)?.cache(codec, &geometry, &pages)?;
-    cache.store(0, values, values, &pages)?;
+    cache.store(0, 0, values, values, &pages)?;
     let bytes = cache.bytes(0)?;
     Ok((0..rows).into_par_iter().map(|row| pages.row(codec, &bytes, (1, d), (row, 0), Operand::K)).collect())
 }

@@ -29,6 +29,20 @@ fn exit_codes() {
         ("ppl --passages many", 2, "--passages"),
         ("ppl --codec e8w5 --backend cpu", 2, "nearest first: e8w4"),
         ("ppl --score 3 --backend cpu", 2, "score range"),
+        ("ppl --read-path sideways", 2, "in-forward"),
+        ("ppl --skip-layers 3 --backend cpu", 2, "leave none to code"),
+        ("ppl --skip-layers a --backend cpu", 2, "not a number"),
+        ("ppl --chunk 0 --backend cpu", 2, "at least one token"),
+        ("ppl --read-path snapshot --score 0..9 --backend cpu", 2, "prefix"),
+        ("ppl --resume --backend cpu", 2, "--out"),
+        ("sweep --codec e8w5", 2, "nearest first: e8w4"),
+        ("sweep --codec ,", 2, "empty"),
+        ("sweep --baseline fp9", 2, "fp9"),
+        ("audit --rows 3", 2, "at least 16"),
+        ("audit --passages 99", 2, "ask for 1 to 16"),
+        ("compare /nowhere /nowhere", 4, "/nowhere"),
+        ("report", 2, "Usage"),
+        ("report /nowhere", 4, "/nowhere"),
         ("ppl --ctx 0 --backend cpu", 2, "--ctx 0"),
         ("ppl --model /nowhere --backend cpu", 4, "/nowhere"),
         ("ppl --corpus /nowhere.npy --backend cpu", 4, "/nowhere.npy"),
@@ -101,4 +115,81 @@ fn doctor_and_validate_and_emit_answer() {
     assert!(text("validate --codec int4 --backend cpu").contains("agree: ok"));
     assert!(text("emit --kernel join_splits --codec int4 --stage tile").contains("program"));
     assert!(text("emit --kernel store --codec int4").contains("__global__"));
+}
+
+fn json(arguments: &str) -> serde_json::Value {
+    let output = harness(arguments);
+    assert_eq!(output.status.code(), Some(0), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn dry_runs_say_what_would_be_done() {
+    let plan = json("ppl --dry-run --codec int4 --streams both,k --skip-layers 0,1 --passages 2 --ctx 64");
+    assert_eq!(plan["rows"].as_array().unwrap().len(), 7);
+    assert_eq!(plan["forward_passes"], 16);
+    assert_eq!(json("sweep --dry-run --codec int4,e8w4")["baseline"], "fp8_e4m3_64");
+    assert_eq!(json("audit --dry-run --passages 3")["forward_passes"], 3);
+    assert_eq!(json("validate --dry-run --codec int4")["codecs"][0], "int4");
+}
+
+#[test]
+fn a_run_whose_control_passes_is_invalid() {
+    // one chunk for everything, raw: the codes are never read, and the broken codec looks perfect
+    let blind = "ppl --read-path serving --chunk 64 --ctx 64 --passages 1 --codec int4 --backend cpu";
+    let (code, text) = failure(blind);
+    assert_eq!(code, 1);
+    assert!(text.contains("invalid") && text.contains("CONTROL_int4_misread looks good"), "{text}");
+}
+
+#[test]
+fn sweeps_and_audits_answer_and_repeat() {
+    let [sweep, audit] = ["sweep", "audit"].map(temporary);
+    let call = format!("sweep --passages 2 --ctx 64 --codec int4,e8q38 --json --out {}", sweep.display());
+    let found = json(&call);
+    let answers = found["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 6);
+    for answer in answers {
+        assert_eq!((&answer["point"]["codec"], &answer["paired"]["codec"]), (&"e8q38".into(), &"e8q38".into()));
+    }
+    assert_eq!(json(&(call + " --resume"))["points"], found["points"]);
+    let call =
+        format!("audit --passages 1 --ctx 64 --rows 64 --null-draws 4 --shuffles 2 --json --out {}", audit.display());
+    let found = json(&call);
+    assert_eq!(found["findings"].as_array().unwrap().len(), 12);
+    assert!(found["gaussian"][3]["mean"].as_f64().unwrap() > 0.09, "perfect Gaussian rows fire the published gate");
+    assert_eq!(json(&(call + " --resume"))["findings"], found["findings"]);
+    for folder in [sweep, audit] {
+        let name = if folder.join("sweep.json").exists() { "sweep" } else { "audit" };
+        assert!(folder.join(format!("{name}.html")).exists() && folder.join(format!("{name}.md")).exists());
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
+fn runs_are_compared_and_joined() {
+    let [one, two, joined] = ["one", "two", "joined"].map(temporary);
+    let run = |codec: &str, ctx: usize, out: &Path| {
+        let call = format!("ppl --passages 3 --ctx {ctx} --codec {codec} --backend cpu --out {}", out.display());
+        assert_eq!(harness(&call).status.code(), Some(0), "{call}");
+    };
+    run("int4,int4:k", 64, &one);
+    run("e8q38", 64, &two);
+    let (a, b) = (one.display(), two.display());
+    let pairs = json(&format!("compare {a}:int4 {b}/report.json:e8q38 --json"));
+    assert_eq!(pairs["pairs"][0]["verdict"], "B diverges less");
+    assert_eq!(pairs["pairs"][0]["passages_better"], 0);
+    assert_eq!(json(&format!("compare {a}:int4:k {a}:int4:k --json"))["pairs"][0]["verdict"], "the same");
+    assert_eq!(json(&format!("compare {a} {b} --json"))["pairs"].as_array().unwrap().len(), 2);
+    assert!(matches!(failure(&format!("compare {a}:e8q38 {b}:e8q38")), (2, text) if text.contains("it has identity")));
+    assert_eq!(harness(&format!("report {a} {b} --out {}", joined.display())).status.code(), Some(0));
+    let html = std::fs::read_to_string(joined.join("report.html")).unwrap();
+    assert!(html.contains("Run 2") && html.contains("e8q38"));
+    run("e8q38", 80, &two);
+    assert!(matches!(failure(&format!("compare {a} {b}")), (2, text) if text.contains("different scored positions")));
+    let output = harness(&format!("report {a} {b}"));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("do not compare their rows"));
+    for folder in [one, two, joined] {
+        std::fs::remove_dir_all(folder).unwrap();
+    }
 }

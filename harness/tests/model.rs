@@ -115,3 +115,19 @@ fn rows_of_the_layers_match_the_golden_ones() {
         }
     }
 }
+
+/// Small random models of every family, with what transformers computes from them (tests/fixtures/make.py).
+#[test]
+fn every_family_matches_transformers() {
+    for name in ["qwen2", "qwen2-yarn-sharded", "qwen3-linear", "qwen3-bias", "llama3"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        let file = std::fs::read(folder.join("golden.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&file).unwrap();
+        let ids: Vec<u32> = i32s(&tensors, "ids").into_iter().map(|id| id as u32).collect();
+        for model in [Model::load(&folder).unwrap(), Model::stream(&folder).unwrap()] {
+            let mut dense = Dense::new(Geometry::of(&model.config));
+            let logits = model.logits(&ids, 0, ids.len(), &mut dense).unwrap();
+            assert_close(name, &logits.values, &f32s(&tensors, "logits"));
+        }
+    }
+}

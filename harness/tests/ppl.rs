@@ -1,33 +1,44 @@
 //! A small run from end to end: exact rows change nothing, a broken codec shows, and finer codecs lose less.
 
-use harness::attention::{Coded, Dense, Geometry, Pages, Simulated};
+use harness::attention::{Coded, Coder, Dense, Geometry, Own, Simulated};
 use harness::backend::{self, Choice};
 use harness::corpus::Corpus;
 use harness::model::Model;
-use harness::ppl::{self, LogProbs, Options};
+use harness::ppl::{self, Ask, LogProbs, Options, ReadPath, Text};
 use harness::report::Report;
+use harness::run::Output;
 use harness::{assets, error};
 use kernels_gen::registry::codec;
 
 fn options() -> Options {
     Options {
-        model: assets::BUNDLED_MODEL.into(),
-        corpus: None,
+        text: Text { model: assets::BUNDLED_MODEL.into(), corpus: None, passages: 2, ctx: 128, stream: false },
         codec: "bf16,int4,e8w4,e8q38".into(),
-        passages: 2,
-        ctx: 128,
+        streams: vec![Ask::Both],
+        skip_layers: "0".into(),
+        read_path: ReadPath::All,
+        chunk: 32,
         score: None,
         backend: Choice::Cpu,
-        out: None,
+        output: Output { seed: 1, ..Output::default() },
     }
+}
+
+fn text(passages: usize, ctx: usize) -> Text {
+    Text { passages, ctx, ..options().text }
+}
+
+fn kl(report: &Report, name: &str) -> f64 {
+    report.rows.iter().find(|r| r.codec == name).unwrap_or_else(|| panic!("no row {name}")).kl_mean
 }
 
 #[test]
 fn a_small_run_orders_the_codecs() {
     let out = std::env::temp_dir().join(format!("kvfuse-ppl-{}", std::process::id()));
-    let report = ppl::run(&Options { out: Some(out.clone()), ..options() }).unwrap();
+    let output = Output { out: Some(out.clone()), ..options().output };
+    let report = ppl::run(&Options { output, ..options() }).unwrap();
     report.check().unwrap();
-    let kl = |name: &str| report.rows.iter().find(|r| r.codec == name).unwrap().kl_mean;
+    let kl = |name: &str| kl(&report, name);
     assert_eq!(kl("identity"), 0.0);
     assert!(kl("self") < 1e-9, "{}", kl("self"));
     assert!(kl("bf16") < kl("e8q38") / 5.0 && kl("e8q38") < kl("e8w4") / 5.0 && kl("e8q38") < kl("int4") / 5.0);
@@ -62,7 +73,7 @@ fn check_files(folder: &std::path::Path, report: &Report) {
 
 #[test]
 fn one_passage_has_no_interval() {
-    let report = ppl::run(&Options { passages: 1, codec: "int4:k,int4:v".into(), ..options() }).unwrap();
+    let report = ppl::run(&Options { text: text(1, 128), codec: "int4:k,int4:v".into(), ..options() }).unwrap();
     report.check().unwrap();
     assert!(report.rows.iter().all(|r| r.ppl_ratio_ci95[0].is_nan()));
     let [k, v] = ["int4:k", "int4:v"].map(|name| report.rows.iter().find(|r| r.codec == name).unwrap());
@@ -71,19 +82,21 @@ fn one_passage_has_no_interval() {
 
 #[test]
 fn mistakes_are_found_before_the_model_runs() {
-    let text = |options: Options| {
+    let failure = |options: Options| {
         let error = ppl::run(&options).err().unwrap();
         (error.exit_code(), error.to_string())
     };
-    assert!(matches!(text(Options { codec: "e8w5".into(), ..options() }), (2, t) if t.contains("e8w4")));
-    assert!(matches!(text(Options { score: Some("9..4".into()), ..options() }), (2, t) if t.contains("no position")));
-    assert!(matches!(text(Options { passages: 17, ..options() }), (2, t) if t.contains("16")));
-    assert!(matches!(text(Options { ctx: 9999, ..options() }), (2, t) if t.contains("2560")));
+    assert!(matches!(failure(Options { codec: "e8w5".into(), ..options() }), (2, t) if t.contains("e8w4")));
     assert!(
-        matches!(text(Options { model: "nothing-here".into(), ..options() }), (4, t) if t.contains("nothing-here"))
+        matches!(failure(Options { score: Some("9..4".into()), ..options() }), (2, t) if t.contains("no position"))
+    );
+    assert!(matches!(failure(Options { text: text(17, 128), ..options() }), (2, t) if t.contains("16")));
+    assert!(matches!(failure(Options { text: text(2, 9999), ..options() }), (2, t) if t.contains("2560")));
+    assert!(
+        matches!(failure(Options { text: Text { model: "nothing-here".into(), ..options().text }, ..options() }), (4, t) if t.contains("nothing-here"))
     );
     assert!(
-        matches!(text(Options { corpus: Some("/nowhere.npy".into()), ..options() }), (4, t) if t.contains("/nowhere.npy"))
+        matches!(failure(Options { text: Text { corpus: Some("/nowhere.npy".into()), ..options().text }, ..options() }), (4, t) if t.contains("/nowhere.npy"))
     );
 }
 
@@ -96,8 +109,13 @@ fn the_coded_cache_agrees_with_its_simulation() -> error::Result<()> {
     let (geometry, ids) = (Geometry::of(&model.config), &corpus.passage(0)[..128]);
     let e8 = codec("e8q38").map_err(error::Error::from)?;
     let base = LogProbs::of(&model.logits(ids, 64, 128, &mut Dense::new(geometry))?);
-    let simulated = model.logits(ids, 64, 128, &mut Simulated::new(geometry, Some(e8), Some(e8)))?;
-    let mut coded = Coded::new(backend::open(Choice::Cpu)?.as_ref(), e8, geometry, Pages::new(128, 32))?;
+    let simulated = model.logits(
+        ids,
+        64,
+        128,
+        &mut Simulated::new(geometry, Some(Coder::Codec(e8)), Some(Coder::Codec(e8)), Own::Coded),
+    )?;
+    let mut coded = Coded::new(backend::open(Choice::Cpu)?.as_ref(), e8, geometry, 128)?;
     let coded = model.logits(ids, 64, 128, &mut coded)?;
     let mean = |logits| base.compare(logits, &corpus.passage(0)[65..129]).iter().map(|s| s.kl).sum::<f64>() / 64.0;
     let between =
@@ -109,4 +127,85 @@ fn the_coded_cache_agrees_with_its_simulation() -> error::Result<()> {
         mean(&simulated)
     );
     Ok(())
+}
+
+/// Everything but times, which no two runs share.
+fn without_times(report: &Report) -> serde_json::Value {
+    fn strip(value: &mut serde_json::Value) {
+        if let Some(object) = value.as_object_mut() {
+            ["seconds", "date", "command"].iter().for_each(|key| drop(object.remove(*key)));
+            object.values_mut().for_each(strip);
+        } else if let Some(list) = value.as_array_mut() {
+            list.iter_mut().for_each(strip);
+        }
+    }
+    let mut value = serde_json::to_value(report).unwrap();
+    strip(&mut value);
+    value
+}
+
+#[test]
+fn streaming_and_resuming_change_no_number() {
+    let out = std::env::temp_dir().join(format!("kvfuse-resume-{}", std::process::id()));
+    let small = Options { text: text(2, 64), codec: "int4,fp8".into(), ..options() };
+    let whole = ppl::run(&small).unwrap();
+    let streamed = Options { text: Text { stream: true, ..text(2, 64) }, ..small.clone() };
+    assert_eq!(without_times(&ppl::run(&streamed).unwrap()), without_times(&whole));
+    let output = Output { out: Some(out.clone()), ..small.output.clone() };
+    ppl::run(&Options { text: text(1, 64), output: output.clone(), ..small.clone() }).unwrap();
+    let again = Options { output: Output { resume: true, ..output.clone() }, ..small.clone() };
+    assert_eq!(without_times(&ppl::run(&again).unwrap()), without_times(&whole));
+    let other = Options { text: text(2, 65), ..again };
+    assert!(ppl::run(&other).err().unwrap().to_string().contains("another ctx"));
+    std::fs::remove_dir_all(out).unwrap();
+}
+
+#[test]
+fn token_by_token_gives_the_same_bits_as_all_at_once() {
+    let decode = Options { read_path: ReadPath::Decode, text: text(1, 80), score: Some("64..80".into()), ..options() };
+    let report = ppl::run(&decode).unwrap();
+    report.check().unwrap();
+    for name in ["bf16", "int4", "e8w4", "e8q38"] {
+        let row = report.rows.iter().find(|r| r.codec == name).unwrap();
+        assert!(row.decode_agreement.unwrap().exact, "{name}: {:?}", row.decode_agreement);
+    }
+    let all = ppl::run(&Options { read_path: ReadPath::All, ..decode }).unwrap();
+    // the base takes other chunks, so its own last bits differ
+    assert!((kl(&report, "int4") / kl(&all, "int4") - 1.0).abs() < 1e-3);
+}
+
+#[test]
+fn read_paths_differ_where_they_should() {
+    let run = |read_path, score: &str, codec: &str| {
+        let report =
+            ppl::run(&Options { read_path, score: Some(score.into()), codec: codec.into(), ..options() }).unwrap();
+        report.check().unwrap();
+        assert_eq!(report.read_path, read_path.name());
+        report
+    };
+    let all = run(ReadPath::All, "96..128", "int4");
+    let inside = run(ReadPath::InForward, "96..128", "int4");
+    let snapshot = run(ReadPath::Snapshot, "96..128", "int4");
+    let serving = run(ReadPath::Serving, "96..128", "int4");
+    assert!(kl(&snapshot, "int4") < kl(&all, "int4") && kl(&serving, "int4") < kl(&all, "int4"));
+    assert!((kl(&inside, "int4") / kl(&all, "int4") - 1.0).abs() < 0.5);
+    let decided = |report: &Report| report.rows.iter().find(|r| r.codec == "int4").unwrap().gate.pass;
+    assert!(decided(&all).is_some() && decided(&serving).is_none() && decided(&snapshot).is_none());
+    // one chunk for everything: a serving path never reads its codes, which is why it does not gate
+    let blind = Options { read_path: ReadPath::Serving, chunk: 128, codec: "int4".into(), ..options() };
+    let blind = ppl::run(&blind).unwrap();
+    assert_eq!(kl(&blind, "int4"), 0.0);
+    assert!(!blind.valid && blind.invalid[0].contains("looks good"), "{:?}", blind.invalid);
+}
+
+#[test]
+fn raw_boundary_layers_lose_less() {
+    let report = ppl::run(&Options { codec: "int4".into(), skip_layers: "0,1,2".into(), ..options() }).unwrap();
+    report.check().unwrap();
+    let rows = ["int4", "int4+skip1", "int4+skip2"];
+    let [none, one, two] = rows.map(|name| kl(&report, name));
+    assert!(two < one && one < none, "{none} {one} {two}");
+    let skipped = report.rows.iter().find(|r| r.codec == "int4+skip2").unwrap();
+    assert_eq!(skipped.layers.iter().filter(|l| l.rel_mse_k > 0.0).count(), 2);
+    assert_eq!(skipped.stored_bits_per_element, (4.125 * 2.0 + 16.0 * 4.0) / 6.0);
 }

@@ -5,84 +5,87 @@ use kernels_gen::layout::Operand;
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 
-use super::{Counted, Geometry, Pages, SquaredError, Tally};
+use super::{Counted, Distortion, Geometry, History, Misread, Pages, Tally};
 use crate::backend::{Backend, CodedCache};
 use crate::error::{Error, Result};
 use crate::model::{Attention, Rows};
 
+/// Tokens of a page.
+pub const PAGE_TOKENS: usize = 64;
+
 pub struct Coded {
     codec: &'static CodecInfo,
     geometry: Geometry,
+    /// of the whole passage
+    tokens: usize,
     pages: Pages,
     cache: Box<dyn CodedCache>,
     misread: Misread,
+    /// what was given to the cache, to be compared once a layer is complete
+    given: History,
     tally: Tally,
 }
 
 impl Coded {
-    pub fn new(backend: &dyn Backend, codec: &'static CodecInfo, geometry: Geometry, pages: Pages) -> Result<Coded> {
+    pub fn new(backend: &dyn Backend, codec: &'static CodecInfo, geometry: Geometry, tokens: usize) -> Result<Coded> {
+        let pages = Pages::new(tokens, PAGE_TOKENS);
         let cache = backend.cache(codec, &geometry, &pages)?;
         let tally = Tally { allocated: cache.allocated(), ..Tally::default() };
-        Ok(Coded { codec, geometry, pages, cache, misread: Misread(None), tally })
+        Ok(Coded {
+            codec,
+            geometry,
+            tokens,
+            pages,
+            cache,
+            misread: Misread::default(),
+            given: History::default(),
+            tally,
+        })
     }
 
     /// A codec that is broken on purpose: decoded coordinates are taken in a wrong order.
     pub fn misreading(self) -> Coded {
-        let d = self.geometry.d;
-        Coded { misread: Misread(Some((0..d).map(|i| (37 * i + 11) % d).collect())), ..self }
+        let misread = Misread::of(self.geometry.d);
+        Coded { misread, ..self }
     }
 
-    /// Error of the rows as they lie in the cache, read back from its bytes.
-    fn add_error(&mut self, rows: &Rows) -> Result<()> {
+    /// Error of all rows of a layer as they lie in the cache, read back from its bytes.
+    fn errors(&self, layer: usize) -> Result<[Distortion; 2]> {
         let Geometry { kv_heads, d, .. } = self.geometry;
         let (codec, pages, misread) = (self.codec, &self.pages, &self.misread);
-        let bytes = self.cache.bytes(rows.layer)?;
+        let bytes = self.cache.bytes(layer)?;
+        let [k, v] = self.given.layer(layer);
         let pair = |index: usize| {
             let (token, head) = (index / kv_heads, index % kv_heads);
-            [(Operand::K, rows.k), (Operand::V, rows.v)].map(|(operand, x)| {
+            [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| {
                 let row = pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
-                SquaredError::of_row(&x[index * d..][..d], &misread.read(&codec.half(operand).decode_row(&row, d)))
+                Distortion::of_row(&x[index * d..][..d], &misread.read(codec.half(operand).decode_row(&row, d)))
             })
         };
         // summed in order, so that a report repeats digit for digit
-        let pairs: Vec<_> = (0..rows.tokens * kv_heads).into_par_iter().map(pair).collect();
-        for [k, v] in pairs {
-            self.tally.k = self.tally.k + k;
-            self.tally.v = self.tally.v + v;
-        }
-        Ok(())
-    }
-}
-
-/// The coordinate that is read in the place of each coordinate; None reads correctly.
-struct Misread(Option<Vec<usize>>);
-
-impl Misread {
-    /// Rows as this run reads them.
-    fn read(&self, rows: &[f32]) -> Vec<f32> {
-        match &self.0 {
-            Some(from) => rows.chunks(from.len()).flat_map(|row| from.iter().map(|i| row[*i])).collect(),
-            None => rows.to_vec(),
-        }
-    }
-
-    /// Queries that meet correctly read keys as the given ones meet misread keys: q . read(k) = aim(q) . k.
-    fn aim(&self, queries: &[f32]) -> Vec<f32> {
-        let Some(from) = &self.0 else { return queries.to_vec() };
-        let mut aimed = vec![0.0; queries.len()];
-        for (aimed, row) in aimed.chunks_mut(from.len()).zip(queries.chunks(from.len())) {
-            from.iter().zip(row).for_each(|(i, value)| aimed[*i] = *value);
-        }
-        aimed
+        let pairs: Vec<_> = (0..k.len() / d).into_par_iter().map(pair).collect();
+        let mut sums = [Distortion::default(); 2];
+        pairs.into_iter().for_each(|[k, v]| {
+            sums[0] += k;
+            sums[1] += v;
+        });
+        Ok(sums)
     }
 }
 
 impl Attention for Coded {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
-        self.cache.store(rows.layer, rows.k, rows.v, &self.pages)?;
-        self.tally.count(rows);
-        self.add_error(rows)?;
-        let lens: Vec<i32> = (1..=rows.tokens as i32).collect();
+        self.cache.store(rows.layer, rows.start, rows.k, rows.v, &self.pages)?;
+        let vector_bytes = (self.codec.stored_bits_per_element(self.geometry.d) / 8.0 * self.geometry.d as f64) as u64;
+        self.tally.count(rows, vector_bytes, self.geometry.kv_heads);
+        self.given.push(rows.layer, rows.k, rows.v);
+        if rows.start + rows.tokens == self.tokens {
+            let [k, v] = self.errors(rows.layer)?;
+            let layer = self.tally.layer(rows.layer);
+            layer.k += k;
+            layer.v += v;
+        }
+        let lens: Vec<i32> = (1..=rows.tokens).map(|i| (rows.start + i) as i32).collect();
         let out = self.cache.attend(rows.layer, &self.misread.aim(rows.q), &lens, &self.pages)?;
         if !out.iter().all(|v| v.is_finite()) {
             let reasons = vec![format!(
@@ -91,12 +94,12 @@ impl Attention for Coded {
             )];
             return Err(Error::Invalid { reasons });
         }
-        Ok(self.misread.read(&out))
+        Ok(self.misread.read(out))
     }
 }
 
 impl Counted for Coded {
     fn tally(&self) -> Tally {
-        self.tally
+        self.tally.clone()
     }
 }

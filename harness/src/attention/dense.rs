@@ -5,7 +5,7 @@
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
-use super::Geometry;
+use super::{Geometry, History};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
@@ -15,35 +15,51 @@ pub struct Dense {
     pub block: usize,
     /// keys per part; usize::MAX for one part
     pub segment: usize,
+    past: History,
 }
 
 impl Dense {
     pub fn new(geometry: Geometry) -> Dense {
-        Dense { geometry, block: 256, segment: usize::MAX }
+        Dense { geometry, block: 256, segment: usize::MAX, past: History::default() }
+    }
+
+    /// The same mathematics in another order of sums.
+    pub fn reordered(geometry: Geometry) -> Dense {
+        Dense { block: 192, segment: 160, ..Dense::new(geometry) }
     }
 }
 
 impl Attention for Dense {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
-        let Geometry { heads, kv_heads, d, .. } = self.geometry;
-        let mut out = vec![0.0; rows.tokens * heads * d];
-        for head in 0..kv_heads {
-            let k = head_rows(rows.k, rows.tokens, kv_heads, head, d)?;
-            let v = head_rows(rows.v, rows.tokens, kv_heads, head, d)?;
-            for first in (0..rows.tokens).step_by(self.block) {
-                let last = (first + self.block).min(rows.tokens);
-                self.attend_block(rows.q, &k, &v, head, first..last, &mut out)?;
-            }
-        }
-        Ok(out)
+        let mut past = std::mem::take(&mut self.past);
+        let [k, v] = past.push(rows.layer, rows.k, rows.v);
+        let out = self.over(rows, k, v);
+        self.past = past;
+        out
     }
 }
 
 impl Dense {
-    /// Queries `at` of all heads that share kv head `head`, against keys 0..at.end.
+    /// The queries of `rows` over keys and values of all tokens so far, [token, kv head, d].
+    pub fn over(&self, rows: &Rows, k: &[f32], v: &[f32]) -> Result<Vec<f32>> {
+        let Geometry { heads, kv_heads, d, .. } = self.geometry;
+        let seen = rows.start + rows.tokens;
+        let mut out = vec![0.0; rows.tokens * heads * d];
+        for head in 0..kv_heads {
+            let k = head_rows(k, seen, kv_heads, head, d)?;
+            let v = head_rows(v, seen, kv_heads, head, d)?;
+            for first in (0..rows.tokens).step_by(self.block) {
+                let last = (first + self.block).min(rows.tokens);
+                self.attend_block(rows, &k, &v, head, first..last, &mut out)?;
+            }
+        }
+        Ok(out)
+    }
+
+    /// Queries `at` of all heads that share kv head `head`, against the keys up to the last of them.
     fn attend_block(
         &self,
-        q: &[f32],
+        rows: &Rows,
         k: &Tensor,
         v: &Tensor,
         head: usize,
@@ -51,29 +67,30 @@ impl Dense {
         out: &mut [f32],
     ) -> Result<()> {
         let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
-        let (group, first) = (heads / kv_heads, at.start);
+        let (group, first, seen) = (heads / kv_heads, at.start, rows.start + at.end);
         let width = group * d;
         let start_of = |p: usize| p * heads * d + head * width;
-        let queries: Vec<f32> = at.clone().flat_map(|p| q[start_of(p)..][..width].iter().map(|x| x * scale)).collect();
+        let queries: Vec<f32> =
+            at.clone().flat_map(|p| rows.q[start_of(p)..][..width].iter().map(|x| x * scale)).collect();
         let queries = Tensor::from_vec(queries, (at.len() * group, d), &Device::Cpu)?;
-        let mut rows = vec![Softmax { top: f32::NEG_INFINITY, sum: 0.0, shrink: 0.0 }; at.len() * group];
+        let mut states = vec![Softmax { top: f32::NEG_INFINITY, sum: 0.0, shrink: 0.0 }; at.len() * group];
         let mut mixed = vec![0.0_f32; at.len() * width];
         let mut key = 0;
-        while key < at.end {
-            let keys = self.segment.min(at.end - key);
+        while key < seen {
+            let keys = self.segment.min(seen - key);
             let mut scores: Vec<f32> = queries.matmul(&k.narrow(0, key, keys)?.t()?)?.flatten_all()?.to_vec1()?;
-            scores.par_chunks_mut(keys).zip(&mut rows).enumerate().for_each(|(row, (scores, state))| {
-                let visible = (first + row / group + 1).saturating_sub(key).min(keys);
+            scores.par_chunks_mut(keys).zip(&mut states).enumerate().for_each(|(row, (scores, state))| {
+                let visible = (rows.start + first + row / group + 1).saturating_sub(key).min(keys);
                 state.take(scores, visible);
             });
             let scores = Tensor::from_vec(scores, (at.len() * group, keys), &Device::Cpu)?;
             let part: Vec<f32> = scores.matmul(&v.narrow(0, key, keys)?)?.flatten_all()?.to_vec1()?;
-            for ((mixed, part), state) in mixed.chunks_mut(d).zip(part.chunks(d)).zip(&rows) {
+            for ((mixed, part), state) in mixed.chunks_mut(d).zip(part.chunks(d)).zip(&states) {
                 mixed.iter_mut().zip(part).for_each(|(m, p)| *m = *m * state.shrink + p);
             }
             key += keys;
         }
-        for (row, (mixed, state)) in mixed.chunks(d).zip(&rows).enumerate() {
+        for (row, (mixed, state)) in mixed.chunks(d).zip(&states).enumerate() {
             let to = &mut out[start_of(first + row / group) + row % group * d..][..d];
             to.iter_mut().zip(mixed).for_each(|(o, m)| *o = m / state.sum);
         }

@@ -1,7 +1,7 @@
 //! The identity codec: f32 rows through the same slots and page table, then the base model's own attention.
 //! It must give the base model's logits bit for bit; anything else means that the machinery changes the result.
 
-use super::{Counted, Dense, Geometry, Pages, SquaredError, Tally};
+use super::{Counted, Dense, Distortion, Geometry, PAGE_TOKENS, Pages, Tally};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
@@ -14,7 +14,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    pub fn new(geometry: Geometry, pages: Pages) -> Identity {
+    pub fn new(geometry: Geometry, tokens: usize) -> Identity {
+        let pages = Pages::new(tokens, PAGE_TOKENS);
         let elements = pages.count() * pages.page_tokens * geometry.kv_heads * geometry.d;
         let caches: Vec<_> =
             (0..geometry.layers).map(|_| [vec![f32::NAN; elements], vec![f32::NAN; elements]]).collect();
@@ -30,20 +31,23 @@ impl Attention for Identity {
         let mut read = [Vec::new(), Vec::new()];
         for ((cache, read), input) in caches.iter_mut().zip(&mut read).zip([rows.k, rows.v]) {
             for (token, row) in input.chunks_exact(width).enumerate() {
-                cache[self.pages.slot(token) * width..][..width].copy_from_slice(row);
+                cache[self.pages.slot(rows.start + token) * width..][..width].copy_from_slice(row);
             }
-            *read = (0..rows.tokens).flat_map(|t| &cache[self.pages.slot(t) * width..][..width]).copied().collect();
+            let seen = 0..rows.start + rows.tokens;
+            *read = seen.flat_map(|t| &cache[self.pages.slot(t) * width..][..width]).copied().collect();
         }
         let [k, v] = read;
-        self.tally.k = self.tally.k + SquaredError::of_row(rows.k, &k);
-        self.tally.v = self.tally.v + SquaredError::of_row(rows.v, &v);
-        self.tally.count(rows);
-        self.dense.attend(&Rows { k: &k, v: &v, ..*rows })
+        let (d, own) = (self.dense.geometry.d, rows.start * width);
+        let layer = self.tally.layer(rows.layer);
+        layer.k += Distortion::of_rows(rows.k, &k[own..], d);
+        layer.v += Distortion::of_rows(rows.v, &v[own..], d);
+        self.tally.count(rows, 4 * d as u64, self.dense.geometry.kv_heads);
+        self.dense.over(rows, &k, &v)
     }
 }
 
 impl Counted for Identity {
     fn tally(&self) -> Tally {
-        self.tally
+        self.tally.clone()
     }
 }

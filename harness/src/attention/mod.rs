@@ -1,19 +1,33 @@
 //! The ways a passage can attend: exactly over plain rows, through a paged f32 cache, through a coded paged
-//! cache, or over rows that made a round trip through a codec.
+//! cache, or over rows that made a round trip through a codec; and what is counted on the way.
 
+mod boundary;
 mod coded;
+mod coder;
 mod dense;
+mod distortion;
+mod history;
 mod identity;
+mod misread;
 mod pages;
+mod probe;
 mod simulated;
 
-pub use coded::Coded;
+pub use boundary::Boundary;
+pub use coded::{Coded, PAGE_TOKENS};
+pub use coder::{Coder, FP8};
 pub use dense::Dense;
+pub use distortion::{Distortion, LayerDistortion};
+pub use history::History;
 pub use identity::Identity;
+pub use misread::Misread;
 pub use pages::Pages;
-pub use simulated::Simulated;
+pub use probe::Probe;
+pub use simulated::{Own, Simulated};
 
-use std::ops::Add;
+use std::ops::{Add, AddAssign};
+
+use serde::{Deserialize, Serialize};
 
 use crate::model::Config;
 
@@ -70,23 +84,43 @@ impl Add for SquaredError {
     }
 }
 
-/// What an attention has to tell about the passages it has run.
-#[derive(Clone, Copy, Default, Debug)]
+/// What an attention has to tell about the passage it has run.
+#[derive(Clone, Default, Debug, Serialize, Deserialize)]
 pub struct Tally {
-    pub k: SquaredError,
-    pub v: SquaredError,
+    pub layers: Vec<LayerDistortion>,
     /// (layer, token) pairs written to a cache
     pub stored: u64,
     /// coordinates of K and V written to a cache
     pub elements: u64,
+    /// bytes of codes and sides that the stored rows took
+    pub bytes_written: u64,
+    /// bytes of codes and sides that the queries read, one reader a kv head
+    pub bytes_read: u64,
     /// bytes of the caches of all layers, page slack included
     pub allocated: u64,
 }
 
 impl Tally {
-    pub(crate) fn count(&mut self, rows: &crate::model::Rows) {
+    pub(crate) fn layer(&mut self, layer: usize) -> &mut LayerDistortion {
+        if self.layers.len() <= layer {
+            self.layers.resize(layer + 1, LayerDistortion::default());
+        }
+        &mut self.layers[layer]
+    }
+
+    /// Counts rows that were written, each of `vector_bytes`, and all tokens that their queries read.
+    pub(crate) fn count(&mut self, rows: &crate::model::Rows, vector_bytes: u64, kv_heads: usize) {
+        let token = 2 * vector_bytes * kv_heads as u64;
         self.stored += rows.tokens as u64;
         self.elements += (rows.k.len() + rows.v.len()) as u64;
+        self.bytes_written += rows.tokens as u64 * token;
+        self.bytes_read += (0..rows.tokens).map(|i| (rows.start + i + 1) as u64 * token).sum::<u64>();
+    }
+
+    pub fn total(&self) -> LayerDistortion {
+        let mut total = LayerDistortion::default();
+        self.layers.iter().for_each(|layer| total += *layer);
+        total
     }
 
     /// Bits allocated for each stored element; None where nothing was stored in a cache.
@@ -95,21 +129,32 @@ impl Tally {
     }
 }
 
-impl Add for Tally {
-    type Output = Tally;
-
-    fn add(self, other: Tally) -> Tally {
-        Tally {
-            k: self.k + other.k,
-            v: self.v + other.v,
-            stored: self.stored + other.stored,
-            elements: self.elements + other.elements,
-            allocated: self.allocated + other.allocated,
+impl AddAssign<&Tally> for Tally {
+    fn add_assign(&mut self, other: &Tally) {
+        for (index, layer) in other.layers.iter().enumerate() {
+            *self.layer(index) += *layer;
         }
+        self.stored += other.stored;
+        self.elements += other.elements;
+        self.bytes_written += other.bytes_written;
+        self.bytes_read += other.bytes_read;
+        self.allocated += other.allocated;
     }
 }
 
 /// An attention whose use can be proved: it counts what it stores.
 pub trait Counted: crate::model::Attention {
     fn tally(&self) -> Tally;
+}
+
+impl<T: Counted + ?Sized> Counted for Box<T> {
+    fn tally(&self) -> Tally {
+        (**self).tally()
+    }
+}
+
+impl<T: crate::model::Attention + ?Sized> crate::model::Attention for Box<T> {
+    fn attend(&mut self, rows: &crate::model::Rows) -> crate::error::Result<Vec<f32>> {
+        (**self).attend(rows)
+    }
 }

@@ -27,8 +27,8 @@ impl Pages {
         self.table[token / self.page_tokens] as usize * self.page_tokens + token % self.page_tokens
     }
 
-    pub fn slots(&self, tokens: usize) -> Vec<i64> {
-        (0..tokens).map(|t| self.slot(t) as i64).collect()
+    pub fn slots(&self, tokens: std::ops::Range<usize>) -> Vec<i64> {
+        tokens.map(|t| self.slot(t) as i64).collect()
     }
 }
 
@@ -69,6 +69,6 @@ mod tests {
             assert!(seen.iter().enumerate().all(|(i, p)| i as i32 == *p), "{tokens}: {:?}", pages.table);
         }
         assert_ne!(Pages::new(256, 64).table, [0, 1, 2, 3]);
-        assert_eq!(Pages::new(64, 64).slots(3), [0, 1, 2]);
+        assert_eq!(Pages::new(64, 64).slots(0..3), [0, 1, 2]);
     }
 }

@@ -1,46 +1,66 @@
 //! Rows that make a round trip through a codec and are then attended to exactly: no packed bytes, no decode
 //! kernel. Separates keys from values, and tells the codec's own loss from the arithmetic of the read path.
 
-use kernels_gen::registry::{CodecInfo, Half};
-use rayon::prelude::*;
+use kernels_gen::layout::Operand;
 
-use super::{Counted, Dense, Geometry, SquaredError, Tally};
+use super::{Coder, Counted, Dense, Distortion, Geometry, History, Misread, Tally};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
+/// What a query sees of the tokens that came in the same call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Own {
+    /// coded, like everything else
+    Coded,
+    /// as they are: they are coded after the call, as an engine does that prefills with raw rows
+    Raw,
+}
+
 pub struct Simulated {
     dense: Dense,
-    k: Option<&'static CodecInfo>,
-    v: Option<&'static CodecInfo>,
+    coders: [Option<Coder>; 2],
+    own: Own,
+    misread: Misread,
+    /// rows as later queries see them
+    past: History,
     tally: Tally,
 }
 
 impl Simulated {
-    pub fn new(geometry: Geometry, k: Option<&'static CodecInfo>, v: Option<&'static CodecInfo>) -> Simulated {
-        Simulated { dense: Dense::new(geometry), k, v, tally: Tally::default() }
+    pub fn new(geometry: Geometry, k: Option<Coder>, v: Option<Coder>, own: Own) -> Simulated {
+        let (misread, past, tally) = (Misread::default(), History::default(), Tally::default());
+        Simulated { dense: Dense::new(geometry), coders: [k, v], own, misread, past, tally }
+    }
+
+    /// Broken on purpose.
+    pub fn misreading(self) -> Simulated {
+        let misread = Misread::of(self.dense.geometry.d);
+        Simulated { misread, ..self }
     }
 }
 
 impl Attention for Simulated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let d = self.dense.geometry.d;
-        let k = round_trip(self.k.map(|c| &c.k), rows.k, d);
-        let v = round_trip(self.v.map(|c| &c.v), rows.v, d);
-        self.tally.k = self.tally.k + SquaredError::of_row(rows.k, &k);
-        self.tally.v = self.tally.v + SquaredError::of_row(rows.v, &v);
-        self.dense.attend(&Rows { k: &k, v: &v, ..*rows })
+        let [k, v] = [(0, Operand::K, rows.k), (1, Operand::V, rows.v)].map(|(half, operand, x)| match self.coders[half] {
+            Some(coder) => self.misread.read(coder.round_trip(operand, x, d)),
+            None => x.to_vec(),
+        });
+        let layer = self.tally.layer(rows.layer);
+        layer.k += Distortion::of_rows(rows.k, &k, d);
+        layer.v += Distortion::of_rows(rows.v, &v, d);
+        let (own_k, own_v) = if self.own == Own::Coded { (&k[..], &v[..]) } else { (rows.k, rows.v) };
+        let [all_k, all_v] = self.past.push(rows.layer, own_k, own_v);
+        let out = self.dense.over(rows, all_k, all_v)?;
+        if self.own == Own::Raw {
+            self.past.replace(rows, &k, &v);
+        }
+        Ok(out)
     }
 }
 
 impl Counted for Simulated {
     fn tally(&self) -> Tally {
-        self.tally
-    }
-}
-
-fn round_trip(codec: Option<&Half>, rows: &[f32], d: usize) -> Vec<f32> {
-    match codec {
-        Some(codec) => rows.par_chunks_exact(d).flat_map_iter(|x| codec.decode_row(&codec.encode_row(x), d)).collect(),
-        None => rows.to_vec(),
+        self.tally.clone()
     }
 }

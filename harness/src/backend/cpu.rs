@@ -41,20 +41,19 @@ struct CpuCache {
 
 impl CodedCache for CpuCache {
     /// A page is a contiguous run of bytes, so pages are stored in parallel, each as a cache of one page.
-    fn store(&mut self, layer: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
+    fn store(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
         let page = CacheShape { pages: 1, ..self.shape };
         let (tokens, width) = (self.shape.page_tokens, self.shape.kv_heads * self.shape.d);
-        let rows_of = |rows: &'_ [f32], index: usize| -> std::ops::Range<usize> {
-            let end = rows.len() / width;
-            (index * tokens).min(end) * width..((index + 1) * tokens).min(end) * width
-        };
-        let mut order: Vec<(usize, usize)> =
-            pages.table.iter().enumerate().map(|(index, page)| (*page as usize, index)).collect();
-        order.sort_unstable();
+        let end = first + k.len() / width;
+        let touched = first / tokens..end.div_ceil(tokens).max(first / tokens);
+        let mut index_of = vec![None; pages.count()];
+        touched.for_each(|index| index_of[pages.table[index] as usize] = Some(index));
         let bytes = self.layers[layer].par_chunks_exact_mut(page.bytes(self.codec));
-        let status = bytes.zip(order).map(|(bytes, (_, index))| {
-            let rows = rows_of(k, index);
-            let slots: Vec<i64> = (0..rows.len() / width).map(|slot| slot as i64).collect();
+        let status = bytes.zip(index_of).filter_map(|(bytes, index)| index.map(|index| (bytes, index)));
+        let status = status.map(|(bytes, index)| {
+            let own = (index * tokens).max(first)..((index + 1) * tokens).min(end);
+            let slots: Vec<i64> = own.clone().map(|token| (token % tokens) as i64).collect();
+            let rows = (own.start - first) * width..(own.end - first) * width;
             store(self.codec, &page, bytes, &k[rows.clone()], &v[rows], &slots)
         });
         check(status.reduce(|| Status::OK, |a, b| Status(a.0 | b.0)), self.codec)

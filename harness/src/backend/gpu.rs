@@ -68,11 +68,11 @@ struct GpuCache {
 }
 
 impl CodedCache for GpuCache {
-    fn store(&mut self, layer: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
+    fn store(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
         let Geometry { kv_heads, d, .. } = self.geometry;
         let tokens = k.len() / (kv_heads * d);
         let (k, v) = (Memory::from_slice(&self.device, k)?, Memory::from_slice(&self.device, v)?);
-        let slots = Memory::from_slice(&self.device, &pages.slots(tokens))?;
+        let slots = Memory::from_slice(&self.device, &pages.slots(first..first + tokens))?;
         let rows =
             |memory| Rows { base: Memory::span(memory), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
         let (k, v) = (rows(&k), rows(&v));

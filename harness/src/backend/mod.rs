@@ -27,8 +27,8 @@ pub trait Backend {
 
 /// One paged cache a layer; a sequence starts at token 0.
 pub trait CodedCache {
-    /// Codes `k` and `v` [token, kv head, d] of tokens 0.. into their slots.
-    fn store(&mut self, layer: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()>;
+    /// Codes `k` and `v` [token, kv head, d] of tokens `first`.. into their slots.
+    fn store(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()>;
     /// Attends query i of `q` [query, head, d] to the first `lens[i]` tokens; returns [query, head, d].
     fn attend(&mut self, layer: usize, q: &[f32], lens: &[i32], pages: &Pages) -> Result<Vec<f32>>;
     /// The cache of a layer as it lies in memory.

@@ -1,10 +1,15 @@
-//! config.json of a Qwen3 checkpoint. What the forward pass does not implement is refused here, not ignored.
+//! config.json of a dense decoder: Qwen2, Qwen2.5, Qwen3 and Llama. They differ in three switches, which are read
+//! here; what the forward pass does not implement is refused, not ignored.
 
 use std::path::Path;
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::rope::Scaling;
 use crate::error::{Error, Result};
+
+const FAMILIES: &str = "qwen2 (and 2.5), qwen3 and llama run";
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
@@ -23,18 +28,15 @@ pub struct Config {
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
+    mlp_bias: bool,
+    #[serde(default)]
     use_sliding_window: bool,
+    layer_types: Option<Vec<String>>,
     #[serde(default = "silu")]
     hidden_act: String,
     rope_theta: Option<f32>,
-    rope_parameters: Option<RopeParameters>,
-    rope_scaling: Option<serde_json::Value>,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-struct RopeParameters {
-    rope_theta: Option<f32>,
-    rope_type: Option<String>,
+    rope_parameters: Option<Value>,
+    rope_scaling: Option<Value>,
 }
 
 fn silu() -> String {
@@ -60,8 +62,32 @@ impl Config {
         self.num_attention_heads / self.num_key_value_heads
     }
 
+    /// Each head of q and k is normalised before RoPE.
+    pub fn qk_norm(&self) -> bool {
+        self.model_type == "qwen3"
+    }
+
+    pub fn qkv_bias(&self) -> bool {
+        self.model_type == "qwen2" || self.attention_bias
+    }
+
+    pub fn out_bias(&self) -> bool {
+        self.model_type != "qwen2" && self.attention_bias
+    }
+
     pub fn rope_theta(&self) -> f32 {
-        self.rope_parameters.as_ref().and_then(|r| r.rope_theta).or(self.rope_theta).unwrap_or(10_000.0)
+        let inside = self.rope_parameters.as_ref().and_then(|r| r["rope_theta"].as_f64()).map(|theta| theta as f32);
+        inside.or(self.rope_theta).unwrap_or(10_000.0)
+    }
+
+    /// Newer files keep everything in rope_parameters, older ones have rope_scaling.
+    pub fn rope_scaling(&self) -> std::result::Result<Scaling, String> {
+        let present = |value: &&Value| !value.is_null();
+        let older = self.rope_scaling.as_ref().filter(present);
+        match older.or(self.rope_parameters.as_ref().filter(present)) {
+            Some(value) => Scaling::parse(value, self.max_position_embeddings),
+            None => Ok(Scaling::None),
+        }
     }
 
     fn obstacle(&self) -> Option<String> {
@@ -73,9 +99,8 @@ impl Config {
             self.num_attention_heads,
             self.num_key_value_heads,
         ];
-        let rope_type = self.rope_parameters.as_ref().and_then(|r| r.rope_type.as_deref()).unwrap_or("default");
-        if self.model_type != "qwen3" {
-            return Some(format!("model_type is {:?}; only \"qwen3\" runs", self.model_type));
+        if !["qwen2", "qwen3", "llama"].contains(&self.model_type.as_str()) {
+            return Some(format!("model_type is {:?}; {FAMILIES}", self.model_type));
         }
         if sizes.contains(&0) {
             return Some("a size in config.json is zero; restore the original file".into());
@@ -92,12 +117,13 @@ impl Config {
         if self.hidden_act != "silu" {
             return Some(format!("hidden_act is {:?}; only silu runs", self.hidden_act));
         }
-        if self.attention_bias || self.use_sliding_window {
-            return Some("attention_bias and sliding windows are not implemented; use a plain qwen3 model".into());
+        if self.mlp_bias {
+            return Some("mlp_bias is not implemented; use a model without it".into());
         }
-        if rope_type != "default" || self.rope_scaling.as_ref().is_some_and(|s| !s.is_null()) {
-            return Some("scaled RoPE is not implemented; use a model with the default RoPE".into());
+        let sliding = |kinds: &Vec<String>| kinds.iter().any(|kind| kind != "full_attention");
+        if self.use_sliding_window || self.layer_types.as_ref().is_some_and(sliding) {
+            return Some("sliding windows are not implemented; use a model whose layers all attend fully".into());
         }
-        None
+        self.rope_scaling().err()
     }
 }

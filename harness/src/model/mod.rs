@@ -1,24 +1,27 @@
-//! A small Qwen3 decoder in f32 on the CPU: enough to measure what a coded cache does to a real model.
+//! A dense decoder (Qwen2, Qwen3, Llama) in f32 on the CPU: enough to measure what a coded cache does to a real model.
 //! The attention is a trait object, so the same forward pass runs exactly or through any codec.
 
 mod config;
 mod forward;
+mod layer;
 mod rope;
 mod weights;
 
 pub use config::Config;
-pub use forward::{Logits, Model};
+pub use forward::{Lane, Logits, Model};
 pub use weights::{FileDigest, Weights, sha256};
 
 use crate::error::Result;
 
-/// What one attention call gets: the rows of all tokens of one passage, positions 0.. in order.
+/// What one attention call gets: the rows of the next tokens of one passage, in order.
 pub struct Rows<'a> {
     pub layer: usize,
+    /// position of the first of these tokens; the ones before it came in earlier calls for this layer
+    pub start: usize,
     pub tokens: usize,
-    /// [token, head, d], after q_norm and RoPE
+    /// [token, head, d], after the norm and RoPE
     pub q: &'a [f32],
-    /// [token, kv head, d], after k_norm and RoPE
+    /// [token, kv head, d], after the norm and RoPE
     pub k: &'a [f32],
     /// [token, kv head, d]
     pub v: &'a [f32],

@@ -1,84 +1,181 @@
 //! delta-ppl: how much worse a language model predicts when it reads its keys and values from a coded cache.
 //! Base and codec score the same positions of the same passages; every number is a paired comparison.
 
+mod gates;
+mod measure;
+mod path;
 mod plan;
 mod scores;
+mod subject;
 mod table;
 mod verdict;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
-pub use plan::{DEFAULT_CODECS, PAGE_TOKENS, Subject};
-pub use scores::{LogProbs, Score};
-pub use table::{PassageRow, Row};
+use serde_json::{Value, json};
 
-use crate::attention::{Counted, Dense, Geometry, Tally};
+pub use gates::{Gate, SeedVerdict};
+pub use path::ReadPath;
+pub use plan::check_sizes;
+pub use scores::{LogProbs, Score};
+pub use subject::{Ask, RAW_BITS, Streams, Subject, coder};
+pub use table::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
+
+use crate::attention::{Geometry, PAGE_TOKENS};
 use crate::backend::{self, Backend};
 use crate::corpus::Corpus;
-use crate::error::{Error, Result};
-use crate::model::Model;
-use crate::report::{Environment, Report};
-use crate::{assets, report};
+use crate::error::Result;
+use crate::model::{Config, Model};
+use crate::report::{self, Environment, Report};
+use crate::run::{Journal, Output};
+use crate::{assets, stats};
 
-/// The command line of `ppl`.
+pub const DEFAULT_CODECS: &str = "bf16,fp8,int4,e8w4,e8q38,int4:k,int4:v";
+
+/// Which text a model is measured on.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub struct Text {
     /// model folder, or the name of a bundled model
     #[arg(long, default_value = assets::BUNDLED_MODEL)]
     pub model: String,
     /// token ids [passage, token] as .npy; the bundled passages when left out
     #[arg(long)]
     pub corpus: Option<PathBuf>,
-    /// codecs, comma separated; NAME:k and NAME:v code one half, NAME:sim leaves out the packed cache
-    #[arg(long, default_value = DEFAULT_CODECS)]
-    pub codec: String,
-    /// passages to score
+    /// passages to read
     #[arg(long, default_value_t = 8)]
     pub passages: usize,
     /// tokens of each passage that the model reads
     #[arg(long, default_value_t = 1024)]
     pub ctx: usize,
-    /// scored positions first..end; position p scores token p + 1; the second half when left out
+    /// keep only one layer's weights in memory; the numbers stay the same
+    #[arg(long)]
+    pub stream: bool,
+}
+
+/// The command line of `ppl`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    pub text: Text,
+    /// codecs, comma separated; fp8 is the engines' format, simulated; NAME:k and NAME:v code one half, NAME:sim
+    /// leaves out the packed cache
+    #[arg(long, default_value = DEFAULT_CODECS)]
+    pub codec: String,
+    /// which halves of the cache to code, comma separated, for every codec without a half of its own
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "both")]
+    pub streams: Vec<Ask>,
+    /// sweep: so many layers at either end stay raw, comma separated
+    #[arg(long, default_value = "0")]
+    pub skip_layers: String,
+    #[arg(long, value_enum, default_value = "all")]
+    pub read_path: ReadPath,
+    /// tokens of a chunk on the read path `serving`
+    #[arg(long, default_value_t = 256)]
+    pub chunk: usize,
+    /// scored positions first..end; position p scores token p + 1; the second half, or the last 64 for `snapshot`
     #[arg(long)]
     pub score: Option<String>,
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: backend::Choice,
-    /// folder for report.json and report.md
-    #[arg(long)]
-    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// A checked wish: nothing is left that could fail late.
+pub struct Plan {
+    pub folder: PathBuf,
+    pub config: Config,
+    pub corpus: Corpus,
+    pub geometry: Geometry,
+    pub subjects: Vec<Subject>,
+    pub score: Range<usize>,
+}
+
+/// Model and text as asked for.
+pub fn open_text(text: &Text) -> Result<(PathBuf, Config, Corpus)> {
+    let corpus = Corpus::read(&text.corpus.clone().map_or_else(assets::passages, Ok)?)?;
+    let folder = assets::model(&text.model)?;
+    let config = Config::read(&folder.join("config.json"))?;
+    check_sizes(text.passages, text.ctx, &corpus, &config)?;
+    corpus.check(text.passages, (text.ctx + 1).min(corpus.length), config.vocab_size)?;
+    Ok((folder, config, corpus))
+}
+
+impl Plan {
+    pub fn of(options: &Options) -> Result<Plan> {
+        if options.chunk == 0 {
+            return Err(crate::error::Error::Usage("--chunk 0: a chunk holds at least one token".into()));
+        }
+        // mistakes in names first: they need no file
+        subject::subjects(&options.codec, &options.streams, &[0])?;
+        let (folder, config, corpus) = open_text(&options.text)?;
+        let skips = plan::skip_list(&options.skip_layers, config.num_hidden_layers)?;
+        let subjects = subject::subjects(&options.codec, &options.streams, &skips)?;
+        let score = plan::score_range(options.score.as_deref(), options.read_path, options.text.ctx, corpus.length)?;
+        let geometry = Geometry::of(&config);
+        Ok(Plan { folder, config, corpus, geometry, subjects, score })
+    }
+
+    /// What `--dry-run` prints.
+    pub fn describe(&self, options: &Options) -> Value {
+        let (text, Geometry { layers, heads, kv_heads, d, .. }) = (&options.text, self.geometry);
+        let state = 4 * text.ctx * self.config.hidden_size * (self.subjects.len() + 1);
+        json!({
+            "model": self.folder.display().to_string(),
+            "layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": d,
+            "corpus": self.corpus.path.display().to_string(),
+            "passages": text.passages, "ctx": text.ctx, "score": [self.score.start, self.score.end],
+            "read_path": options.read_path.name(), "meaning": options.read_path.meaning(),
+            "rows": self.subjects.iter().map(Subject::name).collect::<Vec<_>>(),
+            "forward_passes": text.passages * (self.subjects.len() + 1),
+            "streamed": text.stream,
+            "megabytes_of_hidden_states": state / 1_000_000,
+        })
+    }
 }
 
 /// Measures all rows; the report says whether the run is valid.
 pub fn run(options: &Options) -> Result<Report> {
     let start = Instant::now();
-    let subjects = plan::subjects(&options.codec)?;
-    let corpus = Corpus::read(&options.corpus.clone().map_or_else(assets::passages, Ok)?)?;
-    let folder = assets::model(&options.model)?;
-    let config = crate::model::Config::read(&folder.join("config.json"))?;
-    plan::check_sizes(options.passages, options.ctx, &corpus, &config)?;
-    let score = plan::score_range(options.score.as_deref(), options.ctx, corpus.length)?;
-    corpus.check(options.passages, (options.ctx + 1).min(corpus.length), config.vocab_size)?;
-    if let Some(out) = &options.out {
-        std::fs::create_dir_all(out).map_err(Error::writing(out))?;
-    }
+    let plan = Plan::of(options)?;
+    options.output.folder()?;
     let backend = backend::open(options.backend)?;
-    let model = Model::load(&folder)?;
-    let run = Run { model, backend, corpus, score: score.clone(), ctx: options.ctx, start };
-    let mut results: Vec<Vec<PassageRow>> = subjects.iter().map(|_| Vec::new()).collect();
-    for passage in 0..options.passages {
-        run.passage(passage, options.passages, &subjects, &mut results)?;
+    let text = &options.text;
+    let model = if text.stream { Model::stream(&plan.folder)? } else { Model::load(&plan.folder)? };
+    let facts = report::ModelFacts::of(&plan.folder, &model);
+    let settings = json!({
+        "version": env!("CARGO_PKG_VERSION"), "model": facts.sha256, "corpus": plan.corpus.sha256, "ctx": text.ctx,
+        "score": [plan.score.start, plan.score.end], "read-path": options.read_path.name(), "chunk": options.chunk,
+        "backend": backend.name(),
+    });
+    let mut journal = Journal::open(&options.output, &settings)?;
+    let run = measure::Run { model, backend, plan: &plan, options, start };
+    let mut results: Vec<Vec<PassageRow>> = plan.subjects.iter().map(|_| Vec::new()).collect();
+    for passage in 0..text.passages {
+        for (found, result) in run.passage(passage, &mut journal)?.into_iter().zip(&mut results) {
+            result.push(found);
+        }
     }
-    let d = run.model.config.head_dim();
-    let rows: Vec<Row> = subjects.iter().zip(&results).map(|(s, passages)| Row::of(s, passages, d)).collect();
-    let invalid = verdict::reasons(&subjects, &rows, &results, run.model.config.num_hidden_layers * options.ctx);
+    let (path, seed) = (options.read_path, options.output.seed);
+    let setting = table::Setting { path, geometry: &plan.geometry, ctx: text.ctx, score: plan.score.clone(), seed };
+    let rows: Vec<Row> =
+        plan.subjects.iter().zip(&results).map(|(subject, found)| Row::of(subject, found, &setting)).collect();
+    let invalid = verdict::reasons(&plan.subjects, &rows);
     Ok(Report {
+        kind: "ppl".into(),
         command: report::command_line(),
-        model: report::ModelFacts::of(&folder, &run.model),
-        corpus: report::CorpusFacts::of(&run.corpus, options.passages, options.ctx, &score),
-        read_path: "all".into(),
+        model: facts,
+        corpus: report::CorpusFacts::of(&plan.corpus, text.passages, text.ctx, &plan.score),
+        read_path: path.name().into(),
+        read_path_meaning: path.meaning().into(),
+        chunk: (path == ReadPath::Serving).then_some(options.chunk),
         backend: run.backend.name(),
         page_tokens: PAGE_TOKENS,
+        seed,
+        bootstrap_draws: stats::DRAWS,
+        kernels: report::kernels(&plan.subjects, &plan.geometry),
         ppl_base: table::ppl_base(&results[0]),
         rows,
         valid: invalid.is_empty(),
@@ -87,53 +184,4 @@ pub fn run(options: &Options) -> Result<Report> {
         date: report::utc_now(),
         seconds: start.elapsed().as_secs_f64(),
     })
-}
-
-struct Run {
-    model: Model,
-    backend: Box<dyn Backend>,
-    corpus: Corpus,
-    score: std::ops::Range<usize>,
-    ctx: usize,
-    start: Instant,
-}
-
-impl Run {
-    fn passage(&self, index: usize, of: usize, subjects: &[Subject], results: &mut [Vec<PassageRow>]) -> Result<()> {
-        let ids = &self.corpus.passage(index)[..self.ctx];
-        let gold = &self.corpus.passage(index)[self.score.start + 1..self.score.end + 1];
-        let geometry = Geometry::of(&self.model.config);
-        let logits = |attention: &mut dyn crate::model::Attention| {
-            self.model.logits(ids, self.score.start, self.score.end, attention)
-        };
-        let base = LogProbs::of(&logits(&mut Dense::new(geometry))?);
-        if !base.is_finite() {
-            return Err(Error::Data(format!(
-                "the base model gives logits that are not finite on passage {index}; the checkpoint is damaged"
-            )));
-        }
-        for (subject, result) in subjects.iter().zip(results.iter_mut()) {
-            let clock = Instant::now();
-            let (coded, tally) = match subject.attention(self.backend.as_ref(), geometry, self.ctx)? {
-                Some(mut attention) => (logits(&mut Forward(attention.as_mut()))?, attention.tally()),
-                None => (logits(&mut Dense { block: 192, segment: 256, ..Dense::new(geometry) })?, Tally::default()),
-            };
-            let seconds = clock.elapsed().as_secs_f64();
-            result.push(PassageRow { scores: base.compare(&coded, gold), tally, seconds });
-            eprintln!("passage {}/{of}  {:24} {seconds:6.1} s", index + 1, subject.name());
-        }
-        let passed = self.start.elapsed().as_secs_f64();
-        let left = passed / (index + 1) as f64 * (of - index - 1) as f64;
-        eprintln!("passage {}/{of}  done after {passed:.0} s, about {left:.0} s left", index + 1);
-        Ok(())
-    }
-}
-
-/// Lends a counted attention as a plain one.
-struct Forward<'a>(&'a mut dyn Counted);
-
-impl crate::model::Attention for Forward<'_> {
-    fn attend(&mut self, rows: &crate::model::Rows) -> Result<Vec<f32>> {
-        self.0.attend(rows)
-    }
 }

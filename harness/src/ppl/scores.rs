@@ -2,6 +2,7 @@
 //! Logits are f32, everything after them f64, over the whole vocabulary.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Logits;
 
@@ -12,7 +13,8 @@ pub struct LogProbs {
 }
 
 /// One scored position.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(from = "Packed", into = "Packed")]
 pub struct Score {
     /// -ln p(gold) of the base model
     pub base_nll: f64,
@@ -20,12 +22,29 @@ pub struct Score {
     pub gap: f64,
     /// sum of p_base (ln p_base - ln p_codec), nats
     pub kl: f64,
+    /// the same sum over the tokens that llama.cpp keeps: base log probability above -16
+    pub kl_above_16_nats: f64,
     /// p_codec(gold) - p_base(gold)
     pub gold_change: f64,
     /// both have the same first argmax
     pub same_top: bool,
     /// the base model's best token leads by more than 0.1
     pub confident: bool,
+}
+
+/// A score as it stands in the progress of a run.
+type Packed = (f64, f64, f64, f64, f64, bool, bool);
+
+impl From<Packed> for Score {
+    fn from((base_nll, gap, kl, kl_above_16_nats, gold_change, same_top, confident): Packed) -> Score {
+        Score { base_nll, gap, kl, kl_above_16_nats, gold_change, same_top, confident }
+    }
+}
+
+impl From<Score> for Packed {
+    fn from(s: Score) -> Packed {
+        (s.base_nll, s.gap, s.kl, s.kl_above_16_nats, s.gold_change, s.same_top, s.confident)
+    }
 }
 
 impl LogProbs {
@@ -56,12 +75,18 @@ impl LogProbs {
 }
 
 fn score(base: &[f64], coded: &[f64], gold: usize) -> Score {
-    let kl = base.iter().zip(coded).map(|(b, c)| b.exp() * (b - c)).sum();
+    let (mut kl, mut kept) = (0.0, 0.0);
+    for (b, c) in base.iter().zip(coded) {
+        let term = b.exp() * (b - c);
+        kl += term;
+        kept += if *b > -16.0 { term } else { 0.0 };
+    }
     let (top, second) = best_two(base);
     Score {
         base_nll: -base[gold],
         gap: base[gold] - coded[gold],
         kl,
+        kl_above_16_nats: kept,
         gold_change: coded[gold].exp() - base[gold].exp(),
         same_top: top == best_two(coded).0,
         confident: base[top].exp() - second.exp() > 0.1,

@@ -1,26 +1,30 @@
 //! When a run may not be believed. A machinery that changes exact rows, or that does not notice a broken codec,
 //! says nothing about the codecs between them.
 
-use super::{PassageRow, Row, Subject};
+use super::{Row, Streams, Subject};
 
 /// Mean KL that another order of f32 sums may cause in the base model.
 pub const NOISE_FLOOR: f64 = 1e-7;
 /// The control must raise the perplexity more than this in every passage.
 pub const CONTROL_RATIO: f64 = 1.05;
 
-/// Empty for a valid run. `stored` is the number of (layer, token) pairs of one passage.
-pub fn reasons(subjects: &[Subject], rows: &[Row], passages: &[Vec<PassageRow>], stored: usize) -> Vec<String> {
+/// Share of a codec's own loss that decoding token by token may differ by from all tokens at once: a last bit of a
+/// row may tip a code.
+const AGREEMENT: f64 = 0.05;
+
+/// Empty for a valid run.
+pub fn reasons(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
     let mut reasons = Vec::new();
-    for ((subject, row), passages) in subjects.iter().zip(rows).zip(passages) {
+    for (subject, row) in subjects.iter().zip(rows) {
         let finite = row.ppl_ratio.is_finite() && row.kl_mean.is_finite();
         if !finite && !matches!(subject, Subject::Control(_)) {
             reasons.push(format!("{} gave numbers that are not finite", row.codec));
         }
         reasons.extend(reason(subject, row));
-        if let Some(count) = passages.iter().map(|p| p.tally.stored).find(|n| *n != 0 && *n != stored as u64) {
-            reasons.push(format!("{} stored {count} rows in a passage instead of {stored}", row.codec));
-        }
+        reasons.extend(unproved(row));
+        reasons.extend(unused(subject, row));
     }
+    reasons.extend(halves(subjects, rows));
     reasons
 }
 
@@ -40,4 +44,60 @@ fn reason(subject: &Subject, row: &Row) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// Bytes that do not add up, or a decode that differs from what it repeats.
+fn unproved(row: &Row) -> Option<String> {
+    if let Some(proof) = row.proof {
+        let pairs = [
+            ("wrote", proof.bytes_written, proof.bytes_written_expected),
+            ("read", proof.bytes_read, proof.bytes_read_expected),
+        ];
+        if let Some((did, bytes, expected)) = pairs.into_iter().find(|(_, bytes, expected)| bytes != expected) {
+            return Some(format!("{} {did} {bytes} bytes of codes where its sizes ask for {expected}", row.codec));
+        }
+    }
+    let agreement = row.decode_agreement?;
+    let allowed = NOISE_FLOOR.max(AGREEMENT * row.kl_mean);
+    (!agreement.exact && (agreement.kl_mean.is_nan() || agreement.kl_mean > allowed)).then(|| {
+        format!(
+            "{} token by token differs from all tokens at once by KL {:.2e}, more than {allowed:.1e}",
+            row.codec, agreement.kl_mean
+        )
+    })
+}
+
+/// What comes back out of a packed cache is neither what went in, bit for bit, nor nothing.
+fn unused(subject: &Subject, row: &Row) -> Option<String> {
+    if !matches!(subject, Subject::Coded { streams: Streams::Cache, .. }) {
+        return None;
+    }
+    let (half, error) = [("keys", row.rel_mse_k), ("values", row.rel_mse_v)]
+        .into_iter()
+        .find(|(_, error)| !(*error > 0.0 && *error < 1.0))?;
+    Some(format!("{} of {} come back with a relative error of {error}: the codec is not in use", half, row.codec))
+}
+
+/// Keys alone, values alone and both must not give the same numbers: then one of them is not coded at all.
+fn halves(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
+    let coded = |subject: &Subject| match subject {
+        Subject::Coded { coder, streams, skip } => Some((coder.name(), *skip, *streams)),
+        _ => None,
+    };
+    let mut reasons = Vec::new();
+    for (at, (subject, row)) in subjects.iter().zip(rows).enumerate() {
+        for (other, other_row) in subjects.iter().zip(rows).skip(at + 1) {
+            let (Some((name, skip, one)), Some((other_name, other_skip, two))) = (coded(subject), coded(other)) else {
+                continue;
+            };
+            let halves = [one, two].iter().any(|s| matches!(s, Streams::K | Streams::V));
+            if halves && (name, skip) == (other_name, other_skip) && row.dlnppl == other_row.dlnppl {
+                reasons.push(format!(
+                    "{} and {} give the same numbers: one of them is not in use",
+                    row.codec, other_row.codec
+                ));
+            }
+        }
+    }
+    reasons
 }

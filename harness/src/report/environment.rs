@@ -1,16 +1,19 @@
 //! The machine, the build and the moment of a run.
 
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Environment {
     pub cpu: String,
     pub cores: usize,
     pub os: String,
     pub version: String,
     pub build: String,
+    /// git revision of the sources, with + where they were changed; None outside a checkout
+    pub revision: Option<String>,
     /// variables that change what the program does
     pub variables: Vec<String>,
 }
@@ -28,12 +31,24 @@ impl Environment {
             os: std::env::consts::OS.into(),
             version: env!("CARGO_PKG_VERSION").into(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
+            revision: revision(),
             variables: std::env::vars()
                 .filter(|(name, _)| name.starts_with("KVF_") || name.starts_with("RAYON_"))
                 .map(|(n, v)| format!("{n}={v}"))
                 .collect(),
         }
     }
+}
+
+/// Of the checkout that this was built from, as it is now.
+fn revision() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").current_dir(env!("CARGO_MANIFEST_DIR")).args(arguments).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
+    let revision = git(&["rev-parse", "--short=12", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(if changed.is_empty() { revision } else { revision + "+" })
 }
 
 /// The command line as it was given.

@@ -66,8 +66,13 @@ pub fn document(report: &Report) -> String {
         text,
         "The ratio is exp of the mean difference of log probabilities of the true next token, codec against base; its interval is Student t over passages.\n\
          KL is base against codec over the whole vocabulary, in nats. `identity` sends f32 rows through the pages and must change nothing;\n\
-         `self` is the base model with another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n"
+         `self` is the base model in other chunks and another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n\
+         `fp8_e4m3_64` and rows with `:k`, `:v` or `:sim` are round trips without the packed cache. What stays raw counts 16 bits.\n"
     );
+    let _ = writeln!(text, "## Verdicts\n\n{}", verdicts(&report.rows));
+    let _ = writeln!(text, "## Distributions\n\n{}", distributions(&report.rows));
+    let _ = writeln!(text, "## Layers\n\n{}", layers(&report.rows));
+    let _ = writeln!(text, "## Provenance\n");
     let _ = writeln!(
         text,
         "* model `{}`: {} layers, {} query and {} kv heads of {}, sha256 `{}`",
@@ -76,10 +81,93 @@ pub fn document(report: &Report) -> String {
     let _ = writeln!(text, "* corpus `{}`, sha256 `{}`", corpus.name, corpus.sha256);
     let _ = writeln!(
         text,
-        "* machine: {}, {} cores, {}; harness {} ({} build); {}",
-        here.cpu, here.cores, here.os, here.version, here.build, report.date
+        "* machine: {}, {} cores, {}; harness {} ({} build, revision {}); {}",
+        here.cpu,
+        here.cores,
+        here.os,
+        here.version,
+        here.build,
+        here.revision.as_deref().unwrap_or("unknown"),
+        report.date
     );
+    let _ = writeln!(text, "* seed {}, {} bootstrap draws", report.seed, report.bootstrap_draws);
     let _ = writeln!(text, "* command: `{}`, {:.0} s", report.command, report.seconds);
+    text
+}
+
+fn is_codec(row: &&Row) -> bool {
+    !["identity", "self"].contains(&row.codec.as_str()) && !row.codec.starts_with("CONTROL_")
+}
+
+/// Ours and the seeds', side by side.
+fn verdicts(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| codec | vs bf16 | class | limits | why | bootstrap 95 % | detectable | seeds' rule | relaxed |\n|---|--:|---|---|---|---|--:|---|---|\n",
+    );
+    for row in rows.iter().filter(is_codec) {
+        let verdict = match row.gate.pass {
+            Some(true) => "passed",
+            Some(false) => "missed",
+            None => "not gated",
+        };
+        let [low, high] = row.ppl_ratio_boot95;
+        let _ = writeln!(
+            text,
+            "| {} | {:.2} x | {} | {verdict} | {} | [{}, {}] | {:+.3} % | {} | {} |",
+            row.codec,
+            row.compression_vs_bf16,
+            row.gate.class,
+            row.gate.why.join("; "),
+            ratio(low),
+            ratio(high),
+            100.0 * (row.ppl_ratio_detectable - 1.0),
+            row.seed_verdict.strict,
+            row.seed_verdict.relaxed
+        );
+    }
+    text + "\n`detectable` is the smallest change of perplexity that this run would have found four times in five.\n"
+}
+
+fn distributions(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| codec | KL median | p90 | p95 | p99 | p99.9 | max | llama.cpp's KL | delta-p rms | p1 | p99 | top-1 [95 % CI] |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for row in rows.iter().filter(is_codec) {
+        let kl =
+            [row.kl_median, row.kl_p90, row.kl_p95, row.kl_p99, row.kl_p999, row.kl_max, row.kl_llamacpp].map(small);
+        let dp = [row.delta_p.rms, row.delta_p.p1, row.delta_p.p99].map(|v| format!("{:.3} %", 100.0 * v));
+        let [low, high] = row.top1_ci95.map(|v| format!("{:.2}", 100.0 * v));
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {:.2} % [{low}, {high}] |",
+            row.codec,
+            kl.join(" | "),
+            dp.join(" | "),
+            100.0 * row.top1
+        );
+    }
+    text
+}
+
+fn layers(rows: &[Row]) -> String {
+    let mut text = String::from(
+        "| codec | layer | rel-MSE K | rel-MSE V | cosine K | cosine V | attention NMSE |\n|---|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for row in rows.iter().filter(is_codec) {
+        for l in &row.layers {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {:.6} | {:.6} | {} |",
+                row.codec,
+                l.layer,
+                small(l.rel_mse_k),
+                small(l.rel_mse_v),
+                l.cosine_k,
+                l.cosine_v,
+                small(l.attention_nmse)
+            );
+        }
+    }
     text
 }
 

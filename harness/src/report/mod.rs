@@ -1,14 +1,19 @@
 //! What a run found and everything needed to repeat it; written as report.json and report.md.
 
 mod environment;
+pub mod html;
+pub mod join;
+mod kernels;
 mod markdown;
+pub mod number;
 
 use std::ops::Range;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use environment::{Environment, command_line, utc_now};
+pub use kernels::{KernelId, kernels};
 pub use markdown::{facts, table};
 
 use crate::corpus::Corpus;
@@ -16,14 +21,21 @@ use crate::error::{Error, Result};
 use crate::model::{FileDigest, Model};
 use crate::ppl::Row;
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
+    /// which command made it
+    pub kind: String,
     pub valid: bool,
     /// why the run may not be believed
     pub invalid: Vec<String>,
     pub read_path: String,
+    pub read_path_meaning: String,
+    pub chunk: Option<usize>,
     pub backend: String,
     pub page_tokens: usize,
+    pub seed: u64,
+    pub bootstrap_draws: usize,
+    pub kernels: Vec<KernelId>,
     pub ppl_base: f64,
     pub rows: Vec<Row>,
     pub model: ModelFacts,
@@ -34,7 +46,7 @@ pub struct Report {
     pub seconds: f64,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ModelFacts {
     pub name: String,
     pub layers: usize,
@@ -47,7 +59,7 @@ pub struct ModelFacts {
     pub sha256: String,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CorpusFacts {
     pub name: String,
     pub sha256: String,
@@ -87,21 +99,43 @@ impl CorpusFacts {
 }
 
 impl Report {
-    /// Writes report.json and report.md into a folder that exists.
+    pub fn json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self)
+            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))
+    }
+
+    /// What a terminal shows.
+    pub fn summary(&self) -> String {
+        format!("{}\n{}", facts(self), table(&self.rows))
+    }
+
+    /// Writes report.json, report.md and report.html into a folder that exists.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))?;
-        for (name, text) in [("report.json", json + "\n"), ("report.md", markdown::document(self))] {
-            let path = folder.join(name);
-            std::fs::write(&path, text).map_err(Error::writing(&path))?;
-        }
-        Ok(())
+        let page = html::document(std::slice::from_ref(self), &[]);
+        write_files(folder, "report", &self.json()?, &markdown::document(self), &page)
+    }
+
+    /// A report.json, or the folder that holds one.
+    pub fn read(path: &Path) -> Result<Report> {
+        let path = if path.is_dir() { path.join("report.json") } else { path.to_path_buf() };
+        let text = std::fs::read_to_string(&path).map_err(Error::reading(&path))?;
+        serde_json::from_str(&text)
+            .map_err(|e| Error::malformed(&path, format!("it is no report of `harness ppl`: {e}")))
     }
 
     /// Ok for a run that may be believed.
     pub fn check(&self) -> Result<()> {
         if self.valid { Ok(()) } else { Err(Error::Invalid { reasons: self.invalid.clone() }) }
     }
+}
+
+/// NAME.json, NAME.md and NAME.html.
+pub fn write_files(folder: &Path, name: &str, json: &str, markdown: &str, html: &str) -> Result<()> {
+    for (ending, text) in [("json", json), ("md", markdown), ("html", html)] {
+        let path = folder.join(format!("{name}.{ending}"));
+        std::fs::write(&path, format!("{}\n", text.trim_end())).map_err(Error::writing(&path))?;
+    }
+    Ok(())
 }
 
 fn last_name(path: &Path) -> String {

@@ -23,7 +23,7 @@ pub struct Reading {
 pub fn read(backend: &dyn Backend, codec: &'static CodecInfo) -> Result<Reading> {
     let (pages, [q, k, v]) = (Pages::new(TOKENS, 64), rows());
     let mut cache = backend.cache(codec, &GEOMETRY, &pages)?;
-    cache.store(0, &k, &v, &pages)?;
+    cache.store(0, 0, &k, &v, &pages)?;
     let out = cache.attend(0, &q, &LENGTHS, &pages)?;
     Ok(Reading { bytes: cache.bytes(0)?.into_owned(), out })
 }

@@ -1,5 +1,7 @@
 //! Made-up rows of three kinds, the same on every machine.
 
+use crate::stats::Random;
+
 /// How the coordinates of a row are distributed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
@@ -23,7 +25,7 @@ impl Family {
 
     /// [rows, d]
     pub fn rows(self, rows: usize, d: usize, seed: u64) -> Vec<f32> {
-        let mut source = Random(seed);
+        let mut source = Random::new(seed);
         let scales: Vec<f64> = (0..d).map(|_| 4_f64.powf(2.0 * source.uniform() - 1.0)).collect();
         let outlier = |i: usize| i == d / 5 || i == d / 2 + 3;
         (0..rows * d)
@@ -39,25 +41,6 @@ impl Family {
                 Family::Anisotropic => (g * if outlier(at % d) { 20.0 } else { scales[at % d] }) as f32,
             })
             .collect()
-    }
-}
-
-/// splitmix64
-struct Random(u64);
-
-impl Random {
-    /// In (0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64 + 1e-17
-    }
-
-    fn gaussian(&mut self) -> f64 {
-        let (radius, turn) = ((-2.0 * self.uniform().ln()).sqrt(), std::f64::consts::TAU * self.uniform());
-        radius * turn.cos()
     }
 }
 

@@ -1,0 +1,79 @@
+//! What turns a row into what its readers see: a shipped codec, or a format that engines use today and that ours
+//! are measured against.
+
+use kernels_gen::layout::Operand;
+use kernels_gen::registry::CodecInfo;
+use rayon::prelude::*;
+
+#[derive(Clone, Copy, Debug)]
+pub enum Coder {
+    Codec(&'static CodecInfo),
+    /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
+    Fp8,
+}
+
+pub const FP8: &str = "fp8_e4m3_64";
+const FP8_BLOCK: usize = 64;
+
+impl Coder {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Coder::Codec(codec) => codec.name,
+            Coder::Fp8 => FP8,
+        }
+    }
+
+    /// Scales included.
+    pub fn stored_bits(&self, d: usize) -> f64 {
+        match self {
+            Coder::Codec(codec) => codec.stored_bits_per_element(d),
+            Coder::Fp8 => 8.0 + 32.0 / FP8_BLOCK as f64,
+        }
+    }
+
+    /// Rows [n, d] of keys or of values, coded and decoded again.
+    pub fn round_trip(&self, operand: Operand, rows: &[f32], d: usize) -> Vec<f32> {
+        let row = |x: &[f32]| match self {
+            Coder::Codec(codec) => codec.half(operand).decode_row(&codec.half(operand).encode_row(x), d),
+            Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
+        };
+        rows.par_chunks(d).flat_map_iter(row).collect()
+    }
+}
+
+/// A block under its own scale, the largest magnitude to 448.
+fn fp8(block: &[f32]) -> Vec<f32> {
+    let top = block.iter().fold(0.0_f32, |top, x| top.max(x.abs())).max(1e-12);
+    let scale = top / 448.0;
+    block.iter().map(|x| e4m3((x / scale).clamp(-448.0, 448.0)) * scale).collect()
+}
+
+/// The nearest E4M3 value, ties to the even code: 3 bits of mantissa, least exponent -6, steps of 2^-9 below it.
+fn e4m3(x: f32) -> f32 {
+    let exponent = if x == 0.0 { -6 } else { ((x.to_bits() >> 23 & 0xff) as i32 - 127).max(-6) };
+    let step = 2.0_f32.powi(exponent - 3);
+    (x / step).round_ties_even() * step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn e4m3_rounds_like_the_format() {
+        for (x, wanted) in [
+            (0.0, 0.0),
+            (1.0, 1.0),
+            (1.0625, 1.0),
+            (1.19, 1.25),
+            (-17.0, -16.0),
+            (447.0, 448.0),
+            (0.001, 0.001_953_125),
+        ] {
+            assert_eq!(e4m3(x), wanted, "{x}");
+        }
+        // every positive value of the format maps to itself
+        let values = (0..15).flat_map(|e| (0..8).map(move |m| (8 + m) as f32 * 2.0_f32.powi(e - 9)));
+        assert!(values.filter(|v| *v <= 448.0).all(|v| e4m3(v) == v));
+    }
+}

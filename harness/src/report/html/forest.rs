@@ -1,0 +1,85 @@
+//! Perplexity ratios with their intervals: Student-t as a bar, bootstrap as ticks.
+
+use std::fmt::Write;
+
+use super::entry::Entry;
+use super::scale::{Scale, escaped};
+
+const WIDTH: f64 = 540.0;
+const ROW: f64 = 30.0;
+/// Ratios beyond this run off the drawing.
+const FAR: f64 = 0.12;
+
+pub fn draw(entries: &[&Entry]) -> String {
+    let height = 14.0 + ROW * entries.len() as f64 + 44.0;
+    let reach = entries
+        .iter()
+        .flat_map(|e| [e.row.ppl_ratio, e.row.ppl_ratio_ci95[0], e.row.ppl_ratio_ci95[1]])
+        .map(|ratio| (ratio - 1.0).abs())
+        .filter(|away| *away < FAR)
+        .fold(0.002, f64::max);
+    let x = Scale::linear(-100.0 * reach * 1.08, 100.0 * reach * 1.08, [132.0, WIDTH - 84.0]);
+    let end = height - 44.0;
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"change of perplexity with 95 % intervals\">"
+    );
+    for tick in x.ticks(5) {
+        let (at, class) = (x.at(tick), if tick == 0.0 { "zero" } else { "grid" });
+        let shown = if tick > 0.0 { format!("+{tick}") } else { tick.to_string().replace('-', "\u{2212}") };
+        let _ = write!(
+            svg,
+            "<line class=\"{class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"6\" y2=\"{end:.1}\"/><text class=\"soft\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{shown} %</text>",
+            end + 18.0
+        );
+    }
+    let _ = write!(
+        svg,
+        "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">change of perplexity against the raw cache</text>",
+        (132.0 + WIDTH - 84.0) / 2.0,
+        end + 38.0
+    );
+    for (index, entry) in entries.iter().enumerate() {
+        svg += &interval(entry, &x, 14.0 + ROW * (index as f64 + 0.5));
+    }
+    svg + "</svg>"
+}
+
+fn interval(entry: &Entry, x: &Scale, y: f64) -> String {
+    let (row, colour) = (entry.row, &entry.colour);
+    let percent = |ratio: f64| 100.0 * (ratio - 1.0);
+    let [low, high] = row.ppl_ratio_ci95.map(percent);
+    let mut svg = format!(
+        "<g class=\"{colour}\"><text x=\"122\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+        y + 4.0,
+        escaped(&entry.label)
+    );
+    if low.is_finite() {
+        let _ = write!(
+            svg,
+            "<line class=\"stroke\" stroke-width=\"5\" stroke-opacity=\".32\" stroke-linecap=\"round\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>",
+            x.at(low),
+            x.at(high)
+        );
+        for end in row.ppl_ratio_boot95.map(percent) {
+            let at = x.at(end);
+            let _ = write!(
+                svg,
+                "<line class=\"stroke\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{:.1}\" y2=\"{:.1}\"/>",
+                y - 6.0,
+                y + 6.0
+            );
+        }
+    }
+    let fill = if row.gate.pass == Some(false) { "hollow" } else { "full" };
+    let change = percent(row.ppl_ratio);
+    let shown = if change.abs() < 100.0 { format!("{change:+.2} %") } else { format!("{:.3e} times", row.ppl_ratio) };
+    let _ = write!(
+        svg,
+        "<circle class=\"dot {fill}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4.5\"/></g><text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+        x.at(change),
+        WIDTH - 6.0,
+        y + 4.0,
+        shown.replace('-', "\u{2212}")
+    );
+    svg
+}

@@ -1,0 +1,107 @@
+//! What a bit buys: stored bits against divergence, and the codecs that nothing beats on both.
+
+use std::fmt::Write;
+
+use super::entry::{Entry, spread};
+use super::scale::{Scale, escaped, power};
+
+const WIDTH: f64 = 540.0;
+const HEIGHT: f64 = 380.0;
+const LOSSLESS: f64 = 1e-3;
+
+pub fn draw(entries: &[&Entry]) -> String {
+    let top_bits = entries.iter().map(|e| e.row.stored_bits_per_element).fold(4.0, f64::max);
+    let x = Scale::linear(0.0, top_bits * 1.06, [52.0, WIDTH - 14.0]);
+    let spans = entries.iter().flat_map(|e| [e.row.kl_mean, e.row.kl_mean_ci95[1]]);
+    let y = Scale::decades(spans.chain([LOSSLESS]), [HEIGHT - 44.0, 16.0]);
+    let mut svg = format!(
+        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence against stored bits per element\">"
+    );
+    for tick in y.ticks(7) {
+        let at = y.at(tick);
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"52\" x2=\"{0}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"soft\" x=\"44\" y=\"{1:.1}\" text-anchor=\"end\">{2}</text>",
+            WIDTH - 14.0,
+            at + 4.0,
+            power(tick)
+        );
+    }
+    for tick in x.ticks(8) {
+        let _ = write!(
+            svg,
+            "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
+            x.at(tick),
+            HEIGHT - 26.0
+        );
+    }
+    let _ = write!(
+        svg,
+        "<line class=\"axis\" x1=\"52\" x2=\"{0}\" y1=\"{1}\" y2=\"{1}\"/><text class=\"soft\" x=\"{2}\" y=\"{3}\" text-anchor=\"middle\">stored bits per element, scales included</text>",
+        WIDTH - 14.0,
+        HEIGHT - 44.0,
+        (WIDTH + 38.0) / 2.0,
+        HEIGHT - 6.0
+    );
+    let lossless = y.at(LOSSLESS);
+    let _ = write!(
+        svg,
+        "<line class=\"limit\" x1=\"52\" x2=\"{0}\" y1=\"{lossless:.1}\" y2=\"{lossless:.1}\"/><text class=\"limit-text\" x=\"58\" y=\"{1:.1}\">KL 0.001: what 8 bits usually cost</text>",
+        WIDTH - 14.0,
+        lossless - 5.0
+    );
+    svg += &front(entries, &x, &y);
+    let shown: Vec<&&Entry> = entries.iter().filter(|e| e.row.kl_mean.is_finite()).collect();
+    let wishes: Vec<f64> = shown.iter().map(|e| y.at(e.row.kl_mean) + 4.0).collect();
+    let columns: Vec<f64> = shown.iter().map(|e| x.at(e.row.stored_bits_per_element)).collect();
+    let places = spread(&columns, &wishes, 15.0, HEIGHT - 50.0);
+    for (entry, label) in shown.iter().zip(places) {
+        svg += &point(entry, &x, &y, label);
+    }
+    svg + "</svg>"
+}
+
+fn point(entry: &Entry, x: &Scale, y: &Scale, label: f64) -> String {
+    let (row, colour) = (entry.row, &entry.colour);
+    let (cx, cy) = (x.at(row.stored_bits_per_element), y.at(row.kl_mean));
+    let fill = if row.gate.pass == Some(false) { "hollow" } else { "full" };
+    let [low, high] = row.kl_mean_ci95;
+    let bar = match low.is_finite() {
+        true => format!(
+            "<line class=\"stroke\" x1=\"{cx:.1}\" x2=\"{cx:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke-opacity=\".5\"/>",
+            y.at(low),
+            y.at(high)
+        ),
+        false => String::new(),
+    };
+    let right = cx < WIDTH * 0.72;
+    let (text_x, anchor) = if right { (cx + 10.0, "start") } else { (cx - 10.0, "end") };
+    format!(
+        "<g class=\"{colour}\">{bar}<circle class=\"dot {fill}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"><title>{0}: {1:.3} bits, KL {2:.3e}</title></circle><text class=\"own\" x=\"{text_x:.1}\" y=\"{label:.1}\" text-anchor=\"{anchor}\">{0}</text></g>",
+        escaped(&entry.label),
+        row.stored_bits_per_element,
+        row.kl_mean
+    )
+}
+
+/// Steps through the rows that no other row beats in bits and divergence.
+fn front(entries: &[&Entry], x: &Scale, y: &Scale) -> String {
+    let mut rows: Vec<(f64, f64)> = entries
+        .iter()
+        .map(|e| (e.row.stored_bits_per_element, e.row.kl_mean))
+        .filter(|(_, kl)| kl.is_finite())
+        .collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let (mut best, mut path) = (f64::INFINITY, String::new());
+    for (bits, kl) in rows {
+        if kl < best {
+            let (px, py) = (x.at(bits), y.at(kl));
+            let _ = match path.is_empty() {
+                true => write!(path, "M{px:.1} {py:.1}"),
+                false => write!(path, "H{px:.1} V{py:.1}"),
+            };
+            best = kl;
+        }
+    }
+    format!("<path class=\"front\" d=\"{path}\"/>")
+}
