@@ -10,6 +10,9 @@ use kernel_dsl::prelude::*;
 /// Segments that one warp joins in order.
 pub const BUNDLE: usize = 8;
 
+/// Segments that the two warps of a narrow join take in one round.
+pub const NARROW: usize = 2 * BUNDLE;
+
 /// Shape of a join kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JoinMeta {
@@ -20,9 +23,16 @@ pub struct JoinMeta {
     pub inv_sqrt_d: f32,
 }
 
+impl JoinMeta {
+    /// For rows of up to `NARROW` segments: small blocks, so that more rows are joined at once.
+    pub fn narrow(self) -> JoinMeta {
+        JoinMeta { warps: 2, ..self }
+    }
+}
+
 impl Meta for JoinMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: self.warps, min_blocks: 4 }
+        Launch { warps: self.warps, min_blocks: 32 / self.warps }
     }
 }
 
