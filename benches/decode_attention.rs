@@ -10,7 +10,7 @@ mod support;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use half::bf16;
-use kernels_gen::kernels::join_splits::JoinMeta;
+use kernels_gen::kernels::join_splits::{JoinMeta, NARROW};
 use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codecs};
@@ -87,7 +87,7 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     let stat = Memory::zeroed(device, s.batch * heads * segments * 8)?;
     let (out, lse) = (Memory::zeroed(device, s.batch * heads * D * 2)?, Memory::zeroed(device, s.batch * heads * 4)?);
     let decode = device.kernel(&kernels::decode_of(s.c, &m, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let join = device.kernel(&kernels::join_ir(s.c, &JoinMeta { segment: m.segment, ..kernels::join_meta(D, PAGE) }, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
+    let join = device.kernel(&kernels::join_ir(s.c, &JoinMeta { segment: m.segment, ..if segments <= NARROW { kernels::join_meta(D, PAGE).narrow() } else { kernels::join_meta(D, PAGE) } }, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
     let run = |stream: &Stream, copy: usize, splits: usize| {
         let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
         let args = [

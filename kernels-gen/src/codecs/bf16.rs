@@ -17,11 +17,11 @@ fn bf16_bits(x: f32) -> u32 {
     bits.wrapping_add(0x7fff_u32).wrapping_add(lsb) >> 16
 }
 
-/// Halves that are infinite or NaN become 0: a slot nobody wrote must not poison a sum it has no weight in.
+/// Halves that are infinite or NaN become +-1 to 2: a slot nobody wrote must not poison a sum it has no weight in.
 #[device]
 fn finite(w: u32) -> u32 {
-    let bad = ((w & 0x7f80_7f80_u32).wrapping_add(0x0080_0080_u32)) & 0x8000_8000_u32;
-    w & !(bad | bad.wrapping_sub(bad >> 15))
+    let carry = (w & 0x7f80_7f80_u32).wrapping_add(0x0080_0080_u32);
+    w & !((carry >> 1) & 0x4000_4000_u32)
 }
 
 #[codec]

@@ -1,14 +1,17 @@
 //! Joins a sequence's segments, divides, rotates back: one block a (sequence, head).
 //!
-//! Four segments at a time are joined in index order by one warp, then those sums one by one: a fixed
-//! tree, whoever computed the segments and however many warps join them. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
+//! All under one maximum: eight segments at a time are summed in index order by one warp, then those sums one by
+//! one: a fixed tree, whoever computed the segments and however many warps join them. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
 
 use super::softmax::weight;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
 /// Segments that one warp joins in order.
-pub const BUNDLE: usize = 4;
+pub const BUNDLE: usize = 8;
+
+/// Segments that the two warps of a narrow join take in one round.
+pub const NARROW: usize = 2 * BUNDLE;
 
 /// Shape of a join kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,9 +23,16 @@ pub struct JoinMeta {
     pub inv_sqrt_d: f32,
 }
 
+impl JoinMeta {
+    /// For rows of up to `NARROW` segments: small blocks, so that more rows are joined at once.
+    pub fn narrow(self) -> JoinMeta {
+        JoinMeta { warps: 2, ..self }
+    }
+}
+
 impl Meta for JoinMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: self.warps, min_blocks: 8 }
+        Launch { warps: self.warps, min_blocks: 32 / self.warps }
     }
 }
 
@@ -62,54 +72,52 @@ pub fn join_splits<T: Float>(
         }
     }
     after_previous();
-    let mut tops = shared::<f32>(m.warps);
+    // The maximum over all segments: every weight is under it, so that no sum is ever rescaled.
+    let mut tops = shared::<f32>(m.warps * 32);
+    for i in threads(m.warps * 32) {
+        let mut top = f32::NEG_INFINITY;
+        for s in strided(i, n, m.warps * 32) {
+            top = fmax(top, stat.at(((base + s as i64) * group as i64 + member as i64) * 2_i64));
+        }
+        tops.put(i, top);
+    }
+    let mut best = shared::<f32>(m.warps);
     let mut sums = shared::<f32>(m.warps);
     let mut outs = shared::<f32>(m.warps * m.d);
-    let mut best = f32::NEG_INFINITY;
     let mut l = 0.0_f32;
     let mut total = shared::<f32>(m.d);
     for e in threads(m.d) {
         total.put(e, 0.0_f32);
     }
-    // A round joins one bundle a warp, then adds the bundles in order.
+    // A round sums one bundle a warp, then adds the bundles in order.
     for round in strided(0_i32, n, (m.warps * BUNDLE) as i32) {
         for w in warps(m.warps) {
             let first = round + w * BUNDLE as i32;
-            let last = n.min(first + BUNDLE as i32);
-            let mut top = f32::NEG_INFINITY;
-            for s in first..last {
-                top = fmax(top, stat.at(((base + s as i64) * group as i64 + member as i64) * 2_i64));
+            let top = tops.row(0, m.warps * 32).max();
+            best.put(w, top);
+            if first < n {
+                let mut o = vector(m.d, 0.0_f32);
+                let mut sum = 0.0_f32;
+                for i in 0..BUNDLE {
+                    let row = (base + (first + i as i32).min(n - 1_i32) as i64) * group as i64 + member as i64;
+                    let fade = if first + (i as i32) < n { weight(stat.at(row * 2_i64), top) } else { 0.0_f32 };
+                    sum = stat.at(row * 2_i64 + 1_i64).mul_add(fade, sum);
+                    o = part.row(row * m.d as i64, m.d).mul_add(fade, &o);
+                }
+                sums.put(w, sum);
+                outs.put_row(w * m.d as i32, &o);
             }
-            let mut o = vector(m.d, 0.0_f32);
-            let mut sum = 0.0_f32;
-            for s in first..last {
-                let row = (base + s as i64) * group as i64 + member as i64;
-                let fade = weight(stat.at(row * 2_i64), top);
-                sum = stat.at(row * 2_i64 + 1_i64).mul_add(fade, sum);
-                o = part.row(row * m.d as i64, m.d).mul_add(fade, &o);
-            }
-            tops.put(w, top);
-            sums.put(w, sum);
-            outs.put_row(w * m.d as i32, &o);
+        }
+        let bundles = ((n - round + (BUNDLE as i32 - 1_i32)) / BUNDLE as i32).min(m.warps as i32);
+        for w in 0..bundles {
+            l = l + sums.at(w);
         }
         for e in threads(m.d) {
-            let mut top = best;
             let mut o = total.at(e);
-            for w in 0..m.warps {
-                if n > round + (w * BUNDLE) as i32 {
-                    let next = fmax(top, tops.at(w));
-                    o = outs.at(e + (w * m.d) as i32).mul_add(weight(tops.at(w), next), o * weight(top, next));
-                    top = next;
-                }
+            for w in 0..bundles {
+                o = o + outs.at(e + w * m.d as i32);
             }
             total.put(e, o);
-        }
-        for w in 0..m.warps {
-            if n > round + (w * BUNDLE) as i32 {
-                let next = fmax(best, tops.at(w));
-                l = sums.at(w).mul_add(weight(tops.at(w), next), l * weight(best, next));
-                best = next;
-            }
         }
     }
     let some = (fault.at(0) == 0_i32) & (l > 0.0_f32);
@@ -119,6 +127,6 @@ pub fn join_splits<T: Float>(
         let kept = if some { back } else { vector(m.d, 0.0_f32) };
         let row = (seq * kv_heads + head) * group + member;
         out.put_row(row as i64 * m.d as i64, &kept.to::<T>());
-        lse.put(row, if some { (best + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
+        lse.put(row, if some { (best.at(0) + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
     }
 }

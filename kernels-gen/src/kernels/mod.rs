@@ -63,7 +63,8 @@ const RING_BUDGET: usize = 216 * 1024;
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
-    let warps = (RING_BUDGET / (2 * tile)).clamp(2, 8);
+    // Sixteen columns take more registers a thread: fewer threads, so that none spill.
+    let warps = (RING_BUDGET / (2 * tile)).clamp(2, if cols > 8 { 6 } else { 8 });
     let min_blocks = if cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
         d,
@@ -141,7 +142,12 @@ pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
 
 /// The join kernel. Grid: [group, kv_heads, batch].
 pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&join_ir(c, &join_meta(d, page_tokens), elem)?)
+    join_of(c, &join_meta(d, page_tokens), elem)
+}
+
+/// The join kernel of a meta value.
+pub fn join_of(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Source, Report> {
+    Source::of(&join_ir(c, m, elem)?)
 }
 
 /// Warps of a block of the projection.

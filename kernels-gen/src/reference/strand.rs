@@ -154,37 +154,24 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    fn empty(d: usize) -> Partial {
-        Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] }
-    }
-
-    /// Adds partial sums in the order given, all under one maximum. An empty one has m = -inf and weighs nothing.
-    #[inline(always)]
-    fn add(&mut self, parts: &[Partial]) {
-        let before = self.m;
-        for part in parts {
-            self.m = fmax(self.m, part.m);
-        }
-        let fade = exp2_or_zero(before - self.m);
-        self.l *= fade;
-        self.o.iter_mut().for_each(|o| *o *= fade);
-        for part in parts {
-            let f = exp2_or_zero(part.m - self.m);
-            self.l = part.l.mul_add(f, self.l);
-            for (o, p) in self.o.iter_mut().zip(&part.o) {
-                *o = p.mul_add(f, *o);
-            }
-        }
-    }
-
-    /// Joins the segments of a row: bundles of 4 in order, then the bundles one by one.
+    /// Joins the segments of a row under their largest maximum: bundles of 8 in order, then the bundles one by one.
     #[inline(always)]
     pub fn join(segments: Vec<Partial>, d: usize) -> Partial {
-        let mut total = Partial::empty(d);
+        let mut total = Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] };
+        for part in &segments {
+            total.m = fmax(total.m, part.m);
+        }
         for parts in segments.chunks(BUNDLE) {
-            let mut bundle = Partial::empty(d);
-            bundle.add(parts);
-            total.add(&[bundle]);
+            let mut bundle = Partial { m: total.m, l: 0.0, o: vec![0.0; d] };
+            for part in parts {
+                let f = exp2_or_zero(part.m - total.m);
+                bundle.l = part.l.mul_add(f, bundle.l);
+                for (o, p) in bundle.o.iter_mut().zip(&part.o) {
+                    *o = p.mul_add(f, *o);
+                }
+            }
+            total.l += bundle.l;
+            total.o.iter_mut().zip(&bundle.o).for_each(|(total, o)| *total += o);
         }
         total
     }

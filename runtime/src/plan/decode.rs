@@ -14,6 +14,7 @@ use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::{self, Elem, SEGMENT};
 
 /// What a decode plan is compiled for.
@@ -71,6 +72,8 @@ pub struct DecodePlan {
     resident: usize,
     decode: Arc<Kernel>,
     join: Arc<Kernel>,
+    /// For tables of few segments.
+    narrow: Arc<Kernel>,
 }
 
 /// Where the partial results lie in the workspace, in bytes.
@@ -110,9 +113,11 @@ impl DecodePlan {
         within("splits", splits, 0, i32::MAX as usize)?;
         let meta = kernels::decode_meta(codec.info(), head_dim, group, page_tokens).within(device.shared_bytes());
         let decode = load(device, kernels::decode_of(codec.info(), &meta, elem))?;
-        let join = load(device, kernels::join_splits(codec.info(), head_dim, page_tokens, elem))?;
+        let wide = kernels::join_meta(head_dim, page_tokens);
+        let join = load(device, kernels::join_of(codec.info(), &wide, elem))?;
+        let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), elem))?;
         let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join })
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join, narrow })
     }
 
     /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
@@ -171,7 +176,8 @@ impl DecodePlan {
             Arg::I32(pages),
             Arg::I32(int("table_stride", call.table_stride)?),
         ];
-        self.join.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)
+        let kernel = if space.segments <= NARROW { &self.narrow } else { &self.join };
+        kernel.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)
     }
 
     /// The decode and the join kernel, for their attributes.
