@@ -4,5 +4,6 @@ pub mod codec;
 pub mod codecs;
 pub mod kernels;
 pub mod layout;
+pub mod preset;
 pub mod reference;
 pub mod registry;

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Bf16, D4Q, E8Q, E8Q38, E8W, Int};
+use crate::codecs::{Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Int};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -70,11 +70,12 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 7] = [
+const KNOWN_NAMES: [(&str, &str); 8] = [
     ("bf16", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
     ("e8wW", "W 2 to 7"),
+    ("e8cW", "W 1 to 7, calibrated coordinates"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),
@@ -126,6 +127,9 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(width @ 2..=7) = number("e8w", "") {
         return Some(kept(Box::new(E8W::new(width))));
+    }
+    if let Some(width @ 1..=7) = number("e8c", "") {
+        return Some(kept(Box::new(E8C::new(width))));
     }
     if let Some(q @ 1..=255) = number("e8q", "") {
         return Some(kept(Box::new(E8Q::new(q))));

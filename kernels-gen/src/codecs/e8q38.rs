@@ -8,7 +8,7 @@ use kernel_dsl::{codec, device};
 use kernel_dsl::math::{fmax, mul_hi};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::e8w::nibbles;
+use crate::codecs::e8word::nibbles;
 use crate::codecs::lattice::nearest_e8;
 
 #[derive(Debug)]

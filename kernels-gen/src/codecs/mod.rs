@@ -2,17 +2,20 @@
 #![allow(clippy::needless_range_loop, clippy::assign_op_pattern)] // device functions have neither iterators nor `|=`
 
 pub mod bf16;
+pub mod e8c;
 pub mod e8q38;
 pub mod d4q;
 pub mod digits;
 pub mod e8q;
 pub mod e8w;
+pub mod e8word;
 pub mod int;
 pub mod lattice;
 pub mod radix;
 
 pub use bf16::Bf16;
 pub use d4q::D4Q;
+pub use e8c::E8C;
 pub use e8q::E8Q;
 pub use e8q38::E8Q38;
 pub use e8w::E8W;

@@ -7,7 +7,7 @@ use crate::codec::Lane;
 use crate::layout::{Layout, Operand, TILE};
 use crate::reference::row::to_bf16;
 use crate::kernels::parts;
-use crate::reference::strand::{Partial, Query, SEGMENT, Strand, part_of, quantise};
+use crate::reference::strand::{Partial, Query, SEGMENT, Strand, of_segment, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -34,6 +34,22 @@ pub fn decode(
     lens: &[i32],
     scale: f32,
 ) -> Decoded {
+    let queries = |row: usize, _: usize| vec![Query::new(&c.k, &q[row * s.d..][..s.d], scale)];
+    decode_with(c, s, cache, heads, table, table_stride, lens, queries)
+}
+
+/// As `decode`; `queries` makes the queries of a row of the batch for its length, one for all segments or one for each.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn decode_with(
+    c: &CodecInfo,
+    s: &CacheShape,
+    cache: &[u8],
+    heads: usize,
+    table: &[i32],
+    table_stride: usize,
+    lens: &[i32],
+    queries: impl Fn(usize, usize) -> Vec<Query>,
+) -> Decoded {
     let rows = lens.len() * heads;
     let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
     for (b, &len) in lens.iter().enumerate() {
@@ -46,9 +62,9 @@ pub fn decode(
         };
         for head in 0..heads {
             let row = b * heads + head;
-            let query = Query::new(&c.k, &q[row * s.d..][..s.d], scale);
+            let queries = queries(row, len as usize);
             let tile_of = |tile: usize| s.tile(c, cache, &pages, head / (heads / s.kv_heads), tile);
-            let total = attend(c, s.d, parts(c, heads / s.kv_heads), &query, len as usize, tile_of);
+            let total = attend(c, s.d, parts(c, heads / s.kv_heads), &queries, len as usize, tile_of);
             decoded.lse[row] = total.finish(&c.v, &mut decoded.out[row * s.d..][..s.d]);
         }
     }
@@ -56,14 +72,14 @@ pub fn decode(
 }
 
 /// One row over all its tiles.
-fn attend<'a>(c: &CodecInfo, d: usize, parts: usize, query: &Query, len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
+fn attend<'a>(c: &CodecInfo, d: usize, parts: usize, queries: &[Query], len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
     let mut segments = Vec::new();
     for first in (0..len).step_by(SEGMENT) {
         let end = len.min(first + SEGMENT);
         let mut strand = Strand::new(d, parts);
         for start in (first..end).step_by(TILE) {
             let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
-            tile.add(query, &mut strand);
+            tile.add(of_segment(queries, first), &mut strand);
         }
         segments.push(strand.close(&c.v));
     }
@@ -88,7 +104,7 @@ impl Tile<'_> {
             });
             worth.push(self.worth(Operand::K, t) * query.scale);
         }
-        strand.weigh(&mut x, &worth);
+        strand.weigh(&mut x, &worth, query.bias);
         for (t, p) in x.iter_mut().enumerate() {
             *p *= self.worth(Operand::V, t);
         }

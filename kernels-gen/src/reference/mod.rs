@@ -5,6 +5,7 @@
 //! run a model.
 
 mod attention;
+mod calibrated;
 mod project;
 mod row;
 mod sequence;
@@ -12,6 +13,7 @@ mod store;
 mod strand;
 
 pub use attention::{Decoded, decode};
+pub use calibrated::Calibrated;
 pub use project::{Map, project};
 pub use row::{Row, rotate, row_sum, to_bf16};
 pub use sequence::Sequence;

@@ -8,7 +8,7 @@ use crate::kernels::softmax::bounded;
 use crate::registry::Half;
 
 /// A coded vector: one code a block of 8 coordinates, and the f16 bits of its sides.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Row {
     pub codes: Vec<[u32; 4]>,
     pub side: [u16; 2],
@@ -29,11 +29,32 @@ impl Half {
             rotate(&mut y);
         }
         let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
-        let side = self.bands[0].side(norm, top).map(f16_bits);
+        let mut tries = (0..self.tries).map(|t| {
+            let side = self.bands[0].trial(norm, top, t).map(f16_bits);
+            let row = self.encode_with(&y, side);
+            let error = if self.tries > 1 { self.error_of(&y, &row) } else { 0.0 };
+            (error, row)
+        });
+        let first = tries.next().unwrap_or_default();
+        tries.fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
+    }
+
+    /// Codes coordinates under side values that are given.
+    fn encode_with(&self, y: &[f32], side: [u16; 2]) -> Row {
         let count = y.len() / 8;
         let blocks = y.chunks_exact(8).enumerate();
         let codes = blocks.map(|(i, b)| self.codec(i, count).encode(std::array::from_fn(|j| b[j]), side.map(f16_value))).collect();
         Row { codes, side }
+    }
+
+    /// Squared error of the coordinates of a coded row, one fused chain.
+    fn error_of(&self, y: &[f32], row: &Row) -> f32 {
+        let scale = self.bands[0].scale(row.side.map(f16_value));
+        let steps = row.codes.iter().enumerate().flat_map(|(i, code)| self.steps((i, row.codes.len()), *code));
+        y.iter().zip(steps).fold(0.0, |error, (y, step)| {
+            let off = y - scale * (step as f32 * 0.5);
+            off.mul_add(off, error)
+        })
     }
 
     /// The vector that a row stands for, in the space of the inputs.

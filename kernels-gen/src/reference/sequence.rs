@@ -6,7 +6,7 @@ use crate::codec::Lane;
 use crate::layout::{Operand, TILE};
 use crate::reference::row::to_bf16;
 use crate::kernels::parts;
-use crate::reference::strand::{Partial, Query, SEGMENT, Strand, part_of, quantise};
+use crate::reference::strand::{Partial, Query, SEGMENT, Strand, of_segment, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -53,6 +53,11 @@ impl Sequence {
     /// Row i of `q` `[n, heads, d]` attends to the first `lens[i]` tokens. Returns the output `[n, heads, d]` and
     /// the natural log-sum-exp `[n, heads]`; rows whose length is negative or beyond the sequence are 0 and -inf.
     pub fn attend(&self, q: &[f32], heads: usize, lens: &[i32], scale: f32) -> (Vec<f32>, Vec<f32>) {
+        self.attend_with(heads, lens, |row, _| vec![Query::new(&self.codec.k, &q[row * self.d..][..self.d], scale)])
+    }
+
+    /// As `attend`; `queries` makes a row's queries for its length, one for all segments or one for each.
+    pub(super) fn attend_with(&self, heads: usize, lens: &[i32], queries: impl Fn(usize, usize) -> Vec<Query>) -> (Vec<f32>, Vec<f32>) {
         let mut out = vec![0.0; lens.len() * heads * self.d];
         let mut lse = vec![f32::NEG_INFINITY; lens.len() * heads];
         let group = heads / self.heads.len();
@@ -64,8 +69,7 @@ impl Sequence {
                 })
                 .collect();
             for rows in rows.chunks(ROWS) {
-                let queries: Vec<(Query, usize)> =
-                    rows.iter().map(|&(row, len)| (Query::new(&self.codec.k, &q[row * self.d..][..self.d], scale), len)).collect();
+                let queries: Vec<(Vec<Query>, usize)> = rows.iter().map(|&(row, len)| (queries(row, len), len)).collect();
                 let totals = attend_rows(&self.codec, self.d, parts(&self.codec, group), unpacked, &queries);
                 for (&(row, _), total) in rows.iter().zip(totals) {
                     lse[row] = total.finish(&self.codec.v, &mut out[row * self.d..][..self.d]);
@@ -107,17 +111,18 @@ impl Head {
 
 /// Rows of one head over all its tiles; compiled again for wide vectors, where fused multiply-adds are one instruction.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-fn attend_rows(c: &CodecInfo, d: usize, parts: usize, head: &Head, rows: &[(Query, usize)]) -> Vec<Partial> {
+fn attend_rows(c: &CodecInfo, d: usize, parts: usize, head: &Head, rows: &[(Vec<Query>, usize)]) -> Vec<Partial> {
     let longest = rows.iter().map(|row| row.1).max().unwrap_or(0);
     let mut segments: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
     for first in (0..longest).step_by(SEGMENT) {
         let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d, parts)).collect();
         for start in (first..longest.min(first + SEGMENT)).step_by(TILE) {
-            for ((query, len), strand) in rows.iter().zip(&mut open) {
+            for ((queries, len), strand) in rows.iter().zip(&mut open) {
                 let tokens = TILE.min(len.saturating_sub(start));
                 if tokens == 0 {
                     continue;
                 }
+                let query = of_segment(queries, first);
                 let mut x = match c.k.lane {
                     Lane::U8 | Lane::U16 => head.integer_scores(d, start, tokens, query),
                     Lane::Bf16 => float_scores(&head.k_floats[start * d..(start + TILE) * d], &query.floats),
@@ -166,7 +171,7 @@ impl Head {
         for (worth, k_scale) in worth.iter_mut().zip(&self.k_scale[start..]) {
             *worth = k_scale * query.scale;
         }
-        strand.weigh(x, &worth[..x.len()]);
+        strand.weigh(x, &worth[..x.len()], query.bias);
         for (p, v_scale) in x.iter_mut().zip(&self.v_scale[start..]) {
             *p *= v_scale;
         }

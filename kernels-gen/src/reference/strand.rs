@@ -26,6 +26,8 @@ pub(super) struct Query {
     pub ints: Vec<i16>,
     /// What a raw score is multiplied by to get log2 units (u8 lanes: besides the key's own scale).
     pub scale: f32,
+    /// What is added to every score, in log2 units: 0 but for calibrated codecs.
+    pub bias: f32,
 }
 
 impl Query {
@@ -36,15 +38,21 @@ impl Query {
         }
         if c.lane == Lane::Bf16 {
             let floats = y.into_iter().map(to_bf16).collect();
-            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E };
+            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E, bias: 0.0 };
         }
         let amax = fmax(y.iter().fold(0.0, |top, y| fmax(top, y.abs())), 1e-20);
         let inverse = c.query_max() / amax;
         let ints = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
         // Scores come doubled, hence half of log2(e).
         let scale = (amax * (1.0 / c.query_max())) * (scale * (std::f32::consts::LOG2_E * 0.5));
-        Query { floats: y, ints, scale }
+        Query { floats: y, ints, scale, bias: 0.0 }
     }
+}
+
+/// The query that meets the keys of the segment whose first token is `first`: the only one, or the segment's own.
+#[inline(always)]
+pub(super) fn of_segment(queries: &[Query], first: usize) -> &Query {
+    &queries[(first / SEGMENT).min(queries.len() - 1)]
 }
 
 /// Running state over the tiles of one strand.
@@ -64,12 +72,12 @@ impl Strand {
         Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], parts }
     }
 
-    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth - m).
+    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m).
     #[inline(always)]
-    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32]) {
+    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: f32) {
         let mut x = [0.0; TILE];
         for (x, (s, worth)) in x.iter_mut().zip(s.iter().zip(worth)) {
-            *x = s * worth;
+            *x = s.mul_add(*worth, bias);
         }
         let peak = largest(f32::NEG_INFINITY, &x[..s.len()]);
         if peak > self.m {

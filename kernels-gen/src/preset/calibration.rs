@@ -1,0 +1,77 @@
+//! What was fitted to one model.
+
+use crate::layout::Operand;
+
+use super::BadCalibration;
+
+/// What the model must have for a calibration to fit it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    pub layers: usize,
+    pub kv_heads: usize,
+    /// head dim
+    pub d: usize,
+}
+
+/// The coordinates of keys or of values, for every layer and kv head.
+///
+/// With mu the mean and C the covariance of the rows, and M the metric in which errors are counted:
+/// `eig(M^(1/2) C M^(1/2)) = V diag(energy) V^T`, basis = `M^(1/2) V`; a row x has the coordinates `(x - mu) basis`.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Fit {
+    /// `[layers, kv_heads, d (of the row), d (coordinate)]`
+    pub basis: Vec<f32>,
+    /// `[layers, kv_heads, d]`
+    pub mean: Vec<f32>,
+    /// Mean square of each coordinate, descending. `[layers, kv_heads, d]`
+    pub energy: Vec<f32>,
+}
+
+/// All that a calibrated codec knows of a model, for every preset.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Calibration {
+    pub shape: Shape,
+    /// sha256 over the files of the model
+    pub model: String,
+    /// sha256 of the token ids it was fitted on, and how many
+    pub text: String,
+    pub tokens: usize,
+    /// Radians a token by which coordinates i and i + d/2 turn. `[d / 2]`
+    pub speeds: Vec<f32>,
+    /// Of keys turned back to the start of their segment.
+    pub keys: Fit,
+    pub values: Fit,
+}
+
+impl Calibration {
+    pub fn fit(&self, operand: Operand) -> &Fit {
+        match operand {
+            Operand::K => &self.keys,
+            Operand::V => &self.values,
+        }
+    }
+
+    /// Refuses a calibration of another model.
+    pub fn check(&self, model: &str, shape: Shape) -> Result<(), BadCalibration> {
+        if self.shape != shape {
+            return Err(BadCalibration::OtherShape { found: self.shape, wanted: shape });
+        }
+        if self.model != model {
+            return Err(BadCalibration::OtherModel { found: self.model.clone(), wanted: model.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Energies of `bands` bands, summed over layers and heads, each head's energies counted as shares of its own.
+    pub fn band_energies(&self, operand: Operand, bands: usize) -> Vec<f64> {
+        let d = self.shape.d;
+        let mut sums = vec![0.0; bands];
+        for head in self.fit(operand).energy.chunks_exact(d) {
+            let total: f64 = head.iter().map(|e| f64::from(*e)).sum();
+            for (i, e) in head.iter().enumerate() {
+                sums[i * bands / d] += f64::from(*e) / total;
+            }
+        }
+        sums
+    }
+}

@@ -1,0 +1,83 @@
+//! Calibrated codecs: what a model's own keys and values look like decides the coordinates in which they are coded.
+//!
+//! A preset is a name and its bands, the same for every layer and model, so that kernels are compiled once. A
+//! [`Calibration`] is what was fitted to one model: a mean, a basis and the energy of each coordinate, for every layer
+//! and kv head. Together they give the [`LayerMaps`] of a layer: the affine maps in front of the store and around
+//! attention that make the basis vanish. Keys are coded in the frame of their segment, see [`Turns`].
+
+mod calibration;
+mod file;
+mod fold;
+mod inverse;
+mod turns;
+
+pub use calibration::{Calibration, Fit, Shape};
+pub use file::{BadCalibration, FORMAT, VERSION};
+pub use fold::{LayerMaps, OwnedMap};
+pub use turns::Turns;
+
+use crate::registry::{CodecInfo, UnknownCodec, codec};
+
+/// A calibrated codec.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Preset {
+    pub name: &'static str,
+    /// Widths of the bands of keys and of values, in bits a coordinate; the first band has the largest energies.
+    pub keys: &'static [usize],
+    pub values: &'static [usize],
+}
+
+/// The bands are those of least expected error for the bundled model, summed over its layers and heads, among
+/// schedules of widths 1 to 7; between near equals the measured KL divergence decided.
+pub const PRESETS: [Preset; 4] = [
+    Preset { name: "kvfuse-2", keys: &[4, 2, 1, 1], values: &[3, 1] },
+    Preset { name: "kvfuse-3", keys: &[5, 3, 3, 1], values: &[5, 1] },
+    Preset { name: "kvfuse-4", keys: &[6, 4, 4, 2], values: &[6, 2] },
+    Preset { name: "kvfuse-6", keys: &[7, 6, 6, 5], values: &[7, 5] },
+];
+
+/// The preset of that name.
+pub fn preset(name: &str) -> Option<&'static Preset> {
+    PRESETS.iter().find(|p| p.name == name)
+}
+
+impl Preset {
+    /// What the registry calls the bands: `e8c6+e8c4+e8c4+e8c2/e8c6+e8c2`.
+    pub fn bands(&self) -> String {
+        let side = |widths: &[usize]| widths.iter().map(|w| format!("e8c{w}")).collect::<Vec<_>>().join("+");
+        format!("{}/{}", side(self.keys), side(self.values))
+    }
+
+    /// Its codes and their layout.
+    pub fn codec(&self) -> Result<&'static CodecInfo, UnknownCodec> {
+        codec(&self.bands())
+    }
+}
+
+/// Mean squared error of a Gaussian coordinate of variance 1 coded in so many bits, 0 to 7, under the best of
+/// [`crate::codecs::e8c::TRIES`] scales of a row: measured on E8 points of a box with the steps of [`STEPS`].
+pub const ERRORS: [f64; 8] = [1.0, 0.342686, 0.102520, 0.031926, 0.009960, 0.003055, 0.000920, 0.000274];
+
+/// The step for a coordinate of variance 1, by the bits of the band.
+pub const STEPS: [f64; 8] = [1.0, 1.55, 1.0, 0.5875, 0.3375, 0.190625, 0.1046875, 0.0578125];
+
+/// The schedule of `bands` widths in 1 to 7 with sum `total` and the least expected error, for the energies of the
+/// bands. None if no schedule has that sum.
+pub fn schedule(energies: &[f64], total: usize) -> Option<Vec<usize>> {
+    let mut best: Vec<Option<(f64, Vec<usize>)>> = vec![None; total + 1];
+    best[0] = Some((0.0, Vec::new()));
+    for energy in energies {
+        let mut next: Vec<Option<(f64, Vec<usize>)>> = vec![None; total + 1];
+        for (spent, reached) in best.iter().enumerate() {
+            let Some((error, widths)) = reached else { continue };
+            for (width, own) in ERRORS.iter().enumerate().skip(1).take_while(|(width, _)| spent + width <= total) {
+                let error = error + energy * own;
+                if next[spent + width].as_ref().is_none_or(|kept| error < kept.0) {
+                    next[spent + width] = Some((error, widths.iter().copied().chain([width]).collect()));
+                }
+            }
+        }
+        best = next;
+    }
+    best[total].take().map(|found| found.1)
+}

@@ -1,0 +1,122 @@
+//! Store and attention of a calibrated codec: the plain ones between the affine maps of its layer.
+//!
+//! Store: a key is sanitised, turned back to its segment, mapped, coded; a value is mapped and coded. Attention: a query
+//! is sanitised, turned back and mapped once a segment, its dot product with the keys' mean is the bias of the
+//! segment's scores; the joined output is mapped back. Between the maps nothing differs from another codec.
+
+use kernel_dsl::math::sanitise;
+
+use crate::preset::{LayerMaps, OwnedMap, Turns};
+use crate::reference::attention::{Decoded, decode_with};
+use crate::reference::strand::{Query, SEGMENT};
+use crate::reference::{CacheShape, Map, Row, Sequence, Status, project, row_sum, store};
+use crate::layout::Operand;
+use crate::registry::CodecInfo;
+
+/// A layer of a calibrated codec.
+#[derive(Clone, Copy)]
+pub struct Calibrated<'a> {
+    /// its bands
+    pub codec: &'static CodecInfo,
+    pub maps: &'a LayerMaps,
+    /// for all positions of the cache
+    pub turns: &'a Turns,
+}
+
+impl Calibrated<'_> {
+    /// Coordinates of keys `[token, kv head, d]`; `positions[token]` counts from the start of the sequence.
+    pub fn keys(&self, k: &[f32], positions: &[usize]) -> Vec<f32> {
+        let (d, heads) = (self.maps.d, self.maps.kv_heads);
+        let mut turned: Vec<f32> = k.iter().map(|k| sanitise(*k, 65504.0)).collect();
+        for (row, position) in turned.chunks_exact_mut(heads * d).zip(positions) {
+            row.chunks_exact_mut(d).for_each(|row| self.turns.back(row, position / SEGMENT));
+        }
+        project(&self.maps.store_k.view(), d, 1, &turned)
+    }
+
+    /// Coordinates of values `[token, kv head, d]`.
+    pub fn values(&self, v: &[f32]) -> Vec<f32> {
+        project(&self.maps.store_v.view(), self.maps.d, 1, v)
+    }
+
+    /// As [`store`], for tokens at these positions of their sequences.
+    pub fn store(&self, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f32], positions: &[usize], slots: &[i64]) -> Status {
+        store(self.codec, s, cache, &self.keys(k, positions), &self.values(v), slots)
+    }
+
+    /// The key or value that a coded row of a kv head stands for.
+    pub fn decode_row(&self, operand: Operand, row: &Row, kv_head: usize, position: usize) -> Vec<f32> {
+        let d = self.maps.d;
+        let y = self.codec.half(operand).decode_row(row, d);
+        if operand == Operand::V {
+            return project(&of_head(&self.maps.output, kv_head, d), d, 1, &y);
+        }
+        // y B + mu, with the query's map B^T
+        let lines = self.maps.query.matrix[kv_head * d * d..].chunks_exact(d);
+        let mean = &self.maps.key_mean[kv_head * d..][..d];
+        let mut x: Vec<f32> = lines.zip(mean).map(|(line, mean)| dot(line, &y) + mean).collect();
+        self.turns.forth(&mut x, position / SEGMENT);
+        x
+    }
+
+    /// As [`crate::reference::decode`].
+    #[allow(clippy::too_many_arguments)] // the kernels' own argument list
+    pub fn decode(
+        &self,
+        s: &CacheShape,
+        cache: &[u8],
+        q: &[f32],
+        heads: usize,
+        table: &[i32],
+        table_stride: usize,
+        lens: &[i32],
+        scale: f32,
+    ) -> Decoded {
+        let queries = |row, len| self.queries(q, heads, row, len, scale);
+        let mut decoded = decode_with(self.codec, s, cache, heads, table, table_stride, lens, queries);
+        decoded.out = self.output(&decoded.out, &decoded.lse, heads);
+        decoded
+    }
+
+    /// As [`Sequence::attend`], over a sequence that was stored by `store` at the positions of its tokens.
+    pub fn attend(&self, sequence: &Sequence, q: &[f32], heads: usize, lens: &[i32], scale: f32) -> (Vec<f32>, Vec<f32>) {
+        let (out, lse) = sequence.attend_with(heads, lens, |row, len| self.queries(q, heads, row, len, scale));
+        (self.output(&out, &lse, heads), lse)
+    }
+
+    /// The queries of one row of `q` `[n, heads, d]`, one for each segment of `len` tokens.
+    fn queries(&self, q: &[f32], heads: usize, row: usize, len: usize, scale: f32) -> Vec<Query> {
+        let (d, group) = (self.maps.d, heads / self.maps.kv_heads);
+        let kv_head = row % heads / group;
+        let mean = &self.maps.key_mean[kv_head * d..][..d];
+        let of_segment = |segment| {
+            let mut turned: Vec<f32> = q[row * d..][..d].iter().map(|q| sanitise(*q, 65504.0)).collect();
+            self.turns.back(&mut turned, segment);
+            let mapped = project(&of_head(&self.maps.query, kv_head, d), d, 1, &turned);
+            let products: Vec<f32> = mean.iter().zip(&turned).map(|(m, q)| m * q).collect();
+            let bias = row_sum(&products) * (scale * std::f32::consts::LOG2_E);
+            Query { bias, ..Query::new(&self.codec.k, &mapped, scale) }
+        };
+        (0..len.div_ceil(SEGMENT).max(1)).map(of_segment).collect()
+    }
+
+    /// Outputs `[n, heads, d]` as values; a row without tokens stays 0.
+    fn output(&self, out: &[f32], lse: &[f32], heads: usize) -> Vec<f32> {
+        let d = self.maps.d;
+        let mut mapped = project(&self.maps.output.view(), d, heads / self.maps.kv_heads, out);
+        for (row, _) in mapped.chunks_exact_mut(d).zip(lse).filter(|(_, lse)| **lse == f32::NEG_INFINITY) {
+            row.fill(0.0);
+        }
+        mapped
+    }
+}
+
+/// The map of one kv head.
+fn of_head(map: &OwnedMap, kv_head: usize, d: usize) -> Map<'_> {
+    let vector = kv_head * d..(kv_head + 1) * d;
+    Map { matrix: &map.matrix[kv_head * d * d..][..d * d], before: &map.before[vector.clone()], after: &map.after[vector] }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).fold(0.0, |sum, (a, b)| a.mul_add(*b, sum))
+}

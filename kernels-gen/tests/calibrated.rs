@@ -1,0 +1,215 @@
+//! Calibrated codecs: their bands code and decode at every width, maps undo each other, segments look alike, files
+//! come back as they went and damaged ones are refused, and attention through the maps is attention.
+
+mod support;
+
+use kernels_gen::codecs::E8C;
+use kernels_gen::codec::Codec;
+use kernels_gen::layout::{Operand, TILE};
+use kernels_gen::preset::{BadCalibration, Calibration, Fit, PRESETS, Shape, preset, schedule};
+use kernels_gen::reference::{CacheShape, Calibrated, SEGMENT, Sequence};
+use support::{Random, relative_error2};
+
+/// Any invertible basis and falling energies serve.
+fn calibration(d: usize) -> Calibration {
+    let shape = Shape { layers: 2, kv_heads: 2, d };
+    let heads = shape.layers * shape.kv_heads;
+    let mut random = Random(7);
+    let mut fit = || {
+        let mut basis = random.gaussians(heads * d * d);
+        basis.iter_mut().for_each(|b| *b *= 0.2 / (d as f32).sqrt());
+        (0..heads * d).for_each(|i| basis[i * d + i % d] += 1.0);
+        let energy = (0..heads * d).map(|i| 2.0 * 0.98_f32.powi((i % d) as i32)).collect();
+        Fit { basis, mean: random.gaussians(heads * d), energy }
+    };
+    let (keys, values) = (fit(), fit());
+    let speeds = (0..d / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / d as f32)).collect();
+    Calibration { shape, model: "0123456789abcdef".into(), text: "fedc".into(), tokens: 8192, speeds, keys, values }
+}
+
+#[test]
+fn every_width_codes_lattice_points_to_themselves_and_four_tokens_at_once_alike() {
+    let mut random = Random(3);
+    for width in 1..=7 {
+        let c = E8C::new(width);
+        for _ in 0..2000 {
+            let spread = (1 << width) as f32 * 0.3;
+            let codes: [[u32; 4]; 4] = std::array::from_fn(|_| c.encode(std::array::from_fn(|_| random.gaussian() * spread), [1.0, 0.0]));
+            for code in codes {
+                let lanes = lanes(&c, code);
+                assert!(lanes.iter().all(|l| *l < 2 << width && l & 1 == lanes[0] & 1), "{width}: {lanes:?}");
+                assert_eq!(lanes.iter().map(|l| l >> 1).sum::<i32>() % 2, 0, "{width}: {lanes:?}");
+                let again = lanes.map(|l| (2 * l - c.spec().zero2) as f32 / 4.0);
+                assert_eq!(c.encode(again, [1.0, 0.0]), code, "{width}: {lanes:?} does not code to itself");
+            }
+            // Byte k of each token's code in word k; the result has dim i of each in word i.
+            let byte = |token: usize, k: usize| codes[token][k / 4] >> (8 * (k % 4)) & 0xff;
+            let turned = std::array::from_fn(|k| if k < width { (0..4).map(|t| byte(t, k) << (8 * t)).sum() } else { 0 });
+            let dims = c.decode4(turned);
+            for (t, code) in codes.iter().enumerate() {
+                let four: [i32; 8] = dims.map(|w| (w >> (8 * t) & 0xff) as i32);
+                assert_eq!(four, lanes(&c, *code), "{width} token {t}");
+            }
+        }
+    }
+}
+
+fn lanes(c: &E8C, code: [u32; 4]) -> [i32; 8] {
+    let words = c.decode(code);
+    std::array::from_fn(|i| (words[i / 4] >> (8 * (i % 4)) & 0xff) as i32)
+}
+
+#[test]
+fn presets_take_their_name_in_bits() {
+    for p in &PRESETS {
+        let bits: f64 = p.name.trim_start_matches("kvfuse-").parse().unwrap();
+        assert_eq!(p.codec().unwrap().stored_bits_per_element(128), bits + 0.125, "{}", p.name);
+        assert!(p.codec().unwrap().k.tries == 8);
+    }
+    assert_eq!(schedule(&[8.0, 1.0, 1.0, 0.1], 8), Some(vec![3, 2, 2, 1]));
+    assert_eq!(schedule(&[1.0; 4], 29), None);
+}
+
+#[test]
+fn the_error_of_gaussian_rows_is_the_expected_one() {
+    let mut random = Random(11);
+    let info = kernels_gen::registry::codec("e8c3").unwrap();
+    let rows: Vec<f32> = random.gaussians(128 * 400).iter().map(|x| x / kernels_gen::preset::STEPS[3] as f32).collect();
+    let back: Vec<f32> = rows.chunks(128).flat_map(|x| info.k.decode_row(&info.k.encode_row(x), 128)).collect();
+    let error = relative_error2(&back, &rows);
+    assert!((0.9..1.05).contains(&(error / kernels_gen::preset::ERRORS[3])), "{error}");
+}
+
+#[test]
+fn storing_and_reading_maps_undo_each_other() {
+    let c = calibration(128);
+    for p in &PRESETS {
+        let maps = c.maps(p, 1).unwrap();
+        for (a, b, turned) in [(&maps.store_k, &maps.query, true), (&maps.store_v, &maps.output, false)] {
+            for head in 0..2 {
+                let of = |m: &[f32], i: usize, j: usize| f64::from(m[(head * 128 + i) * 128 + j]);
+                for (i, j) in (0..128 * 128).map(|at| (at / 128, at % 128)) {
+                    // A B, where the query's map is B^T
+                    let sum: f64 = (0..128).map(|k| of(&a.matrix, i, k) * if turned { of(&b.matrix, j, k) } else { of(&b.matrix, k, j) }).sum();
+                    assert!((sum - f64::from(u8::from(i == j))).abs() < 1e-4, "{} {head} {i} {j}: {sum}", p.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whole_segments_further_on_the_codes_are_the_same() {
+    let (c, p) = (calibration(128), preset("kvfuse-4").unwrap());
+    let (maps, turns) = (c.maps(p, 0).unwrap(), c.turns(6 * SEGMENT));
+    let layer = Calibrated { codec: p.codec().unwrap(), maps: &maps, turns: &turns };
+    let before_rope = Random(5).gaussians(20 * 2 * 128);
+    let codes = |shift: usize| {
+        let positions: Vec<usize> = (0..20).map(|t| 400 + 9 * t + shift).collect();
+        let mut k = before_rope.clone();
+        for (row, position) in k.chunks_exact_mut(2 * 128).zip(&positions) {
+            row.chunks_exact_mut(128).for_each(|row| rope(row, &c.speeds, *position));
+        }
+        let y = layer.keys(&k, &positions);
+        y.chunks_exact(128).map(|y| layer.codec.k.encode_row(y)).collect::<Vec<_>>()
+    };
+    let (here, there) = (codes(0), codes(4 * SEGMENT));
+    let same = here.iter().zip(&there).map(|(a, b)| a.codes.iter().zip(&b.codes).filter(|(a, b)| a == b).count()).sum::<usize>();
+    assert!(same * 1000 >= 998 * 40 * 16, "{same} of {} blocks have the same code", 40 * 16);
+    // By another shift they are not: the test can fail.
+    let other = codes(4 * SEGMENT + 100);
+    let same = here.iter().zip(&other).filter(|(a, b)| a.codes == b.codes).count();
+    assert_eq!(same, 0);
+}
+
+/// R(position) x, in f64.
+fn rope(x: &mut [f32], speeds: &[f32], position: usize) {
+    let (low, high) = x.split_at_mut(speeds.len());
+    for ((a, b), speed) in low.iter_mut().zip(high).zip(speeds) {
+        let (sin, cos) = (position as f64 * f64::from(*speed)).sin_cos();
+        let (x, y) = (f64::from(*a), f64::from(*b));
+        (*a, *b) = ((x * cos - y * sin) as f32, (y * cos + x * sin) as f32);
+    }
+}
+
+#[test]
+fn attention_through_the_maps_is_attention_over_the_stored_rows() {
+    let (tokens, heads, d) = (SEGMENT + 77, 4, 128);
+    let (c, p) = (calibration(d), preset("kvfuse-6").unwrap());
+    let (maps, turns) = (c.maps(p, 1).unwrap(), c.turns(2 * SEGMENT));
+    let layer = Calibrated { codec: p.codec().unwrap(), maps: &maps, turns: &turns };
+    let s = CacheShape { pages: 2 * SEGMENT / 64, page_tokens: 64, kv_heads: 2, d };
+    let mut random = Random(13);
+    let (k, v) = (random.gaussians(tokens * 2 * d), random.gaussians(tokens * 2 * d));
+    let positions: Vec<usize> = (0..tokens).collect();
+    let slots: Vec<i64> = (0..tokens as i64).collect();
+    let mut cache = vec![0; s.bytes(layer.codec)];
+    assert!(layer.store(&s, &mut cache, &k, &v, &positions, &slots).is_ok());
+
+    let q = random.gaussians(3 * heads * d);
+    let (lens, scale) = ([tokens as i32, 0, 500], 1.0 / (d as f32).sqrt());
+    let table: Vec<i32> = (0..s.pages as i32).collect();
+    let sequence = Sequence::new(layer.codec, &s, &cache, &table, tokens).unwrap();
+    let (out, lse) = layer.attend(&sequence, &q, heads, &lens, scale);
+    let decoded = layer.decode(&s, &cache, &q, heads, &table.repeat(3), table.len(), &lens, scale);
+    assert!(out == decoded.out && lse == decoded.lse, "the fast loop and the plain one differ");
+    assert!(out[heads * d..2 * heads * d].iter().all(|o| *o == 0.0), "a row without tokens is not 0");
+
+    // Rows as they come back, attended to in f64.
+    let layout = layer.codec.layout(d);
+    let read = |operand, t: usize, head: usize| {
+        let tile = (t / 64 * 2 + head) * (64 / TILE) + t % 64 / TILE;
+        let tile = &cache[tile * layout.tile_bytes()..][..layout.tile_bytes()];
+        let codes = (0..layout.blocks()).map(|b| layout.read_code(tile, operand, t % TILE, b)).collect();
+        let row = kernels_gen::reference::Row { codes, side: layout.read_sides(tile, operand, t % TILE) };
+        layer.decode_row(operand, &row, head, t)
+    };
+    for (i, len) in [(0, tokens), (2, 500)] {
+        for head in 0..heads {
+            let q = &q[(i * heads + head) * d..][..d];
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let weights: Vec<f64> = (0..len).map(|t| (dot(q, &read(Operand::K, t, head / 2)) * f64::from(scale)).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            let mut exact = vec![0.0_f64; d];
+            for (t, w) in weights.iter().enumerate() {
+                exact.iter_mut().zip(read(Operand::V, t, head / 2)).for_each(|(o, v)| *o += w / sum * f64::from(v));
+            }
+            let exact: Vec<f32> = exact.iter().map(|o| *o as f32).collect();
+            let error = relative_error2(&out[(i * heads + head) * d..][..d], &exact);
+            assert!(error < 1e-5, "row {i} head {head}: {error}");
+            assert!((f64::from(lse[i * heads + head]) - sum.ln()).abs() < 1e-3);
+        }
+    }
+}
+
+#[test]
+fn files_come_back_as_they_went_and_bad_ones_say_what_to_run() {
+    let c = calibration(64);
+    let bytes = c.to_bytes().unwrap();
+    assert_eq!(bytes, c.to_bytes().unwrap());
+    assert_eq!(Calibration::from_bytes(&bytes).unwrap(), c);
+
+    let why = |bytes: &[u8]| Calibration::from_bytes(bytes).unwrap_err().to_string();
+    let altered = |from: &str, to: &str| {
+        let text = bytes.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+        let mut bytes = bytes.clone();
+        bytes[text..text + to.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    let nan = Calibration { keys: Fit { mean: vec![f32::NAN; c.keys.mean.len()], ..c.keys.clone() }, ..c.clone() };
+    for (message, part) in [
+        (why(b"not a file"), "malformed"),
+        (why(&bytes[..bytes.len() - 5]), "malformed"),
+        (why(&altered("format=kvfuse", "format=other!")), "format is other!"),
+        (why(&altered("version=1", "version=9")), "version 9"),
+        (why(&altered("segment=512", "segment=256")), "segments of 256"),
+        (why(&nan.to_bytes().unwrap()), "keys.mean holds a value that is not finite"),
+        (c.check("another model", c.shape).unwrap_err().to_string(), "another mode"),
+        (c.check(&c.model, Shape { d: 128, ..c.shape }).unwrap_err().to_string(), "head dim 64"),
+    ] {
+        assert!(message.contains(part) && message.contains("harness calibrate"), "{message}");
+    }
+    assert_eq!(c.check(&c.model, c.shape), Ok(()));
+    let flat = Calibration { keys: Fit { basis: vec![1.0; c.keys.basis.len()], ..c.keys.clone() }, ..c.clone() };
+    assert_eq!(flat.maps(&PRESETS[0], 1).unwrap_err(), BadCalibration::Singular { layer: 1, head: 0 });
+}
