@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Name of the file in a model's folder that `calibrate` writes.
+pub const CALIBRATION: &str = "kvfuse.calibration";
 pub const BUNDLED_MODEL: &str = "qwen3-tiny";
 
 /// The assets folder.
@@ -38,4 +40,9 @@ pub fn model(name: &str) -> Result<PathBuf> {
 
 pub fn passages() -> Result<PathBuf> {
     Ok(folder()?.join("eval").join("passages.npy"))
+}
+
+/// Text of the kinds that the bundled model was trained on, none of it in the passages.
+pub fn calibration_text() -> Result<PathBuf> {
+    Ok(folder()?.join("eval").join("calibration.npy"))
 }

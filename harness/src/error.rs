@@ -35,6 +35,12 @@ pub enum Error {
         "passage {passage} holds token {id} at position {position}, but the vocabulary ends at {vocab}; the corpus belongs to another tokenizer"
     )]
     Token { passage: usize, position: usize, id: u32, vocab: usize },
+    #[error("there is no calibration at {}; run `harness calibrate --model {}`, or name its file with --calibration", path.display(), model.display())]
+    NoCalibration { path: PathBuf, model: PathBuf },
+    #[error("{}: {why}", path.display())]
+    Calibration { path: PathBuf, why: kernels_gen::preset::BadCalibration },
+    #[error(transparent)]
+    BadCalibration(#[from] kernels_gen::preset::BadCalibration),
     #[error("{0}")]
     Data(String),
     #[error(transparent)]
@@ -60,6 +66,9 @@ impl Error {
             | Error::Dtype { .. }
             | Error::Shape { .. }
             | Error::Token { .. }
+            | Error::NoCalibration { .. }
+            | Error::Calibration { .. }
+            | Error::BadCalibration(_)
             | Error::Data(_) => 4,
         }
     }

@@ -5,6 +5,7 @@ pub mod assets;
 pub mod attention;
 pub mod audit;
 pub mod backend;
+pub mod calibrate;
 pub mod compare;
 pub mod corpus;
 pub mod doctor;

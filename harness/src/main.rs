@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::error::Result;
-use harness::{audit, compare, doctor, emit, ppl, report, roundtrip, sweep, validate};
+use harness::{audit, calibrate, compare, doctor, emit, ppl, report, roundtrip, sweep, validate};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
@@ -18,6 +18,8 @@ struct CommandLine {
 enum Command {
     /// perplexity and KL of a model that reads its keys and values from a coded cache
     Ppl(ppl::Options),
+    /// fits the coordinates of the kvfuse codecs to a model
+    Calibrate(calibrate::Options),
     /// how few bits a family of codecs needs to be as good as a baseline, by the error of its rows
     Sweep(sweep::Options),
     /// how far keys and values are from Gaussian, beside what Gaussian rows score
@@ -60,6 +62,11 @@ fn run(command: Command) -> Result<()> {
                 eprintln!("wrote {}", folder.join("report.json").display());
             }
             found.check()
+        }
+        Command::Calibrate(options) => {
+            let done = calibrate::run(&options)?;
+            say(&if options.json { done.json()? } else { done.table() });
+            Ok(())
         }
         Command::Sweep(options) if options.output.dry_run => {
             say(&format!("{:#}", sweep::describe(&options)?));

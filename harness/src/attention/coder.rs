@@ -2,12 +2,17 @@
 //! are measured against.
 
 use kernels_gen::layout::Operand;
+use kernels_gen::preset::Preset;
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
+
+use super::Fitted;
 
 #[derive(Clone, Copy, Debug)]
 pub enum Coder {
     Codec(&'static CodecInfo),
+    /// a calibrated codec; without maps until the model is known
+    Preset(&'static Preset, Option<&'static Fitted>),
     /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
     Fp8,
 }
@@ -19,6 +24,7 @@ impl Coder {
     pub fn name(&self) -> &'static str {
         match self {
             Coder::Codec(codec) => codec.name,
+            Coder::Preset(preset, _) => preset.name,
             Coder::Fp8 => FP8,
         }
     }
@@ -27,15 +33,21 @@ impl Coder {
     pub fn stored_bits(&self, d: usize) -> f64 {
         match self {
             Coder::Codec(codec) => codec.stored_bits_per_element(d),
+            Coder::Preset(preset, _) => preset.codec().map_or(f64::NAN, |codec| codec.stored_bits_per_element(d)),
             Coder::Fp8 => 8.0 + 32.0 / FP8_BLOCK as f64,
         }
     }
 
-    /// Rows [n, d] of keys or of values, coded and decoded again.
-    pub fn round_trip(&self, operand: Operand, rows: &[f32], d: usize) -> Vec<f32> {
+    /// Keys or values `[token, kv head, d]` of a layer, the first token at position `start`, coded and decoded again.
+    pub fn round_trip(&self, operand: Operand, (layer, start): (usize, usize), rows: &[f32], d: usize) -> Vec<f32> {
+        if let Coder::Preset(_, Some(fitted)) = self {
+            return fitted.round_trip(operand, layer, start, rows);
+        }
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => codec.half(operand).decode_row(&codec.half(operand).encode_row(x), d),
             Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
+            // no number may come of a codec that has no maps
+            Coder::Preset(..) => vec![f32::NAN; x.len()],
         };
         rows.par_chunks(d).flat_map_iter(row).collect()
     }

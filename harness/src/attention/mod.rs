@@ -2,6 +2,7 @@
 //! cache, or over rows that made a round trip through a codec; and what is counted on the way.
 
 mod boundary;
+mod calibrated;
 mod coded;
 mod coder;
 mod dense;
@@ -14,6 +15,7 @@ mod probe;
 mod simulated;
 
 pub use boundary::Boundary;
+pub use calibrated::{Calibrated, Fitted};
 pub use coded::{Coded, PAGE_TOKENS};
 pub use coder::{Coder, FP8};
 pub use dense::Dense;

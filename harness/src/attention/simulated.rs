@@ -43,7 +43,7 @@ impl Attention for Simulated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let d = self.dense.geometry.d;
         let [k, v] = [(0, Operand::K, rows.k), (1, Operand::V, rows.v)].map(|(half, operand, x)| match self.coders[half] {
-            Some(coder) => self.misread.read(coder.round_trip(operand, x, d)),
+            Some(coder) => self.misread.read(coder.round_trip(operand, (rows.layer, rows.start), x, d)),
             None => x.to_vec(),
         });
         let layer = self.tally.layer(rows.layer);

@@ -8,6 +8,7 @@ mod rope;
 mod weights;
 
 pub use config::Config;
+pub use rope::speeds as rope_speeds;
 pub use forward::{Lane, Logits, Model};
 pub use weights::{FileDigest, Weights, sha256};
 

@@ -80,6 +80,20 @@ impl Scaling {
     }
 }
 
+/// Radians a token by which coordinate i turns with coordinate i + d/2. [d / 2]
+pub fn speeds(config: &super::Config) -> crate::error::Result<Vec<f32>> {
+    let scaling = config.rope_scaling().map_err(crate::error::Error::Data)?;
+    Ok(speeds_of(config.rope_theta(), scaling, config.head_dim()))
+}
+
+fn speeds_of(theta: f32, scaling: Scaling, d: usize) -> Vec<f32> {
+    let half = d / 2;
+    match scaling {
+        Scaling::None => (0..half).map(|i| 1.0 / theta.powf((2 * i) as f32 / d as f32)).collect(),
+        _ => (0..half).map(|i| scaling.speed(f64::from(theta), d, i) as f32).collect(),
+    }
+}
+
 pub struct Rope {
     half: usize,
     /// [token, d/2] of (cos, sin)
@@ -89,10 +103,7 @@ pub struct Rope {
 impl Rope {
     pub fn new(theta: f32, scaling: Scaling, d: usize, tokens: usize) -> Rope {
         let half = d / 2;
-        let speeds: Vec<f32> = match scaling {
-            Scaling::None => (0..half).map(|i| 1.0 / theta.powf((2 * i) as f32 / d as f32)).collect(),
-            _ => (0..half).map(|i| scaling.speed(f64::from(theta), d, i) as f32).collect(),
-        };
+        let speeds = speeds_of(theta, scaling, d);
         let length = scaling.length() as f32;
         let turns = (0..tokens)
             .flat_map(|p| speeds.iter().map(move |s| p as f32 * s))

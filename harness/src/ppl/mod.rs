@@ -1,6 +1,7 @@
 //! delta-ppl: how much worse a language model predicts when it reads its keys and values from a coded cache.
 //! Base and codec score the same positions of the same passages; every number is a paired comparison.
 
+mod calibrated;
 mod gates;
 mod measure;
 mod path;
@@ -30,7 +31,7 @@ use crate::error::Result;
 use crate::model::{Config, Model};
 use crate::report::{self, Environment, Report};
 use crate::run::{Journal, Output};
-use crate::{assets, stats};
+use crate::{assets, calibrate, stats};
 
 pub const DEFAULT_CODECS: &str = "bf16,fp8,int4,e8w4,e8q38,int4:k,int4:v";
 
@@ -77,6 +78,9 @@ pub struct Options {
     /// scored positions first..end; position p scores token p + 1; the second half, or the last 64 for `snapshot`
     #[arg(long)]
     pub score: Option<String>,
+    /// of the kvfuse codecs, as `calibrate` writes it; kvfuse.calibration in the model's folder when left out
+    #[arg(long)]
+    pub calibration: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: backend::Choice,
     #[command(flatten)]
@@ -91,6 +95,8 @@ pub struct Plan {
     pub geometry: Geometry,
     pub subjects: Vec<Subject>,
     pub score: Range<usize>,
+    /// where a subject needs one
+    pub calibration: Option<calibrate::Opened>,
 }
 
 /// Model and text as asked for.
@@ -115,7 +121,8 @@ impl Plan {
         let subjects = subject::subjects(&options.codec, &options.streams, &skips)?;
         let score = plan::score_range(options.score.as_deref(), options.read_path, options.text.ctx, corpus.length)?;
         let geometry = Geometry::of(&config);
-        Ok(Plan { folder, config, corpus, geometry, subjects, score })
+        let calibration = calibrated::opened(&subjects, options.calibration.as_deref(), &folder, &geometry)?;
+        Ok(Plan { folder, config, corpus, geometry, subjects, score, calibration })
     }
 
     /// What `--dry-run` prints.
@@ -139,16 +146,17 @@ impl Plan {
 /// Measures all rows; the report says whether the run is valid.
 pub fn run(options: &Options) -> Result<Report> {
     let start = Instant::now();
-    let plan = Plan::of(options)?;
+    let mut plan = Plan::of(options)?;
     options.output.folder()?;
     let backend = backend::open(options.backend)?;
     let text = &options.text;
     let model = if text.stream { Model::stream(&plan.folder)? } else { Model::load(&plan.folder)? };
     let facts = report::ModelFacts::of(&plan.folder, &model);
+    let calibration = calibrated::equip(&mut plan, &facts.sha256, text.ctx)?;
     let settings = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": facts.sha256, "corpus": plan.corpus.sha256, "ctx": text.ctx,
         "score": [plan.score.start, plan.score.end], "read-path": options.read_path.name(), "chunk": options.chunk,
-        "backend": backend.name(),
+        "backend": backend.name(), "calibration": calibration.as_ref().map(|c| &c.sha256),
     });
     let mut journal = Journal::open(&options.output, &settings)?;
     let run = measure::Run { model, backend, plan: &plan, options, start };
@@ -175,6 +183,7 @@ pub fn run(options: &Options) -> Result<Report> {
         page_tokens: PAGE_TOKENS,
         seed,
         bootstrap_draws: stats::DRAWS,
+        calibration,
         kernels: report::kernels(&plan.subjects, &plan.geometry),
         ppl_base: table::ppl_base(&results[0]),
         rows,

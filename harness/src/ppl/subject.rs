@@ -1,9 +1,10 @@
 //! The rows of a table: the mandatory ones that prove the measurement, and the codecs between them.
 
+use kernels_gen::preset::preset;
 use kernels_gen::registry::{CodecInfo, codec};
 
 use super::ReadPath;
-use crate::attention::{Boundary, Coded, Coder, Counted, FP8, Geometry, Identity, Own, Simulated};
+use crate::attention::{Boundary, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, Simulated};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::roundtrip::vector_bytes;
@@ -91,7 +92,8 @@ impl Subject {
         path.packed()
             && matches!(
                 self,
-                Subject::Control(_) | Subject::Coded { coder: Coder::Codec(_), streams: Streams::Cache, .. }
+                Subject::Control(_)
+                    | Subject::Coded { coder: Coder::Codec(_) | Coder::Preset(..), streams: Streams::Cache, .. }
             )
     }
 
@@ -109,6 +111,9 @@ impl Subject {
             Subject::Identity => Some(4 * d as u64),
             Subject::Control(codec) | Subject::Coded { coder: Coder::Codec(codec), .. } if self.is_packed(path) => {
                 Some(vector_bytes(codec, d) as u64)
+            }
+            Subject::Coded { coder: Coder::Preset(preset, _), .. } if self.is_packed(path) => {
+                preset.codec().ok().map(|codec| vector_bytes(codec, d) as u64)
             }
             _ => None,
         }
@@ -137,6 +142,9 @@ impl Subject {
             Subject::Coded { coder: Coder::Codec(codec), .. } if self.is_packed(path) => {
                 Box::new(Coded::new(backend, codec, geometry, tokens)?)
             }
+            Subject::Coded { coder: Coder::Preset(_, Some(fitted)), .. } if self.is_packed(path) => {
+                Box::new(Calibrated::new(fitted, geometry, tokens)?)
+            }
             Subject::Coded { coder, streams: Streams::K, .. } => Box::new(simulated(Some(coder), None)),
             Subject::Coded { coder, streams: Streams::V, .. } => Box::new(simulated(None, Some(coder))),
             Subject::Coded { coder, .. } => Box::new(simulated(Some(coder), Some(coder))),
@@ -150,6 +158,9 @@ impl Subject {
 
 /// The coder of that name.
 pub fn coder(name: &str) -> Result<Coder> {
+    if preset(name).is_some() {
+        return Err(Error::Usage(format!("{name} is calibrated to a model's layers; only `ppl` runs it")));
+    }
     if name == FP8 || name == "fp8" { Ok(Coder::Fp8) } else { Ok(Coder::Codec(codec(name)?)) }
 }
 
@@ -169,7 +180,8 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize]) -> Result<Vec<Sub
                 )));
             }
         };
-        let coder = coder(name.split(':').next().unwrap_or(name))?;
+        let plain = name.split(':').next().unwrap_or(name);
+        let coder = preset(plain).map_or_else(|| coder(plain), |preset| Ok(Coder::Preset(preset, None)))?;
         let asked = |ask: &Ask| match ask {
             Ask::Both => Streams::Cache,
             Ask::K => Streams::K,

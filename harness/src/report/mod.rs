@@ -36,6 +36,9 @@ pub struct Report {
     pub seed: u64,
     pub bootstrap_draws: usize,
     pub kernels: Vec<KernelId>,
+    /// of the calibrated codecs among the rows
+    #[serde(default)]
+    pub calibration: Option<crate::calibrate::Facts>,
     pub ppl_base: f64,
     pub rows: Vec<Row>,
     pub model: ModelFacts,

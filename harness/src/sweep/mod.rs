@@ -156,7 +156,7 @@ fn distortion(rows: &Capture, coder: &Coder, stream: Stream) -> Sums {
     let mut sums = Sums { layers: Vec::new(), spread: 0.0 };
     for layer in 0..rows.geometry.layers {
         let x = rows.rows(layer, stream);
-        sums.layers.push(Distortion::of_rows(x, &coder.round_trip(stream.operand(), x, d), d));
+        sums.layers.push(Distortion::of_rows(x, &coder.round_trip(stream.operand(), (layer, 0), x, d), d));
         let mut mean = vec![0.0; d];
         x.chunks_exact(d).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v)));
         let n = (x.len() / d) as f64;

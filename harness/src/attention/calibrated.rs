@@ -1,0 +1,144 @@
+//! A calibrated codec on the measured read path: keys and values of every token as codes in a paged cache, in the
+//! coordinates that were fitted to their layer and head, and every query at position p reads the codes 0..=p.
+//! It runs on the CPU, through the scalar reference that the kernels must equal.
+
+use std::fmt;
+
+use kernels_gen::layout::Operand;
+use kernels_gen::preset::{BadCalibration, Calibration, LayerMaps, Preset, Turns};
+use kernels_gen::reference::{self, CacheShape, Sequence};
+use kernels_gen::registry::CodecInfo;
+use rayon::prelude::*;
+
+use super::{Counted, Distortion, Geometry, History, PAGE_TOKENS, Pages, Tally};
+use crate::backend::{self, CodedCache};
+use crate::error::{Error, Result};
+use crate::model::{Attention, Rows};
+
+/// Queries that one thread takes at a time.
+const BLOCK: usize = 16;
+
+/// A preset with the maps of one model.
+pub struct Fitted {
+    pub preset: &'static Preset,
+    pub codec: &'static CodecInfo,
+    layers: Vec<LayerMaps>,
+    turns: Turns,
+}
+
+impl fmt::Debug for Fitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} layers", self.preset.name, self.layers.len())
+    }
+}
+
+impl Fitted {
+    /// For contexts up to `tokens`.
+    pub fn new(calibration: &Calibration, preset: &'static Preset, tokens: usize) -> Result<Fitted> {
+        let layers = (0..calibration.shape.layers).map(|layer| calibration.maps(preset, layer));
+        let layers = layers.collect::<std::result::Result<Vec<_>, BadCalibration>>()?;
+        Ok(Fitted { preset, codec: preset.codec()?, layers, turns: calibration.turns(tokens) })
+    }
+
+    pub fn layer(&self, layer: usize) -> reference::Calibrated<'_> {
+        reference::Calibrated { codec: self.codec, maps: &self.layers[layer], turns: &self.turns }
+    }
+
+    /// Keys or values of a layer `[token, kv head, d]`, the first token at position `start`, coded and decoded again.
+    pub fn round_trip(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
+        let coordinates = self.coordinates(operand, layer, start, x);
+        let (layer, d, heads) = (self.layer(layer), self.layers[layer].d, self.layers[layer].kv_heads);
+        let row = |(index, y): (usize, &[f32])| {
+            let coded = self.codec.half(operand).encode_row(y);
+            layer.decode_row(operand, &coded, index % heads, start + index / heads)
+        };
+        coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()
+    }
+
+    /// Rows in the coordinates that are coded.
+    fn coordinates(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
+        let (layer, width) = (self.layer(layer), self.layers[layer].d * self.layers[layer].kv_heads);
+        let token = |(index, row): (usize, &[f32])| match operand {
+            Operand::K => layer.keys(row, &[start + index]),
+            Operand::V => layer.values(row),
+        };
+        x.par_chunks(width).enumerate().flat_map_iter(token).collect()
+    }
+}
+
+/// One passage through a calibrated cache.
+pub struct Calibrated {
+    fitted: &'static Fitted,
+    geometry: Geometry,
+    /// of the whole passage
+    tokens: usize,
+    pages: Pages,
+    cache: Box<dyn CodedCache>,
+    /// what was given to the cache, to be compared once a layer is complete
+    given: History,
+    tally: Tally,
+}
+
+impl Calibrated {
+    pub fn new(fitted: &'static Fitted, geometry: Geometry, tokens: usize) -> Result<Calibrated> {
+        let pages = Pages::new(tokens, PAGE_TOKENS);
+        let cache = backend::open(backend::Choice::Cpu)?.cache(fitted.codec, &geometry, &pages)?;
+        let tally = Tally { allocated: cache.allocated(), ..Tally::default() };
+        Ok(Calibrated { fitted, geometry, tokens, pages, cache, given: History::default(), tally })
+    }
+
+    /// Error of all rows of a layer, read back from the bytes of the cache.
+    fn errors(&self, layer: usize) -> Result<[Distortion; 2]> {
+        let Geometry { kv_heads, d, .. } = self.geometry;
+        let (maps, codec, bytes) = (self.fitted.layer(layer), self.fitted.codec, self.cache.bytes(layer)?);
+        let [k, v] = self.given.layer(layer);
+        let pair = |index: usize| {
+            let (token, head) = (index / kv_heads, index % kv_heads);
+            [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| {
+                let row = self.pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
+                Distortion::of_row(&x[index * d..][..d], &maps.decode_row(operand, &row, head, token))
+            })
+        };
+        // summed in order, so that a report repeats digit for digit
+        let pairs: Vec<_> = (0..k.len() / d).into_par_iter().map(pair).collect();
+        let mut sums = [Distortion::default(); 2];
+        pairs.into_iter().for_each(|[k, v]| {
+            sums[0] += k;
+            sums[1] += v;
+        });
+        Ok(sums)
+    }
+}
+
+impl Attention for Calibrated {
+    fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
+        let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
+        let [k, v] = [(Operand::K, rows.k), (Operand::V, rows.v)]
+            .map(|(operand, x)| self.fitted.coordinates(operand, rows.layer, rows.start, x));
+        self.cache.store(rows.layer, rows.start, &k, &v, &self.pages)?;
+        self.tally.count(rows, self.fitted.codec.k.vector_bytes(d) as u64, kv_heads);
+        self.given.push(rows.layer, rows.k, rows.v);
+        if rows.start + rows.tokens == self.tokens {
+            let [k, v] = self.errors(rows.layer)?;
+            let layer = self.tally.layer(rows.layer);
+            layer.k += k;
+            layer.v += v;
+        }
+        let bytes = self.cache.bytes(rows.layer)?;
+        let shape = CacheShape { pages: self.pages.count(), page_tokens: self.pages.page_tokens, kv_heads, d };
+        let seen = rows.start + rows.tokens;
+        let sequence = Sequence::new(self.fitted.codec, &shape, &bytes, &self.pages.table, seen).map_err(|status| {
+            Error::Invalid { reasons: vec![format!("the cache of {} is out of range: {status:?}", self.fitted.preset.name)] }
+        })?;
+        let lens: Vec<i32> = (rows.start + 1..=seen).map(|len| len as i32).collect();
+        let layer = self.fitted.layer(rows.layer);
+        let blocks = rows.q.par_chunks(BLOCK * heads * d).zip(lens.par_chunks(BLOCK));
+        Ok(blocks.flat_map_iter(|(q, lens)| layer.attend(&sequence, q, heads, lens, scale).0).collect())
+    }
+}
+
+impl Counted for Calibrated {
+    fn tally(&self) -> Tally {
+        self.tally.clone()
+    }
+}

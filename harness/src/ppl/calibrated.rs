@@ -1,0 +1,37 @@
+//! Calibrated codecs among the subjects: their file is read when the run is planned, their maps are made once the
+//! model's hash is known.
+
+use std::path::Path;
+
+use super::{Plan, Subject};
+use crate::attention::{Coder, Fitted, Geometry};
+use crate::calibrate::{self, Facts, Opened};
+use crate::error::Result;
+
+/// The calibration, if a subject needs one.
+pub fn opened(subjects: &[Subject], asked: Option<&Path>, folder: &Path, geometry: &Geometry) -> Result<Option<Opened>> {
+    let needed = subjects.iter().any(|s| matches!(s, Subject::Coded { coder: Coder::Preset(..), .. }));
+    if !needed && asked.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(calibrate::open(asked, folder, calibrate::shape(geometry))?))
+}
+
+/// Gives the calibrated subjects their maps, for contexts up to `tokens`; they are kept for the rest of the program.
+pub fn equip(plan: &mut Plan, model: &str, tokens: usize) -> Result<Option<Facts>> {
+    let Some(opened) = &plan.calibration else { return Ok(None) };
+    opened.check(model)?;
+    let mut made: Vec<&'static Fitted> = Vec::new();
+    for subject in &mut plan.subjects {
+        if let Subject::Coded { coder: Coder::Preset(preset, maps), .. } = subject {
+            let known = made.iter().find(|f| f.preset.name == preset.name).copied();
+            let fitted = match known {
+                Some(fitted) => fitted,
+                None => Box::leak(Box::new(Fitted::new(&opened.calibration, preset, tokens)?)),
+            };
+            made.push(fitted);
+            *maps = Some(fitted);
+        }
+    }
+    Ok(Some(opened.facts()))
+}
