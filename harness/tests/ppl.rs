@@ -19,6 +19,7 @@ fn options() -> Options {
         read_path: ReadPath::All,
         chunk: 32,
         score: None,
+        calibration: None,
         backend: Choice::Cpu,
         output: Output { seed: 1, ..Output::default() },
     }

@@ -70,12 +70,13 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 8] = [
+const KNOWN_NAMES: [(&str, &str); 9] = [
     ("bf16", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
     ("e8wW", "W 2 to 7"),
     ("e8cW", "W 1 to 7, calibrated coordinates"),
+    ("kvfuse-W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),

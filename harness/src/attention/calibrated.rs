@@ -91,11 +91,12 @@ impl Calibrated {
     fn errors(&self, layer: usize) -> Result<[Distortion; 2]> {
         let Geometry { kv_heads, d, .. } = self.geometry;
         let (maps, codec, bytes) = (self.fitted.layer(layer), self.fitted.codec, self.cache.bytes(layer)?);
+        let pages = &self.pages;
         let [k, v] = self.given.layer(layer);
         let pair = |index: usize| {
             let (token, head) = (index / kv_heads, index % kv_heads);
             [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| {
-                let row = self.pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
+                let row = pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
                 Distortion::of_row(&x[index * d..][..d], &maps.decode_row(operand, &row, head, token))
             })
         };

@@ -79,6 +79,13 @@ pub fn document(report: &Report) -> String {
         model.name, model.layers, model.heads, model.kv_heads, model.head_dim, model.sha256
     );
     let _ = writeln!(text, "* corpus `{}`, sha256 `{}`", corpus.name, corpus.sha256);
+    if let Some(c) = &report.calibration {
+        let _ = writeln!(
+            text,
+            "* calibration `{}`, sha256 `{}`, from {} tokens of the text with sha256 `{}`; its maps take {} bytes beside the stored bits, whatever the context",
+            c.file, c.sha256, c.tokens, c.text_sha256, c.static_bytes
+        );
+    }
     let _ = writeln!(
         text,
         "* machine: {}, {} cores, {}; harness {} ({} build, revision {}); {}",
