@@ -24,6 +24,7 @@ fn a_snapshot_reproduces_the_independent_numbers() {
         read_path: ReadPath::Snapshot,
         chunk: 256,
         score: Some("2048..2112".into()),
+        calibration: None,
         backend: Choice::Cpu,
         output: Output::default(),
     };

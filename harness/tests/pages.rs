@@ -18,6 +18,7 @@ fn report(folder: &Path) -> Report {
         read_path: ReadPath::All,
         chunk: 32,
         score: None,
+        calibration: None,
         backend: Choice::Cpu,
         output: Output { out: Some(folder.to_path_buf()), ..Output::default() },
     };
