@@ -87,7 +87,7 @@ fn mistakes_are_found_before_the_model_runs() {
         let error = ppl::run(&options).err().unwrap();
         (error.exit_code(), error.to_string())
     };
-    assert!(matches!(failure(Options { codec: "e8w5".into(), ..options() }), (2, t) if t.contains("e8w4")));
+    assert!(matches!(failure(Options { codec: "e8w9".into(), ..options() }), (2, t) if t.contains("e8wW")));
     assert!(
         matches!(failure(Options { score: Some("9..4".into()), ..options() }), (2, t) if t.contains("no position"))
     );

@@ -224,7 +224,7 @@ mod tests {
             ["int4", "int4+skip1", "int4:k", "int4:k+skip1"]
         );
         assert!(subjects("int4:q", &[Ask::Both], &[0]).unwrap_err().to_string().contains(":sim"));
-        assert_eq!(subjects("e8w5", &[Ask::Both], &[0]).unwrap_err().exit_code(), 2);
+        assert_eq!(subjects("e8w9", &[Ask::Both], &[0]).unwrap_err().exit_code(), 2);
     }
 
     #[test]
