@@ -148,6 +148,12 @@ impl CodecInfo {
         self.k.exact() && self.v.exact()
     }
 
+    /// Whether rows of `d` coordinates can be cut into the bands: 32 dims at least for keys, 64 for values.
+    pub fn serves(&self, d: usize) -> bool {
+        let (k, v) = (self.k.bands.len(), self.v.bands.len());
+        (k == 1 || d / k >= 32) && (v == 1 || d / v >= 64)
+    }
+
     /// The codec of that side of the cache.
     pub fn half(&self, operand: Operand) -> &Half {
         match operand {
