@@ -4,6 +4,21 @@
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 
+/// Which half of the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    K,
+    V,
+}
+
+impl Stream {
+    pub const ALL: [Stream; 2] = [Stream::K, Stream::V];
+
+    pub fn name(self) -> &'static str {
+        if self == Stream::K { "k" } else { "v" }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub enum Coder {
     Codec(&'static CodecInfo),
@@ -22,19 +37,19 @@ impl Coder {
         }
     }
 
-    /// Scales included.
-    pub fn stored_bits(&self, d: usize) -> f64 {
-        match self {
-            Coder::Codec(codec) => codec.stored_bits_per_element(d),
-            Coder::Fp8 => 8.0 + 32.0 / FP8_BLOCK as f64,
+    /// Of an element of one half, scales included.
+    pub fn stored_bits(&self, half: Stream, d: usize) -> f64 {
+        match (self, half) {
+            (Coder::Codec(codec), Stream::K | Stream::V) => codec.stored_bits_per_element(d),
+            (Coder::Fp8, _) => 8.0 + 32.0 / FP8_BLOCK as f64,
         }
     }
 
-    /// Rows [n, d] coded and decoded again.
-    pub fn round_trip(&self, rows: &[f32], d: usize) -> Vec<f32> {
-        let row = |x: &[f32]| match self {
-            Coder::Codec(codec) => codec.decode_row(&codec.encode_row(x), d),
-            Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
+    /// Rows [n, d] of one half, coded and decoded again.
+    pub fn round_trip(&self, half: Stream, rows: &[f32], d: usize) -> Vec<f32> {
+        let row = |x: &[f32]| match (self, half) {
+            (Coder::Codec(codec), Stream::K | Stream::V) => codec.decode_row(&codec.encode_row(x), d),
+            (Coder::Fp8, _) => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
         };
         rows.par_chunks(d).flat_map_iter(row).collect()
     }

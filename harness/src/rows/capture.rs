@@ -1,23 +1,8 @@
 //! One exact forward pass with somebody watching.
 
-use crate::attention::{Dense, Geometry, History};
+use crate::attention::{Dense, Geometry, History, Stream};
 use crate::error::Result;
 use crate::model::{Attention, Lane, Model, Rows};
-
-/// Which half of the cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stream {
-    K,
-    V,
-}
-
-impl Stream {
-    pub const ALL: [Stream; 2] = [Stream::K, Stream::V];
-
-    pub fn name(self) -> &'static str {
-        if self == Stream::K { "k" } else { "v" }
-    }
-}
 
 /// K after RoPE and V of all tokens of one passage.
 pub struct Capture {
