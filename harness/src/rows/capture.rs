@@ -21,7 +21,7 @@ impl Capture {
 pub fn capture(model: &Model, ids: &[u32]) -> Result<Capture> {
     let geometry = Geometry::of(&model.config);
     let mut watch = Watch { dense: Dense::new(geometry), rows: History::default() };
-    model.hidden(ids, 0..1, &mut [Lane::new(vec![0..ids.len()], &mut watch)], |_| ())?;
+    model.hidden(ids, 0..1, &mut [Lane::whole(ids.len(), &mut watch)], |_| ())?;
     Ok(Capture { rows: watch.rows, geometry })
 }
 
