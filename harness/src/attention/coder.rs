@@ -1,9 +1,28 @@
 //! What turns a row into what its readers see: a shipped codec, or a format that engines use today and that ours
 //! are measured against.
 
-use kernels_gen::layout::Operand;
-use kernels_gen::registry::CodecInfo;
+use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
+
+/// Which half of the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    K,
+    V,
+}
+
+impl Stream {
+    pub const ALL: [Stream; 2] = [Stream::K, Stream::V];
+
+    pub fn name(self) -> &'static str {
+        if self == Stream::K { "k" } else { "v" }
+    }
+
+    /// The codec of that half.
+    pub fn of(self, codec: &'static CodecInfo) -> &'static Half {
+        if self == Stream::K { &codec.k } else { &codec.v }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub enum Coder {
@@ -23,19 +42,19 @@ impl Coder {
         }
     }
 
-    /// Scales included.
-    pub fn stored_bits(&self, d: usize) -> f64 {
-        match self {
-            Coder::Codec(codec) => codec.stored_bits_per_element(d),
-            Coder::Fp8 => 8.0 + 32.0 / FP8_BLOCK as f64,
+    /// Of an element of one half, scales included.
+    pub fn stored_bits(&self, half: Stream, d: usize) -> f64 {
+        match (self, half) {
+            (Coder::Codec(codec), _) => (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64,
+            (Coder::Fp8, _) => 8.0 + 32.0 / FP8_BLOCK as f64,
         }
     }
 
-    /// Rows [n, d] of keys or of values, coded and decoded again.
-    pub fn round_trip(&self, operand: Operand, rows: &[f32], d: usize) -> Vec<f32> {
-        let row = |x: &[f32]| match self {
-            Coder::Codec(codec) => codec.half(operand).decode_row(&codec.half(operand).encode_row(x), d),
-            Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
+    /// Rows [n, d] of one half, coded and decoded again.
+    pub fn round_trip(&self, half: Stream, rows: &[f32], d: usize) -> Vec<f32> {
+        let row = |x: &[f32]| match (self, half) {
+            (Coder::Codec(codec), _) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
+            (Coder::Fp8, _) => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
         };
         rows.par_chunks(d).flat_map_iter(row).collect()
     }
