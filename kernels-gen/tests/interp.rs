@@ -295,7 +295,7 @@ fn families() {
         decode::<f32>(name, &Problem { d: 64, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
         decode::<bf16>(name, &Problem { d: 128, group: 1, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
     }
-    for name in ["int3", "e8w5", "d4q10", "e8q152"] {
+    for name in ["int3", "e8w5", "d4q10", "e8q152", "e8q1", "d4q1"] {
         store::<f32>(name, 256, 32);
         decode::<f32>(name, &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
     }
