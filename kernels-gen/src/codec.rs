@@ -36,6 +36,8 @@ pub struct Spec {
     pub unit: bool,
     /// `decode` acts on every byte by itself, which lets values be stored transposed (`decode4`).
     pub bytewise: bool,
+    /// `decode` takes so many registers that one block an SM is better than spills.
+    pub heavy: bool,
     /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
     pub limit: f32,
 }
@@ -43,7 +45,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, limit: 65504.0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, heavy: false, limit: 65504.0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.

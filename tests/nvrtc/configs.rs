@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, decode_ir, decode_meta, join_splits, store};
+use kernels_gen::kernels::{Elem, decode_ir, decode_meta, join_meta, join_of, join_splits, store};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -106,4 +106,13 @@ pub fn configs() -> Vec<Config> {
         }
     }
     all
+}
+
+/// The kernels that a model of head dim 128 with four query heads a kv head runs.
+pub fn model(name: &str) -> Vec<Source> {
+    let codec = codec(name).expect("a known codec");
+    let decode = Config { arch: Arch::SM_90A, codec, d: 128, kernel: Kernel::Decode { group: 4 } }.source();
+    let narrow = join_of(codec, &join_meta(128, PAGE).narrow(), Elem::Bf16);
+    let all = [store(codec, 128, PAGE, Elem::Bf16), decode, join_splits(codec, 128, PAGE, Elem::Bf16), narrow];
+    all.into_iter().map(|s| s.expect("it builds")).collect()
 }

@@ -67,7 +67,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
     // smaller blocks, so that powers of two still divide the segments evenly.
     let many = cols > 8 && cols * d <= 1024;
     let warps = (RING_BUDGET / (2 * tile)).clamp(2, if many { 4 } else { 8 });
-    let min_blocks = if many { 3 } else if cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
+    let min_blocks = if many { 3 } else if !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
         d,
         group,
