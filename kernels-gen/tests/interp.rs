@@ -77,7 +77,7 @@ fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     let cache = Global::<u8>::new(&vec![0xee; want.len()]);
     let strides = [(kv_heads * d) as i64, d as i64].map(scalar);
     let slots = Global::new(&slots);
-    let ir = kernels::store_ir(c, &kernels::store_meta(c, d, page_tokens), memory::<T>()).unwrap();
+    let ir = kernels::store_ir(c, &kernels::store_meta(c, d, page_tokens, memory::<T>()), memory::<T>()).unwrap();
     for stage in stages(ir) {
         let mut args = vec![buffer(&k), buffer(&v), buffer(&slots), buffer(&cache), buffer(&Global::<i32>::zeroed(4))];
         args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar((pages * page_tokens) as i64)]);

@@ -2,9 +2,11 @@
 //!
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
+pub mod codes;
 pub mod decode_attention;
 pub mod join_splits;
 pub mod query;
+pub mod rows;
 pub mod softmax;
 pub mod store;
 
@@ -25,22 +27,21 @@ pub enum Elem {
     F32,
 }
 
-/// Rows of one block of the store kernel.
-const STORE_ROWS: usize = 16;
-
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
-pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
-    let layout = c.layout(d);
+pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
+    let (layout, whole) = (c.layout(d), d <= 128);
     StoreMeta {
         d,
+        elem: if elem == Elem::Bf16 { 2 } else { 4 },
         page_tokens,
         tile_bytes: layout.tile_bytes(),
         values_at: layout.values_at(),
         sides_at: layout.sides_at(),
         side_stride: layout.side_stride(),
         quads: layout.quads(),
-        rows: STORE_ROWS,
-        warps: 8,
+        row_bytes: if whole { 4 * d } else { 4 * d + 16 },
+        warps: if whole { 1 } else { 4 },
+        min_blocks: if whole { 12 } else { 2 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
@@ -99,12 +100,12 @@ pub fn join_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Repor
 
 /// The store kernel. Grid: [`store_grid`].
 pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&store_ir(c, &store_meta(c, d, page_tokens), elem)?)
+    Source::of(&store_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
 }
 
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
 pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
-    [tokens.div_ceil(STORE_ROWS) as u32, kv_heads as u32, 2]
+    [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
 }
 
 /// Segments that each warp walks, for a launch of `splits` blocks a (sequence, kv head).

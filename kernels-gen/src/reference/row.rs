@@ -18,21 +18,49 @@ impl Half {
     /// Codes a row of 64, 128, 256 or 512 coordinates.
     pub fn encode_row(&self, x: &[f32]) -> Row {
         let mut y: Vec<f32> = x.iter().map(|&x| sanitise(x, self.limit)).collect();
-        let mut norm = 0.0;
+        let (mut norm, mut factor) = (0.0, 1.0);
+        if self.rotate {
+            factor = rotation_scale(y.len());
+        }
         if self.unit {
             let squares: Vec<f32> = y.iter().map(|y| y * y).collect();
             norm = row_sum(&squares).sqrt();
-            let r = fmax(norm, f32::EPSILON);
-            y.iter_mut().for_each(|y| *y /= r);
+            factor /= fmax(norm, f32::EPSILON);
         }
         if self.rotate {
-            rotate(&mut y);
+            butterflies(&mut y);
         }
+        y.iter_mut().for_each(|y| *y *= factor);
         let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
-        let side = self.codec.side(norm, top).map(f16_bits);
-        let blocks = y.chunks_exact(8);
-        let codes = blocks.map(|b| self.codec.encode(std::array::from_fn(|i| b[i]), side.map(f16_value))).collect();
-        Row { codes, side }
+        let mut tries = (0..self.tries).map(|t| {
+            let side = self.codec.trial(norm, top, t).map(f16_bits);
+            let codes = y.as_chunks::<8>().0.iter().map(|b| self.codec.encode(*b, side.map(f16_value))).collect();
+            Row { codes, side }
+        });
+        let Some(mut best) = tries.next() else { unreachable!("tries is at least 1") };
+        let mut least = if self.tries > 1 { self.error(&y, norm, &best) } else { 0.0 };
+        for row in tries {
+            let error = self.error(&y, norm, &row);
+            if error < least {
+                (best, least) = (row, error);
+            }
+        }
+        if self.corrected {
+            let energy: i32 = best.codes.iter().flat_map(|code| self.steps(*code)).map(|s| s * s).sum();
+            best.side = self.codec.correct(best.side.map(f16_value), energy as f32).map(f16_bits);
+        }
+        best
+    }
+
+    /// Squared error of a coded row in the rotated space: one fused chain in the order of the coordinates.
+    fn error(&self, y: &[f32], norm: f32, row: &Row) -> f32 {
+        let scale = self.codec.scale(row.side.map(f16_value));
+        let gain = if self.unit { fmax(norm, f32::EPSILON) } else { 1.0 };
+        let steps = row.codes.iter().flat_map(|code| self.steps(*code));
+        y.iter().zip(steps).fold(0.0, |sum, (y, s)| {
+            let d = y * gain - scale * (s as f32 * 0.5);
+            d.mul_add(d, sum)
+        })
     }
 
     /// The vector that a row stands for, in the space of the inputs.
@@ -92,6 +120,17 @@ pub fn row_sum(x: &[f32]) -> f32 {
 
 /// Multiplies by the Hadamard matrix over sqrt(d), natural order; its own inverse.
 pub fn rotate(x: &mut [f32]) {
+    butterflies(x);
+    let scale = rotation_scale(x.len());
+    x.iter_mut().for_each(|x| *x *= scale);
+}
+
+fn rotation_scale(d: usize) -> f32 {
+    (1.0 / (d as f64).sqrt()) as f32
+}
+
+/// The rotation without its factor.
+fn butterflies(x: &mut [f32]) {
     let mut h = 1;
     while h < x.len() {
         for pair in x.chunks_exact_mut(2 * h) {
@@ -102,8 +141,6 @@ pub fn rotate(x: &mut [f32]) {
         }
         h *= 2;
     }
-    let scale = (1.0 / (x.len() as f64).sqrt()) as f32;
-    x.iter_mut().for_each(|x| *x *= scale);
 }
 
 /// Rounded to bf16, ties to even.
