@@ -11,7 +11,7 @@ use kernel_dsl::math::mul_hi;
 use kernel_dsl::{codec, device};
 
 use super::digits::{pack, unpack4, upper};
-use super::lattice::nearest_e8;
+use super::lattice::nearest_wide;
 use crate::codec::{Codec, Spec};
 
 #[derive(Debug)]
@@ -19,9 +19,10 @@ pub struct E8W {
     width: usize,
     /// The step over the row's largest magnitude.
     step: f32,
-    /// The lowest and highest integer coordinate.
+    /// The lowest integer coordinate, the width of the box, and its reciprocal.
     low: f32,
-    high: f32,
+    span: f32,
+    inv: f32,
 }
 
 impl E8W {
@@ -37,7 +38,7 @@ impl E8W {
             6 => 0.97,
             _ => 0.99,
         };
-        E8W { width, step: clip / (half - 0.5), low: -half, high: half - 1.0 }
+        E8W { width, step: clip / (half - 0.5), low: -half, span: 2.0 * half - 1.0, inv: 1.0 / (2.0 * half - 1.0) }
     }
 }
 
@@ -94,19 +95,14 @@ impl Codec for E8W {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let s = side[0];
+        let inverse = if side[0] > 0.0_f32 { 1.0_f32 / side[0] } else { 0.0_f32 };
         let mut z = [0.0_f32; 8];
         for i in 0..8 {
-            z[i] = if s > 0.0_f32 { y[i] / s } else { 0.0_f32 };
+            z[i] = y[i] * inverse;
         }
-        let p = nearest_e8(z, self.low, self.high, self.high);
-        let mut m = [0_u32; 8];
-        let mut lane = 0_u32;
-        for i in 0..8 {
-            lane = ((p[i] - self.low) * 2.0_f32) as u32;
-            m[i] = lane >> 1;
-        }
-        m[7] = (m[7] & 0xfffe_u32) | (lane & 1_u32);
+        let (found, coset) = nearest_wide(z, self.low, self.span, self.inv);
+        let mut m = found;
+        m[7] = (m[7] & 0xfffe_u32) | coset;
         pack(m, self.width)
     }
 

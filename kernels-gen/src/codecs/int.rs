@@ -4,7 +4,7 @@
 //! level by half a step, the same error as anywhere else; below, clipping more of a Gaussian's tail is better.
 
 use kernel_dsl::codec;
-use kernel_dsl::math::{fmax, fmin};
+use kernel_dsl::math::saturate;
 
 use super::digits::{pack, unpack, unpack4};
 use crate::codec::{Codec, Spec};
@@ -16,6 +16,8 @@ pub struct Int {
     /// The step over the row's largest magnitude, and half the distance of the outermost levels in steps.
     step: f32,
     edge: f32,
+    /// The reciprocal of the distance of the outermost levels.
+    inv: f32,
 }
 
 impl Int {
@@ -28,7 +30,7 @@ impl Int {
             (3, true) => 0.87,
             _ => 1.0,
         };
-        Int { width, rotate, step: clip / half, edge: half - 0.5 }
+        Int { width, rotate, step: clip / half, edge: half - 0.5, inv: 1.0 / (2.0 * half - 1.0) }
     }
 }
 
@@ -47,11 +49,12 @@ impl Codec for Int {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let s = side[0];
+        let inverse = if side[0] > 0.0_f32 { self.inv / side[0] } else { 0.0_f32 };
         let mut c = [0_u32; 8];
         for i in 0..8 {
-            let z = if s > 0.0_f32 { y[i] / s } else { 0.0_f32 };
-            c[i] = fmin(fmax((z + self.edge).round_ties_even(), 0.0_f32), self.edge * 2.0_f32) as u32;
+            // The box is [0, 1]; a sum with 1.5 * 2^23 rounds, ties to even.
+            let z = saturate(y[i].mul_add(inverse, 0.5_f32)).mul_add(self.edge * 2.0_f32, 12_582_912.0_f32);
+            c[i] = z.to_bits().wrapping_sub(0x4b40_0000_u32);
         }
         pack(c, self.width)
     }

@@ -29,7 +29,7 @@ pub enum Elem {
 
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
-    let (layout, whole) = (c.layout(d), d <= 128);
+    let layout = c.layout(d);
     StoreMeta {
         d,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },
@@ -39,9 +39,9 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         sides_at: layout.sides_at(),
         side_stride: layout.side_stride(),
         quads: layout.quads(),
-        row_bytes: if whole { 4 * d } else { 4 * d + 16 },
-        warps: if whole { 1 } else { 4 },
-        min_blocks: if whole { 12 } else { 2 },
+        warps: 4,
+        // A thread holds a quarter of a row.
+        min_blocks: if d <= 128 { 8 } else { 1024 / d + 1 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }

@@ -1,9 +1,9 @@
 //! Rows on their way into codes: loaded, sanitised, normalised, rotated, and the side values chosen.
 //!
-//! Up to 128 coordinates a thread holds a whole row, so that sums and butterflies need neither shuffles nor barriers;
-//! rows come and go through shared memory in 16-byte quads, swizzled so that no two threads meet at a bank.
+//! Butterflies join coordinates in the order 1, 2, 4, 32, 64, .., then 8, 16: a thread that holds every fourth block of
+//! eight does the first ones, another that holds 32 neighbours the others. Between them rows lie in shared memory, in
+//! 16-byte quads, swizzled so that no two threads meet at a bank.
 
-use super::query::magnitude;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -16,7 +16,7 @@ fn half_of(x: f32) -> f32 {
 /// Byte of the `q`-th 16 bytes of row `r`.
 #[device]
 pub fn quad_at(r: i32, q: i32, d: usize) -> i32 {
-    if d <= 128 { r * (4 * d) as i32 + ((q ^ ((r ^ (q >> 3_u32)) & 7_i32)) << 4_u32) } else { r * (4 * d + 16) as i32 + (q << 4_u32) }
+    r * (4 * d) as i32 + ((q ^ ((r ^ (q >> 3_u32)) & 7_i32)) << 4_u32)
 }
 
 /// Eight coordinates of a row.
@@ -27,54 +27,35 @@ pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, d: usize) -> [f32; 8] {
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
-/// Raw rows, neighbouring threads reading neighbouring bytes. `elem`: bytes of an element in memory.
+/// Four threads a row, each every fourth block of eight: sanitised, squares summed, and the butterflies that stay
+/// within a block or join blocks a multiple of four apart. `squares` takes four sums a row.
 #[device]
-pub fn fetch<T: Float>(x: &Global<T>, at: i64, stride: i64, first: i32, last: i32, rows: &mut Shared<u8>, n: usize, d: usize, elem: usize) {
-    let per = d * elem / 16;
-    for i in threads(n * per) {
-        let (r, q) = (i / per as i32, i % per as i32);
-        let byte = (at + (first + r).min(last) as i64 * stride) * elem as i64 + (q * 16_i32) as i64;
-        rows.save4::<u32>(quad_at(r, q, d), x.load4::<u32>(byte));
-    }
-}
-
-/// A raw row becomes what is coded; its norm and largest magnitude go to `tops`.
-#[device]
-pub fn whole_row(c: &dyn Codec, rows: &mut Shared<u8>, tops: &mut Shared<f32>, r: i32, d: usize, elem: usize, inv_sqrt_d: f32) {
-    let mut x = [0.0_f32; 128];
-    for q in 0..d * elem / 16 {
-        let w = rows.load4::<u32>(quad_at(r, q as i32, d));
-        for e in 0..4 {
-            if elem == 2 {
-                x[8 * q + 2 * e] = f32::from_bits(w[e] << 16);
-                x[8 * q + 2 * e + 1] = f32::from_bits(w[e] & 0xffff_0000_u32);
-            } else {
-                x[4 * q + e] = f32::from_bits(w[e]);
-            }
-        }
-    }
-    // Magnitudes that sum to no more than the limit need no care.
+pub fn turn_within<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize, elem: usize) {
+    let mut x = raw::<T>(x, at, j, d, elem);
+    // Magnitudes, or squares, that sum to little need no care.
     let mut all = [0.0_f32; 4];
-    for i in 0..d {
-        all[i % 4] = all[i % 4] + x[i].abs();
+    for i in 0..d / 4 {
+        all[i % 4] = if c.spec().unit { x[i].mul_add(x[i], all[i % 4]) } else { all[i % 4] + x[i].abs() };
     }
-    let clean = (all[0] + all[1]) + (all[2] + all[3]) <= c.spec().limit;
+    let bound = if c.spec().unit { c.spec().limit * c.spec().limit } else { c.spec().limit };
+    let clean = (all[0] + all[1]) + (all[2] + all[3]) <= bound;
     if !clean {
-        for i in 0..d {
+        for i in 0..d / 4 {
             x[i] = sanitise(x[i], c.spec().limit);
         }
+        for i in 0..4 {
+            all[i] = 0.0_f32;
+        }
+        for i in 0..d / 4 {
+            all[i % 4] = x[i].mul_add(x[i], all[i % 4]);
+        }
     }
-    let mut norm = 0.0_f32;
-    let mut factor = if c.spec().rotate { inv_sqrt_d } else { 1.0_f32 };
-    if c.spec().unit {
-        norm = norm_of(x, d);
-        factor = factor / fmax(norm, 1.1920929e-7_f32);
-    }
+    squares.put(r * 4_i32 + j, (all[0] + all[1]) + (all[2] + all[3]));
     if c.spec().rotate {
         for stage in 0..7 {
             let h = 1 << stage;
-            if h < d {
-                for p in 0..d / 2 {
+            if h < d / 4 {
+                for p in 0..d / 8 {
                     let low = p / h * 2 * h + p % h;
                     let (a, b) = (x[low], x[low + h]);
                     x[low] = a + b;
@@ -83,56 +64,86 @@ pub fn whole_row(c: &dyn Codec, rows: &mut Shared<u8>, tops: &mut Shared<f32>, r
             }
         }
     }
+    for q in 0..d / 16 {
+        rows.save4::<f32>(quad_at(r, (8 * (q / 2) + q % 2) as i32 + j * 2_i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
+    }
+}
+
+/// Every fourth block of eight from block `j` on.
+#[device]
+fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [f32; 128] {
+    let mut out = [0.0_f32; 128];
+    for k in 0..d / 32 {
+        let byte = at + ((j + (4 * k) as i32) * (8 * elem) as i32) as i64;
+        let w = x.load4::<u32>(byte);
+        let mut more = w;
+        if elem == 4 {
+            more = x.load4::<u32>(byte + 16_i64);
+        }
+        for e in 0..4 {
+            if elem == 2 {
+                out[8 * k + 2 * e] = f32::from_bits(w[e] << 16);
+                out[8 * k + 2 * e + 1] = f32::from_bits(w[e] & 0xffff_0000_u32);
+            } else {
+                out[8 * k + e] = f32::from_bits(w[e]);
+                out[8 * k + 4 + e] = f32::from_bits(more[e]);
+            }
+        }
+    }
+    out
+}
+
+/// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32.
+#[device]
+pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
+    let mut x = [0.0_f32; 32];
+    for q in 0..8 {
+        let w = rows.load4::<f32>(quad_at(r, k * 8_i32 + q as i32, d));
+        for e in 0..4 {
+            x[4 * q + e] = w[e];
+        }
+    }
+    if c.spec().rotate {
+        for stage in 3..5 {
+            let h = 1 << stage;
+            for p in 0..16 {
+                let low = p / h * 2 * h + p % h;
+                let (a, b) = (x[low], x[low + h]);
+                x[low] = a + b;
+                x[low + h] = a - b;
+            }
+        }
+    }
+    let turned = if c.spec().rotate { inv_sqrt_d } else { 1.0_f32 };
+    let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
     let mut top = 0.0_f32;
-    for i in 0..d {
-        x[i] = x[i] * factor;
+    for i in 0..32 {
+        if c.spec().rotate | c.spec().unit {
+            x[i] = x[i] * factor;
+        }
         top = fmax(top, x[i].abs());
     }
-    for q in 0..d / 4 {
-        rows.save4::<f32>(quad_at(r, q as i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
+    for q in 0..8 {
+        rows.save4::<f32>(quad_at(r, k * 8_i32 + q as i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
     }
-    tops.put(r * 2_i32, norm);
-    tops.put(r * 2_i32 + 1_i32, top);
+    tops.put(r * (d / 32) as i32 + k, top);
 }
 
-/// The l2 norm, summed as a warp sums: 32 runs left to right, then halves onto halves.
+/// The l2 norm of a row.
 #[device]
-fn norm_of(x: [f32; 128], d: usize) -> f32 {
-    let own = d / 32;
-    let mut p = [0.0_f32; 32];
-    for k in 0..32 {
-        let mut sum = x[k * own] * x[k * own];
-        for i in 1..own {
-            sum = sum + x[k * own + i] * x[k * own + i];
-        }
-        p[k] = sum;
-    }
-    for s in 0..5 {
-        let off = 16 >> s;
-        for k in 0..off {
-            p[k] = p[k] + p[k + off];
-        }
-    }
-    p[0].sqrt()
-}
-
-/// As `whole_row` by a whole warp, for rows of more than 128 coordinates.
-#[device]
-pub fn spread_row<T: Float>(c: &dyn Codec, x: Tile<T>, r: i32, d: usize, inv_sqrt_d: f32, rows: &mut Shared<u8>, tops: &mut Shared<f32>) {
-    let x = x.to_f32().map(|x| sanitise(x, c.spec().limit));
-    let norm = if c.spec().unit { (&x * &x).sum().sqrt() } else { 0.0_f32 };
-    let turned = if c.spec().rotate { inv_sqrt_d } else { 1.0_f32 };
-    let factor = if c.spec().unit { turned / fmax(norm, 1.1920929e-7_f32) } else { turned };
-    let y = if c.spec().rotate { x.hadamard() * factor } else { x * factor };
-    rows.save_row::<f32>(quad_at(r, 0_i32, d), &y);
-    tops.put(r * 2_i32, norm);
-    tops.put(r * 2_i32 + 1_i32, y.map(magnitude).max());
+fn norm_of(squares: &Shared<f32>, r: i32) -> f32 {
+    let s = squares.load4::<f32>(r * 16_i32);
+    ((s[0] + s[1]) + (s[2] + s[3])).sqrt()
 }
 
 /// The side values of a row: those it is coded with, then those that are stored.
 #[device]
-pub fn choose(c: &dyn Codec, rows: &Shared<u8>, tops: &Shared<f32>, sides: &mut Shared<f32>, r: i32, d: usize) {
-    let (norm, top) = (tops.at(r * 2_i32), tops.at(r * 2_i32 + 1_i32));
+pub fn choose(c: &dyn Codec, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &mut Shared<f32>, r: i32, d: usize) {
+    let norm = if c.spec().unit { norm_of(squares, r) } else { 0.0_f32 };
+    let mut top = 0.0_f32;
+    for k in 0..d / 32 {
+        top = fmax(top, tops.at(r * (d / 32) as i32 + k as i32));
+    }
     let mut side = [0.0_f32; 2];
     let mut stored = [0.0_f32; 2];
     let mut least = 0.0_f32;

@@ -1,11 +1,11 @@
 //! Store: rows of K and V become codes in their pages. A block takes 32 tokens of one kv head, as many as a tile has.
 //!
-//! A thread rotates a row; then threads walk code words in an order in which a warp's writes lie side by side if the
+//! Four threads rotate a row; then threads walk code words in an order in which a warp's writes lie side by side if the
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
 use super::codes::{join_tails, put_planes, put_tail};
-use super::rows::{block_of, choose, fetch, spread_row, whole_row};
+use super::rows::{block_of, choose, turn_across, turn_within};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -22,8 +22,6 @@ pub struct StoreMeta {
     pub side_stride: usize,
     /// Values are stored transposed, four tokens to a word.
     pub quads: bool,
-    /// Bytes of a row in shared memory.
-    pub row_bytes: usize,
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
@@ -54,8 +52,9 @@ pub fn store<T: Float>(
     v_head_stride: i64,
 ) {
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
-    let mut rows = shared::<u8>(32 * m.row_bytes);
-    let mut tops = shared::<f32>(32 * 2);
+    let mut rows = shared::<u8>(128 * m.d);
+    let mut squares = shared::<f32>(32 * 4);
+    let mut tops = shared::<f32>(m.d);
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(4 * m.d * kc.spec().tail().max(vc.spec().tail()).min(1) + 1);
     let mut tiles = shared::<i64>(32);
@@ -71,11 +70,11 @@ pub fn store<T: Float>(
         }
     }
     if kind == 0_i32 {
-        prepare::<T>(kc, k, head as i64 * k_head_stride, k_token_stride, first, tokens, &mut rows, &mut tops, &mut sides, m.warps, m.d, m.elem, m.inv_sqrt_d);
+        prepare::<T>(kc, k, head as i64 * k_head_stride, k_token_stride, first, tokens, &mut rows, &mut squares, &mut tops, &mut sides, m.d, m.elem, m.inv_sqrt_d);
         code_keys(kc, cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d);
         finish(kc, cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, 0, m.d);
     } else {
-        prepare::<T>(vc, v, head as i64 * v_head_stride, v_token_stride, first, tokens, &mut rows, &mut tops, &mut sides, m.warps, m.d, m.elem, m.inv_sqrt_d);
+        prepare::<T>(vc, v, head as i64 * v_head_stride, v_token_stride, first, tokens, &mut rows, &mut squares, &mut tops, &mut sides, m.d, m.elem, m.inv_sqrt_d);
         code_values(vc, cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.values_at, m.quads);
         finish(vc, cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc.spec().sides, m.side_stride, m.values_at, m.d);
     }
@@ -83,22 +82,20 @@ pub fn store<T: Float>(
 
 /// Rows, turned, and their side values go to shared memory.
 #[device]
-fn prepare<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, stride: i64, first: i32, tokens: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, n: usize, d: usize, elem: usize, inv_sqrt_d: f32) {
-    if d <= 128 {
-        fetch::<T>(x, at, stride, first, tokens - 1_i32, rows, 32, d, elem);
-        for r in threads(32) {
-            whole_row(c, rows, tops, r, d, elem, inv_sqrt_d);
-        }
-    } else {
-        for w in warps(n) {
-            for r in strided(w, 32_i32, n as i32) {
-                let row = x.row(at + (first + r).min(tokens - 1_i32) as i64 * stride, d);
-                spread_row::<T>(c, row, r, d, inv_sqrt_d, rows, tops);
-            }
-        }
+fn prepare<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, stride: i64, first: i32, tokens: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, d: usize, elem: usize, inv_sqrt_d: f32) {
+    for i in threads(128) {
+        let r = i >> 2_u32;
+        let from = (at + (first + r).min(tokens - 1_i32) as i64 * stride) * elem as i64;
+        turn_within::<T>(c, x, from, i & 3_i32, r, rows, squares, d, elem);
+    }
+    for i in threads(d) {
+        // Rows four apart meet at no bank.
+        let k = if d == 64 { i & 1_i32 } else { (i & 3_i32) + ((i >> 7_u32) << 2_u32) };
+        let r = if d == 64 { i >> 1_u32 } else { (i & 28_i32) + ((i >> 5_u32) & 3_i32) };
+        turn_across(c, k, r, rows, squares, tops, d, inv_sqrt_d);
     }
     for r in threads(32) {
-        choose(c, rows, tops, sides, r, d);
+        choose(c, rows, squares, tops, sides, r, d);
     }
 }
 

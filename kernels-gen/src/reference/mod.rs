@@ -11,7 +11,7 @@ mod store;
 mod strand;
 
 pub use attention::{Decoded, decode};
-pub use row::{Row, rotate, row_sum, to_bf16};
+pub use row::{Row, rotate, to_bf16};
 pub use sequence::Sequence;
 pub use store::store;
 pub use strand::SEGMENT;

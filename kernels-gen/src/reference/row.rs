@@ -23,12 +23,13 @@ impl Half {
             factor = rotation_scale(y.len());
         }
         if self.unit {
-            let squares: Vec<f32> = y.iter().map(|y| y * y).collect();
-            norm = row_sum(&squares).sqrt();
+            norm = squares(&y).sqrt();
             factor /= fmax(norm, f32::EPSILON);
         }
         if self.rotate {
-            butterflies(&mut y);
+            // Within blocks of eight, across blocks four apart, then across four neighbours.
+            let far = (5..).map(|s| 1 << s).take_while(|h| *h < x.len());
+            [1, 2, 4].into_iter().chain(far).chain([8, 16]).for_each(|h| butterfly(&mut y, h));
         }
         y.iter_mut().for_each(|y| *y *= factor);
         let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
@@ -109,18 +110,10 @@ impl Half {
     }
 }
 
-/// The sum as a warp takes it: 32 contiguous runs left to right, then a butterfly over 16, 8, 4, 2, 1.
-pub fn row_sum(x: &[f32]) -> f32 {
-    let mut p: Vec<f32> = x.chunks_exact(x.len() / 32).map(|run| run[1..].iter().fold(run[0], |a, v| a + v)).collect();
-    for off in [16, 8, 4, 2, 1] {
-        p = (0..32).map(|i| p[i] + p[i ^ off]).collect();
-    }
-    p[0]
-}
-
 /// Multiplies by the Hadamard matrix over sqrt(d), natural order; its own inverse.
 pub fn rotate(x: &mut [f32]) {
-    butterflies(x);
+    let stages = (0..).map(|s| 1 << s).take_while(|h| *h < x.len()).collect::<Vec<_>>();
+    stages.into_iter().for_each(|h| butterfly(x, h));
     let scale = rotation_scale(x.len());
     x.iter_mut().for_each(|x| *x *= scale);
 }
@@ -129,18 +122,24 @@ fn rotation_scale(d: usize) -> f32 {
     (1.0 / (d as f64).sqrt()) as f32
 }
 
-/// The rotation without its factor.
-fn butterflies(x: &mut [f32]) {
-    let mut h = 1;
-    while h < x.len() {
-        for pair in x.chunks_exact_mut(2 * h) {
-            let (low, high) = pair.split_at_mut(h);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
+/// Sums and differences of coordinates `h` apart.
+fn butterfly(x: &mut [f32], h: usize) {
+    for pair in x.chunks_exact_mut(2 * h) {
+        let (low, high) = pair.split_at_mut(h);
+        for (a, b) in low.iter_mut().zip(high) {
+            (*a, *b) = (*a + *b, *a - *b);
         }
-        h *= 2;
     }
+}
+
+/// Sum of squares as four threads take it: thread j has every fourth block of eight from block j on and four fused
+/// chains, over its coordinates 0, 4, .. and so on.
+fn squares(x: &[f32]) -> f32 {
+    let pairs = |s: [f32; 4]| (s[0] + s[1]) + (s[2] + s[3]);
+    pairs(std::array::from_fn(|j| {
+        let own: Vec<f32> = x.as_chunks::<8>().0.iter().skip(j).step_by(4).flatten().copied().collect();
+        pairs(std::array::from_fn(|e| own.iter().skip(e).step_by(4).fold(0.0, |sum, x| x.mul_add(*x, sum))))
+    }))
 }
 
 /// Rounded to bf16, ties to even.
