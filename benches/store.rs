@@ -88,7 +88,7 @@ fn main() {
     for tokens in chosen("KVF_TOKENS", "8192,64").iter().filter_map(|t| t.parse::<usize>().ok()) {
         let bytes = 4 * tokens * KV_HEADS * D;
         let read = support::read_us(&device, &stream, bytes);
-        for name in chosen("KVF_CODECS", "bf16,int2,int4,e8w2,e8w4,e8q38,d4q38,e8q38/int4") {
+        for name in chosen("KVF_CODECS", "bf16,int2,int4,e8w2,e8w4,e8q38,d4q38,e8q38/int4,int3_tried,e8w3_tried") {
             let c = codec(&name).expect("a codec");
             match store_us(&device, &stream, c, tokens, &input) {
                 Ok(us) => support::report(&serde_json::json!({

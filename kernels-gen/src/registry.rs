@@ -53,11 +53,13 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 7] = [
+const KNOWN_NAMES: [(&str, &str); 9] = [
     ("bf16", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
+    ("intW_tried", "W 2 to 4"),
     ("e8wW", "W 2 to 7"),
+    ("e8wW_tried", "W 2 to 5"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),
@@ -98,6 +100,12 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(width @ 2..=8) = number("int", "_plain") {
         return Some(kept(Box::new(Int::new(width, false))));
+    }
+    if let Some(width @ 2..=4) = number("int", "_tried") {
+        return Some(kept(Box::new(Int::tried(width))));
+    }
+    if let Some(width @ 2..=5) = number("e8w", "_tried") {
+        return Some(kept(Box::new(E8W::tried(width))));
     }
     if let Some(width @ 2..=7) = number("e8w", "") {
         return Some(kept(Box::new(E8W::new(width))));

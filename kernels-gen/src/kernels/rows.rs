@@ -116,13 +116,17 @@ pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares
     }
     let turned = if c.spec().rotate { inv_sqrt_d } else { 1.0_f32 };
     let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
-    let mut top = 0.0_f32;
+    // The bits of floats of one sign are ordered like their magnitudes.
+    let mut above = 0_i32;
+    let mut below = 0_u32;
     for i in 0..32 {
         if c.spec().rotate | c.spec().unit {
             x[i] = x[i] * factor;
         }
-        top = fmax(top, x[i].abs());
+        above = above.max(x[i].to_bits() as i32);
+        below = below.max(x[i].to_bits());
     }
+    let top = fmax(f32::from_bits(above as u32), f32::from_bits(below).abs());
     for q in 0..8 {
         rows.save4::<f32>(quad_at(r, k * 8_i32 + q as i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
     }

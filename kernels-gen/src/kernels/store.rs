@@ -59,22 +59,32 @@ pub fn store<T: Float>(
     let mut tails = shared::<u32>(4 * m.d * kc.spec().tail().max(vc.spec().tail()).min(1) + 1);
     let mut tiles = shared::<i64>(32);
     let mut places = shared::<u32>(32);
-    for r in threads(32) {
-        let slot = if first + r < tokens { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
-        let inside = (slot >= 0_i64) & (slot < slot_count);
-        tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
-        places.put(r, (slot & 31_i64) as u32);
-        if slot >= slot_count {
-            status.put(0, 1_i32);
-            status.put(3, first + r);
+    for i in threads(128) {
+        // Four threads a row, one of which looks up its slot while the row is on its way.
+        let (r, j) = (i >> 2_u32, i & 3_i32);
+        let token = (first + r).min(tokens - 1_i32);
+        let slot = if first + r < tokens { slots.at(token) } else { -1_i64 };
+        if kind == 0_i32 {
+            turn_within::<T>(kc, k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+        } else {
+            turn_within::<T>(vc, v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+        }
+        if j == 0_i32 {
+            let inside = (slot >= 0_i64) & (slot < slot_count);
+            tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
+            places.put(r, (slot & 31_i64) as u32);
+            if slot >= slot_count {
+                status.put(0, 1_i32);
+                status.put(3, token);
+            }
         }
     }
     if kind == 0_i32 {
-        prepare::<T>(kc, k, head as i64 * k_head_stride, k_token_stride, first, tokens, &mut rows, &mut squares, &mut tops, &mut sides, m.d, m.elem, m.inv_sqrt_d);
+        prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         code_keys(kc, cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d);
         finish(kc, cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, 0, m.d);
     } else {
-        prepare::<T>(vc, v, head as i64 * v_head_stride, v_token_stride, first, tokens, &mut rows, &mut squares, &mut tops, &mut sides, m.d, m.elem, m.inv_sqrt_d);
+        prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         code_values(vc, cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.values_at, m.quads);
         finish(vc, cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc.spec().sides, m.side_stride, m.values_at, m.d);
     }
@@ -82,12 +92,7 @@ pub fn store<T: Float>(
 
 /// Rows, turned, and their side values go to shared memory.
 #[device]
-fn prepare<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, stride: i64, first: i32, tokens: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, d: usize, elem: usize, inv_sqrt_d: f32) {
-    for i in threads(128) {
-        let r = i >> 2_u32;
-        let from = (at + (first + r).min(tokens - 1_i32) as i64 * stride) * elem as i64;
-        turn_within::<T>(c, x, from, i & 3_i32, r, rows, squares, d, elem);
-    }
+fn prepare(c: &dyn Codec, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
     for i in threads(d) {
         // Rows four apart meet at no bank.
         let k = if d == 64 { i & 1_i32 } else { (i & 3_i32) + ((i >> 7_u32) << 2_u32) };
