@@ -86,9 +86,7 @@ pub fn configs() -> Vec<Config> {
                 continue;
             }
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Decode { group: 4 } });
-            if codec.k.bands.len() == 1 {
-                all.push(Config { arch, codec, d: 128, kernel: Kernel::Store(Elem::Bf16) });
-            }
+            all.push(Config { arch, codec, d: 128, kernel: Kernel::Store(Elem::Bf16) });
         }
         for codec in codecs() {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });
