@@ -89,10 +89,10 @@ fn lesson() -> Result<(), Failure> {
     // The kernels, on the CPU.
     let (gk, gv, gs, gq) = (Global::new(&k), Global::new(&v), Global::new(&slots), Global::new(&q));
     let (mut gc, mut status) = (Global::<u8>::zeroed(cache.len()), Global::<i32>::zeroed(4));
-    let (m, d) = (kernels::store_meta(&INT8, D, PAGE), D as i64);
+    let (m, d) = (kernels::store_meta(&INT8, D, PAGE, Elem::F32), D as i64);
     let (n, slot_count) = (TOKENS as i32, (pages * PAGE) as i64);
     let grid = kernels::store_grid(TOKENS, 1);
-    launch(grid, || kernels::store::store::<f32>(m, &Int8, &Int8, &gk, &gv, &gs, &mut gc, &mut status, n, 1, slot_count, d, d, d, d));
+    launch(grid, || kernels::store::store::<f32>(m, &[&Int8], &[&Int8], &gk, &gv, &gs, &mut gc, &mut status, n, 1, slot_count, d, d, d, d));
     same_bits("store: CPU kernel = reference", &gc.bytes, &cache)?;
 
     let segments = TOKENS.div_ceil(SEGMENT);

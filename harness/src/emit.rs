@@ -104,7 +104,7 @@ fn build(options: &Options, codec: &CodecInfo) -> Result<ir::Program> {
         Number::F32 => Elem::F32,
     };
     Ok(match options.kernel {
-        Kernel::Store => store_ir(codec, &store_meta(codec, options.d, options.page_tokens), elem),
+        Kernel::Store => store_ir(codec, &store_meta(codec, options.d, options.page_tokens, elem), elem),
         Kernel::DecodeAttention => {
             decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens), elem)
         }

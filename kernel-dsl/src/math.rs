@@ -4,7 +4,7 @@
 //! one source, explicit fused multiply-adds, no library call.
 
 use crate::build::{B, V};
-use crate::ir::BinOp;
+use crate::ir::{BinOp, UnOp};
 use kernel_dsl_macros::device;
 
 /// `if a < b { b } else { a }`: fixes the sign of zero, drops a NaN in `a`'s place.
@@ -30,6 +30,20 @@ pub struct mul_hi {}
 impl mul_hi {
     pub fn ir(b: &B, x: V, y: V) -> V {
         b.binary(BinOp::MulHi, x, y)
+    }
+}
+
+/// `x` forced into [0, 1], free on a GPU after a sum or product; NaN and -0 become 0.
+pub fn saturate(x: f32) -> f32 {
+    if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct saturate {}
+impl saturate {
+    pub fn ir(b: &B, x: V) -> V {
+        b.unary(UnOp::Saturate, x)
     }
 }
 

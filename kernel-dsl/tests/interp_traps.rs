@@ -210,18 +210,25 @@ fn rings_are_queues_of_bounded_length() {
     assert_eq!(unwaited, [Wrong::RingLeft { ring: 0, copies: 1 }, Wrong::RingLeft { ring: 0, copies: 1 }]);
 }
 
+#[kernel]
+fn two_turns(_m: Pair, out: &mut Global<i32>) {
+    for i in threads(128) {
+        out.put(i + 1_i32, i);
+    }
+}
+
 #[test]
 fn a_barrier_that_some_threads_miss_traps() {
-    let mut p = passes::run(&past_the_end::build(&Pair).unwrap()).unwrap();
+    let mut p = passes::run(&two_turns::build(&Pair).unwrap()).unwrap();
     each_region(&mut p.body, &mut |region| {
         if let Some(s) = region.iter().find(|s| matches!(s.op, Op::Store { .. })).cloned() {
             region.push(Stmt { op: Op::Barrier, outs: vec![], span: s.span });
         }
     });
-    // 64 iterations on 64 threads meet; the second turn of a longer loop does not.
-    assert!(run(&p, [1, 1, 1], &mut [buffer(&[0_i32; 65])]).is_ok());
-    each_region(&mut p.body, &mut |region| region.iter_mut().for_each(|s| if s.op == Op::Const(64) && matches!(s.outs[..], [id] if id < 2) { s.op = Op::Const(65) }));
-    assert_eq!(trap(&p, &[buffer(&[0_i32; 66])]).what, Wrong::Diverged { op: "Barrier".into() });
+    // 128 iterations on 64 threads meet twice; the third turn of a longer loop does not.
+    assert!(run(&p, [1, 1, 1], &mut [buffer(&[0_i32; 129])]).is_ok());
+    each_region(&mut p.body, &mut |region| region.iter_mut().for_each(|s| if s.op == Op::Const(128) && matches!(s.outs[..], [id] if id < 2) { s.op = Op::Const(129) }));
+    assert_eq!(trap(&p, &[buffer(&[0_i32; 130])]).what, Wrong::Diverged { op: "Barrier".into() });
 }
 
 #[test]

@@ -36,16 +36,20 @@ pub struct Spec {
     pub unit: bool,
     /// `decode` acts on every byte by itself, which lets values be stored transposed (`decode4`).
     pub bytewise: bool,
+    /// `decode` takes so many registers that one block an SM is better than spills.
+    pub heavy: bool,
     /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
     pub limit: f32,
     /// Side values to try a row with, at least 1: see [`Codec::trial`].
     pub tries: usize,
+    /// The side values are corrected once the row is coded: see [`Codec::correct`].
+    pub corrected: bool,
 }
 
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, limit: 65504.0, tries: 1 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, heavy: false, limit: 65504.0, tries: 1, corrected: false }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -110,6 +114,12 @@ pub trait Codec: Debug + Send + Sync {
     /// is least, a fused chain in the order of the coordinates; the first of equals.
     fn trial(&self, norm: f32, top: f32, _t: usize) -> [f32; 2] {
         self.side(norm, top)
+    }
+
+    /// What is stored in the place of the side values that the row was coded with; `energy` is the row's sum of
+    /// `(2 * lane - zero2)^2`, exact below 2^24.
+    fn correct(&self, side: [f32; 2], _energy: f32) -> [f32; 2] {
+        side
     }
 
     /// Code of one block; `side` holds the rounded f16 values.

@@ -37,6 +37,11 @@ impl Deref for Half {
 }
 
 impl Half {
+    /// One codec for the whole vector.
+    pub fn of(codec: &'static dyn Codec) -> Half {
+        Half::new(vec![codec].leak())
+    }
+
     /// `bands`: 1, 2 or 4 codecs.
     pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
         Half { spec: bands[0].spec(), bands }
@@ -70,11 +75,13 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 9] = [
+const KNOWN_NAMES: [(&str, &str); 11] = [
     ("bf16", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
+    ("intW_tried", "W 2 to 4"),
     ("e8wW", "W 2 to 7"),
+    ("e8wW_tried", "W 2 to 5"),
     ("e8cW", "W 1 to 7, calibrated coordinates"),
     ("kvfuse-W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
@@ -105,8 +112,8 @@ pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
 fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
     let unknown = |name: &str| UnknownCodec { name: name.to_string() };
     let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
-    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even()) == (b.sides, b.lane, b.rotate, b.unit, b.even());
-    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()));
+    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries);
+    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0));
     if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }
 
@@ -126,6 +133,12 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     if let Some(width @ 2..=8) = number("int", "_plain") {
         return Some(kept(Box::new(Int::new(width, false))));
     }
+    if let Some(width @ 2..=4) = number("int", "_tried") {
+        return Some(kept(Box::new(Int::tried(width))));
+    }
+    if let Some(width @ 2..=5) = number("e8w", "_tried") {
+        return Some(kept(Box::new(E8W::tried(width))));
+    }
     if let Some(width @ 2..=7) = number("e8w", "") {
         return Some(kept(Box::new(E8W::new(width))));
     }
@@ -144,13 +157,23 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
 impl CodecInfo {
     /// One codec for keys and values. Its name is kept for the rest of the program.
     pub fn of(codec: &'static dyn Codec) -> CodecInfo {
-        let bands: &'static [&'static dyn Codec] = vec![codec].leak();
-        CodecInfo { name: codec.name().leak(), k: Half::new(bands), v: Half::new(bands) }
+        CodecInfo { name: codec.name().leak(), k: Half::of(codec), v: Half::of(codec) }
+    }
+
+    /// One codec for keys, one for values.
+    pub fn pair(k: &'static dyn Codec, v: &'static dyn Codec) -> CodecInfo {
+        CodecInfo { name: format!("{}/{}", k.name(), v.name()).leak(), k: Half::of(k), v: Half::of(v) }
     }
 
     /// Decode promises the same bits on every device: its cross-lane sums are integers.
     pub fn exact(&self) -> bool {
         self.k.exact() && self.v.exact()
+    }
+
+    /// Whether rows of `d` coordinates can be cut into the bands: 32 dims at least for keys, 64 for values.
+    pub fn serves(&self, d: usize) -> bool {
+        let (k, v) = (self.k.bands.len(), self.v.bands.len());
+        (k == 1 || d / k >= 32) && (v == 1 || d / v >= 64)
     }
 
     /// The codec of that side of the cache.

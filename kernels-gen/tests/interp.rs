@@ -77,7 +77,7 @@ fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     let cache = Global::<u8>::new(&vec![0xee; want.len()]);
     let strides = [(kv_heads * d) as i64, d as i64].map(scalar);
     let slots = Global::new(&slots);
-    let ir = kernels::store_ir(c, &kernels::store_meta(c, d, page_tokens), memory::<T>()).unwrap();
+    let ir = kernels::store_ir(c, &kernels::store_meta(c, d, page_tokens, memory::<T>()), memory::<T>()).unwrap();
     for stage in stages(ir) {
         let mut args = vec![buffer(&k), buffer(&v), buffer(&slots), buffer(&cache), buffer(&Global::<i32>::zeroed(4))];
         args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar((pages * page_tokens) as i64)]);
@@ -260,6 +260,8 @@ codecs! {
 #[test]
 fn bands() {
     for (name, d) in [("e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", 128), ("e8w6+e8w3/e8w4", 64), ("int6+int4+int3+int2/int5+int3", 256), ("e8w3/e8w7+e8w2", 128), ("e8c4+e8c2+e8c1+e8c1/e8c3+e8c1", 128), ("e8c7+e8c6+e8c6+e8c5/e8c7+e8c5", 128)] {
+        store::<f32>(name, d, 32);
+        store::<bf16>(name, d, 64);
         decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
         decode::<bf16>(name, &Problem { d, group: 8, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
     }
@@ -295,7 +297,7 @@ fn families() {
         decode::<f32>(name, &Problem { d: 64, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
         decode::<bf16>(name, &Problem { d: 128, group: 1, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
     }
-    for name in ["int3", "e8w5", "d4q10", "e8q152"] {
+    for name in ["int3", "e8w5", "d4q10", "e8q152", "e8q1", "d4q1"] {
         store::<f32>(name, 256, 32);
         decode::<f32>(name, &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
     }

@@ -63,10 +63,10 @@ fn stored(name: &str, d: usize) {
     let mut cache = Global::<u8>::new(&vec![0xee; c.cache.len()]);
     let mut status = Global::<i32>::zeroed(4);
     let (k, v, slots) = (Global::new(&c.k), Global::new(&c.v), Global::new(&c.slots));
-    let m = kernels::store_meta(c.info, d, 64);
+    let m = kernels::store_meta(c.info, d, 64, kernels::Elem::F32);
     let (ts, hs) = ((heads * d) as i64, d as i64);
     launch(kernels::store_grid(tokens, heads), || {
-        kernels::store::store::<f32>(m, c.info.k.bands[0], c.info.v.bands[0], &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs)
+        kernels::store::store::<f32>(m, c.info.k.bands, c.info.v.bands, &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs)
     });
     let bad = cache.bytes.iter().zip(&c.cache).position(|(a, b)| a != b);
     assert_eq!(bad, None, "{} d {d}: first differing byte of {}", name, c.cache.len());

@@ -52,6 +52,7 @@ impl Codec {
     /// Fails, with every reason, unless rows can be stored in this shape.
     pub fn check_store(self, head_dim: usize, page_tokens: usize) -> Result<()> {
         let mut reasons = dim_reasons(head_dim, &HEAD_DIMS_STORE);
+        reasons.extend(self.band_reasons(head_dim));
         reasons.extend(page_reasons(page_tokens));
         refuse(reasons)
     }
@@ -62,8 +63,13 @@ impl Codec {
         if !(1..=8).contains(&group) && group != 16 {
             reasons.push(format!("{group} query heads a kv head (served: 1 to 8, and 16)"));
         }
+        reasons.extend(self.band_reasons(head_dim));
         reasons.extend(page_reasons(page_tokens));
         refuse(reasons)
+    }
+
+    fn band_reasons(self, head_dim: usize) -> Option<String> {
+        (!self.0.serves(head_dim)).then(|| format!("{} at head dim {head_dim} (a band has at least 32 dims of a key, 64 of a value)", self.0.name))
     }
 }
 

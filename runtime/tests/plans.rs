@@ -223,10 +223,8 @@ impl Buffers {
 
 fn compare(what: &str, name: &str, found: &[f32], want: &[f32], p: &Problem) {
     assert!(
-        found.iter().filter(|x| **x == 0.0).count() * 2 <= found.len()
-            || name == "lse"
-            || p.lens.iter().any(|l| *l <= 0),
-        "{what}: MISTRUSTED, {name} is mostly zeros"
+        found.iter().any(|x| *x != 0.0) || name == "lse" || p.lens.iter().all(|l| *l <= 0),
+        "{what}: MISTRUSTED, {name} is all zeros"
     );
     let close = |a: f32, b: f32| (a - b).abs() <= 2e-2 * b.abs().max(0.1);
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (!p.codec.info().exact() && close(a, b));

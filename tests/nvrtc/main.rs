@@ -143,3 +143,26 @@ fn every_kernel_compiles_within_its_ceiling() {
     }
     assert!(wrong.is_empty(), "{} of {} configurations:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
+
+/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five.
+#[test]
+fn a_second_start_takes_no_time() {
+    if let Err(why) = runtime::nvrtc::version() {
+        return println!("SKIPPED a_second_start_takes_no_time: {why}");
+    }
+    let folder = std::env::temp_dir().join(format!("kvf-second-start-{}", std::process::id()));
+    for codec in ["int4", "e8q38"] {
+        let start = |cache: &Cache| {
+            let clock = Instant::now();
+            for source in configs::model(codec) {
+                compile_in(cache, &source, runtime::Arch::SM_90A).expect("it compiles");
+            }
+            clock.elapsed().as_secs_f64() * 1e3
+        };
+        let first = start(&Cache::at(&folder));
+        let second = (0..5).map(|_| start(&Cache::at(&folder))).fold(f64::INFINITY, f64::min);
+        println!("{codec}: first start {first:.0} ms, second start {second:.1} ms");
+        assert!(second <= 50.0, "{codec}: a second start takes {second:.0} ms");
+    }
+    std::fs::remove_dir_all(&folder).expect("the folder was made");
+}

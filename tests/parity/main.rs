@@ -5,3 +5,12 @@ mod support;
 
 mod decode;
 mod store;
+
+use kernels_gen::registry::{CodecInfo, FAMILIES, codec, codecs};
+
+/// The default codecs with `n` cases each, every other family and bands with a few.
+fn subjects(n: usize) -> Vec<(&'static CodecInfo, usize)> {
+    let few = |name: &&str| codec(name).ok().filter(|c| codecs().iter().all(|d| d.name != c.name)).map(|c| (c, n.min(n / 20 + 8)));
+    let rest = FAMILIES.iter().chain(&["e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", "int4/bf16"]).filter_map(few);
+    codecs().iter().map(|c| (*c, n)).chain(rest).collect()
+}

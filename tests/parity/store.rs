@@ -3,7 +3,7 @@
 use crate::support::{Guarded, Noise, cases, gpu};
 use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::{self, CacheShape};
-use kernels_gen::registry::{CodecInfo, codecs};
+use kernels_gen::registry::CodecInfo;
 use runtime::Arg;
 
 const HEADS: usize = 4;
@@ -54,9 +54,9 @@ fn run(device: &runtime::Device, stream: &runtime::Stream, c: &CodecInfo, d: usi
 fn store_is_bit_identical() {
     let Some((device, stream)) = gpu("store_is_bit_identical") else { return };
     let vectors = cases(20_000);
-    for c in codecs() {
-        for d in [64, 128, 256, 512] {
-            let per = vectors / 4 / 8;
+    for (c, vectors) in crate::subjects(vectors) {
+        for d in [64, 128, 256, 512].into_iter().filter(|d| c.serves(*d)) {
+            let per = (vectors / 4 / 8).max(8);
             let mut bad = 0;
             for (elem, n) in [(Elem::F32, per / 2), (Elem::Bf16, per - per / 2)] {
                 bad += run(&device, &stream, c, d, n.max(4), elem);

@@ -10,7 +10,7 @@ use kernels_gen::reference::{self, CacheShape, Sequence};
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 
-use super::{Counted, Distortion, Geometry, History, PAGE_TOKENS, Pages, Tally};
+use super::{Counted, Distortion, Geometry, History, PAGE_TOKENS, Pages, Stream, Tally};
 use crate::backend::{self, CodedCache};
 use crate::error::{Error, Result};
 use crate::model::{Attention, Rows};
@@ -45,7 +45,8 @@ impl Fitted {
     }
 
     /// Keys or values of a layer `[token, kv head, d]`, the first token at position `start`, coded and decoded again.
-    pub fn round_trip(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
+    pub fn round_trip(&self, half: Stream, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
+        let operand = if half == Stream::K { Operand::K } else { Operand::V };
         let coordinates = self.coordinates(operand, layer, start, x);
         let (layer, d, heads) = (self.layer(layer), self.layers[layer].d, self.layers[layer].kv_heads);
         let row = |(index, y): (usize, &[f32])| {

@@ -1,12 +1,31 @@
 //! What turns a row into what its readers see: a shipped codec, or a format that engines use today and that ours
 //! are measured against.
 
-use kernels_gen::layout::Operand;
 use kernels_gen::preset::Preset;
-use kernels_gen::registry::CodecInfo;
+use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
 use super::Fitted;
+
+/// Which half of the cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stream {
+    K,
+    V,
+}
+
+impl Stream {
+    pub const ALL: [Stream; 2] = [Stream::K, Stream::V];
+
+    pub fn name(self) -> &'static str {
+        if self == Stream::K { "k" } else { "v" }
+    }
+
+    /// The codec of that half.
+    pub fn of(self, codec: &'static CodecInfo) -> &'static Half {
+        if self == Stream::K { &codec.k } else { &codec.v }
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 pub enum Coder {
@@ -29,22 +48,23 @@ impl Coder {
         }
     }
 
-    /// Scales included.
-    pub fn stored_bits(&self, d: usize) -> f64 {
+    /// Of an element of one half, scales included.
+    pub fn stored_bits(&self, half: Stream, d: usize) -> f64 {
+        let of = |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64;
         match self {
-            Coder::Codec(codec) => codec.stored_bits_per_element(d),
-            Coder::Preset(preset, _) => preset.codec().map_or(f64::NAN, |codec| codec.stored_bits_per_element(d)),
+            Coder::Codec(codec) => of(codec),
+            Coder::Preset(preset, _) => preset.codec().map_or(f64::NAN, of),
             Coder::Fp8 => 8.0 + 32.0 / FP8_BLOCK as f64,
         }
     }
 
     /// Keys or values `[token, kv head, d]` of a layer, the first token at position `start`, coded and decoded again.
-    pub fn round_trip(&self, operand: Operand, (layer, start): (usize, usize), rows: &[f32], d: usize) -> Vec<f32> {
+    pub fn round_trip(&self, half: Stream, (layer, start): (usize, usize), rows: &[f32], d: usize) -> Vec<f32> {
         if let Coder::Preset(_, Some(fitted)) = self {
-            return fitted.round_trip(operand, layer, start, rows);
+            return fitted.round_trip(half, layer, start, rows);
         }
         let row = |x: &[f32]| match self {
-            Coder::Codec(codec) => codec.half(operand).decode_row(&codec.half(operand).encode_row(x), d),
+            Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
             Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
             // no number may come of a codec that has no maps
             Coder::Preset(..) => vec![f32::NAN; x.len()],

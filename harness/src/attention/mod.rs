@@ -17,7 +17,7 @@ mod simulated;
 pub use boundary::Boundary;
 pub use calibrated::{Calibrated, Fitted};
 pub use coded::{Coded, PAGE_TOKENS};
-pub use coder::{Coder, FP8};
+pub use coder::{Coder, FP8, Stream};
 pub use dense::Dense;
 pub use distortion::{Distortion, LayerDistortion};
 pub use history::History;

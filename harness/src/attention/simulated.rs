@@ -1,9 +1,7 @@
 //! Rows that make a round trip through a codec and are then attended to exactly: no packed bytes, no decode
 //! kernel. Separates keys from values, and tells the codec's own loss from the arithmetic of the read path.
 
-use kernels_gen::layout::Operand;
-
-use super::{Coder, Counted, Dense, Distortion, Geometry, History, Misread, Tally};
+use super::{Coder, Counted, Dense, Distortion, Geometry, History, Misread, Stream, Tally};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
@@ -42,8 +40,9 @@ impl Simulated {
 impl Attention for Simulated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let d = self.dense.geometry.d;
-        let [k, v] = [(0, Operand::K, rows.k), (1, Operand::V, rows.v)].map(|(half, operand, x)| match self.coders[half] {
-            Some(coder) => self.misread.read(coder.round_trip(operand, (rows.layer, rows.start), x, d)),
+        let halves = [(Stream::K, rows.k), (Stream::V, rows.v)];
+        let [k, v] = halves.map(|(half, x)| match self.coders[half as usize] {
+            Some(coder) => self.misread.read(coder.round_trip(half, (rows.layer, rows.start), x, d)),
             None => x.to_vec(),
         });
         let layer = self.tally.layer(rows.layer);

@@ -14,11 +14,12 @@ use serde_json::json;
 
 pub use metrics::{Figures, GATES, NAMES};
 
+use crate::attention::Stream;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::ppl::{self, Text};
 use crate::report::{self, Environment, html, write_files};
-use crate::rows::{Stream, capture};
+use crate::rows::capture;
 use crate::run::{Journal, Output};
 use crate::stats::{Random, mean, percentile};
 

@@ -101,7 +101,7 @@ fn windows(options: &Options, text: &Corpus, config: &Config) -> Result<Vec<usiz
     if windows == 0 || windows > has {
         return Err(Error::Usage(format!("--windows {windows}: {path} holds {has}; ask for 1 to {has}")));
     }
-    let longest = text.length.min(config.max_position_embeddings);
+    let longest = text.length.min(config.positions());
     if options.ctx < 64 || options.ctx > longest {
         return Err(Error::Usage(format!("--ctx {}: ask for 64 to {longest} tokens", options.ctx)));
     }

@@ -22,7 +22,7 @@ pub struct Config {
     head_dim: Option<usize>,
     pub vocab_size: usize,
     pub rms_norm_eps: f32,
-    pub max_position_embeddings: usize,
+    max_position_embeddings: usize,
     #[serde(default)]
     pub tie_word_embeddings: bool,
     #[serde(default)]
@@ -88,6 +88,12 @@ impl Config {
             Some(value) => Scaling::parse(value, self.max_position_embeddings),
             None => Ok(Scaling::None),
         }
+    }
+
+    /// The longest context: what the file says, or what its RoPE was stretched to.
+    pub fn positions(&self) -> usize {
+        let stretched = self.rope_scaling().ok().and_then(|scaling| scaling.reach()).unwrap_or(0);
+        self.max_position_embeddings.max(stretched)
     }
 
     fn obstacle(&self) -> Option<String> {

@@ -45,6 +45,11 @@ pub struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
+    /// All tokens as one chunk.
+    pub fn whole(tokens: usize, attention: &'a mut dyn Attention) -> Lane<'a> {
+        Lane::new(std::iter::once(0..tokens).collect(), attention)
+    }
+
     pub fn new(chunks: Vec<Range<usize>>, attention: &'a mut dyn Attention) -> Lane<'a> {
         Lane { chunks, attention, seconds: 0.0 }
     }
@@ -109,7 +114,7 @@ impl Model {
 
     /// Logits of positions `from..to`, all tokens as one chunk.
     pub fn logits(&self, ids: &[u32], from: usize, to: usize, attention: &mut dyn Attention) -> Result<Logits> {
-        let mut lanes = [Lane::new(vec![0..ids.len()], attention)];
+        let mut lanes = [Lane::whole(ids.len(), attention)];
         let rows = self.hidden(ids, from..to, &mut lanes, |_| ())?;
         self.predict(&self.head()?, &rows[0])
     }

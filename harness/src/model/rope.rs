@@ -75,6 +75,16 @@ impl Scaling {
         }
     }
 
+    /// Positions that the scaling was made for, where it says so.
+    pub fn reach(&self) -> Option<usize> {
+        match self {
+            Scaling::Yarn { factor, original, .. } | Scaling::Llama3 { factor, original, .. } => {
+                Some((factor * original) as usize)
+            }
+            _ => None,
+        }
+    }
+
     fn length(&self) -> f64 {
         if let Scaling::Yarn { length, .. } = self { *length } else { 1.0 }
     }
@@ -139,6 +149,7 @@ mod tests {
             assert!((ratio(63) * factor - 1.0).abs() < 1e-12, "{scaled:?}: {}", ratio(63));
         }
         let yarn = Scaling::parse(&json!({"rope_type": "yarn", "factor": 4.0}), 64).unwrap();
+        assert_eq!(yarn.reach(), Some(256));
         assert!((yarn.length() - (0.1 * 4_f64.ln() + 1.0)).abs() < 1e-12);
         assert_eq!(Scaling::Linear { factor: 2.0 }.speed(1e4, 64, 0), 0.5);
     }

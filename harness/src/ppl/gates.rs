@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::ReadPath;
+use crate::report::number::{nan, nan_pair};
+use crate::stats::{LEVEL, mean, mean_with_interval};
 
 /// Limits of a class of stored bits.
 struct Class {
@@ -65,13 +67,29 @@ pub fn gate(path: ReadPath, found: &Measured) -> Gate {
 /// The seeds' rule on the mean relative change of perplexity over passages, and top-1 agreement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SeedVerdict {
+    /// mean over passages of (codec's perplexity - base's) / base's
+    #[serde(deserialize_with = "nan")]
+    pub change: f64,
+    /// the same of its magnitude, as later tables have it, and the half width of its interval
+    #[serde(deserialize_with = "nan_pair")]
+    pub magnitude: [f64; 2],
     /// ACCEPT within 1 % and top-1 from 95 %, MARGINAL within 3 % and from 85 %, else REJECT
     pub strict: String,
     /// the looser rule of the Qwen3 snapshot tables, on the signed change: PASS to 10 % and 80 %, MARGINAL to 20 % and 70 %
     pub relaxed: String,
 }
 
-pub fn seed_verdict(change: f64, top1: f64) -> SeedVerdict {
+/// `dlnppl` are the passages' mean differences of ln perplexity.
+pub fn seed_verdict(dlnppl: &[f64], top1: f64) -> SeedVerdict {
+    let changes: Vec<f64> = dlnppl.iter().map(|d| d.exp() - 1.0).collect();
+    let magnitudes: Vec<f64> = changes.iter().map(|c| c.abs()).collect();
+    let (magnitude, half) = mean_with_interval(&magnitudes, LEVEL);
+    let change = mean(changes);
+    let (strict, relaxed) = verdicts(change, top1);
+    SeedVerdict { change, magnitude: [magnitude, half], strict: strict.into(), relaxed: relaxed.into() }
+}
+
+fn verdicts(change: f64, top1: f64) -> (&'static str, &'static str) {
     let strict = match (change.abs(), top1) {
         (change, top1) if change <= 0.01 && top1 >= 0.95 => "ACCEPT",
         (change, top1) if change <= 0.03 && top1 >= 0.85 => "MARGINAL",
@@ -82,7 +100,7 @@ pub fn seed_verdict(change: f64, top1: f64) -> SeedVerdict {
         (change, top1) if change <= 0.20 && top1 >= 0.70 => "MARGINAL",
         _ => "REJECT",
     };
-    SeedVerdict { strict: strict.into(), relaxed: relaxed.into() }
+    (strict, relaxed)
 }
 
 #[cfg(test)]
@@ -106,9 +124,11 @@ mod tests {
     #[test]
     fn published_cells_get_their_verdicts() {
         // +7.82 % and 78.97 % printed REJECT; +0.09 % and 100 % is the bar to beat
-        assert_eq!(seed_verdict(0.0782, 0.7897).strict, "REJECT");
-        assert_eq!(seed_verdict(0.0009, 1.0).strict, "ACCEPT");
-        assert_eq!(seed_verdict(-0.02, 0.90), SeedVerdict { strict: "MARGINAL".into(), relaxed: "PASS".into() });
-        assert_eq!(seed_verdict(f64::NAN, 0.99).strict, "REJECT");
+        assert_eq!(verdicts(0.0782, 0.7897).0, "REJECT");
+        assert_eq!(verdicts(0.0009, 1.0).0, "ACCEPT");
+        assert_eq!(verdicts(-0.02, 0.90), ("MARGINAL", "PASS"));
+        assert_eq!(verdicts(f64::NAN, 0.99).0, "REJECT");
+        let found = seed_verdict(&[0.02_f64.ln_1p(), -(0.02_f64.ln_1p())], 0.96);
+        assert!(found.change.abs() < 3e-4 && (found.magnitude[0] - 0.02).abs() < 3e-4, "{found:?}");
     }
 }

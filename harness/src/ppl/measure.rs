@@ -1,5 +1,6 @@
 //! One passage through the base model and all subjects, side by side.
 
+use std::io::IsTerminal;
 use std::time::Instant;
 
 use candle_core::Tensor;
@@ -47,7 +48,8 @@ impl Run<'_> {
         }
         let (of, passed) = (self.options.text.passages, self.start.elapsed().as_secs_f64());
         let left = passed / (index + 1) as f64 * (of - index - 1) as f64;
-        eprintln!("passage {}/{of}  done after {passed:.0} s, about {left:.0} s left", index + 1);
+        let back = if std::io::stderr().is_terminal() { "\r" } else { "" };
+        eprintln!("{back}passage {}/{of}  done after {passed:.0} s, about {left:.0} s left", index + 1);
         Ok(found.into_iter().flatten().collect())
     }
 
@@ -70,10 +72,11 @@ impl Run<'_> {
             lanes.push(lane);
         }
         let layers = plan.geometry.layers;
-        let told = |layer: usize| {
-            if text.stream {
-                eprintln!("passage {}  layer {}/{layers}", index + 1, layer + 1);
-            }
+        let seen = std::io::stderr().is_terminal();
+        let told = |layer: usize| match (text.stream, seen) {
+            (true, _) => eprintln!("passage {}  layer {}/{layers}", index + 1, layer + 1),
+            (false, true) => eprint!("\rpassage {}/{}  layer {}/{layers}  ", index + 1, text.passages, layer + 1),
+            (false, false) => {}
         };
         let states = self.model.hidden(ids, plan.score.clone(), &mut lanes, told)?;
         let seconds: Vec<f64> = lanes.iter().skip(1).map(|lane| lane.seconds).collect();

@@ -49,11 +49,8 @@ pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, config: &Config
             corpus.length, corpus.length
         )));
     }
-    if ctx > config.max_position_embeddings {
-        return Err(Error::Usage(format!(
-            "--ctx {ctx}: the model was made for {} positions",
-            config.max_position_embeddings
-        )));
+    if ctx > config.positions() {
+        return Err(Error::Usage(format!("--ctx {ctx}: the model was made for {} positions", config.positions())));
     }
     Ok(())
 }

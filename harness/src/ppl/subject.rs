@@ -4,7 +4,7 @@ use kernels_gen::preset::preset;
 use kernels_gen::registry::{CodecInfo, codec};
 
 use super::ReadPath;
-use crate::attention::{Boundary, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, Simulated};
+use crate::attention::{Boundary, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, Simulated, Stream};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::roundtrip::vector_bytes;
@@ -79,8 +79,13 @@ impl Subject {
             Subject::Identity | Subject::Noise => 32.0,
             Subject::Control(codec) => codec.stored_bits_per_element(geometry.d),
             Subject::Coded { coder, streams, skip } => {
-                let bits = coder.stored_bits(geometry.d);
-                let bits = if matches!(streams, Streams::K | Streams::V) { 0.5 * (bits + RAW_BITS) } else { bits };
+                let of = |half| coder.stored_bits(half, geometry.d);
+                let (k, v) = match streams {
+                    Streams::K => (of(Stream::K), RAW_BITS),
+                    Streams::V => (RAW_BITS, of(Stream::V)),
+                    Streams::Cache | Streams::Both => (of(Stream::K), of(Stream::V)),
+                };
+                let bits = 0.5 * (k + v);
                 let raw = (2 * skip).min(geometry.layers) as f64 / geometry.layers as f64;
                 bits * (1.0 - raw) + RAW_BITS * raw
             }

@@ -226,7 +226,7 @@ impl Row {
             tokens_stored: tally.stored,
             proof: proof(subject, &tally, passages.len() as u64, run),
             gate: gates::gate(run.path, &measured),
-            seed_verdict: gates::seed_verdict(mean(dlnppl.iter().map(|d| d.exp() - 1.0)), top1),
+            seed_verdict: gates::seed_verdict(&dlnppl, top1),
             decode_agreement: agreement(passages),
             by_position: buckets(&mut eighths.into_iter()),
             by_context: buckets(&mut contexts.into_iter()),

@@ -5,8 +5,10 @@ use super::{Row, Streams, Subject};
 
 /// Mean KL that another order of f32 sums may cause in the base model.
 pub const NOISE_FLOOR: f64 = 1e-7;
-/// The control must raise the perplexity more than this in every passage.
+/// The control must raise the perplexity more than this in every passage,
 pub const CONTROL_RATIO: f64 = 1.05;
+/// or diverge more than this: a model that predicts nothing cannot predict worse.
+pub const CONTROL_KL: f64 = 0.1;
 
 /// Share of a codec's own loss that decoding token by token may differ by from all tokens at once: a last bit of a
 /// row may tip a code.
@@ -38,9 +40,14 @@ fn reason(subject: &Subject, row: &Row) -> Option<String> {
             row.kl_mean
         )),
         Subject::Control(_) => {
-            let smallest = row.dlnppl.iter().fold(f64::INFINITY, |a, b| a.min(*b)).exp();
-            (smallest <= CONTROL_RATIO)
-                .then(|| format!("{} looks good: ratio {smallest:.4} in one passage where a broken codec must exceed {CONTROL_RATIO}", row.codec))
+            let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
+            let (ratio, kl) = (least(&row.dlnppl).exp(), least(&row.kl));
+            (ratio <= CONTROL_RATIO && kl <= CONTROL_KL).then(|| {
+                format!(
+                    "{} looks good: ratio {ratio:.4} and KL {kl:.1e} in its best passage, where a broken codec must exceed {CONTROL_RATIO} or {CONTROL_KL}",
+                    row.codec
+                )
+            })
         }
         _ => None,
     }

@@ -1,28 +1,8 @@
 //! One exact forward pass with somebody watching.
 
-use kernels_gen::layout::Operand;
-use crate::attention::{Dense, Geometry, History};
+use crate::attention::{Dense, Geometry, History, Stream};
 use crate::error::Result;
 use crate::model::{Attention, Lane, Model, Rows};
-
-/// Which half of the cache.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stream {
-    K,
-    V,
-}
-
-impl Stream {
-    pub const ALL: [Stream; 2] = [Stream::K, Stream::V];
-
-    pub fn name(self) -> &'static str {
-        if self == Stream::K { "k" } else { "v" }
-    }
-
-    pub fn operand(self) -> Operand {
-        if self == Stream::K { Operand::K } else { Operand::V }
-    }
-}
 
 /// K after RoPE and V of all tokens of one passage.
 pub struct Capture {
@@ -41,7 +21,7 @@ impl Capture {
 pub fn capture(model: &Model, ids: &[u32]) -> Result<Capture> {
     let geometry = Geometry::of(&model.config);
     let mut watch = Watch { dense: Dense::new(geometry), rows: History::default() };
-    model.hidden(ids, 0..1, &mut [Lane::new(vec![0..ids.len()], &mut watch)], |_| ())?;
+    model.hidden(ids, 0..1, &mut [Lane::whole(ids.len(), &mut watch)], |_| ())?;
     Ok(Capture { rows: watch.rows, geometry })
 }
 

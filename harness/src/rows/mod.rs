@@ -3,4 +3,4 @@
 
 mod capture;
 
-pub use capture::{Capture, Stream, capture};
+pub use capture::{Capture, capture};

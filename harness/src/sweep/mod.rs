@@ -13,12 +13,12 @@ use serde_json::json;
 
 pub use threshold::{Answer, THRESHOLDS, Threshold, answers};
 
-use crate::attention::{Coder, Distortion};
+use crate::attention::{Coder, Distortion, Stream};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::ppl::{self, Text, coder};
 use crate::report::{self, Environment, html, write_files};
-use crate::rows::{Capture, Stream, capture};
+use crate::rows::{Capture, capture};
 use crate::run::{Journal, Output};
 use crate::stats::{LEVEL, mean_with_interval};
 
@@ -107,7 +107,8 @@ pub fn run(options: &Options) -> Result<Sweep> {
     let model = if text.stream { Model::stream(&folder)? } else { Model::load(&folder)? };
     let facts = report::ModelFacts::of(&folder, &model);
     let d = config.head_dim();
-    family.sort_by(|a, b| a.stored_bits(d).total_cmp(&b.stored_bits(d)));
+    let both = |coder: &Coder| Stream::ALL.map(|half| coder.stored_bits(half, d)).iter().sum::<f64>();
+    family.sort_by(|a, b| both(a).total_cmp(&both(b)));
     let all: Vec<Coder> = std::iter::once(baseline).chain(family).collect();
     let settings = json!({ "command": "sweep", "model": facts.sha256, "corpus": corpus.sha256, "ctx": text.ctx });
     let mut journal = Journal::open(&options.output, &settings)?;
@@ -156,7 +157,7 @@ fn distortion(rows: &Capture, coder: &Coder, stream: Stream) -> Sums {
     let mut sums = Sums { layers: Vec::new(), spread: 0.0 };
     for layer in 0..rows.geometry.layers {
         let x = rows.rows(layer, stream);
-        sums.layers.push(Distortion::of_rows(x, &coder.round_trip(stream.operand(), (layer, 0), x, d), d));
+        sums.layers.push(Distortion::of_rows(x, &coder.round_trip(stream, (layer, 0), x, d), d));
         let mut mean = vec![0.0; d];
         x.chunks_exact(d).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v)));
         let n = (x.len() / d) as f64;
@@ -179,7 +180,7 @@ fn point(coder: &Coder, stream: Stream, d: usize, passages: &[Sums]) -> Point {
     Point {
         codec: coder.name().into(),
         stream: stream.name().into(),
-        bits: coder.stored_bits(d),
+        bits: coder.stored_bits(stream, d),
         rel_mse,
         rel_mse_halfwidth,
         rel_mse_centred: whole.error / passages.iter().map(|p| p.spread).sum::<f64>(),

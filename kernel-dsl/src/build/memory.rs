@@ -79,6 +79,24 @@ impl B {
         V::Unit
     }
 
+    /// 16 bytes at once.
+    fn load4(&self, buf: Buf, at: Id, dtype: DType) -> V {
+        let outs: Vec<Id> = (0..4).map(|_| self.program.borrow_mut().fresh(Ty::Scalar(dtype))).collect();
+        self.push(Op::LoadVec { buf, at, words: 4 }, outs.clone());
+        V::Array(outs.into_iter().map(V::S).collect())
+    }
+
+    fn save4(&self, buf: Buf, at: Id, values: &V, dtype: DType) -> V {
+        let V::Array(items) = values else { return self.no_method("save4", values) };
+        let values: Vec<Id> = items.iter().map(|v| self.id_of(v, dtype)).collect();
+        if let Some(bad) = values.iter().find(|v| self.ty(**v) != Ty::Scalar(dtype)) {
+            let (left, right) = (dtype.name().into(), self.describe(self.ty(*bad)));
+            return self.fail(Fault::Types { op: "save4".into(), left, right });
+        }
+        self.push(Op::StoreVec { buf, at, values }, vec![]);
+        V::Unit
+    }
+
     fn load_tile(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), shape: (usize, usize), layout: Layout) -> V {
         let (rows, cols) = shape;
         let op = Op::LoadTile { buf, at, row_stride: strides.0, col_stride: strides.1, elem: dtype };
@@ -121,6 +139,8 @@ impl B {
         match (self.get(recv), name, args.len()) {
             (V::Buf(buf, _), "load", 1) => self.load(buf, self.byte(buf, &args[0], 1), dtype),
             (V::Buf(buf, _), "save", 2) => self.store(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
+            (V::Buf(buf, _), "load4", 1) if dtype.size() == 4 => self.load4(buf, self.byte(buf, &args[0], 1), dtype),
+            (V::Buf(buf, _), "save4", 2) if dtype.size() == 4 => self.save4(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
             (V::Buf(buf, _), "rows", 3) => {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)

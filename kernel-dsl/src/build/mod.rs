@@ -152,7 +152,9 @@ impl B {
             }
         });
         let mut p = self.program.borrow_mut();
-        p.funcs.push(Func { name: name.into(), params: ids, body, results: out });
+        let taken = p.funcs.iter().any(|f| f.name == name);
+        let name = if taken { format!("{name}_{}", p.funcs.len()) } else { name.to_string() };
+        p.funcs.push(Func { name, params: ids, body, results: out });
         p.funcs.len() - 1
     }
 }

@@ -27,6 +27,7 @@ pub fn unary(op: UnOp, d: DType, a: &str) -> String {
         (UnOp::Floor, _) => format!("floorf({a})"),
         (UnOp::Ceil, _) => format!("ceilf({a})"),
         (UnOp::Round, _) => format!("rintf({a})"),
+        (UnOp::Saturate, _) => format!("__saturatef({a})"),
         (UnOp::Popc, _) => format!("(u32)__popc({a})"),
     }
 }

@@ -87,7 +87,8 @@ impl Printer<'_> {
                 let _ = writeln!(o, "{pad}const {t} w{first} = *({}{t}*)({address});", self.reads(buf));
                 for (i, out) in s.outs.iter().enumerate() {
                     let field = if *words == 1 { String::new() } else { format!(".{}", ["x", "y", "z", "w"][i]) };
-                    let _ = writeln!(o, "{pad}const u32 v{out} = w{first}{field};");
+                    let d = self.d(*out);
+                    let _ = writeln!(o, "{pad}const {} v{out} = {};", d.cuda(), expr::bitcast(DType::U32, d, &format!("w{first}{field}")));
                 }
                 Ok(())
             }

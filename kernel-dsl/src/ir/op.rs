@@ -13,6 +13,8 @@ pub enum UnOp {
     Ceil,
     /// Halves to even.
     Round,
+    /// Into [0, 1]; NaN becomes 0.
+    Saturate,
     Popc,
 }
 
@@ -129,6 +131,9 @@ pub enum Op {
     /// Byte offset into the buffer.
     Load { buf: Buf, at: Id },
     Store { buf: Buf, at: Id, value: Id },
+    /// Up to four 32-bit values side by side, aligned to their size.
+    LoadVec { buf: Buf, at: Id, words: usize },
+    StoreVec { buf: Buf, at: Id, values: Vec<Id> },
     If { cond: Id, then: Vec<Stmt>, other: Vec<Stmt> },
     /// `var` runs lo, lo + step, .. below hi. With stages > 0 the copies in it are pipelined.
     For { var: Id, lo: Id, hi: Id, step: Id, stages: usize, body: Vec<Stmt> },
@@ -186,8 +191,6 @@ pub enum Op {
     /// Bytes of (a, b) picked by the four nibbles of the selector.
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
-    LoadVec { buf: Buf, at: Id, words: usize },
-    StoreVec { buf: Buf, at: Id, values: Vec<Id> },
     AnyLane(Id),
     Barrier,
     SyncWarp,

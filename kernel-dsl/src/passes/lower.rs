@@ -73,6 +73,14 @@ impl Lower {
         self.emit(Op::Bin(op, a, c), d)
     }
 
+    /// The value of a constant of an enclosing region.
+    fn known(&self, id: Id) -> Option<u64> {
+        self.out.iter().flatten().find_map(|s| match s.op {
+            Op::Const(bits) if s.outs == [id] => Some(bits),
+            _ => None,
+        })
+    }
+
     /// a * n in the type of `a`; nothing for n = 1.
     pub fn scaled(&mut self, a: Id, n: usize) -> Id {
         if n == 1 {
@@ -251,6 +259,14 @@ impl Lower {
             }
             Par::Threads | Par::Lanes => {
                 let block = par == Par::Threads;
+                if block && self.known(count) == Some(self.p.threads() as u64) {
+                    // One turn for every thread: no loop, so that its start can be scheduled with what came before.
+                    let zero = self.int(0);
+                    self.push(Op::Bin(BinOp::Add, self.thread, zero), vec![var]);
+                    self.block(body);
+                    self.push(Op::Barrier, vec![]);
+                    return;
+                }
                 let step = self.int(if block { self.p.threads() as i64 } else { 32 });
                 let lo = if block { self.thread } else { self.lane };
                 let body = self.region(|l| l.block(body));

@@ -110,6 +110,18 @@ impl Lower {
                     let row = self.scaled(self.g, 4 * nb * w);
                     let part = self.scaled(self.t, own * w);
                     let bit = self.bin(BinOp::Add, row, part);
+                    if own * w > 28 {
+                        // Too many bits for one word: block by block.
+                        for (j, code) in codes.iter_mut().enumerate() {
+                            let skip = self.int((j * w) as i64);
+                            let bit = self.bin(BinOp::Add, bit, skip);
+                            let (first_row, skip) = self.tail_base(base, bit);
+                            let a = self.offset(first_row, i * nb * w / 8);
+                            let loaded = [self.tail(buf, a, skip, w)];
+                            self.gather(code, &loaded, plane, 0);
+                        }
+                        continue;
+                    }
                     let (first_row, skip) = self.tail_base(base, bit);
                     let a = self.offset(first_row, i * nb * w / 8);
                     vec![self.tail(buf, a, skip, own * w)]

@@ -90,6 +90,13 @@ macro_rules! memory {
             pub fn save<U: Elem>(&mut self, byte: impl At, v: U) {
                 write(&mut self.bytes, byte.at(), v)
             }
+            /// Four 32-bit values from a byte offset, a multiple of 16, on.
+            pub fn load4<U: Elem>(&self, byte: impl At) -> [U; 4] {
+                std::array::from_fn(|i| self.load(byte.at() + 4 * i))
+            }
+            pub fn save4<U: Elem>(&mut self, byte: impl At, v: [U; 4]) {
+                v.into_iter().enumerate().for_each(|(i, v)| self.save(byte.at() + 4 * i, v))
+            }
             fn tile(&self, at: usize, strides: (usize, usize), shape: (usize, usize), layout: Layout) -> Tile<T> {
                 let (rows, cols) = shape;
                 let data = (0..rows * cols).map(|i| self.at(at + i / cols * strides.0 + i % cols * strides.1)).collect();

@@ -8,7 +8,7 @@
 use kernel_dsl::math::{fmax, fmin};
 use kernel_dsl::{codec, device};
 
-use super::e8q::{bits_at, lane_words, put_bits};
+use super::e8q::{bits_at, lane_words, put_bits, scaled};
 use super::radix::Radix;
 use crate::codec::{Codec, Lane, Spec};
 
@@ -72,7 +72,7 @@ impl Codec for D4Q {
 
     fn spec(&self) -> Spec {
         let lane = if self.wide { Lane::U16 } else { Lane::U8 };
-        Spec { sides: 2, unit: true, lane, ..Spec::integers(2 * self.bits, 2 * self.q as i32) }
+        Spec { sides: 2, unit: true, lane, heavy: true, ..Spec::integers(2 * self.bits, 2 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {
@@ -81,12 +81,12 @@ impl Codec for D4Q {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let s = side[1] / self.q;
+        let scaled = scaled(y, side[1], self.q);
         let mut code = [0_u32; 4];
         for half in 0..2 {
             let mut z = [0.0_f32; 4];
             for i in 0..4 {
-                z[i] = y[4 * half + i] / s;
+                z[i] = scaled[4 * half + i];
             }
             let p = nearest_d4(z, self.q);
             let mut d = [0_u32; 4];

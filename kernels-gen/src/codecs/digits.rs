@@ -31,6 +31,10 @@ pub fn pack(d: [u32; 8], width: usize) -> [u32; 4] {
         for i in 0..8 {
             code[i / 4] = code[i / 4] | (d[i] << (8 * (i % 4)));
         }
+    } else if width == 4 {
+        for i in 0..8 {
+            code[0] = code[0].wrapping_add(d[i] << (8 * (i % 4) + 4 * (i / 4)));
+        }
     } else {
         let two = twos_at(width);
         let one = ones_at(width);

@@ -16,16 +16,17 @@ pub const TRIES: usize = 8;
 #[derive(Debug)]
 pub struct E8C {
     width: usize,
-    /// The lowest and highest integer coordinate.
+    /// The lowest integer coordinate, the width of the box, and its reciprocal.
     low: f32,
-    high: f32,
+    span: f32,
+    inv: f32,
 }
 
 impl E8C {
     /// `width`: 1 to 7 bits a coordinate.
     pub const fn new(width: usize) -> E8C {
         let half = (1 << (width - 1)) as f32;
-        E8C { width, low: -half, high: half - 1.0 }
+        E8C { width, low: -half, span: 2.0 * half - 1.0, inv: 1.0 / (2.0 * half - 1.0) }
     }
 }
 
@@ -51,12 +52,12 @@ impl Codec for E8C {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let s = side[0];
+        let inverse = 1.0_f32 / side[0];
         let mut z = [0.0_f32; 8];
         for i in 0..8 {
-            z[i] = y[i] / s - 0.25_f32;
+            z[i] = y[i].mul_add(inverse, -0.25_f32);
         }
-        word_of(z, self.low, self.high, self.width)
+        word_of(z, self.low, self.span, self.inv, self.width)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

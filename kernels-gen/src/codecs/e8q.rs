@@ -9,7 +9,7 @@
 use kernel_dsl::math::fmax;
 use kernel_dsl::{codec, device};
 
-use super::lattice::nearest_e8;
+use super::lattice::nearest_even;
 use super::radix::Radix;
 use crate::codec::{Codec, Lane, Spec};
 
@@ -24,6 +24,9 @@ pub struct E8Q {
     /// A lane in units of the norm times the maximum.
     unit: f32,
     wide: bool,
+    /// See `nearest_even`.
+    span: f32,
+    inv: f32,
 }
 
 impl E8Q {
@@ -32,8 +35,25 @@ impl E8Q {
         let levels = 2 * q as u64 + 1;
         let r = Radix::of(&[levels * levels; 4]);
         let unit = (0.5 / q as f64) as f32;
-        E8Q { q: q as f32, levels: levels as u32, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 63 }
+        E8Q { q: q as f32, levels: levels as u32, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 63, span: below(2 * q), inv: unit }
     }
+}
+
+/// The f32 before `n`.
+pub const fn below(n: usize) -> f32 {
+    f32::from_bits((n as f32).to_bits() - 1)
+}
+
+/// Coordinates in steps of `top / q`, by one reciprocal. A maximum that f16 hardly resolves, that of a row whose norm
+/// is far below the smallest one stored, gives zeros.
+#[device]
+pub fn scaled(y: [f32; 8], top: f32, q: f32) -> [f32; 8] {
+    let inverse = if top >= 6.2e-5_f32 { q / top } else { 0.0_f32 };
+    let mut z = [0.0_f32; 8];
+    for i in 0..8 {
+        z[i] = y[i] * inverse;
+    }
+    z
 }
 
 /// `count` bits from bit `at` of a code word, both known when the kernel is built.
@@ -80,7 +100,7 @@ impl Codec for E8Q {
 
     fn spec(&self) -> Spec {
         let lane = if self.wide { Lane::U16 } else { Lane::U8 };
-        Spec { sides: 2, unit: true, lane, ..Spec::integers(self.bits, 4 * self.q as i32) }
+        Spec { sides: 2, unit: true, lane, heavy: true, ..Spec::integers(self.bits, 4 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {
@@ -89,24 +109,13 @@ impl Codec for E8Q {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let s = side[1] / self.q;
-        let mut z = [0.0_f32; 8];
-        for i in 0..8 {
-            z[i] = y[i] / s;
-        }
-        let p = nearest_e8(z, -self.q, self.q, self.q - 1.0_f32);
-        let mut d = [0_u32; 8];
-        let mut lane = 0_u32;
-        for i in 0..8 {
-            lane = ((p[i] + self.q) * 2.0_f32) as u32;
-            d[i] = lane >> 1;
-        }
+        let (d, coset) = nearest_even(scaled(y, side[1], self.q), self.q, self.span, self.inv);
         let mut code = [0_u32; 4];
         let mut field = 0_u32;
         for k in 0..4 {
             let i = 3 - k;
             let n = d[2 * i] * self.levels + d[2 * i + 1];
-            let pair = if i == 3 { (n & 0xffff_fffe_u32) | (lane & 1_u32) } else { n };
+            let pair = if i == 3 { (n & 0xffff_fffe_u32) | coset } else { n };
             field = field * self.radix + (pair >> self.split);
             if self.split > 0 {
                 code = put_bits(code, pair & ((1_u32 << self.split) - 1_u32), self.field + i * self.split, self.split);

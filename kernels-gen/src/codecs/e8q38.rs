@@ -9,13 +9,17 @@ use kernel_dsl::math::{fmax, mul_hi};
 
 use crate::codec::{Codec, Spec};
 use crate::codecs::e8word::nibbles;
-use crate::codecs::lattice::nearest_e8;
+use crate::codecs::e8q::{below, scaled};
+use crate::codecs::lattice::nearest_even;
 
 #[derive(Debug)]
 pub struct E8Q38;
 
 /// ceil(2^32 / 625): `mul_hi` with it divides every f < 2^19 exactly.
 const RECIPROCAL: u32 = 6_871_948;
+
+/// See `nearest_even`.
+const SPAN: f32 = below(76);
 
 /// Two halves below 25 to bytes of base-5 digits, low digit first. x * 13 >> 6 is x / 5 there.
 #[device]
@@ -39,18 +43,7 @@ impl Codec for E8Q38 {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let s = side[1] / 38.0_f32;
-        let mut z = [0.0_f32; 8];
-        for i in 0..8 {
-            z[i] = y[i] / s;
-        }
-        let p = nearest_e8(z, -38.0_f32, 38.0_f32, 37.0_f32);
-        let mut d = [0_u32; 8];
-        let mut lane = 0_u32;
-        for i in 0..8 {
-            lane = (p[i] * 2.0_f32 + 76.0_f32) as u32;
-            d[i] = lane >> 1;
-        }
+        let (d, coset) = nearest_even(scaled(y, side[1], 38.0_f32), 38.0_f32, SPAN, 0.013_157_895_f32);
         let mut w = 0_u32;
         let mut h = [0_u32; 8];
         for i in 0..8 {
@@ -59,7 +52,7 @@ impl Codec for E8Q38 {
         }
         let a = h[0] + h[1] * 5_u32 + h[4] * 25_u32 + h[5] * 125_u32;
         let b = h[2] + h[3] * 5_u32 + h[6] * 25_u32 + h[7] * 125_u32;
-        [(w & 0xefff_ffff_u32) | ((lane & 1_u32) << 28), a + b * 625_u32, 0_u32, 0_u32]
+        [(w & 0xefff_ffff_u32) | (coset << 28), a + b * 625_u32, 0_u32, 0_u32]
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

@@ -8,7 +8,7 @@ use kernel_dsl::device;
 use kernel_dsl::math::mul_hi;
 
 use super::digits::{pack, unpack4, upper};
-use super::lattice::nearest_e8;
+use super::lattice::nearest_wide;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
 #[device]
@@ -48,17 +48,12 @@ fn folded(x: u32, by: usize) -> u32 {
     x ^ (x >> by)
 }
 
-/// The word of the point that is nearest to z.
+/// The word of the point that is nearest to z in the box from `low` on, `span` wide; `inv` is 1 / span.
 #[device]
-pub fn word_of(z: [f32; 8], low: f32, high: f32, width: usize) -> [u32; 4] {
-    let p = nearest_e8(z, low, high, high);
-    let mut m = [0_u32; 8];
-    let mut lane = 0_u32;
-    for i in 0..8 {
-        lane = ((p[i] - low) * 2.0_f32) as u32;
-        m[i] = lane >> 1;
-    }
-    m[7] = (m[7] & 0xfffe_u32) | (lane & 1_u32);
+pub fn word_of(z: [f32; 8], low: f32, span: f32, inv: f32, width: usize) -> [u32; 4] {
+    let (found, coset) = nearest_wide(z, low, span, inv);
+    let mut m = found;
+    m[7] = (m[7] & 0xfffe_u32) | coset;
     pack(m, width)
 }
 

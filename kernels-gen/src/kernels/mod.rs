@@ -2,10 +2,12 @@
 //!
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
+pub mod codes;
 pub mod decode_attention;
 pub mod join_splits;
 pub mod project;
 pub mod query;
+pub mod rows;
 pub mod softmax;
 pub mod store;
 
@@ -29,24 +31,34 @@ pub enum Elem {
     F32,
 }
 
-/// Rows of one block of the store kernel.
-const STORE_ROWS: usize = 16;
-
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
-pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize) -> StoreMeta {
+pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let layout = c.layout(d);
     StoreMeta {
         d,
+        elem: if elem == Elem::Bf16 { 2 } else { 4 },
         page_tokens,
         tile_bytes: layout.tile_bytes(),
-        values_at: layout.band_at(Operand::V, 0),
+        keys_at: keys_at(c, d),
+        values_at: values_at(c, d),
         sides_at: layout.sides_at(),
         side_stride: layout.side_stride(),
         quads: layout.quads(),
-        rows: STORE_ROWS,
-        warps: 8,
+        warps: 4,
+        // A thread holds a quarter of a row.
+        min_blocks: if d <= 128 { 8 } else { 1024 / d + 1 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
+}
+
+/// First bytes of the bands of a tile's keys; 0 where there is none.
+fn keys_at(c: &CodecInfo, d: usize) -> [usize; 4] {
+    std::array::from_fn(|i| if i < c.k.bands.len() { c.layout(d).band_at(Operand::K, i) } else { 0 })
+}
+
+/// Of its values.
+fn values_at(c: &CodecInfo, d: usize) -> [usize; 2] {
+    std::array::from_fn(|i| if i < c.v.bands.len() { c.layout(d).band_at(Operand::V, i) } else { 0 })
 }
 
 /// How many columns a head's weights take: with u8 lanes and up to 4 heads their two bytes are summed apart,
@@ -63,9 +75,11 @@ const RING_BUDGET: usize = 216 * 1024;
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
-    // Sixteen columns take more registers a thread: fewer threads, so that none spill.
-    let warps = (RING_BUDGET / (2 * tile)).clamp(2, if cols > 8 { 6 } else { 8 });
-    let min_blocks = if cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
+    // Sixteen columns of 64 dims take more registers a thread: twelve warps an SM in the place of sixteen, in
+    // smaller blocks, so that powers of two still divide the segments evenly.
+    let many = cols > 8 && cols * d <= 1024;
+    let warps = (RING_BUDGET / (2 * tile)).clamp(2, if many { 4 } else { 8 });
+    let min_blocks = if many { 3 } else if !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
         d,
         group,
@@ -73,8 +87,8 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         parts: parts(c, group),
         page_tokens,
         tile_bytes: tile,
-        keys_at: std::array::from_fn(|i| if i < c.k.bands.len() { layout.band_at(Operand::K, i) } else { 0 }),
-        values_at: std::array::from_fn(|i| if i < c.v.bands.len() { layout.band_at(Operand::V, i) } else { 0 }),
+        keys_at: keys_at(c, d),
+        values_at: values_at(c, d),
         sides_at: layout.sides_at(),
         quads: layout.quads(),
         segment: SEGMENT,
@@ -89,8 +103,8 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
 /// Tile IR of the store kernel.
 pub fn store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
-        Elem::Bf16 => store::store::build::<bf16>(m, c.k.bands[0], c.v.bands[0]),
-        Elem::F32 => store::store::build::<f32>(m, c.k.bands[0], c.v.bands[0]),
+        Elem::Bf16 => store::store::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => store::store::build::<f32>(m, c.k.bands, c.v.bands),
     }
 }
 
@@ -112,12 +126,12 @@ pub fn join_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Repor
 
 /// The store kernel. Grid: [`store_grid`].
 pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
-    Source::of(&store_ir(c, &store_meta(c, d, page_tokens), elem)?)
+    Source::of(&store_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
 }
 
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
 pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
-    [tokens.div_ceil(STORE_ROWS) as u32, kv_heads as u32, 2]
+    [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
 }
 
 /// Segments that each warp walks, for a launch of `splits` blocks a (sequence, kv head).

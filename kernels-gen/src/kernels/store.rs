@@ -1,9 +1,11 @@
-//! Store: rows of K and V become codes in their pages. A block takes `rows` tokens of one kv head.
+//! Store: rows of K and V become codes in their pages. A block takes 32 tokens of one kv head, as many as a tile has.
 //!
-//! First a warp a row: norm, rotation, side values. Then a thread a block of eight coordinates encodes.
-//! Cost: reads d elements a row, writes its code and side bytes; bound by the search for the nearest point.
+//! Four threads rotate a row; then threads walk code words in an order in which a warp's writes lie side by side if the
+//! tokens fill a tile. Any slots will do.
+//! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::query::magnitude;
+use super::codes::{join_tails, put_planes, put_tail};
+use super::rows::{block_of, choose, turn_across, turn_within};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -11,79 +13,33 @@ use kernel_dsl::prelude::*;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoreMeta {
     pub d: usize,
+    /// Bytes of an element of k and v.
+    pub elem: usize,
     pub page_tokens: usize,
     pub tile_bytes: usize,
-    pub values_at: usize,
+    /// First bytes of the codes of each band.
+    pub keys_at: [usize; 4],
+    pub values_at: [usize; 2],
     pub sides_at: usize,
     pub side_stride: usize,
     /// Values are stored transposed, four tokens to a word.
     pub quads: bool,
-    /// Tokens of a block, and warps.
-    pub rows: usize,
     pub warps: usize,
+    pub min_blocks: usize,
     pub inv_sqrt_d: f32,
 }
 
 impl Meta for StoreMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: self.warps, min_blocks: 2 }
-    }
-}
-
-/// Rounded to f16 as it is stored; too large ones saturate.
-#[device]
-fn half_of(x: f32) -> f32 {
-    f16::from_f32(fmin(x, 65504.0_f32)).to_f32()
-}
-
-/// Byte of a plane's element of the keys: see `kernel_dsl::pack`.
-#[device]
-fn key_byte(token: i32, block: i32, w: usize, nb: usize) -> i32 {
-    let own = (nb / 4) as i32;
-    let chunk = (nb / 4 * w).min(128);
-    let row = (token % 4_i32) * 8_i32 + token / 4_i32;
-    let bit = (block % own) * w as i32;
-    (((bit / chunk as i32) * 32_i32 + row) * 4_i32 + block / own) * (chunk / 8) as i32 + (bit % chunk as i32) / 8_i32
-}
-
-/// Byte of a plane's element of the values.
-#[device]
-fn value_byte(token: i32, block: i32, w: usize, nb: usize) -> i32 {
-    let own = (nb / 8) as i32;
-    let chunk = (nb * w).min(128);
-    let bit = ((token % 8_i32) * own + block % own) * w as i32;
-    (((bit / chunk as i32) * 8_i32 + block / own) * 4_i32 + token / 8_i32) * (chunk / 8) as i32 + (bit % chunk as i32) / 8_i32
-}
-
-/// Byte k of a code word of transposed values.
-#[device]
-fn quad_byte(token: i32, block: i32, k: usize, bits: usize, nb: usize) -> i32 {
-    let own = (nb / 8) as i32;
-    let word = (((token % 8_i32) / 4_i32) * own + block % own) * (bits / 8) as i32 + k as i32;
-    // A lane reads so many words in one go.
-    let run = if nb / 4 * (bits / 8) % 4 == 0 { 4_i32 } else { 2_i32 };
-    (((word / run) * 8_i32 + block / own) * 4_i32 + token / 8_i32) * (4_i32 * run) + (word % run) * 4_i32 + token % 4_i32
-}
-
-/// One plane of a code word.
-#[device]
-fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize) {
-    if w == 8 {
-        cache.save::<u8>(at, (code[first / 32] >> (first % 32)) as u8);
-    }
-    if w == 16 {
-        cache.save::<u16>(at, (code[first / 32] >> (first % 32)) as u16);
-    }
-    for i in 0..w / 32 {
-        cache.save::<u32>(at + (4 * i) as i64, code[first / 32 + i]);
+        Launch { warps: self.warps, min_blocks: self.min_blocks }
     }
 }
 
 #[kernel]
 pub fn store<T: Float>(
     m: StoreMeta,
-    kc: &dyn Codec,
-    vc: &dyn Codec,
+    kc: &[&dyn Codec], // one a band
+    vc: &[&dyn Codec],
     k: &Global<T>,            // [tokens, kv_heads, d], strided
     v: &Global<T>,            // likewise
     slots: &Global<i64>,      // [tokens]; below 0: padding
@@ -97,133 +53,126 @@ pub fn store<T: Float>(
     v_token_stride: i64,
     v_head_stride: i64,
 ) {
-    let (first, head, kind) = (block_id(0) * m.rows as i32, block_id(1), block_id(2));
-    let mut rows = shared::<f32>(m.rows * (m.d + 4));
-    let mut sides = shared::<f32>(m.rows * 2);
-    let mut tails = shared::<u32>(m.rows * m.d / 8);
-    for w in warps(m.warps) {
-        for r in strided(w, m.rows as i32, m.warps as i32) {
-            let token = (first + r).min(tokens - 1_i32) as i64;
-            if kind == 0_i32 {
-                let x = k.row(token * k_token_stride + head as i64 * k_head_stride, m.d);
-                prepare::<T>(kc, x, r, m.d, m.inv_sqrt_d, &mut rows, &mut sides);
-            } else {
-                let x = v.row(token * v_token_stride + head as i64 * v_head_stride, m.d);
-                prepare::<T>(vc, x, r, m.d, m.inv_sqrt_d, &mut rows, &mut sides);
-            }
-        }
-    }
-    for i in threads(m.rows * m.d / 8) {
-        let (r, block) = (i / (m.d / 8) as i32, i % (m.d / 8) as i32);
-        let slot = if first + r < tokens { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
-        let at = place(slot.min(slot_count - 1_i64), kv_heads, head, m.page_tokens, m.tile_bytes);
-        let token = (slot % 32_i64) as i32;
-        let inside = (slot >= 0_i64) & (slot < slot_count);
-        let side = [sides.at(r * 2_i32), sides.at(r * 2_i32 + 1_i32)];
-        let mut y = [0.0_f32; 8];
-        for e in 0..8 {
-            y[e] = rows.at(r * (m.d + 4) as i32 + block * 8_i32 + e as i32);
-        }
+    let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
+    let mut rows = shared::<u8>(128 * m.d);
+    let mut squares = shared::<f32>(32 * 4);
+    let mut tops = shared::<f32>(m.d);
+    let mut sides = shared::<f32>(32 * 4);
+    let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
+    let mut tiles = shared::<i64>(32);
+    let mut places = shared::<u32>(32);
+    for i in threads(128) {
+        // Four threads a row, one of which looks up its slot while the row is on its way.
+        let (r, j) = (i >> 2_u32, i & 3_i32);
+        let token = (first + r).min(tokens - 1_i32);
+        let slot = if first + r < tokens { slots.at(token) } else { -1_i64 };
         if kind == 0_i32 {
-            let code = kc.encode(y, side);
-            put_tail(kc, &mut tails, i, code);
-            if inside {
-                put_planes(kc, cache, at, token, block, code, false, false, m.d);
-                put_sides(kc, cache, at + (m.sides_at as i32 + token * m.side_stride as i32) as i64, block, side);
-            }
+            turn_within::<T>(kc[0], k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
         } else {
-            let code = vc.encode(y, side);
-            put_tail(vc, &mut tails, i, code);
-            if inside {
-                put_planes(vc, cache, at + m.values_at as i64, token, block, code, true, m.quads, m.d);
-                put_sides(vc, cache, at + (m.sides_at as i32 + token * m.side_stride as i32 + (2 * kc.spec().sides) as i32) as i64, block, side);
-            }
+            turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
         }
-        if slot >= slot_count {
-            status.put(0, 1_i32);
-            status.put(3, first + r);
-        }
-    }
-    if kc.spec().tail() + vc.spec().tail() > 0 {
-        for i in threads(m.rows * m.d / 64 * kc.spec().tail().max(vc.spec().tail())) {
-            if kind == 0_i32 {
-                gather_tail(kc, cache, &tails, slots, i, first, tokens, slot_count, kv_heads, head, m.rows, m.d, m.page_tokens, m.tile_bytes, 0);
-            } else {
-                gather_tail(vc, cache, &tails, slots, i, first, tokens, slot_count, kv_heads, head, m.rows, m.d, m.page_tokens, m.tile_bytes, m.values_at);
+        if j == 0_i32 {
+            let inside = (slot >= 0_i64) & (slot < slot_count);
+            tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
+            places.put(r, (slot & 31_i64) as u32);
+            if slot >= slot_count {
+                status.put(0, 1_i32);
+                status.put(3, token);
             }
         }
     }
-}
-
-/// A row, normalised and rotated, and its side values go to shared memory.
-#[device]
-fn prepare<T: Float>(c: &dyn Codec, x: Tile<T>, r: i32, d: usize, inv_sqrt_d: f32, rows: &mut Shared<f32>, sides: &mut Shared<f32>) {
-    let x = x.to_f32().map(|x| sanitise(x, c.spec().limit));
-    let norm = if c.spec().unit { (&x * &x).sum().sqrt() } else { 0.0_f32 };
-    let x = if c.spec().unit { x / fmax(norm, 1.1920929e-7_f32) } else { x };
-    let y = if c.spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
-    let side = c.side(norm, y.map(magnitude).max());
-    rows.put_row(r * (d + 4) as i32, &y);
-    sides.put(r * 2_i32, half_of(side[0]));
-    sides.put(r * 2_i32 + 1_i32, half_of(side[1]));
-}
-
-/// The planes of 8 bits and more of one code word.
-#[device]
-fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: i32, block: i32, code: [u32; 4], values: bool, quads: bool, d: usize) {
-    if quads {
-        for b in 0..c.spec().bits / 8 {
-            cache.save::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
+    if kind == 0_i32 {
+        prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
+        for band in 0..kc.len() {
+            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band]);
         }
+        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], m.d);
     } else {
-        for p in 0..c.spec().wide() {
-            let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
-            let byte = if values { value_byte(token, block, w, d / 8) } else { key_byte(token, block, w, d / 8) };
-            put_plane(cache, at + (byte + (d / 2 * first) as i32) as i64, code, w, first);
+        prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
+        for band in 0..vc.len() {
+            code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads);
+        }
+        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], m.d);
+    }
+}
+
+/// Rows, turned, and their side values go to shared memory.
+#[device]
+fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
+    for i in threads(d) {
+        // Rows four apart meet at no bank.
+        let k = if d == 64 { i & 1_i32 } else { (i & 3_i32) + ((i >> 7_u32) << 2_u32) };
+        let r = if d == 64 { i >> 1_u32 } else { (i & 28_i32) + ((i >> 5_u32) & 3_i32) };
+        turn_across(c[0], k, r, rows, squares, tops, d, inv_sqrt_d);
+    }
+    for r in threads(32) {
+        choose(c, rows, squares, tops, sides, r, d);
+    }
+}
+
+/// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
+#[device]
+fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize) {
+    for i in threads(32 * n) {
+        let own = (width / 32) as i32;
+        for q in strided(i >> 5_u32, 4_i32, n) {
+            let r = ((i & 31_i32) >> 2_u32) * 4_i32 + q;
+            let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
+            for j in strided(0_i32, own, 1) {
+                let block = (i & 3_i32) * own + j;
+                let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+                put_tail(c, tails, r * (d / 8) as i32 + block, code);
+                if tile >= 0_i64 {
+                    put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
+                }
+            }
         }
     }
 }
 
+/// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
-fn put_sides(c: &dyn Codec, cache: &mut Global<u8>, at: i64, block: i32, side: [f32; 2]) {
-    for e in 0..c.spec().sides {
-        if block == e as i32 {
-            cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
+fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+    for i in threads(32 * n) {
+        let r = i & 31_i32;
+        let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
+        for block in strided(i >> 5_u32, (width / 8) as i32, n) {
+            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+            put_tail(c, tails, r * (d / 8) as i32 + block, code);
+            if tile >= 0_i64 {
+                put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);
+            }
         }
     }
 }
 
+/// What tokens store once: side values and the bytes of tails.
 #[device]
-fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) {
-    if c.spec().tail() > 0 {
-        let first = c.spec().bits - c.spec().tail();
-        tails.put(i, code[first / 32] >> (first % 32));
+fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, d: usize) {
+    for r in threads(32) {
+        if tiles.at(r) >= 0_i64 {
+            let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;
+            for e in 0..c.spec().sides {
+                cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(sides.at(r * 4_i32 + 2_i32 + e as i32)));
+            }
+        }
     }
-}
-
-/// The tail plane: a thread gathers a whole byte of a token's bits.
-#[device]
-fn gather_tail(c: &dyn Codec, cache: &mut Global<u8>, tails: &Shared<u32>, slots: &Global<i64>, i: i32, first: i32, tokens: i32, slot_count: i64, kv_heads: i32, head: i32, rows: usize, d: usize, page_tokens: usize, tile_bytes: usize, codes_at: usize) {
     let w = c.spec().tail();
     if w > 0 {
-        let (r, byte) = (i / (d / 64 * w) as i32, i % (d / 64 * w) as i32);
-        let slot = if (first + r < tokens) & (r < rows as i32) { slots.at((first + r).min(tokens - 1_i32)) } else { -1_i64 };
-        if (slot >= 0_i64) & (slot < slot_count) {
-            let mut x = 0_u32;
-            for b in 0..8 {
-                let bit = byte * 8_i32 + b as i32;
-                let tail = tails.at(r * (d / 8) as i32 + bit / w as i32);
-                x = x | (((tail >> ((bit % w as i32) as u32 & 31_u32)) & 1_u32) << (b % 8));
+        for i in threads(32 * (d / 64)) {
+            let (r, part) = (i & 31_i32, i >> 5_u32);
+            if tiles.at(r) >= 0_i64 {
+                let from = codes_at + d / 2 * (c.spec().bits - w);
+                let at = tiles.at(r) + (from as u32 + places.at(r) * (d / 64 * w) as u32) as i64 + (part * w as i32) as i64;
+                join_tails(c, cache, at, tails, r * (d / 8) as i32 + part * 8_i32);
             }
-            let at = place(slot, kv_heads, head, page_tokens, tile_bytes) + (codes_at + d / 2 * (c.spec().bits - w)) as i64;
-            cache.save::<u8>(at + ((slot % 32_i64) as i32 * (d / 64 * w) as i32 + byte) as i64, x as u8);
         }
     }
 }
 
 /// Byte offset of the tile that holds a slot.
 #[device]
-fn place(slot: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> i64 {
+fn tile_of(slot: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> i64 {
     let tiles = (page_tokens / 32) as i64;
     let page = (slot / page_tokens as i64) * kv_heads as i64 + head as i64;
     (page * tiles + (slot / 32_i64) % tiles) * tile_bytes as i64

@@ -9,7 +9,7 @@ use kernel_dsl::math::sanitise;
 use crate::preset::{LayerMaps, OwnedMap, Turns};
 use crate::reference::attention::{Decoded, decode_with};
 use crate::reference::strand::{Query, SEGMENT};
-use crate::reference::{CacheShape, Map, Row, Sequence, Status, project, row_sum, store};
+use crate::reference::{CacheShape, Map, Row, Sequence, Status, project, store};
 use crate::layout::Operand;
 use crate::registry::CodecInfo;
 
@@ -94,7 +94,7 @@ impl Calibrated<'_> {
             self.turns.back(&mut turned, segment);
             let mapped = project(&of_head(&self.maps.query, kv_head, d), d, 1, &turned);
             let products: Vec<f32> = mean.iter().zip(&turned).map(|(m, q)| m * q).collect();
-            let bias = row_sum(&products) * (scale * std::f32::consts::LOG2_E);
+            let bias = warp_sum(&products) * (scale * std::f32::consts::LOG2_E);
             Query { bias, ..Query::new(&self.codec.k, &mapped, scale) }
         };
         (0..len.div_ceil(SEGMENT).max(1)).map(of_segment).collect()
@@ -115,6 +115,15 @@ impl Calibrated<'_> {
 fn of_head(map: &OwnedMap, kv_head: usize, d: usize) -> Map<'_> {
     let vector = kv_head * d..(kv_head + 1) * d;
     Map { matrix: &map.matrix[kv_head * d * d..][..d * d], before: &map.before[vector.clone()], after: &map.after[vector] }
+}
+
+/// The sum as a warp takes it: 32 contiguous runs left to right, then a butterfly over 16, 8, 4, 2, 1.
+fn warp_sum(x: &[f32]) -> f32 {
+    let mut p: Vec<f32> = x.chunks_exact(x.len() / 32).map(|run| run[1..].iter().fold(run[0], |a, v| a + v)).collect();
+    for off in [16, 8, 4, 2, 1] {
+        p = (0..32).map(|i| p[i] + p[i ^ off]).collect();
+    }
+    p[0]
 }
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {

@@ -15,7 +15,7 @@ mod strand;
 pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
 pub use project::{Map, project};
-pub use row::{Row, rotate, row_sum, to_bf16};
+pub use row::{Row, rotate, to_bf16};
 pub use sequence::Sequence;
 pub use store::store;
 pub use strand::SEGMENT;

@@ -8,7 +8,7 @@ use crate::kernels::softmax::bounded;
 use crate::registry::Half;
 
 /// A coded vector: one code a block of 8 coordinates, and the f16 bits of its sides.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
     pub codes: Vec<[u32; 4]>,
     pub side: [u16; 2],
@@ -18,42 +18,55 @@ impl Half {
     /// Codes a row of 64, 128, 256 or 512 coordinates.
     pub fn encode_row(&self, x: &[f32]) -> Row {
         let mut y: Vec<f32> = x.iter().map(|&x| sanitise(x, self.limit)).collect();
-        let mut norm = 0.0;
+        let (mut norm, mut factor) = (0.0, 1.0);
+        if self.rotate {
+            factor = rotation_scale(y.len());
+        }
         if self.unit {
-            let squares: Vec<f32> = y.iter().map(|y| y * y).collect();
-            norm = row_sum(&squares).sqrt();
-            let r = fmax(norm, f32::EPSILON);
-            y.iter_mut().for_each(|y| *y /= r);
+            norm = squares(&y).sqrt();
+            factor /= fmax(norm, f32::EPSILON);
         }
         if self.rotate {
-            rotate(&mut y);
+            // Within blocks of eight, across blocks four apart, then across four neighbours.
+            let far = (5..).map(|s| 1 << s).take_while(|h| *h < x.len());
+            [1, 2, 4].into_iter().chain(far).chain([8, 16]).for_each(|h| butterfly(&mut y, h));
         }
+        y.iter_mut().for_each(|y| *y *= factor);
         let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
         let mut tries = (0..self.tries).map(|t| {
             let side = self.bands[0].trial(norm, top, t).map(f16_bits);
-            let row = self.encode_with(&y, side);
-            let error = if self.tries > 1 { self.error_of(&y, &row) } else { 0.0 };
-            (error, row)
+            let blocks = y.as_chunks::<8>().0;
+            let codes = blocks.iter().enumerate().map(|(i, b)| self.codec(i, blocks.len()).encode(*b, side.map(f16_value))).collect();
+            Row { codes, side }
         });
-        let first = tries.next().unwrap_or_default();
-        tries.fold(first, |best, next| if next.0 < best.0 { next } else { best }).1
+        let Some(mut best) = tries.next() else { unreachable!("tries is at least 1") };
+        let mut least = if self.tries > 1 { self.error(&y, norm, &best) } else { 0.0 };
+        for row in tries {
+            let error = self.error(&y, norm, &row);
+            if error < least {
+                (best, least) = (row, error);
+            }
+        }
+        if self.corrected {
+            let energy: i32 = self.row_steps(&best).map(|s| s * s).sum();
+            best.side = self.bands[0].correct(best.side.map(f16_value), energy as f32).map(f16_bits);
+        }
+        best
     }
 
-    /// Codes coordinates under side values that are given.
-    fn encode_with(&self, y: &[f32], side: [u16; 2]) -> Row {
-        let count = y.len() / 8;
-        let blocks = y.chunks_exact(8).enumerate();
-        let codes = blocks.map(|(i, b)| self.codec(i, count).encode(std::array::from_fn(|j| b[j]), side.map(f16_value))).collect();
-        Row { codes, side }
+    /// The coordinates of a row in half units of `scale`.
+    fn row_steps<'a>(&'a self, row: &'a Row) -> impl Iterator<Item = i32> + 'a {
+        let n = row.codes.len();
+        row.codes.iter().enumerate().flat_map(move |(block, code)| self.steps((block, n), *code))
     }
 
-    /// Squared error of the coordinates of a coded row, one fused chain.
-    fn error_of(&self, y: &[f32], row: &Row) -> f32 {
+    /// Squared error of a coded row in the rotated space: one fused chain in the order of the coordinates.
+    fn error(&self, y: &[f32], norm: f32, row: &Row) -> f32 {
         let scale = self.bands[0].scale(row.side.map(f16_value));
-        let steps = row.codes.iter().enumerate().flat_map(|(i, code)| self.steps((i, row.codes.len()), *code));
-        y.iter().zip(steps).fold(0.0, |error, (y, step)| {
-            let off = y - scale * (step as f32 * 0.5);
-            off.mul_add(off, error)
+        let gain = if self.unit { fmax(norm, f32::EPSILON) } else { 1.0 };
+        y.iter().zip(self.row_steps(row)).fold(0.0, |sum, (y, s)| {
+            let d = y * gain - scale * (s as f32 * 0.5);
+            d.mul_add(d, sum)
         })
     }
 
@@ -108,29 +121,36 @@ impl Half {
     }
 }
 
-/// The sum as a warp takes it: 32 contiguous runs left to right, then a butterfly over 16, 8, 4, 2, 1.
-pub fn row_sum(x: &[f32]) -> f32 {
-    let mut p: Vec<f32> = x.chunks_exact(x.len() / 32).map(|run| run[1..].iter().fold(run[0], |a, v| a + v)).collect();
-    for off in [16, 8, 4, 2, 1] {
-        p = (0..32).map(|i| p[i] + p[i ^ off]).collect();
-    }
-    p[0]
-}
-
 /// Multiplies by the Hadamard matrix over sqrt(d), natural order; its own inverse.
 pub fn rotate(x: &mut [f32]) {
-    let mut h = 1;
-    while h < x.len() {
-        for pair in x.chunks_exact_mut(2 * h) {
-            let (low, high) = pair.split_at_mut(h);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        h *= 2;
-    }
-    let scale = (1.0 / (x.len() as f64).sqrt()) as f32;
+    let stages = (0..).map(|s| 1 << s).take_while(|h| *h < x.len()).collect::<Vec<_>>();
+    stages.into_iter().for_each(|h| butterfly(x, h));
+    let scale = rotation_scale(x.len());
     x.iter_mut().for_each(|x| *x *= scale);
+}
+
+fn rotation_scale(d: usize) -> f32 {
+    (1.0 / (d as f64).sqrt()) as f32
+}
+
+/// Sums and differences of coordinates `h` apart.
+fn butterfly(x: &mut [f32], h: usize) {
+    for pair in x.chunks_exact_mut(2 * h) {
+        let (low, high) = pair.split_at_mut(h);
+        for (a, b) in low.iter_mut().zip(high) {
+            (*a, *b) = (*a + *b, *a - *b);
+        }
+    }
+}
+
+/// Sum of squares as four threads take it: thread j has every fourth block of eight from block j on and four fused
+/// chains, over its coordinates 0, 4, .. and so on.
+fn squares(x: &[f32]) -> f32 {
+    let pairs = |s: [f32; 4]| (s[0] + s[1]) + (s[2] + s[3]);
+    pairs(std::array::from_fn(|j| {
+        let own: Vec<f32> = x.as_chunks::<8>().0.iter().skip(j).step_by(4).flatten().copied().collect();
+        pairs(std::array::from_fn(|e| own.iter().skip(e).step_by(4).fold(0.0, |sum, x| x.mul_add(*x, sum))))
+    }))
 }
 
 /// Rounded to bf16, ties to even.

@@ -9,9 +9,14 @@ pub fn sentences(reports: &[Report]) -> Vec<String> {
         .enumerate()
         .flat_map(|(run, report)| {
             let number = if reports.len() > 1 { format!("Run {}: ", run + 1) } else { String::new() };
-            of_run(report).into_iter().map(move |sentence| format!("{number}{sentence}"))
+            of_run(report).into_iter().map(move |sentence| capital(&format!("{number}{sentence}")))
         })
         .collect()
+}
+
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn of_run(report: &Report) -> Vec<String> {

@@ -51,6 +51,7 @@ pub fn unary(op: UnOp, d: DType, a: u64) -> Result<u64, Wrong> {
         (UnOp::Floor, DType::F32) => x.floor(),
         (UnOp::Ceil, DType::F32) => x.ceil(),
         (UnOp::Round, DType::F32) => x.round_ties_even(),
+        (UnOp::Saturate, DType::F32) => crate::math::saturate(x),
         (_, DType::F16 | DType::Bf16) => return unsupported(op, d),
         (UnOp::Neg, _) => return Ok(truncated(d, int(d, a).wrapping_neg() as u64)),
         (UnOp::Abs, _) => return Ok(truncated(d, int(d, a).wrapping_abs() as u64)),

@@ -228,6 +228,16 @@ impl<'a> Machine<'a> {
                 self.put(out, bits);
                 Ok(())
             }
+            Op::LoadVec { buf, at, .. } => {
+                for (i, out) in s.outs.iter().enumerate() {
+                    let bits = self.load(buf, self.offset(*at)? + 4 * i as i64, d(*out), buffers)?;
+                    self.put(*out, bits);
+                }
+                Ok(())
+            }
+            Op::StoreVec { buf, at, values } => {
+                values.iter().enumerate().try_for_each(|(i, v)| self.store(buf, self.offset(*at)? + 4 * i as i64, d(*v), self.scalar(*v)?, buffers))
+            }
             Op::Store { buf, at, value } => self.store(buf, self.offset(*at)?, d(*value), self.scalar(*value)?, buffers),
             Op::CopyAsync { ring, src, at } => {
                 self.fetch(*ring, &buffers[*src], *at)?;

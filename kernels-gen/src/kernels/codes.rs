@@ -1,0 +1,94 @@
+//! Where the store kernel puts a code word: planes, transposed bytes and tails of a packed tile (`kernel_dsl::pack`).
+
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Byte of a plane's element of the keys: see `kernel_dsl::pack`.
+#[device]
+fn key_byte(token: u32, block: u32, w: usize, nb: usize) -> u32 {
+    let own = (nb / 4) as u32;
+    let chunk = (nb / 4 * w).min(128);
+    let row = ((token & 3_u32) << 3) + (token >> 2);
+    let bit = (block % own) * w as u32;
+    (((bit / chunk as u32) * 32_u32 + row) * 4_u32 + block / own) * (chunk / 8) as u32 + (bit % chunk as u32) / 8_u32
+}
+
+/// Byte of a plane's element of the values.
+#[device]
+fn value_byte(token: u32, block: u32, w: usize, nb: usize) -> u32 {
+    let own = (nb / 8) as u32;
+    let chunk = (nb * w).min(128);
+    let bit = ((token & 7_u32) * own + block % own) * w as u32;
+    (((bit / chunk as u32) * 8_u32 + block / own) * 4_u32 + (token >> 3)) * (chunk / 8) as u32 + (bit % chunk as u32) / 8_u32
+}
+
+/// Byte k of a code word of transposed values.
+#[device]
+fn quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -> u32 {
+    let own = (nb / 8) as u32;
+    let word = (((token & 7_u32) >> 2) * own + block % own) * (bits / 8) as u32 + k as u32;
+    // A lane reads so many words in one go.
+    let run = if nb / 4 * (bits / 8) % 4 == 0 { 4 } else { 2 };
+    (((word / run as u32) * 8_u32 + block / own) * 4_u32 + (token >> 3)) * (4 * run) as u32 + (word % run as u32) * 4_u32 + (token & 3_u32)
+}
+
+/// One plane of a code word.
+#[device]
+fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize) {
+    if w == 8 {
+        cache.save::<u8>(at, (code[first / 32] >> (first % 32)) as u8);
+    }
+    if w == 16 {
+        cache.save::<u16>(at, (code[first / 32] >> (first % 32)) as u16);
+    }
+    if w == 128 {
+        cache.save4::<u32>(at, code);
+    } else {
+        for i in 0..w / 32 {
+            cache.save::<u32>(at + (4 * i) as i64, code[first / 32 + i]);
+        }
+    }
+}
+
+/// The planes of 8 bits and more of one code word; `at` is the first byte of the codes of its band of `d` dims.
+#[device]
+pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, code: [u32; 4], values: bool, quads: bool, d: usize) {
+    if quads {
+        for b in 0..c.spec().bits / 8 {
+            cache.save::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
+        }
+    } else {
+        for p in 0..c.spec().wide() {
+            let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
+            let byte = if values { value_byte(token, block, w, d / 8) } else { key_byte(token, block, w, d / 8) };
+            put_plane(cache, at + (byte + (d / 2 * first) as u32) as i64, code, w, first);
+        }
+    }
+}
+
+/// Keeps the bits of a code word that fill no byte: eight blocks share the bytes of theirs.
+#[device]
+pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) {
+    if c.spec().tail() > 0 {
+        let first = c.spec().bits - c.spec().tail();
+        tails.put(i, code[first / 32] >> (first % 32));
+    }
+}
+
+/// The tails of eight blocks, from `i` on, become as many bytes as a tail has bits.
+#[device]
+pub fn join_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, i: i32) {
+    let w = c.spec().tail();
+    let mut bytes = [0_u32; 8];
+    for b in 0..8 {
+        let tail = tails.at(i + b as i32);
+        let (byte, bit) = (b * w / 8, b * w % 8);
+        bytes[byte] = bytes[byte] | (tail << bit);
+        if bit + w > 8 {
+            bytes[byte + 1] = bytes[byte + 1] | (tail >> (8 - bit));
+        }
+    }
+    for k in 0..w {
+        cache.save::<u8>(at + k as i64, bytes[k] as u8);
+    }
+}

@@ -1,0 +1,197 @@
+//! Rows on their way into codes: loaded, sanitised, normalised, rotated, and the side values chosen.
+//!
+//! Butterflies join coordinates in the order 1, 2, 4, 32, 64, .., then 8, 16: a thread that holds every fourth block of
+//! eight does the first ones, another that holds 32 neighbours the others. Between them rows lie in shared memory, in
+//! 16-byte quads, swizzled so that no two threads meet at a bank.
+
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Rounded to f16 as it is stored; too large ones saturate.
+#[device]
+fn half_of(x: f32) -> f32 {
+    f16::from_f32(fmin(x, 65504.0_f32)).to_f32()
+}
+
+/// Byte of the `q`-th 16 bytes of row `r`.
+#[device]
+pub fn quad_at(r: i32, q: i32, d: usize) -> i32 {
+    r * (4 * d) as i32 + ((q ^ ((r ^ (q >> 3_u32)) & 7_i32)) << 4_u32)
+}
+
+/// Eight coordinates of a row.
+#[device]
+pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, d: usize) -> [f32; 8] {
+    let a = rows.load4::<f32>(quad_at(r, block * 2_i32, d));
+    let b = rows.load4::<f32>(quad_at(r, block * 2_i32 + 1_i32, d));
+    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
+}
+
+/// Four threads a row, each every fourth block of eight: sanitised, squares summed, and the butterflies that stay
+/// within a block or join blocks a multiple of four apart. `squares` takes four sums a row.
+#[device]
+pub fn turn_within<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize, elem: usize) {
+    let mut x = raw::<T>(x, at, j, d, elem);
+    // Magnitudes, or squares, that sum to little need no care.
+    let mut all = [0.0_f32; 4];
+    for i in 0..d / 4 {
+        all[i % 4] = if c.spec().unit { x[i].mul_add(x[i], all[i % 4]) } else { all[i % 4] + x[i].abs() };
+    }
+    let bound = if c.spec().unit { c.spec().limit * c.spec().limit } else { c.spec().limit };
+    let clean = (all[0] + all[1]) + (all[2] + all[3]) <= bound;
+    if !clean {
+        for i in 0..d / 4 {
+            x[i] = sanitise(x[i], c.spec().limit);
+        }
+        for i in 0..4 {
+            all[i] = 0.0_f32;
+        }
+        for i in 0..d / 4 {
+            all[i % 4] = x[i].mul_add(x[i], all[i % 4]);
+        }
+    }
+    squares.put(r * 4_i32 + j, (all[0] + all[1]) + (all[2] + all[3]));
+    if c.spec().rotate {
+        for stage in 0..7 {
+            let h = 1 << stage;
+            if h < d / 4 {
+                for p in 0..d / 8 {
+                    let low = p / h * 2 * h + p % h;
+                    let (a, b) = (x[low], x[low + h]);
+                    x[low] = a + b;
+                    x[low + h] = a - b;
+                }
+            }
+        }
+    }
+    for q in 0..d / 16 {
+        rows.save4::<f32>(quad_at(r, (8 * (q / 2) + q % 2) as i32 + j * 2_i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
+    }
+}
+
+/// Every fourth block of eight from block `j` on.
+#[device]
+fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [f32; 128] {
+    let mut out = [0.0_f32; 128];
+    for k in 0..d / 32 {
+        let byte = at + ((j + (4 * k) as i32) * (8 * elem) as i32) as i64;
+        let w = x.load4::<u32>(byte);
+        let mut more = w;
+        if elem == 4 {
+            more = x.load4::<u32>(byte + 16_i64);
+        }
+        for e in 0..4 {
+            if elem == 2 {
+                out[8 * k + 2 * e] = f32::from_bits(w[e] << 16);
+                out[8 * k + 2 * e + 1] = f32::from_bits(w[e] & 0xffff_0000_u32);
+            } else {
+                out[8 * k + e] = f32::from_bits(w[e]);
+                out[8 * k + 4 + e] = f32::from_bits(more[e]);
+            }
+        }
+    }
+    out
+}
+
+/// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32.
+#[device]
+pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
+    let mut x = [0.0_f32; 32];
+    for q in 0..8 {
+        let w = rows.load4::<f32>(quad_at(r, k * 8_i32 + q as i32, d));
+        for e in 0..4 {
+            x[4 * q + e] = w[e];
+        }
+    }
+    if c.spec().rotate {
+        for stage in 3..5 {
+            let h = 1 << stage;
+            for p in 0..16 {
+                let low = p / h * 2 * h + p % h;
+                let (a, b) = (x[low], x[low + h]);
+                x[low] = a + b;
+                x[low + h] = a - b;
+            }
+        }
+    }
+    let turned = if c.spec().rotate { inv_sqrt_d } else { 1.0_f32 };
+    let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
+    // The bits of floats of one sign are ordered like their magnitudes.
+    let mut above = 0_i32;
+    let mut below = 0_u32;
+    for i in 0..32 {
+        if c.spec().rotate | c.spec().unit {
+            x[i] = x[i] * factor;
+        }
+        above = above.max(x[i].to_bits() as i32);
+        below = below.max(x[i].to_bits());
+    }
+    let top = fmax(f32::from_bits(above as u32), f32::from_bits(below).abs());
+    for q in 0..8 {
+        rows.save4::<f32>(quad_at(r, k * 8_i32 + q as i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
+    }
+    tops.put(r * (d / 32) as i32 + k, top);
+}
+
+/// The l2 norm of a row.
+#[device]
+fn norm_of(squares: &Shared<f32>, r: i32) -> f32 {
+    let s = squares.load4::<f32>(r * 16_i32);
+    ((s[0] + s[1]) + (s[2] + s[3])).sqrt()
+}
+
+/// The side values of a row: those it is coded with, then those that are stored.
+#[device]
+pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &mut Shared<f32>, r: i32, d: usize) {
+    let norm = if bands[0].spec().unit { norm_of(squares, r) } else { 0.0_f32 };
+    let mut top = 0.0_f32;
+    for k in 0..d / 32 {
+        top = fmax(top, tops.at(r * (d / 32) as i32 + k as i32));
+    }
+    let mut side = [0.0_f32; 2];
+    let mut stored = [0.0_f32; 2];
+    let mut least = 0.0_f32;
+    for t in 0..bands[0].spec().tries {
+        let wanted = bands[0].trial(norm, top, t);
+        let own = [half_of(wanted[0]), half_of(wanted[1])];
+        let (mut error, mut energy) = (0.0_f32, 0_i32);
+        if (bands[0].spec().tries > 1) | bands[0].spec().corrected {
+            let gain = if bands[0].spec().unit { fmax(norm, 1.1920929e-7_f32) } else { 1.0_f32 };
+            let scale = bands[0].scale(own);
+            for band in 0..bands.len() {
+                for block in strided(0_i32, (d / 8 / bands.len()) as i32, 1) {
+                    let y = block_of(rows, r, block + (band * (d / 8 / bands.len())) as i32, d);
+                    let steps = steps_of(bands[band], bands[band].decode(bands[band].encode(y, own)));
+                    for i in 0..8 {
+                        let off = y[i] * gain - scale * (steps[i] as f32 * 0.5_f32);
+                        error = off.mul_add(off, error);
+                        energy = energy + steps[i] * steps[i];
+                    }
+                }
+            }
+        }
+        let better = (error < least) | (t == 0);
+        let fixed = if bands[0].spec().corrected { bands[0].correct(own, energy as f32) } else { own };
+        for e in 0..2 {
+            side[e] = if better { own[e] } else { side[e] };
+            stored[e] = if better { half_of(fixed[e]) } else { stored[e] };
+        }
+        least = if better { error } else { least };
+    }
+    for e in 0..2 {
+        sides.put(r * 4_i32 + e as i32, side[e]);
+        sides.put(r * 4_i32 + 2_i32 + e as i32, stored[e]);
+    }
+}
+
+/// `2 * lane - zero2` of the eight lanes of a code word.
+#[device]
+fn steps_of(c: &dyn Codec, w: [u32; 4]) -> [i32; 8] {
+    let mut steps = [0_i32; 8];
+    for i in 0..8 {
+        let low = (w[i / 4] >> (8 * (i % 4))) & 255_u32;
+        let high = if c.spec().wide_lanes() { (w[2 + i / 4] >> (8 * (i % 4))) & 255_u32 } else { 0_u32 };
+        steps[i] = ((low + high * 256_u32) * 2_u32) as i32 - c.spec().zero2;
+    }
+    steps
+}
