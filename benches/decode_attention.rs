@@ -13,7 +13,7 @@ use half::bf16;
 use kernels_gen::kernels::join_splits::{JoinMeta, NARROW};
 use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::CacheShape;
-use kernels_gen::registry::{CodecInfo, codecs};
+use kernels_gen::registry::{CodecInfo, codec, codecs};
 use runtime::{Arg, Device, Graph, Memory, Stream};
 use std::time::Duration;
 
@@ -129,11 +129,13 @@ fn main() {
         Err(e) => return println!("SKIPPED decode_attention: {e}"),
     };
     let shapes = chosen("KVF_SHAPES").unwrap_or_else(|| ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768"].map(String::from).to_vec());
+    let named = chosen("KVF_CODECS").map(|names| names.iter().map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect());
+    let subjects: Vec<&'static CodecInfo> = named.unwrap_or_else(|| codecs().to_vec());
     let mut criterion = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1)).configure_from_args();
     let mut group = criterion.benchmark_group("decode_attention");
     for shape in &shapes {
         let Some((batch, ctx)) = shape.split_once('x').and_then(|(b, c)| Some((b.parse().ok()?, c.parse().ok()?))) else { continue };
-        for c in codecs().iter().filter(|c| chosen("KVF_CODECS").is_none_or(|n| n.iter().any(|n| n == c.name))) {
+        for &c in &subjects {
             let setup = Setup { device: &device, stream: &stream, c, batch, ctx, group: 4 };
             let bytes = batch * ctx / 32 * KV_HEADS * c.tile_bytes(D);
             let (us, store_us, splits) = match measure(&setup, &mut group, BenchmarkId::new(c.name, shape)) {
