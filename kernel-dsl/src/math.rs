@@ -116,3 +116,25 @@ pub fn sanitise(x: f32, limit: f32) -> f32 {
     let z = if -limit < y { y } else { -limit };
     if x == x { z } else { 0.0_f32 }
 }
+
+/// The E4M3 code (OCP FP8: bias 7, no infinities, largest 448) nearest to `x`, ties to even; larger magnitudes
+/// saturate and NaN becomes 0x7f.
+#[device]
+pub fn e4m3_of(x: f32) -> u32 {
+    let sign = (x.to_bits() >> 24) & 0x80_u32;
+    let m = fmin(x.abs(), 448.0_f32);
+    // Below 2^-6 the steps are 2^-9.
+    let small = (m * 512.0_f32).round_ties_even() as u32;
+    let bits = m.to_bits();
+    let large = ((bits.wrapping_add(0x7_ffff_u32).wrapping_add((bits >> 20) & 1_u32)) >> 20).wrapping_sub(960_u32);
+    let code = if m < 0.015625_f32 { small } else { large };
+    if x == x { sign | code } else { 0x7f_u32 }
+}
+
+/// The value of an E4M3 code; 0x7f and 0xff are NaN and read as 480.
+#[device]
+pub fn e4m3_value(code: u32) -> f32 {
+    // Exponent and mantissa in an f32's place, then 2^(127 - 7): exact for subnormal codes too.
+    let magnitude = f32::from_bits((code & 0x7f_u32) << 20) * 1.329228e36_f32;
+    f32::from_bits(magnitude.to_bits() | ((code & 0x80_u32) << 24))
+}

@@ -72,3 +72,26 @@ fn parameters_can_be_assigned_to() {
         }
     }
 }
+
+/// Every E4M3 code has the value its bits say, and codes to itself; what lies between goes to the nearer one.
+#[test]
+fn e4m3_codes_and_values() {
+    use kernel_dsl::math::{e4m3_of, e4m3_value};
+    let value = |code: u32| {
+        let (e, m) = ((code >> 3 & 15) as i32, (code & 7) as f32);
+        let magnitude = if e == 0 { m * 2.0_f32.powi(-9) } else { (8.0 + m) * 2.0_f32.powi(e - 10) };
+        if code & 0x80 == 0 { magnitude } else { -magnitude }
+    };
+    for code in (0..256).filter(|c| c & 0x7f != 0x7f) {
+        assert_eq!(e4m3_value(code).to_bits(), value(code).to_bits(), "{code:02x}");
+        assert_eq!(e4m3_of(value(code)), code, "{code:02x}");
+    }
+    for code in 0..0x7e {
+        let (low, high) = (value(code), value(code + 1));
+        let middle = (low + high) / 2.0;
+        assert_eq!(e4m3_of(middle), code + (code & 1), "half way above {code:02x}");
+        assert_eq!(e4m3_of(middle.next_down()), code, "below half way above {code:02x}");
+        assert_eq!(e4m3_of(middle.next_up()), code + 1, "above half way above {code:02x}");
+    }
+    assert_eq!([e4m3_of(1e9), e4m3_of(-f32::INFINITY), e4m3_of(f32::NAN), e4m3_of(1e-30)], [0x7e, 0xfe, 0x7f, 0]);
+}

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Int};
+use crate::codecs::{Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -75,8 +75,10 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 11] = [
+const KNOWN_NAMES: [(&str, &str); 13] = [
     ("bf16", ""),
+    ("fp8_e4m3", ""),
+    ("fp8_e4m3_token", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
     ("intW_tried", "W 2 to 4"),
@@ -90,7 +92,8 @@ const KNOWN_NAMES: [(&str, &str); 11] = [
 ];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
-pub const FAMILIES: [&str; 25] = [
+pub const FAMILIES: [&str; 27] = [
+    "fp8_e4m3", "fp8_e4m3_token",
     "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q38", "e8q63",
     "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4",
 ];
@@ -123,6 +126,9 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     let kept = |c: Box<dyn Codec>| -> &'static dyn Codec { Box::leak(c) };
     if name == "bf16" {
         return Some(&Bf16);
+    }
+    if let Some(scaled) = ["fp8_e4m3", "fp8_e4m3_token"].iter().position(|n| *n == name) {
+        return Some(kept(Box::new(Fp8::new(scaled == 1))));
     }
     if name == "e8q38" {
         return Some(&E8Q38);

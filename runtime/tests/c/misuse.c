@@ -91,7 +91,7 @@ static void codecs(void) {
     BAD(kvf_codec_open(NULL, &c), "name is null");
     if (c) failures++, printf("FAILED: a failed kvf_codec_open left a handle\n");
     BAD(kvf_codec_open("int4", NULL), "codec is null");
-    BAD(kvf_codec_open("", &c), "int4");
+    BAD(kvf_codec_open("", &c), "intW (W 2 to 8)");
     BAD(kvf_codec_open("int 4", &c), "unknown codec");
     BAD(kvf_codec_open("\xff\xfe", &c), "unknown codec");
     GOOD(kvf_codec_open("int4", &c));
