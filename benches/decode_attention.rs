@@ -9,7 +9,6 @@ mod support;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use half::bf16;
 use kernels_gen::kernels::join_splits::{JoinMeta, NARROW};
 use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::CacheShape;
@@ -30,17 +29,6 @@ struct Setup<'a> {
     group: usize,
 }
 
-fn values(n: usize, seed: u64) -> Vec<bf16> {
-    let mut s = seed;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let x = s ^ (s >> 29);
-            bf16::from_f32((0..4).map(|i| (x >> (16 * i) & 0xffff) as f32 / 65536.0 - 0.5).sum::<f32>() * 1.73)
-        })
-        .collect()
-}
-
 /// Median microseconds of decode plus join, microseconds of storing one chunk of 8192 tokens, splits.
 fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId) -> Result<(f64, f64, usize), runtime::Error> {
     let (device, stream) = (s.device, s.stream);
@@ -50,7 +38,7 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     let copies = support::copies(device, bytes);
     let cache = Memory::zeroed(device, bytes * copies)?;
     let chunk = s.ctx.min(8192);
-    let (k, v) = (Memory::from_slice(device, &values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &values(chunk * KV_HEADS * D, 2))?);
+    let (k, v) = (Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 2))?);
     let status = Memory::zeroed(device, 16)?;
     let store = device.kernel(&kernels::store(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
     let slots: Vec<i64> = (0..chunk as i64).collect();
@@ -77,7 +65,7 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         table.swap(i, (seed >> 33) as usize % (i + 1));
     }
-    let q = Memory::from_slice(device, &values(s.batch * heads * D, 3))?;
+    let q = Memory::from_slice(device, &support::values(s.batch * heads * D, 3))?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![s.ctx as i32; s.batch])?);
     let mut m = kernels::decode_meta(s.c, D, s.group, PAGE);
     let number = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);

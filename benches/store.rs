@@ -20,17 +20,6 @@ const CHUNK: usize = 8192;
 /// Slots of a sequence of the small launches: every token lies in a page of its own.
 const STRIDE: usize = 128;
 
-fn values(n: usize, seed: u64) -> Vec<bf16> {
-    let mut s = seed;
-    (0..n)
-        .map(|_| {
-            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let x = s ^ (s >> 29);
-            bf16::from_f32((0..4).map(|i| (x >> (16 * i) & 0xffff) as f32 / 65536.0 - 0.5).sum::<f32>() * 1.73)
-        })
-        .collect()
-}
-
 /// Rows of K and V for every turn.
 struct Input {
     k: Memory,
@@ -43,7 +32,7 @@ impl Input {
         let chunk = CHUNK * KV_HEADS * D * 2;
         let turns = support::copies(device, 2 * chunk);
         let rows = |seed| {
-            let once = values(CHUNK * KV_HEADS * D, seed);
+            let once = support::values(CHUNK * KV_HEADS * D, seed);
             let all: Vec<bf16> = (0..turns).flat_map(|_| once.iter().copied()).collect();
             Memory::from_slice(device, &all)
         };

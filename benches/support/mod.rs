@@ -94,3 +94,15 @@ pub fn report(line: &serde_json::Value) {
         }
     }
 }
+
+/// Seeded rows, near Gaussian: sums of four uniforms.
+pub fn values(n: usize, seed: u64) -> Vec<half::bf16> {
+    let mut s = seed;
+    (0..n)
+        .map(|_| {
+            s = s.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let x = s ^ (s >> 29);
+            half::bf16::from_f32((0..4).map(|i| (x >> (16 * i) & 0xffff) as f32 / 65536.0 - 0.5).sum::<f32>() * 1.73)
+        })
+        .collect()
+}

@@ -101,14 +101,7 @@ impl Calibrated {
                 Distortion::of_row(&x[index * d..][..d], &maps.decode_row(operand, &row, head, token))
             })
         };
-        // summed in order, so that a report repeats digit for digit
-        let pairs: Vec<_> = (0..k.len() / d).into_par_iter().map(pair).collect();
-        let mut sums = [Distortion::default(); 2];
-        pairs.into_iter().for_each(|[k, v]| {
-            sums[0] += k;
-            sums[1] += v;
-        });
-        Ok(sums)
+        Ok(Distortion::of_pairs(k.len() / d, pair))
     }
 }
 

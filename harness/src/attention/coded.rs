@@ -3,7 +3,6 @@
 
 use kernels_gen::layout::Operand;
 use kernels_gen::registry::CodecInfo;
-use rayon::prelude::*;
 
 use super::{Counted, Distortion, Geometry, History, Misread, Pages, Tally};
 use crate::backend::{Backend, CodedCache};
@@ -62,14 +61,7 @@ impl Coded {
                 Distortion::of_row(&x[index * d..][..d], &misread.read(codec.half(operand).decode_row(&row, d)))
             })
         };
-        // summed in order, so that a report repeats digit for digit
-        let pairs: Vec<_> = (0..k.len() / d).into_par_iter().map(pair).collect();
-        let mut sums = [Distortion::default(); 2];
-        pairs.into_iter().for_each(|[k, v]| {
-            sums[0] += k;
-            sums[1] += v;
-        });
-        Ok(sums)
+        Ok(Distortion::of_pairs(k.len() / d, pair))
     }
 }
 

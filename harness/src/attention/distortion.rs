@@ -27,6 +27,17 @@ impl Distortion {
         total
     }
 
+    /// Of the keys and of the values of `n` vectors, `pair` giving both of one; summed in order likewise.
+    pub fn of_pairs(n: usize, pair: impl Fn(usize) -> [Distortion; 2] + Sync + Send) -> [Distortion; 2] {
+        let pairs: Vec<_> = (0..n).into_par_iter().map(pair).collect();
+        let mut sums = [Distortion::default(); 2];
+        pairs.into_iter().for_each(|[k, v]| {
+            sums[0] += k;
+            sums[1] += v;
+        });
+        sums
+    }
+
     pub fn of_row(x: &[f32], y: &[f32]) -> Distortion {
         let SquaredError { error, energy } = SquaredError::of_row(x, y);
         let dot: f64 = x.iter().zip(y).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();

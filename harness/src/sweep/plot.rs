@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Sweep;
-use crate::report::html::{Scale, escaped, power, spread};
+use crate::report::html::{Scale, axes, escaped, spread};
 
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 340.0;
@@ -15,32 +15,7 @@ pub fn plot(sweep: &Sweep, stream: &str) -> String {
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"relative squared error against stored bits\">"
     );
-    for tick in y.ticks(6) {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"52\" x2=\"{0}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"soft\" x=\"44\" y=\"{1:.1}\" text-anchor=\"end\">{2}</text>",
-            WIDTH - 14.0,
-            at + 4.0,
-            power(tick)
-        );
-    }
-    for tick in x.ticks(8) {
-        let _ = write!(
-            svg,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
-            x.at(tick),
-            HEIGHT - 26.0
-        );
-    }
-    let _ = write!(
-        svg,
-        "<line class=\"axis\" x1=\"52\" x2=\"{0}\" y1=\"{1}\" y2=\"{1}\"/><text class=\"soft\" x=\"{2}\" y=\"{3}\" text-anchor=\"middle\">stored bits per element, scales included</text>",
-        WIDTH - 14.0,
-        HEIGHT - 44.0,
-        (WIDTH + 38.0) / 2.0,
-        HEIGHT - 6.0
-    );
+    axes(&mut svg, &x, &y, (8, 6), HEIGHT, "stored bits per element, scales included");
     let wishes: Vec<f64> =
         points.iter().map(|p| y.at(p.rel_mse) + if p.codec == sweep.baseline { -8.0 } else { 4.0 }).collect();
     let columns: Vec<f64> = points.iter().map(|p| x.at(p.bits)).collect();

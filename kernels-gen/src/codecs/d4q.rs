@@ -5,10 +5,11 @@
 //! Points and side values are those of the original, except that the search stays in the box.
 //! Source: the KakeyaLattice repository.
 
-use kernel_dsl::math::{fmax, fmin};
+use kernel_dsl::math::fmax;
 use kernel_dsl::{codec, device};
 
 use super::e8q::{bits_at, lane_words, put_bits, scaled};
+use super::lattice::rounded;
 use super::radix::Radix;
 use crate::codec::{Codec, Lane, Spec};
 
@@ -44,16 +45,11 @@ pub fn nearest_d4(z: [f32; 4], q: f32) -> [f32; 4] {
     let mut at = 0_i32;
     let mut step = 0.0_f32;
     for i in 0..4 {
-        let n = fmin(fmax(z[i].round_ties_even(), -q), q);
-        let d = z[i] - n;
-        let toward = if d >= 0.0_f32 { 1.0_f32 } else { -1.0_f32 };
-        let inside = fmin(fmax(n + toward, -q), q) == n + toward;
-        // Moving toward z costs 1 - 2|d|, moving away from a face costs 1 + 2|d|.
-        let gain = if inside { d.abs() } else { -d.abs() };
+        let (n, gain, by) = rounded(z[i], -q, q);
         let better = gain > best;
         best = if better { gain } else { best };
         at = if better { i as i32 } else { at };
-        step = if better { if inside { toward } else { -toward } } else { step };
+        step = if better { by } else { step };
         p[i] = n;
         sum = sum + (n as i32);
     }

@@ -137,6 +137,17 @@ fn search_e8(z: [f32; 8], lo: f32, hi: f32, half_hi: f32) -> ([u32; 8], u32) {
     (digits, if whole { 0_u32 } else { 1_u32 })
 }
 
+/// The nearest integer in `lo..=hi`, what moving off it by one gains, and the step of that move, which stays inside.
+#[device]
+pub fn rounded(z: f32, lo: f32, hi: f32) -> (f32, f32, f32) {
+    let n = fmin(fmax(z.round_ties_even(), lo), hi);
+    let d = z - n;
+    let toward = if d >= 0.0_f32 { 1.0_f32 } else { -1.0_f32 };
+    let inside = fmin(fmax(n + toward, lo), hi) == n + toward;
+    // Moving toward z costs 1 - 2|d|, moving away from a face costs 1 + 2|d|.
+    (n, if inside { d.abs() } else { -d.abs() }, if inside { toward } else { -toward })
+}
+
 /// Nearest point with integer coordinates in `lo..=hi` and an even sum.
 #[device]
 fn nearest_d8(z: [f32; 8], lo: f32, hi: f32) -> [f32; 8] {
@@ -146,16 +157,11 @@ fn nearest_d8(z: [f32; 8], lo: f32, hi: f32) -> [f32; 8] {
     let mut at = 0_i32;
     let mut step = 0.0_f32;
     for i in 0..8 {
-        let n = fmin(fmax(z[i].round_ties_even(), lo), hi);
-        let d = z[i] - n;
-        let toward = if d >= 0.0_f32 { 1.0_f32 } else { -1.0_f32 };
-        let inside = fmin(fmax(n + toward, lo), hi) == n + toward;
-        // Moving toward z costs 1 - 2|d|, moving away from a face costs 1 + 2|d|.
-        let gain = if inside { d.abs() } else { -d.abs() };
+        let (n, gain, by) = rounded(z[i], lo, hi);
         let better = gain > best;
         best = if better { gain } else { best };
         at = if better { i as i32 } else { at };
-        step = if better { if inside { toward } else { -toward } } else { step };
+        step = if better { by } else { step };
         p[i] = n;
         sum = sum + (n as i32);
     }

@@ -1,5 +1,6 @@
 //! The report as one page that needs nothing else: style, drawings and numbers are inside it.
 
+mod axes;
 mod entry;
 mod forest;
 mod heat;
@@ -13,12 +14,13 @@ mod takes;
 
 use std::fmt::Write;
 
+pub use axes::axes;
 pub use entry::spread;
 use entry::{codecs, entries};
 pub use page::page;
 pub use prose::prose;
 pub use scale::escaped;
-pub use scale::{Scale, power};
+pub use scale::Scale;
 
 use super::Report;
 

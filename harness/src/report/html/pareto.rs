@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::axes::axes;
 use super::entry::{Entry, spread};
-use super::scale::{Scale, escaped, power};
+use super::scale::{Scale, escaped};
 
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 380.0;
@@ -17,32 +18,7 @@ pub fn draw(entries: &[&Entry]) -> String {
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence against stored bits per element\">"
     );
-    for tick in y.ticks(7) {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"52\" x2=\"{0}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"soft\" x=\"44\" y=\"{1:.1}\" text-anchor=\"end\">{2}</text>",
-            WIDTH - 14.0,
-            at + 4.0,
-            power(tick)
-        );
-    }
-    for tick in x.ticks(8) {
-        let _ = write!(
-            svg,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
-            x.at(tick),
-            HEIGHT - 26.0
-        );
-    }
-    let _ = write!(
-        svg,
-        "<line class=\"axis\" x1=\"52\" x2=\"{0}\" y1=\"{1}\" y2=\"{1}\"/><text class=\"soft\" x=\"{2}\" y=\"{3}\" text-anchor=\"middle\">stored bits per element, scales included</text>",
-        WIDTH - 14.0,
-        HEIGHT - 44.0,
-        (WIDTH + 38.0) / 2.0,
-        HEIGHT - 6.0
-    );
+    axes(&mut svg, &x, &y, (8, 7), HEIGHT, "stored bits per element, scales included");
     let lossless = y.at(LOSSLESS);
     let _ = write!(
         svg,

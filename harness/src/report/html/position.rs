@@ -2,8 +2,9 @@
 
 use std::fmt::Write;
 
+use super::axes::axes;
 use super::entry::{Entry, spread};
-use super::scale::{Scale, escaped, power};
+use super::scale::{Scale, escaped};
 
 const WIDTH: f64 = 1100.0;
 const HEIGHT: f64 = 340.0;
@@ -18,30 +19,7 @@ pub fn draw(entries: &[&Entry]) -> String {
     let mut svg = format!(
         "<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence by position in the passage\">"
     );
-    for tick in y.ticks(6) {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"58\" x2=\"{RIGHT}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"soft\" x=\"50\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            at + 4.0,
-            power(tick)
-        );
-    }
-    for tick in x.ticks(9) {
-        let _ = write!(
-            svg,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{tick}</text>",
-            x.at(tick),
-            HEIGHT - 26.0
-        );
-    }
-    let _ = write!(
-        svg,
-        "<line class=\"axis\" x1=\"58\" x2=\"{RIGHT}\" y1=\"{0}\" y2=\"{0}\"/><text class=\"soft\" x=\"{1}\" y=\"{2}\" text-anchor=\"middle\">position in the passage</text>",
-        HEIGHT - 44.0,
-        (58.0 + RIGHT) / 2.0,
-        HEIGHT - 6.0
-    );
+    axes(&mut svg, &x, &y, (9, 6), HEIGHT, "position in the passage");
     let shown: Vec<&&Entry> = entries.iter().filter(|e| e.row.by_position.iter().any(|b| b.kl_mean > 0.0)).collect();
     let ends = shown.iter().map(|e| y.at(e.row.by_position.last().map_or(0.0, |b| b.kl_mean)) + 4.0);
     let ends: Vec<f64> = ends.collect();
