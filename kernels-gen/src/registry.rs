@@ -199,6 +199,11 @@ impl CodecInfo {
         self.layout(d).tile_bytes()
     }
 
+    /// Bytes of a token's key and value of one kv head, sides included.
+    pub fn token_bytes(&self, d: usize) -> usize {
+        self.k.vector_bytes(d) + self.v.vector_bytes(d)
+    }
+
     /// Bits a cached element takes in memory, sides included.
     pub fn stored_bits_per_element(&self, d: usize) -> f64 {
         (8 * self.tile_bytes(d)) as f64 / (64 * d) as f64

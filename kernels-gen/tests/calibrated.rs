@@ -6,7 +6,7 @@ mod support;
 use kernels_gen::codecs::E8C;
 use kernels_gen::codec::Codec;
 use kernels_gen::layout::{Operand, TILE};
-use kernels_gen::preset::{BadCalibration, Calibration, Fit, PRESETS, Shape, preset, schedule};
+use kernels_gen::preset::{BadCalibration, Bands, Calibration, Fit, PRESETS, STEPS, Shape, preset, schedule};
 use kernels_gen::reference::{CacheShape, Calibrated, SEGMENT, Sequence};
 use support::{Random, relative_error2};
 
@@ -24,7 +24,16 @@ fn calibration(d: usize) -> Calibration {
     };
     let (keys, values) = (fit(), fit());
     let speeds = (0..d / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / d as f32)).collect();
-    Calibration { shape, model: "0123456789abcdef".into(), text: "fedc".into(), tokens: 8192, speeds, keys, values }
+    Calibration {
+        shape,
+        model: "0123456789abcdef".into(),
+        text: "fedc".into(),
+        tokens: 8192,
+        speeds,
+        keys,
+        values,
+        bands: Default::default(),
+    }
 }
 
 #[test]
@@ -74,7 +83,7 @@ fn presets_take_their_name_in_bits() {
 fn the_error_of_gaussian_rows_is_the_expected_one() {
     let mut random = Random(11);
     let info = kernels_gen::registry::codec("e8c3").unwrap();
-    let rows: Vec<f32> = random.gaussians(128 * 400).iter().map(|x| x / kernels_gen::preset::STEPS[3] as f32).collect();
+    let rows: Vec<f32> = random.gaussians(128 * 400).iter().map(|x| x / STEPS[3] as f32).collect();
     let back: Vec<f32> = rows.chunks(128).flat_map(|x| info.k.decode_row(&info.k.encode_row(x), 128)).collect();
     let error = relative_error2(&back, &rows);
     assert!((0.9..1.05).contains(&(error / kernels_gen::preset::ERRORS[3])), "{error}");
@@ -96,6 +105,35 @@ fn storing_and_reading_maps_undo_each_other() {
             }
         }
     }
+}
+
+#[test]
+fn every_layer_has_its_own_bands_and_layout() {
+    let (mut c, p) = (calibration(128), preset("kvfuse-4").unwrap());
+    assert_eq!((c.bands(p, 1), c.bands(p, 0).to_string()), (p.uniform(), "6+4+4+2/6+2".to_string()));
+    let own: Vec<Bands> = ["7+5+4+2/6+1", "5+4+4+1/5+4"].map(|text| text.parse().unwrap()).into();
+    c.bands.insert(p.name.into(), own.clone());
+    let uniform = calibration(128);
+    for (layer, bands) in own.iter().enumerate() {
+        let codec = c.codec(p, layer).unwrap();
+        assert_eq!(codec.name, bands.codec_name());
+        assert_eq!(codec.stored_bits_per_element(128), bands.bits() + 0.125);
+        assert_eq!(codec.token_bytes(128) * 32, codec.tile_bytes(128));
+        // The same coordinates, in steps of the layer's own widths.
+        let (maps, other) = (c.maps(p, layer).unwrap(), uniform.maps(p, layer).unwrap());
+        for (map, other, own, all) in [
+            (&maps.store_k, &other.store_k, &bands.keys, p.keys),
+            (&maps.store_v, &other.store_v, &bands.values, p.values),
+        ] {
+            for (i, (x, y)) in map.matrix.iter().zip(&other.matrix).enumerate() {
+                let band = i % 128 * own.len() / 128;
+                let (x, y) = (f64::from(*x) * STEPS[own[band]], f64::from(*y) * STEPS[all[band]]);
+                assert!((x - y).abs() <= 1e-6 * y.abs() + 1e-9, "layer {layer} {i}: {x} {y}");
+            }
+        }
+    }
+    c.bands.insert(p.name.into(), own[..1].to_vec());
+    assert!(c.to_bytes().unwrap_err().to_string().contains("bands for 1 layers of 2"));
 }
 
 #[test]
@@ -184,7 +222,9 @@ fn attention_through_the_maps_is_attention_over_the_stored_rows() {
 
 #[test]
 fn files_come_back_as_they_went_and_bad_ones_say_what_to_run() {
-    let c = calibration(64);
+    let mut c = calibration(64);
+    let bands = |text: &str| text.parse::<Bands>().unwrap();
+    c.bands.insert("kvfuse-4".into(), vec![bands("7+5+4+2/6+1"), bands("5+4+4+1/5+4")]);
     let bytes = c.to_bytes().unwrap();
     assert_eq!(bytes, c.to_bytes().unwrap());
     assert_eq!(Calibration::from_bytes(&bytes).unwrap(), c);
@@ -201,7 +241,10 @@ fn files_come_back_as_they_went_and_bad_ones_say_what_to_run() {
         (why(b"not a file"), "malformed"),
         (why(&bytes[..bytes.len() - 5]), "malformed"),
         (why(&altered("format=kvfuse", "format=other!")), "format is other!"),
-        (why(&altered("version=1", "version=9")), "version 9"),
+        (why(&altered("version=2", "version=9")), "version 9"),
+        (why(&altered("7+5+4+2", "7+5+4+3")), "kvfuse-4 takes 4.0625 bits"),
+        (why(&altered("7+5+4+2", "8+5+4+1")), "no pair of bands"),
+        (why(&altered("6+1 5+4", "6+1/5+4")), "no pair of bands"),
         (why(&altered("segment=512", "segment=256")), "segments of 256"),
         (why(&nan.to_bytes().unwrap()), "keys.mean holds a value that is not finite"),
         (c.check("another model", c.shape).unwrap_err().to_string(), "another mode"),
@@ -210,6 +253,9 @@ fn files_come_back_as_they_went_and_bad_ones_say_what_to_run() {
         assert!(message.contains(part) && message.contains("harness calibrate"), "{message}");
     }
     assert_eq!(c.check(&c.model, c.shape), Ok(()));
+    // An older file is read; its layers share the preset's bands.
+    let older = Calibration::from_bytes(&altered("version=2", "version=1")).unwrap();
+    assert_eq!(older, Calibration { bands: Default::default(), ..c.clone() });
     let flat = Calibration { keys: Fit { basis: vec![1.0; c.keys.basis.len()], ..c.keys.clone() }, ..c.clone() };
     assert_eq!(flat.maps(&PRESETS[0], 1).unwrap_err(), BadCalibration::Singular { layer: 1, head: 0 });
 }

@@ -18,11 +18,10 @@ use crate::model::{Attention, Rows};
 /// Queries that one thread takes at a time.
 const BLOCK: usize = 16;
 
-/// A preset with the maps of one model.
+/// A preset with the bands and maps of one model's layers.
 pub struct Fitted {
     pub preset: &'static Preset,
-    pub codec: &'static CodecInfo,
-    layers: Vec<LayerMaps>,
+    layers: Vec<(&'static CodecInfo, LayerMaps)>,
     turns: Turns,
 }
 
@@ -35,22 +34,30 @@ impl fmt::Debug for Fitted {
 impl Fitted {
     /// For contexts up to `tokens`.
     pub fn new(calibration: &Calibration, preset: &'static Preset, tokens: usize) -> Result<Fitted> {
-        let layers = (0..calibration.shape.layers).map(|layer| calibration.maps(preset, layer));
+        let layers = (0..calibration.shape.layers)
+            .map(|layer| Ok((calibration.codec(preset, layer)?, calibration.maps(preset, layer)?)));
         let layers = layers.collect::<std::result::Result<Vec<_>, BadCalibration>>()?;
-        Ok(Fitted { preset, codec: preset.codec()?, layers, turns: calibration.turns(tokens) })
+        Ok(Fitted { preset, layers, turns: calibration.turns(tokens) })
     }
 
     pub fn layer(&self, layer: usize) -> reference::Calibrated<'_> {
-        reference::Calibrated { codec: self.codec, maps: &self.layers[layer], turns: &self.turns }
+        let (codec, maps) = &self.layers[layer];
+        reference::Calibrated { codec, maps, turns: &self.turns }
+    }
+
+    /// How each layer's cache is coded.
+    pub fn codecs(&self) -> impl Iterator<Item = &'static CodecInfo> + '_ {
+        self.layers.iter().map(|(codec, _)| *codec)
     }
 
     /// Keys or values of a layer `[token, kv head, d]`, the first token at position `start`, coded and decoded again.
     pub fn round_trip(&self, half: Stream, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
         let operand = if half == Stream::K { Operand::K } else { Operand::V };
         let coordinates = self.coordinates(operand, layer, start, x);
-        let (layer, d, heads) = (self.layer(layer), self.layers[layer].d, self.layers[layer].kv_heads);
+        let layer = self.layer(layer);
+        let (d, heads) = (layer.maps.d, layer.maps.kv_heads);
         let row = |(index, y): (usize, &[f32])| {
-            let coded = self.codec.half(operand).encode_row(y);
+            let coded = layer.codec.half(operand).encode_row(y);
             layer.decode_row(operand, &coded, index % heads, start + index / heads)
         };
         coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()
@@ -58,7 +65,8 @@ impl Fitted {
 
     /// Rows in the coordinates that are coded.
     fn coordinates(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
-        let (layer, width) = (self.layer(layer), self.layers[layer].d * self.layers[layer].kv_heads);
+        let layer = self.layer(layer);
+        let width = layer.maps.d * layer.maps.kv_heads;
         let token = |(index, row): (usize, &[f32])| match operand {
             Operand::K => layer.keys(row, &[start + index]),
             Operand::V => layer.values(row),
@@ -74,7 +82,8 @@ pub struct Calibrated {
     /// of the whole passage
     tokens: usize,
     pages: Pages,
-    cache: Box<dyn CodedCache>,
+    /// one a layer, each with the layout of its own bands
+    caches: Vec<Box<dyn CodedCache>>,
     /// what was given to the cache, to be compared once a layer is complete
     given: History,
     tally: Tally,
@@ -83,21 +92,22 @@ pub struct Calibrated {
 impl Calibrated {
     pub fn new(fitted: &'static Fitted, geometry: Geometry, tokens: usize) -> Result<Calibrated> {
         let pages = Pages::new(tokens, PAGE_TOKENS);
-        let cache = backend::open(backend::Choice::Cpu)?.cache(fitted.codec, &geometry, &pages)?;
-        let tally = Tally { allocated: cache.allocated(), ..Tally::default() };
-        Ok(Calibrated { fitted, geometry, tokens, pages, cache, given: History::default(), tally })
+        let (backend, one) = (backend::open(backend::Choice::Cpu)?, Geometry { layers: 1, ..geometry });
+        let caches = fitted.codecs().map(|codec| backend.cache(codec, &one, &pages)).collect::<Result<Vec<_>>>()?;
+        let tally = Tally { allocated: caches.iter().map(|cache| cache.allocated()).sum(), ..Tally::default() };
+        Ok(Calibrated { fitted, geometry, tokens, pages, caches, given: History::default(), tally })
     }
 
     /// Error of all rows of a layer, read back from the bytes of the cache.
     fn errors(&self, layer: usize) -> Result<[Distortion; 2]> {
         let Geometry { kv_heads, d, .. } = self.geometry;
-        let (maps, codec, bytes) = (self.fitted.layer(layer), self.fitted.codec, self.cache.bytes(layer)?);
+        let (maps, bytes) = (self.fitted.layer(layer), self.caches[layer].bytes(0)?);
         let pages = &self.pages;
         let [k, v] = self.given.layer(layer);
         let pair = |index: usize| {
             let (token, head) = (index / kv_heads, index % kv_heads);
             [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| {
-                let row = pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
+                let row = pages.row(maps.codec, &bytes, (kv_heads, d), (token, head), operand);
                 Distortion::of_row(&x[index * d..][..d], &maps.decode_row(operand, &row, head, token))
             })
         };
@@ -110,23 +120,24 @@ impl Attention for Calibrated {
         let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
         let [k, v] = [(Operand::K, rows.k), (Operand::V, rows.v)]
             .map(|(operand, x)| self.fitted.coordinates(operand, rows.layer, rows.start, x));
-        self.cache.store(rows.layer, rows.start, &k, &v, &self.pages)?;
-        self.tally.count(rows, self.fitted.codec.k.vector_bytes(d) as u64, kv_heads);
+        self.caches[rows.layer].store(0, rows.start, &k, &v, &self.pages)?;
+        let layer = self.fitted.layer(rows.layer);
+        self.tally.count(rows, layer.codec.token_bytes(d) as u64, kv_heads);
         self.given.push(rows.layer, rows.k, rows.v);
         if rows.start + rows.tokens == self.tokens {
             let [k, v] = self.errors(rows.layer)?;
-            let layer = self.tally.layer(rows.layer);
-            layer.k += k;
-            layer.v += v;
+            let tally = self.tally.layer(rows.layer);
+            tally.k += k;
+            tally.v += v;
         }
-        let bytes = self.cache.bytes(rows.layer)?;
+        let bytes = self.caches[rows.layer].bytes(0)?;
         let shape = CacheShape { pages: self.pages.count(), page_tokens: self.pages.page_tokens, kv_heads, d };
         let seen = rows.start + rows.tokens;
-        let sequence = Sequence::new(self.fitted.codec, &shape, &bytes, &self.pages.table, seen).map_err(|status| {
-            Error::Invalid { reasons: vec![format!("the cache of {} is out of range: {status:?}", self.fitted.preset.name)] }
-        })?;
+        let sequence =
+            Sequence::new(layer.codec, &shape, &bytes, &self.pages.table, seen).map_err(|status| Error::Invalid {
+                reasons: vec![format!("the cache of {} is out of range: {status:?}", self.fitted.preset.name)],
+            })?;
         let lens: Vec<i32> = (rows.start + 1..=seen).map(|len| len as i32).collect();
-        let layer = self.fitted.layer(rows.layer);
         let blocks = rows.q.par_chunks(BLOCK * heads * d).zip(lens.par_chunks(BLOCK));
         Ok(blocks.flat_map_iter(|(q, lens)| layer.attend(&sequence, q, heads, lens, scale).0).collect())
     }

@@ -68,8 +68,7 @@ impl Coded {
 impl Attention for Coded {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         self.cache.store(rows.layer, rows.start, rows.k, rows.v, &self.pages)?;
-        let vector_bytes = (self.codec.stored_bits_per_element(self.geometry.d) / 8.0 * self.geometry.d as f64) as u64;
-        self.tally.count(rows, vector_bytes, self.geometry.kv_heads);
+        self.tally.count(rows, self.codec.token_bytes(self.geometry.d) as u64, self.geometry.kv_heads);
         self.given.push(rows.layer, rows.k, rows.v);
         if rows.start + rows.tokens == self.tokens {
             let [k, v] = self.errors(rows.layer)?;

@@ -48,14 +48,20 @@ impl Coder {
         }
     }
 
-    /// Of an element of one half, scales included.
-    pub fn stored_bits(&self, half: Stream, d: usize) -> f64 {
-        let of = |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64;
+    /// How a layer's cache is coded; None for what is simulated.
+    pub fn codec(&self, layer: usize) -> Option<&'static CodecInfo> {
         match self {
-            Coder::Codec(codec) => of(codec),
-            Coder::Preset(preset, _) => preset.codec().map_or(f64::NAN, of),
-            Coder::Fp8 => 8.0 + 32.0 / FP8_BLOCK as f64,
+            Coder::Codec(codec) => Some(codec),
+            Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
+            Coder::Preset(preset, None) => preset.codec().ok(),
+            Coder::Fp8 => None,
         }
+    }
+
+    /// Of an element of one half of a layer, scales included.
+    pub fn stored_bits(&self, half: Stream, layer: usize, d: usize) -> f64 {
+        let simulated = 8.0 + 32.0 / FP8_BLOCK as f64;
+        self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
     }
 
     /// Keys or values `[token, kv head, d]` of a layer, the first token at position `start`, coded and decoded again.

@@ -110,9 +110,9 @@ impl Tally {
         &mut self.layers[layer]
     }
 
-    /// Counts rows that were written, each of `vector_bytes`, and all tokens that their queries read.
-    pub(crate) fn count(&mut self, rows: &crate::model::Rows, vector_bytes: u64, kv_heads: usize) {
-        let token = 2 * vector_bytes * kv_heads as u64;
+    /// Counts rows that were written, each key with its value in `token_bytes`, and all tokens that their queries read.
+    pub(crate) fn count(&mut self, rows: &crate::model::Rows, token_bytes: u64, kv_heads: usize) {
+        let token = token_bytes * kv_heads as u64;
         self.stored += rows.tokens as u64;
         self.elements += (rows.k.len() + rows.v.len()) as u64;
         self.bytes_written += rows.tokens as u64 * token;

@@ -139,6 +139,7 @@ pub fn fitted(
         speeds,
         keys,
         values,
+        bands: std::collections::BTreeMap::new(),
     })
 }
 

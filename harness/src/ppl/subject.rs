@@ -7,7 +7,6 @@ use super::ReadPath;
 use crate::attention::{Boundary, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, Simulated, Stream};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-use crate::roundtrip::vector_bytes;
 
 /// Bits of an element that is not coded: engines keep it as bf16.
 pub const RAW_BITS: f64 = 16.0;
@@ -78,16 +77,17 @@ impl Subject {
         match self {
             Subject::Identity | Subject::Noise => 32.0,
             Subject::Control(codec) => codec.stored_bits_per_element(geometry.d),
-            Subject::Coded { coder, streams, skip } => {
-                let of = |half| coder.stored_bits(half, geometry.d);
-                let (k, v) = match streams {
-                    Streams::K => (of(Stream::K), RAW_BITS),
-                    Streams::V => (RAW_BITS, of(Stream::V)),
-                    Streams::Cache | Streams::Both => (of(Stream::K), of(Stream::V)),
+            Subject::Coded { coder, streams, .. } => {
+                let of_layer = |layer| {
+                    let of = |half| coder.stored_bits(half, layer, geometry.d);
+                    let (k, v) = match streams {
+                        Streams::K => (of(Stream::K), RAW_BITS),
+                        Streams::V => (RAW_BITS, of(Stream::V)),
+                        Streams::Cache | Streams::Both => (of(Stream::K), of(Stream::V)),
+                    };
+                    if self.codes_layer(layer, geometry.layers) { 0.5 * (k + v) } else { RAW_BITS }
                 };
-                let bits = 0.5 * (k + v);
-                let raw = (2 * skip).min(geometry.layers) as f64 / geometry.layers as f64;
-                bits * (1.0 - raw) + RAW_BITS * raw
+                (0..geometry.layers).map(of_layer).sum::<f64>() / geometry.layers as f64
             }
         }
     }
@@ -102,26 +102,26 @@ impl Subject {
             )
     }
 
-    /// Layers that this row codes.
-    pub fn coded_layers(&self, layers: usize) -> usize {
+    /// Whether this row codes a layer of `layers`.
+    fn codes_layer(&self, layer: usize, layers: usize) -> bool {
         match self {
-            Subject::Coded { skip, .. } => layers.saturating_sub(2 * skip),
-            _ => layers,
+            Subject::Coded { skip, .. } => layer >= *skip && layer + skip < layers,
+            _ => true,
         }
     }
 
-    /// Bytes of one stored vector, by the codec's own sizes; None where nothing is packed.
-    pub fn vector_bytes(&self, path: ReadPath, d: usize) -> Option<u64> {
-        match self {
-            Subject::Identity => Some(4 * d as u64),
-            Subject::Control(codec) | Subject::Coded { coder: Coder::Codec(codec), .. } if self.is_packed(path) => {
-                Some(vector_bytes(codec, d) as u64)
-            }
-            Subject::Coded { coder: Coder::Preset(preset, _), .. } if self.is_packed(path) => {
-                preset.codec().ok().map(|codec| vector_bytes(codec, d) as u64)
+    /// Bytes of a token of one kv head over all coded layers, by the codecs' own sizes; None where nothing is packed.
+    pub fn token_bytes(&self, path: ReadPath, geometry: &Geometry) -> Option<u64> {
+        let of_layer = |layer: usize| match self {
+            Subject::Identity => Some(8 * geometry.d),
+            Subject::Control(codec) if self.is_packed(path) => Some(codec.token_bytes(geometry.d)),
+            Subject::Coded { coder, .. } if self.is_packed(path) => {
+                coder.codec(layer).map(|codec| codec.token_bytes(geometry.d))
             }
             _ => None,
-        }
+        };
+        let layers = (0..geometry.layers).filter(|layer| self.codes_layer(*layer, geometry.layers));
+        layers.map(|layer| of_layer(layer).map(|bytes| bytes as u64)).sum()
     }
 
     /// None for the noise row, which is the base attention itself.

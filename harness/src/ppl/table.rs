@@ -290,9 +290,7 @@ fn layers(tally: &Tally) -> Vec<LayerRow> {
 }
 
 fn proof(subject: &Subject, tally: &Tally, passages: u64, run: &Setting) -> Option<Proof> {
-    let vector = subject.vector_bytes(run.path, run.geometry.d)?;
-    let layers = subject.coded_layers(run.geometry.layers) as u64;
-    let token = passages * layers * 2 * run.geometry.kv_heads as u64 * vector;
+    let token = passages * run.geometry.kv_heads as u64 * subject.token_bytes(run.path, run.geometry)?;
     let ctx = run.ctx as u64;
     Some(Proof {
         bytes_written: tally.bytes_written,

@@ -107,7 +107,7 @@ pub fn run(options: &Options) -> Result<Sweep> {
     let model = if text.stream { Model::stream(&folder)? } else { Model::load(&folder)? };
     let facts = report::ModelFacts::of(&folder, &model);
     let d = config.head_dim();
-    let both = |coder: &Coder| Stream::ALL.map(|half| coder.stored_bits(half, d)).iter().sum::<f64>();
+    let both = |coder: &Coder| Stream::ALL.map(|half| coder.stored_bits(half, 0, d)).iter().sum::<f64>();
     family.sort_by(|a, b| both(a).total_cmp(&both(b)));
     let all: Vec<Coder> = std::iter::once(baseline).chain(family).collect();
     let settings = json!({ "command": "sweep", "model": facts.sha256, "corpus": corpus.sha256, "ctx": text.ctx });
@@ -180,7 +180,7 @@ fn point(coder: &Coder, stream: Stream, d: usize, passages: &[Sums]) -> Point {
     Point {
         codec: coder.name().into(),
         stream: stream.name().into(),
-        bits: coder.stored_bits(stream, d),
+        bits: coder.stored_bits(stream, 0, d),
         rel_mse,
         rel_mse_halfwidth,
         rel_mse_centred: whole.error / passages.iter().map(|p| p.spread).sum::<f64>(),

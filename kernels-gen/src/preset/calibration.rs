@@ -1,8 +1,11 @@
 //! What was fitted to one model.
 
-use crate::layout::Operand;
+use std::collections::BTreeMap;
 
-use super::BadCalibration;
+use crate::layout::Operand;
+use crate::registry::CodecInfo;
+
+use super::{BadCalibration, Bands, Preset};
 
 /// What the model must have for a calibration to fit it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,9 +44,36 @@ pub struct Calibration {
     /// Of keys turned back to the start of their segment.
     pub keys: Fit,
     pub values: Fit,
+    /// The bands of every layer under a preset, by its name; all together they take no more than the preset's bits.
+    pub bands: BTreeMap<String, Vec<Bands>>,
 }
 
 impl Calibration {
+    /// The bands of a layer: its own, or the preset's uniform ones.
+    pub fn bands(&self, preset: &Preset, layer: usize) -> Bands {
+        self.bands.get(preset.name).and_then(|layers| layers.get(layer)).cloned().unwrap_or_else(|| preset.uniform())
+    }
+
+    /// How a layer's cache is coded.
+    pub fn codec(&self, preset: &Preset, layer: usize) -> Result<&'static CodecInfo, BadCalibration> {
+        let malformed = |e: crate::registry::UnknownCodec| BadCalibration::Malformed { why: e.to_string() };
+        self.bands(preset, layer).codec().map_err(malformed)
+    }
+
+    /// Refuses bands that are not one for each layer, or take more bits than the preset.
+    pub(super) fn check_bands(&self, preset: &Preset) -> Result<(), BadCalibration> {
+        let Some(own) = self.bands.get(preset.name) else { return Ok(()) };
+        let malformed = |why| Err(BadCalibration::Malformed { why });
+        if own.len() != self.shape.layers {
+            return malformed(format!("{} has bands for {} layers of {}", preset.name, own.len(), self.shape.layers));
+        }
+        let (bits, most) = (own.iter().map(Bands::bits).sum::<f64>() / own.len() as f64, preset.uniform().bits());
+        if bits > most + 1e-9 {
+            return malformed(format!("{} takes {bits} bits a coordinate, more than its {most}", preset.name));
+        }
+        Ok(())
+    }
+
     pub fn fit(&self, operand: Operand) -> &Fit {
         match operand {
             Operand::K => &self.keys,

@@ -2,19 +2,22 @@
 //!
 //! Tensors, all f32: `speeds` `[d/2]`; `keys.basis`, `values.basis` `[layers, kv_heads, d, d]`; `keys.mean`, `keys.energy`,
 //! `values.mean`, `values.energy` `[layers, kv_heads, d]`. The metadata has one entry, `calibration`, of lines NAME=VALUE:
-//! format, version, segment, model, text, tokens, and the bands of the presets that were known when it was written.
+//! format, version, segment, model, text, tokens, and for each preset the bands of its layers, `kvfuse-4=6+4+4+2/6+2 5+...`.
+//! A file of version 1 has no bands of layers: the presets' uniform ones serve.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use safetensors::SafeTensors;
 
-use super::{Calibration, Fit, PRESETS, Shape};
+use super::{Bands, Calibration, Fit, PRESETS, Shape};
 use crate::kernels::SEGMENT;
 
 pub const FORMAT: &str = "kvfuse-calibration";
-pub const VERSION: &str = "1";
+pub const VERSION: &str = "2";
+/// Had the same bands for all layers.
+const UNIFORM: &str = "1";
 const ENTRY: &str = "calibration";
 
 /// Why a calibration cannot be used.
@@ -34,7 +37,10 @@ impl fmt::Display for BadCalibration {
         const AGAIN: &str = "run `harness calibrate` for this model again";
         match self {
             Self::Malformed { why } => write!(f, "the calibration is malformed: {why}; {AGAIN}"),
-            Self::OtherVersion { found } => write!(f, "the calibration has format version {found}, this program reads {VERSION}; {AGAIN}"),
+            Self::OtherVersion { found } => write!(
+                f,
+                "the calibration has format version {found}, this program reads {UNIFORM} and {VERSION}; {AGAIN}"
+            ),
             Self::OtherSegment { found } => {
                 write!(f, "the calibration was made for segments of {found} tokens, the kernels take {SEGMENT}; {AGAIN}")
             }
@@ -60,7 +66,11 @@ impl Calibration {
     pub fn to_bytes(&self) -> Result<Vec<u8>, BadCalibration> {
         let malformed = |e: safetensors::SafeTensorError| BadCalibration::Malformed { why: e.to_string() };
         let Shape { layers, kv_heads, d } = self.shape;
-        let presets: String = PRESETS.iter().map(|p| format!("{}={}\n", p.name, p.bands())).collect();
+        PRESETS.iter().try_for_each(|preset| self.check_bands(preset))?;
+        let line = |(name, layers): (&String, &Vec<Bands>)| {
+            format!("{name}={}\n", layers.iter().map(Bands::to_string).collect::<Vec<_>>().join(" "))
+        };
+        let presets: String = self.bands.iter().map(line).collect();
         let text = format!(
             "format={FORMAT}\nversion={VERSION}\nsegment={SEGMENT}\nmodel={}\ntext={}\ntokens={}\n{presets}",
             self.model, self.text, self.tokens
@@ -90,8 +100,17 @@ impl Calibration {
         if line("format")? != FORMAT {
             return Err(malformed(format!("its format is {}", line("format")?)));
         }
-        if line("version")? != VERSION {
-            return Err(BadCalibration::OtherVersion { found: line("version")? });
+        let version = line("version")?;
+        if version != VERSION && version != UNIFORM {
+            return Err(BadCalibration::OtherVersion { found: version });
+        }
+        let mut bands = BTreeMap::new();
+        for preset in PRESETS.iter().filter(|_| version == VERSION) {
+            if let Some(text) = lines.get(preset.name) {
+                let layers =
+                    text.split(' ').map(|one| one.parse().map_err(malformed)).collect::<Result<Vec<Bands>, _>>()?;
+                bands.insert(preset.name.to_string(), layers);
+            }
         }
         if line("segment")? != SEGMENT.to_string() {
             return Err(BadCalibration::OtherSegment { found: line("segment")? });
@@ -110,7 +129,7 @@ impl Calibration {
             }
             Ok(Fit { basis: own("basis", &[layers, kv_heads, d, d])?, mean: own("mean", &[layers, kv_heads, d])?, energy })
         };
-        Ok(Calibration {
+        let calibration = Calibration {
             shape: Shape { layers, kv_heads, d },
             model: line("model")?,
             text: line("text")?,
@@ -118,7 +137,10 @@ impl Calibration {
             speeds: read("speeds", &[d / 2])?,
             keys: fit("keys")?,
             values: fit("values")?,
-        })
+            bands,
+        };
+        PRESETS.iter().try_for_each(|preset| calibration.check_bands(preset))?;
+        Ok(calibration)
     }
 }
 

@@ -53,7 +53,9 @@ impl LayerMaps {
 impl Calibration {
     /// The maps of a layer under a preset.
     pub fn maps(&self, preset: &Preset, layer: usize) -> Result<LayerMaps, BadCalibration> {
-        let (keys, values) = (self.folded(Operand::K, preset.keys, layer)?, self.folded(Operand::V, preset.values, layer)?);
+        let bands = self.bands(preset, layer);
+        let (keys, values) =
+            (self.folded(Operand::K, &bands.keys, layer)?, self.folded(Operand::V, &bands.values, layer)?);
         let (d, kv_heads) = (self.shape.d, self.shape.kv_heads);
         let zeros = vec![0.0; kv_heads * d];
         Ok(LayerMaps {

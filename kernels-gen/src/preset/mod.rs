@@ -1,22 +1,24 @@
 //! Calibrated codecs: what a model's own keys and values look like decides the coordinates in which they are coded.
 //!
-//! A preset is a name and its bands, the same for every layer and model, so that kernels are compiled once. A
+//! A preset is a name, the bits that it may take and the bands that serve where nothing better is known. A
 //! [`Calibration`] is what was fitted to one model: a mean, a basis and the energy of each coordinate, for every layer
-//! and kv head. Together they give the [`LayerMaps`] of a layer: the affine maps in front of the store and around
+//! and kv head, and the [`Bands`] of each layer under each preset: few distinct ones, so that few kernels are compiled. Together they give the [`LayerMaps`] of a layer: the affine maps in front of the store and around
 //! attention that make the basis vanish. Keys are coded in the frame of their segment, see [`Turns`].
 
+mod bands;
 mod calibration;
 mod file;
 mod fold;
 mod inverse;
 mod turns;
 
+pub use bands::Bands;
 pub use calibration::{Calibration, Fit, Shape};
 pub use file::{BadCalibration, FORMAT, VERSION};
 pub use fold::{LayerMaps, OwnedMap};
 pub use turns::Turns;
 
-use crate::registry::{CodecInfo, UnknownCodec, codec};
+use crate::registry::{CodecInfo, UnknownCodec};
 
 /// A calibrated codec.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,15 +44,19 @@ pub fn preset(name: &str) -> Option<&'static Preset> {
 }
 
 impl Preset {
-    /// What the registry calls the bands: `e8c6+e8c4+e8c4+e8c2/e8c6+e8c2`.
-    pub fn bands(&self) -> String {
-        let side = |widths: &[usize]| widths.iter().map(|w| format!("e8c{w}")).collect::<Vec<_>>().join("+");
-        format!("{}/{}", side(self.keys), side(self.values))
+    /// The bands of every layer where a calibration has none of its own.
+    pub fn uniform(&self) -> Bands {
+        Bands { keys: self.keys.to_vec(), values: self.values.to_vec() }
     }
 
-    /// Its codes and their layout.
+    /// What the registry calls the uniform bands: `e8c6+e8c4+e8c4+e8c2/e8c6+e8c2`.
+    pub fn bands(&self) -> String {
+        self.uniform().codec_name()
+    }
+
+    /// The codes of the uniform bands and their layout.
     pub fn codec(&self) -> Result<&'static CodecInfo, UnknownCodec> {
-        codec(&self.bands())
+        self.uniform().codec()
     }
 }
 

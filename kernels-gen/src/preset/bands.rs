@@ -1,0 +1,56 @@
+//! Which bits go where in one layer. Layers differ in how much the model cares for them, so a calibration may give
+//! each its own bands; a layer's cache has the layout of its own bands.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::registry::{CodecInfo, UnknownCodec, codec};
+
+/// Widths of the bands of a layer's keys and values, in bits a coordinate; the first band has the largest energies.
+/// Written as `6+4+4+2/6+2`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Bands {
+    pub keys: Vec<usize>,
+    pub values: Vec<usize>,
+}
+
+impl Bands {
+    /// The codes of these bands and their layout.
+    pub fn codec(&self) -> Result<&'static CodecInfo, UnknownCodec> {
+        codec(&self.codec_name())
+    }
+
+    /// What the registry calls them: `e8c6+e8c4+e8c4+e8c2/e8c6+e8c2`.
+    pub fn codec_name(&self) -> String {
+        let side = |widths: &[usize]| widths.iter().map(|w| format!("e8c{w}")).collect::<Vec<_>>().join("+");
+        format!("{}/{}", side(&self.keys), side(&self.values))
+    }
+
+    /// Mean bits of the code of a coordinate, scales left out, over keys and values.
+    pub fn bits(&self) -> f64 {
+        let mean = |widths: &[usize]| widths.iter().sum::<usize>() as f64 / widths.len() as f64;
+        0.5 * (mean(&self.keys) + mean(&self.values))
+    }
+}
+
+impl fmt::Display for Bands {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |widths: &[usize]| widths.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
+        write!(f, "{}/{}", side(&self.keys), side(&self.values))
+    }
+}
+
+impl FromStr for Bands {
+    type Err = String;
+
+    /// Refuses what no codec serves.
+    fn from_str(text: &str) -> Result<Bands, String> {
+        let bad = || format!("{text:?} is no pair of bands like 6+4+4+2/6+2");
+        let side =
+            |part: &str| part.split('+').map(|w| w.parse().map_err(|_| bad())).collect::<Result<Vec<usize>, String>>();
+        let (keys, values) = text.split_once('/').ok_or_else(bad)?;
+        let bands = Bands { keys: side(keys)?, values: side(values)? };
+        bands.codec().map_err(|why| format!("{}: {why}", bad()))?;
+        Ok(bands)
+    }
+}
