@@ -6,7 +6,7 @@ mod support;
 use kernels_gen::codecs::E8C;
 use kernels_gen::codec::Codec;
 use kernels_gen::layout::{Operand, TILE};
-use kernels_gen::preset::{BadCalibration, Bands, Calibration, Fit, PRESETS, STEPS, Shape, preset, schedule};
+use kernels_gen::preset::{BadCalibration, Bands, Calibration, Fit, PRESETS, STEPS, Shape, preset};
 use kernels_gen::reference::{CacheShape, Calibrated, SEGMENT, Sequence};
 use support::{Random, relative_error2};
 
@@ -75,8 +75,6 @@ fn presets_take_their_name_in_bits() {
         assert_eq!(p.codec().unwrap().stored_bits_per_element(128), bits + 0.125, "{}", p.name);
         assert!(p.codec().unwrap().k.tries == 8);
     }
-    assert_eq!(schedule(&[8.0, 1.0, 1.0, 0.1], 8), Some(vec![3, 2, 2, 1]));
-    assert_eq!(schedule(&[1.0; 4], 29), None);
 }
 
 #[test]

@@ -63,6 +63,22 @@ impl Fitted {
         coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()
     }
 
+    /// As `round_trip`, with the error of one band and the other bands exact.
+    pub fn one_band(&self, half: Stream, band: usize, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
+        let operand = if half == Stream::K { Operand::K } else { Operand::V };
+        let coordinates = self.coordinates(operand, layer, start, x);
+        let layer = self.layer(layer);
+        let (d, heads, codes) = (layer.maps.d, layer.maps.kv_heads, layer.codec.half(operand));
+        let row = |(index, y): (usize, &[f32])| {
+            let mut mixed = codes.decode_row(&codes.encode_row(y), d);
+            let own = band * d / codes.bands.len()..(band + 1) * d / codes.bands.len();
+            mixed[..own.start].copy_from_slice(&y[..own.start]);
+            mixed[own.end..].copy_from_slice(&y[own.end..]);
+            layer.row_of(operand, &mixed, index % heads, start + index / heads)
+        };
+        coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()
+    }
+
     /// Rows in the coordinates that are coded.
     fn coordinates(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
         let layer = self.layer(layer);

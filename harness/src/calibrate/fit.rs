@@ -9,9 +9,10 @@ use super::watch::Watch;
 use crate::error::Result;
 use crate::model::{Config, Weights};
 
-/// Share of the metric that is the measured one; the rest counts all errors alike, which keeps the plain squared
-/// error low and the fit steady.
-const SHARE: f64 = 0.7;
+/// Share of the metric of keys, and of values, that is the measured one; the rest counts all errors alike, which keeps
+/// the plain squared error low and the fit steady. Less of it serves values: their metric knows only the next product.
+const KEYS: f64 = 0.7;
+const VALUES: f64 = 0.3;
 /// Energies below this share of a head's largest are raised to it.
 const LEAST: f64 = 1e-9;
 
@@ -26,10 +27,10 @@ pub fn fits(watch: &Watch, config: &Config, weights: &Weights) -> Result<(Fit, F
             .into_par_iter()
             .map(|(head, notes)| {
                 let metric = watch.query_metric(layer, head);
-                let fit = |moments: &super::moments::Moments, metric: &[f64]| {
-                    Head::of(&moments.mean, &moments.covariance(), metric, geometry.d)
+                let fit = |moments: &super::moments::Moments, metric: &[f64], share| {
+                    Head::of(&moments.mean, &moments.covariance(), (metric, share), geometry.d)
                 };
-                [fit(&notes.keys, &metric), fit(&notes.values, &outputs[head])]
+                [fit(&notes.keys, &metric, KEYS), fit(&notes.values, &outputs[head], VALUES)]
             })
             .collect();
         for [k, v] in found {
@@ -63,11 +64,10 @@ struct Head {
 
 impl Head {
     /// With M = (1 - share) I + share F under F of trace d: eig(M^(1/2) C M^(1/2)), see [`Fit`].
-    fn of(mean: &[f64], covariance: &[f64], metric: &[f64], d: usize) -> Head {
+    fn of(mean: &[f64], covariance: &[f64], (metric, share): (&[f64], f64), d: usize) -> Head {
         let metric = DMatrix::from_row_slice(d, d, metric);
         let size = metric.trace() / d as f64;
-        let share = if size > 0.0 { SHARE / size } else { 0.0 };
-        let rest = if size > 0.0 { 1.0 - SHARE } else { 1.0 };
+        let (share, rest) = if size > 0.0 { (share / size, 1.0 - share) } else { (0.0, 1.0) };
         let eigen = SymmetricEigen::new(metric * share + DMatrix::identity(d, d) * rest);
         let roots = DMatrix::from_diagonal(&eigen.eigenvalues.map(|e| e.max(0.0).sqrt()));
         let root = &eigen.eigenvectors * roots * eigen.eigenvectors.transpose();
@@ -99,7 +99,7 @@ mod tests {
         let d = 4;
         let c = [4.0, 1.0, 0.0, 0.0, 1.0, 3.0, 0.5, 0.0, 0.0, 0.5, 2.0, 0.0, 0.0, 0.0, 0.0, 9.0];
         let f = [1.0, 0.2, 0.0, 0.0, 0.2, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 0.0, 0.0, 0.0, 0.0, 0.1];
-        let head = Head::of(&[0.0; 4], &c, &f, d);
+        let head = Head::of(&[0.0; 4], &c, (&f, 0.7), d);
         assert!(head.energy.windows(2).all(|e| e[0] >= e[1]), "{:?}", head.energy);
         let b = |i: usize, j: usize| f64::from(head.basis[i * d + j]);
         for (i, j) in (0..d * d).map(|at| (at / d, at % d)) {

@@ -2,6 +2,7 @@
 //! values and queries look like, and writes the file that `ppl` and the kernels take.
 
 mod fit;
+mod losses;
 mod moments;
 mod open;
 mod watch;
@@ -9,8 +10,7 @@ mod watch;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use kernels_gen::layout::Operand;
-use kernels_gen::preset::{Calibration, ERRORS, PRESETS, Preset, Shape, schedule};
+use kernels_gen::preset::{Bands, Calibration, Costs, PRESETS, Shape, share};
 use serde::Serialize;
 
 pub use open::{Facts, Opened, open};
@@ -24,6 +24,8 @@ use crate::{assets, report, run};
 
 /// Windows that are read when none are asked for: twice as many as make a difference on the bundled model.
 const WINDOWS: usize = 8;
+/// Schedules of bands for keys, and as many for values, that the layers of a preset share: each is a kernel to compile.
+const SCHEDULES: usize = 4;
 
 /// The command line of `calibrate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -46,6 +48,9 @@ pub struct Options {
     /// of the choice of windows
     #[arg(long, default_value_t = run::SEED)]
     pub seed: u64,
+    /// the same bands for all layers: spares the passes that tell how much each layer matters
+    #[arg(long)]
+    pub alike: bool,
     /// print json instead of a table
     #[arg(long)]
     pub json: bool,
@@ -58,25 +63,20 @@ pub struct Done {
     pub bytes: usize,
     pub tokens: usize,
     pub seconds: f64,
-    pub presets: Vec<Expected>,
+    /// none where layers were asked to be alike
+    pub presets: Vec<Shared>,
 }
 
-/// How well a preset's bands suit the model. Errors are shares of the energy in the metric that counts them, mean
-/// over layers and heads, under the assumption that coordinates are Gaussian.
+/// How a preset's bits are shared out, and what that is expected to cost: the sum of the divergences that the bands
+/// cause one by one.
 #[derive(Clone, Debug, Serialize)]
-pub struct Expected {
+pub struct Shared {
     pub preset: &'static str,
-    pub keys: Half,
-    pub values: Half,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Half {
-    pub bands: Vec<usize>,
-    pub error: f64,
-    /// the bands that would suit this model best at the same bits
-    pub best: Vec<usize>,
-    pub best_error: f64,
+    /// of every layer
+    pub bands: Vec<String>,
+    pub loss: f64,
+    /// with the same bands in all layers
+    pub uniform_loss: f64,
 }
 
 /// Fits and writes.
@@ -87,10 +87,10 @@ pub fn run(options: &Options) -> Result<Done> {
     let out = options.out.clone().unwrap_or_else(|| folder.join(assets::CALIBRATION));
     let windows = windows(options, &text, &Config::read(&folder.join("config.json"))?)?;
     let model = Model::load(&folder)?;
-    let calibration = fitted(&model, &folder, &text, &windows, options.ctx)?;
+    let mut calibration = fitted(&model, &folder, &text, &windows, options.ctx)?;
+    let presets = if options.alike { Vec::new() } else { share_out(&model, &mut calibration, &text, &windows, options.ctx)? };
     let bytes = calibration.to_bytes()?;
     std::fs::write(&out, &bytes).map_err(Error::writing(&out))?;
-    let presets = PRESETS.iter().map(|preset| expected(&calibration, preset)).collect();
     Ok(Done { file: out, bytes: bytes.len(), tokens: calibration.tokens, seconds: start.elapsed().as_secs_f64(), presets })
 }
 
@@ -147,15 +147,32 @@ pub fn shape(geometry: &Geometry) -> Shape {
     Shape { layers: geometry.layers, kv_heads: geometry.kv_heads, d: geometry.d }
 }
 
-fn expected(calibration: &Calibration, preset: &'static Preset) -> Expected {
-    let half = |operand, bands: &[usize]| {
-        let energies = calibration.band_energies(operand, bands.len());
-        let total: f64 = energies.iter().sum();
-        let error = |widths: &[usize]| energies.iter().zip(widths).map(|(e, w)| e * ERRORS[*w]).sum::<f64>() / total;
-        let best = schedule(&energies, bands.iter().sum()).unwrap_or_else(|| bands.to_vec());
-        Half { bands: bands.to_vec(), error: error(bands), best_error: error(&best), best }
-    };
-    Expected { preset: preset.name, keys: half(Operand::K, preset.keys), values: half(Operand::V, preset.values) }
+/// Gives every layer its own bands under every preset, by what the model loses to each band.
+pub fn share_out(
+    model: &Model,
+    calibration: &mut Calibration,
+    text: &Corpus,
+    windows: &[usize],
+    ctx: usize,
+) -> Result<Vec<Shared>> {
+    let mut found = Vec::new();
+    for preset in &PRESETS {
+        let losses = losses::losses(model, calibration, preset, text, windows, ctx)?;
+        let bands = share(&losses, preset, SCHEDULES);
+        let loss = |of: &dyn Fn(usize) -> Bands| -> f64 {
+            let layer = |(layer, [k, v]): (usize, &[Costs; 2])| k.of(&of(layer).keys) + v.of(&of(layer).values);
+            losses.iter().enumerate().map(layer).sum()
+        };
+        found.push(Shared {
+            preset: preset.name,
+            loss: loss(&|layer| bands[layer].clone()),
+            uniform_loss: loss(&|_| preset.uniform()),
+            bands: bands.iter().map(Bands::to_string).collect(),
+        });
+        calibration.bands.insert(preset.name.to_string(), bands);
+        eprintln!("{} shared out", preset.name);
+    }
+    Ok(found)
 }
 
 impl Done {
@@ -164,13 +181,13 @@ impl Done {
     }
 
     pub fn table(&self) -> String {
-        let mut text = format!(
-            "wrote {} ({} bytes) from {} tokens in {:.1} s\n\n| preset | keys: bands | error | best bands | error | values: bands | error | best bands | error |\n|---|---|--:|---|--:|---|--:|---|--:|\n",
-            self.file.display(), self.bytes, self.tokens, self.seconds
-        );
-        for e in &self.presets {
-            let half = |h: &Half| format!("{:?} | {:.2e} | {:?} | {:.2e}", h.bands, h.error, h.best, h.best_error);
-            text += &format!("| {} | {} | {} |\n", e.preset, half(&e.keys), half(&e.values));
+        let (file, Done { bytes, tokens, seconds, .. }) = (self.file.display(), self);
+        let mut text = format!("wrote {file} ({bytes} bytes) from {tokens} tokens in {seconds:.1} s\n");
+        if !self.presets.is_empty() {
+            text += "\n| preset | expected loss | alike | bands of the layers, keys/values |\n|---|--:|--:|---|\n";
+        }
+        for p in &self.presets {
+            text += &format!("| {} | {:.2e} | {:.2e} | {} |\n", p.preset, p.loss, p.uniform_loss, p.bands.join(" "));
         }
         text
     }

@@ -40,6 +40,8 @@ pub struct Logits {
 pub struct Lane<'a> {
     pub chunks: Vec<Range<usize>>,
     pub attention: &'a mut dyn Attention,
+    /// below this layer the lane is the first one's and its attention is not asked
+    pub from: usize,
     /// spent in this lane's layers
     pub seconds: f64,
 }
@@ -51,7 +53,7 @@ impl<'a> Lane<'a> {
     }
 
     pub fn new(chunks: Vec<Range<usize>>, attention: &'a mut dyn Attention) -> Lane<'a> {
-        Lane { chunks, attention, seconds: 0.0 }
+        Lane { chunks, attention, from: 0, seconds: 0.0 }
     }
 }
 
@@ -76,7 +78,8 @@ impl Model {
         Ok(Model { config, digests, weights, norm, resident: None })
     }
 
-    /// What each lane makes of the passage: rows [to - from, hidden] for `score`. Ids must be inside the vocabulary.
+    /// What each lane makes of the passage: rows [to - from, hidden] for `score`. Ids must be inside the vocabulary;
+    /// a lane that begins at a later layer has the chunks of the first.
     /// `told` hears of every layer that begins.
     pub fn hidden(
         &self,
@@ -97,7 +100,14 @@ impl Model {
         for index in 0..config.num_hidden_layers {
             told(index);
             let layer = self.layer(index)?;
+            let first = states.first().cloned().unwrap_or_default();
             for (lane, state) in lanes.iter_mut().zip(&mut states) {
+                if lane.from > index {
+                    continue;
+                }
+                if lane.from == index && index > 0 {
+                    state.clone_from(&first);
+                }
                 let clock = Instant::now();
                 for (chunk, x) in lane.chunks.iter().zip(state) {
                     *x = layer.forward(config, &rope, (index, chunk.start), x, lane.attention)?;

@@ -91,17 +91,4 @@ impl Calibration {
         }
         Ok(())
     }
-
-    /// Energies of `bands` bands, summed over layers and heads, each head's energies counted as shares of its own.
-    pub fn band_energies(&self, operand: Operand, bands: usize) -> Vec<f64> {
-        let d = self.shape.d;
-        let mut sums = vec![0.0; bands];
-        for head in self.fit(operand).energy.chunks_exact(d) {
-            let total: f64 = head.iter().map(|e| f64::from(*e)).sum();
-            for (i, e) in head.iter().enumerate() {
-                sums[i * bands / d] += f64::from(*e) / total;
-            }
-        }
-        sums
-    }
 }

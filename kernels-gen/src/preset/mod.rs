@@ -10,12 +10,14 @@ mod calibration;
 mod file;
 mod fold;
 mod inverse;
+mod share;
 mod turns;
 
 pub use bands::Bands;
 pub use calibration::{Calibration, Fit, Shape};
 pub use file::{BadCalibration, FORMAT, VERSION};
 pub use fold::{LayerMaps, OwnedMap};
+pub use share::{Costs, share};
 pub use turns::Turns;
 
 use crate::registry::{CodecInfo, UnknownCodec};
@@ -66,24 +68,3 @@ pub const ERRORS: [f64; 8] = [1.0, 0.342686, 0.102520, 0.031926, 0.009960, 0.003
 
 /// The step for a coordinate of variance 1, by the bits of the band.
 pub const STEPS: [f64; 8] = [1.0, 1.55, 1.0, 0.5875, 0.3375, 0.190625, 0.1046875, 0.0578125];
-
-/// The schedule of `bands` widths in 1 to 7 with sum `total` and the least expected error, for the energies of the
-/// bands. None if no schedule has that sum.
-pub fn schedule(energies: &[f64], total: usize) -> Option<Vec<usize>> {
-    let mut best: Vec<Option<(f64, Vec<usize>)>> = vec![None; total + 1];
-    best[0] = Some((0.0, Vec::new()));
-    for energy in energies {
-        let mut next: Vec<Option<(f64, Vec<usize>)>> = vec![None; total + 1];
-        for (spent, reached) in best.iter().enumerate() {
-            let Some((error, widths)) = reached else { continue };
-            for (width, own) in ERRORS.iter().enumerate().skip(1).take_while(|(width, _)| spent + width <= total) {
-                let error = error + energy * own;
-                if next[spent + width].as_ref().is_none_or(|kept| error < kept.0) {
-                    next[spent + width] = Some((error, widths.iter().copied().chain([width]).collect()));
-                }
-            }
-        }
-        best = next;
-    }
-    best[total].take().map(|found| found.1)
-}

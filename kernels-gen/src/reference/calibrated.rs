@@ -46,15 +46,19 @@ impl Calibrated<'_> {
 
     /// The key or value that a coded row of a kv head stands for.
     pub fn decode_row(&self, operand: Operand, row: &Row, kv_head: usize, position: usize) -> Vec<f32> {
+        self.row_of(operand, &self.codec.half(operand).decode_row(row, self.maps.d), kv_head, position)
+    }
+
+    /// The key or value with the coordinates `y`.
+    pub fn row_of(&self, operand: Operand, y: &[f32], kv_head: usize, position: usize) -> Vec<f32> {
         let d = self.maps.d;
-        let y = self.codec.half(operand).decode_row(row, d);
         if operand == Operand::V {
-            return project(&of_head(&self.maps.output, kv_head, d), d, 1, &y);
+            return project(&of_head(&self.maps.output, kv_head, d), d, 1, y);
         }
         // y B + mu, with the query's map B^T
         let lines = self.maps.query.matrix[kv_head * d * d..].chunks_exact(d);
         let mean = &self.maps.key_mean[kv_head * d..][..d];
-        let mut x: Vec<f32> = lines.zip(mean).map(|(line, mean)| dot(line, &y) + mean).collect();
+        let mut x: Vec<f32> = lines.zip(mean).map(|(line, mean)| dot(line, y) + mean).collect();
         self.turns.forth(&mut x, position / SEGMENT);
         x
     }
