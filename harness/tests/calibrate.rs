@@ -18,6 +18,7 @@ fn options(codec: &str) -> Options {
         codec: codec.into(),
         streams: vec![Ask::Both],
         skip_layers: "0".into(),
+        layers: Vec::new(),
         read_path: ReadPath::All,
         chunk: 32,
         // across the border of two segments

@@ -21,6 +21,7 @@ fn a_snapshot_reproduces_the_independent_numbers() {
         codec: "bf16,fp8,fp8:k,e8q38".into(),
         streams: vec![Ask::Both],
         skip_layers: "0".into(),
+        layers: Vec::new(),
         read_path: ReadPath::Snapshot,
         chunk: 256,
         score: Some("2048..2112".into()),

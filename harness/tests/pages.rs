@@ -15,6 +15,7 @@ fn report(folder: &Path) -> Report {
         codec: "bf16,int4,int4:k".into(),
         streams: vec![Ask::Both],
         skip_layers: "0".into(),
+        layers: Vec::new(),
         read_path: ReadPath::All,
         chunk: 32,
         score: None,

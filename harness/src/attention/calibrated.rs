@@ -98,26 +98,32 @@ pub struct Calibrated {
     /// of the whole passage
     tokens: usize,
     pages: Pages,
-    /// one a layer, each with the layout of its own bands
-    caches: Vec<Box<dyn CodedCache>>,
+    /// one a layer, each with the layout of its own bands; None for layers that are not coded so
+    caches: Vec<Option<Box<dyn CodedCache>>>,
     /// what was given to the cache, to be compared once a layer is complete
     given: History,
     tally: Tally,
 }
 
 impl Calibrated {
-    pub fn new(fitted: &'static Fitted, geometry: Geometry, tokens: usize) -> Result<Calibrated> {
+    /// For the layers of that list.
+    pub fn new(fitted: &'static Fitted, geometry: Geometry, layers: &[usize], tokens: usize) -> Result<Calibrated> {
         let pages = Pages::new(tokens, PAGE_TOKENS);
         let (backend, one) = (backend::open(backend::Choice::Cpu)?, Geometry { layers: 1, ..geometry });
-        let caches = fitted.codecs().map(|codec| backend.cache(codec, &one, &pages)).collect::<Result<Vec<_>>>()?;
-        let tally = Tally { allocated: caches.iter().map(|cache| cache.allocated()).sum(), ..Tally::default() };
+        let cache = |(layer, codec)| layers.contains(&layer).then(|| backend.cache(codec, &one, &pages)).transpose();
+        let caches = fitted.codecs().enumerate().map(cache).collect::<Result<Vec<_>>>()?;
+        let tally = Tally { allocated: caches.iter().flatten().map(|cache| cache.allocated()).sum(), ..Tally::default() };
         Ok(Calibrated { fitted, geometry, tokens, pages, caches, given: History::default(), tally })
+    }
+
+    fn cache(&self, layer: usize) -> Result<&dyn CodedCache> {
+        self.caches.get(layer).and_then(Option::as_deref).ok_or_else(|| no_cache(layer))
     }
 
     /// Error of all rows of a layer, read back from the bytes of the cache.
     fn errors(&self, layer: usize) -> Result<[Distortion; 2]> {
         let Geometry { kv_heads, d, .. } = self.geometry;
-        let (maps, bytes) = (self.fitted.layer(layer), self.caches[layer].bytes(0)?);
+        let (maps, bytes) = (self.fitted.layer(layer), self.cache(layer)?.bytes(0)?);
         let pages = &self.pages;
         let [k, v] = self.given.layer(layer);
         let pair = |index: usize| {
@@ -131,12 +137,18 @@ impl Calibrated {
     }
 }
 
+fn no_cache(layer: usize) -> Error {
+    Error::Invalid { reasons: vec![format!("layer {layer} has no calibrated cache")] }
+}
+
 impl Attention for Calibrated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
         let [k, v] = [(Operand::K, rows.k), (Operand::V, rows.v)]
             .map(|(operand, x)| self.fitted.coordinates(operand, rows.layer, rows.start, x));
-        self.caches[rows.layer].store(0, rows.start, &k, &v, &self.pages)?;
+        let pages = &self.pages;
+        let cache = self.caches.get_mut(rows.layer).and_then(Option::as_mut).ok_or_else(|| no_cache(rows.layer))?;
+        cache.store(0, rows.start, &k, &v, pages)?;
         let layer = self.fitted.layer(rows.layer);
         self.tally.count(rows, layer.codec.token_bytes(d) as u64, kv_heads);
         self.given.push(rows.layer, rows.k, rows.v);
@@ -146,7 +158,7 @@ impl Attention for Calibrated {
             tally.k += k;
             tally.v += v;
         }
-        let bytes = self.caches[rows.layer].bytes(0)?;
+        let bytes = self.cache(rows.layer)?.bytes(0)?;
         let shape = CacheShape { pages: self.pages.count(), page_tokens: self.pages.page_tokens, kv_heads, d };
         let seen = rows.start + rows.tokens;
         let sequence =

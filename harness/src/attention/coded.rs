@@ -19,6 +19,8 @@ pub struct Coded {
     tokens: usize,
     pages: Pages,
     cache: Box<dyn CodedCache>,
+    /// the layers that have one
+    layers: Vec<usize>,
     misread: Misread,
     /// what was given to the cache, to be compared once a layer is complete
     given: History,
@@ -26,9 +28,16 @@ pub struct Coded {
 }
 
 impl Coded {
-    pub fn new(backend: &dyn Backend, codec: &'static CodecInfo, geometry: Geometry, tokens: usize) -> Result<Coded> {
+    /// For the layers of that list.
+    pub fn new(
+        backend: &dyn Backend,
+        codec: &'static CodecInfo,
+        geometry: Geometry,
+        layers: Vec<usize>,
+        tokens: usize,
+    ) -> Result<Coded> {
         let pages = Pages::new(tokens, PAGE_TOKENS);
-        let cache = backend.cache(codec, &geometry, &pages)?;
+        let cache = backend.cache(codec, &Geometry { layers: layers.len(), ..geometry }, &pages)?;
         let tally = Tally { allocated: cache.allocated(), ..Tally::default() };
         Ok(Coded {
             codec,
@@ -36,10 +45,16 @@ impl Coded {
             tokens,
             pages,
             cache,
+            layers,
             misread: Misread::default(),
             given: History::default(),
             tally,
         })
+    }
+
+    fn cache_of(&self, layer: usize) -> Result<usize> {
+        let none = || Error::Invalid { reasons: vec![format!("layer {layer} has no cache of {}", self.codec.name)] };
+        self.layers.iter().position(|own| *own == layer).ok_or_else(none)
     }
 
     /// A codec that is broken on purpose: decoded coordinates are taken in a wrong order.
@@ -52,7 +67,7 @@ impl Coded {
     fn errors(&self, layer: usize) -> Result<[Distortion; 2]> {
         let Geometry { kv_heads, d, .. } = self.geometry;
         let (codec, pages, misread) = (self.codec, &self.pages, &self.misread);
-        let bytes = self.cache.bytes(layer)?;
+        let bytes = self.cache.bytes(self.cache_of(layer)?)?;
         let [k, v] = self.given.layer(layer);
         let pair = |index: usize| {
             let (token, head) = (index / kv_heads, index % kv_heads);
@@ -67,7 +82,8 @@ impl Coded {
 
 impl Attention for Coded {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
-        self.cache.store(rows.layer, rows.start, rows.k, rows.v, &self.pages)?;
+        let cache = self.cache_of(rows.layer)?;
+        self.cache.store(cache, rows.start, rows.k, rows.v, &self.pages)?;
         self.tally.count(rows, self.codec.token_bytes(self.geometry.d) as u64, self.geometry.kv_heads);
         self.given.push(rows.layer, rows.k, rows.v);
         if rows.start + rows.tokens == self.tokens {
@@ -77,7 +93,7 @@ impl Attention for Coded {
             layer.v += v;
         }
         let lens: Vec<i32> = (1..=rows.tokens).map(|i| (rows.start + i) as i32).collect();
-        let out = self.cache.attend(rows.layer, &self.misread.aim(rows.q), &lens, &self.pages)?;
+        let out = self.cache.attend(cache, &self.misread.aim(rows.q), &lens, &self.pages)?;
         if !out.iter().all(|v| v.is_finite()) {
             let reasons = vec![format!(
                 "attention through {} gave a value that is not finite in layer {}",

@@ -34,7 +34,14 @@ pub enum Coder {
     Preset(&'static Preset, Option<&'static Fitted>),
     /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
     Fp8,
+    /// not coded at all; engines keep such rows as bf16
+    Raw,
 }
+
+/// Bits of an element that is not coded.
+pub const RAW_BITS: f64 = 16.0;
+/// Name of `Coder::Raw`.
+pub const RAW: &str = "raw";
 
 pub const FP8: &str = "fp8_e4m3_64";
 const FP8_BLOCK: usize = 64;
@@ -45,6 +52,7 @@ impl Coder {
             Coder::Codec(codec) => codec.name,
             Coder::Preset(preset, _) => preset.name,
             Coder::Fp8 => FP8,
+            Coder::Raw => RAW,
         }
     }
 
@@ -54,13 +62,13 @@ impl Coder {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
             Coder::Preset(preset, None) => preset.codec().ok(),
-            Coder::Fp8 => None,
+            Coder::Fp8 | Coder::Raw => None,
         }
     }
 
     /// Of an element of one half of a layer, scales included.
     pub fn stored_bits(&self, half: Stream, layer: usize, d: usize) -> f64 {
-        let simulated = 8.0 + 32.0 / FP8_BLOCK as f64;
+        let simulated = if matches!(self, Coder::Raw) { RAW_BITS } else { 8.0 + 32.0 / FP8_BLOCK as f64 };
         self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
     }
 
@@ -72,6 +80,7 @@ impl Coder {
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
             Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
+            Coder::Raw => x.to_vec(),
             // no number may come of a codec that has no maps
             Coder::Preset(..) => vec![f32::NAN; x.len()],
         };

@@ -1,7 +1,7 @@
 //! The ways a passage can attend: exactly over plain rows, through a paged f32 cache, through a coded paged
 //! cache, or over rows that made a round trip through a codec; and what is counted on the way.
 
-mod boundary;
+mod by_layer;
 mod calibrated;
 mod coded;
 mod coder;
@@ -14,10 +14,10 @@ mod pages;
 mod probe;
 mod simulated;
 
-pub use boundary::Boundary;
+pub use by_layer::ByLayer;
 pub use calibrated::{Calibrated, Fitted};
 pub use coded::{Coded, PAGE_TOKENS};
-pub use coder::{Coder, FP8, Stream};
+pub use coder::{Coder, FP8, RAW, RAW_BITS, Stream};
 pub use dense::Dense;
 pub use distortion::{Distortion, LayerDistortion};
 pub use history::History;

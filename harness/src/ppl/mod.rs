@@ -70,6 +70,9 @@ pub struct Options {
     /// sweep: so many layers at either end stay raw, comma separated
     #[arg(long, default_value = "0")]
     pub skip_layers: String,
+    /// one more row for every codec, with some layers coded otherwise: 0=bf16,11=raw; may be given again
+    #[arg(long, value_name = "LAYER=CODEC,..")]
+    pub layers: Vec<String>,
     #[arg(long, value_enum, default_value = "all")]
     pub read_path: ReadPath,
     /// tokens of a chunk on the read path `serving`
@@ -115,10 +118,12 @@ impl Plan {
             return Err(crate::error::Error::Usage("--chunk 0: a chunk holds at least one token".into()));
         }
         // mistakes in names first: they need no file
-        subject::subjects(&options.codec, &options.streams, &[0])?;
+        subject::subjects(&options.codec, &options.streams, &[0], &[])?;
         let (folder, config, corpus) = open_text(&options.text)?;
         let skips = plan::skip_list(&options.skip_layers, config.num_hidden_layers)?;
-        let subjects = subject::subjects(&options.codec, &options.streams, &skips)?;
+        let own = options.layers.iter().map(|text| plan::own_layers(text, config.num_hidden_layers));
+        let own = own.collect::<Result<Vec<_>>>()?;
+        let subjects = subject::subjects(&options.codec, &options.streams, &skips, &own)?;
         let score = plan::score_range(options.score.as_deref(), options.read_path, options.text.ctx, corpus.length)?;
         let geometry = Geometry::of(&config);
         let calibration = calibrated::opened(&subjects, options.calibration.as_deref(), &folder, &geometry)?;

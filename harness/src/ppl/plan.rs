@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
+use super::subject::{Layers, coder};
 use super::ReadPath;
+use crate::attention::Coder;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::model::Config;
@@ -74,6 +76,22 @@ pub fn skip_list(text: &str, layers: usize) -> Result<Vec<usize>> {
     Ok(skips)
 }
 
+/// Layers with a coder of their own, as `0=bf16,11=raw`; `layers` is the model's number of them.
+pub fn own_layers(text: &str, layers: usize) -> Result<Layers> {
+    let bad = |why: String| Error::Usage(format!("--layers {text}: {why}; write for example 0=bf16,11=raw"));
+    let mut own: Vec<(usize, Coder)> = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let (layer, name) = part.split_once('=').ok_or_else(|| bad(format!("there is no = in {part:?}")))?;
+        let layer = layer.trim().parse::<usize>().map_err(|_| bad(format!("{layer:?} is not a number")))?;
+        if layer >= layers || own.iter().any(|(known, _)| *known == layer) {
+            return Err(bad(format!("layer {layer} is named twice or is none of the model's {layers}")));
+        }
+        own.push((layer, coder(name.trim())?));
+    }
+    own.sort_by_key(|(layer, _)| *layer);
+    Ok(own.leak())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +114,19 @@ mod tests {
         }
         assert!(score_range(Some("0..128"), all, 128, 128).unwrap_err().to_string().contains("no next token"));
         assert!(score_range(Some("0..9"), ReadPath::Snapshot, 128, 2560).unwrap_err().to_string().contains("prefix"));
+    }
+
+    #[test]
+    fn layers_of_their_own() {
+        let own = own_layers("5=raw, 0 = bf16", 6).unwrap();
+        assert_eq!(own.iter().map(|(layer, coder)| (*layer, coder.name())).collect::<Vec<_>>(), [(0, "bf16"), (5, "raw")]);
+        for (text, why) in
+            [("6=raw", "none of the model's 6"), ("1=raw,1=bf16", "named twice"), ("x=raw", "not a number"), ("0", "no =")]
+        {
+            let message = own_layers(text, 6).unwrap_err().to_string();
+            assert!(message.contains(why) && message.contains("0=bf16,11=raw"), "{message}");
+        }
+        assert!(own_layers("0=nothing", 6).unwrap_err().to_string().contains("unknown codec"));
     }
 
     #[test]

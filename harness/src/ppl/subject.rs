@@ -4,12 +4,12 @@ use kernels_gen::preset::preset;
 use kernels_gen::registry::{CodecInfo, codec};
 
 use super::ReadPath;
-use crate::attention::{Boundary, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, Simulated, Stream};
+pub use crate::attention::RAW_BITS;
+use crate::attention::{
+    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Stream,
+};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
-
-/// Bits of an element that is not coded: engines keep it as bf16.
-pub const RAW_BITS: f64 = 16.0;
 
 /// Which halves of the cache a row codes, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +30,9 @@ pub enum Ask {
     V,
 }
 
+/// Layers with a coder of their own.
+pub type Layers = &'static [(usize, Coder)];
+
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
 pub enum Subject {
@@ -37,8 +40,8 @@ pub enum Subject {
     Identity,
     /// the base model in other chunks and another order of sums; its distance is the noise floor
     Noise,
-    /// `skip` layers at either end stay raw
-    Coded { coder: Coder, streams: Streams, skip: usize },
+    /// `skip` layers at either end stay raw, `own` ones have another coder
+    Coded { coder: Coder, streams: Streams, skip: usize, own: Layers },
     /// a codec read with permuted coordinates; must look bad
     Control(&'static CodecInfo),
 }
@@ -48,7 +51,7 @@ impl Subject {
         match self {
             Subject::Identity => "identity".into(),
             Subject::Noise => "self".into(),
-            Subject::Coded { coder, streams, skip } => {
+            Subject::Coded { coder, streams, skip, own } => {
                 let streams = match streams {
                     Streams::Cache => "",
                     Streams::Both => ":sim",
@@ -56,7 +59,8 @@ impl Subject {
                     Streams::V => ":v",
                 };
                 let skip = if *skip == 0 { String::new() } else { format!("+skip{skip}") };
-                format!("{}{streams}{skip}", coder.name())
+                let own: String = own.iter().map(|(layer, coder)| format!("+{layer}={}", coder.name())).collect();
+                format!("{}{streams}{skip}{own}", coder.name())
             }
             Subject::Control(codec) => format!("CONTROL_{}_misread", codec.name),
         }
@@ -77,15 +81,16 @@ impl Subject {
         match self {
             Subject::Identity | Subject::Noise => 32.0,
             Subject::Control(codec) => codec.stored_bits_per_element(geometry.d),
-            Subject::Coded { coder, streams, .. } => {
+            Subject::Coded { streams, .. } => {
                 let of_layer = |layer| {
+                    let Some(coder) = self.coder_of(layer, geometry.layers) else { return RAW_BITS };
                     let of = |half| coder.stored_bits(half, layer, geometry.d);
                     let (k, v) = match streams {
                         Streams::K => (of(Stream::K), RAW_BITS),
                         Streams::V => (RAW_BITS, of(Stream::V)),
                         Streams::Cache | Streams::Both => (of(Stream::K), of(Stream::V)),
                     };
-                    if self.codes_layer(layer, geometry.layers) { 0.5 * (k + v) } else { RAW_BITS }
+                    0.5 * (k + v)
                 };
                 (0..geometry.layers).map(of_layer).sum::<f64>() / geometry.layers as f64
             }
@@ -102,26 +107,28 @@ impl Subject {
             )
     }
 
-    /// Whether this row codes a layer of `layers`.
-    fn codes_layer(&self, layer: usize, layers: usize) -> bool {
+    /// What codes a layer, of `layers`; None where it stays raw.
+    fn coder_of(&self, layer: usize, layers: usize) -> Option<Coder> {
         match self {
-            Subject::Coded { skip, .. } => layer >= *skip && layer + skip < layers,
-            _ => true,
+            Subject::Coded { coder, skip, own, .. } => {
+                let coder = own.iter().find(|(at, _)| *at == layer).map_or(*coder, |(_, coder)| *coder);
+                let inside = layer >= *skip && layer + skip < layers;
+                (inside && !matches!(coder, Coder::Raw)).then_some(coder)
+            }
+            Subject::Control(codec) => Some(Coder::Codec(codec)),
+            Subject::Identity | Subject::Noise => None,
         }
     }
 
     /// Bytes of a token of one kv head over all coded layers, by the codecs' own sizes; None where nothing is packed.
     pub fn token_bytes(&self, path: ReadPath, geometry: &Geometry) -> Option<u64> {
-        let of_layer = |layer: usize| match self {
-            Subject::Identity => Some(8 * geometry.d),
-            Subject::Control(codec) if self.is_packed(path) => Some(codec.token_bytes(geometry.d)),
-            Subject::Coded { coder, .. } if self.is_packed(path) => {
-                coder.codec(layer).map(|codec| codec.token_bytes(geometry.d))
-            }
-            _ => None,
-        };
-        let layers = (0..geometry.layers).filter(|layer| self.codes_layer(*layer, geometry.layers));
-        layers.map(|layer| of_layer(layer).map(|bytes| bytes as u64)).sum()
+        let packed = |layer| self.coder_of(layer, geometry.layers)?.codec(layer);
+        let layers = 0..geometry.layers;
+        match self {
+            Subject::Identity => Some((8 * geometry.d * geometry.layers) as u64),
+            _ if !self.is_packed(path) => None,
+            _ => Some(layers.filter_map(packed).map(|codec| codec.token_bytes(geometry.d) as u64).sum()),
+        }
     }
 
     /// None for the noise row, which is the base attention itself.
@@ -133,30 +140,48 @@ impl Subject {
         tokens: usize,
     ) -> Result<Option<Box<dyn Counted>>> {
         let own = if path.raw_own() { Own::Raw } else { Own::Coded };
+        let all: Vec<usize> = (0..geometry.layers).collect();
         let simulated = |k, v| Simulated::new(geometry, k, v, own);
-        let inner: Box<dyn Counted> = match *self {
+        Ok(Some(match *self {
             Subject::Identity => Box::new(Identity::new(geometry, tokens)),
             Subject::Noise => return Ok(None),
             Subject::Control(codec) if self.is_packed(path) => {
-                Box::new(Coded::new(backend, codec, geometry, tokens)?.misreading())
+                Box::new(Coded::new(backend, codec, geometry, all, tokens)?.misreading())
             }
             Subject::Control(codec) => {
                 let coder = Some(Coder::Codec(codec));
                 Box::new(simulated(coder, coder).misreading())
             }
-            Subject::Coded { coder: Coder::Codec(codec), .. } if self.is_packed(path) => {
-                Box::new(Coded::new(backend, codec, geometry, tokens)?)
+            Subject::Coded { streams, .. } => {
+                let one = |coder: Coder, layers: Vec<usize>| -> Result<Box<dyn Counted>> {
+                    Ok(match (coder, streams) {
+                        (Coder::Codec(codec), Streams::Cache) if path.packed() => {
+                            Box::new(Coded::new(backend, codec, geometry, layers, tokens)?)
+                        }
+                        (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
+                            Box::new(Calibrated::new(fitted, geometry, &layers, tokens)?)
+                        }
+                        (_, Streams::K) => Box::new(simulated(Some(coder), None)),
+                        (_, Streams::V) => Box::new(simulated(None, Some(coder))),
+                        _ => Box::new(simulated(Some(coder), Some(coder))),
+                    })
+                };
+                let coders: Vec<Option<Coder>> = all.iter().map(|l| self.coder_of(*l, geometry.layers)).collect();
+                let mut found: Vec<(Coder, Vec<usize>)> = Vec::new();
+                for (layer, coder) in coders.iter().enumerate().filter_map(|(layer, coder)| Some((layer, (*coder)?))) {
+                    match found.iter_mut().find(|(known, _)| known.name() == coder.name()) {
+                        Some((_, layers)) => layers.push(layer),
+                        None => found.push((coder, vec![layer])),
+                    }
+                }
+                let way_of = |layer: usize| found.iter().position(|(_, layers)| layers.contains(&layer));
+                let of: Vec<Option<usize>> = all.iter().map(|layer| way_of(*layer)).collect();
+                let mut ways = found.into_iter().map(|(coder, layers)| one(coder, layers)).collect::<Result<Vec<_>>>()?;
+                match ways.len() {
+                    1 if of.iter().all(Option::is_some) => ways.remove(0),
+                    _ => Box::new(ByLayer::new(geometry, ways, of)),
+                }
             }
-            Subject::Coded { coder: Coder::Preset(_, Some(fitted)), .. } if self.is_packed(path) => {
-                Box::new(Calibrated::new(fitted, geometry, tokens)?)
-            }
-            Subject::Coded { coder, streams: Streams::K, .. } => Box::new(simulated(Some(coder), None)),
-            Subject::Coded { coder, streams: Streams::V, .. } => Box::new(simulated(None, Some(coder))),
-            Subject::Coded { coder, .. } => Box::new(simulated(Some(coder), Some(coder))),
-        };
-        Ok(Some(match *self {
-            Subject::Coded { skip, .. } if skip > 0 => Box::new(Boundary::new(geometry, skip, inner)),
-            _ => inner,
         }))
     }
 }
@@ -166,11 +191,16 @@ pub fn coder(name: &str) -> Result<Coder> {
     if preset(name).is_some() {
         return Err(Error::Usage(format!("{name} is calibrated to a model's layers; only `ppl` runs it")));
     }
-    if name == FP8 || name == "fp8" { Ok(Coder::Fp8) } else { Ok(Coder::Codec(codec(name)?)) }
+    match name {
+        FP8 | "fp8" => Ok(Coder::Fp8),
+        RAW => Ok(Coder::Raw),
+        _ => Ok(Coder::Codec(codec(name)?)),
+    }
 }
 
-/// identity and self first, then every codec with every choice of halves and layers, then the control.
-pub fn subjects(names: &str, streams: &[Ask], skips: &[usize]) -> Result<Vec<Subject>> {
+/// identity and self first, then every codec with every choice of halves, of layers that stay raw and of layers with a
+/// coder of their own, then the control.
+pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]) -> Result<Vec<Subject>> {
     let mut subjects = vec![Subject::Identity, Subject::Noise];
     for name in names.split(',').map(str::trim).filter(|n| !n.is_empty()) {
         let fixed = match name.split_once(':') {
@@ -193,8 +223,9 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize]) -> Result<Vec<Sub
             Ask::V => Streams::V,
         };
         for streams in fixed.map_or_else(|| streams.iter().map(asked).collect(), |fixed| vec![fixed]) {
-            for &skip in skips {
-                let subject = Subject::Coded { coder, streams, skip };
+            let skipping = skips.iter().map(|skip| (*skip, Layers::default()));
+            for (skip, own) in skipping.chain(layers.iter().map(|own| (0, *own))) {
+                let subject = Subject::Coded { coder, streams, skip, own };
                 if subjects.iter().all(|s| s.name() != subject.name()) {
                     subjects.push(subject);
                 }
@@ -214,7 +245,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str, streams: &[Ask], skips: &[usize]) -> Vec<String> {
-        subjects(text, streams, skips).unwrap().iter().map(Subject::name).collect()
+        subjects(text, streams, skips, &[]).unwrap().iter().map(Subject::name).collect()
     }
 
     #[test]
@@ -228,15 +259,15 @@ mod tests {
             names("int4,fp8", &[Ask::Both, Ask::K], &[0, 1])[2..6],
             ["int4", "int4+skip1", "int4:k", "int4:k+skip1"]
         );
-        assert!(subjects("int4:q", &[Ask::Both], &[0]).unwrap_err().to_string().contains(":sim"));
-        assert_eq!(subjects("e8w9", &[Ask::Both], &[0]).unwrap_err().exit_code(), 2);
+        assert!(subjects("int4:q", &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains(":sim"));
+        assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
     }
 
     #[test]
     fn raw_halves_and_layers_count_as_bf16() {
         let geometry = Geometry { layers: 4, heads: 1, kv_heads: 1, d: 128, scale: 1.0 };
         let bits = |text: &str, skip| {
-            let all = subjects(text, &[Ask::Both], &[skip]).unwrap();
+            let all = subjects(text, &[Ask::Both], &[skip], &[]).unwrap();
             all[2].stored_bits(&geometry)
         };
         assert_eq!(bits("int4", 0), 4.125);
@@ -244,5 +275,17 @@ mod tests {
         assert_eq!(bits("int4", 1), (4.125 + 16.0) / 2.0);
         assert_eq!(bits("int4", 2), 16.0);
         assert_eq!(bits("fp8", 0), 8.5);
+    }
+
+    #[test]
+    fn layers_of_their_own_count_as_what_they_are() {
+        let geometry = Geometry { layers: 4, heads: 1, kv_heads: 1, d: 128, scale: 1.0 };
+        let own: Layers = vec![(0, coder("bf16").unwrap()), (3, coder("raw").unwrap())].leak();
+        let all = subjects("int4", &[Ask::Both, Ask::K], &[0], &[own]).unwrap();
+        let names: Vec<String> = all[2..6].iter().map(Subject::name).collect();
+        assert_eq!(names, ["int4", "int4+0=bf16+3=raw", "int4:k", "int4:k+0=bf16+3=raw"]);
+        assert_eq!(all[3].stored_bits(&geometry), (2.0 * 4.125 + 2.0 * 16.0) / 4.0);
+        assert_eq!(all[3].token_bytes(ReadPath::All, &geometry), Some(2 * 66 * 2 + 256 * 2));
+        assert_eq!(all[5].token_bytes(ReadPath::All, &geometry), None);
     }
 }

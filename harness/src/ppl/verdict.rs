@@ -88,17 +88,17 @@ fn unused(subject: &Subject, row: &Row) -> Option<String> {
 /// Keys alone, values alone and both must not give the same numbers: then one of them is not coded at all.
 fn halves(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
     let coded = |subject: &Subject| match subject {
-        Subject::Coded { coder, streams, skip } => Some((coder.name(), *skip, *streams)),
+        Subject::Coded { streams, .. } => Some((subject.name().replace(":k", "").replace(":v", ""), *streams)),
         _ => None,
     };
     let mut reasons = Vec::new();
     for (at, (subject, row)) in subjects.iter().zip(rows).enumerate() {
         for (other, other_row) in subjects.iter().zip(rows).skip(at + 1) {
-            let (Some((name, skip, one)), Some((other_name, other_skip, two))) = (coded(subject), coded(other)) else {
+            let (Some((name, one)), Some((other_name, two))) = (coded(subject), coded(other)) else {
                 continue;
             };
             let halves = [one, two].iter().any(|s| matches!(s, Streams::K | Streams::V));
-            if halves && (name, skip) == (other_name, other_skip) && row.dlnppl == other_row.dlnppl {
+            if halves && name == other_name && row.dlnppl == other_row.dlnppl {
                 reasons.push(format!(
                     "{} and {} give the same numbers: one of them is not in use",
                     row.codec, other_row.codec
