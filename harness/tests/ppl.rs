@@ -117,7 +117,7 @@ fn the_coded_cache_agrees_with_its_simulation() -> error::Result<()> {
         128,
         &mut Simulated::new(geometry, Some(Coder::Codec(e8)), Some(Coder::Codec(e8)), Own::Coded),
     )?;
-    let mut coded = Coded::new(backend::open(Choice::Cpu)?.as_ref(), e8, geometry, vec![0], 128)?;
+    let mut coded = Coded::new(backend::open(Choice::Cpu)?.as_ref(), e8, geometry, (0..geometry.layers).collect(), 128)?;
     let coded = model.logits(ids, 64, 128, &mut coded)?;
     let mean = |logits| base.compare(logits, &corpus.passage(0)[65..129]).iter().map(|s| s.kl).sum::<f64>() / 64.0;
     let between =

@@ -6,6 +6,7 @@ use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
 use super::Fitted;
+use crate::calibrate::Without;
 
 /// Which half of the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,11 +28,27 @@ impl Stream {
     }
 }
 
+/// A calibrated codec, whole or without one of its parts.
+#[derive(Debug)]
+pub struct Variant {
+    pub name: String,
+    pub preset: &'static Preset,
+    pub without: Option<Without>,
+}
+
+impl Variant {
+    /// Kept for the rest of the program.
+    pub fn of(preset: &'static Preset, without: Option<Without>) -> &'static Variant {
+        let name = without.map_or(preset.name.into(), |part| format!("{}:{}", preset.name, part.name()));
+        Box::leak(Box::new(Variant { name, preset, without }))
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub enum Coder {
     Codec(&'static CodecInfo),
     /// a calibrated codec; without maps until the model is known
-    Preset(&'static Preset, Option<&'static Fitted>),
+    Preset(&'static Variant, Option<&'static Fitted>),
     /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
     Fp8,
     /// not coded at all; engines keep such rows as bf16
@@ -50,7 +67,7 @@ impl Coder {
     pub fn name(&self) -> &'static str {
         match self {
             Coder::Codec(codec) => codec.name,
-            Coder::Preset(preset, _) => preset.name,
+            Coder::Preset(variant, _) => &variant.name,
             Coder::Fp8 => FP8,
             Coder::Raw => RAW,
         }
@@ -61,7 +78,7 @@ impl Coder {
         match self {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
-            Coder::Preset(preset, None) => preset.codec().ok(),
+            Coder::Preset(variant, None) => variant.preset.codec().ok(),
             Coder::Fp8 | Coder::Raw => None,
         }
     }

@@ -17,7 +17,7 @@ mod simulated;
 pub use by_layer::ByLayer;
 pub use calibrated::{Calibrated, Fitted};
 pub use coded::{Coded, PAGE_TOKENS};
-pub use coder::{Coder, FP8, RAW, RAW_BITS, Stream};
+pub use coder::{Coder, FP8, RAW, RAW_BITS, Stream, Variant};
 pub use dense::Dense;
 pub use distortion::{Distortion, LayerDistortion};
 pub use history::History;

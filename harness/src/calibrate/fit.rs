@@ -56,7 +56,7 @@ fn output_metrics(weights: &Weights, config: &Config, layer: usize) -> Result<Ve
 }
 
 /// The fit of one head.
-struct Head {
+pub(super) struct Head {
     basis: Vec<f32>,
     mean: Vec<f32>,
     energy: Vec<f32>,
@@ -64,7 +64,7 @@ struct Head {
 
 impl Head {
     /// With M = (1 - share) I + share F under F of trace d: eig(M^(1/2) C M^(1/2)), see [`Fit`].
-    fn of(mean: &[f64], covariance: &[f64], (metric, share): (&[f64], f64), d: usize) -> Head {
+    pub(super) fn of(mean: &[f64], covariance: &[f64], (metric, share): (&[f64], f64), d: usize) -> Head {
         let metric = DMatrix::from_row_slice(d, d, metric);
         let size = metric.trace() / d as f64;
         let (share, rest) = if size > 0.0 { (share / size, 1.0 - share) } else { (0.0, 1.0) };
@@ -83,7 +83,7 @@ impl Head {
         }
     }
 
-    fn append_to(self, fit: &mut Fit) {
+    pub(super) fn append_to(self, fit: &mut Fit) {
         fit.basis.extend(self.basis);
         fit.mean.extend(self.mean);
         fit.energy.extend(self.energy);

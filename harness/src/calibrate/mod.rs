@@ -6,6 +6,7 @@ mod losses;
 mod moments;
 mod open;
 mod watch;
+mod without;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -14,6 +15,7 @@ use kernels_gen::preset::{Bands, Calibration, Costs, PRESETS, Shape, share};
 use serde::Serialize;
 
 pub use open::{Facts, Opened, open};
+pub use without::Without;
 
 use crate::attention::Geometry;
 use crate::corpus::Corpus;

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use kernels_gen::preset::{Calibration, Preset};
+
 use super::{Plan, Subject};
 use crate::attention::{Coder, Fitted, Geometry};
 use crate::calibrate::{self, Facts, Opened};
@@ -17,19 +19,26 @@ pub fn opened(subjects: &[Subject], asked: Option<&Path>, folder: &Path, geometr
     Ok(Some(calibrate::open(asked, folder, calibrate::shape(geometry))?))
 }
 
+fn leaked(calibration: &Calibration, preset: &'static Preset, tokens: usize) -> Result<&'static Fitted> {
+    Ok(Box::leak(Box::new(Fitted::new(calibration, preset, tokens)?)))
+}
+
 /// Gives the calibrated subjects their maps, for contexts up to `tokens`; they are kept for the rest of the program.
 pub fn equip(plan: &mut Plan, model: &str, tokens: usize) -> Result<Option<Facts>> {
     let Some(opened) = &plan.calibration else { return Ok(None) };
     opened.check(model)?;
-    let mut made: Vec<&'static Fitted> = Vec::new();
+    let mut made: Vec<(&str, &'static Fitted)> = Vec::new();
     for subject in &mut plan.subjects {
-        if let Subject::Coded { coder: Coder::Preset(preset, maps), .. } = subject {
-            let known = made.iter().find(|f| f.preset.name == preset.name).copied();
-            let fitted = match known {
-                Some(fitted) => fitted,
-                None => Box::leak(Box::new(Fitted::new(&opened.calibration, preset, tokens)?)),
+        if let Subject::Coded { coder: Coder::Preset(variant, maps), .. } = subject {
+            let known = made.iter().find(|(name, _)| *name == variant.name).map(|(_, fitted)| *fitted);
+            let fitted = match (known, variant.without) {
+                (Some(fitted), _) => fitted,
+                (None, None) => leaked(&opened.calibration, variant.preset, tokens)?,
+                (None, Some(part)) => {
+                    leaked(&part.of(&opened.calibration, variant.preset, tokens)?, variant.preset, tokens)?
+                }
             };
-            made.push(fitted);
+            made.push((&variant.name, fitted));
             *maps = Some(fitted);
         }
     }

@@ -6,9 +6,10 @@ use kernels_gen::registry::{CodecInfo, codec};
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Stream,
+    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Stream, Variant,
 };
 use crate::backend::Backend;
+use crate::calibrate::Without;
 use crate::error::{Error, Result};
 
 /// Which halves of the cache a row codes, and how.
@@ -198,12 +199,27 @@ pub fn coder(name: &str) -> Result<Coder> {
     }
 }
 
+fn only_calibrated(name: &str) -> Error {
+    Error::Usage(format!("{name}: only kvfuse codecs have parts to leave out"))
+}
+
 /// identity and self first, then every codec with every choice of halves, of layers that stay raw and of layers with a
 /// coder of their own, then the control.
 pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]) -> Result<Vec<Subject>> {
     let mut subjects = vec![Subject::Identity, Subject::Noise];
     for name in names.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+        let (plain, way) = name.split_once(':').map_or((name, None), |(plain, way)| (plain, Some(way)));
+        let part = way.and_then(|way| Without::ALL.into_iter().find(|part| part.name() == way));
+        let parts: Vec<Option<Without>> = match (preset(plain), way) {
+            (Some(_), Some("ablate")) => std::iter::once(None).chain(Without::ALL.map(Some)).collect(),
+            (Some(_), _) => vec![part],
+            (None, Some("ablate")) => return Err(only_calibrated(name)),
+            (None, _) if part.is_some() => return Err(only_calibrated(name)),
+            _ => vec![None],
+        };
         let fixed = match name.split_once(':') {
+            Some((_, "ablate")) => None,
+            Some(_) if part.is_some() => None,
             None if name == "identity" || name == "self" => continue,
             None => None,
             Some((_, "sim")) => Some(Streams::Both),
@@ -211,12 +227,16 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
             Some((_, "v")) => Some(Streams::V),
             Some((_, other)) => {
                 return Err(Error::Usage(format!(
-                    "{name}: {other:?} is no way to run a codec; write :k, :v, :sim or nothing"
+                    "{name}: {other:?} is no way to run a codec; write :k, :v, :sim or nothing, and {} or :ablate for all \
+                     of them behind a kvfuse codec",
+                    Without::ALL.map(|part| format!(":{}", part.name())).join(", ")
                 )));
             }
         };
-        let plain = name.split(':').next().unwrap_or(name);
-        let coder = preset(plain).map_or_else(|| coder(plain), |preset| Ok(Coder::Preset(preset, None)))?;
+        let of = |part| {
+            preset(plain).map_or_else(|| coder(plain), |preset| Ok(Coder::Preset(Variant::of(preset, part), None)))
+        };
+        let coders = parts.into_iter().map(of).collect::<Result<Vec<Coder>>>()?;
         let asked = |ask: &Ask| match ask {
             Ask::Both => Streams::Cache,
             Ask::K => Streams::K,
@@ -224,7 +244,8 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
         };
         for streams in fixed.map_or_else(|| streams.iter().map(asked).collect(), |fixed| vec![fixed]) {
             let skipping = skips.iter().map(|skip| (*skip, Layers::default()));
-            for (skip, own) in skipping.chain(layers.iter().map(|own| (0, *own))) {
+            let settings = skipping.chain(layers.iter().map(|own| (0, *own)));
+            for (coder, (skip, own)) in settings.flat_map(|setting| coders.iter().map(move |coder| (*coder, setting))) {
                 let subject = Subject::Coded { coder, streams, skip, own };
                 if subjects.iter().all(|s| s.name() != subject.name()) {
                     subjects.push(subject);
@@ -261,6 +282,17 @@ mod tests {
         );
         assert!(subjects("int4:q", &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains(":sim"));
         assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn parts_are_left_out_one_by_one() {
+        let all = names("kvfuse-4:ablate,kvfuse-4:no-mean,kvfuse-3:k", &[Ask::Both], &[0]);
+        let parts = ["no-mean", "no-metric", "no-segments", "no-hadamard", "no-layers", "no-widths"];
+        let wanted = parts.map(|part| format!("kvfuse-4:{part}"));
+        assert_eq!((&all[2][..], &all[3..9], &all[9][..]), ("kvfuse-4", &wanted[..], "kvfuse-3:k"));
+        for name in ["int4:ablate", "int4:no-mean"] {
+            assert!(subjects(name, &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains("only kvfuse"));
+        }
     }
 
     #[test]
