@@ -225,3 +225,24 @@ fn more_bits_lose_less() {
         }
     }
 }
+
+/// At high rates the shape of the cell is all that counts: 1/12 for integers, 0.0766 for D4 and 0.0717 for E8, cells of
+/// volume 1. Source: Conway and Sloane, Sphere Packings, Lattices and Groups, table 2.3.
+#[test]
+fn lattices_have_their_granular_gain_at_high_rate() {
+    let rows: Vec<f32> = Random(21).gaussians(128 * 2000).iter().map(|x| 10.0 * x).collect();
+    // lanes that make 1, and the volume of a cell to the power 2/n
+    let half_steps = |name| (name, 2.0, 1.0, 0.654);
+    for (name, lanes, volume, gain) in [("d4q152", 1.0, 2.0_f64.sqrt(), 0.366), half_steps("e8q152"), half_steps("e8w7"), half_steps("e8c7")] {
+        let c = &codec(name).unwrap().k;
+        let error = |x: &[f32]| {
+            let row = c.encode_row(x);
+            let lane = f64::from(c.bands[0].scale(row.side.map(|side| half::f16::from_bits(side).to_f32())));
+            let off = |(a, b): (&f32, f32)| ((f64::from(*a) - f64::from(b)) / (lane * lanes)).powi(2);
+            x.iter().zip(c.decode_row(&row, 128)).map(off).sum::<f64>()
+        };
+        let moment = rows.chunks_exact(128).map(error).sum::<f64>() / rows.len() as f64 / volume;
+        let found = 10.0 * (1.0 / 12.0 / moment).log10();
+        assert!((found - gain).abs() < 0.05, "{name}: {found:.3} dB, not {gain}");
+    }
+}
