@@ -1,7 +1,7 @@
 //! Decode attention of every codec beside the time to read its bytes: 32 query heads, 8 kv heads, D 128,
 //! cold L2, join included. Times are device events around a replayed graph. Without a GPU it prints SKIPPED.
 //!
-//! `KVF_SHAPES=32x8192,1x32768` chooses shapes, `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON,
+//! `KVF_SHAPES=32x8192,1x65536+31x4096` chooses shapes (sequences x tokens), `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON,
 //! `KVF_QUICK=1` leaves out criterion's own samples.
 
 #[path = "support/mod.rs"]
@@ -24,20 +24,29 @@ struct Setup<'a> {
     device: &'a Device,
     stream: &'a Stream,
     c: &'static CodecInfo,
-    batch: usize,
-    ctx: usize,
+    lens: &'a [usize],
     group: usize,
+}
+
+/// Lengths of the sequences of a shape: `1x65536+31x4096`.
+fn lens_of(shape: &str) -> Option<Vec<usize>> {
+    let parts = shape.split('+').map(|part| {
+        let (n, len) = part.split_once('x')?;
+        Some(vec![len.parse().ok()?; n.parse().ok()?])
+    });
+    Some(parts.collect::<Option<Vec<Vec<usize>>>>()?.concat())
 }
 
 /// Median microseconds of decode plus join, microseconds of storing one chunk of 8192 tokens, splits.
 fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId) -> Result<(f64, f64, usize), runtime::Error> {
     let (device, stream) = (s.device, s.stream);
-    let pages = s.batch * s.ctx / PAGE;
+    let (batch, longest) = (s.lens.len(), s.lens.iter().copied().max().unwrap_or(0));
+    let pages: usize = s.lens.iter().map(|len| len.div_ceil(PAGE)).sum();
     let shape = CacheShape { pages, page_tokens: PAGE, kv_heads: KV_HEADS, d: D };
     let bytes = shape.bytes(s.c);
     let copies = support::copies(device, bytes);
     let cache = Memory::zeroed(device, bytes * copies)?;
-    let chunk = s.ctx.min(8192);
+    let chunk = (pages * PAGE).min(8192);
     let (k, v) = (Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 2))?);
     let status = Memory::zeroed(device, 16)?;
     let store = device.kernel(&kernels::store(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
@@ -58,22 +67,27 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     let store_us = support::graph_us(device, stream, parts.min(8), |st, i| put(st, i));
 
     let heads = KV_HEADS * s.group;
-    let stride = s.ctx / PAGE;
-    let mut table: Vec<i32> = (0..pages as i32).collect();
+    let stride = longest.div_ceil(PAGE);
+    let mut order: Vec<i32> = (0..pages as i32).collect();
     let mut seed = 7_u64;
-    for i in (1..table.len()).rev() {
+    for i in (1..order.len()).rev() {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        table.swap(i, (seed >> 33) as usize % (i + 1));
+        order.swap(i, (seed >> 33) as usize % (i + 1));
     }
-    let q = Memory::from_slice(device, &support::values(s.batch * heads * D, 3))?;
-    let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![s.ctx as i32; s.batch])?);
+    let mut table = vec![0_i32; batch * stride];
+    let mut free = order.into_iter();
+    for (row, len) in table.chunks_mut(stride).zip(s.lens) {
+        row.iter_mut().zip(free.by_ref().take(len.div_ceil(PAGE))).for_each(|(entry, page)| *entry = page);
+    }
+    let q = Memory::from_slice(device, &support::values(batch * heads * D, 3))?;
+    let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &s.lens.iter().map(|len| *len as i32).collect::<Vec<i32>>())?);
     let mut m = kernels::decode_meta(s.c, D, s.group, PAGE);
     let number = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
     (m.segment, m.stages, m.min_blocks) = (number("KVF_SEGMENT", m.segment), number("KVF_STAGES", m.stages), number("KVF_MIN_BLOCKS", m.min_blocks));
     let segments = (stride * PAGE).div_ceil(m.segment);
-    let part = Memory::zeroed(device, s.batch * heads * segments * D * 4)?;
-    let stat = Memory::zeroed(device, s.batch * heads * segments * 8)?;
-    let (out, lse) = (Memory::zeroed(device, s.batch * heads * D * 2)?, Memory::zeroed(device, s.batch * heads * 4)?);
+    let part = Memory::zeroed(device, batch * heads * segments * D * 4)?;
+    let stat = Memory::zeroed(device, batch * heads * segments * 8)?;
+    let (out, lse) = (Memory::zeroed(device, batch * heads * D * 2)?, Memory::zeroed(device, batch * heads * 4)?);
     let decode = device.kernel(&kernels::decode_of(s.c, &m, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
     let join = device.kernel(&kernels::join_ir(s.c, &JoinMeta { segment: m.segment, ..if segments <= NARROW { kernels::join_meta(D, PAGE).narrow() } else { kernels::join_meta(D, PAGE) } }, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
     let run = |stream: &Stream, copy: usize, splits: usize| {
@@ -82,17 +96,17 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
             Arg::Ptr(q.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
             Arg::I32(KV_HEADS as i32), Arg::I32(pages as i32), Arg::I32(stride as i32), Arg::I32(segments as i32), Arg::I32(kernels::run_of(&m, segments, splits) as i32), Arg::F32(0.088388346),
         ];
-        decode.launch(stream, [splits as u32, KV_HEADS as u32, s.batch as u32], &args)?;
+        decode.launch(stream, [splits as u32, KV_HEADS as u32, batch as u32], &args)?;
         let args = [
             Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
             Arg::I32(KV_HEADS as i32), Arg::I32(s.group as i32), Arg::I32(segments as i32), Arg::I32(pages as i32), Arg::I32(stride as i32),
         ];
-        join.launch(stream, [s.group as u32, KV_HEADS as u32, s.batch as u32], &args)
+        join.launch(stream, [s.group as u32, KV_HEADS as u32, batch as u32], &args)
     };
     let slots_of = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
     let mut best = (f64::MAX, 0);
     for waves in [1, 2, 4, 64] {
-        let splits = (slots_of * waves / (s.batch * KV_HEADS)).clamp(1, segments.div_ceil(m.warps).max(1));
+        let splits = (slots_of * waves / (batch * KV_HEADS)).clamp(1, segments.div_ceil(m.warps).max(1));
         let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies, splits));
         if us < best.0 {
             best = (us, splits);
@@ -116,16 +130,16 @@ fn main() {
         Ok(x) => x,
         Err(e) => return println!("SKIPPED decode_attention: {e}"),
     };
-    let shapes = chosen("KVF_SHAPES").unwrap_or_else(|| ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768"].map(String::from).to_vec());
+    let shapes = chosen("KVF_SHAPES").unwrap_or_else(|| ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768", "1x65536+31x4096", "47x4096", "32x128+32x4096", "33x4096"].map(String::from).to_vec());
     let named = chosen("KVF_CODECS").map(|names| names.iter().map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect());
     let subjects: Vec<&'static CodecInfo> = named.unwrap_or_else(|| codecs().to_vec());
     let mut criterion = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1)).configure_from_args();
     let mut group = criterion.benchmark_group("decode_attention");
     for shape in &shapes {
-        let Some((batch, ctx)) = shape.split_once('x').and_then(|(b, c)| Some((b.parse().ok()?, c.parse().ok()?))) else { continue };
+        let Some(lens) = lens_of(shape) else { panic!("KVF_SHAPES: {shape}; write sequences x tokens, such as 32x8192 or 1x65536+31x4096") };
         for &c in &subjects {
-            let setup = Setup { device: &device, stream: &stream, c, batch, ctx, group: 4 };
-            let bytes = batch * ctx / 32 * KV_HEADS * c.tile_bytes(D);
+            let setup = Setup { device: &device, stream: &stream, c, lens: &lens, group: 4 };
+            let bytes = lens.iter().map(|len| len.div_ceil(32)).sum::<usize>() * KV_HEADS * c.tile_bytes(D);
             let (us, store_us, splits) = match measure(&setup, &mut group, BenchmarkId::new(c.name, shape)) {
                 Ok(x) => x,
                 Err(e) => {
@@ -135,7 +149,7 @@ fn main() {
             };
             let floor = support::read_us(&device, &stream, bytes);
             support::report(&serde_json::json!({
-                "bench": "decode_attention", "codec": c.name, "batch": batch, "ctx": ctx, "heads": 32, "kv_heads": KV_HEADS, "d": D, "us": us, "read_us": floor,
+                "bench": "decode_attention", "codec": c.name, "shape": shape, "batch": lens.len(), "ctx": lens.iter().sum::<usize>() / lens.len(), "heads": 32, "kv_heads": KV_HEADS, "d": D, "us": us, "read_us": floor,
                 "share_of_ceiling": floor / us, "kv_bytes": bytes, "gbps": bytes as f64 / us * 1e-3, "splits": splits, "store_8192_us": store_us,
                 "device": device.name(),
             }));

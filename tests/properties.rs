@@ -48,7 +48,8 @@ proptest! {
         }
         let packing = |bits, feed| Packing { bits, d: layout.d, feed, lane: DType::U8 };
         let values = if layout.quads() { Feed::Quads } else { Feed::Values };
-        let (keys, values) = (packing(layout.k.bits[0], Feed::Keys), packing(layout.v.bits[0], values));
+        let keys = if layout.key_quads() { Feed::KeyQuads } else { Feed::Keys };
+        let (keys, values) = (packing(layout.k.bits[0], keys), packing(layout.v.bits[0], values));
         let (k, v) = tile.split_at(keys.bytes());
         for (token, block) in everywhere() {
             let (want_k, want_v) = (kept(code_of(seed, token, block), layout.k.bits[0]), kept(code_of(!seed, token, block), layout.v.bits[0]));

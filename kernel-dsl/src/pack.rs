@@ -37,7 +37,7 @@ impl Packing {
     /// Bits a lane reads from one plane in one go, at most 128.
     pub fn chunk(&self, width: usize) -> usize {
         let run = match self.feed {
-            Feed::Keys => self.blocks() / 4 * width,
+            Feed::Keys | Feed::KeyQuads => self.blocks() / 4 * width,
             Feed::Values | Feed::Quads => self.blocks() * width,
         };
         run.min(128)
@@ -52,7 +52,7 @@ impl Packing {
         }
         let chunk = self.chunk(w);
         base + match self.feed {
-            Feed::Keys => {
+            Feed::Keys | Feed::KeyQuads => {
                 let (r, t, j) = (token % 4 * 8 + token / 4, block / (nb / 4), block % (nb / 4));
                 ((j * w / chunk * 32 + r) * 4 + t) * chunk + j * w % chunk
             }
@@ -64,23 +64,44 @@ impl Packing {
         }
     }
 
-    /// Words a lane reads of a `Quads` tile in one go.
+    /// Words of a transposed tile that a lane reads in one go.
     pub fn quad_words(&self) -> usize {
-        if self.blocks() / 4 * (self.bits / 8) % 4 == 0 { 4 } else { 2 }
+        match self.blocks() / 4 * (self.bits / 8) {
+            words if words % 4 == 0 => 4,
+            words if words % 2 == 0 => 2,
+            _ => 1,
+        }
     }
 
-    /// Byte position of code byte `k` of a `Quads` tile: byte `token % 4` of a word.
+    /// Byte position of code byte `k` of a transposed tile. Values: byte `token % 4` of a word. Keys: a lane has four
+    /// tokens of its blocks; counted token by token, four of these make a word.
     pub fn quad_byte(&self, token: usize, block: usize, k: usize) -> usize {
+        let (nb, c) = (self.blocks(), self.quad_words());
+        let (lane, quad, j) = if self.feed == Feed::KeyQuads {
+            let n = token % 4 * (nb / 4) + block % (nb / 4);
+            (token / 4 * 4 + block / (nb / 4), n / 4, n % 4)
+        } else {
+            (block / (nb / 8) * 4 + token / 8, token % 8 / 4 * (nb / 8) + block % (nb / 8), token % 4)
+        };
+        let q = quad * (self.bits / 8) + k;
+        (q / c * 32 + lane) * 4 * c + q % c * 4 + j
+    }
+
+    /// The (token, block) pairs of a transposed tile whose bytes stand side by side.
+    pub fn quads(&self) -> Vec<[(usize, usize); 4]> {
         let nb = self.blocks();
-        let (t, u, j, g, h) = (token / 8, token % 8 / 4, token % 4, block / (nb / 8), block % (nb / 8));
-        let (q, c) = ((u * (nb / 8) + h) * (self.bits / 8) + k, self.quad_words());
-        ((q / c * 8 + g) * 4 + t) * 4 * c + q % c * 4 + j
+        if self.feed == Feed::KeyQuads {
+            let own = nb / 4;
+            let at = |lane: usize, n: usize| (lane / 4 * 4 + n / own, lane % 4 * own + n % own);
+            return (0..32 * own).map(|i| std::array::from_fn(|j| at(i / own, i % own * 4 + j))).collect();
+        }
+        (0..TOKENS / 4 * nb).map(|i| std::array::from_fn(|j| (i / nb * 4 + j, i % nb))).collect()
     }
 
     /// The code word of one block.
     pub fn code(&self, bytes: &[u8], token: usize, block: usize) -> [u32; 4] {
         let mut code = [0_u32; 4];
-        if self.feed == Feed::Quads {
+        if self.feed.transposed() {
             for k in 0..self.bits / 8 {
                 code[k / 4] |= (bytes[self.quad_byte(token, block, k)] as u32) << (k % 4 * 8);
             }

@@ -34,7 +34,7 @@ pub struct Spec {
     pub rotate: bool,
     /// Divide by the l2 norm before the rotation.
     pub unit: bool,
-    /// `decode` acts on every byte by itself, which lets values be stored transposed (`decode4`).
+    /// There is a `decode4`, which lets codes of whole bytes be stored transposed.
     pub bytewise: bool,
     /// `decode` takes so many registers that one block an SM is better than spills.
     pub heavy: bool,
@@ -129,7 +129,7 @@ pub trait Codec: Debug + Send + Sync {
     fn decode(&self, code: [u32; 4]) -> [u32; 4];
 
     /// As `decode` for four tokens at once: word k holds code byte k of each token, result word i
-    /// dimension i of each. Only called if `bytewise`, where values are stored transposed.
+    /// dimension i of each; or for four blocks. Only called if `bytewise`, where codes of whole bytes are stored transposed.
     fn decode4(&self, code: [u32; 8]) -> [u32; 8] {
         code
     }

@@ -84,6 +84,11 @@ impl Layout {
         self.v.bytewise && self.v.bits.iter().all(|b| b % 8 == 0)
     }
 
+    /// Whether keys are.
+    pub fn key_quads(&self) -> bool {
+        self.k.bytewise && self.k.bits.iter().all(|b| b % 8 == 0)
+    }
+
     /// First byte of the codes of a band.
     pub fn band_at(&self, operand: Operand, band: usize) -> usize {
         let codes = self.codes(operand);
@@ -107,7 +112,7 @@ impl Layout {
         let of_band = self.blocks() / self.codes(operand).bands;
         let (band, block) = (block / of_band, block % of_band);
         let (first_bit, packing) = (8 * self.band_at(operand, band), self.packing(operand, band));
-        if packing.feed == Feed::Quads {
+        if packing.feed.transposed() {
             for k in 0..packing.bits / 8 {
                 let tile_bit = first_bit + 8 * packing.quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
@@ -127,6 +132,7 @@ impl Layout {
     /// The order of a band's bits, as the kernels' operands want it.
     fn packing(&self, operand: Operand, band: usize) -> Packing {
         let feed = match operand {
+            Operand::K if self.key_quads() => Feed::KeyQuads,
             Operand::K => Feed::Keys,
             Operand::V if self.quads() => Feed::Quads,
             Operand::V => Feed::Values,

@@ -172,7 +172,7 @@ impl B {
             (V::S(id), "map", []) => f(self, vec![V::S(id)]),
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
-            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads", [at, bits, d, lane]) => self.unpack(buf, name, at, bits, d, lane, f),
+            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, at, bits, d, lane, f),
             (V::Poison, ..) => V::Poison,
             (v, ..) => self.no_method(name, &v),
         }
@@ -185,17 +185,18 @@ impl B {
         let feed = match name {
             "keys" => Feed::Keys,
             "values" => Feed::Values,
+            "key_quads" => Feed::KeyQuads,
             _ => Feed::Quads,
         };
         let results = match (feed, lane) {
-            (Feed::Quads, _) => 8,
+            (Feed::Quads | Feed::KeyQuads, _) => 8,
             (_, DType::U8) => 2,
             _ => 4,
         };
-        let words = if feed == Feed::Quads { 8 } else { 4 };
+        let words = if feed.transposed() { 8 } else { 4 };
         let func = self.func(&format!("decode_{name}_{bits}"), words, results, f);
         let at = self.byte(buf, at, 1);
-        let (rows, cols) = if feed == Feed::Keys { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
+        let (rows, cols) = if feed.of_keys() { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
         let packing = Packing { bits, d, feed, lane };
         self.emit(Op::Unpack { buf, at, packing, func }, Ty::Tile { dtype: lane, rows, cols, layout: Layout::MmaA })
     }

@@ -188,6 +188,10 @@ impl B {
                 self.halves(Op::FoldHalves { src: id, weight }, id, (32, DType::I32, Layout::MmaC), (16, DType::I32, Layout::MmaC))
             }
             ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
+            ("quad_order", []) => match self.ty(id) {
+                t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),
+                _ => self.no_method(name, &V::S(id)),
+            },
             ("swap_halves", []) => match self.ty(id) {
                 t @ Ty::Tile { cols: 8, layout: Layout::Cols | Layout::MmaC, .. } => self.emit(Op::SwapHalves(id), t),
                 t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "its columns 8" }),

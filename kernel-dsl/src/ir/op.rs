@@ -99,6 +99,20 @@ pub enum Feed {
     Values,
     /// As `Values`, stored byte-transposed by fours of tokens: the function decodes four tokens at once.
     Quads,
+    /// As `Keys`, stored byte-transposed by fours of blocks: the function decodes four blocks at once.
+    KeyQuads,
+}
+
+impl Feed {
+    /// Bytes of four codes stand side by side.
+    pub fn transposed(self) -> bool {
+        matches!(self, Feed::Quads | Feed::KeyQuads)
+    }
+
+    /// [tokens, d].
+    pub fn of_keys(self) -> bool {
+        matches!(self, Feed::Keys | Feed::KeyQuads)
+    }
 }
 
 /// A packed tile of codes: see [`crate::pack`] for where each bit lies.
@@ -157,6 +171,8 @@ pub enum Op {
     SplitHalves(Id),
     /// Columns 0..4 and 4..8 change places.
     SwapHalves(Id),
+    /// A right operand of bytes in the order of a left one that was unpacked by fours of blocks.
+    QuadOrder(Id),
     /// The tokens of a tile of pairs.
     PairIndex,
     /// A tile of pairs of one value a token, `stride` bytes apart.

@@ -217,6 +217,7 @@ impl Lower {
             Op::FoldHalves { src, weight } => self.fold_halves(*src, *weight),
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
+            Op::QuadOrder(src) => self.quad_order(*src),
             Op::PairIndex => self.pair_index(),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),

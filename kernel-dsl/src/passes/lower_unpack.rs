@@ -12,6 +12,7 @@ impl Lower {
             Feed::Keys => self.keys(buf, at, k, func),
             Feed::Values => self.values(buf, at, k, func),
             Feed::Quads => self.quads(buf, at, k, func),
+            Feed::KeyQuads => self.key_quads(buf, at, k, func),
         }
     }
 
@@ -213,14 +214,7 @@ impl Lower {
     /// Lane (g, t): tokens 8t..8t+7 in two fours, blocks g*(nb/8).., bytes already transposed.
     fn quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
         let (own, bytes) = (k.blocks() / 8, k.bits / 8);
-        let run = k.quad_words();
-        let lane = self.scaled(self.lane, 4 * run);
-        let mine = self.plus(at, lane);
-        let mut words = vec![];
-        for chunk in 0..2 * own * bytes / run {
-            let a = self.offset(mine, chunk * 128 * run);
-            words.extend(self.bits(buf, a, 32 * run));
-        }
+        let words = self.quad_words(buf, at, k);
         let zero = self.konst(DType::U32, 0);
         let mut regs = vec![0; k.d / 16 * 4];
         for u in 0..2 {
@@ -230,6 +224,64 @@ impl Lower {
                 for (dim, r) in self.call(func, code, 8).into_iter().enumerate() {
                     let dim = 8 * h + dim;
                     regs[dim / 2 * 4 + dim % 2 + 2 * u] = r;
+                }
+            }
+        }
+        regs
+    }
+
+    /// A lane's words of a transposed tile.
+    fn quad_words(&mut self, buf: Buf, at: Id, k: Packing) -> Vec<Id> {
+        let run = k.quad_words();
+        let lane = self.scaled(self.lane, 4 * run);
+        let mine = self.plus(at, lane);
+        let mut words = vec![];
+        for chunk in 0..k.blocks() / 4 * (k.bits / 8) / run {
+            let a = self.offset(mine, chunk * 128 * run);
+            words.extend(self.bits(buf, a, 32 * run));
+        }
+        words
+    }
+
+    /// Lane (g, t): tokens 4g..4g+3, blocks t*(nb/4).., the same dim of neighbouring blocks side by side along k.
+    fn key_quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
+        let (own, bytes) = (k.blocks() / 4, k.bits / 8);
+        let words = self.quad_words(buf, at, k);
+        let zero = self.konst(DType::U32, 0);
+        let dims: Vec<Vec<Id>> = (0..own)
+            .map(|quad| {
+                let mut code = words[quad * bytes..][..bytes].to_vec();
+                code.resize(8, zero);
+                self.call(func, code, 8)
+            })
+            .collect();
+        let turned: Vec<[Id; 4]> = if own == 1 { [0, 4].map(|x| self.transpose_bytes([0, 1, 2, 3].map(|n| dims[0][x + n]))).to_vec() } else { vec![] };
+        let mut regs = vec![0; 8 * own];
+        for i in 0..4 {
+            let row: Vec<Id> = match own {
+                1 => turned.iter().map(|four| four[i]).collect(),
+                2 => [0, 2, 4, 6].into_iter().map(|x| self.prmt(dims[i / 2][x], dims[i / 2][x + 1], if i % 2 == 0 { 0x5410 } else { 0x7632 })).collect(),
+                _ => (0..2 * own).map(|n| dims[i * own / 4 + n % (own / 4)][n / (own / 4)]).collect(),
+            };
+            for (n, word) in row.into_iter().enumerate() {
+                regs[(i / 2 * own + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+            }
+        }
+        regs
+    }
+
+    /// A lane's run of k, [blocks][8 dims], as [8 dims][blocks].
+    pub fn quad_order(&mut self, src: Id) -> Vec<Id> {
+        let Ty::Tile { rows: k, .. } = self.p.ty(src) else { return vec![] };
+        let own = k / 32;
+        let mut regs = vec![];
+        for run in self.tile(src).chunks(2 * own) {
+            match own {
+                1 => regs.extend(run),
+                2 => regs.extend([(0, 0x5140), (0, 0x7362), (1, 0x5140), (1, 0x7362)].map(|(h, sel)| self.prmt(run[h], run[2 + h], sel))),
+                _ => {
+                    let fours: Vec<[Id; 4]> = (0..own / 2).map(|n| self.transpose_bytes([0, 1, 2, 3].map(|b| run[(n / 2 * 4 + b) * 2 + n % 2]))).collect();
+                    regs.extend((0..2 * own).map(|n| fours[n % (own / 4) * 2 + n / own][n / (own / 4) % 4]));
                 }
             }
         }

@@ -38,6 +38,14 @@ mma_in!(u8, u8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
 mma_in!(bf16, bf16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
 mma_in!(f16, f16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
 
+impl<T: Elem> Tile<T> {
+    /// A right operand of bytes for a left one from [`super::Page::key_quads`]: the same elements, in another order of k in
+    /// the registers.
+    pub fn quad_order(&self) -> Tile<T> {
+        self.clone()
+    }
+}
+
 /// What the sums start from: an accumulator, a row or column vector, or one number.
 pub trait MmaStart<T: Elem> {
     fn start(self, rows: usize, cols: usize) -> Tile<T>;

@@ -87,19 +87,28 @@ impl Page {
 
     /// As `values`, four tokens at a time: word k holds code byte k of each, the result word i dimension i of each.
     pub fn quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
-        let packing = Packing { bits, d, feed: Feed::Quads, lane: DType::U8 };
         let mut out = Tile::full(d, TOKENS, Layout::MmaA, 0_u8);
-        for quad in 0..TOKENS / 4 {
-            for block in 0..d / 8 {
-                let byte = |k: usize, j: usize| (self.bytes[at.at() + packing.quad_byte(4 * quad + j, block, k)] as u32) << (8 * j);
-                let words = std::array::from_fn(|k| if k < bits / 8 { (0..4).fold(0, |w, j| w | byte(k, j)) } else { 0 });
-                for (i, w) in decode(words).into_iter().enumerate() {
-                    for j in 0..4 {
-                        out.data[(8 * block + i) * TOKENS + 4 * quad + j] = (w >> (8 * j)) as u8;
-                    }
+        self.by_fours(at.at(), Packing { bits, d, feed: Feed::Quads, lane: DType::U8 }, decode, |token, dim, x| out.data[dim * TOKENS + token] = x);
+        out
+    }
+
+    /// As `keys`, four blocks at a time, likewise; meets right operands in [`Tile::quad_order`].
+    pub fn key_quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
+        let mut out = Tile::full(TOKENS, d, Layout::MmaA, 0_u8);
+        self.by_fours(at.at(), Packing { bits, d, feed: Feed::KeyQuads, lane: DType::U8 }, decode, |token, dim, x| out.data[token * d + dim] = x);
+        out
+    }
+
+    /// Calls `put` with token, dimension and byte of each element of a transposed tile.
+    fn by_fours(&self, at: usize, packing: Packing, decode: impl Fn([u32; 8]) -> [u32; 8], mut put: impl FnMut(usize, usize, u8)) {
+        for quad in packing.quads() {
+            let byte = |k: usize, j: usize| (self.bytes[at + packing.quad_byte(quad[j].0, quad[j].1, k)] as u32) << (8 * j);
+            let words = std::array::from_fn(|k| if k < packing.bits / 8 { (0..4).fold(0, |w, j| w | byte(k, j)) } else { 0 });
+            for (i, w) in decode(words).into_iter().enumerate() {
+                for (j, (token, block)) in quad.iter().enumerate() {
+                    put(*token, 8 * block + i, (w >> (8 * j)) as u8);
                 }
             }
         }
-        out
     }
 }

@@ -32,6 +32,33 @@ fn quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -> u32 {
     (((word / run as u32) * 8_u32 + block / own) * 4_u32 + (token >> 3)) * (4 * run) as u32 + (word % run as u32) * 4_u32 + (token & 3_u32)
 }
 
+/// Word k of four transposed codes of keys, the first of them `block` of `token`.
+#[device]
+fn key_quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -> u32 {
+    let own = (nb / 4) as u32;
+    let (n, total) = ((token & 3_u32) * own + block % own, nb / 4 * (bits / 8));
+    let word = (n >> 2) * (bits / 8) as u32 + k as u32;
+    let run = if total % 4 == 0 { 4 } else { if total % 2 == 0 { 2 } else { 1 } };
+    ((word / run as u32) * 32_u32 + (token >> 2) * 4_u32 + block / own) * (4 * run) as u32 + (word % run as u32) * 4_u32 + (n & 3_u32)
+}
+
+/// Byte k of the codes of up to four neighbouring blocks, one after the other in `words[k]`, for transposed keys.
+#[device]
+pub fn put_quads(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, words: [u32; 8], d: usize) {
+    for k in 0..c.spec().bits / 8 {
+        let byte = at + key_quad_byte(token, block, k, c.spec().bits, d / 8) as i64;
+        if d == 32 {
+            cache.save::<u8>(byte, words[k] as u8);
+        } else {
+            if d == 64 {
+                cache.save::<u16>(byte, words[k] as u16);
+            } else {
+                cache.save::<u32>(byte, words[k]);
+            }
+        }
+    }
+}
+
 /// One plane of a code word.
 #[device]
 fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize) {

@@ -33,6 +33,8 @@ pub struct DecodeMeta {
     pub sides_at: usize,
     /// Values are stored transposed, four tokens to a word.
     pub quads: bool,
+    /// Keys are, four blocks to a word.
+    pub key_quads: bool,
     /// Tokens of a segment; part of the result's definition.
     pub segment: usize,
     pub warps: usize,
@@ -113,13 +115,20 @@ fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize, parts: us
     }
 }
 
+/// A band of the query's bytes, from byte `at` on.
+#[device]
+fn query_part(query: &Shared<u8>, at: usize, d: usize, cols: usize, band: usize, quads: bool) -> Tile<i8> {
+    let part = query.operand::<i8>(at, d, cols, band);
+    if quads { part.quad_order() } else { part }
+}
+
 /// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band.
 #[device]
-fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, at: [usize; 4], d: usize, cols: usize, parts: usize) -> Tile<f32> {
+fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
     let mut hi = acc(32, cols, 0_i32);
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
-        let key: Tile<u8> = tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x));
+        let key: Tile<u8> = if quads { tokens.key_quads(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
         hi = mma(&key, &q_hi[i], &hi);
         if parts == 1 {
             lo = mma(&key, &q_lo[i], &lo);
@@ -250,8 +259,8 @@ pub fn decode_attention<T: Float>(
     let tiles = (n + 31_i32) / 32_i32;
     for w in warps(m.warps) {
         let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
-        let q_hi = [query.operand::<i8>(0, m.d, m.cols, band), query.operand::<i8>(1 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(2 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(3 % k.len() * band, m.d, m.cols, band)];
-        let q_lo = [query.operand::<i8>(low, m.d, m.cols, band), query.operand::<i8>(low + 1 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(low + 2 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(low + 3 % k.len() * band, m.d, m.cols, band)];
+        let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
+        let q_lo = [query_part(&query, low, m.d, m.cols, band, m.key_quads), query_part(&query, low + 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
         let mut top = cols(m.cols, f32::NEG_INFINITY);
@@ -267,7 +276,7 @@ pub fn decode_attention<T: Float>(
             let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
             // Scores in log2 units.
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
-            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
+            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
             let mut x = score * (k_scale * &worth);
             if t == tiles - 1_i32 {
                 let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);

@@ -44,6 +44,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         sides_at: layout.sides_at(),
         side_stride: layout.side_stride(),
         quads: layout.quads(),
+        key_quads: layout.key_quads(),
         warps: 4,
         // A thread holds a quarter of a row.
         min_blocks: if d <= 128 { 8 } else { 1024 / d + 1 },
@@ -91,6 +92,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         values_at: values_at(c, d),
         sides_at: layout.sides_at(),
         quads: layout.quads(),
+        key_quads: layout.key_quads(),
         segment: SEGMENT,
         warps,
         // Tiles of 4 KiB and more keep the memory busy two at a time.

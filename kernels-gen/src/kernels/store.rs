@@ -4,7 +4,7 @@
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::codes::{join_tails, put_planes, put_tail};
+use super::codes::{join_tails, put_planes, put_quads, put_tail};
 use super::rows::{block_of, choose, turn_across, turn_within};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -24,6 +24,8 @@ pub struct StoreMeta {
     pub side_stride: usize,
     /// Values are stored transposed, four tokens to a word.
     pub quads: bool,
+    /// Keys are, four blocks to a word.
+    pub key_quads: bool,
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
@@ -84,7 +86,7 @@ pub fn store<T: Float>(
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band]);
+            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads);
         }
         finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], m.d);
     } else {
@@ -112,18 +114,33 @@ fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, tops:
 
 /// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
 #[device]
-fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize) {
+fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
             let r = ((i & 31_i32) >> 2_u32) * 4_i32 + q;
             let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
-            for j in strided(0_i32, own, 1) {
-                let block = (i & 3_i32) * own + j;
-                let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
-                put_tail(c, tails, r * (d / 8) as i32 + block, code);
-                if tile >= 0_i64 {
-                    put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
+            if quads {
+                for first in strided(0_i32, own, 4) {
+                    let mut words = [0_u32; 8];
+                    for j in strided(first, own.min(first + 4_i32), 1) {
+                        let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, d), side);
+                        for b in 0..c.spec().bits / 8 {
+                            words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
+                        }
+                    }
+                    if tile >= 0_i64 {
+                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own + first) as u32, words, width);
+                    }
+                }
+            } else {
+                for j in strided(0_i32, own, 1) {
+                    let block = (i & 3_i32) * own + j;
+                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+                    put_tail(c, tails, r * (d / 8) as i32 + block, code);
+                    if tile >= 0_i64 {
+                        put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::scalar;
 use super::trap::Wrong;
 use crate::dtype::DType;
-use crate::ir::{Axis, BinOp, Feed, Packing, ReduceOp};
+use crate::ir::{Axis, BinOp, Packing, ReduceOp};
 use crate::pack::TOKENS;
 
 /// A tile's element type, rows and columns.
@@ -76,13 +76,17 @@ pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut(&[u32]) -> Res
         _ => u64::from(words[i / 2] >> (i % 2 * 16) & 0xffff),
     };
     let mut out = vec![0; TOKENS * d];
-    if k.feed == Feed::Quads {
-        for (quad, block) in (0..TOKENS / 4 * nb).map(|i| (i / nb, i % nb)) {
-            let byte = |word: usize, j: usize| u32::from(bytes[k.quad_byte(4 * quad + j, block, word)]) << (8 * j);
+    if k.feed.transposed() {
+        for quad in k.quads() {
+            let byte = |word: usize, j: usize| u32::from(bytes[k.quad_byte(quad[j].0, quad[j].1, word)]) << (8 * j);
             // Words past the code's bytes are whatever the lane's load brings: 0 here.
             let code: [u32; 8] = std::array::from_fn(|w| if w < k.bits / 8 { (0..4).fold(0, |word, j| word | byte(w, j)) } else { 0 });
             for (i, word) in decode(&code)?.into_iter().enumerate() {
-                (0..4).for_each(|j| out[(8 * block + i) * TOKENS + 4 * quad + j] = u64::from(word >> (8 * j) & 0xff));
+                for (j, (token, block)) in quad.iter().enumerate() {
+                    let dim = 8 * block + i;
+                    let at = if k.feed.of_keys() { token * d + dim } else { dim * TOKENS + token };
+                    out[at] = u64::from(word >> (8 * j) & 0xff);
+                }
             }
         }
         return Ok(out);
@@ -91,7 +95,7 @@ pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut(&[u32]) -> Res
         let words = decode(&k.code(bytes, token, block))?;
         for i in 0..8 {
             let dim = 8 * block + i;
-            let at = if k.feed == Feed::Keys { token * d + dim } else { dim * TOKENS + token };
+            let at = if k.feed.of_keys() { token * d + dim } else { dim * TOKENS + token };
             out[at] = lane(&words, i);
         }
     }

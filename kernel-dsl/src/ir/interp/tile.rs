@@ -299,6 +299,7 @@ impl<'a> Machine<'a> {
                 let x = self.tile(*a)?.1;
                 (0..x.len()).map(|i| x[i ^ 4]).collect()
             }
+            Op::QuadOrder(a) => self.tile(*a)?.1.to_vec(),
             Op::PairIndex => pair::tile(|t, _| t as u64),
             Op::LoadPairs { buf, at, stride, elem } => {
                 let at = self.offset(*at)?;
