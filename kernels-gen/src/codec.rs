@@ -34,6 +34,11 @@ pub struct Spec {
     pub rotate: bool,
     /// Divide by the l2 norm before the rotation.
     pub unit: bool,
+    /// With `unit` and `rotate`: times sqrt(d) again, so that coordinates have a variance of about 1 at every d.
+    pub spread: bool,
+    /// Coordinates are `scale * (lane - zero2 / 2) + offset`: [`Codec::side`] gets the row's least and its largest
+    /// coordinate, and rows are coded with its values as they are, not yet rounded to f16.
+    pub affine: bool,
     /// `decode` acts on every byte by itself, which lets values be stored transposed (`decode4`).
     pub bytewise: bool,
     /// `decode` takes so many registers that one block an SM is better than spills.
@@ -49,7 +54,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, heavy: false, limit: 65504.0, tries: 1, corrected: false }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, tries: 1, corrected: false }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -107,7 +112,8 @@ pub trait Codec: Debug + Send + Sync {
     fn spec(&self) -> Spec;
 
     /// Side values from the row's l2 norm (0 unless `unit`) and its largest magnitude after the
-    /// rotation; the skeleton rounds them to f16 (ties to even, saturating at 65504).
+    /// rotation (`affine`: from its least and its largest coordinate); the skeleton rounds them to f16 (ties to
+    /// even, saturating at 65504).
     fn side(&self, norm: f32, top: f32) -> [f32; 2];
 
     /// Side values of try `t`. The row is stored as the try codes it whose sum of `(y - scale * (lane - zero2 / 2))^2`
@@ -136,4 +142,9 @@ pub trait Codec: Debug + Send + Sync {
 
     /// A coordinate is `scale * (lane - zero2 / 2)`.
     fn scale(&self, side: [f32; 2]) -> f32;
+
+    /// What is added to every coordinate of an `affine` codec.
+    fn offset(&self, _side: [f32; 2]) -> f32 {
+        0.0_f32
+    }
 }

@@ -5,6 +5,7 @@
 pub mod codes;
 pub mod decode_attention;
 pub mod join_splits;
+pub mod offset;
 pub mod project;
 pub mod query;
 pub mod rows;

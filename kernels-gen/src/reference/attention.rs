@@ -105,6 +105,10 @@ impl Tile<'_> {
             worth.push(self.worth(Operand::K, t) * query.scale);
         }
         strand.weigh(&mut x, &worth, query.bias);
+        if self.c.v.affine {
+            let offsets: Vec<f32> = (0..self.tokens).map(|t| self.c.v.offset(self.layout.read_sides(self.bytes, Operand::V, t))).collect();
+            strand.add_offsets(&x, &offsets);
+        }
         for (t, p) in x.iter_mut().enumerate() {
             *p *= self.worth(Operand::V, t);
         }

@@ -27,6 +27,8 @@ struct Head {
     v: Vec<i16>,
     k_scale: Vec<f32>,
     v_scale: Vec<f32>,
+    /// Of affine values. [token]
+    v_offset: Vec<f32>,
     /// [tile, d, token of the tile]
     k_floats: Vec<f32>,
     /// [token, d]
@@ -88,6 +90,9 @@ impl Head {
         for t in 0..TILE {
             self.k_scale.push(scale(Operand::K, t));
             self.v_scale.push(scale(Operand::V, t));
+            if c.v.affine {
+                self.v_offset.push(if t < tokens { c.v.offset(layout.read_sides(tile, Operand::V, t)) } else { 0.0 });
+            }
         }
         let n = layout.blocks();
         let all = (0..TILE).flat_map(|t| (0..n).map(move |b| (t, b)));
@@ -172,6 +177,9 @@ impl Head {
             *worth = k_scale * query.scale;
         }
         strand.weigh(x, &worth[..x.len()], query.bias);
+        if !self.v_offset.is_empty() {
+            strand.add_offsets(x, &self.v_offset[start..start + x.len()]);
+        }
         for (p, v_scale) in x.iter_mut().zip(&self.v_scale[start..]) {
             *p *= v_scale;
         }

@@ -64,12 +64,14 @@ pub(super) struct Strand {
     pub o: [Vec<f32>; 2],
     /// Sum of the weights times their value scales, likewise; half of it is due where zero is no lane value.
     pub half: [f32; 2],
+    /// Sum of 2^36 p times the offsets of the values, likewise.
+    shift: [i64; 2],
     pub parts: usize,
 }
 
 impl Strand {
     pub fn new(d: usize, parts: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], parts }
+        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: [0; 2], parts }
     }
 
     /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m).
@@ -85,6 +87,7 @@ impl Strand {
             let factor = exp2_or_zero(self.m - raised);
             for (part, o) in self.o.iter_mut().enumerate() {
                 self.l[part] >>= fmin(raised - self.m, 63.0) as u32;
+                self.shift[part] >>= fmin(raised - self.m, 63.0) as u32;
                 self.half[part] *= factor;
                 for o in o {
                     *o *= factor;
@@ -102,6 +105,18 @@ impl Strand {
         }
     }
 
+    /// Adds what the offsets of a tile's values are worth to weights `p`.
+    #[inline(always)]
+    pub fn add_offsets(&mut self, p: &[f32], offsets: &[f32]) {
+        for (i, (p, offsets)) in p.chunks(4 / self.parts).zip(offsets.chunks(4 / self.parts)).enumerate() {
+            let mut sum = p[0] * offsets[0];
+            for (p, offset) in p[1..].iter().zip(&offsets[1..]) {
+                sum += p * offset;
+            }
+            self.shift[i % self.parts] += (sum * 68_719_476_736.0) as i64;
+        }
+    }
+
     #[inline(always)]
     pub fn close(self, c: &Half) -> Partial {
         let ([high, mut o], [half_high, mut half]) = (self.o, self.half);
@@ -111,6 +126,10 @@ impl Strand {
         }
         if c.exact() && c.zero2 % 2 != 0 {
             o.iter_mut().for_each(|o| *o += half * 0.5);
+        }
+        if c.affine {
+            let shift = (self.shift[0] + self.shift[1]) as f32 * (1.0 / 68_719_476_736.0);
+            o.iter_mut().for_each(|o| *o += shift);
         }
         Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * (1.0 / 536870912.0), o }
     }
