@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Affine, Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int, Lloyd};
+use crate::codecs::{Affine, Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int, Int4Head, Lloyd};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -44,12 +44,19 @@ impl Half {
 
     /// `bands`: 1, 2 or 4 codecs.
     pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
-        Half { spec: bands[0].spec(), bands }
+        let spec = bands[0].spec();
+        assert!(!spec.affine || spec.exact() && spec.even() && spec.zero2 > 0, "{}: affine; needs integer lanes and an even zero2 above 0", bands[0].name());
+        Half { spec, bands }
     }
 
     /// The codec of a block of 8 coordinates, of `blocks` that make a vector.
     pub fn codec(&self, block: usize, blocks: usize) -> &'static dyn Codec {
         self.bands[block * self.bands.len() / blocks]
+    }
+
+    /// Bytes of a vector of `d` coordinates in a slot: its levels, then its sides.
+    pub fn slot_bytes(&self, d: usize) -> usize {
+        d * self.level_bits / 8 + 2 * self.sides
     }
 
     fn codes(&self) -> Codes {
@@ -75,7 +82,7 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 19] = [
+const KNOWN_NAMES: [(&str, &str); 20] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
@@ -89,6 +96,7 @@ const KNOWN_NAMES: [(&str, &str); 19] = [
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),
+    ("int4_per_token_head", ""),
     ("affineW", "W 2 to 8"),
     ("lloydW", "W 3 or 4"),
     ("turboquant_k8v4", ""),
@@ -106,10 +114,11 @@ const PAIRS: [(&str, &str); 4] = [
 ];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
-pub const FAMILIES: [&str; 31] = [
+pub const FAMILIES: [&str; 33] = [
     "fp8_e4m3", "fp8_e4m3_token",
     "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q38", "e8q63",
     "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
+    "int4_per_token_head", "affine3",
 ];
 
 /// The codec of that name: `e8w4`, or `int4/e8w4` for keys and values apart.
@@ -144,6 +153,9 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(scaled) = ["fp8_e4m3", "fp8_e4m3_token"].iter().position(|n| *n == name) {
         return Some(kept(Box::new(Fp8::new(scaled == 1))));
+    }
+    if name == "int4_per_token_head" {
+        return Some(&Int4Head);
     }
     if name == "e8q38" {
         return Some(&E8Q38);

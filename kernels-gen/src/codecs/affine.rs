@@ -32,7 +32,7 @@ impl Codec for Affine {
     }
 
     fn spec(&self) -> Spec {
-        Spec { sides: 2, affine: true, rotate: false, bytewise: true, ..Spec::integers(8 * self.width, 1 << self.width) }
+        Spec { sides: 2, affine: true, rotate: false, bytewise: true, level_bits: self.width, ..Spec::integers(8 * self.width, 1 << self.width) }
     }
 
     fn side(&self, least: f32, largest: f32) -> [f32; 2] {
@@ -55,6 +55,19 @@ impl Codec for Affine {
 
     fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
         unpack4(w, self.width, 0)
+    }
+
+    fn levels(&self, code: [u32; 4]) -> [u32; 8] {
+        let (low, high) = unpack(code, self.width);
+        let mut c = [0_u32; 8];
+        for i in 0..8 {
+            c[i] = (if i < 4 { low } else { high } >> (8 * (i % 4))) & 255_u32;
+        }
+        c
+    }
+
+    fn of_levels(&self, levels: [u32; 8]) -> [u32; 4] {
+        pack(levels, self.width)
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

@@ -80,6 +80,18 @@ fn sign_at(i: usize) -> usize {
     if i < 4 { i % 2 * 4 + 2 + i / 2 } else { i % 2 * 4 + (i - 4) / 2 }
 }
 
+/// A code with a level and its sign at dimension i.
+#[device]
+fn put(code: [u32; 4], i: usize, level: u32, sign: u32, width: usize) -> [u32; 4] {
+    let mut out = code;
+    if width == 4 {
+        out[0] = out[0] | ((level | (sign << 3)) << (4 * i));
+    } else {
+        out[0] = out[0] | (level << (4 * (i % 4) + i / 4 * 2)) | (sign << (16 + sign_at(i)));
+    }
+    out
+}
+
 #[codec]
 impl Codec for Lloyd {
     fn name(&self) -> String {
@@ -87,7 +99,7 @@ impl Codec for Lloyd {
     }
 
     fn spec(&self) -> Spec {
-        Spec { unit: true, spread: true, corrected: true, ..Spec::integers(8 * self.width, 255) }
+        Spec { unit: true, spread: true, corrected: true, level_bits: self.width, ..Spec::integers(8 * self.width, 255) }
     }
 
     fn side(&self, norm: f32, _top: f32) -> [f32; 2] {
@@ -98,15 +110,37 @@ impl Codec for Lloyd {
         [side[0] / energy.sqrt() * 1024.0_f32, 0.0_f32]
     }
 
+    fn plain(&self, side: [f32; 2], energy: f32) -> [f32; 2] {
+        [side[0] * energy.sqrt() * 0.0009765625_f32, 0.0_f32]
+    }
+
     fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
         let mut code = [0_u32; 4];
         for i in 0..8 {
             let (level, sign) = cell(y[i], self.midpoints, (1 << (self.width - 1)) - 1);
-            if self.width == 4 {
-                code[0] = code[0] | ((level | (sign << 3)) << (4 * i));
-            } else {
-                code[0] = code[0] | (level << (4 * (i % 4) + i / 4 * 2)) | (sign << (16 + sign_at(i)));
-            }
+            code = put(code, i, level, sign, self.width);
+        }
+        code
+    }
+
+    fn levels(&self, code: [u32; 4]) -> [u32; 8] {
+        let mut c = [0_u32; 8];
+        let below = (1_u32 << (self.width - 1)) - 1_u32;
+        for i in 0..8 {
+            let level = (if self.width == 4 { code[0] >> (4 * i) } else { code[0] >> (4 * (i % 4) + i / 4 * 2) }) & below;
+            let sign = (if self.width == 4 { code[0] >> (4 * i + 3) } else { code[0] >> (16 + sign_at(i)) }) & 1_u32;
+            c[i] = if sign == 1_u32 { below - level } else { below + 1_u32 + level };
+        }
+        c
+    }
+
+    fn of_levels(&self, levels: [u32; 8]) -> [u32; 4] {
+        let mut code = [0_u32; 4];
+        let below = (1_u32 << (self.width - 1)) - 1_u32;
+        for i in 0..8 {
+            let sign = if levels[i] > below { 0_u32 } else { 1_u32 };
+            let level = if levels[i] > below { levels[i] - below - 1_u32 } else { below - levels[i] };
+            code = put(code, i, level, sign, self.width);
         }
         code
     }

@@ -255,6 +255,8 @@ pub fn decode_attention<T: Float>(
         let q_lo = [query.operand::<i8>(low, m.d, m.cols, band), query.operand::<i8>(low + 1 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(low + 2 % k.len() * band, m.d, m.cols, band), query.operand::<i8>(low + 3 % k.len() * band, m.d, m.cols, band)];
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
+        // What a key's offset adds to its score under each head.
+        let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
         let mut half = cols(m.cols, 0.0_f32);
@@ -270,7 +272,12 @@ pub fn decode_attention<T: Float>(
             // Scores in log2 units.
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
             let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
-            let mut x = score * (k_scale * &worth);
+            let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
+            let mut x = if k[0].spec().affine {
+                score.map3(&(k_scale * &worth), &(offsets(k[0], &tokens, at, stride, m.parts) * &lean), fused)
+            } else {
+                score * (k_scale * &worth)
+            };
             if t == tiles - 1_i32 {
                 let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
                 x = x.map2(&past, visible);
@@ -295,8 +302,7 @@ pub fn decode_attention<T: Float>(
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
             if v[0].spec().affine {
-                let (at, stride) = (m.sides_at + 2 * k[0].spec().sides, 2 * (k[0].spec().sides + v[0].spec().sides));
-                shift = &shift + &(&p * &offsets(v[0], &tokens, at, stride, m.parts)).lane_sums().map(fixed_offset);
+                shift = &shift + &(&p * &offsets(v[0], &tokens, at + 2 * k[0].spec().sides, stride, m.parts)).lane_sums().map(fixed_offset);
             }
             if v[0].spec().exact() {
                 let w = weights(p * &v_scale, m.parts);

@@ -9,6 +9,7 @@ pub mod offset;
 pub mod project;
 pub mod query;
 pub mod rows;
+pub mod slots;
 pub mod softmax;
 pub mod store;
 

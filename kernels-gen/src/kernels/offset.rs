@@ -1,6 +1,6 @@
-//! Values with an offset: coordinates `scale * (lane - zero) + offset`, one scale and one offset a token.
+//! Keys and values with an offset: coordinates `scale * (lane - zero) + offset`, one scale and one offset a token.
 //!
-//! The offsets' share of an output is one number a head, sum(p * offset), the same for every coordinate. A lane adds its
+//! A key's offset adds to its score what the query's coordinates sum to, times the offset. The values' share of an output is one number a head, sum(p * offset), the same for every coordinate. A lane adds its
 //! four tokens' products (two, with up to four heads) in f32, in order, then truncates once to an integer in units of
 //! 2^-36: 512 tokens of offsets up to 1e5 stay below 2^63, and the order of lanes and tiles is free.
 
@@ -26,7 +26,7 @@ fn offset_of(c: &dyn Codec, a: f32, b: f32) -> f32 {
     within(c.offset([a, b]))
 }
 
-/// Offsets of a tile's values, one a token, from the sides at byte `at`, `stride` bytes a token.
+/// Offsets of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
 pub fn offsets(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
     let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2, stride, parts));

@@ -18,6 +18,11 @@ pub struct Row {
 impl Half {
     /// Codes a row of 64, 128, 256 or 512 coordinates.
     pub fn encode_row(&self, x: &[f32]) -> Row {
+        self.corrected_row(self.encode_plain(x))
+    }
+
+    /// As `encode_row`, its sides not yet corrected.
+    pub fn encode_plain(&self, x: &[f32]) -> Row {
         let mut y: Vec<f32> = x.iter().map(|&x| sanitise(x, self.limit)).collect();
         let (mut norm, mut factor) = (0.0, 1.0);
         if self.rotate && !self.spread {
@@ -55,11 +60,27 @@ impl Half {
                 (best, least) = (row, error);
             }
         }
-        if self.corrected {
-            let energy: i32 = self.row_steps(&best).map(|s| s * s).sum();
-            best.side = self.bands[0].correct(best.side.map(f16_value), energy as f32).map(f16_bits);
-        }
         best
+    }
+
+    /// The row with the side values that are stored for it.
+    pub fn corrected_row(&self, mut row: Row) -> Row {
+        if self.corrected {
+            row.side = self.bands[0].correct(row.side.map(f16_value), self.energy(&row)).map(f16_bits);
+        }
+        row
+    }
+
+    /// The row with the side values that it was coded with, as well as they can be told.
+    pub fn plain_row(&self, mut row: Row) -> Row {
+        if self.corrected {
+            row.side = self.bands[0].plain(row.side.map(f16_value), self.energy(&row)).map(f16_bits);
+        }
+        row
+    }
+
+    fn energy(&self, row: &Row) -> f32 {
+        self.row_steps(row).map(|s| s * s).sum::<i32>() as f32
     }
 
     /// The coordinates of a row in half units of `scale`.

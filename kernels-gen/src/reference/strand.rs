@@ -28,6 +28,8 @@ pub(super) struct Query {
     pub scale: f32,
     /// What is added to every score, in log2 units: 0 but for calibrated codecs.
     pub bias: f32,
+    /// What a key's offset is worth: the sum of the integers in log2 units.
+    pub lean: f32,
 }
 
 impl Query {
@@ -38,14 +40,15 @@ impl Query {
         }
         if c.lane == Lane::Bf16 {
             let floats = y.into_iter().map(to_bf16).collect();
-            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E, bias: 0.0 };
+            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E, bias: 0.0, lean: 0.0 };
         }
         let amax = fmax(y.iter().fold(0.0, |top, y| fmax(top, y.abs())), 1e-20);
         let inverse = c.query_max() / amax;
-        let ints = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
+        let ints: Vec<i16> = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
         // Scores come doubled, hence half of log2(e).
         let scale = (amax * (1.0 / c.query_max())) * (scale * (std::f32::consts::LOG2_E * 0.5));
-        Query { floats: y, ints, scale, bias: 0.0 }
+        let lean = ints.iter().map(|i| i32::from(*i)).sum::<i32>() as f32 * (2.0 * scale);
+        Query { floats: y, ints, scale, bias: 0.0, lean }
     }
 }
 
@@ -76,10 +79,10 @@ impl Strand {
 
     /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m).
     #[inline(always)]
-    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: f32) {
+    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: &[f32; TILE]) {
         let mut x = [0.0; TILE];
-        for (x, (s, worth)) in x.iter_mut().zip(s.iter().zip(worth)) {
-            *x = s.mul_add(*worth, bias);
+        for ((x, bias), (s, worth)) in x.iter_mut().zip(bias).zip(s.iter().zip(worth)) {
+            *x = s.mul_add(*worth, *bias);
         }
         let peak = largest(f32::NEG_INFINITY, &x[..s.len()]);
         if peak > self.m {
