@@ -75,6 +75,26 @@ impl funnel {
     }
 }
 
+/// Four bytes of the eight in (lo, hi): nibble i of `at` says which one becomes byte i; 8 and above ask for the sign
+/// bit of byte `nibble - 8`, repeated.
+pub fn pick(lo: u32, hi: u32, at: u32) -> u32 {
+    let both = u64::from(hi) << 32 | u64::from(lo);
+    (0..4).fold(0, |word, i| {
+        let nibble = at >> (4 * i) & 15;
+        let byte = (both >> (8 * (nibble & 7))) as u32 & 0xff;
+        word | (if nibble < 8 { byte } else { (byte >> 7) * 0xff }) << (8 * i)
+    })
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct pick {}
+impl pick {
+    pub fn ir(b: &B, lo: V, hi: V, at: V) -> V {
+        b.pick(lo, hi, at)
+    }
+}
+
 /// 2^x for |x| <= 126: degree-5 polynomial on [-1/2, 1/2], relative error below 2.5e-7, exact at integers.
 #[device]
 pub fn exp2(x: f32) -> f32 {

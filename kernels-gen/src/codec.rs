@@ -34,6 +34,12 @@ pub struct Spec {
     pub rotate: bool,
     /// Divide by the l2 norm before the rotation.
     pub unit: bool,
+    /// With `unit` and `rotate`: times sqrt(d) again, so that coordinates have a variance of about 1 at every d.
+    pub spread: bool,
+    /// Coordinates are `scale * (lane - zero2 / 2) + offset`: [`Codec::side`] gets the row's least and its largest
+    /// coordinate, and rows are coded with its values as they are, not yet rounded to f16. Needs integer lanes, zero2
+    /// even and above 0.
+    pub affine: bool,
     /// There is a `decode4`, which lets codes of whole bytes be stored transposed.
     pub bytewise: bool,
     /// `decode` takes so many registers that one block an SM is better than spills.
@@ -44,12 +50,14 @@ pub struct Spec {
     pub tries: usize,
     /// The side values are corrected once the row is coded: see [`Codec::correct`].
     pub corrected: bool,
+    /// Bits of a coordinate's number in [`Codec::levels`]; 0 for codes that are no row of numbers.
+    pub level_bits: usize,
 }
 
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, bytewise: false, heavy: false, limit: 65504.0, tries: 1, corrected: false }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, tries: 1, corrected: false, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -66,6 +74,11 @@ impl Spec {
     /// signed bytes; sums with wide lanes stay below 2^31.
     pub fn query_max(&self) -> f32 {
         if self.wide_lanes() { 2032.0 } else { 16256.0 }
+    }
+
+    /// What a key's offset is multiplied by besides what a query's sums start from, which is -zero2 / 2 times its integers' sum.
+    pub fn lean(&self) -> f32 {
+        -2.0 / self.zero2 as f32
     }
 
     /// Zero is a lane value.
@@ -107,7 +120,8 @@ pub trait Codec: Debug + Send + Sync {
     fn spec(&self) -> Spec;
 
     /// Side values from the row's l2 norm (0 unless `unit`) and its largest magnitude after the
-    /// rotation; the skeleton rounds them to f16 (ties to even, saturating at 65504).
+    /// rotation (`affine`: from its least and its largest coordinate); the skeleton rounds them to f16 (ties to
+    /// even, saturating at 65504).
     fn side(&self, norm: f32, top: f32) -> [f32; 2];
 
     /// Side values of try `t`. The row is stored as the try codes it whose sum of `(y - scale * (lane - zero2 / 2))^2`
@@ -119,6 +133,11 @@ pub trait Codec: Debug + Send + Sync {
     /// What is stored in the place of the side values that the row was coded with; `energy` is the row's sum of
     /// `(2 * lane - zero2)^2`, exact below 2^24.
     fn correct(&self, side: [f32; 2], _energy: f32) -> [f32; 2] {
+        side
+    }
+
+    /// The side values before `correct`, as well as they can be told.
+    fn plain(&self, side: [f32; 2], _energy: f32) -> [f32; 2] {
         side
     }
 
@@ -136,4 +155,19 @@ pub trait Codec: Debug + Send + Sync {
 
     /// A coordinate is `scale * (lane - zero2 / 2)`.
     fn scale(&self, side: [f32; 2]) -> f32;
+
+    /// The numbers of a code's eight levels, as other layouts store them: below 2^`level_bits`.
+    fn levels(&self, _code: [u32; 4]) -> [u32; 8] {
+        [0_u32; 8]
+    }
+
+    /// The code of eight levels.
+    fn of_levels(&self, _levels: [u32; 8]) -> [u32; 4] {
+        [0_u32; 4]
+    }
+
+    /// What is added to every coordinate of an `affine` codec.
+    fn offset(&self, _side: [f32; 2]) -> f32 {
+        0.0_f32
+    }
 }

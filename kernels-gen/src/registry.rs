@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int};
+use crate::codecs::{Affine, Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int, Int4Head, Lloyd};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -44,12 +44,19 @@ impl Half {
 
     /// `bands`: 1, 2 or 4 codecs.
     pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
-        Half { spec: bands[0].spec(), bands }
+        let spec = bands[0].spec();
+        assert!(!spec.affine || spec.exact() && spec.even() && spec.zero2 > 0, "{}: affine; needs integer lanes and an even zero2 above 0", bands[0].name());
+        Half { spec, bands }
     }
 
     /// The codec of a block of 8 coordinates, of `blocks` that make a vector.
     pub fn codec(&self, block: usize, blocks: usize) -> &'static dyn Codec {
         self.bands[block * self.bands.len() / blocks]
+    }
+
+    /// Bytes of a vector of `d` coordinates in a slot: its levels, then its sides.
+    pub fn slot_bytes(&self, d: usize) -> usize {
+        d * self.level_bits / 8 + 2 * self.sides
     }
 
     fn codes(&self) -> Codes {
@@ -75,7 +82,7 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 13] = [
+const KNOWN_NAMES: [(&str, &str); 20] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
@@ -89,13 +96,29 @@ const KNOWN_NAMES: [(&str, &str); 13] = [
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),
+    ("int4_per_token_head", ""),
+    ("affineW", "W 2 to 8"),
+    ("lloydW", "W 3 or 4"),
+    ("turboquant_k8v4", ""),
+    ("turboquant_4bit_nc", ""),
+    ("turboquant_k3v4_nc", ""),
+    ("turboquant_3bit_nc", ""),
+];
+
+/// Names of their own for two codecs, keys and values.
+const PAIRS: [(&str, &str); 4] = [
+    ("turboquant_k8v4", "fp8_e4m3/affine4"),
+    ("turboquant_4bit_nc", "lloyd4/affine4"),
+    ("turboquant_k3v4_nc", "lloyd3/affine4"),
+    ("turboquant_3bit_nc", "lloyd3/affine3"),
 ];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
-pub const FAMILIES: [&str; 27] = [
+pub const FAMILIES: [&str; 33] = [
     "fp8_e4m3", "fp8_e4m3_token",
     "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q38", "e8q63",
-    "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4",
+    "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
+    "int4_per_token_head", "affine3",
 ];
 
 /// The codec of that name: `e8w4`, or `int4/e8w4` for keys and values apart.
@@ -104,7 +127,8 @@ pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
     if let Some(info) = known.get(name) {
         return Ok(info);
     }
-    let (k, v) = name.split_once('/').unwrap_or((name, name));
+    let pair = PAIRS.iter().find(|p| p.0 == name).map_or(name, |p| p.1);
+    let (k, v) = pair.split_once('/').unwrap_or((name, name));
     let info = CodecInfo { name: name.to_string().leak(), k: half(k, 4)?, v: half(v, 2)? };
     let info: &'static CodecInfo = Box::leak(Box::new(info));
     known.insert(name.to_string(), info);
@@ -115,7 +139,7 @@ pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
 fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
     let unknown = |name: &str| UnknownCodec { name: name.to_string() };
     let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
-    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries);
+    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries, a.affine, a.corrected) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries, b.affine, b.corrected);
     let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0));
     if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }
@@ -129,6 +153,9 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(scaled) = ["fp8_e4m3", "fp8_e4m3_token"].iter().position(|n| *n == name) {
         return Some(kept(Box::new(Fp8::new(scaled == 1))));
+    }
+    if name == "int4_per_token_head" {
+        return Some(&Int4Head);
     }
     if name == "e8q38" {
         return Some(&E8Q38);
@@ -150,6 +177,12 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(width @ 1..=7) = number("e8c", "") {
         return Some(kept(Box::new(E8C::new(width))));
+    }
+    if let Some(width @ 2..=8) = number("affine", "") {
+        return Some(kept(Box::new(Affine::new(width))));
+    }
+    if let Some(width @ 3..=4) = number("lloyd", "") {
+        return Some(kept(Box::new(Lloyd::new(width))));
     }
     if let Some(q @ 1..=255) = number("e8q", "") {
         return Some(kept(Box::new(E8Q::new(q))));

@@ -178,7 +178,8 @@ fn distortion_on_gaussian_rows_is_as_designed() {
 #[test]
 fn every_family_codes_points_to_themselves() {
     let mut random = Random(7);
-    for (name, c) in halves().filter(|(_, c)| c.exact()) {
+    // `turboquant` has tests of its own: its levels are chosen by the row's range or its dims.
+    for (name, c) in halves().filter(|(_, c)| c.exact() && !c.affine && !c.spread) {
         for round in 0..4000 {
             let top = 0.01 * 1.5_f32.powi(round % 20);
             let side = c.bands[0].side(1.0, top).map(|s| half::f16::from_f32(s).to_f32());

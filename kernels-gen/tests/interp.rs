@@ -302,3 +302,20 @@ fn families() {
         decode::<f32>(name, &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
     }
 }
+
+/// Values with an offset under every way to sum weights, beside keys of every kind of lane.
+#[test]
+fn offsets() {
+    for (name, group) in [("turboquant_4bit_nc", 4), ("turboquant_3bit_nc", 8), ("turboquant_k3v4_nc", 1), ("turboquant_k8v4", 4), ("e8q152/affine4", 2), ("int4/affine3", 16), ("int4_per_token_head", 4), ("affine3/int4_per_token_head", 8), ("bf16/affine8", 3)] {
+        store::<f32>(name, 64, 32);
+        store::<bf16>(name, 128, 64);
+        decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
+        decode::<bf16>(name, &Problem { d: 128, group, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
+    }
+    store::<f32>("turboquant_4bit_nc", 256, 32);
+    decode::<f32>("turboquant_4bit_nc", &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
+    // Several segments, split and whole.
+    for splits in [1, 2] {
+        decode::<f32>("turboquant_4bit_nc", &Problem { d: 64, group: 3, page_tokens: 32, splits, lens: vec![1100], bad_page: None });
+    }
+}

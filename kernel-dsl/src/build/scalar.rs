@@ -193,6 +193,12 @@ impl B {
         self.emit(Op::Funnel(lo, hi, n), self.ty(lo))
     }
 
+    /// Four bytes of (a, c), picked by the nibbles of `s`.
+    pub fn pick(&self, a: V, c: V, s: V) -> V {
+        let (a, c, s) = (self.id_of(&a, DType::U32), self.id_of(&c, DType::U32), self.id_of(&s, DType::U32));
+        self.emit(Op::Pick(a, c, s), Ty::Scalar(DType::U32))
+    }
+
     /// Rust's `as`.
     pub fn cast(&self, v: V, dtype: DType) -> V {
         match self.get(&v) {

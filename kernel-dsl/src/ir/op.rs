@@ -135,6 +135,8 @@ pub enum Op {
     Fma(Id, Id, Id),
     /// Bits n.. of the 64 bits (hi, lo), n below 32.
     Funnel(Id, Id, usize),
+    /// Four bytes of (a, b): nibble i of the third word picks byte i; its top bit asks for the byte's sign eight times.
+    Pick(Id, Id, Id),
     Select(Id, Id, Id),
     /// Rust's `as`: floats to integers truncate and saturate; f32 to f16/bf16 rounds to nearest even.
     Cast(Id),

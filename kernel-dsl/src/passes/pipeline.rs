@@ -125,7 +125,7 @@ fn address_slice(stmts: &[Stmt], address: Id, written: &Written) -> Option<Vec<S
         }
         let repeatable = match &s.op {
             Op::VarGet(v) => !written.vars.contains(v),
-            Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
+            Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
             Op::Load { buf: buf @ (Buf::Param(_) | Buf::Shared(_)), .. } => !written.memory.contains(buf),
             _ => false,
         };
@@ -147,6 +147,7 @@ fn renamed(p: &mut Program, s: &Stmt, map: &mut HashMap<Id, Id>) -> Stmt {
         Op::Bin(o, a, b) => Op::Bin(*o, m(a), m(b)),
         Op::Fma(a, b, c) => Op::Fma(m(a), m(b), m(c)),
         Op::Funnel(a, b, n) => Op::Funnel(m(a), m(b), *n),
+        Op::Pick(a, b, s) => Op::Pick(m(a), m(b), m(s)),
         Op::Select(a, b, c) => Op::Select(m(a), m(b), m(c)),
         Op::Cast(a) => Op::Cast(m(a)),
         Op::Bitcast(a) => Op::Bitcast(m(a)),

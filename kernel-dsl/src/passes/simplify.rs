@@ -70,7 +70,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],
-        Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
+        Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => vec![*a, *b, *c],
         Op::Mma { a, b, c } => vec![*a, *b, *c],
         Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
         Op::Store { buf, at, value } | Op::StoreTile { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),

@@ -31,7 +31,7 @@ impl Codec for Bf16 {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bits: 128, sides: 0, lane: Lane::Bf16, zero2: 0, rotate: false, unit: false, bytewise: false, heavy: false, limit: LIMIT, tries: 1, corrected: false }
+        Spec { sides: 0, lane: Lane::Bf16, rotate: false, limit: LIMIT, ..Spec::integers(128, 0) }
     }
 
     fn side(&self, _norm: f32, _top: f32) -> [f32; 2] {

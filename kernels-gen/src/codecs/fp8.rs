@@ -26,7 +26,7 @@ impl Codec for Fp8 {
 
     fn spec(&self) -> Spec {
         let sides = if self.scaled { 1 } else { 0 };
-        Spec { sides, lane: Lane::Bf16, rotate: false, ..Spec::integers(64, 0) }
+        Spec { sides, lane: Lane::Bf16, rotate: false, level_bits: 8, ..Spec::integers(64, 0) }
     }
 
     fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
@@ -49,6 +49,22 @@ impl Codec for Fp8 {
             w[i / 2] = w[i / 2] | if i % 2 == 0 { bits >> 16 } else { bits };
         }
         w
+    }
+
+    fn levels(&self, code: [u32; 4]) -> [u32; 8] {
+        let mut c = [0_u32; 8];
+        for i in 0..8 {
+            c[i] = (code[i / 4] >> (8 * (i % 4))) & 255_u32;
+        }
+        c
+    }
+
+    fn of_levels(&self, levels: [u32; 8]) -> [u32; 4] {
+        let mut code = [0_u32; 4];
+        for i in 0..8 {
+            code[i / 4] = code[i / 4] | (levels[i] << (8 * (i % 4)));
+        }
+        code
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

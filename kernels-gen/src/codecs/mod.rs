@@ -1,6 +1,7 @@
 //! The shipped codecs, one screen each.
 #![allow(clippy::needless_range_loop, clippy::assign_op_pattern)] // device functions have neither iterators nor `|=`
 
+pub mod affine;
 pub mod bf16;
 pub mod e8c;
 pub mod e8q38;
@@ -11,9 +12,13 @@ pub mod e8w;
 pub mod e8word;
 pub mod fp8;
 pub mod int;
+pub mod int4_head;
 pub mod lattice;
+pub mod lloyd;
+pub mod lloyd_max;
 pub mod radix;
 
+pub use affine::Affine;
 pub use bf16::Bf16;
 pub use d4q::D4Q;
 pub use e8c::E8C;
@@ -22,3 +27,5 @@ pub use e8q38::E8Q38;
 pub use e8w::E8W;
 pub use fp8::Fp8;
 pub use int::Int;
+pub use int4_head::Int4Head;
+pub use lloyd::Lloyd;

@@ -7,6 +7,7 @@
 //!
 //! Cost: reads tile_bytes for 32 tokens; writes (d + 2) * 4 bytes a head and segment.
 
+use super::offset::{fixed_offset, offsets};
 use super::query::{nearest, quantise_query};
 use super::softmax::*;
 use crate::codec::Codec;
@@ -84,7 +85,7 @@ fn high_bytes(w: [u32; 4]) -> [u32; 4] {
 
 /// One f16 a token at byte `at`, `stride` bytes a token, as rows or as pairs.
 #[device]
-fn sides(tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
+pub fn sides(tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
     if parts == 2 { tokens.pairs::<f16>(at, stride).to_f32() } else { tokens.rows::<f16>(at, stride, 32).to_f32() }
 }
 
@@ -263,9 +264,12 @@ pub fn decode_attention<T: Float>(
         let q_lo = [query_part(&query, low, m.d, m.cols, band, m.key_quads), query_part(&query, low + 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
+        // What a key's offset adds to its score under each head.
+        let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
         let mut half = cols(m.cols, 0.0_f32);
+        let mut shift = acc(8, m.cols, 0_i64);
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
         for t in stream(first, tiles.min(first + run * (m.segment / 32) as i32), 1, m.stages) {
@@ -277,7 +281,12 @@ pub fn decode_attention<T: Float>(
             // Scores in log2 units.
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
             let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
-            let mut x = score * (k_scale * &worth);
+            let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
+            let mut x = if k[0].spec().affine {
+                score.map3(&(k_scale * &worth), &(offsets(k[0], &tokens, at, stride, m.parts) * &lean), fused)
+            } else {
+                score * (k_scale * &worth)
+            };
             if t == tiles - 1_i32 {
                 let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
                 x = x.map2(&past, visible);
@@ -293,10 +302,17 @@ pub fn decode_attention<T: Float>(
                 half = &half * &fade;
                 let total = sum.sum_rows().map3(&top, &next, shifted);
                 sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                if v[0].spec().affine {
+                    let total = shift.sum_rows().map3(&top, &next, shifted);
+                    shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                }
                 top = next;
             }
             let p = x.map2(&top, weight);
             sum = &sum + &p.lane_sums().map(fixed);
+            if v[0].spec().affine {
+                shift = &shift + &(&p * &offsets(v[0], &tokens, at + 2 * k[0].spec().sides, stride, m.parts)).lane_sums().map(fixed_offset);
+            }
             if v[0].spec().exact() {
                 let w = weights(p * &v_scale, m.parts);
                 for i in 0..v.len() {
@@ -315,6 +331,7 @@ pub fn decode_attention<T: Float>(
                 for i in 0..v.len() {
                     let o = whole(&out[i], m.parts);
                     let o = if v[0].spec().odd() { o + &(whole(&half, m.parts) * 0.5_f32) } else { o };
+                    let o = if v[0].spec().affine { o + &(total_of(&shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o };
                     part.put_acc(row * m.d as i64 + (i * m.d / v.len()) as i64, 1, m.d, m.group, &o);
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                 }
@@ -323,6 +340,7 @@ pub fn decode_attention<T: Float>(
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
                 half = cols(m.cols, 0.0_f32);
+                shift = acc(8, m.cols, 0_i64);
             }
         }
     }

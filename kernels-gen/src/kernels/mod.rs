@@ -5,9 +5,11 @@
 pub mod codes;
 pub mod decode_attention;
 pub mod join_splits;
+pub mod offset;
 pub mod project;
 pub mod query;
 pub mod rows;
+pub mod slots;
 pub mod softmax;
 pub mod store;
 

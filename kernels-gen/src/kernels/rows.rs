@@ -93,7 +93,8 @@ fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [f32;
     out
 }
 
-/// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32.
+/// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32,
+/// or, `affine`, the largest coordinate of each 32 and then, from `d` on, the least.
 #[device]
 pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
     let mut x = [0.0_f32; 32];
@@ -114,7 +115,7 @@ pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares
             }
         }
     }
-    let turned = if c.spec().rotate { inv_sqrt_d } else { 1.0_f32 };
+    let turned = if c.spec().rotate & !c.spec().spread { inv_sqrt_d } else { 1.0_f32 };
     let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
     // The bits of floats of one sign are ordered like their magnitudes.
     let mut above = 0_i32;
@@ -126,11 +127,33 @@ pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares
         above = above.max(x[i].to_bits() as i32);
         below = below.max(x[i].to_bits());
     }
-    let top = fmax(f32::from_bits(above as u32), f32::from_bits(below).abs());
+    let top = if c.spec().affine { ends(x, tops, r * (d / 32) as i32 + k + d as i32) } else { fmax(f32::from_bits(above as u32), f32::from_bits(below).abs()) };
     for q in 0..8 {
         rows.save4::<f32>(quad_at(r, k * 8_i32 + q as i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
     }
     tops.put(r * (d / 32) as i32 + k, top);
+}
+
+/// The largest of 32 coordinates; the least goes to element `at` of `tops`.
+#[device]
+fn ends(x: [f32; 32], tops: &mut Shared<f32>, at: i32) -> f32 {
+    let (mut least, mut largest) = (x[0], x[0]);
+    for i in 1..32 {
+        least = fmin(least, x[i]);
+        largest = fmax(largest, x[i]);
+    }
+    tops.put(at, least);
+    largest
+}
+
+/// The least coordinate of a row; of two zeros the positive one.
+#[device]
+fn least_of(tops: &Shared<f32>, r: i32, d: usize) -> f32 {
+    let mut least = f32::INFINITY;
+    for k in 0..d / 32 {
+        least = fmin(least, tops.at(r * (d / 32) as i32 + k as i32 + d as i32));
+    }
+    least + 0.0_f32
 }
 
 /// The l2 norm of a row.
@@ -143,8 +166,12 @@ fn norm_of(squares: &Shared<f32>, r: i32) -> f32 {
 /// The side values of a row: those it is coded with, then those that are stored.
 #[device]
 pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &mut Shared<f32>, r: i32, d: usize) {
-    let norm = if bands[0].spec().unit { norm_of(squares, r) } else { 0.0_f32 };
-    let mut top = 0.0_f32;
+    let norm = if bands[0].spec().unit {
+        norm_of(squares, r)
+    } else {
+        if bands[0].spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
+    };
+    let mut top = if bands[0].spec().affine { f32::NEG_INFINITY } else { 0.0_f32 };
     for k in 0..d / 32 {
         top = fmax(top, tops.at(r * (d / 32) as i32 + k as i32));
     }
@@ -153,7 +180,7 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
     let mut least = 0.0_f32;
     for t in 0..bands[0].spec().tries {
         let wanted = bands[0].trial(norm, top, t);
-        let own = [half_of(wanted[0]), half_of(wanted[1])];
+        let own = if bands[0].spec().affine { wanted } else { [half_of(wanted[0]), half_of(wanted[1])] };
         let (mut error, mut energy) = (0.0_f32, 0_i32);
         if (bands[0].spec().tries > 1) | bands[0].spec().corrected {
             let gain = if bands[0].spec().unit { fmax(norm, 1.1920929e-7_f32) } else { 1.0_f32 };

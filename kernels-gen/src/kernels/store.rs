@@ -58,7 +58,7 @@ pub fn store<T: Float>(
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
     let mut rows = shared::<u8>(128 * m.d);
     let mut squares = shared::<f32>(32 * 4);
-    let mut tops = shared::<f32>(m.d);
+    let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine { 2 * m.d } else { m.d });
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
     let mut tiles = shared::<i64>(32);

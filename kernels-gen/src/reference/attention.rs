@@ -104,7 +104,14 @@ impl Tile<'_> {
             });
             worth.push(self.worth(Operand::K, t) * query.scale);
         }
-        strand.weigh(&mut x, &worth, query.bias);
+        let mut bias = [query.bias; TILE];
+        if self.c.k.affine {
+            bias.iter_mut().zip(self.offsets(Operand::K)).for_each(|(bias, offset)| *bias += offset * query.lean);
+        }
+        strand.weigh(&mut x, &worth, &bias);
+        if self.c.v.affine {
+            strand.add_offsets(&x, &self.offsets(Operand::V));
+        }
         for (t, p) in x.iter_mut().enumerate() {
             *p *= self.worth(Operand::V, t);
         }
@@ -148,6 +155,10 @@ impl Tile<'_> {
 
     fn floats(&self, operand: Operand, token: usize) -> impl Iterator<Item = f32> {
         self.codes(operand, token).flat_map(move |(at, code)| self.c.half(operand).floats(at, code))
+    }
+
+    fn offsets(&self, operand: Operand) -> Vec<f32> {
+        (0..self.tokens).map(|t| self.c.half(operand).offset(self.layout.read_sides(self.bytes, operand, t))).collect()
     }
 
     fn worth(&self, operand: Operand, token: usize) -> f32 {

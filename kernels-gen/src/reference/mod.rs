@@ -8,6 +8,7 @@ mod attention;
 mod calibrated;
 mod project;
 mod row;
+mod slots;
 mod sequence;
 mod store;
 mod strand;
@@ -17,6 +18,7 @@ pub use calibrated::Calibrated;
 pub use project::{Map, project};
 pub use row::{Row, rotate, to_bf16};
 pub use sequence::Sequence;
+pub use slots::{SlotShape, export_slots, import_slots, store_slots};
 pub use store::store;
 pub use strand::SEGMENT;
 

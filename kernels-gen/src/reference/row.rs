@@ -4,6 +4,7 @@ use half::{bf16, f16};
 use kernel_dsl::math::{fmax, fmin, sanitise};
 
 use crate::codec::{Codec, Lane};
+use crate::kernels::offset::within;
 use crate::kernels::softmax::bounded;
 use crate::registry::Half;
 
@@ -17,9 +18,14 @@ pub struct Row {
 impl Half {
     /// Codes a row of 64, 128, 256 or 512 coordinates.
     pub fn encode_row(&self, x: &[f32]) -> Row {
+        self.corrected_row(self.encode_plain(x))
+    }
+
+    /// As `encode_row`, its sides not yet corrected.
+    pub fn encode_plain(&self, x: &[f32]) -> Row {
         let mut y: Vec<f32> = x.iter().map(|&x| sanitise(x, self.limit)).collect();
         let (mut norm, mut factor) = (0.0, 1.0);
-        if self.rotate {
+        if self.rotate && !self.spread {
             factor = rotation_scale(y.len());
         }
         if self.unit {
@@ -32,11 +38,18 @@ impl Half {
             [1, 2, 4].into_iter().chain(far).chain([8, 16]).for_each(|h| butterfly(&mut y, h));
         }
         y.iter_mut().for_each(|y| *y *= factor);
-        let top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
+        let mut top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
+        if self.affine {
+            // Of two zeros the positive one.
+            norm = y.iter().fold(f32::INFINITY, |least, y| fmin(least, *y)) + 0.0;
+            top = y.iter().fold(f32::NEG_INFINITY, |top, y| fmax(top, *y));
+        }
         let mut tries = (0..self.tries).map(|t| {
-            let side = self.bands[0].trial(norm, top, t).map(f16_bits);
+            let wanted = self.bands[0].trial(norm, top, t);
+            let side = wanted.map(f16_bits);
+            let own = if self.affine { wanted } else { side.map(f16_value) };
             let blocks = y.as_chunks::<8>().0;
-            let codes = blocks.iter().enumerate().map(|(i, b)| self.codec(i, blocks.len()).encode(*b, side.map(f16_value))).collect();
+            let codes = blocks.iter().enumerate().map(|(i, b)| self.codec(i, blocks.len()).encode(*b, own)).collect();
             Row { codes, side }
         });
         let Some(mut best) = tries.next() else { unreachable!("tries is at least 1") };
@@ -47,11 +60,27 @@ impl Half {
                 (best, least) = (row, error);
             }
         }
-        if self.corrected {
-            let energy: i32 = self.row_steps(&best).map(|s| s * s).sum();
-            best.side = self.bands[0].correct(best.side.map(f16_value), energy as f32).map(f16_bits);
-        }
         best
+    }
+
+    /// The row with the side values that are stored for it.
+    pub fn corrected_row(&self, mut row: Row) -> Row {
+        if self.corrected {
+            row.side = self.bands[0].correct(row.side.map(f16_value), self.energy(&row)).map(f16_bits);
+        }
+        row
+    }
+
+    /// The row with the side values that it was coded with, as well as they can be told.
+    pub fn plain_row(&self, mut row: Row) -> Row {
+        if self.corrected {
+            row.side = self.bands[0].plain(row.side.map(f16_value), self.energy(&row)).map(f16_bits);
+        }
+        row
+    }
+
+    fn energy(&self, row: &Row) -> f32 {
+        self.row_steps(row).map(|s| s * s).sum::<i32>() as f32
     }
 
     /// The coordinates of a row in half units of `scale`.
@@ -80,17 +109,29 @@ impl Half {
                 _ => y.extend(self.steps(at, code).map(|s| s as f32)),
             }
         }
-        if self.rotate {
+        if self.rotate && !self.affine {
             rotate(&mut y); // sums of integers: exact up to the factor
         }
         let scale = self.worth(row.side) * if self.exact() { 0.5 } else { 1.0 };
         y.iter_mut().for_each(|y| *y *= scale);
+        if self.affine {
+            let offset = self.offset(row.side);
+            y.iter_mut().for_each(|y| *y += offset);
+            if self.rotate {
+                rotate(&mut y);
+            }
+        }
         y
     }
 
     /// What one lane step of a vector with these sides is worth.
     pub(crate) fn worth(&self, side: [u16; 2]) -> f32 {
         bounded(self.bands[0].scale(side.map(f16_value)))
+    }
+
+    /// What is added to every coordinate of a vector with these sides; 0 but for affine codecs.
+    pub(crate) fn offset(&self, side: [u16; 2]) -> f32 {
+        if self.affine { within(self.bands[0].offset(side.map(f16_value))) } else { 0.0 }
     }
 
     /// The integer lanes of a code.

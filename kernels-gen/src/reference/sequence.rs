@@ -27,6 +27,9 @@ struct Head {
     v: Vec<i16>,
     k_scale: Vec<f32>,
     v_scale: Vec<f32>,
+    /// Of affine codecs. [token]
+    k_offset: Vec<f32>,
+    v_offset: Vec<f32>,
     /// [tile, d, token of the tile]
     k_floats: Vec<f32>,
     /// [token, d]
@@ -88,6 +91,13 @@ impl Head {
         for t in 0..TILE {
             self.k_scale.push(scale(Operand::K, t));
             self.v_scale.push(scale(Operand::V, t));
+            let offset = |operand| if t < tokens { c.half(operand).offset(layout.read_sides(tile, operand, t)) } else { 0.0 };
+            if c.k.affine {
+                self.k_offset.push(offset(Operand::K));
+            }
+            if c.v.affine {
+                self.v_offset.push(offset(Operand::V));
+            }
         }
         let n = layout.blocks();
         let all = (0..TILE).flat_map(|t| (0..n).map(move |b| (t, b)));
@@ -171,7 +181,14 @@ impl Head {
         for (worth, k_scale) in worth.iter_mut().zip(&self.k_scale[start..]) {
             *worth = k_scale * query.scale;
         }
-        strand.weigh(x, &worth[..x.len()], query.bias);
+        let mut bias = [query.bias; TILE];
+        for (bias, offset) in bias.iter_mut().zip(self.k_offset.get(start..).unwrap_or(&[])) {
+            *bias += offset * query.lean;
+        }
+        strand.weigh(x, &worth[..x.len()], &bias);
+        if !self.v_offset.is_empty() {
+            strand.add_offsets(x, &self.v_offset[start..start + x.len()]);
+        }
         for (p, v_scale) in x.iter_mut().zip(&self.v_scale[start..]) {
             *p *= v_scale;
         }

@@ -30,7 +30,7 @@ pub fn store(c: &CodecInfo, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f3
 }
 
 /// Page and offset of a slot inside the cache.
-fn position(s: &CacheShape, slot: i64) -> Option<(usize, usize)> {
+pub(super) fn position(s: &CacheShape, slot: i64) -> Option<(usize, usize)> {
     let slot = usize::try_from(slot).ok()?;
     (slot < s.pages * s.page_tokens).then_some((slot / s.page_tokens, slot % s.page_tokens))
 }

@@ -28,6 +28,8 @@ pub(super) struct Query {
     pub scale: f32,
     /// What is added to every score, in log2 units: 0 but for calibrated codecs.
     pub bias: f32,
+    /// What a key's offset is worth: the sum of the integers in log2 units.
+    pub lean: f32,
 }
 
 impl Query {
@@ -38,14 +40,15 @@ impl Query {
         }
         if c.lane == Lane::Bf16 {
             let floats = y.into_iter().map(to_bf16).collect();
-            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E, bias: 0.0 };
+            return Query { floats, ints: Vec::new(), scale: scale * std::f32::consts::LOG2_E, bias: 0.0, lean: 0.0 };
         }
         let amax = fmax(y.iter().fold(0.0, |top, y| fmax(top, y.abs())), 1e-20);
         let inverse = c.query_max() / amax;
-        let ints = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
+        let ints: Vec<i16> = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
         // Scores come doubled, hence half of log2(e).
         let scale = (amax * (1.0 / c.query_max())) * (scale * (std::f32::consts::LOG2_E * 0.5));
-        Query { floats: y, ints, scale, bias: 0.0 }
+        let lean = ints.iter().map(|i| i32::from(*i)).sum::<i32>() as f32 * (2.0 * scale);
+        Query { floats: y, ints, scale, bias: 0.0, lean }
     }
 }
 
@@ -64,20 +67,22 @@ pub(super) struct Strand {
     pub o: [Vec<f32>; 2],
     /// Sum of the weights times their value scales, likewise; half of it is due where zero is no lane value.
     pub half: [f32; 2],
+    /// Sum of 2^36 p times the offsets of the values, likewise.
+    shift: [i64; 2],
     pub parts: usize,
 }
 
 impl Strand {
     pub fn new(d: usize, parts: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], parts }
+        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: [0; 2], parts }
     }
 
     /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m).
     #[inline(always)]
-    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: f32) {
+    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: &[f32; TILE]) {
         let mut x = [0.0; TILE];
-        for (x, (s, worth)) in x.iter_mut().zip(s.iter().zip(worth)) {
-            *x = s.mul_add(*worth, bias);
+        for ((x, bias), (s, worth)) in x.iter_mut().zip(bias).zip(s.iter().zip(worth)) {
+            *x = s.mul_add(*worth, *bias);
         }
         let peak = largest(f32::NEG_INFINITY, &x[..s.len()]);
         if peak > self.m {
@@ -85,6 +90,7 @@ impl Strand {
             let factor = exp2_or_zero(self.m - raised);
             for (part, o) in self.o.iter_mut().enumerate() {
                 self.l[part] >>= fmin(raised - self.m, 63.0) as u32;
+                self.shift[part] >>= fmin(raised - self.m, 63.0) as u32;
                 self.half[part] *= factor;
                 for o in o {
                     *o *= factor;
@@ -102,6 +108,18 @@ impl Strand {
         }
     }
 
+    /// Adds what the offsets of a tile's values are worth to weights `p`.
+    #[inline(always)]
+    pub fn add_offsets(&mut self, p: &[f32], offsets: &[f32]) {
+        for (i, (p, offsets)) in p.chunks(4 / self.parts).zip(offsets.chunks(4 / self.parts)).enumerate() {
+            let mut sum = p[0] * offsets[0];
+            for (p, offset) in p[1..].iter().zip(&offsets[1..]) {
+                sum += p * offset;
+            }
+            self.shift[i % self.parts] += (sum * 68_719_476_736.0) as i64;
+        }
+    }
+
     #[inline(always)]
     pub fn close(self, c: &Half) -> Partial {
         let ([high, mut o], [half_high, mut half]) = (self.o, self.half);
@@ -111,6 +129,10 @@ impl Strand {
         }
         if c.exact() && c.zero2 % 2 != 0 {
             o.iter_mut().for_each(|o| *o += half * 0.5);
+        }
+        if c.affine {
+            let shift = (self.shift[0] + self.shift[1]) as f32 * (1.0 / 68_719_476_736.0);
+            o.iter_mut().for_each(|o| *o += shift);
         }
         Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * (1.0 / 536870912.0), o }
     }

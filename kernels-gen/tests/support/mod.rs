@@ -50,6 +50,10 @@ pub fn npy_i16(name: &str) -> (Vec<i16>, usize) {
     (bytes.as_chunks::<2>().0.iter().map(|b| i16::from_le_bytes(*b)).collect(), last)
 }
 
+pub fn npy_u8(name: &str) -> (Vec<u8>, usize) {
+    npy(name, "|u1")
+}
+
 pub fn npy_u16(name: &str) -> (Vec<u16>, usize) {
     let (bytes, last) = npy(name, "<u2");
     (bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)).collect(), last)

@@ -20,7 +20,7 @@ impl Element<'_> {
             Op::Const(_) => vec![],
             Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::Full(a) => vec![*a],
             Op::Bin(_, a, b) | Op::Funnel(a, b, _) | Op::Prmt(a, b, _) => vec![*a, *b],
-            Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
+            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => vec![*a, *b, *c],
             _ => return None,
         };
         let out = *s.outs.first()?;
@@ -38,6 +38,7 @@ impl Element<'_> {
             Op::Bin(op, ..) => scalar::binary(*op, (ta, a), (tb, b)),
             Op::Fma(..) => scalar::fma(ta, a, b, c),
             Op::Funnel(_, _, n) => Ok(scalar::funnel(a, b, *n)),
+            Op::Pick(..) => Ok(scalar::prmt(a, b, c as u32)),
             Op::Select(..) => Ok(if a & 1 != 0 { b } else { c }),
             Op::Cast(_) => scalar::cast(ta, self.out_type, a),
             Op::Bitcast(_) => scalar::bitcast(ta, self.out_type, a),

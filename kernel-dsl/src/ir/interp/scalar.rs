@@ -160,6 +160,5 @@ pub fn funnel(lo: u64, hi: u64, n: usize) -> u64 {
 
 /// Four bytes of (a, b), picked by the selector's nibbles.
 pub fn prmt(a: u64, b: u64, selector: u32) -> u64 {
-    let both = (b & 0xffff_ffff) << 32 | a & 0xffff_ffff;
-    (0..4).fold(0, |word, i| word | (both >> (8 * (selector >> (4 * i) & 7)) & 0xff) << (8 * i))
+    u64::from(crate::math::pick(a as u32, b as u32, selector))
 }

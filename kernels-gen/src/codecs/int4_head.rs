@@ -1,0 +1,56 @@
+//! Uniform levels of 4 bits over a rotated vector's range, with a whole number for zero: `int4_per_token_head`.
+//!
+//! Step `s = max((max - min) / 15, 1e-6)`, zero point `z = round(-min / s)` in 0..=15, code `round(x / s) + z`, halves up.
+//! Codes are chosen with s in f32; its f16 and z are stored, as many bytes as the original's f32 with z in its last bits.
+//! The rotation is the plain Hadamard matrix, without the original's random signs. Source: vLLM's INT4_PER_TOKEN_HEAD.
+
+use kernel_dsl::codec;
+use kernel_dsl::math::{fmax, fmin};
+
+use super::digits::{pack, unpack, unpack4};
+use crate::codec::{Codec, Spec};
+
+#[derive(Debug)]
+pub struct Int4Head;
+
+#[codec]
+impl Codec for Int4Head {
+    fn name(&self) -> String {
+        "int4_per_token_head".into()
+    }
+
+    fn spec(&self) -> Spec {
+        Spec { sides: 2, affine: true, bytewise: true, ..Spec::integers(32, 16) }
+    }
+
+    fn side(&self, least: f32, largest: f32) -> [f32; 2] {
+        let step = fmax((largest - least) / 15.0_f32, 1e-6_f32);
+        [step, fmin(fmax(-least / step + 0.5_f32, 0.0_f32), 15.0_f32).floor()]
+    }
+
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+        let inverse = 1.0_f32 / side[0];
+        let mut c = [0_u32; 8];
+        for i in 0..8 {
+            c[i] = fmin((y[i] * inverse + side[1]) + 0.5_f32, 15.0_f32) as u32;
+        }
+        pack(c, 4)
+    }
+
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
+        let (low, high) = unpack(code, 4);
+        [low, high, 0_u32, 0_u32]
+    }
+
+    fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
+        unpack4(w, 4, 0)
+    }
+
+    fn scale(&self, side: [f32; 2]) -> f32 {
+        side[0]
+    }
+
+    fn offset(&self, side: [f32; 2]) -> f32 {
+        (8.0_f32 - side[1]) * side[0]
+    }
+}

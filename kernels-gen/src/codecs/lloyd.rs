@@ -1,0 +1,167 @@
+//! Lloyd-Max levels of 3 or 4 bits for rotated rows of known norm: `lloyd3`, `lloyd4`, the keys of the `turboquant` presets.
+//!
+//! A row over its norm, rotated, is close to a Gaussian, for which the levels are best. Levels become bytes by one factor
+//! (error below 3e-5 of the row's square, part of the definition), so that decoding is a look-up of bytes in registers.
+//! What is stored is `1024 |x| / |bytes|`: the decoded row has the norm of the row.
+//! Source: vLLM's TurboQuant cache, presets with norm correction.
+
+use kernel_dsl::math::pick;
+use kernel_dsl::{codec, device};
+
+use super::lloyd_max::{levels, mass, midpoints};
+use crate::codec::{Codec, Spec};
+
+#[derive(Debug)]
+pub struct Lloyd {
+    width: usize,
+    /// Bits of the midpoints above zero, rising; those that the width lacks are above every float.
+    midpoints: [i32; 7],
+    /// The bytes of the levels above zero; those below have all bits the other way round. With 3 bits the second
+    /// word has them.
+    bytes: [u32; 2],
+}
+
+impl Lloyd {
+    /// `width`: 3 or 4 bits.
+    pub fn new(width: usize) -> Lloyd {
+        let levels = levels(width);
+        let half = levels.len() / 2;
+        let mut cells = [i32::MAX; 7];
+        for (bits, m) in cells.iter_mut().zip(&midpoints(&levels)[half..]) {
+            *bits = (*m as f32).to_bits() as i32;
+        }
+        let table = bytes(&levels[half..], step(&levels));
+        let word = |b: &[u8]| b.iter().rev().fold(0, |w, b| w << 8 | u32::from(*b));
+        let bytes = if width == 4 { [word(&table[..4]), word(&table[4..])] } else { [word(&table), !word(&table)] };
+        Lloyd { width, midpoints: cells, bytes }
+    }
+
+    /// The levels as decoded, rising, in lanes on both sides of zero.
+    pub fn lanes(&self) -> Vec<f64> {
+        let above = (0..1 << (self.width - 1)).map(|i| f64::from(self.bytes[i / 4] >> (8 * (i % 4)) & 0xff) - 127.5).collect::<Vec<_>>();
+        above.iter().rev().map(|l| -l).chain(above.iter().copied()).collect()
+    }
+}
+
+/// Bytes of the levels above zero at so many lanes a standard deviation.
+fn bytes(above: &[f64], step: f64) -> Vec<u8> {
+    above.iter().map(|l| (128.0 + (l * step - 0.5).round()) as u8).collect()
+}
+
+/// The factor with the least rounding error that leaves the largest level a byte.
+fn step(levels: &[f64]) -> f64 {
+    let above = &levels[levels.len() / 2..];
+    let mut edges = vec![0.0];
+    edges.extend(midpoints(above));
+    edges.push(10.0);
+    let error = |step: f64| -> f64 {
+        let off = |(b, l): (u8, &f64)| ((f64::from(b) - 127.5) / step - l).powi(2);
+        bytes(above, step).into_iter().zip(above).zip(edges.windows(2)).map(|(level, cell)| off(level) * mass(cell[0], cell[1])).sum()
+    };
+    let most = 127.5 / above[above.len() - 1];
+    (0..1000).map(|i| most * (1.0 - f64::from(i) * 5e-4)).min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(most)
+}
+
+/// Which level above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.
+#[device]
+fn cell(y: f32, midpoints: [i32; 7], n: usize) -> (u32, u32) {
+    let sign = y.to_bits() >> 31;
+    let size = (y.to_bits() & 0x7fff_ffff_u32) as i32 - sign as i32;
+    let mut level = 0_u32;
+    for i in 0..n {
+        level = if size >= midpoints[i] { level + 1_u32 } else { level };
+    }
+    (level, if size < 0_i32 { 0_u32 } else { sign })
+}
+
+/// Where the sign of dimension i of a 3-bit code stands in its third byte.
+#[device]
+fn sign_at(i: usize) -> usize {
+    if i < 4 { i % 2 * 4 + 2 + i / 2 } else { i % 2 * 4 + (i - 4) / 2 }
+}
+
+/// A code with a level and its sign at dimension i.
+#[device]
+fn put(code: [u32; 4], i: usize, level: u32, sign: u32, width: usize) -> [u32; 4] {
+    let mut out = code;
+    if width == 4 {
+        out[0] = out[0] | ((level | (sign << 3)) << (4 * i));
+    } else {
+        out[0] = out[0] | (level << (4 * (i % 4) + i / 4 * 2)) | (sign << (16 + sign_at(i)));
+    }
+    out
+}
+
+#[codec]
+impl Codec for Lloyd {
+    fn name(&self) -> String {
+        format!("lloyd{}", self.width)
+    }
+
+    fn spec(&self) -> Spec {
+        Spec { unit: true, spread: true, corrected: true, level_bits: self.width, ..Spec::integers(8 * self.width, 255) }
+    }
+
+    fn side(&self, norm: f32, _top: f32) -> [f32; 2] {
+        [norm, 0.0_f32]
+    }
+
+    fn correct(&self, side: [f32; 2], energy: f32) -> [f32; 2] {
+        [side[0] / energy.sqrt() * 1024.0_f32, 0.0_f32]
+    }
+
+    fn plain(&self, side: [f32; 2], energy: f32) -> [f32; 2] {
+        [side[0] * energy.sqrt() * 0.0009765625_f32, 0.0_f32]
+    }
+
+    fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
+        let mut code = [0_u32; 4];
+        for i in 0..8 {
+            let (level, sign) = cell(y[i], self.midpoints, (1 << (self.width - 1)) - 1);
+            code = put(code, i, level, sign, self.width);
+        }
+        code
+    }
+
+    fn levels(&self, code: [u32; 4]) -> [u32; 8] {
+        let mut c = [0_u32; 8];
+        let below = (1_u32 << (self.width - 1)) - 1_u32;
+        for i in 0..8 {
+            let level = (if self.width == 4 { code[0] >> (4 * i) } else { code[0] >> (4 * (i % 4) + i / 4 * 2) }) & below;
+            let sign = (if self.width == 4 { code[0] >> (4 * i + 3) } else { code[0] >> (16 + sign_at(i)) }) & 1_u32;
+            c[i] = if sign == 1_u32 { below - level } else { below + 1_u32 + level };
+        }
+        c
+    }
+
+    fn of_levels(&self, levels: [u32; 8]) -> [u32; 4] {
+        let mut code = [0_u32; 4];
+        let below = (1_u32 << (self.width - 1)) - 1_u32;
+        for i in 0..8 {
+            let sign = if levels[i] > below { 0_u32 } else { 1_u32 };
+            let level = if levels[i] > below { levels[i] - below - 1_u32 } else { below - levels[i] };
+            code = put(code, i, level, sign, self.width);
+        }
+        code
+    }
+
+    fn decode(&self, code: [u32; 4]) -> [u32; 4] {
+        let w = code[0];
+        if self.width == 4 {
+            let level = w & 0x7777_7777_u32;
+            let (low, high) = (pick(self.bytes[0], self.bytes[1], level), pick(self.bytes[0], self.bytes[1], level >> 16));
+            // The tops of the nibbles, each eight times.
+            let left = w << 4;
+            [low ^ pick(left, w, 0xd9c8_u32), high ^ pick(left, w, 0xfbea_u32), 0_u32, 0_u32]
+        } else {
+            let signs = (w >> 16) | (w >> 16 << 7);
+            let low = (w & 0x3333_u32) | (signs & 0x4444_u32);
+            let high = ((w >> 2) & 0x3333_u32) | ((signs << 2) & 0x4444_u32);
+            [pick(self.bytes[0], self.bytes[1], low), pick(self.bytes[0], self.bytes[1], high), 0_u32, 0_u32]
+        }
+    }
+
+    fn scale(&self, side: [f32; 2]) -> f32 {
+        side[0] * 0.001953125_f32
+    }
+}

@@ -1,0 +1,34 @@
+//! Keys and values with an offset: coordinates `scale * (lane - zero) + offset`, one scale and one offset a token.
+//!
+//! A key's offset adds to its score what the query's coordinates sum to, times the offset. The values' share of an output is one number a head, sum(p * offset), the same for every coordinate. A lane adds its
+//! four tokens' products (two, with up to four heads) in f32, in order, then truncates once to an integer in units of
+//! 2^-36: 512 tokens of offsets up to 1e5 stay below 2^63, and the order of lanes and tiles is free.
+
+use super::decode_attention::sides;
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// A stored offset made safe: a slot that nobody wrote may hold anything.
+#[device]
+pub fn within(offset: f32) -> f32 {
+    sanitise(offset, 1.0e5_f32)
+}
+
+/// Weights times offsets as an integer in units of 2^-36.
+#[device]
+pub fn fixed_offset(po: f32) -> i64 {
+    (po * 68719476736.0_f32) as i64
+}
+
+/// The offset that two sides stand for.
+#[device]
+fn offset_of(c: &dyn Codec, a: f32, b: f32) -> f32 {
+    within(c.offset([a, b]))
+}
+
+/// Offsets of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
+#[device]
+pub fn offsets(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
+    let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2, stride, parts));
+    a.map2(&b, |a, b| offset_of(c, a, b))
+}
