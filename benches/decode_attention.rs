@@ -1,16 +1,21 @@
 //! Decode attention of every codec beside the time to read its bytes: 32 query heads, 8 kv heads, D 128,
 //! cold L2, join included. Times are device events around a replayed graph. Without a GPU it prints SKIPPED.
+//! A `kvfuse` codec is timed whole, the maps of queries and outputs included.
 //!
 //! `KVF_SHAPES=32x8192,1x65536+31x4096` chooses shapes (sequences x tokens), `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON,
 //! `KVF_QUICK=1` leaves out criterion's own samples.
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/calibrated.rs"]
+mod calibrated;
 
+use calibrated::{Step, Times};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use kernels_gen::kernels::join_splits::{JoinMeta, NARROW};
 use kernels_gen::kernels::{self, Elem};
+use kernels_gen::preset::{Preset, preset};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codec, codecs};
 use runtime::{Arg, Device, Graph, Memory, Stream};
@@ -131,8 +136,9 @@ fn main() {
         Err(e) => return println!("SKIPPED decode_attention: {e}"),
     };
     let shapes = chosen("KVF_SHAPES").unwrap_or_else(|| ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768", "1x65536+31x4096", "47x4096", "32x128+32x4096", "33x4096"].map(String::from).to_vec());
-    let named = chosen("KVF_CODECS").map(|names| names.iter().map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect());
+    let named = chosen("KVF_CODECS").map(|names| names.iter().filter(|n| preset(n).is_none()).map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect());
     let subjects: Vec<&'static CodecInfo> = named.unwrap_or_else(|| codecs().to_vec());
+    let presets: Vec<&'static Preset> = chosen("KVF_CODECS").iter().flatten().filter_map(|n| preset(n)).collect();
     let mut criterion = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1)).configure_from_args();
     let mut group = criterion.benchmark_group("decode_attention");
     for shape in &shapes {
@@ -154,6 +160,28 @@ fn main() {
                 "device": device.name(),
             }));
         }
+        for &preset in &presets {
+            let (batch, ctx) = (lens.len(), lens[0]);
+            if lens.iter().any(|len| *len != ctx) {
+                println!("SKIPPED {} {shape}: calibrated codecs are timed with sequences of one length", preset.name);
+                continue;
+            }
+            let step = Step { device: &device, stream: &stream, preset, batch, ctx, kv_heads: KV_HEADS, group: 4 };
+            match calibrated::measure(&step) {
+                Ok(times) => report_step(&step, &times),
+                Err(e) => println!("FAILED {} {shape}: {e}", preset.name),
+            }
+        }
     }
     group.finish();
+}
+
+fn report_step(s: &Step, t: &Times) {
+    let bytes = s.preset.codec().map_or(0, |c| s.batch * s.ctx / 32 * KV_HEADS * c.tile_bytes(D));
+    let floor = support::read_us(s.device, s.stream, bytes);
+    support::report(&serde_json::json!({
+        "bench": "decode_attention", "codec": s.preset.name, "shape": format!("{}x{}", s.batch, s.ctx), "batch": s.batch, "ctx": s.ctx, "heads": KV_HEADS * s.group, "kv_heads": KV_HEADS, "d": D,
+        "us": t.whole, "read_us": floor, "share_of_ceiling": floor / t.whole, "queries_us": t.queries, "decode_us": t.decode, "outputs_us": t.outputs,
+        "kv_bytes": bytes, "splits": t.splits, "store_8192_us": t.store, "device": s.device.name(),
+    }));
 }

@@ -8,33 +8,7 @@ use kernels_gen::codec::Codec;
 use kernels_gen::layout::{Operand, TILE};
 use kernels_gen::preset::{BadCalibration, Bands, Calibration, Fit, PRESETS, STEPS, Shape, preset};
 use kernels_gen::reference::{CacheShape, Calibrated, SEGMENT, Sequence};
-use support::{Random, relative_error2};
-
-/// Any invertible basis and falling energies serve.
-fn calibration(d: usize) -> Calibration {
-    let shape = Shape { layers: 2, kv_heads: 2, d };
-    let heads = shape.layers * shape.kv_heads;
-    let mut random = Random(7);
-    let mut fit = || {
-        let mut basis = random.gaussians(heads * d * d);
-        basis.iter_mut().for_each(|b| *b *= 0.2 / (d as f32).sqrt());
-        (0..heads * d).for_each(|i| basis[i * d + i % d] += 1.0);
-        let energy = (0..heads * d).map(|i| 2.0 * 0.98_f32.powi((i % d) as i32)).collect();
-        Fit { basis, mean: random.gaussians(heads * d), energy }
-    };
-    let (keys, values) = (fit(), fit());
-    let speeds = (0..d / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / d as f32)).collect();
-    Calibration {
-        shape,
-        model: "0123456789abcdef".into(),
-        text: "fedc".into(),
-        tokens: 8192,
-        speeds,
-        keys,
-        values,
-        bands: Default::default(),
-    }
-}
+use support::{Random, calibration, relative_error2};
 
 #[test]
 fn every_width_codes_lattice_points_to_themselves_and_four_tokens_at_once_alike() {

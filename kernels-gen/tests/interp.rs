@@ -1,59 +1,18 @@
 //! Every stage of every kernel through the interpreter: tile IR, pipelined, thread IR give the bytes of the
 //! kernel's Rust function, and the scalar reference agrees.
 
+#[path = "support/stages.rs"]
+mod run;
 mod support;
 
-use kernel_dsl::ir::Program;
-use kernel_dsl::ir::interp::{Arg, run_seeded};
-use kernel_dsl::passes;
+use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
+use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
 use support::Random;
-
-fn stages(tile: Program) -> [(&'static str, Program); 3] {
-    let piped = passes::simplify::run(&passes::pipeline::run(&tile).unwrap());
-    let thread = passes::run(&tile).unwrap();
-    [("tile", tile), ("pipelined", piped), ("thread", thread)]
-}
-
-/// Runs one stage; the arguments come back as the kernel leaves them.
-fn interpreted(what: &str, stage: &(&str, Program), grid: [u32; 3], mut args: Vec<Arg>) -> Vec<Vec<u8>> {
-    let seed = what.len() as u64;
-    if let Err(trap) = run_seeded(&stage.1, grid, &mut args, seed) {
-        panic!("{what}, {} IR: {trap}", stage.0);
-    }
-    args.into_iter().filter_map(|a| if let Arg::Buffer(bytes) = a { Some(bytes) } else { None }).collect()
-}
-
-fn buffer<T: Elem>(x: &Global<T>) -> Arg {
-    Arg::Buffer(x.bytes.clone())
-}
-
-fn scalar<T: Elem>(x: T) -> Arg {
-    Arg::Scalar(x.to_bits64())
-}
-
-fn global<T: Float>(x: &[f32]) -> Global<T> {
-    Global::new(&x.iter().map(|x| T::from_f32(*x)).collect::<Vec<T>>())
-}
-
-fn assert_bytes(what: &str, got: &[u8], want: &[u8]) {
-    let bad: Vec<usize> = (0..want.len()).filter(|i| got.get(*i) != Some(&want[*i])).collect();
-    if let Some(i) = bad.first() {
-        panic!("{what}: {} of {} bytes differ, first byte {i}: {:02x?}, wanted {:02x}", bad.len(), want.len(), got.get(*i), want[*i]);
-    }
-}
-
-fn shuffled(n: usize, random: &mut Random) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..n).collect();
-    for i in (1..n).rev() {
-        order.swap(i, (random.bits() % (i as u64 + 1)) as usize);
-    }
-    order
-}
 
 fn memory<T: Float>() -> Memory {
     if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
@@ -264,27 +223,6 @@ fn bands() {
         store::<bf16>(name, d, 64);
         decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
         decode::<bf16>(name, &Problem { d, group: 8, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
-    }
-}
-
-/// The affine map before and after the coded space, at every stage.
-#[test]
-fn projects() {
-    for (d, rows, matrices, group) in [(64, 3, 2, 1), (128, 37, 1, 2), (256, 2, 1, 1)] {
-        let mut random = Random(d as u64);
-        let heads = matrices * group;
-        let mut x = random.gaussians(rows * heads * d);
-        (x[0], x[1], x[2]) = (f32::NAN, f32::INFINITY, -0.0);
-        let (matrix, before, after) = (random.gaussians(matrices * d * d), random.gaussians(matrices * d), random.gaussians(matrices * d));
-        let want = reference::project(&reference::Map { matrix: &matrix, before: &before, after: &after }, d, group, &x);
-        let what = format!("project d {d}");
-        for stage in stages(kernels::project_ir(d, Memory::F32, Memory::F32).unwrap()) {
-            let mut args = vec![buffer(&Global::new(&x)), buffer(&Global::new(&matrix)), buffer(&Global::new(&before)), buffer(&Global::new(&after)), buffer(&Global::new(&vec![f32::NAN; x.len()]))];
-            args.extend([rows as i32, matrices as i32, group as i32].map(scalar));
-            args.extend([(heads * d) as i64, d as i64].map(scalar));
-            let got = interpreted(&what, &stage, kernels::project_grid(rows, matrices, group), args);
-            assert_bytes(&format!("{what}, {} IR", stage.0), &got[4], &Global::new(&want).bytes);
-        }
     }
 }
 

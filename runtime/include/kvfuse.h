@@ -42,13 +42,15 @@ enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4 };
 enum {
     KVF_STATUS_BAD_SLOT = 0,   /* 1: a slot beyond the cache; that token was not stored */
     KVF_STATUS_BAD_PAGE = 1,   /* 1: a page outside the cache; that sequence's out is 0, its lse -inf */
-    KVF_STATUS_BAD_LENGTH = 2, /* 1: a length below 0 or beyond the table; likewise */
+    KVF_STATUS_BAD_LENGTH = 2, /* 1: a length below 0 or beyond the table; likewise. Or a token's position that the
+                                * calibration was not loaded for; that token was not stored */
     KVF_STATUS_WHERE = 3       /* index of one offender, a token or a sequence (not set by kvf_ref_*) */
 };
 
 /* Handles are looked up, not followed: one that is closed or garbage gives KVF_ERR_INVALID. */
 typedef struct kvf_codec kvf_codec;
 typedef struct kvf_plan kvf_plan;
+typedef struct kvf_calibration kvf_calibration;
 
 /* What a plan is compiled for. */
 typedef struct {
@@ -72,9 +74,22 @@ typedef struct {
     uint64_t bytes;
     int64_t pages;
     int32_t page_tokens, kv_heads, head_dim;
-    int32_t zero;
-    uint64_t reserved[4];
+    int32_t layer;                /* of the calibration, from 0; else 0 */
+    kvf_calibration *calibration; /* of a kvfuse codec; else null */
+    uint64_t reserved[3];
 } kvf_cache;
+
+/* A calibration: what `harness calibrate` fitted to a model. The kvfuse codecs code in its coordinates. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    kvf_codec *codec;   /* kvfuse-2, -3, -4 or -6 */
+    const char *path;   /* the file */
+    const char *model;  /* the sha256 of the model's files that the file must name, or null: any */
+    int64_t positions;  /* tokens of the longest sequence */
+    int32_t device;     /* CUDA ordinal; -1: none, for kvf_ref_* alone */
+    int32_t layers, kv_heads, head_dim; /* of the model; a file of another shape is refused */
+    uint64_t reserved[4];
+} kvf_calibration_desc;
 
 /* Rows [tokens, kv_heads, head_dim]; a row is contiguous, strides are in elements, multiples of 8. */
 typedef struct {
@@ -84,7 +99,11 @@ typedef struct {
     int32_t *status;      /* [4], zeroed once by the caller */
     int64_t tokens;
     int64_t k_token_stride, k_head_stride, v_token_stride, v_head_stride;
-    uint64_t reserved[4];
+    /* With a calibration; else null and 0. */
+    const int32_t *positions; /* [tokens]: each token's place in its sequence, from 0 */
+    void *workspace;          /* 16-byte aligned, in use until the work has run; unused by kvf_ref_store */
+    uint64_t workspace_bytes;
+    uint64_t reserved[1];
 } kvf_store_args;
 
 /* One query token a sequence. */
@@ -140,6 +159,19 @@ int32_t kvf_stored_bits_per_element(kvf_codec *codec, int32_t head_dim, double *
  * Any thread. No GPU needed. */
 int32_t kvf_codec_exact(kvf_codec *codec, int32_t *exact);
 
+/* Reads a calibration and puts its maps on a device: 4 * layers * kv_heads * (4 head_dim^2 + 2 head_dim) bytes there.
+ * Any thread. Allocates, takes seconds for large models; never call it while a stream is being captured. */
+int32_t kvf_calibration_load(const kvf_calibration_desc *desc, kvf_calibration **calibration);
+
+/* Opens the codec of a layer: its cache has the bytes that kvf_block_bytes says of it, and its plans are created for it.
+ * Layers with the same bands share them: their kvf_block_bytes and kernels are equal. Close it like any codec.
+ * Any thread. */
+int32_t kvf_calibration_codec(kvf_calibration *calibration, int32_t layer, kvf_codec **codec);
+
+/* Frees it, once the device has done what was enqueued; null is allowed.
+ * Any thread. No call may be in progress with it, no captured graph may name it. */
+int32_t kvf_calibration_close(kvf_calibration *calibration);
+
 /* Compiles (or finds in the cubin cache) and loads a plan's kernels: milliseconds to seconds.
  * Any thread. Allocates; never call it while a stream is being captured. */
 int32_t kvf_plan_create(const kvf_plan_desc *desc, kvf_plan **plan);
@@ -151,6 +183,10 @@ int32_t kvf_plan_destroy(kvf_plan *plan);
 /* Bytes of device memory that kvf_decode needs as workspace; ask once for the largest batch and stride.
  * Any thread. Concurrent kvf_decode calls need a workspace each. */
 int32_t kvf_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t table_stride, uint64_t *bytes);
+
+/* Bytes of device memory that kvf_store needs as workspace for so many tokens: 0 but for kvfuse codecs.
+ * Any thread. Concurrent kvf_store calls need a workspace each. */
+int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *bytes);
 
 /* Enqueues coding and storing of new tokens. All pointers are device addresses.
  * Any thread; a CUstream/cudaStream_t of the plan's device (null: legacy default). No allocation, no wait,

@@ -1,9 +1,10 @@
 //! A codec as engines see it: a name, its sizes, and which shapes its kernels serve.
 
 use kernels_gen::layout::TILE;
+use kernels_gen::preset::{self, Preset};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codec};
 
-use crate::argument::product;
+use crate::argument::{Misuse, product};
 use crate::error::{Error, Reasons, Result};
 
 /// Head dims that decode kernels are generated for.
@@ -12,36 +13,52 @@ pub(crate) const HEAD_DIMS_DECODE: [usize; 3] = [64, 128, 256];
 /// The largest page, far above what any engine uses; it keeps offsets in 31 bits.
 const MAX_PAGE_TOKENS: usize = 1 << 16;
 
-/// A codec of the registry. Copy it freely.
+/// A codec of the registry, or a calibrated one. Copy it freely.
 #[derive(Clone, Copy, Debug)]
-pub struct Codec(&'static CodecInfo);
+pub struct Codec {
+    info: &'static CodecInfo,
+    preset: Option<&'static Preset>,
+}
 
 impl Codec {
     /// The codec of that name; the error lists the known ones, nearest first.
     pub fn open(name: &str) -> Result<Self> {
-        Ok(Codec(codec(name)?))
+        let preset = preset::preset(name);
+        let info = preset.map_or_else(|| codec(name), Preset::codec)?;
+        Ok(Codec { info, preset })
+    }
+
+    /// A calibrated codec with the bands of one layer.
+    pub(crate) fn fitted(preset: &'static Preset, info: &'static CodecInfo) -> Self {
+        Codec { info, preset: Some(preset) }
+    }
+
+    /// What makes it a calibrated one: `kvfuse-4` and its like, which need a [`crate::Calibration`].
+    pub fn calibrated(self) -> Result<&'static Preset> {
+        let none = || Misuse::Other(format!("{} takes no calibration; only kvfuse codecs do", self.name())).into();
+        self.preset.ok_or_else(none)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        self.0.name
+        self.preset.map_or(self.info.name, |preset| preset.name)
     }
 
-    /// What the registry says of it.
+    /// What the registry says of it; of a calibrated one, of its bands.
     pub fn info(self) -> &'static CodecInfo {
-        self.0
+        self.info
     }
 
     /// Bits a cached number takes, sides included.
     pub fn stored_bits_per_element(self, head_dim: usize) -> Result<f64> {
         refuse(dim_reasons(head_dim, &HEAD_DIMS_STORE))?;
-        Ok(self.0.stored_bits_per_element(head_dim))
+        Ok(self.info.stored_bits_per_element(head_dim))
     }
 
     /// Bytes of one page of one kv head, keys and values.
     pub fn block_bytes(self, head_dim: usize, page_tokens: usize) -> Result<usize> {
         self.check_store(head_dim, page_tokens)?;
-        Ok(page_tokens / TILE * self.0.tile_bytes(head_dim))
+        Ok(page_tokens / TILE * self.info.tile_bytes(head_dim))
     }
 
     /// Bytes of a cache of `pages` pages.
@@ -69,7 +86,7 @@ impl Codec {
     }
 
     fn band_reasons(self, head_dim: usize) -> Option<String> {
-        (!self.0.serves(head_dim)).then(|| format!("{} at head dim {head_dim} (a band has at least 32 dims of a key, 64 of a value)", self.0.name))
+        (!self.info.serves(head_dim)).then(|| format!("{} at head dim {head_dim} (a band has at least 32 dims of a key, 64 of a value)", self.name()))
     }
 }
 

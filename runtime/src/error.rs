@@ -21,6 +21,9 @@ pub enum Error {
     /// A codec name that is not in the registry.
     #[error(transparent)]
     Codec(#[from] kernels_gen::registry::UnknownCodec),
+    /// A calibration that cannot be used.
+    #[error(transparent)]
+    Calibration(#[from] kernels_gen::preset::BadCalibration),
     /// The kernel generator refused to write the kernel.
     #[error("the kernel could not be generated: {0}")]
     Generate(String),
@@ -93,7 +96,7 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Argument(_) | Error::Codec(_) => Kind::Invalid,
+            Error::Argument(_) | Error::Codec(_) | Error::Calibration(_) => Kind::Invalid,
             Error::Unsupported(_) => Kind::Unsupported,
             Error::NoDriver | Error::NoDevice { .. } => Kind::NoGpu,
             Error::NoNvrtc(_) | Error::NvrtcLoad { .. } => Kind::NoNvrtc,

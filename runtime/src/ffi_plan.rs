@@ -8,11 +8,12 @@ use crate::argument::{Misuse, agree, within};
 use crate::cuda::{Device, Span, Stream, is_device_address};
 use crate::error::Result;
 use crate::ffi::{guard, put};
+use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
 use crate::ffi_handle::Table;
 use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
-use crate::plan::{Decode, DecodePlan, DecodeSpec, Rows, Store, StorePlan, StoreSpec};
+use crate::plan::{Decode, DecodePlan, DecodeSpec, Mapped, Rows, Store, StorePlan, StoreSpec};
 
 /// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`.
 const STORE: i32 = 1;
@@ -65,6 +66,18 @@ pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, tabl
 }
 
 /// # Safety
+/// `bytes` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_store_workspace_bytes(plan: *mut c_void, tokens: i64, bytes: *mut u64) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        let need = plan.store()?.workspace_bytes(count("tokens", tokens)?, plan.kv_heads)?;
+        // SAFETY: the caller's promise.
+        unsafe { put(bytes, "bytes", need) }
+    })
+}
+
+/// # Safety
 /// The structs are null or filled; what they point to is device memory as the header asks, live until
 /// the work has run; `stream` is null or a live stream of the plan's device.
 #[unsafe(no_mangle)]
@@ -77,7 +90,8 @@ pub unsafe extern "C" fn kvf_store(
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
-        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let (cache, args): (Cache, StoreArgs) = unsafe { (read(cache)?, read(args)?) };
+        let calibration = of_cache(&cache)?;
         let rows =
             |base: *const c_void, token_stride, head_stride| Rows { base: unknown(base), token_stride, head_stride };
         let call = Store {
@@ -94,7 +108,13 @@ pub unsafe extern "C" fn kvf_store(
         }
         // SAFETY: the caller's promise.
         let stream = unsafe { Stream::borrow(&plan.device, stream) };
-        plan.store()?.launch(&stream, &call)
+        let Some(calibration) = calibration else { return plan.store()?.launch(&stream, &call) };
+        let layer = calibration.on_device(&cache, plan.device.ordinal())?;
+        let (positions, workspace) = (unknown(args.positions), span(args.workspace, args.workspace_bytes));
+        if call.tokens > 0 {
+            plan.expect_device([("positions", positions), ("workspace", workspace)].into_iter())?;
+        }
+        plan.store()?.launch_calibrated(&stream, &call, &Mapped { layer, positions, workspace })
     })
 }
 
@@ -110,7 +130,8 @@ pub unsafe extern "C" fn kvf_decode(
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
-        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let (cache, args): (Cache, DecodeArgs) = unsafe { (read(cache)?, read(args)?) };
+        let calibration = of_cache(&cache)?;
         let call = Decode {
             batch: count("batch", args.batch)?,
             q: unknown(args.q),
@@ -131,7 +152,10 @@ pub unsafe extern "C" fn kvf_decode(
         }
         // SAFETY: the caller's promise.
         let stream = unsafe { Stream::borrow(&plan.device, stream) };
-        plan.decode()?.launch(&stream, &call)
+        match &calibration {
+            None => plan.decode()?.launch(&stream, &call),
+            Some(own) => plan.decode()?.launch_calibrated(&stream, &call, &own.on_device(&cache, plan.device.ordinal())?),
+        }
     })
 }
 

@@ -11,12 +11,14 @@ use crate::codec::Codec;
 use crate::cuda::Span;
 use crate::error::Result;
 use crate::ffi::guard;
+use crate::calibration::{needs, reaches};
+use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, count, elem, read};
 use crate::page::{PagedCache, Shape};
 use crate::plan::status::{BAD_LENGTH, BAD_PAGE, BAD_SLOT};
 use crate::plan::{Rows, capacity, finite, size_of_elem};
-use kernels_gen::kernels::Elem;
+use kernels_gen::kernels::{Elem, SEGMENT};
 
 /// # Safety
 /// The structs are null or filled, what they point to is host memory of the sizes the header asks, and
@@ -31,7 +33,8 @@ pub unsafe extern "C" fn kvf_ref_store(
     guard(|| {
         let (codec, elem) = (CODECS.get(codec)?, elem(dtype)?);
         // SAFETY: the caller's promise.
-        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let (cache, args): (Cache, StoreArgs) = unsafe { (read(cache)?, read(args)?) };
+        let calibration = of_cache(&cache)?;
         let shape = host_shape(&codec, &cache)?;
         codec.check_store(shape.d, shape.page_tokens)?;
         let tokens = count("tokens", args.tokens)?;
@@ -48,7 +51,17 @@ pub unsafe extern "C" fn kvf_ref_store(
         let slots = unsafe { values("slots", args.slots, tokens) }?;
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
         let bytes = unsafe { std::slice::from_raw_parts_mut(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
-        let status = reference::store(codec.info(), &shape, bytes, &k, &v, &slots);
+        let status = match &calibration {
+            None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
+            None => reference::store(codec.info(), &shape, bytes, &k, &v, &slots),
+            Some(own) => {
+                // SAFETY: likewise.
+                let positions = unsafe { values("positions", args.positions, tokens) }?;
+                let (slots, places, status) = known(&slots, &positions, own.segments());
+                let stored = own.on_host(&cache, codec)?.store(&shape, bytes, &k, &v, &places, &slots);
+                Status(stored.0 | status.0)
+            }
+        };
         // SAFETY: likewise.
         unsafe { raise(args.status, status) }
     })
@@ -67,7 +80,8 @@ pub unsafe extern "C" fn kvf_ref_decode(
     guard(|| {
         let (codec, elem) = (CODECS.get(codec)?, elem(dtype)?);
         // SAFETY: the caller's promise.
-        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let (cache, args): (Cache, DecodeArgs) = unsafe { (read(cache)?, read(args)?) };
+        let calibration = of_cache(&cache)?;
         let shape = host_shape(&codec, &cache)?;
         let (heads, batch) = (count("heads", heads)?, count("batch", args.batch)?);
         let stride = count("table_stride", args.table_stride)?;
@@ -82,7 +96,7 @@ pub unsafe extern "C" fn kvf_ref_decode(
             return Ok(());
         }
         within("batch", batch, 1, 65535)?;
-        capacity(stride, shape.page_tokens)?;
+        let most = capacity(stride, shape.page_tokens)?;
         finite(args.scale)?;
         let numbers = product("q", &[batch, heads, shape.d])? as usize;
         let queries = product("table", &[batch, stride])? as usize;
@@ -96,7 +110,15 @@ pub unsafe extern "C" fn kvf_ref_decode(
         };
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
         let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
-        let found = reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale);
+        let found = match &calibration {
+            None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
+            None => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+            Some(own) => {
+                let layer = own.on_host(&cache, codec)?;
+                reaches(most, own.segments())?;
+                layer.decode(&shape, bytes, &q, heads, &table, stride, &lens, args.scale)
+            }
+        };
         // SAFETY: likewise.
         unsafe {
             match elem {
@@ -112,6 +134,22 @@ pub unsafe extern "C" fn kvf_ref_decode(
             raise(args.status, found.status)
         }
     })
+}
+
+/// Slots and places of tokens; one whose place has no turn is not stored.
+fn known(slots: &[i64], positions: &[i32], segments: usize) -> (Vec<i64>, Vec<usize>, Status) {
+    let mut status = Status::OK;
+    let one = |(slot, position): (&i64, &i32)| match usize::try_from(*position).ok().filter(|p| p / SEGMENT < segments) {
+        Some(place) => (*slot, place),
+        None => {
+            if *slot >= 0 {
+                status.set(Status::BAD_LENGTH);
+            }
+            (-1, 0)
+        }
+    };
+    let (slots, places) = slots.iter().zip(positions).map(one).unzip();
+    (slots, places, status)
 }
 
 /// A host address in the form that the launches' checks take.

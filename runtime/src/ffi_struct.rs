@@ -55,7 +55,24 @@ pub struct Cache {
     pub page_tokens: i32,
     pub kv_heads: i32,
     pub head_dim: i32,
-    pub zero: i32,
+    pub layer: i32,
+    pub calibration: *mut std::ffi::c_void,
+    reserved: [u64; 3],
+}
+
+/// `kvf_calibration_desc`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct CalibrationDesc {
+    header: Header,
+    pub codec: *mut std::ffi::c_void,
+    pub path: *const std::ffi::c_char,
+    pub model: *const std::ffi::c_char,
+    pub positions: i64,
+    pub device: i32,
+    pub layers: i32,
+    pub kv_heads: i32,
+    pub head_dim: i32,
     reserved: [u64; 4],
 }
 
@@ -73,7 +90,10 @@ pub struct StoreArgs {
     pub k_head_stride: i64,
     pub v_token_stride: i64,
     pub v_head_stride: i64,
-    reserved: [u64; 4],
+    pub positions: *const i32,
+    pub workspace: *mut std::ffi::c_void,
+    pub workspace_bytes: u64,
+    reserved: [u64; 1],
 }
 
 /// `kvf_decode_args`.
@@ -112,6 +132,7 @@ macro_rules! c_struct {
 c_struct! {
     PlanDesc = "kvf_plan_desc", 80;
     Cache = "kvf_cache", 80;
+    CalibrationDesc = "kvf_calibration_desc", 88;
     StoreArgs = "kvf_store_args", 112;
     DecodeArgs = "kvf_decode_args", 120;
 }

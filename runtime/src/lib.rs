@@ -28,10 +28,12 @@ pub mod nvrtc;
 
 mod arch;
 mod argument;
+mod calibration;
 mod codec;
 mod doctor;
 mod error;
 mod ffi;
+mod ffi_calibration;
 mod ffi_codec;
 mod ffi_handle;
 mod ffi_plan;
@@ -42,10 +44,11 @@ mod plan;
 
 pub use arch::Arch;
 pub use argument::Misuse;
+pub use calibration::{Calibration, Layer};
 pub use codec::Codec;
 pub use cuda::{Arg, Device, Event, Graph, Kernel, Memory, Span, Stream};
 pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;
 pub use page::PagedCache;
-pub use plan::{Decode, DecodePlan, DecodeSpec, Rows, Store, StorePlan, StoreSpec, status};
+pub use plan::{Decode, DecodePlan, DecodeSpec, Mapped, Rows, Store, StorePlan, StoreSpec, status};

@@ -50,6 +50,25 @@ fn the_example_engine_decodes() {
     }
 }
 
+/// The one that was fitted to the bundled model.
+const CALIBRATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/qwen3-tiny/kvfuse.calibration");
+
+#[test]
+fn the_example_engine_decodes_with_a_calibration() {
+    let Some(program) = build("gcc", &["-std=c11"], "examples/c/paged_decode.c", "paged_decode_fitted") else { return };
+    for codec in ["kvfuse-2", "kvfuse-4"] {
+        let text = run(&program, &[codec, CALIBRATION]);
+        assert!(text.contains("every bit equal") && text.contains(": good"), "{text}");
+    }
+}
+
+#[test]
+fn every_misuse_of_a_calibration_is_an_error() {
+    let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/calibration.c", "calibration") else { return };
+    let text = run(&program, &[CALIBRATION]);
+    assert!(text.contains("cases, 0 failures"), "{text}");
+}
+
 #[test]
 fn every_misuse_is_an_error() {
     let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/misuse.c", "misuse") else { return };

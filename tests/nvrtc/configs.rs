@@ -1,8 +1,8 @@
 //! The registry as a list of kernels to compile: the default codecs in every shape for Hopper and at their corners
-//! for the other archs, every other family in one shape for each arch.
+//! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, decode_ir, decode_meta, join_meta, join_of, join_splits, store};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, map_meta, map_of, store};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -10,6 +10,8 @@ const ARCHS: [Arch; 5] = [Arch::SM_80, Arch::new(8, 9), Arch::SM_90A, Arch::new(
 const PAGE: usize = 64;
 /// Bands of several widths.
 const BANDS: [&str; 1] = ["e8w5+e8w4+e8w4+e8w2/e8w5+e8w3"];
+/// The bands of kvfuse-2, -4 and -6.
+const CALIBRATED: [&str; 3] = ["e8c4+e8c2+e8c1+e8c1/e8c3+e8c1", "e8c6+e8c4+e8c4+e8c2/e8c6+e8c2", "e8c7+e8c6+e8c6+e8c5/e8c7+e8c5"];
 const HEAD_DIMS_DECODE: [usize; 3] = [64, 128, 256];
 const GROUPS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 16];
 const CORNERS: [usize; 4] = [1, 4, 8, 16];
@@ -18,7 +20,10 @@ const CORNERS: [usize; 4] = [1, 4, 8, 16];
 enum Kernel {
     Store(Elem),
     Decode { group: usize },
+    /// Over records of queries.
+    Calibrated { group: usize },
     Join(Elem),
+    Map(Mapping, Elem),
 }
 
 /// One kernel to compile.
@@ -38,7 +43,12 @@ impl Config {
                 let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
                 Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
             }
+            Kernel::Calibrated { group } => {
+                let meta = calibrated_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
+                Source::of(&decode_ir(self.codec, &meta, Elem::F32)?)
+            }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
+            Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
         }
     }
 
@@ -56,23 +66,27 @@ impl Config {
         let kernel = match self.kernel {
             Kernel::Store(_) => "store",
             Kernel::Decode { .. } => "decode",
+            Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
+            Kernel::Map(Mapping::Rows, _) => "map_rows",
+            Kernel::Map(Mapping::Queries, _) => "map_queries",
+            Kernel::Map(Mapping::Outputs, _) => "map_outputs",
         };
         format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
     }
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::Join(elem) => {
+            Kernel::Store(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
-            Kernel::Decode { group } => format!("{} group{group}", self.line()),
+            Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
         }
     }
 
     /// No spill is allowed, whatever the ledger says. Groups of 6 and 7 are known to spill a little.
     pub fn gated(&self) -> bool {
-        let small = !matches!(self.kernel, Kernel::Decode { group } if group > 8 || group == 6 || group == 7);
+        let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if group > 8 || group == 6 || group == 7);
         self.arch == Arch::SM_90A && self.d <= 128 && small
     }
 }
@@ -87,6 +101,18 @@ pub fn configs() -> Vec<Config> {
             }
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Decode { group: 4 } });
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Store(Elem::Bf16) });
+        }
+        for codec in CALIBRATED.iter().filter_map(|name| codec(name).ok()) {
+            let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });
+            add(128, Kernel::Store(Elem::F32));
+            for group in CORNERS {
+                add(128, Kernel::Calibrated { group });
+            }
+            add(256, Kernel::Calibrated { group: 4 });
+        }
+        for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
+            let Ok(codec) = codec(CALIBRATED[1]) else { continue };
+            all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
         }
         for codec in codecs() {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });

@@ -1,28 +1,24 @@
 //! A calibrated codec on the measured read path: keys and values of every token as codes in a paged cache, in the
 //! coordinates that were fitted to their layer and head, and every query at position p reads the codes 0..=p.
-//! It runs on the CPU, through the scalar reference that the kernels must equal.
 
 use std::fmt;
 
 use kernels_gen::layout::Operand;
 use kernels_gen::preset::{BadCalibration, Calibration, LayerMaps, Preset, Turns};
-use kernels_gen::reference::{self, CacheShape, Sequence};
+use kernels_gen::reference;
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 
 use super::{Counted, Distortion, Geometry, History, PAGE_TOKENS, Pages, Stream, Tally};
-use crate::backend::{self, CodedCache};
+use crate::backend::{Backend, CodedCache};
 use crate::error::{Error, Result};
 use crate::model::{Attention, Rows};
-
-/// Queries that one thread takes at a time.
-const BLOCK: usize = 16;
 
 /// A preset with the bands and maps of one model's layers.
 pub struct Fitted {
     pub preset: &'static Preset,
     layers: Vec<(&'static CodecInfo, LayerMaps)>,
-    turns: Turns,
+    pub turns: Turns,
 }
 
 impl fmt::Debug for Fitted {
@@ -79,8 +75,13 @@ impl Fitted {
         coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()
     }
 
+    /// Bands and maps of a layer.
+    pub fn parts(&self, layer: usize) -> &(&'static CodecInfo, LayerMaps) {
+        &self.layers[layer]
+    }
+
     /// Rows in the coordinates that are coded.
-    fn coordinates(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
+    pub fn coordinates(&self, operand: Operand, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
         let layer = self.layer(layer);
         let width = layer.maps.d * layer.maps.kv_heads;
         let token = |(index, row): (usize, &[f32])| match operand {
@@ -107,11 +108,10 @@ pub struct Calibrated {
 
 impl Calibrated {
     /// For the layers of that list.
-    pub fn new(fitted: &'static Fitted, geometry: Geometry, layers: &[usize], tokens: usize) -> Result<Calibrated> {
-        let pages = Pages::new(tokens, PAGE_TOKENS);
-        let (backend, one) = (backend::open(backend::Choice::Cpu)?, Geometry { layers: 1, ..geometry });
-        let cache = |(layer, codec)| layers.contains(&layer).then(|| backend.cache(codec, &one, &pages)).transpose();
-        let caches = fitted.codecs().enumerate().map(cache).collect::<Result<Vec<_>>>()?;
+    pub fn new(backend: &dyn Backend, fitted: &'static Fitted, geometry: Geometry, layers: &[usize], tokens: usize) -> Result<Calibrated> {
+        let (pages, one) = (Pages::new(tokens, PAGE_TOKENS), Geometry { layers: 1, ..geometry });
+        let cache = |layer| layers.contains(&layer).then(|| backend.calibrated((fitted, layer), &one, &pages)).transpose();
+        let caches = (0..geometry.layers).map(cache).collect::<Result<Vec<_>>>()?;
         let tally = Tally { allocated: caches.iter().flatten().map(|cache| cache.allocated()).sum(), ..Tally::default() };
         Ok(Calibrated { fitted, geometry, tokens, pages, caches, given: History::default(), tally })
     }
@@ -143,14 +143,11 @@ fn no_cache(layer: usize) -> Error {
 
 impl Attention for Calibrated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
-        let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
-        let [k, v] = [(Operand::K, rows.k), (Operand::V, rows.v)]
-            .map(|(operand, x)| self.fitted.coordinates(operand, rows.layer, rows.start, x));
-        let pages = &self.pages;
+        let Geometry { kv_heads, d, .. } = self.geometry;
+        let (pages, coded) = (&self.pages, self.fitted.layer(rows.layer).codec);
         let cache = self.caches.get_mut(rows.layer).and_then(Option::as_mut).ok_or_else(|| no_cache(rows.layer))?;
-        cache.store(0, rows.start, &k, &v, pages)?;
-        let layer = self.fitted.layer(rows.layer);
-        self.tally.count(rows, layer.codec.token_bytes(d) as u64, kv_heads);
+        cache.store(0, rows.start, rows.k, rows.v, pages)?;
+        self.tally.count(rows, coded.token_bytes(d) as u64, kv_heads);
         self.given.push(rows.layer, rows.k, rows.v);
         if rows.start + rows.tokens == self.tokens {
             let [k, v] = self.errors(rows.layer)?;
@@ -158,16 +155,9 @@ impl Attention for Calibrated {
             tally.k += k;
             tally.v += v;
         }
-        let bytes = self.cache(rows.layer)?.bytes(0)?;
-        let shape = CacheShape { pages: self.pages.count(), page_tokens: self.pages.page_tokens, kv_heads, d };
-        let seen = rows.start + rows.tokens;
-        let sequence =
-            Sequence::new(layer.codec, &shape, &bytes, &self.pages.table, seen).map_err(|status| Error::Invalid {
-                reasons: vec![format!("the cache of {} is out of range: {status:?}", self.fitted.preset.name)],
-            })?;
-        let lens: Vec<i32> = (rows.start + 1..=seen).map(|len| len as i32).collect();
-        let blocks = rows.q.par_chunks(BLOCK * heads * d).zip(lens.par_chunks(BLOCK));
-        Ok(blocks.flat_map_iter(|(q, lens)| layer.attend(&sequence, q, heads, lens, scale).0).collect())
+        let lens: Vec<i32> = (1..=rows.tokens).map(|i| (rows.start + i) as i32).collect();
+        let cache = self.caches.get_mut(rows.layer).and_then(Option::as_mut).ok_or_else(|| no_cache(rows.layer))?;
+        cache.attend(0, rows.q, &lens, &self.pages)
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
+use kernels_gen::layout::Operand;
 use kernels_gen::reference::{CacheShape, Sequence, Status, store};
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 
 use super::{Backend, CodedCache};
-use crate::attention::{Geometry, Pages};
+use crate::attention::{Fitted, Geometry, Pages};
 use crate::error::{Error, Result};
 
 /// Queries that one thread takes at a time.
@@ -21,27 +22,39 @@ impl Backend for Cpu {
     }
 
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
-        let shape = CacheShape {
-            pages: pages.count(),
-            page_tokens: pages.page_tokens,
-            kv_heads: geometry.kv_heads,
-            d: geometry.d,
-        };
-        let layers = (0..geometry.layers).map(|_| vec![0; shape.bytes(codec)]).collect();
-        Ok(Box::new(CpuCache { codec, shape, geometry: *geometry, layers }))
+        Ok(Box::new(CpuCache::new(codec, None, geometry, pages)))
+    }
+
+    fn calibrated(&self, of: (&'static Fitted, usize), geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
+        Ok(Box::new(CpuCache::new(of.0.layer(of.1).codec, Some(of), geometry, pages)))
     }
 }
 
 struct CpuCache {
     codec: &'static CodecInfo,
+    /// a calibrated one's maps, and the layer of the model
+    fitted: Option<(&'static Fitted, usize)>,
     shape: CacheShape,
     geometry: Geometry,
     layers: Vec<Vec<u8>>,
 }
 
+impl CpuCache {
+    fn new(codec: &'static CodecInfo, fitted: Option<(&'static Fitted, usize)>, geometry: &Geometry, pages: &Pages) -> CpuCache {
+        let (kv_heads, d) = (geometry.kv_heads, geometry.d);
+        let shape = CacheShape { pages: pages.count(), page_tokens: pages.page_tokens, kv_heads, d };
+        let layers = (0..geometry.layers).map(|_| vec![0; shape.bytes(codec)]).collect();
+        CpuCache { codec, fitted, shape, geometry: *geometry, layers }
+    }
+}
+
 impl CodedCache for CpuCache {
     /// A page is a contiguous run of bytes, so pages are stored in parallel, each as a cache of one page.
     fn store(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
+        let mapped = self.fitted.map(|(fitted, own)| {
+            [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| fitted.coordinates(operand, own, first, x))
+        });
+        let (k, v) = mapped.as_ref().map_or((k, v), |[k, v]| (k, v));
         let page = CacheShape { pages: 1, ..self.shape };
         let (tokens, width) = (self.shape.page_tokens, self.shape.kv_heads * self.shape.d);
         let end = first + k.len() / width;
@@ -67,7 +80,11 @@ impl CodedCache for CpuCache {
             Err(status) => return check(status, self.codec).map(|()| Vec::new()),
         };
         let blocks = q.par_chunks(BLOCK * heads * d).zip(lens.par_chunks(BLOCK));
-        Ok(blocks.flat_map_iter(|(q, lens)| sequence.attend(q, heads, lens, scale).0).collect())
+        let attend = |(q, lens)| match self.fitted {
+            Some((fitted, own)) => fitted.layer(own).attend(&sequence, q, heads, lens, scale).0,
+            None => sequence.attend(q, heads, lens, scale).0,
+        };
+        Ok(blocks.flat_map_iter(attend).collect())
     }
 
     fn bytes(&self, layer: usize) -> Result<Cow<'_, [u8]>> {

@@ -5,11 +5,12 @@ use std::rc::Rc;
 
 use kernels_gen::registry::CodecInfo;
 use runtime::{
-    Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream,
+    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Mapped, Memory, PagedCache, Rows, Store,
+    StorePlan, StoreSpec, Stream,
 };
 
 use super::{Backend, CodedCache};
-use crate::attention::{Geometry, Pages};
+use crate::attention::{Fitted, Geometry, Pages};
 use crate::error::{Error, Result};
 
 /// Queries of one launch.
@@ -34,23 +35,37 @@ impl Backend for Gpu {
     }
 
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
-        let (device, codec) = (&self.device, Codec::open(codec.name)?);
+        Ok(Box::new(self.cache_of(Codec::open(codec.name)?, None, geometry, pages)?))
+    }
+
+    fn calibrated(&self, (fitted, layer): (&'static Fitted, usize), geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
+        let codec = Codec::open(fitted.preset.name)?;
+        let own = std::slice::from_ref(fitted.parts(layer));
+        let calibration = Calibration::upload(&self.device, codec, own, &fitted.turns)?;
+        Ok(Box::new(self.cache_of(calibration.layer(0)?.codec(), Some(calibration), geometry, pages)?))
+    }
+}
+
+impl Gpu {
+    fn cache_of(&self, codec: Codec, calibration: Option<Calibration>, geometry: &Geometry, pages: &Pages) -> Result<GpuCache> {
+        let device = &self.device;
         let (head_dim, page_tokens, elem) = (geometry.d, pages.page_tokens, Elem::F32);
         let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim, page_tokens, elem })?;
         let bytes = codec.cache_bytes(pages.count(), page_tokens, geometry.kv_heads, head_dim)? as usize;
         let layers = (0..geometry.layers).map(|_| Memory::zeroed(device, bytes)).collect::<runtime::Result<_>>()?;
         let status = Memory::zeroed(device, runtime::status::BYTES as usize)?;
-        Ok(Box::new(GpuCache {
+        Ok(GpuCache {
             device: device.clone(),
             stream: device.stream()?,
             codec,
+            calibration,
             store,
             decode: None,
             layers,
             status,
             geometry: *geometry,
             pages: pages.count(),
-        }))
+        })
     }
 }
 
@@ -58,6 +73,7 @@ struct GpuCache {
     device: Device,
     stream: Stream,
     codec: Codec,
+    calibration: Option<Calibration>,
     store: StorePlan,
     /// made by the first attention: more head dims can be stored than attended to
     decode: Option<Rc<DecodePlan>>,
@@ -78,7 +94,16 @@ impl CodedCache for GpuCache {
         let (k, v) = (rows(&k), rows(&v));
         let call =
             Store { tokens, k, v, slots: slots.span(), cache: self.cache(layer, pages), status: self.status.span() };
-        self.store.launch(&self.stream, &call)?;
+        let Some(calibration) = &self.calibration else {
+            self.store.launch(&self.stream, &call)?;
+            return self.check();
+        };
+        let positions: Vec<i32> = (first..first + tokens).map(|position| position as i32).collect();
+        let positions = Memory::from_slice(&self.device, &positions)?;
+        let workspace = Memory::zeroed(&self.device, self.store.workspace_bytes(tokens, kv_heads)? as usize)?;
+        let layer = calibration.layer(layer)?;
+        let mapped = Mapped { layer, positions: positions.span(), workspace: workspace.span() };
+        self.store.launch_calibrated(&self.stream, &call, &mapped)?;
         self.check()
     }
 
@@ -107,7 +132,10 @@ impl CodedCache for GpuCache {
                 workspace: workspace.span(),
                 status: self.status.span(),
             };
-            plan.launch(&self.stream, &call)?;
+            match &self.calibration {
+                Some(calibration) => plan.launch_calibrated(&self.stream, &call, &calibration.layer(layer)?)?,
+                None => plan.launch(&self.stream, &call)?,
+            }
             out.extend(result.download::<f32>(&self.stream, 0, batch * heads * d)?);
         }
         self.check()?;

@@ -6,7 +6,7 @@ mod gpu;
 
 use kernels_gen::registry::CodecInfo;
 
-use crate::attention::{Geometry, Pages};
+use crate::attention::{Fitted, Geometry, Pages};
 use crate::error::Result;
 
 /// Which backend a command asks for.
@@ -23,6 +23,8 @@ pub trait Backend {
     fn name(&self) -> String;
     /// Empty caches for all layers of a model.
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>>;
+    /// An empty cache of one layer, in the bands and coordinates that a calibrated codec has for that layer of a model.
+    fn calibrated(&self, of: (&'static Fitted, usize), geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>>;
 }
 
 /// One paged cache a layer; a sequence starts at token 0.

@@ -160,7 +160,7 @@ impl Subject {
                             Box::new(Coded::new(backend, codec, geometry, layers, tokens)?)
                         }
                         (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
-                            Box::new(Calibrated::new(fitted, geometry, &layers, tokens)?)
+                            Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?)
                         }
                         (_, Streams::K) => Box::new(simulated(Some(coder), None)),
                         (_, Streams::V) => Box::new(simulated(None, Some(coder))),

@@ -29,8 +29,8 @@ impl B {
     pub fn get(&self, v: &V) -> V {
         match v {
             V::Var(id) => self.emit(Op::VarGet(*id), self.ty(*id)),
-            V::Array(items) if items.iter().any(|x| matches!(x, V::Var(_))) => V::Array(items.iter().map(|x| self.get(x)).collect()),
-            V::Tuple(items) if items.iter().any(|x| matches!(x, V::Var(_))) => V::Tuple(items.iter().map(|x| self.get(x)).collect()),
+            V::Array(items) => V::Array(items.iter().map(|x| self.get(x)).collect()),
+            V::Tuple(items) => V::Tuple(items.iter().map(|x| self.get(x)).collect()),
             v => v.clone(),
         }
     }

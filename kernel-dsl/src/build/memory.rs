@@ -145,6 +145,10 @@ impl B {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)
             }
+            (V::Buf(buf, _), "columns", 3) => {
+                let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
+                self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, stride), (1, n), Layout::Cols)
+            }
             (V::Buf(buf, _), "pairs", 2) => {
                 let stride = args[1].size(self, "a stride");
                 let op = Op::LoadPairs { buf, at: self.byte(buf, &args[0], 1), stride, elem: dtype };

@@ -137,6 +137,10 @@ macro_rules! memory {
                 let data = (0..k * n).map(|i| self.load(byte.at() + i % n * stride + i / n * U::DTYPE.size())).collect();
                 Tile { rows: k, cols: n, layout: Layout::MmaB, data }
             }
+            /// `n` values of type `U` from a byte offset on, `stride` bytes apart, one a column of an accumulator.
+            pub fn columns<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
+                Tile { rows: 1, cols: n, layout: Layout::Cols, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }
+            }
             /// A vector of `U` at a byte offset.
             pub fn save_row<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
                 for (i, v) in t.data.iter().enumerate() {

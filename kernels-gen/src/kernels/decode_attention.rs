@@ -7,8 +7,9 @@
 //!
 //! Cost: reads tile_bytes for 32 tokens; writes (d + 2) * 4 bytes a head and segment.
 
+use super::maps::queries::{columns, operands};
 use super::offset::{fixed_offset, offsets};
-use super::query::{nearest, quantise_query};
+use super::query::{nearest, quantise_query, zeros_of};
 use super::softmax::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -36,6 +37,8 @@ pub struct DecodeMeta {
     pub quads: bool,
     /// Keys are, four blocks to a word.
     pub key_quads: bool,
+    /// The queries come quantised, a record of so many bytes a segment, with a bias: see [`super::maps::queries`]. 0: they do not.
+    pub record: usize,
     /// Tokens of a segment; part of the result's definition.
     pub segment: usize,
     pub warps: usize,
@@ -211,7 +214,7 @@ pub fn decode_attention<T: Float>(
     m: DecodeMeta,
     k: &[&dyn Codec], // one a band
     v: &[&dyn Codec],
-    q: &Global<T>,            // [batch, heads, d]
+    q: &Global<T>,            // [batch, heads, d], or records [batch, kv_heads, segments, m.record]
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch]
@@ -240,21 +243,17 @@ pub fn decode_attention<T: Float>(
     let mut zero = shared::<i32>(m.cols);
     let mut unit = shared::<f32>(m.cols);
     let mut zeros = shared::<i32>(m.d);
-    if k.len() > 1 {
-        for i in threads(m.d) {
-            let mut z = k[0].spec().zero2;
-            for band in 1..k.len() {
-                z = if i < (band * m.d / k.len()) as i32 { z } else { k[band].spec().zero2 };
+    if m.record > 0 {
+        after_previous();
+    } else {
+        zeros_of(k, &mut zeros, m.d);
+        for w in warps(m.warps) {
+            for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
+                let own = c.min(m.group as i32 - 1_i32);
+                let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
+                let live = if own == c { 1_i32 } else { 0_i32 };
+                quantise_query::<T>(k, &zeros, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
             }
-            zeros.put(i, if k[0].spec().even() { z / 2 } else { z });
-        }
-    }
-    for w in warps(m.warps) {
-        for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
-            let own = c.min(m.group as i32 - 1_i32);
-            let x = q.row((first_row_of + own) as i64 * m.d as i64, m.d);
-            let live = if own == c { 1_i32 } else { 0_i32 };
-            quantise_query::<T>(k, &zeros, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
         }
     }
     let tiles = (n + 31_i32) / 32_i32;
@@ -266,12 +265,17 @@ pub fn decode_attention<T: Float>(
         let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
         // What a key's offset adds to its score under each head.
         let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
+        let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
+        // Queries of a segment's own, those of the first one to begin with.
+        let records = (seq * kv_heads + head) as i64 * segments as i64;
+        let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
+        let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (q_hi, q_lo) };
+        let (mut start, mut worth, mut bias) = if m.record > 0 { columns::<T>(q, own, m.cols, m.parts, m.d) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
         let mut half = cols(m.cols, 0.0_f32);
         let mut shift = acc(8, m.cols, 0_i64);
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
-        let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
         for t in stream(first, tiles.min(first + run * (m.segment / 32) as i32), 1, m.stages) {
             // Checked page fetch: a bad entry reads page 0; the join kernel finds it and drops the row.
             let entry = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
@@ -282,7 +286,9 @@ pub fn decode_attention<T: Float>(
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
             let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
             let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
-            let mut x = if k[0].spec().affine {
+            let mut x = if m.record > 0 {
+                score.map3(&(k_scale * &worth), &bias, fused)
+            } else if k[0].spec().affine {
                 score.map3(&(k_scale * &worth), &(offsets(k[0], &tokens, at, stride, m.parts) * &lean), fused)
             } else {
                 score * (k_scale * &worth)
@@ -341,6 +347,15 @@ pub fn decode_attention<T: Float>(
                 sum = acc(8, m.cols, 0_i64);
                 half = cols(m.cols, 0.0_f32);
                 shift = acc(8, m.cols, 0_i64);
+                if m.record > 0 {
+                    let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
+                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), columns::<T>(q, own, m.cols, m.parts, m.d));
+                    q_hi = next.0;
+                    q_lo = next.1;
+                    start = values.0;
+                    worth = values.1;
+                    bias = values.2;
+                }
             }
         }
     }

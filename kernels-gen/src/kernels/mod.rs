@@ -5,8 +5,8 @@
 pub mod codes;
 pub mod decode_attention;
 pub mod join_splits;
+pub mod maps;
 pub mod offset;
-pub mod project;
 pub mod query;
 pub mod rows;
 pub mod slots;
@@ -20,7 +20,7 @@ use crate::layout::Operand;
 use crate::registry::CodecInfo;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
-use project::ProjectMeta;
+use maps::MapMeta;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
@@ -95,6 +95,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         sides_at: layout.sides_at(),
         quads: layout.quads(),
         key_quads: layout.key_quads(),
+        record: 0,
         segment: SEGMENT,
         warps,
         // Tiles of 4 KiB and more keep the memory busy two at a time.
@@ -168,21 +169,59 @@ pub fn join_of(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Source, Report
     Source::of(&join_ir(c, m, elem)?)
 }
 
-/// Warps of a block of the projection.
-const PROJECT_WARPS: usize = 4;
+/// What a kernel that maps does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mapping {
+    /// Keys and values to coordinates.
+    Rows,
+    /// Queries to records, one a segment.
+    Queries,
+    /// Joined outputs to values.
+    Outputs,
+}
 
-/// Tile IR of the projection of rows of `d` coordinates from one type to another.
-pub fn project_ir(d: usize, from: Elem, to: Elem) -> Result<Program, Report> {
-    let m = ProjectMeta { d, warps: PROJECT_WARPS };
-    match (from, to) {
-        (Elem::Bf16, Elem::Bf16) => project::project::build::<bf16, bf16>(&m),
-        (Elem::Bf16, Elem::F32) => project::project::build::<bf16, f32>(&m),
-        (Elem::F32, Elem::Bf16) => project::project::build::<f32, bf16>(&m),
-        (Elem::F32, Elem::F32) => project::project::build::<f32, f32>(&m),
+/// Meta value of the decode kernel of a calibrated codec: it takes the records of [`Mapping::Queries`] as f32.
+pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let m = decode_meta(c, d, group, page_tokens);
+    DecodeMeta { record: maps::record(d, m.cols, m.parts), ..m }
+}
+
+/// Meta value of a kernel that maps for the decode kernel of `c` in that shape.
+pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mapping: Mapping) -> MapMeta {
+    // Few rows leave most of a device idle: then a thread takes fewer.
+    let rows = if mapping == Mapping::Outputs { 2 } else { 16 };
+    let m = decode_meta(c, d, group, page_tokens);
+    MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, rows }
+}
+
+/// Tile IR of a kernel that maps rows, queries or outputs of type `elem`.
+pub fn map_ir(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Result<Program, Report> {
+    match (mapping, elem) {
+        (Mapping::Rows, Elem::Bf16) => maps::rows::map_rows::build::<bf16>(m),
+        (Mapping::Rows, Elem::F32) => maps::rows::map_rows::build::<f32>(m),
+        (Mapping::Queries, Elem::Bf16) => maps::queries::map_queries::build::<bf16>(m, c.k.bands),
+        (Mapping::Queries, Elem::F32) => maps::queries::map_queries::build::<f32>(m, c.k.bands),
+        (Mapping::Outputs, Elem::Bf16) => maps::outputs::map_outputs::build::<bf16>(m),
+        (Mapping::Outputs, Elem::F32) => maps::outputs::map_outputs::build::<f32>(m),
     }
 }
 
-/// Blocks of the projection of `rows` rows of `matrices * group` heads.
-pub fn project_grid(rows: usize, matrices: usize, group: usize) -> [u32; 3] {
-    [rows.div_ceil(PROJECT_WARPS * project::ROWS) as u32, matrices as u32, group as u32]
+/// The kernel of a meta value.
+pub fn map_of(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Result<Source, Report> {
+    Source::of(&map_ir(c, m, mapping, elem)?)
+}
+
+/// Blocks that map `tokens` rows of keys and of values.
+pub fn rows_grid(m: &MapMeta, tokens: usize, kv_heads: usize) -> [u32; 3] {
+    [tokens.div_ceil(m.block()) as u32, kv_heads as u32, 2]
+}
+
+/// Blocks that map the queries of sequences of up to `segments` segments.
+pub fn queries_grid(m: &MapMeta, segments: usize, kv_heads: usize, batch: usize) -> [u32; 3] {
+    [(segments.max(1) * m.group).div_ceil(m.block()) as u32, kv_heads as u32, batch as u32]
+}
+
+/// Blocks that map the outputs of a batch.
+pub fn outputs_grid(m: &MapMeta, kv_heads: usize, batch: usize) -> [u32; 3] {
+    [(batch * m.group).div_ceil(m.block()) as u32, kv_heads as u32, 1]
 }

@@ -21,13 +21,37 @@ pub fn nearest(x: f32) -> i32 {
 
 /// High byte of an integer split as 128 h + l, both signed.
 #[device]
-fn high_part(v: i32) -> i32 {
+pub fn high_part(v: i32) -> i32 {
     (v + 64_i32) >> 7
 }
 
 #[device]
-fn low_part(v: i32) -> i32 {
+pub fn low_part(v: i32) -> i32 {
     v - (((v + 64_i32) >> 7) << 7)
+}
+
+/// The lane that stands for zero at each of the d dims, where bands differ in it: as the sums' start takes it.
+#[device]
+pub fn zeros_of(k: &[&dyn Codec], zeros: &mut Shared<i32>, d: usize) {
+    if k.len() > 1 {
+        for i in threads(d) {
+            let mut z = k[0].spec().zero2;
+            for band in 1..k.len() {
+                z = if i < (band * d / k.len()) as i32 { z } else { k[band].spec().zero2 };
+            }
+            zeros.put(i, if k[0].spec().even() { z / 2 } else { z });
+        }
+    }
+}
+
+/// A row as 15-bit integers (0 unless live), what its sums start from, what one step of a sum is worth in log2 units.
+#[device]
+pub fn integers(k: &[&dyn Codec], zeros: &Shared<i32>, y: Tile<f32>, live: i32, d: usize, scale: f32) -> (Tile<i32>, i32, f32) {
+    let top = fmax(y.map(magnitude).max(), 1e-20_f32);
+    let v = (y * (k[0].spec().query_max() / top)).map(nearest) * live;
+    // Bands differ in the lane that stands for zero.
+    let start = if k.len() > 1 { (&v * &zeros.row(0, d)).sum() * -1_i32 } else { v.sum() * -(if k[0].spec().even() { k[0].spec().zero2 / 2 } else { k[0].spec().zero2 }) };
+    (v, start, (top * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 })))
 }
 
 /// Head `c` of the query operand goes into `query`: bytes [hi | lo, heads, d] of integers, or [heads, d] of
@@ -38,15 +62,12 @@ pub fn quantise_query<T: Float>(k: &[&dyn Codec], zeros: &Shared<i32>, x: Tile<T
     let x = x.to_f32().map(finite);
     let y = if k[0].spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
     if k[0].spec().exact() {
-        let top = fmax(y.map(magnitude).max(), 1e-20_f32);
-        let v = (y * (k[0].spec().query_max() / top)).map(nearest) * live;
+        let (v, start, worth) = integers(k, zeros, y, live, d, scale);
         query.save_row::<i8>(c * d as i32, &v.map(high_part).cast::<i8>());
         query.save_row::<i8>((c + heads as i32) * d as i32, &v.map(low_part).cast::<i8>());
-        // Bands differ in the lane that stands for zero.
-        let start = if k.len() > 1 { (&v * &zeros.row(0, d)).sum() * -1_i32 } else { v.sum() * -(if k[0].spec().even() { k[0].spec().zero2 / 2 } else { k[0].spec().zero2 }) };
         for part in 0..parts {
             zero.put(c + (part * heads) as i32, start);
-            unit.put(c + (part * heads) as i32, (top * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 })));
+            unit.put(c + (part * heads) as i32, worth);
         }
     } else {
         query.save_row::<bf16>(c * 2_i32 * d as i32, &(y * live as f32).to::<bf16>());

@@ -48,6 +48,13 @@ pub struct LayerMaps {
 impl LayerMaps {
     /// Segments of 512 tokens, as the attention kernel's.
     pub const SEGMENT: usize = SEGMENT;
+
+    /// As kernels take them: the matrices of keys, values, queries and outputs `[4, kv_heads, d, d]`, the means of keys
+    /// and values `[2, kv_heads, d]`.
+    pub fn packed(&self) -> Vec<f32> {
+        let matrices = [&self.store_k, &self.store_v, &self.query, &self.output].map(|map| map.matrix.as_slice());
+        [&matrices[..], &[&self.key_mean, &self.output.after]].concat().concat()
+    }
 }
 
 impl Calibration {

@@ -21,6 +21,11 @@ impl Turns {
         Turns { pairs: angles.map(|a| (a.cos() as f32, a.sin() as f32)).collect(), half: speeds.len() }
     }
 
+    /// As kernels take them, `[segments, d / 2, 2]`: cosine, sine.
+    pub fn packed(&self) -> Vec<f32> {
+        self.pairs.iter().flat_map(|(cos, sin)| [*cos, *sin]).collect()
+    }
+
     /// `R(-p0) x` for the start p0 of a segment: `a cos + b sin`, `b cos - a sin`, the second product of each rounded
     /// first and the first one fused.
     pub fn back(&self, x: &mut [f32], segment: usize) {

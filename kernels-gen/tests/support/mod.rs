@@ -3,6 +3,8 @@
 
 use std::path::PathBuf;
 
+use kernels_gen::preset::{Calibration, Fit, Shape};
+
 /// SplitMix64 with Box-Muller: the same numbers on every machine.
 pub struct Random(pub u64);
 
@@ -63,4 +65,21 @@ pub fn npy_u16(name: &str) -> (Vec<u16>, usize) {
 pub fn relative_error2(a: &[f32], b: &[f32]) -> f64 {
     let squares: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
     a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>() / squares
+}
+
+/// Any invertible basis and falling energies serve.
+pub fn calibration(d: usize) -> Calibration {
+    let shape = Shape { layers: 2, kv_heads: 2, d };
+    let heads = shape.layers * shape.kv_heads;
+    let mut random = Random(7);
+    let mut fit = || {
+        let mut basis = random.gaussians(heads * d * d);
+        basis.iter_mut().for_each(|b| *b *= 0.2 / (d as f32).sqrt());
+        (0..heads * d).for_each(|i| basis[i * d + i % d] += 1.0);
+        let energy = (0..heads * d).map(|i| 2.0 * 0.98_f32.powi((i % d) as i32)).collect();
+        Fit { basis, mean: random.gaussians(heads * d), energy }
+    };
+    let (keys, values) = (fit(), fit());
+    let speeds = (0..d / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / d as f32)).collect();
+    Calibration { shape, model: "0123456789abcdef".into(), text: "fedc".into(), tokens: 8192, speeds, keys, values, bands: Default::default() }
 }

@@ -1,6 +1,7 @@
 /* An engine in miniature: it owns pages, memory and stream; kvfuse stores and attends.
  *
  *   make && ../../../target/paged_decode [codec]
+ *   ../../../target/paged_decode kvfuse-4 ../../../assets/qwen3-tiny/kvfuse.calibration
  *
  * With a GPU the result is compared with the scalar reference: bit for bit where the codec promises it.
  * Without one the reference runs on two page permutations, which must not change a bit. It says which ran. */
@@ -17,6 +18,7 @@ enum { D = 128, HEADS = 8, KV_HEADS = 2, PAGE = 32, PAGES = 24, STRIDE = 8, BATC
 static struct problem {
     float k[TOKENS * KV_HEADS * D], v[TOKENS * KV_HEADS * D], q[BATCH * HEADS * D];
     int64_t slots[TOKENS];
+    int32_t positions[TOKENS];
     int32_t table[BATCH * STRIDE], lens[BATCH];
 } problem = {.lens = {200, 97}};
 
@@ -24,6 +26,10 @@ static struct result {
     float out[BATCH * HEADS * D], lse[BATCH * HEADS];
     int32_t status[4];
 } first, second;
+
+/* Of a kvfuse codec: what was fitted to a model of 6 layers, for the device that is used next. */
+enum { LAYER = 3 };
+static kvf_calibration *calibration;
 
 static uint32_t next_random(void) {
     static uint32_t state = 1;
@@ -43,7 +49,7 @@ static void give_pages(void) {
     for (int b = 0, token = 0; b < BATCH; b++) {
         int32_t *own = &problem.table[b * STRIDE];
         for (int i = 0; i < STRIDE; i++) own[i] = pages[b * STRIDE + i];
-        for (int i = 0; i < problem.lens[b]; i++) problem.slots[token++] = own[i / PAGE] * PAGE + i % PAGE;
+        for (int i = 0; i < problem.lens[b]; i++) problem.positions[token] = i, problem.slots[token++] = own[i / PAGE] * PAGE + i % PAGE;
     }
 }
 
@@ -52,20 +58,30 @@ static void give_pages(void) {
 
 static kvf_cache cache_at(void *base, uint64_t bytes) {
     return (kvf_cache){.struct_size = sizeof(kvf_cache), .abi_version = KVF_ABI_VERSION, .base = base, .bytes = bytes,
-                       .pages = PAGES, .page_tokens = PAGE, .kv_heads = KV_HEADS, .head_dim = D};
+                       .pages = PAGES, .page_tokens = PAGE, .kv_heads = KV_HEADS, .head_dim = D,
+                       .layer = calibration ? LAYER : 0, .calibration = calibration};
 }
 
 /* The calls' arguments; `p` and `r` lie in host memory for the reference, in device memory for the GPU. */
 static kvf_store_args store_args(struct problem *p, struct result *r) {
     return (kvf_store_args){.struct_size = sizeof(kvf_store_args), .abi_version = KVF_ABI_VERSION, .k = p->k, .v = p->v,
         .slots = p->slots, .status = r->status, .tokens = TOKENS, .k_token_stride = KV_HEADS * D, .k_head_stride = D,
-        .v_token_stride = KV_HEADS * D, .v_head_stride = D};
+        .v_token_stride = KV_HEADS * D, .v_head_stride = D, .positions = p->positions};
 }
 
 static kvf_decode_args decode_args(struct problem *p, struct result *r) {
     return (kvf_decode_args){.struct_size = sizeof(kvf_decode_args), .abi_version = KVF_ABI_VERSION, .q = p->q,
         .table = p->table, .lens = p->lens, .out = r->out, .lse = r->lse, .status = r->status, .batch = BATCH,
         .table_stride = STRIDE, .scale = 0.08838835f};
+}
+
+static int calibrate(kvf_codec *codec, const char *path, int device) {
+    OK(kvf_calibration_close(calibration));
+    calibration = NULL;
+    kvf_calibration_desc desc = {.struct_size = sizeof desc, .abi_version = KVF_ABI_VERSION, .codec = codec, .path = path,
+        .positions = STRIDE * PAGE, .device = device, .layers = 6, .kv_heads = KV_HEADS, .head_dim = D};
+    if (path) OK(kvf_calibration_load(&desc, &calibration));
+    return 0;
 }
 
 static int run_reference(kvf_codec *codec, void *bytes, uint64_t count, struct result *r) {
@@ -79,7 +95,7 @@ static int run_reference(kvf_codec *codec, void *bytes, uint64_t count, struct r
 
 #define LOAD(ret, name, symbol, ...) ret (*name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))dlsym(cuda, symbol)
 
-static int run_gpu(void *cuda, kvf_codec *codec, uint64_t count, struct result *r) {
+static int run_gpu(void *cuda, kvf_codec *codec, const char *path, uint64_t count, struct result *r) {
     LOAD(int, init, "cuInit", unsigned);
     LOAD(int, retain, "cuDevicePrimaryCtxRetain", void **, int);
     LOAD(int, set_current, "cuCtxSetCurrent", void *);
@@ -89,7 +105,7 @@ static int run_gpu(void *cuda, kvf_codec *codec, uint64_t count, struct result *
     LOAD(int, to_device, "cuMemcpyHtoD_v2", uint64_t, const void *, size_t);
     LOAD(int, to_host, "cuMemcpyDtoH_v2", void *, uint64_t, size_t);
     void *context, *stream;
-    uint64_t p, result, base, workspace, need;
+    uint64_t p, result, base, workspace, store_space, need, store_need;
     if (init(0)) return KVF_ERR_NO_GPU;
     CU(retain(&context, 0)); CU(set_current(context)); CU(stream_create(&stream, 1));
     kvf_plan_desc desc = {.struct_size = sizeof desc, .abi_version = KVF_ABI_VERSION, .codec = codec, .head_dim = D,
@@ -97,12 +113,16 @@ static int run_gpu(void *cuda, kvf_codec *codec, uint64_t count, struct result *
                           .flags = KVF_PLAN_STORE | KVF_PLAN_DECODE | KVF_PLAN_CHECKED};
     kvf_plan *plan;
     OK(kvf_plan_create(&desc, &plan));
+    if (calibrate(codec, path, 0)) return 1;
     OK(kvf_workspace_bytes(plan, BATCH, STRIDE, &need));
+    OK(kvf_store_workspace_bytes(plan, TOKENS, &store_need));
     CU(alloc(&p, sizeof problem)); CU(alloc(&result, sizeof *r)); CU(alloc(&base, count)); CU(alloc(&workspace, need));
+    CU(alloc(&store_space, store_need + 16));
     CU(to_device(p, &problem, sizeof problem)); CU(to_device(result, r, sizeof *r));
     kvf_cache cache = cache_at((void *)base, count);
     kvf_store_args store = store_args((struct problem *)p, (struct result *)result);
     kvf_decode_args decode = decode_args((struct problem *)p, (struct result *)result);
+    store.workspace = (void *)store_space, store.workspace_bytes = store_need;
     decode.workspace = (void *)workspace, decode.workspace_bytes = need;
     OK(kvf_store(plan, &cache, &store, stream));
     OK(kvf_decode(plan, &cache, &decode, stream));
@@ -112,24 +132,32 @@ static int run_gpu(void *cuda, kvf_codec *codec, uint64_t count, struct result *
 }
 
 int main(int argc, char **argv) {
-    const char *name = argc > 1 ? argv[1] : "int4";
+    const char *name = argc > 1 ? argv[1] : "int4", *path = argc > 2 ? argv[2] : NULL;
     kvf_codec *codec;
     uint64_t block;
     for (int i = 0; i < TOKENS * KV_HEADS * D; i++) problem.k[i] = random_float(), problem.v[i] = random_float();
     for (int i = 0; i < BATCH * HEADS * D; i++) problem.q[i] = random_float();
     OK(kvf_codec_open(name, &codec));
+    if (path) {
+        /* Layers have bands of their own: from here on the codec is this layer's. */
+        kvf_codec *own;
+        if (calibrate(codec, path, -1)) return 1;
+        OK(kvf_calibration_codec(calibration, LAYER, &own));
+        OK(kvf_codec_close(codec));
+        codec = own;
+    }
     OK(kvf_block_bytes(codec, D, PAGE, &block));
     uint64_t count = block * PAGES * KV_HEADS;
     void *bytes = aligned_alloc(16, count);
     give_pages();
     if (run_reference(codec, bytes, count, &first)) return 1;
     void *cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
-    int rc = cuda ? run_gpu(cuda, codec, count, &second) : KVF_ERR_NO_GPU;
+    int rc = cuda ? run_gpu(cuda, codec, path, count, &second) : KVF_ERR_NO_GPU;
     if (rc && rc != KVF_ERR_NO_GPU && rc != KVF_ERR_NO_NVRTC) return 1;
     if (rc) {
         memset(bytes, 0xff, count);
         give_pages();
-        if (run_reference(codec, bytes, count, &second)) return 1;
+        if (calibrate(codec, path, -1) || run_reference(codec, bytes, count, &second)) return 1;
     }
     int32_t exact = 1;
     if (!rc) OK(kvf_codec_exact(codec, &exact));
@@ -141,6 +169,7 @@ int main(int argc, char **argv) {
            rc ? "no usable GPU, reference twice with other pages" : "GPU against reference", second.out[0],
            same ? "every bit equal" : "bits differ", worst, good ? "good" : "BAD");
     free(bytes);
+    OK(kvf_calibration_close(calibration));
     OK(kvf_codec_close(codec));
     return !good;
 }

@@ -9,13 +9,15 @@ use std::sync::Arc;
 use super::store::size_of_elem;
 use super::{load, status};
 use crate::argument::{Misuse, int, product, within};
+use crate::calibration::{Layer, needs};
 use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
-use kernels_gen::kernels::{self, Elem, SEGMENT};
+use kernels_gen::kernels::maps::MapMeta;
+use kernels_gen::kernels::{self, Elem, Mapping, SEGMENT};
 
 /// What a decode plan is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +76,8 @@ pub struct DecodePlan {
     join: Arc<Kernel>,
     /// For tables of few segments.
     narrow: Arc<Kernel>,
+    /// Of a calibrated codec: queries before, outputs after.
+    around: Option<[(MapMeta, Arc<Kernel>); 2]>,
 }
 
 /// Where the partial results lie in the workspace, in bytes.
@@ -82,13 +86,17 @@ struct Workspace {
     part: u64,
     stat: u64,
     lse: u64,
+    /// Of a calibrated codec: queries, then joined outputs.
+    records: u64,
+    joined: u64,
 }
 
 impl Workspace {
-    /// f32 part `[batch, heads, segments, d]`, stat `[batch, heads, segments, 2]`, lse `[batch, heads]`,
-    /// each rounded up to 256 bytes.
-    fn new(batch: usize, heads: usize, d: usize, capacity: usize) -> Result<Self> {
-        let segments = capacity.div_ceil(SEGMENT);
+    /// f32 part `[batch, heads, segments, d]`, stat `[batch, heads, segments, 2]`, lse `[batch, heads]`, each rounded
+    /// up to 256 bytes; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
+    fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize) -> Result<Self> {
+        let (segments, d) = (capacity.div_ceil(SEGMENT), m.d);
+        let joined = if m.record > 0 { d } else { 0 };
         let rounded =
             |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Workspace {
@@ -96,11 +104,13 @@ impl Workspace {
             part: rounded(&[batch, heads, segments, d, 4])?,
             stat: rounded(&[batch, heads, segments, 2, 4])?,
             lse: rounded(&[batch, heads, 4])?,
+            records: rounded(&[batch, heads / m.group, segments, m.record])?,
+            joined: rounded(&[batch, heads, joined, 4])?,
         })
     }
 
     fn bytes(&self) -> Result<u64> {
-        let sum = self.part.checked_add(self.stat).and_then(|s| s.checked_add(self.lse));
+        let sum = [self.stat, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
         Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
     }
 }
@@ -111,25 +121,46 @@ impl DecodePlan {
         let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
-        let meta = kernels::decode_meta(codec.info(), head_dim, group, page_tokens).within(device.shared_bytes());
-        let decode = load(device, kernels::decode_of(codec.info(), &meta, elem))?;
+        let calibrated = codec.calibrated().is_ok();
+        let meta_of = if calibrated { kernels::calibrated_meta } else { kernels::decode_meta };
+        let meta = meta_of(codec.info(), head_dim, group, page_tokens).within(device.shared_bytes());
+        let inner = if calibrated { Elem::F32 } else { elem };
+        let decode = load(device, kernels::decode_of(codec.info(), &meta, inner))?;
         let wide = kernels::join_meta(head_dim, page_tokens);
-        let join = load(device, kernels::join_of(codec.info(), &wide, elem))?;
-        let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), elem))?;
+        let join = load(device, kernels::join_of(codec.info(), &wide, inner))?;
+        let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), inner))?;
+        let map = |mapping| -> Result<(MapMeta, Arc<Kernel>)> {
+            let m = kernels::map_meta(codec.info(), head_dim, group, page_tokens, mapping);
+            Ok((m, load(device, kernels::map_of(codec.info(), &m, mapping, elem))?))
+        };
+        let around = if calibrated { Some([map(Mapping::Queries)?, map(Mapping::Outputs)?]) } else { None };
         let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join, narrow })
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join, narrow, around })
     }
 
     /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
     pub fn workspace_bytes(&self, batch: usize, heads: usize, table_stride: usize) -> Result<u64> {
         let capacity = capacity(table_stride, self.shape.page_tokens)?;
-        Workspace::new(batch, heads, self.shape.head_dim, capacity)?.bytes()
+        Workspace::new(batch, heads, &self.meta, capacity)?.bytes()
     }
 
     /// Enqueues the attention: two launches, no allocation, no wait, nothing read back. The shapes are
     /// the host's, the lengths and tables the device's: a captured graph serves new ones.
     pub fn launch(&self, stream: &Stream, call: &Decode<'_>) -> Result<()> {
+        self.enqueue(stream, call, None)
+    }
+
+    /// As `launch`, for a calibrated codec over a cache of that layer: two launches more.
+    pub fn launch_calibrated(&self, stream: &Stream, call: &Decode<'_>, layer: &Layer<'_>) -> Result<()> {
+        self.enqueue(stream, call, Some(layer))
+    }
+
+    fn enqueue(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>) -> Result<()> {
         call.cache.check(&self.shape)?;
+        if layer.is_some() != self.around.is_some() {
+            return Err(needs(self.shape.codec).into());
+        }
+        layer.map_or(Ok(()), |layer| layer.check(self.shape.codec, &call.cache))?;
         if call.batch == 0 {
             return Ok(());
         }
@@ -137,16 +168,35 @@ impl DecodePlan {
         within("batch", call.batch, 1, 65535)?;
         within("the number of heads", heads, 1, 65535)?;
         let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
-        let space = Workspace::new(call.batch, heads, self.shape.head_dim, capacity)?;
+        layer.map_or(Ok(()), |layer| layer.reaches(capacity))?;
+        let space = Workspace::new(call.batch, heads, &self.meta, capacity)?;
         self.check(call, heads, &space)?;
         let part = call.workspace.part(0, space.part)?;
         let stat = call.workspace.part(space.part, space.stat)?;
-        let lse = call.lse.map_or_else(|| call.workspace.part(space.part + space.stat, space.lse), Ok)?;
+        let own_lse = call.workspace.part(space.part + space.stat, space.lse)?;
+        let records = call.workspace.part(space.part + space.stat + space.lse, space.records)?;
+        let joined = call.workspace.part(space.part + space.stat + space.lse + space.records, space.joined)?;
+        let lse = call.lse.unwrap_or(own_lse);
         let splits = self.splits_for(call.batch, call.cache.kv_heads, space.segments);
         let (kv_heads, pages) = call.cache.ints()?;
         let segments = int("the number of segments", space.segments)?;
+        let stride = int("table_stride", call.table_stride)?;
+        if let (Some([(m, queries), _]), Some(layer)) = (&self.around, layer) {
+            let args = [
+                Arg::Ptr(call.q),
+                Arg::Ptr(layer.turns()),
+                Arg::Ptr(layer.maps()),
+                Arg::Ptr(call.lens),
+                Arg::Ptr(records),
+                Arg::I32(kv_heads),
+                Arg::I32(stride),
+                Arg::I32(segments),
+                Arg::F32(call.scale),
+            ];
+            queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
+        }
         let decode = [
-            Arg::Ptr(call.q),
+            Arg::Ptr(if layer.is_some() { records } else { call.q }),
             Arg::Ptr(call.cache.base),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
@@ -155,7 +205,7 @@ impl DecodePlan {
             Arg::Ptr(call.status),
             Arg::I32(kv_heads),
             Arg::I32(pages),
-            Arg::I32(int("table_stride", call.table_stride)?),
+            Arg::I32(stride),
             Arg::I32(segments),
             Arg::I32(int("the segments of a warp", kernels::run_of(&self.meta, space.segments, splits))?),
             Arg::F32(call.scale),
@@ -167,17 +217,27 @@ impl DecodePlan {
             Arg::Ptr(stat),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
-            Arg::Ptr(call.out),
+            Arg::Ptr(if layer.is_some() { joined } else { call.out }),
             Arg::Ptr(lse),
             Arg::Ptr(call.status),
             Arg::I32(kv_heads),
             Arg::I32(int("the group", self.group)?),
             Arg::I32(segments),
             Arg::I32(pages),
-            Arg::I32(int("table_stride", call.table_stride)?),
+            Arg::I32(stride),
         ];
         let kernel = if space.segments <= NARROW { &self.narrow } else { &self.join };
-        kernel.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)
+        kernel.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)?;
+        let (Some([_, (m, outputs)]), Some(layer)) = (&self.around, layer) else { return Ok(()) };
+        let args = [
+            Arg::Ptr(joined),
+            Arg::Ptr(lse),
+            Arg::Ptr(layer.maps()),
+            Arg::Ptr(call.out),
+            Arg::I32(int("batch", call.batch)?),
+            Arg::I32(kv_heads),
+        ];
+        outputs.launch(stream, kernels::outputs_grid(m, call.cache.kv_heads, call.batch), &args)
     }
 
     /// The decode and the join kernel, for their attributes.
@@ -245,10 +305,17 @@ mod tests {
 
     #[test]
     fn the_workspace_holds_every_part() {
-        let space = Workspace::new(3, 8, 128, 1025).unwrap();
+        let codec = Codec::open("kvfuse-4").unwrap();
+        let m = kernels::decode_meta(codec.info(), 128, 4, 64);
+        let space = Workspace::new(3, 8, &m, 1025).unwrap();
         assert_eq!((space.segments, space.part, space.stat, space.lse), (3, 3 * 8 * 3 * 128 * 4, 768, 256));
         assert_eq!(space.bytes().unwrap(), space.part + 768 + 256);
-        assert!(Workspace::new(usize::MAX, 8, 128, 1024).is_err());
+        assert!(Workspace::new(usize::MAX, 8, &m, 1024).is_err());
+        // Queries of three segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
+        let m = kernels::calibrated_meta(codec.info(), 128, 4, 64);
+        let more = Workspace::new(3, 8, &m, 1025).unwrap();
+        assert_eq!((more.records, more.joined), ((3 * 2 * 3 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
+        assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records + more.joined);
         assert!(capacity(0, 32).is_err() && capacity(1 << 26, 64).is_err());
         assert_eq!(capacity((1 << 26) - 1, 32).unwrap(), ((1 << 26) - 1) * 32);
     }

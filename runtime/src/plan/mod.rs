@@ -10,7 +10,7 @@ mod store;
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite};
 pub(crate) use store::size_of_elem;
-pub use store::{Rows, Store, StorePlan, StoreSpec};
+pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 
 use std::sync::Arc;
 

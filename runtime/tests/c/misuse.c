@@ -10,8 +10,9 @@
 _Static_assert(sizeof(kvf_plan_desc) == 80 && sizeof(kvf_cache) == 80, "frozen for ABI 1");
 _Static_assert(sizeof(kvf_store_args) == 112 && sizeof(kvf_decode_args) == 120, "frozen for ABI 1");
 _Static_assert(offsetof(kvf_plan_desc, flags) == 44 && offsetof(kvf_plan_desc, reserved) == 48, "frozen");
-_Static_assert(offsetof(kvf_cache, head_dim) == 40 && offsetof(kvf_cache, reserved) == 48, "frozen");
-_Static_assert(offsetof(kvf_store_args, tokens) == 40 && offsetof(kvf_store_args, reserved) == 80, "frozen");
+_Static_assert(offsetof(kvf_cache, head_dim) == 40 && offsetof(kvf_cache, calibration) == 48, "frozen");
+_Static_assert(offsetof(kvf_store_args, tokens) == 40 && offsetof(kvf_store_args, positions) == 80, "frozen");
+_Static_assert(sizeof(kvf_calibration_desc) == 88 && offsetof(kvf_calibration_desc, device) == 40, "frozen");
 _Static_assert(offsetof(kvf_decode_args, scale) == 80 && offsetof(kvf_decode_args, reserved) == 88, "frozen");
 
 static int cases, failures;
@@ -76,7 +77,7 @@ static int try_plan(kvf_plan_desc d) {
 #define DECODE_ARGS(a) try_decode(cache(), a)
 #define HEADERS(try_, make) do { EACH(try_, make, struct_size, 0, 1, 8, sizeof(make()) - 1, sizeof(make()) - 8, 5000, UINT32_MAX); \
     EACH(try_, make, abi_version, 0, 2, UINT32_MAX); \
-    for (int r_ = 0; r_ < 4; r_++) EACH(try_, make, reserved[r_], 1, UINT64_MAX); } while (0)
+    for (size_t r_ = 0; r_ < sizeof make().reserved / 8; r_++) EACH(try_, make, reserved[r_], 1, UINT64_MAX); } while (0)
 #define CACHES(try_) do { EACH(try_, cache, base, NULL, (char *)bytes + 1, (char *)bytes + 8); \
     EACH(try_, cache, bytes, 0, 1, count - 1); EACH(try_, cache, pages, 0, -1, PAGES + 1, INT64_MIN, INT64_MAX, 1ll << 31); \
     EACH(try_, cache, page_tokens, 0, -1, 1, 31, 33, 64, INT_MIN, INT_MAX, 1 << 17); \
