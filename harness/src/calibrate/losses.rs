@@ -49,7 +49,12 @@ pub fn losses(
         let costs = |widths: &[usize], losses: &[f64]| Costs { widths: widths.to_vec(), losses: losses.to_vec() };
         Ok([costs(preset.keys, keys), costs(preset.values, values)])
     };
-    (0..geometry.layers).map(of_layer).collect()
+    let told = |layer: usize| {
+        let found = of_layer(layer);
+        eprintln!("layer {}/{}", layer + 1, geometry.layers);
+        found
+    };
+    (0..geometry.layers).map(told).collect()
 }
 
 /// Mean KL divergence of each way from the base, with all ways exact below `layer`.

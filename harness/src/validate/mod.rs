@@ -1,12 +1,16 @@
-//! Codecs on made-up rows: what they store, how far the decoded rows are, and whether all readers agree.
+//! Codecs on made-up rows and on rows of the bundled model: what they store, how far the decoded rows are, how long
+//! the scalar reference takes, and whether all readers agree.
 
 mod parity;
+mod real;
 mod rows;
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Instant;
 
-use kernels_gen::registry::{CodecInfo, codec, codecs};
+use kernels_gen::reference::Row;
+use kernels_gen::registry::{CodecInfo, Half, codec, codecs};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -16,9 +20,14 @@ use crate::backend;
 use crate::error::{Error, Result};
 use crate::report::{html, write_files};
 use crate::run::{Journal, Output};
+use real::Real;
 use rows::{FAMILIES, Family};
 
 const ROWS: usize = 2000;
+/// Rows that are timed.
+const TIMED: usize = 500;
+/// Rows of the bundled model.
+const REAL: [&str; 2] = ["real keys", "real values"];
 /// Non-exact codecs: largest difference between readers, relative to the largest value.
 const TOLERANCE: f32 = 5e-3;
 
@@ -40,10 +49,15 @@ pub struct Options {
 pub struct Finding {
     pub codec: String,
     pub stored_bits_per_element: f64,
-    /// family and ||x - x^||^2 / ||x||^2
-    pub rel_mse: Vec<(String, f64)>,
+    /// of a cache of head dim 128: bytes that the backend allocated over the elements that fit
+    pub allocated_bits_per_element: f64,
+    /// kind of rows and ||x - x^||^2 / ||x||^2; none for the model's rows where they have another head dim
+    pub rel_mse: Vec<(String, Option<f64>)>,
     /// decibels above the least error that a Gaussian source allows at these stored bits
     pub db_above_rate_bound: f64,
+    /// million elements a second of one thread of the scalar reference, Gaussian rows
+    pub encoded: f64,
+    pub decoded: f64,
     /// what was compared, and what is wrong with it
     pub checks: Vec<(String, Option<String>)>,
 }
@@ -86,12 +100,12 @@ pub fn run(options: &Options) -> Result<Findings> {
     let backend = other.as_ref().unwrap_or(&cpu).name();
     let settings = json!({ "command": "validate", "d": options.d, "seed": options.output.seed, "backend": backend });
     let mut journal = Journal::open(&options.output, &settings)?;
-    let mut codecs = Vec::new();
+    let (mut codecs, real) = (Vec::new(), real::real()?);
     for codec in chosen {
         let finding = match journal.get(codec.name) {
             Some(finding) => finding,
             None => {
-                let finding = finding(codec, options, cpu.as_ref(), other.as_deref())?;
+                let finding = finding(codec, options, &real, cpu.as_ref(), other.as_deref())?;
                 journal.put(codec.name, &finding)?;
                 finding
             }
@@ -105,11 +119,19 @@ pub fn run(options: &Options) -> Result<Findings> {
 fn finding(
     codec: &'static CodecInfo,
     options: &Options,
+    real: &Real,
     cpu: &dyn backend::Backend,
     other: Option<&dyn backend::Backend>,
 ) -> Result<Finding> {
-    let error = |family: &Family| (family.name().to_string(), rel_mse(codec, *family, options.d, options.output.seed));
-    let rel_mse: Vec<_> = FAMILIES.iter().map(error).collect();
+    let d = options.d;
+    let made_up = |family: &Family| (family.name().to_string(), family.rows(ROWS, d, options.output.seed));
+    let gaussian = rel_mse(&codec.k, &made_up(&Family::Gaussian).1, d);
+    let of = |(name, rows): (String, Vec<f32>)| (name, Some(rel_mse(&codec.k, &rows, d)));
+    let mut errors: Vec<_> = FAMILIES.iter().map(made_up).map(of).collect();
+    for (name, half, rows) in [(REAL[0], &codec.k, &real.keys), (REAL[1], &codec.v, &real.values)] {
+        errors.push((name.to_string(), (real.d == d).then(|| rel_mse(half, rows, d))));
+    }
+    let (encoded, decoded) = speed(&codec.k, &made_up(&Family::Gaussian).1[..TIMED * d], d);
     let bits = codec.stored_bits_per_element(options.d);
     let mut checks = vec![("odd rows decode to finite numbers".to_string(), odd_rows(codec, options.d))];
     let ours = parity::read(cpu, codec)?;
@@ -123,14 +145,37 @@ fn finding(
         checks.push(("the gpu stores the same bytes".into(), parity::differing_byte(&theirs.bytes, &ours.bytes)));
         checks.push(("the gpu decodes the same".into(), parity::differing_value(&theirs.out, &ours.out, tolerance)));
     }
-    let db_above_rate_bound = 10.0 * rel_mse[0].1.log10() + 20.0 * bits * 2_f64.log10();
-    Ok(Finding { codec: codec.name.into(), stored_bits_per_element: bits, rel_mse, db_above_rate_bound, checks })
+    if options.d == parity::D && (ours.bits - bits).abs() > 1e-9 {
+        let what = format!("the cache took {} bits an element where the layout asks for {bits}", ours.bits);
+        checks.push(("bytes allocated".into(), Some(what)));
+    }
+    Ok(Finding {
+        codec: codec.name.into(),
+        stored_bits_per_element: bits,
+        allocated_bits_per_element: ours.bits,
+        rel_mse: errors,
+        db_above_rate_bound: 10.0 * gaussian.log10() + 20.0 * bits * 2_f64.log10(),
+        encoded,
+        decoded,
+        checks,
+    })
 }
 
-fn rel_mse(codec: &CodecInfo, family: Family, d: usize, seed: u64) -> f64 {
-    let rows = family.rows(ROWS, d, seed);
+/// Million elements a second that one thread codes and decodes.
+fn speed(half: &Half, rows: &[f32], d: usize) -> (f64, f64) {
+    let rate = |start: Instant| rows.len() as f64 / start.elapsed().as_secs_f64().max(1e-9) / 1e6;
+    let start = Instant::now();
+    let coded: Vec<Row> = rows.chunks_exact(d).map(|x| half.encode_row(x)).collect();
+    let encoded = rate(start);
+    let start = Instant::now();
+    let sum: f32 = coded.iter().map(|row| half.decode_row(row, d)[0]).sum();
+    std::hint::black_box(sum);
+    (encoded, rate(start))
+}
+
+fn rel_mse(half: &Half, rows: &[f32], d: usize) -> f64 {
     let errors: Vec<_> =
-        rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &codec.k.decode_row(&codec.k.encode_row(x), d))).collect();
+        rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &half.decode_row(&half.encode_row(x), d))).collect();
     errors.into_iter().fold(SquaredError::default(), |a, b| a + b).relative()
 }
 
@@ -157,19 +202,22 @@ fn odd_rows(codec: &CodecInfo, d: usize) -> Option<String> {
 
 impl Findings {
     pub fn table(&self) -> String {
-        let mut text = format!("{} rows of {} for each kind; backend {}\n\n", self.rows, self.d, self.backend);
-        let families: String = FAMILIES.iter().map(|f| format!(" {:>12} |", f.name())).collect();
+        let mut text = format!("{} rows of {} for each made-up kind; backend {}; Mel/s: million elements a second of one thread of the scalar reference\n\n", self.rows, self.d, self.backend);
+        let kinds = FAMILIES.map(Family::name).into_iter().chain(REAL);
+        let kinds: String = kinds.map(|name| format!(" {name:>12} |")).collect();
         let _ = writeln!(
             text,
-            "| codec  | bits/el |{families} dB above rate bound |\n|--------|--------:|{}--------------------:|",
-            "-------------:|".repeat(FAMILIES.len())
+            "| codec  | bits/el | allocated |{kinds} dB above rate bound | encode Mel/s | decode Mel/s |\n|--------|--------:|----------:|{}--------------------:|-------------:|-------------:|",
+            "-------------:|".repeat(FAMILIES.len() + REAL.len())
         );
         for f in &self.codecs {
-            let errors: String = f.rel_mse.iter().map(|(_, e)| format!(" {e:>12.3e} |")).collect();
+            let shown = |e: &Option<f64>| e.map_or(format!(" {:>12} |", "-"), |e| format!(" {e:>12.3e} |"));
+            let errors: String = f.rel_mse.iter().map(|(_, e)| shown(e)).collect();
+            let (bits, allocated) = (f.stored_bits_per_element, f.allocated_bits_per_element);
             let _ = writeln!(
                 text,
-                "| {:6} | {:>7.3} |{errors} {:>19.2} |",
-                f.codec, f.stored_bits_per_element, f.db_above_rate_bound
+                "| {:6} | {bits:>7.3} | {allocated:>9.3} |{errors} {:>19.2} | {:>12.1} | {:>12.1} |",
+                f.codec, f.db_above_rate_bound, f.encoded, f.decoded
             );
         }
         text.push('\n');
@@ -187,7 +235,7 @@ impl Findings {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::prose("Codecs on made-up rows", &self.table(), &[]);
+        let page = html::prose("Codecs on made-up and real rows", &self.table(), &[]);
         write_files(folder, "validate", &self.json()?, &self.table(), &page)
     }
 

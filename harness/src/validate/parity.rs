@@ -8,7 +8,8 @@ use crate::attention::{Geometry, Pages};
 use crate::backend::Backend;
 use crate::error::Result;
 
-const GEOMETRY: Geometry = Geometry { layers: 1, heads: 8, kv_heads: 2, d: 128, scale: 0.088_388_35 };
+pub const D: usize = 128;
+const GEOMETRY: Geometry = Geometry { layers: 1, heads: 8, kv_heads: 2, d: D, scale: 0.088_388_35 };
 const TOKENS: usize = 1100;
 const LENGTHS: [i32; 10] = [0, 1, 31, 32, 33, 64, 500, 1024, 1025, TOKENS as i32];
 
@@ -17,6 +18,8 @@ pub struct Reading {
     pub bytes: Vec<u8>,
     /// [query, head, d]
     pub out: Vec<f32>,
+    /// bytes that the backend allocated for the cache, in bits for each element that fits in it
+    pub bits: f64,
 }
 
 /// Stores anisotropic rows and attends with queries of every length.
@@ -25,7 +28,9 @@ pub fn read(backend: &dyn Backend, codec: &'static CodecInfo) -> Result<Reading>
     let mut cache = backend.cache(codec, &GEOMETRY, &pages)?;
     cache.store(0, 0, &k, &v, &pages)?;
     let out = cache.attend(0, &q, &LENGTHS, &pages)?;
-    Ok(Reading { bytes: cache.bytes(0)?.into_owned(), out })
+    let elements = pages.count() * pages.page_tokens * GEOMETRY.kv_heads * 2 * GEOMETRY.d;
+    let bits = 8.0 * cache.allocated() as f64 / elements as f64;
+    Ok(Reading { bytes: cache.bytes(0)?.into_owned(), out, bits })
 }
 
 /// The plain scalar decode over the same bytes.
