@@ -121,7 +121,7 @@ impl Printer<'_> {
             Op::Un(u, a) => expr::unary(*u, self.d(*a), &v(a)),
             Op::Bin(b, a, c) => expr::binary(*b, self.d(*a), &v(a), &v(c)),
             Op::Funnel(a, b, n) => format!("__funnelshift_r(v{a}, v{b}, {n})"),
-            Op::Pick(a, b, s) => format!("prmt(v{a}, v{b}, v{s})"),
+            Op::Pick(a, b, s) => format!("pick(v{a}, v{b}, v{s})"),
             Op::Fma(a, b, c) => format!("__fmaf_rn(v{a}, v{b}, v{c})"),
             Op::Select(c, a, b) => format!("v{c} ? v{a} : v{b}"),
             Op::Cast(a) => expr::cast(self.d(*a), d, &v(a)),
