@@ -209,6 +209,11 @@ impl CodecInfo {
         self.k.exact() && self.v.exact()
     }
 
+    /// Whether tokens have the form of slots: [`crate::kernels::slots`].
+    pub fn has_slots(&self) -> bool {
+        [&self.k, &self.v].iter().all(|half| half.level_bits > 0 && half.bands.len() == 1)
+    }
+
     /// Whether rows of `d` coordinates can be cut into the bands: 32 dims at least for keys, 64 for values.
     pub fn serves(&self, d: usize) -> bool {
         let (k, v) = (self.k.bands.len(), self.v.bands.len());

@@ -257,3 +257,58 @@ fn offsets() {
         decode::<f32>("turboquant_4bit_nc", &Problem { d: 64, group: 3, page_tokens: 32, splits, lens: vec![1100], bad_page: None });
     }
 }
+
+/// Rows into slots, slots into tiles and back, at every stage.
+#[test]
+fn slots() {
+    for (name, d) in [("turboquant_4bit_nc", 128), ("turboquant_3bit_nc", 64), ("turboquant_k8v4", 64), ("turboquant_k3v4_nc", 256)] {
+        let c = codec(name).unwrap();
+        let (tokens, kv_heads) = (40, 2);
+        let shape = reference::SlotShape { pages: 4, page_tokens: 16, kv_heads, d };
+        let tiles = CacheShape { pages: 2, page_tokens: 32, kv_heads, d };
+        let mut random = Random(d as u64);
+        // One bad slot a launch: of several, any one is reported.
+        let places = |random: &mut Random, padding: usize| {
+            let mut at: Vec<i64> = shuffled(64, random).into_iter().take(tokens).map(|s| s as i64).collect();
+            (at[padding], at[17]) = (-1, 64);
+            at
+        };
+        let (slots, other) = (places(&mut random, 2), places(&mut random, 35));
+        let (k, v): (Global<f32>, Global<f32>) = (global(&random.gaussians(tokens * kv_heads * d)), global(&random.gaussians(tokens * kv_heads * d)));
+        let mut stored = vec![0xee; shape.bytes(c)];
+        assert_eq!(reference::store_slots(c, &shape, &mut stored, &k.to_vec(), &v.to_vec(), &slots), Status::BAD_SLOT);
+        let mut brought = vec![0xdd; tiles.bytes(c)];
+        reference::import_slots(c, &shape, &stored, &slots, &tiles, &mut brought, &other);
+        let mut sent = vec![0xcc; shape.bytes(c)];
+        reference::export_slots(c, &tiles, &brought, &other, &shape, &mut sent, &slots);
+
+        let m = kernels::slot_meta(c, d, 16, 32, Memory::F32);
+        let size = kernels::slots::slot_bytes(c, d);
+        let strides = [16 * kv_heads * size, kv_heads * size, size].map(|s| scalar(s as i64));
+        let (slots, other, status) = (buffer(&Global::new(&slots)), buffer(&Global::new(&other)), buffer(&Global::<i32>::zeroed(4)));
+        let bytes = |n: usize, fill: u8| Arg::Buffer(vec![fill; n]);
+        let grid = kernels::store_grid(tokens, kv_heads);
+        for stage in stages(kernels::store_slots_ir(c, &m, Memory::F32).unwrap()) {
+            let mut args = vec![buffer(&k), buffer(&v), slots.clone(), bytes(stored.len(), 0xee), status.clone(), scalar(tokens as i32), scalar(64_i64)];
+            args.extend([(kv_heads * d) as i64, d as i64, (kv_heads * d) as i64, d as i64].map(scalar));
+            args.extend(strides.clone());
+            let got = interpreted(name, &stage, grid, args);
+            assert_bytes(&format!("{name} store_slots, {} IR", stage.0), &got[3], &stored);
+            assert_bytes(&format!("{name} store_slots, {} IR, status", stage.0), &got[4], &Global::new(&[1, 0, 0, 17_i32]).bytes);
+        }
+        for stage in stages(kernels::import_slots_ir(c, &m).unwrap()) {
+            let mut args = vec![Arg::Buffer(stored.clone()), slots.clone(), bytes(brought.len(), 0xdd), other.clone(), status.clone()];
+            args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar(64_i64), scalar(64_i64)]);
+            args.extend(strides.clone());
+            let got = interpreted(name, &stage, grid, args);
+            assert_bytes(&format!("{name} import_slots, {} IR", stage.0), &got[2], &brought);
+        }
+        for stage in stages(kernels::export_slots_ir(c, &m).unwrap()) {
+            let mut args = vec![Arg::Buffer(brought.clone()), other.clone(), bytes(sent.len(), 0xcc), slots.clone(), status.clone()];
+            args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar(64_i64), scalar(64_i64)]);
+            args.extend(strides.clone());
+            let got = interpreted(name, &stage, grid, args);
+            assert_bytes(&format!("{name} export_slots, {} IR", stage.0), &got[2], &sent);
+        }
+    }
+}

@@ -93,6 +93,28 @@ pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, bl
     }
 }
 
+/// The code word that `put_planes` wrote; of codecs without tails.
+#[device]
+pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u32, values: bool, quads: bool, d: usize) -> [u32; 4] {
+    let mut code = [0_u32; 4];
+    if quads {
+        for b in 0..c.spec().bits / 8 {
+            let byte = cache.load::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64) as u32;
+            code[b / 4] = code[b / 4] | (byte << (b % 4 * 8));
+        }
+    } else {
+        for p in 0..c.spec().wide() {
+            let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
+            let byte = if values { value_byte(token, block, w, d / 8) } else { key_byte(token, block, w, d / 8) };
+            for b in 0..w / 8 {
+                let bits = cache.load::<u8>(at + (byte + (d / 2 * first) as u32 + b as u32) as i64) as u32;
+                code[(first + 8 * b) / 32] = code[(first + 8 * b) / 32] | (bits << ((first + 8 * b) % 32));
+            }
+        }
+    }
+    code
+}
+
 /// Keeps the bits of a code word that fill no byte: eight blocks share the bytes of theirs.
 #[device]
 pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) {

@@ -24,6 +24,7 @@ use maps::MapMeta;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
+use slots::{SlotMeta, TileMeta};
 use store::StoreMeta;
 
 /// Type of q, k, v and of the output in memory.
@@ -167,6 +168,32 @@ pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> R
 /// The join kernel of a meta value.
 pub fn join_of(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Source, Report> {
     Source::of(&join_ir(c, m, elem)?)
+}
+
+/// Meta value of the kernels of slots. `page_tokens`: of the pages of slots; `tile_tokens`: of the pages of tiles, a
+/// multiple of 32. The codecs need levels and one band ([`CodecInfo::has_slots`]).
+pub fn slot_meta(c: &CodecInfo, d: usize, page_tokens: usize, tile_tokens: usize, elem: Elem) -> SlotMeta {
+    let store = store_meta(c, d, tile_tokens, elem);
+    let tiles = TileMeta { page_tokens: tile_tokens, tile_bytes: store.tile_bytes, keys_at: store.keys_at[0], values_at: store.values_at[0], sides_at: store.sides_at, side_stride: store.side_stride, quads: store.quads };
+    SlotMeta { d, elem: store.elem, page_tokens, values_at: c.k.slot_bytes(d), warps: 4, min_blocks: 1, inv_sqrt_d: store.inv_sqrt_d, tiles }
+}
+
+/// Tile IR of the kernel that codes rows into slots.
+pub fn store_slots_ir(c: &CodecInfo, m: &SlotMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => slots::store_slots::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => slots::store_slots::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// Tile IR of the kernel that moves tokens from slots to tiles. Grid of all three: [`store_grid`].
+pub fn import_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
+    slots::import_slots::build(m, c.k.bands, c.v.bands)
+}
+
+/// Tile IR of the kernel that moves tokens from tiles to slots.
+pub fn export_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
+    slots::export_slots::build(m, c.k.bands, c.v.bands)
 }
 
 /// What a kernel that maps does.

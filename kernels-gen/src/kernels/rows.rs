@@ -213,7 +213,7 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
 
 /// `2 * lane - zero2` of the eight lanes of a code word.
 #[device]
-fn steps_of(c: &dyn Codec, w: [u32; 4]) -> [i32; 8] {
+pub fn steps_of(c: &dyn Codec, w: [u32; 4]) -> [i32; 8] {
     let mut steps = [0_i32; 8];
     for i in 0..8 {
         let low = (w[i / 4] >> (8 * (i % 4))) & 255_u32;

@@ -100,7 +100,7 @@ pub fn store<T: Float>(
 
 /// Rows, turned, and their side values go to shared memory.
 #[device]
-fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
+pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
     for i in threads(d) {
         // Rows four apart meet at no bank.
         let k = if d == 64 { i & 1_i32 } else { (i & 3_i32) + ((i >> 7_u32) << 2_u32) };
@@ -189,7 +189,7 @@ fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Sh
 
 /// Byte offset of the tile that holds a slot.
 #[device]
-fn tile_of(slot: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> i64 {
+pub fn tile_of(slot: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> i64 {
     let tiles = (page_tokens / 32) as i64;
     let page = (slot / page_tokens as i64) * kv_heads as i64 + head as i64;
     (page * tiles + (slot / 32_i64) % tiles) * tile_bytes as i64
