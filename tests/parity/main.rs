@@ -5,6 +5,7 @@ mod support;
 
 mod calibrated;
 mod decode;
+mod slots;
 mod store;
 
 use kernels_gen::preset::preset;
