@@ -1,17 +1,15 @@
-//! The ways a passage can attend on a device: the same ones as on the CPU, and any of those by way of the host.
+//! The ways a passage can attend on a device: the same ones as on the CPU.
 
 use std::rc::Rc;
 
 use runtime::{Memory, Span};
 
 use super::Machine;
-use super::coded::Coded;
+use super::coded::{Coded, Scheme};
 use super::exact::Exact;
-use super::host::OnHost;
 use super::identity::Identity;
 use super::simulated::Simulated;
 use crate::attention::{Coder, Geometry, Own, Tally};
-use crate::backend::Backend;
 use crate::error::Result;
 use crate::ppl::{ReadPath, Streams, Subject};
 
@@ -69,55 +67,65 @@ pub fn attention(
     machine: &Rc<Machine>,
     subject: &Subject,
     path: ReadPath,
-    backend: &dyn Backend,
     geometry: Geometry,
     tokens: usize,
 ) -> Result<Box<dyn Attend>> {
     let own = if path.raw_own() { Own::Raw } else { Own::Coded };
     let simulated = |k, v| Simulated::new(machine.clone(), geometry, [k, v], own, tokens);
-    let coded = |codec| Coded::new(machine.clone(), codec, geometry, tokens);
-    let inner: Box<dyn Attend> = match *subject {
+    let coded = |scheme, layers: &[usize]| Coded::new(machine.clone(), scheme, geometry, layers, tokens);
+    Ok(match *subject {
         Subject::Identity => Box::new(Identity::new(machine.clone(), geometry, tokens)?),
         Subject::Noise => Box::new(Exact::reordered(machine.clone(), geometry)),
-        Subject::Control(codec) if subject.is_packed(path) => Box::new(coded(codec)?.misreading()?),
-        Subject::Control(codec) => Box::new(simulated(Some(Coder::Codec(codec)), Some(Coder::Codec(codec)))?.misreading()),
-        Subject::Coded { coder: Coder::Codec(codec), .. } if subject.is_packed(path) => Box::new(coded(codec)?),
-        // Boundary layers are ours: the host's attention is asked for without them.
-        Subject::Coded { coder, streams, .. } if subject.is_packed(path) => {
-            let whole = Subject::Coded { coder, streams, skip: 0 };
-            match whole.attention(path, backend, geometry, tokens)? {
-                Some(counted) => Box::new(OnHost::new(machine.clone(), geometry, counted)),
-                None => Box::new(Exact::new(machine.clone(), geometry)),
-            }
+        Subject::Control(codec) if subject.is_packed(path) => {
+            let all: Vec<usize> = (0..geometry.layers).collect();
+            Box::new(coded(Scheme::Codec(codec), &all)?.misreading()?)
         }
-        Subject::Coded { coder, streams: Streams::K, .. } => Box::new(simulated(Some(coder), None)?),
-        Subject::Coded { coder, streams: Streams::V, .. } => Box::new(simulated(None, Some(coder))?),
-        Subject::Coded { coder, .. } => Box::new(simulated(Some(coder), Some(coder))?),
-    };
-    Ok(match *subject {
-        Subject::Coded { skip, .. } if skip > 0 => {
-            Box::new(Boundary { inner, raw: Exact::new(machine.clone(), geometry), skip, layers: geometry.layers })
+        Subject::Control(codec) => {
+            let coder = Some(Coder::Codec(codec));
+            Box::new(simulated(coder, coder)?.misreading())
         }
-        _ => inner,
+        Subject::Coded { streams, .. } => {
+            let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
+                Ok(match (coder, streams) {
+                    (Coder::Codec(codec), Streams::Cache) if path.packed() => {
+                        Box::new(coded(Scheme::Codec(codec), &layers)?)
+                    }
+                    (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
+                        Box::new(coded(Scheme::Fitted(fitted), &layers)?)
+                    }
+                    (_, Streams::K) => Box::new(simulated(Some(coder), None)?),
+                    (_, Streams::V) => Box::new(simulated(None, Some(coder))?),
+                    _ => Box::new(simulated(Some(coder), Some(coder))?),
+                })
+            };
+            let (found, of) = subject.ways(geometry.layers);
+            let ways = found.into_iter().map(one).collect::<Result<_>>()?;
+            Box::new(ByLayer { ways, of, raw: Exact::new(machine.clone(), geometry) })
+        }
     })
 }
 
-/// A codec on the inner layers only.
-struct Boundary {
-    inner: Box<dyn Attend>,
+/// Layers that attend in different ways; exactly where a layer stays raw.
+struct ByLayer {
+    ways: Vec<Box<dyn Attend>>,
+    /// index of a layer's way
+    of: Vec<Option<usize>>,
     raw: Exact,
-    /// layers at either end that stay raw
-    skip: usize,
-    layers: usize,
 }
 
-impl Attend for Boundary {
+impl Attend for ByLayer {
     fn attend(&mut self, rows: &DeviceRows, out: Span) -> Result<()> {
-        let inside = rows.layer >= self.skip && rows.layer + self.skip < self.layers;
-        if inside { self.inner.attend(rows, out) } else { self.raw.attend(rows, out) }
+        match self.of[rows.layer] {
+            Some(way) => self.ways[way].attend(rows, out),
+            None => self.raw.attend(rows, out),
+        }
     }
 
     fn tally(&mut self) -> Result<Tally> {
-        self.inner.tally()
+        let mut tally = Tally::default();
+        for way in &mut self.ways {
+            tally += &way.tally()?;
+        }
+        Ok(tally)
     }
 }

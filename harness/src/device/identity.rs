@@ -53,7 +53,7 @@ impl Attend for Identity {
         }
         let [k, v] = &read;
         self.exact.over([rows.q, k.span(), v.span(), rows.own_positions()?, out], rows.tokens)?;
-        self.tally.count_rows([rows.start, rows.tokens], 4 * d as u64, self.geometry.kv_heads, d);
+        self.tally.count_rows([rows.start, rows.tokens], 8 * d as u64, self.geometry.kv_heads, d);
         let (first, count) = (4 * rows.start * width, rows.tokens * width);
         let fetch = |memory: &Memory| -> Result<Vec<f32>> { Ok(memory.download(&machine.stream, first, count)?) };
         let (raw, back) = ([fetch(rows.k)?, fetch(rows.v)?], [fetch(k)?, fetch(v)?]);

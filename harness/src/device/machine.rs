@@ -10,10 +10,10 @@ use kernels_gen::kernels::forward::attention::AttentionMeta;
 use kernels_gen::kernels::forward::heads::HeadsMeta;
 use kernels_gen::kernels::forward::scores::NUMBERS;
 use kernels_gen::kernels::forward::{self, THREADS, WARPS};
-use runtime::{Arg, Device, Kernel, Memory, Products, Span, Stream};
+use runtime::{Arg, Calibration, Device, Kernel, Memory, Products, Span, Stream};
 
 use super::coded::Plans;
-use crate::attention::Geometry;
+use crate::attention::{Fitted, Geometry};
 use crate::error::Result;
 
 pub struct Machine {
@@ -21,8 +21,10 @@ pub struct Machine {
     pub stream: Stream,
     products: Products,
     kernels: RefCell<HashMap<String, Arc<Kernel>>>,
-    /// of codecs, by name
-    pub(super) plans: RefCell<HashMap<&'static str, Rc<Plans>>>,
+    /// of codecs, by the name asked for and the bands
+    pub(super) plans: RefCell<HashMap<[&'static str; 2], Rc<Plans>>>,
+    /// of calibrated codecs, by where they lie for the rest of the program
+    pub(super) calibrations: RefCell<HashMap<*const Fitted, Rc<Calibration>>>,
     /// memory that is used within one call, by what it is for
     scratch: RefCell<HashMap<&'static str, Rc<Memory>>>,
 }
@@ -36,6 +38,7 @@ impl Machine {
             products: Products::open(device)?,
             kernels: RefCell::default(),
             plans: RefCell::default(),
+            calibrations: RefCell::default(),
             scratch: RefCell::default(),
         })
     }
@@ -61,20 +64,6 @@ impl Machine {
 
     pub fn floats(&self, values: &[f32]) -> Result<Memory> {
         Ok(Memory::from_slice(&self.device, values)?)
-    }
-
-    /// The first `count` numbers of a span, on the host.
-    pub fn fetch(&self, from: Span, count: usize) -> Result<Vec<f32>> {
-        let aside = self.scratch("to the host", 4 * count)?;
-        aside.copy_from(&self.stream, 0, from.part(0, 4 * count as u64)?)?;
-        Ok(aside.download(&self.stream, 0, count)?)
-    }
-
-    /// Numbers of the host into a span.
-    pub fn give(&self, values: &[f32], to: Span) -> Result<()> {
-        let aside = self.scratch("from the host", size_of_val(values))?;
-        aside.upload(&self.stream, 0, values)?;
-        Ok(to.copy_from(&self.stream, aside.span().part(0, size_of_val(values) as u64)?)?)
     }
 
     /// `out = a b^T`, or added to `out`.

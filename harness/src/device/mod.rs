@@ -6,7 +6,6 @@ mod attention;
 mod coded;
 mod exact;
 mod forward;
-mod host;
 mod identity;
 mod jobs;
 mod layer;

@@ -39,8 +39,8 @@ impl Attend for Probe {
         let places: Vec<i64> = positions.iter().map(|p| i64::from(*p) - rows.start as i64).collect();
         let device = &machine.device;
         let (places, positions) = (Memory::from_slice(device, &places)?, Memory::from_slice(device, &positions)?);
-        let space = || -> Result<Memory> { Ok(Memory::zeroed(device, 4 * n * width)?) };
-        let (q, got, wanted) = (space()?, space()?, space()?);
+        let space = |what| machine.scratch(what, 4 * n * width);
+        let (q, got, wanted) = (space("probed queries")?, space("probed outputs")?, space("exact outputs")?);
         machine.gather([rows.q, places.span(), q.span()], n, width)?;
         machine.gather([out, places.span(), got.span()], n, width)?;
         let spans = [q.span(), rows.k.span(), rows.v.span(), positions.span(), wanted.span()];

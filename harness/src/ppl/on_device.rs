@@ -70,7 +70,7 @@ impl Run<'_> {
             let subject = &plan.subjects[of];
             let made = |path| -> Result<Box<dyn Attend>> {
                 let (machine, geometry) = (&forward.machine, plan.geometry);
-                let inner = attention(machine, subject, path, self.backend.as_ref(), geometry, self.options.text.ctx)?;
+                let inner = attention(machine, subject, path, geometry, self.options.text.ctx)?;
                 Ok(match subject {
                     Subject::Noise => inner,
                     _ => Box::new(Probe::new(inner, Rc::clone(machine), geometry, self.sampled())),
