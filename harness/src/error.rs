@@ -45,6 +45,8 @@ pub enum Error {
     Data(String),
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Misuse(#[from] runtime::Misuse),
     #[error("the kernel cannot be built: {0}")]
     Kernel(#[from] kernel_dsl::Report),
     #[error("tensor arithmetic failed: {0}")]
@@ -58,7 +60,7 @@ impl Error {
             Error::Invalid { .. } => 1,
             Error::Usage(_) | Error::UnknownCodec(_) | Error::ScoreRange { .. } => 2,
             Error::Runtime(error) if matches!(error.kind(), runtime::Kind::Invalid | runtime::Kind::Unsupported) => 2,
-            Error::Runtime(_) | Error::NoAssets { .. } | Error::Tensor(_) | Error::Kernel(_) => 3,
+            Error::Misuse(_) | Error::Runtime(_) | Error::NoAssets { .. } | Error::Tensor(_) | Error::Kernel(_) => 3,
             Error::File { .. }
             | Error::Malformed { .. }
             | Error::Unsupported { .. }

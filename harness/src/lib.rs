@@ -8,6 +8,7 @@ pub mod backend;
 pub mod calibrate;
 pub mod compare;
 pub mod corpus;
+pub mod device;
 pub mod doctor;
 pub mod emit;
 pub mod error;

@@ -46,7 +46,7 @@ pub use arch::Arch;
 pub use argument::Misuse;
 pub use calibration::{Calibration, Layer};
 pub use codec::Codec;
-pub use cuda::{Arg, Device, Event, Graph, Kernel, Memory, Span, Stream};
+pub use cuda::{Arg, Device, Event, Graph, Kernel, Memory, Products, Span, Stream};
 pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;

@@ -6,7 +6,7 @@ use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_met
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
-const ARCHS: [Arch; 5] = [Arch::SM_80, Arch::new(8, 9), Arch::SM_90A, Arch::new(10, 0), Arch::new(12, 0)];
+pub const ARCHS: [Arch; 5] = [Arch::SM_80, Arch::new(8, 9), Arch::SM_90A, Arch::new(10, 0), Arch::new(12, 0)];
 const PAGE: usize = 64;
 /// Bands of several widths.
 const BANDS: [&str; 1] = ["e8w5+e8w4+e8w4+e8w2/e8w5+e8w3"];
@@ -54,11 +54,7 @@ impl Config {
 
     /// Shared memory that one block may have on this arch.
     pub fn shared_limit(&self) -> u32 {
-        match self.arch.name().as_str() {
-            "sm_80" => 163 * 1024,
-            "sm_89" | "sm_120a" => 99 * 1024,
-            _ => 227 * 1024,
-        }
+        shared_limit(self.arch) as u32
     }
 
     /// Arch, kernel, codec and head dim.
@@ -88,6 +84,15 @@ impl Config {
     pub fn gated(&self) -> bool {
         let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if group > 8 || group == 6 || group == 7);
         self.arch == Arch::SM_90A && self.d <= 128 && small
+    }
+}
+
+/// Bytes of shared memory that one block may have.
+pub fn shared_limit(arch: Arch) -> usize {
+    match arch.name().as_str() {
+        "sm_80" => 163 * 1024,
+        "sm_89" | "sm_120a" => 99 * 1024,
+        _ => 227 * 1024,
     }
 }
 

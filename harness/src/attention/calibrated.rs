@@ -75,6 +75,11 @@ impl Fitted {
         coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()
     }
 
+    /// Bands and maps of all layers.
+    pub fn all_parts(&self) -> &[(&'static CodecInfo, LayerMaps)] {
+        &self.layers
+    }
+
     /// Bands and maps of a layer.
     pub fn parts(&self, layer: usize) -> &(&'static CodecInfo, LayerMaps) {
         &self.layers[layer]

@@ -10,6 +10,14 @@ impl Misread {
         Misread(Some((0..d).map(|i| (37 * i + 11) % d).collect()))
     }
 
+    /// The coordinate that comes to each place of a row that is read, and of a query that is aimed; None reads correctly.
+    pub fn tables(&self) -> Option<[Vec<i32>; 2]> {
+        let from = self.0.as_ref()?;
+        let mut aimed = vec![0; from.len()];
+        from.iter().enumerate().for_each(|(i, at)| aimed[*at] = i as i32);
+        Some([from.iter().map(|at| *at as i32).collect(), aimed])
+    }
+
     /// Rows as this run reads them.
     pub fn read(&self, rows: Vec<f32>) -> Vec<f32> {
         match &self.0 {

@@ -112,11 +112,17 @@ impl Tally {
 
     /// Counts rows that were written, each key with its value in `token_bytes`, and all tokens that their queries read.
     pub(crate) fn count(&mut self, rows: &crate::model::Rows, token_bytes: u64, kv_heads: usize) {
+        let d = rows.k.len() / (rows.tokens * kv_heads).max(1);
+        self.count_rows([rows.start, rows.tokens], token_bytes, kv_heads, d);
+    }
+
+    /// The same of `tokens` tokens from position `start` on, of heads of `d` dims.
+    pub(crate) fn count_rows(&mut self, [start, tokens]: [usize; 2], token_bytes: u64, kv_heads: usize, d: usize) {
         let token = token_bytes * kv_heads as u64;
-        self.stored += rows.tokens as u64;
-        self.elements += (rows.k.len() + rows.v.len()) as u64;
-        self.bytes_written += rows.tokens as u64 * token;
-        self.bytes_read += (0..rows.tokens).map(|i| (rows.start + i + 1) as u64 * token).sum::<u64>();
+        self.stored += tokens as u64;
+        self.elements += (2 * tokens * kv_heads * d) as u64;
+        self.bytes_written += tokens as u64 * token;
+        self.bytes_read += (0..tokens).map(|i| (start + i + 1) as u64 * token).sum::<u64>();
     }
 
     pub fn total(&self) -> LayerDistortion {

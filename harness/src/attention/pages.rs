@@ -4,6 +4,7 @@ use kernels_gen::layout::{Operand, TILE};
 use kernels_gen::reference::Row;
 use kernels_gen::registry::CodecInfo;
 
+#[derive(Clone)]
 pub struct Pages {
     pub page_tokens: usize,
     /// page of the tokens i * page_tokens..

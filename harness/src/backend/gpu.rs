@@ -34,6 +34,10 @@ impl Backend for Gpu {
         format!("gpu ({}, {}, driver CUDA {driver}, NVRTC {nvrtc})", self.device.name(), self.device.arch())
     }
 
+    fn device(&self) -> Option<&Device> {
+        Some(&self.device)
+    }
+
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>> {
         Ok(Box::new(self.cache_of(Codec::open(codec.name)?, None, geometry, pages)?))
     }

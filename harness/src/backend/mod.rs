@@ -21,6 +21,10 @@ pub enum Choice {
 pub trait Backend {
     /// One line for the report.
     fn name(&self) -> String;
+    /// The device it runs on, where it is one.
+    fn device(&self) -> Option<&runtime::Device> {
+        None
+    }
     /// Empty caches for all layers of a model.
     fn cache(&self, codec: &'static CodecInfo, geometry: &Geometry, pages: &Pages) -> Result<Box<dyn CodedCache>>;
     /// An empty cache of one layer, in the bands and coordinates that a calibrated codec has for that layer of a model.

@@ -75,6 +75,11 @@ impl Config {
         self.model_type != "qwen2" && self.attention_bias
     }
 
+    /// The tensor of the output embedding.
+    pub fn head_name(&self) -> &'static str {
+        if self.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" }
+    }
+
     pub fn rope_theta(&self) -> f32 {
         let inside = self.rope_parameters.as_ref().and_then(|r| r["rope_theta"].as_f64()).map(|theta| theta as f32);
         inside.or(self.rope_theta).unwrap_or(10_000.0)

@@ -135,14 +135,23 @@ impl Model {
             return Ok(resident.head.clone());
         }
         let shape = [self.config.vocab_size, self.config.hidden_size];
-        let name = if self.config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
-        Ok(Tensor::from_vec(self.weights.tensor(name, &shape)?, &shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(self.weights.tensor(self.config.head_name(), &shape)?, &shape, &Device::Cpu)?)
     }
 
     /// Logits of rows that `hidden` gave.
     pub fn predict(&self, head: &Tensor, rows: &Tensor) -> Result<Logits> {
         let values = product(rows, head)?.flatten_all()?.to_vec1()?;
         Ok(Logits { vocab: self.config.vocab_size, values })
+    }
+
+    /// For a forward pass elsewhere.
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// All weights are in memory, not one layer's at a time.
+    pub(crate) fn is_resident(&self) -> bool {
+        self.resident.is_some()
     }
 
     fn layer(&self, index: usize) -> Result<Rc<Layer>> {

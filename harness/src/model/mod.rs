@@ -8,8 +8,9 @@ mod rope;
 mod weights;
 
 pub use config::Config;
-pub use rope::speeds as rope_speeds;
 pub use forward::{Lane, Logits, Model};
+pub(crate) use rope::Rope;
+pub use rope::speeds as rope_speeds;
 pub use weights::{FileDigest, Weights, sha256};
 
 use crate::error::Result;

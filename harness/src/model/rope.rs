@@ -122,6 +122,18 @@ impl Rope {
         Rope { half, turns }
     }
 
+    /// The turns of a model, for positions below `tokens`.
+    pub fn of(config: &super::Config, tokens: usize) -> crate::error::Result<Rope> {
+        let scaling = config.rope_scaling().map_err(crate::error::Error::Data)?;
+        Ok(Rope::new(config.rope_theta(), scaling, config.head_dim(), tokens))
+    }
+
+    /// [position, 2, d/2]: cosines, sines.
+    pub fn table(&self) -> Vec<f32> {
+        let rows = self.turns.chunks(self.half);
+        rows.flat_map(|row| row.iter().map(|t| t.0).chain(row.iter().map(|t| t.1))).collect()
+    }
+
     /// Turns one head vector of the token at `position`.
     pub fn turn(&self, row: &mut [f32], position: usize) {
         let (low, high) = row.split_at_mut(self.half);

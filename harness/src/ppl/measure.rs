@@ -1,12 +1,14 @@
 //! One passage through the base model and all subjects, side by side.
 
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::time::Instant;
 
 use candle_core::Tensor;
 
 use super::{Agreement, Backend, LogProbs, Options, PassageRow, Plan, ReadPath, Subject};
 use crate::attention::{Counted, Dense, Probe, Tally};
+use crate::device::Forward;
 use crate::error::{Error, Result};
 use crate::model::{Attention, Lane, Model, Rows};
 use crate::run::Journal;
@@ -18,6 +20,8 @@ const PROBED: usize = 32;
 
 pub struct Run<'a> {
     pub model: Model,
+    /// where the forward pass runs, if not on the CPU
+    pub device: Option<Forward>,
     pub backend: Box<dyn Backend>,
     pub plan: &'a Plan,
     pub options: &'a Options,
@@ -41,7 +45,11 @@ impl Run<'_> {
         let mut found: Vec<Option<PassageRow>> = subjects.iter().map(|s| journal.get(&piece(s))).collect();
         let missing: Vec<usize> = (0..subjects.len()).filter(|i| found[*i].is_none()).collect();
         if !missing.is_empty() {
-            for (at, row) in missing.iter().zip(self.measure(index, &missing)?) {
+            let rows = match &self.device {
+                Some(forward) => self.measure_on(forward, index, &missing)?,
+                None => self.measure(index, &missing)?,
+            };
+            for (at, row) in missing.iter().zip(rows) {
                 journal.put(&piece(&subjects[*at]), &row)?;
                 found[*at] = Some(row);
             }
@@ -62,23 +70,9 @@ impl Run<'_> {
         let mut ways = self.ways(missing)?;
         let mut lanes = vec![self.lane(self.options.read_path, &mut base)];
         for way in &mut ways {
-            // the noise row also comes in other chunks
-            let mut lane = self.lane(way.path, &mut way.attention);
-            if matches!(plan.subjects[way.of], Subject::Noise) {
-                let half = text.ctx / 2 + 1;
-                lane.chunks = vec![0..half.min(text.ctx), half.min(text.ctx)..text.ctx];
-                lane.chunks.retain(|chunk| !chunk.is_empty());
-            }
-            lanes.push(lane);
+            lanes.push(Lane::new(self.chunks(way.path, way.of), &mut way.attention));
         }
-        let layers = plan.geometry.layers;
-        let seen = std::io::stderr().is_terminal();
-        let told = |layer: usize| match (text.stream, seen) {
-            (true, _) => eprintln!("passage {}  layer {}/{layers}", index + 1, layer + 1),
-            (false, true) => eprint!("\rpassage {}/{}  layer {}/{layers}  ", index + 1, text.passages, layer + 1),
-            (false, false) => {}
-        };
-        let states = self.model.hidden(ids, plan.score.clone(), &mut lanes, told)?;
+        let states = self.model.hidden(ids, plan.score.clone(), &mut lanes, |layer| self.tell(index, layer))?;
         let seconds: Vec<f64> = lanes.iter().skip(1).map(|lane| lane.seconds).collect();
         drop(lanes);
         let (scores, agreements) = self.score(index, &states, &ways, gold)?;
@@ -95,13 +89,39 @@ impl Run<'_> {
         Ok(rows.collect())
     }
 
+    /// How the tokens of a passage come to a subject; to the noise row in chunks of its own.
+    pub(super) fn chunks(&self, path: ReadPath, of: usize) -> Vec<Range<usize>> {
+        let ctx = self.options.text.ctx;
+        if !matches!(self.plan.subjects[of], Subject::Noise) {
+            return path.chunks(ctx, &self.plan.score, self.options.chunk);
+        }
+        let half = (ctx / 2 + 1).min(ctx);
+        [0..half, half..ctx].into_iter().filter(|chunk| !chunk.is_empty()).collect()
+    }
+
+    /// Which layer begins.
+    pub(super) fn tell(&self, index: usize, layer: usize) {
+        let (text, layers) = (&self.options.text, self.plan.geometry.layers);
+        match (text.stream, std::io::stderr().is_terminal()) {
+            (true, _) => eprintln!("passage {}  layer {}/{layers}", index + 1, layer + 1),
+            (false, true) => eprint!("\rpassage {}/{}  layer {}/{layers}  ", index + 1, text.passages, layer + 1),
+            (false, false) => {}
+        }
+    }
+
+    /// Positions whose attention outputs are compared.
+    pub(super) fn sampled(&self) -> Vec<usize> {
+        let score = &self.plan.score;
+        (0..PROBED).map(|i| score.start + i * score.len() / PROBED).collect()
+    }
+
     fn lane<'a>(&self, path: ReadPath, attention: &'a mut dyn Attention) -> Lane<'a> {
         Lane::new(path.chunks(self.options.text.ctx, &self.plan.score, self.options.chunk), attention)
     }
 
     fn ways(&self, missing: &[usize]) -> Result<Vec<Way>> {
         let (plan, ctx, path) = (self.plan, self.options.text.ctx, self.options.read_path);
-        let sampled: Vec<usize> = (0..PROBED).map(|i| plan.score.start + i * plan.score.len() / PROBED).collect();
+        let sampled = self.sampled();
         let mut ways = Vec::new();
         for &of in missing {
             let subject = &plan.subjects[of];

@@ -4,6 +4,7 @@
 mod calibrated;
 mod gates;
 mod measure;
+mod on_device;
 mod path;
 mod plan;
 mod scores;
@@ -31,7 +32,7 @@ use crate::error::Result;
 use crate::model::{Config, Model};
 use crate::report::{self, Environment, Report};
 use crate::run::{Journal, Output};
-use crate::{assets, calibrate, stats};
+use crate::{assets, calibrate, device, stats};
 
 pub const DEFAULT_CODECS: &str = "bf16,fp8,int4,e8w4,e8q38,int4:k,int4:v";
 
@@ -156,15 +157,20 @@ pub fn run(options: &Options) -> Result<Report> {
     let backend = backend::open(options.backend)?;
     let text = &options.text;
     let model = if text.stream { Model::stream(&plan.folder)? } else { Model::load(&plan.folder)? };
+    let device = device::open(backend.as_ref(), &model)?;
+    let backend_name = match &device {
+        Some(forward) => format!("{}; {}", backend.name(), forward.machine.name()),
+        None => backend.name(),
+    };
     let facts = report::ModelFacts::of(&plan.folder, &model);
     let calibration = calibrated::equip(&mut plan, &facts.sha256, text.ctx)?;
     let settings = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": facts.sha256, "corpus": plan.corpus.sha256, "ctx": text.ctx,
         "score": [plan.score.start, plan.score.end], "read-path": options.read_path.name(), "chunk": options.chunk,
-        "backend": backend.name(), "calibration": calibration.as_ref().map(|c| &c.sha256),
+        "backend": backend_name, "calibration": calibration.as_ref().map(|c| &c.sha256),
     });
     let mut journal = Journal::open(&options.output, &settings)?;
-    let run = measure::Run { model, backend, plan: &plan, options, start };
+    let run = measure::Run { model, device, backend, plan: &plan, options, start };
     let mut results: Vec<Vec<PassageRow>> = plan.subjects.iter().map(|_| Vec::new()).collect();
     for passage in 0..text.passages {
         for (found, result) in run.passage(passage, &mut journal)?.into_iter().zip(&mut results) {
@@ -184,7 +190,7 @@ pub fn run(options: &Options) -> Result<Report> {
         read_path: path.name().into(),
         read_path_meaning: path.meaning().into(),
         chunk: (path == ReadPath::Serving).then_some(options.chunk),
-        backend: run.backend.name(),
+        backend: backend_name,
         page_tokens: PAGE_TOKENS,
         seed,
         bootstrap_draws: stats::DRAWS,

@@ -32,6 +32,19 @@ pub struct Score {
     pub confident: bool,
 }
 
+impl Score {
+    /// Of logits that are not all numbers.
+    pub const NONE: Score = Score {
+        base_nll: f64::NAN,
+        gap: f64::NAN,
+        kl: f64::NAN,
+        kl_above_16_nats: f64::NAN,
+        gold_change: f64::NAN,
+        same_top: false,
+        confident: false,
+    };
+}
+
 /// A score as it stands in the progress of a run.
 type Packed = (f64, f64, f64, f64, f64, bool, bool);
 

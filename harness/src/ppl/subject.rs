@@ -121,6 +121,19 @@ impl Subject {
         }
     }
 
+    /// The coders of this row, each with its layers, and for each layer the index of its coder; None where it stays raw.
+    pub(crate) fn ways(&self, layers: usize) -> (Vec<(Coder, Vec<usize>)>, Vec<Option<usize>>) {
+        let mut found: Vec<(Coder, Vec<usize>)> = Vec::new();
+        for (layer, coder) in (0..layers).filter_map(|layer| Some((layer, self.coder_of(layer, layers)?))) {
+            match found.iter_mut().find(|(known, _)| known.name() == coder.name()) {
+                Some((_, layers)) => layers.push(layer),
+                None => found.push((coder, vec![layer])),
+            }
+        }
+        let of = (0..layers).map(|layer| found.iter().position(|(_, layers)| layers.contains(&layer))).collect();
+        (found, of)
+    }
+
     /// Bytes of a token of one kv head over all coded layers, by the codecs' own sizes; None where nothing is packed.
     pub fn token_bytes(&self, path: ReadPath, geometry: &Geometry) -> Option<u64> {
         let packed = |layer| self.coder_of(layer, geometry.layers)?.codec(layer);
@@ -167,16 +180,7 @@ impl Subject {
                         _ => Box::new(simulated(Some(coder), Some(coder))),
                     })
                 };
-                let coders: Vec<Option<Coder>> = all.iter().map(|l| self.coder_of(*l, geometry.layers)).collect();
-                let mut found: Vec<(Coder, Vec<usize>)> = Vec::new();
-                for (layer, coder) in coders.iter().enumerate().filter_map(|(layer, coder)| Some((layer, (*coder)?))) {
-                    match found.iter_mut().find(|(known, _)| known.name() == coder.name()) {
-                        Some((_, layers)) => layers.push(layer),
-                        None => found.push((coder, vec![layer])),
-                    }
-                }
-                let way_of = |layer: usize| found.iter().position(|(_, layers)| layers.contains(&layer));
-                let of: Vec<Option<usize>> = all.iter().map(|layer| way_of(*layer)).collect();
+                let (found, of) = self.ways(geometry.layers);
                 let mut ways = found.into_iter().map(|(coder, layers)| one(coder, layers)).collect::<Result<Vec<_>>>()?;
                 match ways.len() {
                     1 if of.iter().all(Option::is_some) => ways.remove(0),

@@ -4,6 +4,7 @@
 
 pub mod codes;
 pub mod decode_attention;
+pub mod forward;
 pub mod join_splits;
 pub mod maps;
 pub mod offset;

@@ -60,6 +60,15 @@ impl Span<'_> {
         }
     }
 
+    /// Enqueues a copy of all of `from` to the first byte on.
+    pub fn copy_from(&self, stream: &Stream, from: Span<'_>) -> Result<()> {
+        let part = self.part(0, from.bytes)?;
+        let _here = stream.enter()?;
+        // SAFETY: both ranges are live, by their makers' promise, and of that size.
+        unsafe { result::memcpy_dtod_async(part.address, from.address, from.bytes as usize, stream.raw()) }
+            .map_err(|e| failed("copying on the device", e))
+    }
+
     /// Fails unless the span is not null, aligned, and of at least `need` bytes.
     pub fn expect(
         &self,
@@ -175,11 +184,7 @@ impl Memory {
 
     /// Enqueues a copy of all of `from` to `offset` bytes on.
     pub fn copy_from(&self, stream: &Stream, offset: usize, from: Span<'_>) -> Result<()> {
-        let part = self.span().part(offset as u64, from.bytes)?;
-        let _here = stream.enter()?;
-        // SAFETY: both ranges are live and of that size.
-        unsafe { result::memcpy_dtod_async(part.address, from.address, from.bytes as usize, stream.raw()) }
-            .map_err(|e| failed("copying on the device", e))
+        self.span().part(offset as u64, from.bytes)?.copy_from(stream, from)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The driver and NVRTC: with the C ABI, the only places where this crate is unsafe.
+//! The driver, NVRTC and cuBLASLt: with the C ABI, the only places where this crate is unsafe.
 //!
 //! Promise: on a machine without libcuda or libnvrtc every call here is an error value. cudarc panics
 //! when a library or a symbol is missing, so each entry asks for the library first ([`driver`]), and
@@ -8,6 +8,7 @@
 pub(crate) mod nvrtc;
 
 mod context;
+mod cublaslt;
 mod device;
 mod driver;
 mod event;
@@ -16,6 +17,7 @@ mod kernel;
 mod memory;
 mod stream;
 
+pub use cublaslt::Products;
 pub use device::Device;
 pub use driver::{device_count, driver_version, mapped_files};
 pub use event::Event;

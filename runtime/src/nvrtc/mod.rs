@@ -5,6 +5,7 @@
 mod find;
 mod log;
 
+pub(crate) use find::{CUBLASLT, candidates_of};
 pub use find::{Candidate, candidates};
 pub use log::{Resources, parse};
 

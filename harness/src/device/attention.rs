@@ -1,0 +1,131 @@
+//! The ways a passage can attend on a device: the same ones as on the CPU.
+
+use std::rc::Rc;
+
+use runtime::{Memory, Span};
+
+use super::Machine;
+use super::coded::{Coded, Scheme};
+use super::exact::Exact;
+use super::identity::Identity;
+use super::simulated::Simulated;
+use crate::attention::{Coder, Geometry, Own, Tally};
+use crate::error::Result;
+use crate::ppl::{ReadPath, Streams, Subject};
+
+/// What one attention call gets: the rows of the next tokens of a passage.
+pub struct DeviceRows<'a> {
+    pub layer: usize,
+    /// position of the first of these tokens
+    pub start: usize,
+    pub tokens: usize,
+    /// [token, head, d]
+    pub q: Span<'a>,
+    /// [position, kv head, d], of all tokens so far and these
+    pub k: &'a Memory,
+    /// likewise
+    pub v: &'a Memory,
+    /// i32 [position]: 0, 1, 2, .. past the last token
+    pub positions: &'a Memory,
+}
+
+impl<'a> DeviceRows<'a> {
+    /// Tokens so far and these.
+    pub fn seen(&self) -> usize {
+        self.start + self.tokens
+    }
+
+    /// The positions of these tokens.
+    pub fn own_positions(&self) -> Result<Span<'a>> {
+        Ok(self.positions.span().part(4 * self.start as u64, 4 * self.tokens as u64)?)
+    }
+
+    /// How many tokens each of these sees.
+    pub fn lens(&self) -> Result<Span<'a>> {
+        Ok(self.positions.span().part(4 * (self.start as u64 + 1), 4 * self.tokens as u64)?)
+    }
+
+    /// The part of keys or values that these tokens brought, `width` numbers a token.
+    pub fn own<'m>(&self, rows: &'m Memory, width: usize) -> Result<Span<'m>> {
+        Ok(rows.span().part((4 * self.start * width) as u64, (4 * self.tokens * width) as u64)?)
+    }
+}
+
+/// Causal attention over one passage on a device.
+pub trait Attend {
+    /// Enqueues the attention of `rows` into `out` [token, head, d].
+    fn attend(&mut self, rows: &DeviceRows, out: Span) -> Result<()>;
+
+    /// What it stored and how well, once the passage has run.
+    fn tally(&mut self) -> Result<Tally> {
+        Ok(Tally::default())
+    }
+}
+
+/// The attention of a row of the table; the noise row is the exact one with tiles of other sizes.
+pub fn attention(
+    machine: &Rc<Machine>,
+    subject: &Subject,
+    path: ReadPath,
+    geometry: Geometry,
+    tokens: usize,
+) -> Result<Box<dyn Attend>> {
+    let own = if path.raw_own() { Own::Raw } else { Own::Coded };
+    let simulated = |k, v| Simulated::new(machine.clone(), geometry, [k, v], own, tokens);
+    let coded = |scheme, layers: &[usize]| Coded::new(machine.clone(), scheme, geometry, layers, tokens);
+    Ok(match *subject {
+        Subject::Identity => Box::new(Identity::new(machine.clone(), geometry, tokens)?),
+        Subject::Noise => Box::new(Exact::reordered(machine.clone(), geometry)),
+        Subject::Control(codec) if subject.is_packed(path) => {
+            let all: Vec<usize> = (0..geometry.layers).collect();
+            Box::new(coded(Scheme::Codec(codec), &all)?.misreading()?)
+        }
+        Subject::Control(codec) => {
+            let coder = Some(Coder::Codec(codec));
+            Box::new(simulated(coder, coder)?.misreading())
+        }
+        Subject::Coded { streams, .. } => {
+            let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
+                Ok(match (coder, streams) {
+                    (Coder::Codec(codec), Streams::Cache) if path.packed() => {
+                        Box::new(coded(Scheme::Codec(codec), &layers)?)
+                    }
+                    (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
+                        Box::new(coded(Scheme::Fitted(fitted), &layers)?)
+                    }
+                    (_, Streams::K) => Box::new(simulated(Some(coder), None)?),
+                    (_, Streams::V) => Box::new(simulated(None, Some(coder))?),
+                    _ => Box::new(simulated(Some(coder), Some(coder))?),
+                })
+            };
+            let (found, of) = subject.ways(geometry.layers);
+            let ways = found.into_iter().map(one).collect::<Result<_>>()?;
+            Box::new(ByLayer { ways, of, raw: Exact::new(machine.clone(), geometry) })
+        }
+    })
+}
+
+/// Layers that attend in different ways; exactly where a layer stays raw.
+struct ByLayer {
+    ways: Vec<Box<dyn Attend>>,
+    /// index of a layer's way
+    of: Vec<Option<usize>>,
+    raw: Exact,
+}
+
+impl Attend for ByLayer {
+    fn attend(&mut self, rows: &DeviceRows, out: Span) -> Result<()> {
+        match self.of[rows.layer] {
+            Some(way) => self.ways[way].attend(rows, out),
+            None => self.raw.attend(rows, out),
+        }
+    }
+
+    fn tally(&mut self) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for way in &mut self.ways {
+            tally += &way.tally()?;
+        }
+        Ok(tally)
+    }
+}

@@ -1,0 +1,157 @@
+//! The forward pass on a GPU against golden tensors and against the one on the CPU. Without a GPU, or without
+//! cuBLASLt, each test prints SKIPPED and why; KVF_REQUIRE_GPU=1 makes that a failure.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use harness::attention::{Dense, Geometry};
+use harness::backend::{self, Choice};
+use harness::corpus::Corpus;
+use harness::device::{Exact, Forward, Lane, Machine};
+use harness::model::{Logits, Model};
+use harness::ppl::{self, Ask, LogProbs, Options, ReadPath, Text};
+use harness::run::Output;
+use harness::{assets, report::Report};
+use safetensors::SafeTensors;
+
+/// Largest difference allowed, relative to the largest wanted value: what another order of f32 sums explains.
+const TOLERANCE: f32 = 1e-4;
+
+/// The model's forward pass here, or None after the reason is printed.
+fn forward(model: &Model) -> Option<Forward> {
+    let machine = backend::open(Choice::Gpu).and_then(|gpu| Machine::open(gpu.device().expect("a GPU is a device")));
+    match machine {
+        Ok(machine) => Some(Forward::new(Rc::new(machine), model).unwrap()),
+        Err(why) => {
+            assert!(std::env::var_os("KVF_REQUIRE_GPU").is_none(), "a GPU is required here: {why}");
+            println!("SKIPPED: {why}");
+            None
+        }
+    }
+}
+
+fn logits(forward: &Forward, model: &Model, ids: &[u32], from: usize) -> Logits {
+    let mut exact = Exact::new(forward.machine.clone(), Geometry::of(&model.config));
+    let mut lanes = [Lane { chunks: std::iter::once(0..ids.len()).collect(), attention: &mut exact, seconds: 0.0 }];
+    let rows = forward.hidden(model, ids, from..ids.len(), &mut lanes, |_| ()).unwrap();
+    let logits = forward.logits(&model.config, "logits", &rows[0], 0, ids.len() - from).unwrap();
+    forward.fetch_logits(&logits).unwrap()
+}
+
+fn assert_close(what: &str, ours: &[f32], wanted: &[f32]) {
+    assert_eq!(ours.len(), wanted.len(), "{what}: lengths differ");
+    let largest = wanted.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    let worst = ours.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+    println!("{what}: off by {:.1e} of the largest value", worst / largest);
+    assert!(worst <= TOLERANCE * largest, "{what}: off by {:.1e} of the largest value", worst / largest);
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
+}
+
+fn f32s(tensors: &SafeTensors, name: &str) -> Vec<f32> {
+    tensors.tensor(name).unwrap().data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+fn i32s(tensors: &SafeTensors, name: &str) -> Vec<u32> {
+    tensors.tensor(name).unwrap().data().as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()
+}
+
+#[test]
+fn logits_match_the_golden_ones() {
+    let model = Model::load(&assets::model(assets::BUNDLED_MODEL).unwrap()).unwrap();
+    let Some(forward) = forward(&model) else { return };
+    let corpus = Corpus::read(&assets::passages().unwrap()).unwrap();
+    let file = std::fs::read(fixtures().join("golden/logits.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let (wanted, positions, vocab) = (f32s(&tensors, "logits"), i32s(&tensors, "positions"), model.config.vocab_size);
+    for (passage, wanted) in wanted.chunks(positions.len() * vocab).enumerate() {
+        let first = positions[0] as usize;
+        let found = logits(&forward, &model, &corpus.passage(passage)[..512], first);
+        let picked: Vec<f32> =
+            positions.iter().flat_map(|p| &found.values[(*p as usize - first) * vocab..][..vocab]).copied().collect();
+        assert_close(&format!("logits of passage {passage}"), &picked, wanted);
+    }
+}
+
+#[test]
+fn every_family_matches_transformers() {
+    for name in ["qwen2", "qwen2-yarn-sharded", "qwen3-linear", "qwen3-bias", "llama3"] {
+        let folder = fixtures().join("fixtures").join(name);
+        let file = std::fs::read(folder.join("golden.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&file).unwrap();
+        for model in [Model::load(&folder).unwrap(), Model::stream(&folder).unwrap()] {
+            let Some(forward) = forward(&model) else { return };
+            let found = logits(&forward, &model, &i32s(&tensors, "ids"), 0);
+            assert_close(name, &found.values, &f32s(&tensors, "logits"));
+        }
+    }
+}
+
+/// The kernel's numbers in f32 against those of the CPU in f64, of the same logits.
+#[test]
+fn scores_agree_with_the_host() {
+    let model = Model::load(&assets::model(assets::BUNDLED_MODEL).unwrap()).unwrap();
+    let Some(forward) = forward(&model) else { return };
+    let corpus = Corpus::read(&assets::passages().unwrap()).unwrap();
+    let (ids, geometry) = (&corpus.passage(3)[..97], Geometry::of(&model.config));
+    let gold = &corpus.passage(3)[1..98];
+    let mut exact = [Exact::new(forward.machine.clone(), geometry), Exact::reordered(forward.machine.clone(), geometry)];
+    let [one, other] = &mut exact;
+    let lane = |attention| Lane { chunks: vec![0..40, 40..97], attention, seconds: 0.0 };
+    let rows = forward.hidden(&model, ids, 0..97, &mut [lane(one), lane(other)], |_| ()).unwrap();
+    let base = forward.logits(&model.config, "one", &rows[0], 0, 97).unwrap();
+    let coded = forward.logits(&model.config, "other", &rows[1], 0, 97).unwrap();
+    let host = model.logits(ids, 0, 97, &mut Dense::new(geometry)).unwrap();
+    let (on_host, on_device) = (forward.fetch_logits(&base).unwrap(), forward.fetch_logits(&coded).unwrap());
+    assert_close("base", &on_host.values, &host.values);
+    let wanted = LogProbs::of(&on_host).compare(&on_device, gold);
+    let found = forward.compare(&base, &coded, gold).unwrap();
+    for (wanted, found) in wanted.iter().zip(found) {
+        let found = found.unwrap();
+        assert!((found.base_nll - wanted.base_nll).abs() < 5e-6 && (found.gap - wanted.gap).abs() < 5e-6);
+        assert!((found.kl - wanted.kl).abs() < 1e-11 && found.kl >= 0.0, "{found:?} {wanted:?}");
+        assert_eq!((found.same_top, found.confident), (wanted.same_top, wanted.confident));
+    }
+    assert!(forward.compare(&base, &base, gold).unwrap().iter().all(|s| s.unwrap().kl == 0.0));
+}
+
+fn run(backend: Choice, read_path: ReadPath) -> Report {
+    let options = Options {
+        text: Text { model: assets::BUNDLED_MODEL.into(), corpus: None, passages: 2, ctx: 320, stream: false },
+        codec: "int4,e8w4,fp8,int4:k,e8q38,kvfuse-4".into(),
+        streams: vec![Ask::Both],
+        skip_layers: "0".into(),
+        layers: Vec::new(),
+        read_path,
+        chunk: 100,
+        score: Some("250..320".into()),
+        calibration: None,
+        backend,
+        output: Output::default(),
+    };
+    ppl::run(&options).unwrap()
+}
+
+/// Rows of a codec differ from those of the CPU by what the forward's rounding tips, runs not at all.
+#[test]
+fn tables_agree_with_the_cpu_and_repeat() {
+    let model = Model::load(&assets::model(assets::BUNDLED_MODEL).unwrap()).unwrap();
+    if forward(&model).is_none() {
+        return;
+    }
+    for path in [ReadPath::All, ReadPath::Decode, ReadPath::Snapshot, ReadPath::Serving, ReadPath::InForward] {
+        let (cpu, gpu, again) = (run(Choice::Cpu, path), run(Choice::Gpu, path), run(Choice::Gpu, path));
+        assert!(gpu.backend.contains("forward on the gpu"), "{}", gpu.backend);
+        assert!(gpu.valid, "{path:?}: {:?}", gpu.invalid);
+        for ((c, g), a) in cpu.rows.iter().zip(&gpu.rows).zip(&again.rows) {
+            println!("{path:?} {}: KL {:.4e} and {:.4e}, ratio {:.6} and {:.6}", c.codec, c.kl_mean, g.kl_mean, c.ppl_ratio, g.ppl_ratio);
+            assert_eq!((g.kl_mean, g.ppl_ratio, g.rel_mse_k), (a.kl_mean, a.ppl_ratio, a.rel_mse_k), "{} twice", c.codec);
+            // a last bit tips a code, and a few positions carry much of the loss: 140 of them say little more
+            assert!((g.kl_mean - c.kl_mean).abs() <= 1e-7 + 0.4 * c.kl_mean, "{path:?} {}: KL", c.codec);
+            assert!((g.rel_mse_k - c.rel_mse_k).abs() <= 1e-9 + 0.01 * c.rel_mse_k, "{path:?} {}: rows", c.codec);
+            assert_eq!(c.proof.map(|p| p.bytes_read), g.proof.map(|p| p.bytes_read));
+        }
+    }
+}
