@@ -1,6 +1,7 @@
 //! Calibration from end to end: it repeats, it fits the model it was made for and no other, and codes in its coordinates
 //! lose far less than codes of the same size without them.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use harness::attention::Geometry;
@@ -10,7 +11,7 @@ use harness::model::Model;
 use harness::ppl::{self, Ask, Options, ReadPath, Text};
 use harness::run::Output;
 use harness::{assets, calibrate};
-use kernels_gen::preset::Calibration;
+use kernels_gen::preset::{Bands, Calibration, PRESETS};
 
 fn options(codec: &str) -> Options {
     Options {
@@ -35,12 +36,17 @@ fn temporary(name: &str) -> PathBuf {
 
 #[test]
 fn calibrated_coordinates_lose_far_less_at_the_same_size() {
-    let report = ppl::run(&options("e8w4,kvfuse-4,kvfuse-4:sim,kvfuse-6")).unwrap();
+    let report = ppl::run(&options("e8w4,e8w6,kvfuse-4,kvfuse-4:sim,kvfuse-6")).unwrap();
     report.check().unwrap();
     let row = |name: &str| report.rows.iter().find(|r| r.codec == name).unwrap();
     let kl = |name: &str| row(name).kl_mean;
     assert_eq!(row("kvfuse-4").stored_bits_per_element, row("e8w4").stored_bits_per_element);
-    assert!(kl("kvfuse-4") <= 0.4 * kl("e8w4"), "{} against {}", kl("kvfuse-4"), kl("e8w4"));
+    for (row, other) in [(row("kvfuse-4"), row("e8w4")), (row("kvfuse-6"), row("e8w6"))] {
+        assert_eq!(row.stored_bits_per_element, other.stored_bits_per_element);
+        let better = row.kl_mean < other.kl_mean && row.rel_mse_k < other.rel_mse_k && row.rel_mse_v < other.rel_mse_v;
+        assert!(better, "{}: {} {} {}", row.codec, row.kl_mean, row.rel_mse_k, row.rel_mse_v);
+    }
+    assert!(kl("kvfuse-4") <= 0.35 * kl("e8w4"), "{} against {}", kl("kvfuse-4"), kl("e8w4"));
     assert!(kl("kvfuse-6") < 0.3 * kl("kvfuse-4"), "{} against {}", kl("kvfuse-6"), kl("kvfuse-4"));
     assert!((0.7..1.4).contains(&(kl("kvfuse-4") / kl("kvfuse-4:sim"))), "{} {}", kl("kvfuse-4"), kl("kvfuse-4:sim"));
     let facts = report.calibration.unwrap();
@@ -57,6 +63,16 @@ fn the_bundled_calibration_is_what_calibrate_makes() {
     assert_eq!((&made.model, &made.text, made.tokens), (&kept.model, &kept.text, kept.tokens));
     assert_eq!(made.speeds, kept.speeds);
     assert_eq!(calibrate::shape(&Geometry::of(&model.config)), kept.shape);
+    // each layer has bands of its own, in few schedules and all of the preset's bits but for what no schedule fills
+    for preset in &PRESETS {
+        let bands: Vec<Bands> = (0..kept.shape.layers).map(|layer| kept.bands(preset, layer)).collect();
+        let mean = bands.iter().map(Bands::bits).sum::<f64>() / bands.len() as f64;
+        assert!((0.0..0.05).contains(&(preset.uniform().bits() - mean)), "{}: {mean}", preset.name);
+        for half in [|b: &Bands| b.keys.clone(), |b: &Bands| b.values.clone()] {
+            let schedules = bands.iter().map(half).collect::<BTreeSet<Vec<usize>>>().len();
+            assert!((2..=4).contains(&schedules), "{}: {schedules} schedules", preset.name);
+        }
+    }
     // another machine may sum in another order: energies are stable, the signs of directions need not be
     for (made, kept) in [(&made.keys, &kept.keys), (&made.values, &kept.values)] {
         let close = |(a, b): (&f32, &f32)| (a - b).abs() <= 1e-3 * b.abs();
