@@ -5,6 +5,7 @@ mod support;
 
 mod calibrated;
 mod decode;
+mod prefill;
 mod store;
 
 use kernels_gen::preset::preset;
