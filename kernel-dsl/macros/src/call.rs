@@ -44,9 +44,19 @@ impl Body {
 
     /// A value for the callee, or a host value passed on as it is.
     fn argument(&mut self, e: &Expr) -> Argument {
-        match self.codec(e) {
+        match self.codec(e).or_else(|| self.meta(e)) {
             Some(value) => Argument::Host(value),
             None => Argument::Value(self.expr(e)),
+        }
+    }
+
+    /// The kernel's meta value itself, `&m` or `m`.
+    fn meta(&self, e: &Expr) -> Option<TokenStream> {
+        match e {
+            Expr::Path(p) => p.path.get_ident().filter(|_| self.is_host(e)).map(|i| q!(#i)),
+            Expr::Reference(r) => self.meta(&r.expr),
+            Expr::Paren(p) => self.meta(&p.expr),
+            _ => None,
         }
     }
 

@@ -17,6 +17,11 @@ fn half(sig: &Signature, block: &Block, of_codec: bool) -> (Vec<TokenStream>, To
             params.push(q!(#input));
             continue;
         }
+        if let Some(name) = crate::types::meta_param(input) {
+            body.hosts.push(name.to_string());
+            params.push(q!(#input));
+            continue;
+        }
         match input {
             FnArg::Typed(t) => {
                 body.check_type(&t.ty);

@@ -50,6 +50,13 @@ pub fn host_param(input: &FnArg) -> Option<&Ident> {
     (known && r.mutability.is_none()).then_some(&p.ident)
 }
 
+/// The name of a `&DecodeMeta` parameter: a kernel's meta value passed on, by the name of its type.
+pub fn meta_param(input: &FnArg) -> Option<&Ident> {
+    let FnArg::Typed(t) = input else { return None };
+    let (Pat::Ident(p), Type::Reference(r)) = (&*t.pat, &*t.ty) else { return None };
+    (r.mutability.is_none() && last_name(&r.elem).ends_with("Meta")).then_some(&p.ident)
+}
+
 fn last_name(t: &Type) -> String {
     match t {
         Type::Path(p) => p.path.segments.last().map(|s| s.ident.to_string()).unwrap_or_default(),

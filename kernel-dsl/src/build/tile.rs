@@ -80,6 +80,8 @@ impl B {
             Axis::Rows => Ty::Tile { dtype, rows: 1, cols, layout: Layout::Cols },
             Axis::Cols => Ty::Tile { dtype, rows, cols: 1, layout: Layout::Rows },
             Axis::Lane => Ty::Tile { dtype, rows: 8, cols, layout },
+            Axis::Half if rows % 32 != 0 => return self.fail(Fault::TileSize { tile: self.describe(self.ty(src)), wants: "its rows a multiple of 32" }),
+            Axis::Half => Ty::Tile { dtype, rows: 16, cols, layout },
             Axis::All => Ty::Scalar(dtype),
         };
         self.emit(Op::Reduce { op, axis, src }, ty)
@@ -159,6 +161,7 @@ impl B {
             ("max_cols", []) => self.reduce(ReduceOp::Max, Axis::Cols, id),
             ("sum_cols", []) => self.reduce(ReduceOp::Add, Axis::Cols, id),
             ("lane_sums", []) => self.reduce(ReduceOp::Add, Axis::Lane, id),
+            ("half_sums", []) => self.reduce(ReduceOp::Add, Axis::Half, id),
             ("max", []) => self.reduce(ReduceOp::Max, Axis::All, id),
             ("sum", []) => self.reduce(ReduceOp::Add, Axis::All, id),
             ("hadamard", []) => match self.wants(name, id, Layout::Row, DType::F32) {

@@ -68,6 +68,8 @@ pub enum Axis {
     Cols,
     /// Over the rows one lane holds, in order: gives an accumulator [8, n].
     Lane,
+    /// Likewise, the first half of those rows and the second half apart: gives an accumulator [16, n].
+    Half,
     /// Over a whole `Row`: gives a scalar. Lane by lane left to right, then butterfly 16, 8, 4, 2, 1.
     All,
 }

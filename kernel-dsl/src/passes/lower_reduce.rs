@@ -50,6 +50,19 @@ impl Lower {
                 }
                 self.set(out, result);
             }
+            Axis::Half => {
+                let mut result = vec![];
+                for nt in 0..cols / 8 {
+                    for half in 0..2 {
+                        for e in 0..2 {
+                            let own: Vec<Id> = (0..rows / 32).flat_map(|i| [at(half * rows / 32 + i, nt, e), at(half * rows / 32 + i, nt, 2 + e)]).collect();
+                            let own = self.fold(&own, op);
+                            result.push(own);
+                        }
+                    }
+                }
+                self.set(out, result);
+            }
             Axis::Cols => {
                 let mut result = vec![];
                 for mt in 0..rows / 16 {

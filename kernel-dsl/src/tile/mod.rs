@@ -234,4 +234,11 @@ impl<T: InOrder> Tile<T> {
         let data = (0..8).flat_map(|g| self.fold_rows(g * per, per, T::then)).collect();
         Tile { rows: 8, cols: self.cols, layout: Layout::MmaC, data }
     }
+
+    /// As `lane_sums`, the first and the second half of those rows apart: [16, n].
+    pub fn half_sums(&self) -> Tile<T> {
+        let per = self.rows / 16;
+        let data = (0..16).flat_map(|g| self.fold_rows(g * per, per, T::then)).collect();
+        Tile { rows: 16, cols: self.cols, layout: Layout::MmaC, data }
+    }
 }

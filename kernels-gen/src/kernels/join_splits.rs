@@ -20,6 +20,9 @@ pub struct JoinMeta {
     pub segment: usize,
     pub page_tokens: usize,
     pub warps: usize,
+    /// Query heads of a kv head and query tokens of a block: of the join of many queries.
+    pub group: usize,
+    pub queries: usize,
     pub inv_sqrt_d: f32,
 }
 
@@ -36,27 +39,33 @@ impl Meta for JoinMeta {
     }
 }
 
-#[kernel]
-pub fn join_splits<T: Float>(
-    m: JoinMeta,
+/// Joins a query row, head `member` of query token `token`, from column `column` of `rows` of the partial results from
+/// `base` on. `len` is what the row sees of sequence `seq`.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn join<T: Float>(
+    m: &JoinMeta,
     v: &dyn Codec,
-    part: &Global<f32>,    // [batch, kv_heads, segments, group, d]
-    stat: &Global<f32>,    // [batch, kv_heads, segments, group, 2]: maximum, sum
-    table: &Global<i32>,   // [batch, table_stride]
-    lens: &Global<i32>,    // [batch]
-    out: &mut Global<T>,   // [batch, heads, d]
-    lse: &mut Global<f32>, // [batch, heads], natural logarithm
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    part: &Global<f32>,
+    stat: &Global<f32>,
+    table: &Global<i32>,
+    out: &mut Global<T>,
+    lse: &mut Global<f32>,
+    status: &mut Global<i32>,
     kv_heads: i32,
     group: i32,
-    segments: i32,
     pages: i32,
     table_stride: i32,
+    base: i64,
+    rows: i32,
+    column: i32,
+    len: i32,
+    fits: bool,
+    member: i32,
+    head: i32,
+    seq: i32,
+    token: i32,
 ) {
-    let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
-    let base = (seq * kv_heads + head) as i64 * segments as i64;
-    let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 };
     // A page that does not exist drops the whole row.
     let mut fault = shared::<i32>(1);
@@ -77,7 +86,7 @@ pub fn join_splits<T: Float>(
     for i in threads(m.warps * 32) {
         let mut top = f32::NEG_INFINITY;
         for s in strided(i, n, m.warps * 32) {
-            top = fmax(top, stat.at(((base + s as i64) * group as i64 + member as i64) * 2_i64));
+            top = fmax(top, stat.at(((base + s as i64) * rows as i64 + column as i64) * 2_i64));
         }
         tops.put(i, top);
     }
@@ -99,7 +108,7 @@ pub fn join_splits<T: Float>(
                 let mut o = vector(m.d, 0.0_f32);
                 let mut sum = 0.0_f32;
                 for i in 0..BUNDLE {
-                    let row = (base + (first + i as i32).min(n - 1_i32) as i64) * group as i64 + member as i64;
+                    let row = (base + (first + i as i32).min(n - 1_i32) as i64) * rows as i64 + column as i64;
                     let fade = if first + (i as i32) < n { weight(stat.at(row * 2_i64), top) } else { 0.0_f32 };
                     sum = stat.at(row * 2_i64 + 1_i64).mul_add(fade, sum);
                     o = part.row(row * m.d as i64, m.d).mul_add(fade, &o);
@@ -125,8 +134,32 @@ pub fn join_splits<T: Float>(
         let y = total.row(0, m.d) / (if some { l } else { 1.0_f32 });
         let back = if v.spec().rotate { y.hadamard() * m.inv_sqrt_d } else { y };
         let kept = if some { back } else { vector(m.d, 0.0_f32) };
-        let row = (seq * kv_heads + head) * group + member;
+        let row = (token * kv_heads + head) * group + member;
         out.put_row(row as i64 * m.d as i64, &kept.to::<T>());
         lse.put(row, if some { (best.at(0) + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
     }
+}
+
+#[kernel]
+pub fn join_splits<T: Float>(
+    m: JoinMeta,
+    v: &dyn Codec,
+    part: &Global<f32>,    // [batch, kv_heads, segments, group, d]
+    stat: &Global<f32>,    // [batch, kv_heads, segments, group, 2]: maximum, sum
+    table: &Global<i32>,   // [batch, table_stride]
+    lens: &Global<i32>,    // [batch]
+    out: &mut Global<T>,   // [batch, heads, d]
+    lse: &mut Global<f32>, // [batch, heads], natural logarithm
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    kv_heads: i32,
+    group: i32,
+    segments: i32,
+    pages: i32,
+    table_stride: i32,
+) {
+    let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
+    let base = (seq * kv_heads + head) as i64 * segments as i64;
+    let len = lens.at(seq);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    join::<T>(&m, v, part, stat, table, out, lse, status, kv_heads, group, pages, table_stride, base, group, member, len, fits, member, head, seq, seq);
 }

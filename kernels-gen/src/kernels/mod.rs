@@ -6,8 +6,10 @@ pub mod codes;
 pub mod decode_attention;
 pub mod forward;
 pub mod join_splits;
+pub mod many;
 pub mod maps;
 pub mod offset;
+pub mod prefill_attention;
 pub mod query;
 pub mod rows;
 pub mod slots;
@@ -90,6 +92,9 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         group,
         cols,
         parts: parts(c, group),
+        many: false,
+        queries: 1,
+        apart: false,
         page_tokens,
         tile_bytes: tile,
         keys_at: keys_at(c, d),
@@ -158,7 +163,7 @@ pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Re
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
-    JoinMeta { d, segment: SEGMENT, page_tokens, warps: 8, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, segment: SEGMENT, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
 /// The join kernel. Grid: [group, kv_heads, batch].

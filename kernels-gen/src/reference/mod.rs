@@ -2,10 +2,11 @@
 //!
 //! `row` codes one vector, `store` and `attention` are the two kernels, `strand` the numerics of a row
 //! of attention, `sequence` is `attention` again for many queries over one sequence, fast enough to
-//! run a model.
+//! run a model; `prefill` says what several query tokens of a sequence see.
 
 mod attention;
 mod calibrated;
+mod prefill;
 mod project;
 mod row;
 mod slots;
@@ -15,6 +16,7 @@ mod strand;
 
 pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
+pub use prefill::prefill;
 pub use project::{Map, project};
 pub use row::{Row, rotate, to_bf16};
 pub use sequence::Sequence;

@@ -277,7 +277,7 @@ impl DecodePlan {
 /// The number of splits that ends first when every sequence is as long as the table allows: blocks run in
 /// waves of `resident`, a block takes a time per segment plus a quarter of that for its own start. Fewer
 /// splits on a tie.
-fn best_splits(resident: usize, rows: usize, segments: usize) -> usize {
+pub(super) fn best_splits(resident: usize, rows: usize, segments: usize) -> usize {
     let (resident, rows, segments) = (resident.max(1), rows.max(1), segments.max(1));
     let time = |splits: usize| (rows * splits).div_ceil(resident) * (4 * segments.div_ceil(splits) + 1);
     // Beyond a few waves more splits never win.

@@ -5,10 +5,12 @@
 pub mod status;
 
 mod decode;
+mod queries;
 mod store;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite};
+pub use queries::QueriesPlan;
 pub(crate) use store::size_of_elem;
 pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 

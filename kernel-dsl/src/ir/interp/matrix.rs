@@ -26,9 +26,10 @@ pub fn reduce(op: ReduceOp, axis: Axis, s: Shape, x: &[u64]) -> Result<Vec<u64>,
     match axis {
         Axis::Rows => (0..s.cols).map(|c| column(c, 0, s.rows)).collect(),
         Axis::Cols => x.chunks(s.cols).map(|row| fold(row.to_vec())).collect(),
-        Axis::Lane => {
-            let own = s.rows / 8;
-            (0..8 * s.cols).map(|i| column(i % s.cols, i / s.cols * own, own)).collect()
+        Axis::Lane | Axis::Half => {
+            let runs = if axis == Axis::Lane { 8 } else { 16 };
+            let own = s.rows / runs;
+            (0..runs * s.cols).map(|i| column(i % s.cols, i / s.cols * own, own)).collect()
         }
         Axis::All => {
             let mut lanes = x.chunks((s.cols / 32).max(1)).map(|own| fold(own.to_vec())).collect::<Result<Vec<u64>, Wrong>>()?;

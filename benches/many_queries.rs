@@ -1,0 +1,125 @@
+//! Several query tokens a sequence beside decode attention of the same rows: speculative tokens of 32 sequences of
+//! 8192 tokens in one launch each, and a chunk of 2048 prompt tokens over a prefix of 32768. 32 query heads, 8 kv heads,
+//! D 128, joins included, device events around a replayed graph. Without a GPU it prints SKIPPED.
+//!
+//! `KVF_CODECS=int4,e8w4` chooses codecs, `KVF_BLOCK=2` at most so many query tokens a block, `KVF_RESULTS=FILE` appends JSON.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use kernels_gen::registry::codecs;
+use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Memory, PagedCache, QueriesPlan, Result, Rows, Store, StorePlan, StoreSpec, Stream};
+
+const KV_HEADS: usize = 8;
+const HEADS: usize = 32;
+const D: usize = 128;
+const PAGE: usize = 64;
+/// Rows of a launch of decode attention that stands for a chunk.
+const BATCH: usize = 256;
+
+/// Sequences of equal length in shuffled pages, their codes, and buffers for the launches.
+struct Setup {
+    batch: usize,
+    len: usize,
+    cache: Memory,
+    /// Page tables, one a row of a launch, and the lengths of rows.
+    table: Memory,
+    q: Memory,
+    out: Memory,
+    status: Memory,
+}
+
+impl Setup {
+    /// `rows`: the most query tokens of a launch.
+    fn new(device: &Device, stream: &Stream, codec: Codec, batch: usize, len: usize, rows: usize) -> Result<Setup> {
+        let pages = batch * len / PAGE;
+        let mut order: Vec<i32> = (0..pages as i32).collect();
+        let mut seed = 7_u64;
+        for i in (1..pages).rev() {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            order.swap(i, (seed >> 33) as usize % (i + 1));
+        }
+        let cache = Memory::zeroed(device, codec.cache_bytes(pages, PAGE, KV_HEADS, D)? as usize)?;
+        let status = Memory::zeroed(device, 16)?;
+        let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim: D, page_tokens: PAGE, elem: Elem::Bf16 })?;
+        let chunk = 4096;
+        let (k, v) = (Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 2))?);
+        let side = |m| Rows { base: m, token_stride: (KV_HEADS * D) as i64, head_stride: D as i64 };
+        let paged = PagedCache { base: cache.span(), pages, page_tokens: PAGE, kv_heads: KV_HEADS, head_dim: D };
+        for first in (0..pages * PAGE).step_by(chunk) {
+            let slots: Vec<i64> = (first as i64..(first + chunk).min(pages * PAGE) as i64).collect();
+            let own = Memory::from_slice(device, &slots)?;
+            store.launch(stream, &Store { tokens: slots.len(), k: side(k.span()), v: side(v.span()), slots: own.span(), cache: paged, status: status.span() })?;
+            stream.synchronise()?;
+        }
+        // Sequences one after another, then as many more times the first.
+        let stride = len / PAGE;
+        let table: Vec<i32> = (0..rows.max(batch)).flat_map(|row| { let b = if batch > 1 { row % batch } else { 0 }; order[b * stride..(b + 1) * stride].to_vec() }).collect();
+        let q = Memory::from_slice(device, &support::values(rows.max(batch) * HEADS * D, 3))?;
+        let (out, table) = (Memory::zeroed(device, rows.max(batch) * HEADS * D * 2)?, Memory::from_slice(device, &table)?);
+        Ok(Setup { batch, len, cache, table, q, out, status })
+    }
+
+    fn call<'a>(&'a self, batch: usize, lens: &'a Memory, workspace: &'a Memory) -> Decode<'a> {
+        let pages = self.batch * self.len / PAGE;
+        Decode {
+            batch,
+            q: self.q.span(),
+            cache: PagedCache { base: self.cache.span(), pages, page_tokens: PAGE, kv_heads: KV_HEADS, head_dim: D },
+            table: self.table.span(),
+            table_stride: self.len / PAGE,
+            lens: lens.span(),
+            out: self.out.span(),
+            lse: None,
+            scale: 0.088388346,
+            workspace: workspace.span(),
+            status: self.status.span(),
+        }
+    }
+}
+
+fn measure(device: &Device, stream: &Stream, codec: Codec, (batch, len, queries): (usize, usize, usize), s: &Setup) -> Result<()> {
+    let spec = DecodeSpec { codec, head_dim: D, group: HEADS / KV_HEADS, page_tokens: PAGE, elem: Elem::Bf16, splits: 0 };
+    let block = std::env::var("KVF_BLOCK").ok().and_then(|v| v.parse().ok()).unwrap_or(queries).min(queries);
+    let (many, one) = (QueriesPlan::prepare(device, &spec, block)?, DecodePlan::prepare(device, &spec)?);
+    let workspace = Memory::zeroed(device, many.workspace_bytes(batch, HEADS, queries, len / PAGE)? as usize)?;
+    let lens = Memory::from_slice(device, &vec![len as i32; batch])?;
+    let us = support::graph_us(device, stream, 2, |st, _| many.launch(st, &s.call(batch, &lens, &workspace), queries));
+    // The same rows one token at a time: a launch for each of the sequences' tokens, or many launches of a chunk's rows.
+    let rows = if batch > 1 { batch } else { BATCH.min(queries) };
+    let launches = batch * queries / rows;
+    let space = Memory::zeroed(device, one.workspace_bytes(rows, HEADS, len / PAGE)? as usize)?;
+    let of_launch = |i: usize| (0..rows).map(|row| (if batch > 1 { len - queries + i + 1 } else { len - queries + i * rows + row + 1 }) as i32).collect::<Vec<i32>>();
+    let each: Vec<Memory> = (0..launches).map(|i| Memory::from_slice(device, &of_launch(i))).collect::<Result<_>>()?;
+    let alone = support::graph_us(device, stream, 1, |st, _| each.iter().try_for_each(|lens| one.launch(st, &s.call(rows, lens, &space))));
+    let [attend, join] = many.kernels().map(|k| k.attributes().registers);
+    support::report(&serde_json::json!({
+        "bench": "many_queries", "codec": codec.name(), "batch": batch, "ctx": len, "queries": queries, "block_queries": many.block_queries(), "heads": HEADS, "kv_heads": KV_HEADS, "d": D,
+        "us": us, "row_by_row_us": alone, "times": alone / us, "registers": attend, "join_registers": join, "kv_bytes": batch * len / 32 * KV_HEADS * codec.info().tile_bytes(D), "device": device.name(),
+    }));
+    Ok(())
+}
+
+fn main() {
+    let (device, stream) = match Device::open(0).and_then(|d| Ok((d.clone(), d.stream()?))) {
+        Ok(x) => x,
+        Err(e) => return println!("SKIPPED many_queries: {e}"),
+    };
+    let named = std::env::var("KVF_CODECS").ok();
+    let names: Vec<String> = named.map_or_else(|| codecs().iter().map(|c| c.name.to_string()).collect(), |n| n.split(',').map(String::from).collect());
+    for name in names {
+        let run = || -> Result<()> {
+            let codec = Codec::open(&name)?;
+            let (batch, len) = (32, 8192);
+            let s = Setup::new(&device, &stream, codec, batch, len, 4 * batch)?;
+            (1..=4).try_for_each(|queries| measure(&device, &stream, codec, (batch, len, queries), &s))?;
+            drop(s);
+            let (chunk, prefix) = (2048, 32768);
+            let s = Setup::new(&device, &stream, codec, 1, prefix + chunk, chunk)?;
+            measure(&device, &stream, codec, (1, prefix + chunk, chunk), &s)
+        };
+        if let Err(e) = run() {
+            println!("FAILED {name}: {e}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Attention of several query tokens a sequence over the coded cache, their own keys and values included:
+//! speculative tokens, or a chunk of a prompt over its prefix. Nothing decoded goes to memory.
+//!
+//! Query token i of `queries` sees the first `len - queries + i + 1` tokens, and has the bits that decode attention gives
+//! it alone. A block holds `m.queries` tokens, up to 16 rows with the heads of a kv head; a warp decodes a tile once
+//! for all of them and walks segments as in decode, so the join is the same too.
+//!
+//! Cost: reads tile_bytes for 32 tokens and decodes them once a block; writes (d + 2) * 4 bytes a row and segment.
+
+use super::decode_attention::{DecodeMeta, attend};
+use super::join_splits::{JoinMeta, join};
+use super::many::sees;
+use super::{Elem, decode_meta, join_meta, parts};
+use crate::codec::Codec;
+use crate::registry::CodecInfo;
+use kernel_dsl::dtype::bf16;
+use kernel_dsl::ir::Program;
+use kernel_dsl::prelude::*;
+use kernel_dsl::Report;
+
+/// Rows of a block: two tiles of the tensor core's columns.
+const ROWS: usize = 16;
+
+/// Query tokens a sequence that are meant to be speculative: few, the cache read from memory once for all.
+const FEW: usize = 4;
+
+/// Output elements of a block's rows, both bytes counted, that a warp's registers hold.
+const OUTPUTS: usize = 4096;
+
+/// Query tokens of a block, when `queries` are wanted: as many as columns and registers allow. In a long chunk
+/// blocks of 8 rows with apart bytes are faster where decoding is cheap: they leave room for half as many warps more.
+pub fn block_queries(c: &CodecInfo, d: usize, group: usize, queries: usize) -> usize {
+    let two = parts(c, group) == 2;
+    let light = two && !c.k.heavy && !c.v.heavy && queries > FEW && group > 1;
+    let most = (1..=if light { ROWS / 2 } else { ROWS } / group).rev().find(|&n| {
+        let bytes = if two && n * group > 4 { 2 } else { 1 };
+        (n * group).div_ceil(8) * 8 * d * bytes <= OUTPUTS
+    });
+    queries.min(most.unwrap_or(1)).max(1)
+}
+
+/// Meta value for calls of about `queries` tokens a sequence. `d`, `group`, `page_tokens`: as for decode.
+pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_tokens: usize) -> DecodeMeta {
+    let few = queries <= FEW;
+    let queries = block_queries(c, d, group, queries);
+    let rows = queries * group;
+    let like = decode_meta(c, d, rows, page_tokens);
+    let two = parts(c, group) == 2;
+    let apart = two && rows > 4;
+    // Outputs of 8 rows and their bytes at 128 dims take 168 registers a thread: twelve warps an SM in small blocks.
+    let (warps, min_blocks) = match like.cols * d {
+        _ if !apart => (like.warps, like.min_blocks),
+        ..=1024 => (like.warps.min(4), if few { 2 } else { 3 }),
+        _ => (like.warps.min(4), 2),
+    };
+    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }
+}
+
+/// Tile IR of the kernel.
+pub fn prefill_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => prefill_attention::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => prefill_attention::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// Meta value of its join.
+pub fn join_queries_meta(m: &DecodeMeta) -> JoinMeta {
+    JoinMeta { group: m.group, queries: m.queries, ..join_meta(m.d, m.page_tokens) }
+}
+
+/// Tile IR of its join.
+pub fn join_queries_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => join_queries::build::<bf16>(m, c.v.bands[0]),
+        Elem::F32 => join_queries::build::<f32>(m, c.v.bands[0]),
+    }
+}
+
+/// Grid: [blocks << log_splits | split, kv_heads, batch], for the blocks of query tokens from `first` on.
+#[kernel]
+pub fn prefill_attention<T: Float>(
+    m: DecodeMeta,
+    k: &[&dyn Codec], // one a band
+    v: &[&dyn Codec],
+    q: &Global<T>,            // [batch, queries, heads, d]
+    cache: &Global<u8>,       // [pages, kv_heads, block]
+    table: &Global<i32>,      // [batch, table_stride]
+    lens: &Global<i32>,       // [batch], the queries' own tokens included
+    part: &mut Global<f32>,   // [batch, kv_heads, blocks, segments, rows, d]
+    stat: &mut Global<f32>,   // [batch, kv_heads, blocks, segments, rows, 2]: maximum, sum
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    kv_heads: i32,
+    pages: i32,
+    table_stride: i32,
+    segments: i32,
+    run: i32, // segments of a warp; 0: an equal share of what a block sees
+    scale: f32,
+    queries: i32, // query tokens a sequence
+    first: i32,
+    blocks: i32,
+    log_splits: i32,
+) {
+    let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
+    attend::<T>(&m, k, v, q, cache, table, lens, part, stat, status, kv_heads, pages, table_stride, segments, run, scale, split, queries, (first + slot) * m.queries as i32, slot, blocks, log_splits)
+}
+
+/// Grid: [group * query tokens, kv_heads, batch], for the tokens from block `first` on.
+#[kernel]
+pub fn join_queries<T: Float>(
+    m: JoinMeta,
+    v: &dyn Codec,
+    part: &Global<f32>,    // [batch, kv_heads, blocks, segments, rows, d]
+    stat: &Global<f32>,    // [batch, kv_heads, blocks, segments, rows, 2]: maximum, sum
+    table: &Global<i32>,   // [batch, table_stride]
+    lens: &Global<i32>,    // [batch]
+    out: &mut Global<T>,   // [batch, queries, heads, d]
+    lse: &mut Global<f32>, // [batch, queries, heads], natural logarithm
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    kv_heads: i32,
+    segments: i32,
+    pages: i32,
+    table_stride: i32,
+    queries: i32, // query tokens a sequence
+    first: i32,
+    blocks: i32,
+) {
+    let (head, seq) = (block_id(1), block_id(2));
+    let rows = (m.group * m.queries) as i32;
+    let (slot, column) = (block_id(0) / rows, block_id(0) % rows);
+    let token = first * m.queries as i32 + block_id(0) / m.group as i32;
+    let base = ((seq * kv_heads + head) * blocks + slot) as i64 * segments as i64;
+    let len = lens.at(seq);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let own = if fits { sees(len, queries, token) } else { 0_i32 };
+    join::<T>(&m, v, part, stat, table, out, lse, status, kv_heads, m.group as i32, pages, table_stride, base, rows, column, own, fits, column % m.group as i32, head, seq, seq * queries + token)
+}

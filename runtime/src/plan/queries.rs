@@ -1,0 +1,244 @@
+//! Attention of several query tokens a sequence over the cache: speculative tokens, or a chunk of a prompt.
+//!
+//! Each query token has the bits that [`super::DecodePlan`] gives it alone, with the length up to itself. Blocks of query
+//! tokens decode the cache once for up to 16 rows; their partial results go through a workspace of bounded size,
+//! so a long chunk is enqueued as several passes of two launches.
+
+use std::sync::Arc;
+
+use super::decode::{best_splits, capacity, finite};
+use super::store::size_of_elem;
+use super::{Decode, DecodeSpec, load, status};
+use crate::argument::{Misuse, int, product, within};
+use crate::cuda::{Arg, Device, Kernel, Stream};
+use crate::error::{Error, Result};
+use crate::page::Shape;
+use kernel_dsl::Source;
+use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::join_splits::NARROW;
+use kernels_gen::kernels::prefill_attention::{join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
+use kernels_gen::kernels::{self, Elem, SEGMENT};
+
+/// Bytes of partial results that a pass may take, if one block of query tokens does not need more.
+const PASS_BYTES: u64 = 512 << 20;
+
+/// The kernels for several query tokens a sequence, ready.
+#[derive(Debug)]
+pub struct QueriesPlan {
+    shape: Shape,
+    elem: Elem,
+    splits: usize,
+    meta: DecodeMeta,
+    resident: usize,
+    attend: Arc<Kernel>,
+    join: Arc<Kernel>,
+    /// For tables of few segments.
+    narrow: Arc<Kernel>,
+}
+
+/// How a call is cut into passes, and where a pass's partial results lie in the workspace.
+struct Passes {
+    segments: usize,
+    /// Blocks of query tokens a sequence, and those of one pass.
+    blocks: usize,
+    of_pass: usize,
+    part: u64,
+    stat: u64,
+    lse: u64,
+}
+
+impl Passes {
+    /// f32 part `[batch, kv_heads, blocks of a pass, segments, rows, d]`, stat likewise with 2, lse
+    /// `[batch, queries, heads]`, each rounded up to 256 bytes.
+    fn new(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, capacity: usize) -> Result<Self> {
+        let segments = capacity.div_ceil(SEGMENT);
+        let blocks = queries.div_ceil(m.queries);
+        let of_block = product("the workspace", &[batch, kv_heads, segments, m.rows(), m.d + 2, 4])?.max(1);
+        let most = (PASS_BYTES / of_block).clamp(1, blocks as u64) as usize;
+        // Passes of equal size.
+        let of_pass = blocks.div_ceil(blocks.div_ceil(most));
+        let rounded =
+            |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
+        Ok(Passes {
+            segments,
+            blocks,
+            of_pass,
+            part: rounded(&[batch, kv_heads, of_pass, segments, m.rows(), m.d, 4])?,
+            stat: rounded(&[batch, kv_heads, of_pass, segments, m.rows(), 2, 4])?,
+            lse: rounded(&[batch, queries, kv_heads, m.group, 4])?,
+        })
+    }
+
+    fn bytes(&self) -> Result<u64> {
+        let sum = self.part.checked_add(self.stat).and_then(|s| s.checked_add(self.lse));
+        Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
+    }
+}
+
+impl QueriesPlan {
+    /// Compiles and loads, for calls of about `queries` query tokens a sequence; any number is served. Slow the first
+    /// time; not while a stream is being captured.
+    pub fn prepare(device: &Device, spec: &DecodeSpec, queries: usize) -> Result<Self> {
+        let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
+        codec.check_decode(head_dim, group, page_tokens)?;
+        within("splits", splits, 0, i32::MAX as usize)?;
+        within("queries", queries, 1, i32::MAX as usize)?;
+        if codec.calibrated().is_ok() {
+            let text = format!("{} with several query tokens a sequence (its queries are mapped one token a sequence: decode them one by one)", codec.name());
+            return Err(Error::unsupported(text));
+        }
+        let c = codec.info();
+        let meta = prefill_meta(c, head_dim, group, queries, page_tokens).within(device.shared_bytes());
+        let wide = join_queries_meta(&meta);
+        let attend = load(device, prefill_ir(c, &meta, elem).and_then(|p| Source::of(&p)))?;
+        let join = load(device, join_queries_ir(c, &wide, elem).and_then(|p| Source::of(&p)))?;
+        let narrow = load(device, join_queries_ir(c, &wide.narrow(), elem).and_then(|p| Source::of(&p)))?;
+        let resident = device.multiprocessors() * attend.attributes().blocks_per_multiprocessor.max(1) as usize;
+        Ok(QueriesPlan { shape: Shape { codec, head_dim, page_tokens }, elem, splits, meta, resident, attend, join, narrow })
+    }
+
+    /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
+    pub fn workspace_bytes(&self, batch: usize, heads: usize, queries: usize, table_stride: usize) -> Result<u64> {
+        let capacity = capacity(table_stride, self.shape.page_tokens)?;
+        within("queries", queries, 1, i32::MAX as usize)?;
+        Passes::new(&self.meta, batch, heads / self.meta.group, queries, capacity)?.bytes()
+    }
+
+    /// Enqueues the attention of `queries` query tokens a sequence: as [`super::DecodePlan::launch`], with `q` and `out`
+    /// `[batch, queries, heads, d]`, `lse` `[batch, queries, heads]`. `lens` count the query tokens, whose keys and
+    /// values are stored: token i sees the first `len - queries + i + 1` tokens, or where that is below 1 none.
+    pub fn launch(&self, stream: &Stream, call: &Decode<'_>, queries: usize) -> Result<()> {
+        call.cache.check(&self.shape)?;
+        if call.batch == 0 || queries == 0 {
+            return Ok(());
+        }
+        let (m, kv_heads) = (&self.meta, call.cache.kv_heads);
+        let heads = product("the number of heads", &[m.group, kv_heads])? as usize;
+        within("batch", call.batch, 1, 65535)?;
+        within("the number of heads", heads, 1, 65535)?;
+        let passes = Passes::new(m, call.batch, kv_heads, queries, capacity(call.table_stride, m.page_tokens)?)?;
+        self.check(call, queries, heads, &passes)?;
+        int("query rows", product("query rows", &[call.batch, queries, heads])? as usize)?;
+        for first in (0..passes.blocks).step_by(passes.of_pass) {
+            let blocks = passes.of_pass.min(passes.blocks - first);
+            self.pass(stream, call, queries, &passes, first, blocks)?;
+        }
+        Ok(())
+    }
+
+    /// Blocks `first ..` of the query tokens: their partial results, then the join.
+    fn pass(&self, stream: &Stream, call: &Decode<'_>, queries: usize, p: &Passes, first: usize, blocks: usize) -> Result<()> {
+        let m = &self.meta;
+        let part = call.workspace.part(0, p.part)?;
+        let stat = call.workspace.part(p.part, p.stat)?;
+        let lse = call.lse.map_or_else(|| call.workspace.part(p.part + p.stat, p.lse), Ok)?;
+        let (kv_heads, pages) = call.cache.ints()?;
+        let (table_stride, segments) = (int("table_stride", call.table_stride)?, int("the number of segments", p.segments)?);
+        let (tokens, first_block) = (int("queries", queries)?, int("queries", first)?);
+        let of_launch = int("queries", blocks)?;
+        let rows = call.batch * call.cache.kv_heads;
+        let (x, run, shift) = self.shares(rows, p.segments, blocks);
+        let attend = [
+            Arg::Ptr(call.q),
+            Arg::Ptr(call.cache.base),
+            Arg::Ptr(call.table),
+            Arg::Ptr(call.lens),
+            Arg::Ptr(part),
+            Arg::Ptr(stat),
+            Arg::Ptr(call.status),
+            Arg::I32(kv_heads),
+            Arg::I32(pages),
+            Arg::I32(table_stride),
+            Arg::I32(segments),
+            Arg::I32(int("the segments of a warp", run)?),
+            Arg::F32(call.scale),
+            Arg::I32(tokens),
+            Arg::I32(first_block),
+            Arg::I32(of_launch),
+            Arg::I32(shift),
+        ];
+        let grid = [call.cache.kv_heads as u32, call.batch as u32];
+        self.attend.launch(stream, [int("queries", x)? as u32, grid[0], grid[1]], &attend)?;
+        let join = [
+            Arg::Ptr(part),
+            Arg::Ptr(stat),
+            Arg::Ptr(call.table),
+            Arg::Ptr(call.lens),
+            Arg::Ptr(call.out),
+            Arg::Ptr(lse),
+            Arg::Ptr(call.status),
+            Arg::I32(kv_heads),
+            Arg::I32(segments),
+            Arg::I32(pages),
+            Arg::I32(table_stride),
+            Arg::I32(tokens),
+            Arg::I32(first_block),
+            Arg::I32(of_launch),
+        ];
+        let kernel = if p.segments <= NARROW { &self.narrow } else { &self.join };
+        let of_pass = (blocks * m.queries).min(queries - first * m.queries);
+        kernel.launch(stream, [(of_pass * m.group) as u32, grid[0], grid[1]], &join)
+    }
+
+    /// Blocks of the launch on its first axis, the segments of a warp (0: a share of what it sees) and the log2 of how
+    /// many blocks share a row's segments.
+    fn shares(&self, rows: usize, segments: usize, blocks: usize) -> (usize, usize, i32) {
+        let (most, m) = (segments.div_ceil(self.meta.warps).max(1), &self.meta);
+        if blocks == 1 {
+            let splits = match self.splits {
+                0 => best_splits(self.resident, rows, most),
+                fixed => fixed.clamp(1, segments.max(1)),
+            };
+            return (splits, kernels::run_of(m, segments, splits), 30);
+        }
+        let free = match self.splits {
+            0 => (self.resident / (rows * blocks)).clamp(1, most),
+            fixed => fixed.clamp(1, segments.max(1)),
+        };
+        let shift = free.ilog2();
+        (blocks << shift, 0, shift as i32)
+    }
+
+    /// The attention and the join kernel, for their attributes.
+    pub fn kernels(&self) -> [&Kernel; 2] {
+        [&self.attend, &self.join]
+    }
+
+    /// Query tokens that share a decoded tile.
+    pub fn block_queries(&self) -> usize {
+        self.meta.queries
+    }
+
+    fn check(&self, call: &Decode<'_>, queries: usize, heads: usize, passes: &Passes) -> Result<()> {
+        finite(call.scale)?;
+        let rows = product("q", &[call.batch, queries, heads, self.shape.head_dim, size_of_elem(self.elem)])?;
+        let table = product("table", &[call.batch, call.table_stride, 4])?;
+        call.q.expect("q", "the first query row", 16, rows)?;
+        call.out.expect("out", "the first output row", 16, rows)?;
+        call.table.expect("table", "the first sequence's pages", 4, table)?;
+        call.lens.expect("lens", "one i32 a sequence", 4, 4 * call.batch as u64)?;
+        call.status.expect("status", "four i32 on the device", 4, status::BYTES)?;
+        if let Some(lse) = call.lse {
+            lse.expect("lse", "one f32 a query row", 4, product("lse", &[call.batch, queries, heads, 4])?)?;
+        }
+        Ok(call.workspace.expect("workspace", "workspace_bytes() of device memory", 16, passes.bytes()?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Codec;
+
+    #[test]
+    fn passes_are_equal_and_bounded() {
+        let m = prefill_meta(Codec::open("int4").unwrap().info(), 128, 4, 2048, 64);
+        assert_eq!((m.queries, m.rows()), (4, 16));
+        let p = Passes::new(&m, 1, 8, 2048, 32768 + 2048).unwrap();
+        assert_eq!((p.segments, p.blocks), (68, 512));
+        assert!(p.part + p.stat <= PASS_BYTES && p.of_pass * 4 < p.blocks && p.blocks <= p.of_pass * 5);
+        let one = Passes::new(&m, 64, 8, 1, 1 << 20).unwrap();
+        assert_eq!((one.blocks, one.of_pass), (1, 1));
+        assert!(Passes::new(&m, usize::MAX, 8, 1, 1024).is_err());
+    }
+}
