@@ -98,6 +98,33 @@ fn arithmetic_is_that_of_rust() {
     }
 }
 
+/// What a nested array held stays, whatever its variable becomes.
+#[kernel]
+fn nested(_m: Pair, x: &Global<i32>, out: &mut Global<i32>) {
+    for i in threads(64) {
+        let mut pairs = [[x.at(i), 1_i32], [2_i32, 3_i32]];
+        for turn in strided(0_i32, 3_i32, 1) {
+            let before = pairs;
+            pairs = [[before[1][1], turn], [before[0][0] + 10_i32, before[0][1]]];
+            out.put(i, before[0][0] * 100_i32 + before[1][1] + out.at(i));
+        }
+    }
+}
+
+#[test]
+fn nested_arrays_are_copied() {
+    let x: Vec<i32> = (0..64).collect();
+    let (input, mut want) = (Global::new(&x), Global::<i32>::zeroed(64));
+    launch([1, 1, 1], || nested(Pair, &input, &mut want));
+    assert_eq!(want.at(5), 500 + 3 + 300 + 1 + 100);
+    let tile = nested::build(&Pair).unwrap();
+    for program in [passes::run(&tile).unwrap(), tile] {
+        let mut args = vec![buffer(&x), buffer(&vec![0_i32; 64])];
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert_eq!(values::<i32>(&args[1]), want.to_vec());
+    }
+}
+
 // Random programs: branches and loops that differ from thread to thread.
 
 const VARS: usize = 3;

@@ -91,6 +91,11 @@ impl Spec {
         self.exact() && !self.even()
     }
 
+    /// Tries that four threads share: they depend on a row's largest magnitude alone, and what is tried is stored.
+    pub fn tried_by_four(&self) -> bool {
+        self.tries % 4 == 0 && !self.unit && !self.affine && !self.corrected
+    }
+
     /// Widths of the planes of a code: powers of two from 8 bits up, largest first, then the tail.
     pub fn widths(&self) -> [usize; 8] {
         std::array::from_fn(|i| planes(self.bits).get(i).map_or(0, |p| p.0))

@@ -15,6 +15,7 @@ pub mod rows;
 pub mod slots;
 pub mod softmax;
 pub mod store;
+pub mod tries;
 
 pub use decode_attention::SEGMENT;
 

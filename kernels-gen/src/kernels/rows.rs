@@ -9,7 +9,7 @@ use kernel_dsl::prelude::*;
 
 /// Rounded to f16 as it is stored; too large ones saturate.
 #[device]
-fn half_of(x: f32) -> f32 {
+pub fn half_of(x: f32) -> f32 {
     f16::from_f32(fmin(x, 65504.0_f32)).to_f32()
 }
 
@@ -156,6 +156,16 @@ fn least_of(tops: &Shared<f32>, r: i32, d: usize) -> f32 {
     least + 0.0_f32
 }
 
+/// The largest magnitude of a row, `floor` at least.
+#[device]
+pub fn most_of(tops: &Shared<f32>, r: i32, floor: f32, d: usize) -> f32 {
+    let mut top = floor;
+    for k in 0..d / 32 {
+        top = fmax(top, tops.at(r * (d / 32) as i32 + k as i32));
+    }
+    top
+}
+
 /// The l2 norm of a row.
 #[device]
 fn norm_of(squares: &Shared<f32>, r: i32) -> f32 {
@@ -171,10 +181,7 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
     } else {
         if bands[0].spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
     };
-    let mut top = if bands[0].spec().affine { f32::NEG_INFINITY } else { 0.0_f32 };
-    for k in 0..d / 32 {
-        top = fmax(top, tops.at(r * (d / 32) as i32 + k as i32));
-    }
+    let top = most_of(tops, r, if bands[0].spec().affine { f32::NEG_INFINITY } else { 0.0_f32 }, d);
     let mut side = [0.0_f32; 2];
     let mut stored = [0.0_f32; 2];
     let mut least = 0.0_f32;

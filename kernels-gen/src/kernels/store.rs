@@ -5,7 +5,8 @@
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
 use super::codes::{join_tails, put_planes, put_quads, put_tail};
-use super::rows::{block_of, choose, turn_across, turn_within};
+use super::rows::{block_of, choose, most_of, turn_across, turn_within};
+use super::tries::{pick_sides, try_sides};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -107,8 +108,18 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
         let r = if d == 64 { i >> 1_u32 } else { (i & 28_i32) + ((i >> 5_u32) & 3_i32) };
         turn_across(c[0], k, r, rows, squares, tops, d, inv_sqrt_d);
     }
-    for r in threads(32) {
-        choose(c, rows, squares, tops, sides, r, d);
+    if c[0].spec().tried_by_four() {
+        let mut found = shared::<f32>(32 * 16);
+        for i in threads(128) {
+            try_sides(c, rows, most_of(tops, i >> 2_u32, 0.0_f32, d), &mut found, i, d);
+        }
+        for r in threads(32) {
+            pick_sides(&found, sides, r);
+        }
+    } else {
+        for r in threads(32) {
+            choose(c, rows, squares, tops, sides, r, d);
+        }
     }
 }
 
