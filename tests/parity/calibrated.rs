@@ -45,7 +45,7 @@ fn problem(noise: &mut Noise, preset: &'static Preset) -> Problem {
     let group = [1, 2, 3, 4, 4, 5, 6, 7, 8, 16][noise.below(10)];
     let (page, kv_heads, batch) = ([32, 64, 128][noise.below(3)], 1 + noise.below(2), 1 + noise.below(3));
     let most = [100, 600, 1100, MOST][noise.below(4)];
-    let stride = most / page;
+    let stride = (most / page).max(1);
     let lens: Vec<i32> = (0..batch).map(|_| [0, 1, 511, 512, 513, 1024, noise.below(most + 1), most][noise.below(8)].min(stride * page) as i32).collect();
     let pages = batch * stride + 3;
     let table: Vec<i32> = noise.shuffled(pages)[..batch * stride].iter().map(|page| *page as i32).collect();
