@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::subject::{Layers, coder};
+use super::subject::{Layers, any_coder};
 use super::ReadPath;
 use crate::attention::Coder;
 use crate::corpus::Corpus;
@@ -86,7 +86,7 @@ pub fn own_layers(text: &str, layers: usize) -> Result<Layers> {
         if layer >= layers || own.iter().any(|(known, _)| *known == layer) {
             return Err(bad(format!("layer {layer} is named twice or is none of the model's {layers}")));
         }
-        own.push((layer, coder(name.trim())?));
+        own.push((layer, any_coder(name.trim(), None)?));
     }
     own.sort_by_key(|(layer, _)| *layer);
     Ok(own.leak())

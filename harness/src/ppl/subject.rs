@@ -203,6 +203,11 @@ pub fn coder(name: &str) -> Result<Coder> {
     }
 }
 
+/// The coder of that name, calibrated ones too; they get their maps later.
+pub fn any_coder(name: &str, without: Option<Without>) -> Result<Coder> {
+    preset(name).map_or_else(|| coder(name), |preset| Ok(Coder::Preset(Variant::of(preset, without), None)))
+}
+
 fn only_calibrated(name: &str) -> Error {
     Error::Usage(format!("{name}: only kvfuse codecs have parts to leave out"))
 }
@@ -237,10 +242,7 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
                 )));
             }
         };
-        let of = |part| {
-            preset(plain).map_or_else(|| coder(plain), |preset| Ok(Coder::Preset(Variant::of(preset, part), None)))
-        };
-        let coders = parts.into_iter().map(of).collect::<Result<Vec<Coder>>>()?;
+        let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
         let asked = |ask: &Ask| match ask {
             Ask::Both => Streams::Cache,
             Ask::K => Streams::K,
