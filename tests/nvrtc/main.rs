@@ -5,6 +5,7 @@
 //! `KVF_ONLY=sm_90a\ map` compiles those whose names hold it. Without libnvrtc the test prints SKIPPED, unless `KVF_REQUIRE_NVRTC=1`.
 
 mod configs;
+mod many;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
