@@ -64,7 +64,10 @@ typedef struct {
     int32_t dtype;       /* KVF_DTYPE_* */
     int32_t splits;      /* blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
     int32_t flags;       /* KVF_PLAN_* */
-    uint64_t reserved[4];
+    int32_t queries;     /* query tokens a sequence that kvf_decode shall take, about: 2 to 4 speculative ones, or a
+                          * chunk of a prompt; any number is then served. 0 or 1: one */
+    int32_t zero;
+    uint64_t reserved[3];
 } kvf_plan_desc;
 
 /* A paged cache. Page p of kv head h is at base + (p * kv_heads + h) * kvf_block_bytes(). */
@@ -106,7 +109,9 @@ typedef struct {
     uint64_t reserved[1];
 } kvf_store_args;
 
-/* One query token a sequence. */
+/* One query token a sequence, or `queries`: then q and out are [batch, queries, heads, head_dim], lse [batch, queries,
+ * heads], and token i sees the first lens - queries + i + 1 tokens (where that is below 1 its out is 0, its lse -inf). Each
+ * has the bits that it would have by itself. */
 typedef struct {
     uint32_t struct_size, abi_version;
     const void *q;        /* [batch, heads, head_dim], 16-byte aligned */
@@ -118,8 +123,8 @@ typedef struct {
     uint64_t workspace_bytes;
     int32_t *status; /* [4], zeroed once by the caller */
     int32_t batch, table_stride;
-    float scale; /* on q.k, usually 1/sqrt(head_dim) */
-    int32_t zero;
+    float scale;     /* on q.k, usually 1/sqrt(head_dim) */
+    int32_t queries; /* query tokens a sequence; 0 means 1 */
     uint64_t reserved[4];
 } kvf_decode_args;
 
@@ -184,6 +189,10 @@ int32_t kvf_plan_destroy(kvf_plan *plan);
  * Any thread. Concurrent kvf_decode calls need a workspace each. */
 int32_t kvf_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t table_stride, uint64_t *bytes);
 
+/* The same for kvf_decode with `queries` query tokens a sequence, of a plan that was created for several.
+ * Any thread. Concurrent kvf_decode calls need a workspace each. */
+int32_t kvf_queries_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t queries, int32_t table_stride, uint64_t *bytes);
+
 /* Bytes of device memory that kvf_store needs as workspace for so many tokens: 0 but for kvfuse codecs.
  * Any thread. Concurrent kvf_store calls need a workspace each. */
 int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *bytes);
@@ -193,7 +202,7 @@ int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *byte
  * no read-back: may be captured. The thread's current context is the same afterwards. */
 int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *args, void *stream);
 
-/* Enqueues attention of one query token a sequence; lens and tables are read on the device only.
+/* Enqueues attention of the query tokens of each sequence; lens and tables are read on the device only.
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
  * sees new lens, tables, q. */
 int32_t kvf_decode(kvf_plan *plan, const kvf_cache *cache, const kvf_decode_args *args, void *stream);

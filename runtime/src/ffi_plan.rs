@@ -13,7 +13,7 @@ use crate::ffi_codec::CODECS;
 use crate::ffi_handle::Table;
 use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
-use crate::plan::{Decode, DecodePlan, DecodeSpec, Mapped, Rows, Store, StorePlan, StoreSpec};
+use crate::plan::{Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, one_by_one, served};
 
 /// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`.
 const STORE: i32 = 1;
@@ -31,6 +31,7 @@ struct Plan {
     checked: bool,
     store: Option<StorePlan>,
     decode: Option<DecodePlan>,
+    queries: Option<QueriesPlan>,
 }
 
 /// # Safety
@@ -60,6 +61,25 @@ pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, tabl
         let plan = PLANS.get(plan)?;
         let need =
             plan.decode()?.workspace_bytes(count("batch", batch)?, plan.heads, count("table_stride", table_stride)?)?;
+        // SAFETY: the caller's promise.
+        unsafe { put(bytes, "bytes", need) }
+    })
+}
+
+/// # Safety
+/// `bytes` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_queries_workspace_bytes(
+    plan: *mut c_void,
+    batch: i32,
+    queries: i32,
+    table_stride: i32,
+    bytes: *mut u64,
+) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        let (batch, queries) = (count("batch", batch)?, count("queries", queries)?);
+        let need = plan.queries()?.workspace_bytes(batch, plan.heads, queries, count("table_stride", table_stride)?)?;
         // SAFETY: the caller's promise.
         unsafe { put(bytes, "bytes", need) }
     })
@@ -152,7 +172,10 @@ pub unsafe extern "C" fn kvf_decode(
         }
         // SAFETY: the caller's promise.
         let stream = unsafe { Stream::borrow(&plan.device, stream) };
+        let queries = count("queries", args.queries)?;
         match &calibration {
+            None if queries > 1 => plan.queries()?.launch(&stream, &call, queries),
+            Some(_) if queries > 1 => Err(one_by_one().into()),
             None => plan.decode()?.launch(&stream, &call),
             Some(own) => plan.decode()?.launch_calibrated(&stream, &call, &own.on_device(&cache, plan.device.ordinal())?),
         }
@@ -197,6 +220,10 @@ impl Plan {
         if wants_decode {
             codec.check_decode(head_dim, group, page_tokens)?;
         }
+        let queries = count("queries", desc.queries)?;
+        if queries > 1 {
+            served(codec)?;
+        }
         let device = Device::open(count("device", desc.device)?)?;
         let store = StoreSpec { codec, head_dim, page_tokens, elem };
         let decode = DecodeSpec { codec, head_dim, group, page_tokens, elem, splits };
@@ -206,6 +233,9 @@ impl Plan {
             checked: desc.flags & CHECKED != 0,
             store: wants_store.then(|| StorePlan::prepare(&device, &store)).transpose()?,
             decode: wants_decode.then(|| DecodePlan::prepare(&device, &decode)).transpose()?,
+            queries: (wants_decode && queries > 1)
+                .then(|| QueriesPlan::prepare(&device, &decode, queries))
+                .transpose()?,
             device,
         })
     }
@@ -219,6 +249,11 @@ impl Plan {
     fn decode(&self) -> Result<&DecodePlan> {
         let none = || Misuse::Other("this plan cannot decode; create it with KVF_PLAN_DECODE".into()).into();
         self.decode.as_ref().ok_or_else(none)
+    }
+
+    fn queries(&self) -> Result<&QueriesPlan> {
+        let text = "this plan decodes one query token a sequence; create it with queries above 1 and KVF_PLAN_DECODE";
+        self.queries.as_ref().ok_or_else(|| Misuse::Other(text.into()).into())
     }
 
     fn cache(&self, cache: &Cache) -> Result<PagedCache<'static>> {

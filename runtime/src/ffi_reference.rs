@@ -17,7 +17,7 @@ use crate::ffi_codec::CODECS;
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, count, elem, read};
 use crate::page::{PagedCache, Shape};
 use crate::plan::status::{BAD_LENGTH, BAD_PAGE, BAD_SLOT};
-use crate::plan::{Rows, capacity, finite, size_of_elem};
+use crate::plan::{Rows, capacity, finite, one_by_one, size_of_elem};
 use kernels_gen::kernels::{Elem, SEGMENT};
 
 /// # Safety
@@ -98,13 +98,15 @@ pub unsafe extern "C" fn kvf_ref_decode(
         within("batch", batch, 1, 65535)?;
         let most = capacity(stride, shape.page_tokens)?;
         finite(args.scale)?;
-        let numbers = product("q", &[batch, heads, shape.d])? as usize;
-        let queries = product("table", &[batch, stride])? as usize;
+        let tokens = count("queries", args.queries)?.max(1);
+        int("query rows", product("query rows", &[batch, tokens, heads])? as usize)?;
+        let numbers = product("q", &[batch, tokens, heads, shape.d])? as usize;
+        let entries = product("table", &[batch, stride])? as usize;
         // SAFETY: the caller's promise, for each of these.
         let (q, table, lens) = unsafe {
             (
                 numbers_of("q", args.q, elem, numbers)?,
-                values("table", args.table, queries)?,
+                values("table", args.table, entries)?,
                 values("lens", args.lens, batch)?,
             )
         };
@@ -112,6 +114,11 @@ pub unsafe extern "C" fn kvf_ref_decode(
         let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
         let found = match &calibration {
             None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
+            Some(_) if tokens > 1 => return Err(one_by_one().into()),
+            None if tokens > 1 => {
+                let info = codec.info();
+                reference::prefill(info, &shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale)
+            }
             None => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
             Some(own) => {
                 let layer = own.on_host(&cache, codec)?;

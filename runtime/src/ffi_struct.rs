@@ -41,7 +41,9 @@ pub struct PlanDesc {
     pub dtype: i32,
     pub splits: i32,
     pub flags: i32,
-    reserved: [u64; 4],
+    pub queries: i32,
+    pub zero: i32,
+    reserved: [u64; 3],
 }
 
 /// `kvf_cache`.
@@ -112,7 +114,7 @@ pub struct DecodeArgs {
     pub batch: i32,
     pub table_stride: i32,
     pub scale: f32,
-    pub zero: i32,
+    pub queries: i32,
     reserved: [u64; 4],
 }
 

@@ -6,6 +6,7 @@
 
 mod configs;
 mod forward;
+mod many;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

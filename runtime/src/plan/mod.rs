@@ -11,6 +11,7 @@ mod store;
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite};
 pub use queries::QueriesPlan;
+pub(crate) use queries::{one_by_one, served};
 pub(crate) use store::size_of_elem;
 pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 

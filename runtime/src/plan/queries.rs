@@ -10,8 +10,9 @@ use super::decode::{best_splits, capacity, finite};
 use super::store::size_of_elem;
 use super::{Decode, DecodeSpec, load, status};
 use crate::argument::{Misuse, int, product, within};
+use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Stream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::page::Shape;
 use kernel_dsl::Source;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
@@ -83,10 +84,7 @@ impl QueriesPlan {
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         within("queries", queries, 1, i32::MAX as usize)?;
-        if codec.calibrated().is_ok() {
-            let text = format!("{} with several query tokens a sequence (its queries are mapped one token a sequence: decode them one by one)", codec.name());
-            return Err(Error::unsupported(text));
-        }
+        served(codec)?;
         let c = codec.info();
         let meta = prefill_meta(c, head_dim, group, queries, page_tokens).within(device.shared_bytes());
         let wide = join_queries_meta(&meta);
@@ -225,10 +223,22 @@ impl QueriesPlan {
     }
 }
 
+/// Fails for a codec whose queries are mapped before the kernel, a token a sequence.
+pub(crate) fn served(codec: Codec) -> Result<()> {
+    if codec.calibrated().is_err() {
+        return Ok(());
+    }
+    Err(one_by_one().into())
+}
+
+/// What a calibrated codec says to several query tokens.
+pub(crate) fn one_by_one() -> Misuse {
+    Misuse::Other("a calibrated codec takes one query token a sequence; decode several one by one".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec::Codec;
 
     #[test]
     fn passes_are_equal_and_bounded() {
@@ -240,5 +250,6 @@ mod tests {
         let one = Passes::new(&m, 64, 8, 1, 1 << 20).unwrap();
         assert_eq!((one.blocks, one.of_pass), (1, 1));
         assert!(Passes::new(&m, usize::MAX, 8, 1, 1024).is_err());
+        assert!(served(Codec::open("kvfuse-4").unwrap()).unwrap_err().to_string().contains("one by one"));
     }
 }

@@ -151,10 +151,26 @@ static void reference(void) {
     EACH(DECODE_ARGS, decode, status, NULL, (int32_t *)((char *)status + 2));
     EACH(DECODE_ARGS, decode, batch, -1, INT_MIN, INT_MAX, 65536);
     EACH(DECODE_ARGS, decode, table_stride, 0, -1, INT_MIN, INT_MAX, INT_MAX / PAGE + 1);
+    EACH(DECODE_ARGS, decode, queries, -1, INT_MIN, INT_MAX);
     EACH(DECODE_ARGS, decode, scale, 0.0f / 0.0f, 1.0f / 0.0f, -1.0f / 0.0f);
     GOOD(try_store(c, WITH(store, tokens, 0)));
     GOOD(try_decode(c, WITH(decode, batch, 0)));
     GOOD(try_decode(c, WITH(decode, lse, NULL)));
+}
+
+/* Two query tokens of a sequence are two sequences of one, the first a token shorter. */
+static void several(void) {
+    int32_t twice[BATCH * STRIDE] = {0, 1, 0, 1}, each[BATCH] = {1, 2}, both = 2;
+    float alone[BATCH * HEADS * D];
+    kvf_decode_args a = decode();
+    a.table = twice, a.lens = each;
+    GOOD(try_decode(cache(), a));
+    memcpy(alone, out, sizeof out);
+    memset(out, 0xff, sizeof out);
+    a.lens = &both, a.batch = 1, a.queries = 2;
+    GOOD(try_decode(cache(), a));
+    cases++;
+    if (memcmp(alone, out, sizeof out)) failures++, printf("FAILED several query tokens\n");
 }
 
 /* Bad device-side data is no error of the call: it is skipped and raised in status. */
@@ -182,6 +198,7 @@ static void plans(void) {
     HEADERS(try_plan, desc);
     EACH(try_plan, desc, codec, NULL, (kvf_codec *)garbage);
     EACH(try_plan, desc, device, -1, INT_MIN, INT_MAX, 4096);
+    EACH(try_plan, desc, queries, -1, INT_MIN);
     EACH(try_plan, desc, head_dim, 0, -1, 63, 80, 512, INT_MIN, INT_MAX);
     EACH(try_plan, desc, heads, 0, -1, 1, 3, 18, 2 * 17, INT_MIN, INT_MAX);
     EACH(try_plan, desc, kv_heads, 0, -1, 3, 5, INT_MIN, INT_MAX);
@@ -225,6 +242,7 @@ int main(void) {
     for (int i = 0; i < TOKENS * KV_HEADS * D; i++) k[i] = i % 7 - 3.0f, v[i] = i % 5 - 2.0f;
     codecs();
     reference();
+    several();
     statuses();
     plans();
     GOOD(kvf_doctor(NULL, 0, &needed));

@@ -1,0 +1,47 @@
+//! The kernels of several query tokens a sequence: few that spill, and those little.
+
+use kernel_dsl::Source;
+use kernels_gen::kernels::Elem;
+use kernels_gen::kernels::prefill_attention::{join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
+use kernels_gen::registry::codecs;
+use runtime::Arch;
+use runtime::cache::Cache;
+use runtime::compile::compile_in;
+
+/// Bytes of spills, stores and loads, that a kernel may have on sm_90a at head dims up to 128, and elsewhere.
+const GATE: u32 = 256;
+const CEILING: u32 = 4096;
+
+/// Head dim, group, query tokens.
+const SHAPES: [(usize, usize, usize); 8] =
+    [(128, 4, 2), (128, 4, 4), (128, 4, 2048), (128, 1, 4), (128, 8, 2), (128, 16, 2048), (64, 4, 4), (256, 4, 4)];
+
+#[test]
+fn kernels_of_many_queries_compile() {
+    if let Err(why) = runtime::nvrtc::version() {
+        return println!("SKIPPED kernels_of_many_queries_compile: {why}");
+    }
+    let mut wrong = vec![];
+    for (arch, limit) in [(Arch::SM_90A, 227), (Arch::SM_80, 163), (Arch::new(12, 0), 99)] {
+        let shapes = if arch == Arch::SM_90A { &SHAPES[..] } else { &SHAPES[1..3] };
+        for c in codecs() {
+            for &(d, group, queries) in shapes {
+                let name = format!("{arch} {} d{d} group{group} queries{queries}", c.name);
+                let m = prefill_meta(c, d, group, queries, 64).within(limit * 1024);
+                let join = join_queries_ir(c, &join_queries_meta(&m), Elem::Bf16);
+                for (kernel, program) in [("attend", prefill_ir(c, &m, Elem::Bf16)), ("join", join)] {
+                    let source = program.and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));
+                    let compiled = compile_in(&Cache::in_memory(), &source, arch).unwrap_or_else(|e| panic!("{name}: {e}"));
+                    let [r] = &compiled.resources()[..] else { panic!("{name}: {}", compiled.log) };
+                    let spilt = r.spill_stores + r.spill_loads;
+                    println!("{name} {kernel}: {} registers, {spilt} bytes spilt", r.registers);
+                    let gated = arch == Arch::SM_90A && d <= 128;
+                    if spilt > if gated { GATE } else { CEILING } {
+                        wrong.push(format!("{name} {kernel} spills {spilt} bytes"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
