@@ -98,6 +98,7 @@ fn numbered(s: &mut Settings, word: &str) -> Option<()> {
     }
     let (letter, rest) = word.split_at_checked(1)?;
     match letter {
+        "b" => s.bits = rest.parse().ok()?,
         "k" => s.centres = rest.parse().ok()?,
         "r" => s.rank = Some(rest.parse().ok()?),
         "n" => s.block = rest.parse().ok()?,

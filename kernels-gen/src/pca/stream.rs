@@ -42,20 +42,40 @@ impl Coding {
 
     /// `rows` `[n, d]`. NaN becomes 0 and infinity the largest f16, but under `compat`, which refuses them.
     pub fn encode(&self, rows: &[f32]) -> Result<Stream, PcaError> {
-        if self.levels.is_empty() {
-            return Err(PcaError::Missing { what: "a table of levels" });
-        }
+        let rows = self.sound(rows)?;
+        let (full, tail) = self.split(&rows);
+        let shared = self.shared(full)?;
+        let coded = |rows| self.block(shared.as_ref(), rows);
+        let blocks = full.chunks_exact(self.settings.block * self.d).map(coded).collect::<Result<_, _>>()?;
+        Ok(Stream { shared, blocks, tail: tail.to_vec() })
+    }
+
+    /// Rows as they can be coded: finite.
+    pub fn sound(&self, rows: &[f32]) -> Result<Vec<f32>, PcaError> {
         if self.settings.compat && rows.iter().any(|x| !x.is_finite()) {
             return Err(PcaError::Original { does: "never ends", on: "a block with a number that is not finite" });
         }
-        let rows: Vec<f32> = rows.iter().map(|x| finite(*x)).collect();
+        Ok(rows.iter().map(|x| finite(*x)).collect())
+    }
+
+    /// Full blocks, and the rows after them.
+    pub fn split<'a>(&self, rows: &'a [f32]) -> (&'a [f32], &'a [f32]) {
         let block = self.settings.block * self.d;
-        let (full, tail) = rows.split_at(rows.len() / block * block);
+        rows.split_at(rows.len() / block * block)
+    }
+
+    /// The basis of a stream whose blocks share one, from its full blocks.
+    pub fn shared(&self, full: &[f32]) -> Result<Option<Basis>, PcaError> {
         let share = self.settings.share_basis && !full.is_empty();
-        let shared = if share { Some(Basis::fit(&self.settings, full, self.d)?) } else { None };
-        let coded = |rows| Block::encode(&self.rules(), shared.as_ref(), rows, self.d);
-        let blocks = full.chunks_exact(block).map(coded).collect::<Result<_, _>>()?;
-        Ok(Stream { shared, blocks, tail: tail.to_vec() })
+        share.then(|| Basis::fit(&self.settings, full, self.d)).transpose()
+    }
+
+    /// One block; blocks of a stream do not depend on each other.
+    pub fn block(&self, shared: Option<&Basis>, rows: &[f32]) -> Result<Block, PcaError> {
+        if self.levels.is_empty() {
+            return Err(PcaError::Missing { what: "a table of levels" });
+        }
+        Block::encode(&self.rules(), shared, rows, self.d)
     }
 
     /// Rows as a reader of the stream sees them.

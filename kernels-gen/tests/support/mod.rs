@@ -61,10 +61,6 @@ pub fn npy_u16(name: &str) -> (Vec<u16>, usize) {
     (bytes.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b)).collect(), last)
 }
 
-pub fn npy_u8(name: &str) -> (Vec<u8>, usize) {
-    npy(name, "|u1")
-}
-
 /// sum (a - b)^2 / sum b^2.
 pub fn relative_error2(a: &[f32], b: &[f32]) -> f64 {
     let squares: f64 = b.iter().map(|b| f64::from(*b).powi(2)).sum();
