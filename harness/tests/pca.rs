@@ -88,6 +88,17 @@ fn what_it_cannot_do_is_said_before_the_run() {
 }
 
 #[test]
+fn one_basis_fitted_ahead_goes_through_the_packed_cache() {
+    let report = run("pca_static_4,kvfuse-4,kvfuse-4:no-metric", ReadPath::All);
+    let [fixed, ours, same] = ["pca_static_4", "kvfuse-4", "kvfuse-4:no-metric"].map(|name| row(&report, name));
+    assert_eq!(fixed.stored_bits_per_element, ours.stored_bits_per_element);
+    assert_eq!(fixed.dlnppl, same.dlnppl);
+    assert!(fixed.dlnppl != ours.dlnppl && fixed.proof.is_some());
+    // plain components lose less of the rows and more of what the model reads of them
+    assert!(fixed.rel_mse_k < ours.rel_mse_k);
+}
+
+#[test]
 fn a_small_experiment() {
     let names = ["pca_v13_raw0.5", "e8w4", "fp8"];
     let options = seeds::Options {

@@ -2,7 +2,7 @@
 //! are measured against.
 
 use kernels_gen::pca;
-use kernels_gen::preset::Preset;
+use kernels_gen::preset::{Preset, preset};
 use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
@@ -38,7 +38,17 @@ pub struct Variant {
     pub without: Option<Without>,
 }
 
+/// Before the number of a preset: its bands on plain principal components, fitted ahead.
+const STATIC: &str = "pca_static_";
+
 impl Variant {
+    /// The PCA codec in the form that kernels take: one basis for every layer and kv head, folded into queries and outputs.
+    /// It is the preset of that many bits with all errors counted alike.
+    pub fn of_static(name: &str) -> Option<&'static Variant> {
+        let preset = preset(&format!("kvfuse-{}", name.strip_prefix(STATIC)?))?;
+        Some(Box::leak(Box::new(Variant { name: name.into(), preset, without: Some(Without::Metric) })))
+    }
+
     /// Kept for the rest of the program.
     pub fn of(preset: &'static Preset, without: Option<Without>) -> &'static Variant {
         let name = without.map_or(preset.name.into(), |part| format!("{}:{}", preset.name, part.name()));

@@ -210,8 +210,8 @@ pub fn coder(name: &str) -> Result<Coder> {
     if preset(name).is_some() {
         return Err(Error::Usage(format!("{name} is calibrated to a model's layers; only `ppl` runs it")));
     }
-    if pca::codec(name).is_some() {
-        return Err(Error::Usage(format!("{name} codes blocks of a model's rows; only `ppl` runs it")));
+    if Variant::of_static(name).is_some() || pca::codec(name).is_some() {
+        return Err(Error::Usage(format!("{name} is fitted to a model's rows; only `ppl` runs it")));
     }
     match name {
         FP8 | "fp8" => Ok(Coder::Fp8),
@@ -254,10 +254,17 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
                 )));
             }
         };
-        let of = |part| match (preset(plain), pca::codec(plain)) {
-            (Some(preset), _) => Ok(Coder::Preset(Variant::of(preset, part), None)),
-            (None, Some(found)) => Ok(Coder::Pca(Box::leak(Box::new(found?)), None)),
-            (None, None) => coder(plain),
+        let of = |part| {
+            if let Some(preset) = preset(plain) {
+                return Ok(Coder::Preset(Variant::of(preset, part), None));
+            }
+            if let Some(variant) = Variant::of_static(plain) {
+                return Ok(Coder::Preset(variant, None));
+            }
+            match pca::codec(plain) {
+                Some(found) => Ok(Coder::Pca(Box::leak(Box::new(found?)), None)),
+                None => coder(plain),
+            }
         };
         let coders = parts.into_iter().map(of).collect::<Result<Vec<Coder>>>()?;
         // no kernel reads the bytes of a pca codec
@@ -308,6 +315,11 @@ mod tests {
         );
         assert!(subjects("int4:q", &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains(":sim"));
         assert_eq!(names("pca_v13,pca_b3:k", &[Ask::Both], &[1])[2..4], ["pca_v13:sim+skip1", "pca_b3:k+skip1"]);
+        assert_eq!(
+            names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
+            ["pca_static_4", "pca_static_4:sim"]
+        );
+        assert!(subjects("pca_static_5", &[Ask::Both], &[0], &[]).is_err());
         assert_eq!(subjects("pca_b9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
         assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
     }

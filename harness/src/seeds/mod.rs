@@ -13,7 +13,7 @@ mod table;
 use std::path::Path;
 use std::time::Instant;
 
-use kernels_gen::preset::preset;
+use kernels_gen::registry::codec;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -186,7 +186,7 @@ pub fn run(options: &Options) -> Result<Found> {
         (Choice::Gpu, Err(why)) => return Err(why),
         (_, Ok(backend)) if backend.name().starts_with("gpu") && !fused.is_empty() => {
             // the maps of calibrated codecs are the scalar reference's on every backend: nothing would be compared
-            let ours = fused.iter().filter(|name| preset(name).is_none());
+            let ours = fused.iter().filter(|name| codec(name).is_ok());
             Some(ppl(list(&mut ours.map(|f| f.to_string())), ReadPath::All, Choice::Gpu)?)
         }
         _ => None,
