@@ -41,6 +41,8 @@ pub enum Error {
     Calibration { path: PathBuf, why: kernels_gen::preset::BadCalibration },
     #[error(transparent)]
     BadCalibration(#[from] kernels_gen::preset::BadCalibration),
+    #[error(transparent)]
+    Pca(#[from] kernels_gen::pca::PcaError),
     #[error("{0}")]
     Data(String),
     #[error(transparent)]
@@ -58,7 +60,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Invalid { .. } => 1,
-            Error::Usage(_) | Error::UnknownCodec(_) | Error::ScoreRange { .. } => 2,
+            Error::Usage(_) | Error::UnknownCodec(_) | Error::Pca(_) | Error::ScoreRange { .. } => 2,
             Error::Runtime(error) if matches!(error.kind(), runtime::Kind::Invalid | runtime::Kind::Unsupported) => 2,
             Error::Misuse(_) | Error::Runtime(_) | Error::NoAssets { .. } | Error::Tensor(_) | Error::Kernel(_) => 3,
             Error::File { .. }

@@ -19,6 +19,7 @@ pub mod report;
 pub mod roundtrip;
 pub mod rows;
 pub mod run;
+pub mod seeds;
 pub mod stats;
 pub mod sweep;
 pub mod validate;

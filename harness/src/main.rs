@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::error::Result;
-use harness::{audit, calibrate, compare, doctor, emit, ppl, report, roundtrip, sweep, validate};
+use harness::{audit, calibrate, compare, doctor, emit, ppl, report, roundtrip, seeds, sweep, validate};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
@@ -22,6 +22,8 @@ enum Command {
     Calibrate(calibrate::Options),
     /// how few bits a family of codecs needs to be as good as a baseline, by the error of its rows
     Sweep(sweep::Options),
+    /// the published PCA recipe, its switches one by one, beside our codecs; what the codec loses and what the kernel
+    Seeds(seeds::Options),
     /// how far keys and values are from Gaussian, beside what Gaussian rows score
     Audit(audit::Options),
     /// two rows, paired passage by passage
@@ -76,6 +78,16 @@ fn run(command: Command) -> Result<()> {
             let found = sweep::run(&options)?;
             say(&if options.output.json { found.json()? } else { found.table() });
             options.output.folder()?.map_or(Ok(()), |folder| found.write(folder))
+        }
+        Command::Seeds(options) if options.output.dry_run => {
+            say(&format!("{:#}", seeds::describe(&options)?));
+            Ok(())
+        }
+        Command::Seeds(options) => {
+            let found = seeds::run(&options)?;
+            say(&if options.output.json { found.json()? } else { found.table() });
+            options.output.folder()?.map_or(Ok(()), |folder| found.write(folder))?;
+            found.check()
         }
         Command::Audit(options) if options.output.dry_run => {
             say(&format!("{:#}", audit::describe(&options)?));

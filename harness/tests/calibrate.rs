@@ -25,6 +25,7 @@ fn options(codec: &str) -> Options {
         // across the border of two segments
         score: Some("448..640".into()),
         calibration: None,
+        fit_text: None,
         backend: Choice::Cpu,
         output: Output { seed: 1, ..Output::default() },
     }

@@ -128,6 +128,7 @@ fn run(backend: Choice, read_path: ReadPath) -> Report {
         chunk: 100,
         score: Some("250..320".into()),
         calibration: None,
+        fit_text: None,
         backend,
         output: Output::default(),
     };

@@ -26,6 +26,7 @@ fn a_snapshot_reproduces_the_independent_numbers() {
         chunk: 256,
         score: Some("2048..2112".into()),
         calibration: None,
+        fit_text: None,
         backend: Choice::Cpu,
         output: Output::default(),
     };

@@ -20,6 +20,7 @@ fn report(folder: &Path) -> Report {
         chunk: 32,
         score: None,
         calibration: None,
+        fit_text: None,
         backend: Choice::Cpu,
         output: Output { out: Some(folder.to_path_buf()), ..Output::default() },
     };

@@ -21,6 +21,7 @@ fn options() -> Options {
         chunk: 32,
         score: None,
         calibration: None,
+        fit_text: None,
         backend: Choice::Cpu,
         output: Output { seed: 1, ..Output::default() },
     }

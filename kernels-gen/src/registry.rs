@@ -82,7 +82,7 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 20] = [
+const KNOWN_NAMES: [(&str, &str); 23] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
@@ -93,6 +93,9 @@ const KNOWN_NAMES: [(&str, &str); 20] = [
     ("e8wW_tried", "W 2 to 5"),
     ("e8cW", "W 1 to 7, calibrated coordinates"),
     ("kvfuse-W", "W 2, 3, 4 or 6, in `harness ppl`"),
+    ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
+    ("pca_bW", "W 1 to 4, with options, in `harness ppl`"),
+    ("pca_v13", "with options, in `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),

@@ -1,12 +1,14 @@
 //! What turns a row into what its readers see: a shipped codec, or a format that engines use today and that ours
 //! are measured against.
 
-use kernels_gen::preset::Preset;
+use kernels_gen::pca;
+use kernels_gen::preset::{Preset, preset};
 use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
-use super::Fitted;
+use super::{Blocks, Fitted, Own, Sizes};
 use crate::calibrate::Without;
+use crate::error::Result;
 
 /// Which half of the cache.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,7 +38,17 @@ pub struct Variant {
     pub without: Option<Without>,
 }
 
+/// Before the number of a preset: its bands on plain principal components, fitted ahead.
+const STATIC: &str = "pca_static_";
+
 impl Variant {
+    /// The PCA codec in the form that kernels take: one basis for every layer and kv head, folded into queries and outputs.
+    /// It is the preset of that many bits with all errors counted alike.
+    pub fn of_static(name: &str) -> Option<&'static Variant> {
+        let preset = preset(&format!("kvfuse-{}", name.strip_prefix(STATIC)?))?;
+        Some(Box::leak(Box::new(Variant { name: name.into(), preset, without: Some(Without::Metric) })))
+    }
+
     /// Kept for the rest of the program.
     pub fn of(preset: &'static Preset, without: Option<Without>) -> &'static Variant {
         let name = without.map_or(preset.name.into(), |part| format!("{}:{}", preset.name, part.name()));
@@ -49,6 +61,8 @@ pub enum Coder {
     Codec(&'static CodecInfo),
     /// a calibrated codec; without maps until the model is known
     Preset(&'static Variant, Option<&'static Fitted>),
+    /// blocks under principal components of their own; without what a model adds until it is known
+    Pca(&'static pca::Codec, Option<&'static Blocks>),
     /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
     Fp8,
     /// not coded at all; engines keep such rows as bf16
@@ -64,10 +78,16 @@ pub const FP8: &str = "fp8_e4m3_64";
 const FP8_BLOCK: usize = 64;
 
 impl Coder {
+    /// Blocks are fitted once, to the prefix: what comes after a snapshot stays raw, and is no part of what was stored.
+    pub fn leaves_raw(&self, own: Own, start: usize) -> bool {
+        matches!(self, Coder::Pca(..)) && own == Own::Raw && start > 0
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Coder::Codec(codec) => codec.name,
             Coder::Preset(variant, _) => &variant.name,
+            Coder::Pca(codec, _) => &codec.name,
             Coder::Fp8 => FP8,
             Coder::Raw => RAW,
         }
@@ -79,29 +99,43 @@ impl Coder {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
             Coder::Preset(variant, None) => variant.preset.codec().ok(),
-            Coder::Fp8 | Coder::Raw => None,
+            Coder::Pca(..) | Coder::Fp8 | Coder::Raw => None,
         }
     }
 
-    /// Of an element of one half of a layer, scales included.
+    /// Of an element of one half of a layer, scales included; NaN where only the rows decide.
     pub fn stored_bits(&self, half: Stream, layer: usize, d: usize) -> f64 {
-        let simulated = if matches!(self, Coder::Raw) { RAW_BITS } else { 8.0 + 32.0 / FP8_BLOCK as f64 };
+        let simulated = match self {
+            Coder::Raw => RAW_BITS,
+            Coder::Pca(..) => f64::NAN,
+            _ => 8.0 + 32.0 / FP8_BLOCK as f64,
+        };
         self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
     }
 
     /// Keys or values `[token, kv head, d]` of a layer, the first token at position `start`, coded and decoded again.
-    pub fn round_trip(&self, half: Stream, (layer, start): (usize, usize), rows: &[f32], d: usize) -> Vec<f32> {
-        if let Coder::Preset(_, Some(fitted)) = self {
-            return fitted.round_trip(half, layer, start, rows);
+    /// Sizes are those of a codec that has no fixed ones.
+    pub fn round_trip(
+        &self,
+        half: Stream,
+        (layer, start): (usize, usize),
+        rows: &[f32],
+        d: usize,
+    ) -> Result<(Vec<f32>, Sizes)> {
+        let fixed = |rows| Ok((rows, Sizes::default()));
+        match self {
+            Coder::Preset(_, Some(fitted)) => return fixed(fitted.round_trip(half, layer, start, rows)),
+            Coder::Pca(_, Some(blocks)) => return blocks.round_trip(half, layer, start, rows),
+            _ => {}
         }
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
             Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
             Coder::Raw => x.to_vec(),
-            // no number may come of a codec that has no maps
-            Coder::Preset(..) => vec![f32::NAN; x.len()],
+            // no number may come of a codec that lacks what was fitted to the model
+            Coder::Preset(..) | Coder::Pca(..) => vec![f32::NAN; x.len()],
         };
-        rows.par_chunks(d).flat_map_iter(row).collect()
+        fixed(rows.par_chunks(d).flat_map_iter(row).collect())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The ways a passage can attend: exactly over plain rows, through a paged f32 cache, through a coded paged
 //! cache, or over rows that made a round trip through a codec; and what is counted on the way.
 
+mod blocks;
 mod by_layer;
 mod calibrated;
 mod coded;
@@ -14,6 +15,7 @@ mod pages;
 mod probe;
 mod simulated;
 
+pub use blocks::{Blocks, Sizes};
 pub use by_layer::ByLayer;
 pub use calibrated::{Calibrated, Fitted};
 pub use coded::{Coded, PAGE_TOKENS};
@@ -100,6 +102,9 @@ pub struct Tally {
     pub bytes_read: u64,
     /// bytes of the caches of all layers, page slack included
     pub allocated: u64,
+    /// of codecs whose sizes depend on the rows
+    #[serde(default)]
+    pub sizes: Sizes,
 }
 
 impl Tally {
@@ -147,6 +152,7 @@ impl AddAssign<&Tally> for Tally {
         self.bytes_written += other.bytes_written;
         self.bytes_read += other.bytes_read;
         self.allocated += other.allocated;
+        self.sizes += other.sizes;
     }
 }
 

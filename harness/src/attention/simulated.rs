@@ -37,14 +37,23 @@ impl Simulated {
     }
 }
 
+impl Simulated {
+    /// Rows of one half as a reader sees them.
+    fn read(&mut self, half: Stream, rows: &Rows, x: &[f32]) -> Result<Vec<f32>> {
+        let Some(coder) = self.coders[half as usize] else { return Ok(x.to_vec()) };
+        if coder.leaves_raw(self.own, rows.start) {
+            return Ok(x.to_vec());
+        }
+        let (read, sizes) = coder.round_trip(half, (rows.layer, rows.start), x, self.dense.geometry.d)?;
+        self.tally.sizes += sizes;
+        Ok(self.misread.read(read))
+    }
+}
+
 impl Attention for Simulated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let d = self.dense.geometry.d;
-        let halves = [(Stream::K, rows.k), (Stream::V, rows.v)];
-        let [k, v] = halves.map(|(half, x)| match self.coders[half as usize] {
-            Some(coder) => self.misread.read(coder.round_trip(half, (rows.layer, rows.start), x, d)),
-            None => x.to_vec(),
-        });
+        let (k, v) = (self.read(Stream::K, rows, rows.k)?, self.read(Stream::V, rows, rows.v)?);
         let layer = self.tally.layer(rows.layer);
         layer.k += Distortion::of_rows(rows.k, &k, d);
         layer.v += Distortion::of_rows(rows.v, &v, d);

@@ -14,6 +14,7 @@ use std::time::Instant;
 use kernels_gen::preset::{Bands, Calibration, Costs, PRESETS, Shape, share};
 use serde::Serialize;
 
+pub(crate) use moments::gram;
 pub use open::{Facts, Opened, open};
 pub use without::Without;
 

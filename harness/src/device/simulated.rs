@@ -54,7 +54,13 @@ impl Attend for Simulated {
             past.copy_from(stream, first, rows.own(raw, width)?)?;
             let Some(coder) = self.coders[half as usize] else { continue };
             let x: Vec<f32> = raw.download(stream, first, count)?;
-            let y = self.misread.read(coder.round_trip(half, (rows.layer, rows.start), &x, d));
+            let y = if coder.leaves_raw(self.own, rows.start) {
+                x.clone()
+            } else {
+                let (read, sizes) = coder.round_trip(half, (rows.layer, rows.start), &x, d)?;
+                self.tally.sizes += sizes;
+                self.misread.read(read)
+            };
             let layer = self.tally.layer(rows.layer);
             let found = Distortion::of_rows(&x, &y, d);
             if half == Stream::K { layer.k += found } else { layer.v += found }

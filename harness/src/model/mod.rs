@@ -9,7 +9,7 @@ mod weights;
 
 pub use config::Config;
 pub use forward::{Lane, Logits, Model};
-pub(crate) use rope::Rope;
+pub use rope::Rope;
 pub use rope::speeds as rope_speeds;
 pub use weights::{FileDigest, Weights, sha256};
 

@@ -108,6 +108,8 @@ pub struct Rope {
     half: usize,
     /// [token, d/2] of (cos, sin)
     turns: Vec<(f32, f32)>,
+    /// that turned rows have for one
+    length: f32,
 }
 
 impl Rope {
@@ -119,7 +121,17 @@ impl Rope {
             .flat_map(|p| speeds.iter().map(move |s| p as f32 * s))
             .map(|angle| (angle.cos() * length, angle.sin() * length))
             .collect();
-        Rope { half, turns }
+        Rope { half, turns, length }
+    }
+
+    /// Undoes `turn`, up to rounding.
+    pub fn turn_back(&self, row: &mut [f32], position: usize) {
+        let (low, high) = row.split_at_mut(self.half);
+        let turns = &self.turns[position * self.half..][..self.half];
+        let square = self.length * self.length;
+        for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(turns) {
+            (*a, *b) = ((*a * cos + *b * sin) / square, (*b * cos - *a * sin) / square);
+        }
     }
 
     /// The turns of a model, for positions below `tokens`.
@@ -164,6 +176,20 @@ mod tests {
         assert_eq!(yarn.reach(), Some(256));
         assert!((yarn.length() - (0.1 * 4_f64.ln() + 1.0)).abs() < 1e-12);
         assert_eq!(Scaling::Linear { factor: 2.0 }.speed(1e4, 64, 0), 0.5);
+    }
+
+    #[test]
+    fn turned_rows_turn_back() {
+        let yarn = Scaling::parse(&json!({"rope_type": "yarn", "factor": 4.0}), 64).unwrap();
+        for scaling in [Scaling::None, yarn] {
+            let rope = Rope::new(1e4, scaling, 8, 40);
+            let row: Vec<f32> = (0..8).map(|i| i as f32 - 3.0).collect();
+            let mut turned = row.clone();
+            rope.turn(&mut turned, 39);
+            assert!(turned != row);
+            rope.turn_back(&mut turned, 39);
+            assert!(turned.iter().zip(&row).all(|(a, b)| (a - b).abs() < 1e-5), "{turned:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! delta-ppl: how much worse a language model predicts when it reads its keys and values from a coded cache.
 //! Base and codec score the same positions of the same passages; every number is a paired comparison.
 
+mod blocks;
 mod calibrated;
 mod gates;
 mod measure;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
+pub use blocks::FitFacts;
 pub use gates::{Gate, SeedVerdict};
 pub use path::ReadPath;
 pub use plan::check_sizes;
@@ -85,6 +87,9 @@ pub struct Options {
     /// of the kvfuse codecs, as `calibrate` writes it; kvfuse.calibration in the model's folder when left out
     #[arg(long)]
     pub calibration: Option<PathBuf>,
+    /// token ids [window, token] as .npy to fit the pca codecs on; the bundled calibration text when left out
+    #[arg(long)]
+    pub fit_text: Option<PathBuf>,
     #[arg(long, value_enum, default_value = "auto")]
     pub backend: backend::Choice,
     #[command(flatten)]
@@ -101,6 +106,8 @@ pub struct Plan {
     pub score: Range<usize>,
     /// where a subject needs one
     pub calibration: Option<calibrate::Opened>,
+    /// what pca codecs are fitted on, where one of them needs it
+    pub fit_text: Option<Corpus>,
 }
 
 /// Model and text as asked for.
@@ -128,7 +135,8 @@ impl Plan {
         let score = plan::score_range(options.score.as_deref(), options.read_path, options.text.ctx, corpus.length)?;
         let geometry = Geometry::of(&config);
         let calibration = calibrated::opened(&subjects, options.calibration.as_deref(), &folder, &geometry)?;
-        Ok(Plan { folder, config, corpus, geometry, subjects, score, calibration })
+        let fit_text = blocks::checked(&subjects, options, &geometry, &config)?;
+        Ok(Plan { folder, config, corpus, geometry, subjects, score, calibration, fit_text })
     }
 
     /// What `--dry-run` prints.
@@ -164,10 +172,12 @@ pub fn run(options: &Options) -> Result<Report> {
     };
     let facts = report::ModelFacts::of(&plan.folder, &model);
     let calibration = calibrated::equip(&mut plan, &facts.sha256, text.ctx)?;
+    let fitted = blocks::equip(&mut plan, &model, text.ctx)?;
     let settings = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": facts.sha256, "corpus": plan.corpus.sha256, "ctx": text.ctx,
         "score": [plan.score.start, plan.score.end], "read-path": options.read_path.name(), "chunk": options.chunk,
         "backend": backend_name, "calibration": calibration.as_ref().map(|c| &c.sha256),
+        "fit-text": fitted.as_ref().and_then(|f| f.text_sha256.as_ref()),
     });
     let mut journal = Journal::open(&options.output, &settings)?;
     let run = measure::Run { model, device, backend, plan: &plan, options, start };
@@ -195,6 +205,7 @@ pub fn run(options: &Options) -> Result<Report> {
         seed,
         bootstrap_draws: stats::DRAWS,
         calibration,
+        fitted,
         kernels: report::kernels(&plan.subjects, &plan.geometry),
         ppl_base: table::ppl_base(&results[0]),
         rows,

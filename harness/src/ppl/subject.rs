@@ -1,12 +1,13 @@
 //! The rows of a table: the mandatory ones that prove the measurement, and the codecs between them.
 
+use kernels_gen::pca;
 use kernels_gen::preset::preset;
 use kernels_gen::registry::{CodecInfo, codec};
 
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Stream, Variant,
+    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Sizes, Stream, Variant,
 };
 use crate::backend::Backend;
 use crate::calibrate::Without;
@@ -79,13 +80,21 @@ impl Subject {
     /// Bits that one element of K and V takes over all layers, scales included. What stays raw counts as bf16;
     /// rows that code nothing at all hold f32.
     pub fn stored_bits(&self, geometry: &Geometry) -> f64 {
+        self.bits(geometry, f64::NAN)
+    }
+
+    /// `measured` are those of the coded halves of a codec without fixed sizes.
+    fn bits(&self, geometry: &Geometry, measured: f64) -> f64 {
         match self {
             Subject::Identity | Subject::Noise => 32.0,
             Subject::Control(codec) => codec.stored_bits_per_element(geometry.d),
             Subject::Coded { streams, .. } => {
                 let of_layer = |layer| {
                     let Some(coder) = self.coder_of(layer, geometry.layers) else { return RAW_BITS };
-                    let of = |half| coder.stored_bits(half, layer, geometry.d);
+                    let of = |half| match coder {
+                        Coder::Pca(..) => measured,
+                        _ => coder.stored_bits(half, layer, geometry.d),
+                    };
                     let (k, v) = match streams {
                         Streams::K => (of(Stream::K), RAW_BITS),
                         Streams::V => (RAW_BITS, of(Stream::V)),
@@ -96,6 +105,11 @@ impl Subject {
                 (0..geometry.layers).map(of_layer).sum::<f64>() / geometry.layers as f64
             }
         }
+    }
+
+    /// The same, where the rows decide what the codec takes of an element.
+    pub fn measured_bits(&self, geometry: &Geometry, sizes: &Sizes) -> f64 {
+        self.bits(geometry, sizes.bits().unwrap_or(f64::NAN))
     }
 
     /// Runs through the packed cache and its decode path.
@@ -196,6 +210,9 @@ pub fn coder(name: &str) -> Result<Coder> {
     if preset(name).is_some() {
         return Err(Error::Usage(format!("{name} is calibrated to a model's layers; only `ppl` runs it")));
     }
+    if Variant::of_static(name).is_some() || pca::codec(name).is_some() {
+        return Err(Error::Usage(format!("{name} is fitted to a model's rows; only `ppl` runs it")));
+    }
     match name {
         FP8 | "fp8" => Ok(Coder::Fp8),
         RAW => Ok(Coder::Raw),
@@ -205,7 +222,16 @@ pub fn coder(name: &str) -> Result<Coder> {
 
 /// The coder of that name, calibrated ones too; they get their maps later.
 pub fn any_coder(name: &str, without: Option<Without>) -> Result<Coder> {
-    preset(name).map_or_else(|| coder(name), |preset| Ok(Coder::Preset(Variant::of(preset, without), None)))
+    if let Some(preset) = preset(name) {
+        return Ok(Coder::Preset(Variant::of(preset, without), None));
+    }
+    if let Some(variant) = Variant::of_static(name) {
+        return Ok(Coder::Preset(variant, None));
+    }
+    match pca::codec(name) {
+        Some(found) => Ok(Coder::Pca(Box::leak(Box::new(found?)), None)),
+        None => coder(name),
+    }
 }
 
 fn only_calibrated(name: &str) -> Error {
@@ -243,8 +269,11 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
             }
         };
         let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
+        // no kernel reads the bytes of a pca codec
+        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..)));
+        let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
-            Ask::Both => Streams::Cache,
+            Ask::Both => whole,
             Ask::K => Streams::K,
             Ask::V => Streams::V,
         };
@@ -287,6 +316,13 @@ mod tests {
             ["int4", "int4+skip1", "int4:k", "int4:k+skip1"]
         );
         assert!(subjects("int4:q", &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains(":sim"));
+        assert_eq!(names("pca_v13,pca_b3:k", &[Ask::Both], &[1])[2..4], ["pca_v13:sim+skip1", "pca_b3:k+skip1"]);
+        assert_eq!(
+            names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
+            ["pca_static_4", "pca_static_4:sim"]
+        );
+        assert!(subjects("pca_static_5", &[Ask::Both], &[0], &[]).is_err());
+        assert_eq!(subjects("pca_b9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
         assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::gates::{self, Gate, Measured, SeedVerdict};
 use super::{ReadPath, Score, Subject};
-use crate::attention::{Geometry, Tally};
+use crate::attention::{Geometry, Sizes, Tally};
 use crate::report::number::{nan, nan_list, nan_pair};
 use crate::stats::{LEVEL, bootstrap_interval, detectable, mean, mean_with_interval, percentile, standard_error};
 
@@ -92,6 +92,9 @@ pub struct Row {
     pub compression_vs_bf16: f64,
     /// caches really allocated over elements really stored: page slack included
     pub allocated_bits_per_element: Option<f64>,
+    /// of a codec whose sizes depend on the rows, over all passages
+    #[serde(default)]
+    pub sizes: Sizes,
     #[serde(deserialize_with = "nan")]
     pub ppl_ratio: f64,
     #[serde(deserialize_with = "nan_pair")]
@@ -180,7 +183,7 @@ impl Row {
         let gaps: Vec<f64> = all.iter().map(|s| s.gap).collect();
         let mut tally = Tally::default();
         passages.iter().for_each(|p| tally += &p.tally);
-        let bits = subject.stored_bits(run.geometry);
+        let bits = subject.measured_bits(run.geometry, &tally.sizes);
         let measured = Measured {
             bits,
             ratio_upper: (gap + gap_half).exp(),
@@ -199,6 +202,7 @@ impl Row {
             stored_bits_per_element: bits,
             compression_vs_bf16: 16.0 / bits,
             allocated_bits_per_element: tally.allocated_bits(),
+            sizes: tally.sizes,
             ppl_ratio: gap.exp(),
             ppl_ratio_ci95: [(gap - gap_half).exp(), (gap + gap_half).exp()],
             ppl_ratio_boot95: bootstrap_interval(&dlnppl, LEVEL, run.seed).map(f64::exp),

@@ -67,7 +67,8 @@ pub fn document(report: &Report) -> String {
         "The ratio is exp of the mean difference of log probabilities of the true next token, codec against base; its interval is Student t over passages.\n\
          KL is base against codec over the whole vocabulary, in nats. `identity` sends f32 rows through the pages and must change nothing;\n\
          `self` is the base model in other chunks and another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n\
-         `fp8_e4m3_64` and rows with `:k`, `:v` or `:sim` are round trips without the packed cache. What stays raw counts 16 bits.\n"
+         `fp8_e4m3_64` and rows with `:k`, `:v` or `:sim` are round trips without the packed cache. What stays raw counts 16 bits.\n\
+         `pca_*` rows are always that: no kernel reads their bytes, and their bits are those of the blocks that were made.\n"
     );
     let _ = writeln!(text, "## Verdicts\n\n{}", verdicts(&report.rows));
     let _ = writeln!(text, "## Distributions\n\n{}", distributions(&report.rows));
@@ -85,6 +86,14 @@ pub fn document(report: &Report) -> String {
             "* calibration `{}`, sha256 `{}`, from {} tokens of the text with sha256 `{}`; its maps take {} bytes beside the stored bits, whatever the context",
             c.file, c.sha256, c.tokens, c.text_sha256, c.static_bytes
         );
+    }
+    if let Some(f) = &report.fitted {
+        for (codec, bytes) in &f.static_bytes {
+            let _ = writeln!(text, "* `{codec}`: {bytes} bytes of tables and whitenings beside the stored bits, whatever the context");
+        }
+        if let (Some(file), Some(sha256)) = (&f.text, &f.text_sha256) {
+            let _ = writeln!(text, "* pca codecs fitted on {} tokens of `{file}`, sha256 `{sha256}`", f.tokens);
+        }
     }
     let _ = writeln!(
         text,

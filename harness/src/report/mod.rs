@@ -39,6 +39,9 @@ pub struct Report {
     /// of the calibrated codecs among the rows
     #[serde(default)]
     pub calibration: Option<crate::calibrate::Facts>,
+    /// of the pca codecs among the rows
+    #[serde(default)]
+    pub fitted: Option<crate::ppl::FitFacts>,
     pub ppl_base: f64,
     pub rows: Vec<Row>,
     pub model: ModelFacts,

@@ -125,7 +125,7 @@ pub fn run(options: &Options) -> Result<Sweep> {
                         Some(rows) => rows,
                         None => rows.insert(capture(&model, ids)?),
                     };
-                    let sums = distortion(rows, &coder, stream);
+                    let sums = distortion(rows, &coder, stream)?;
                     journal.put(&piece, &sums)?;
                     sums
                 }
@@ -152,19 +152,19 @@ pub fn run(options: &Options) -> Result<Sweep> {
     })
 }
 
-fn distortion(rows: &Capture, coder: &Coder, stream: Stream) -> Sums {
+fn distortion(rows: &Capture, coder: &Coder, stream: Stream) -> Result<Sums> {
     let d = rows.geometry.d;
     let mut sums = Sums { layers: Vec::new(), spread: 0.0 };
     for layer in 0..rows.geometry.layers {
         let x = rows.rows(layer, stream);
-        sums.layers.push(Distortion::of_rows(x, &coder.round_trip(stream, (layer, 0), x, d), d));
+        sums.layers.push(Distortion::of_rows(x, &coder.round_trip(stream, (layer, 0), x, d)?.0, d));
         let mut mean = vec![0.0; d];
         x.chunks_exact(d).for_each(|row| mean.iter_mut().zip(row).for_each(|(m, v)| *m += f64::from(*v)));
         let n = (x.len() / d) as f64;
         let energy: f64 = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
         sums.spread += energy - mean.iter().map(|m| m * m / n).sum::<f64>();
     }
-    sums
+    Ok(sums)
 }
 
 fn point(coder: &Coder, stream: Stream, d: usize, passages: &[Sums]) -> Point {

@@ -1,0 +1,55 @@
+//! The experiment as markdown.
+
+use std::fmt::Write;
+
+use super::{Found, Loss};
+
+pub fn table(found: &Found) -> String {
+    let corpus = &found.corpus;
+    let [from, to] = corpus.score;
+    let mut text = format!(
+        "{}: {} passages, tokens 0..{from} coded, {from}..{to} scored, base ppl {:.4}\n\n",
+        found.model.name, corpus.passages, found.ppl_base
+    );
+    for reason in &found.invalid {
+        let _ = writeln!(text, "**INVALID:** {reason}\n");
+    }
+    text += "| cell | codec | bits/el | vs bf16 | coded layers alone | snapshot: ppl | KL | top-1 | in-forward: ppl | KL | top-1 |\n\
+             |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+    for cell in &found.cells {
+        let alone = cell.bits_of_coded.map_or("-".into(), |bits| format!("{:.2} x", 16.0 / bits));
+        let _ = writeln!(
+            text,
+            "| {} | `{}` | {:.2} | {:.2} x | {alone} | {} | {} |",
+            cell.what,
+            cell.codec,
+            cell.bits,
+            cell.compression_vs_bf16,
+            cells(&cell.snapshot),
+            cells(&cell.in_forward)
+        );
+    }
+    text += "\n`snapshot` codes a cache that was filled exactly; `in-forward` codes while the model runs. ppl is the mean change over passages.\n\
+             `pca_*` rows and all of `snapshot` are round trips of rows under exact attention: no kernel is in them.\n\n";
+    text += "| fused codec | KL of the codec: decoded rows, exact attention | + the kernel's arithmetic, scalar reference | + GPU instead of the reference |\n|---|--:|--:|--:|\n";
+    for share in &found.shares {
+        let gpu = match (share.gpu_kl, share.gpu_equal) {
+            (Some(_), Some(true)) => "0, every digit equal".into(),
+            (Some(kl), _) => format!("{kl:+.1e}"),
+            _ => "not run".into(),
+        };
+        let _ = writeln!(
+            text,
+            "| `{}` | {:.3e} | {:+.1e} ({:+.1} %) | {gpu} |",
+            share.codec,
+            share.codec_kl,
+            share.attention_kl,
+            100.0 * share.attention_kl / share.codec_kl
+        );
+    }
+    text
+}
+
+fn cells(loss: &Loss) -> String {
+    format!("{:+.2} % | {:.2e} | {:.1} %", 100.0 * loss.ppl_change, loss.kl, 100.0 * loss.top1)
+}
