@@ -121,7 +121,9 @@ mod tests {
         assert!(bits[1] > bits[0] && bits[0] > bits[2], "{bands:?}");
         assert!((bits.iter().sum::<f64>() - 9.0).abs() < 0.2, "{bands:?}");
         assert!(bits.iter().sum::<f64>() <= 9.0);
-        assert!(bands.iter().all(|b| b.keys.is_sorted_by(|a, b| a >= b) && b.keys[0] > b.keys[3]));
+        assert!(bands.iter().all(|b| b.keys.is_sorted_by(|a, b| a >= b)), "{bands:?}");
+        // the least layer is down to one bit everywhere
+        assert!(bands[..2].iter().all(|b| b.keys[0] > b.keys[3]), "{bands:?}");
     }
 
     #[test]
