@@ -17,12 +17,12 @@ use kernels_gen::registry::codec;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::assets;
 use crate::backend::Choice;
 use crate::error::{Error, Result};
 use crate::ppl::{self, Ask, ReadPath, Row, Text};
 use crate::report::{CorpusFacts, Environment, ModelFacts, Report, html, write_files};
 use crate::run::Output;
-use crate::{assets, backend};
 
 pub use cells::{Cell, FUSED, cells};
 
@@ -90,7 +90,8 @@ pub struct Share {
     pub codec_kl: f64,
     /// what the attention over codes adds to it
     pub attention_kl: f64,
-    /// what the GPU adds to the scalar reference; None where it did not run on a GPU
+    /// what the GPU adds to the scalar reference; None where it did not run on a GPU. The same rows give the same bits; where
+    /// the whole forward pass runs on the GPU, its f32 sums have another order and the rows differ in their last bits
     pub gpu_kl: Option<f64>,
     /// every passage has the same digits on both
     pub gpu_equal: Option<bool>,
@@ -180,20 +181,15 @@ pub fn run(options: &Options) -> Result<Found> {
     let fused: Vec<&str> = FUSED.into_iter().filter(|f| cells.iter().any(|cell| cell.codec == **f)).collect();
     let plain = || fused.iter().map(|name| format!("{name}:sim"));
     let ppl = |names, path, backend| ppl::run(&ppl_options(options, names, path, backend));
-    let forward = ppl(list(&mut names().chain(plain())), ReadPath::All, Choice::Cpu)?;
-    let snapshot = ppl(list(&mut names()), ReadPath::Snapshot, Choice::Cpu)?;
-    let gpu = match (options.backend, backend::open(options.backend)) {
-        (Choice::Gpu, Err(why)) => return Err(why),
-        (_, Ok(backend)) if backend.name().starts_with("gpu") && !fused.is_empty() => {
-            // the maps of calibrated codecs are the scalar reference's on every backend: nothing would be compared
-            let ours = fused.iter().filter(|name| codec(name).is_ok());
-            Some(ppl(list(&mut ours.map(|f| f.to_string())), ReadPath::All, Choice::Gpu)?)
-        }
-        _ => None,
+    let forward = ppl(list(&mut names().chain(plain())), ReadPath::All, options.backend)?;
+    let snapshot = ppl(list(&mut names()), ReadPath::Snapshot, options.backend)?;
+    let reference = match forward.backend.starts_with("gpu") && !fused.is_empty() {
+        true => Some(ppl(fused.join(","), ReadPath::All, Choice::Cpu)?),
+        false => None,
     };
     let rows: Vec<CellRow> = cells.iter().map(|cell| cell_row(cell, &forward, &snapshot)).collect::<Result<_>>()?;
-    let shares = fused.iter().map(|name| share(name, &forward, gpu.as_ref())).collect::<Result<_>>()?;
-    let invalid: Vec<String> = [Some(&forward), Some(&snapshot), gpu.as_ref()]
+    let shares = fused.iter().map(|name| share(name, &forward, reference.as_ref())).collect::<Result<_>>()?;
+    let invalid: Vec<String> = [Some(&forward), Some(&snapshot), reference.as_ref()]
         .into_iter()
         .flatten()
         .flat_map(|run| run.invalid.iter().map(|why| format!("read path {}: {why}", run.read_path)))
@@ -205,7 +201,7 @@ pub fn run(options: &Options) -> Result<Found> {
         cells: rows,
         shares,
         ppl_base: forward.ppl_base,
-        backend: gpu.map_or(forward.backend, |run| run.backend),
+        backend: forward.backend,
         model: forward.model,
         corpus: forward.corpus,
         environment: forward.environment,
@@ -250,15 +246,18 @@ fn cell_row(cell: &Cell, forward: &Report, snapshot: &Report) -> Result<CellRow>
     })
 }
 
-fn share(name: &&'static str, forward: &Report, gpu: Option<&Report>) -> Result<Share> {
+/// `reference` is the same run on the CPU, if `forward` ran on a GPU.
+fn share(name: &&'static str, forward: &Report, reference: Option<&Report>) -> Result<Share> {
     let (packed, plain) = (row(forward, name)?, row(forward, &format!("{name}:sim"))?);
-    let gpu = gpu.and_then(|run| row(run, name).ok());
+    // with the forward pass on the CPU the maps of calibrated codecs are the scalar reference's: nothing to compare
+    let whole = forward.backend.contains("; ");
+    let reference = reference.filter(|_| whole || codec(name).is_ok()).map(|run| row(run, name)).transpose()?;
     Ok(Share {
         codec: name,
         codec_kl: plain.kl_mean,
         attention_kl: packed.kl_mean - plain.kl_mean,
-        gpu_kl: gpu.map(|gpu| gpu.kl_mean - packed.kl_mean),
-        gpu_equal: gpu.map(|gpu| gpu.kl == packed.kl && gpu.dlnppl == packed.dlnppl),
+        gpu_kl: reference.map(|cpu| packed.kl_mean - cpu.kl_mean),
+        gpu_equal: reference.map(|cpu| packed.kl == cpu.kl && packed.dlnppl == cpu.dlnppl),
     })
 }
 

@@ -31,7 +31,7 @@ pub fn table(found: &Found) -> String {
     }
     text += "\n`snapshot` codes a cache that was filled exactly; `in-forward` codes while the model runs. ppl is the mean change over passages.\n\
              `pca_*` rows and all of `snapshot` are round trips of rows under exact attention: no kernel is in them.\n\n";
-    text += "| fused codec | KL of the codec: decoded rows, exact attention | + the kernel's arithmetic, scalar reference | + GPU instead of the reference |\n|---|--:|--:|--:|\n";
+    text += "| fused codec | KL of the codec: decoded rows, exact attention | + the fused kernel's arithmetic | GPU minus scalar reference |\n|---|--:|--:|--:|\n";
     for share in &found.shares {
         let gpu = match (share.gpu_kl, share.gpu_equal) {
             (Some(_), Some(true)) => "0, every digit equal".into(),
