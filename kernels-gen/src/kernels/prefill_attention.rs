@@ -24,14 +24,17 @@ const ROWS: usize = 16;
 /// Query tokens a sequence that are meant to be speculative: few, the cache read from memory once for all.
 const FEW: usize = 4;
 
+/// Bytes of a tile, for each dim, that are cheap to read and decode twice as often: 4 bits a coordinate and sides.
+const SMALL: usize = 36;
+
 /// Output elements of a block's rows, both bytes counted, that a warp's registers hold.
 const OUTPUTS: usize = 4096;
 
 /// Query tokens of a block, when `queries` are wanted: as many as columns and registers allow. In a long chunk
-/// blocks of 8 rows with apart bytes are faster where decoding is cheap: they leave room for half as many warps more.
+/// blocks of 8 rows with apart bytes are faster where tiles are small: they leave room for half as many warps more.
 pub fn block_queries(c: &CodecInfo, d: usize, group: usize, queries: usize) -> usize {
     let two = parts(c, group) == 2;
-    let light = two && !c.k.heavy && !c.v.heavy && queries > FEW && group > 1;
+    let light = two && c.tile_bytes(d) <= SMALL * d && queries > FEW && group > 1;
     let most = (1..=if light { ROWS / 2 } else { ROWS } / group).rev().find(|&n| {
         let bytes = if two && n * group > 4 { 2 } else { 1 };
         (n * group).div_ceil(8) * 8 * d * bytes <= OUTPUTS

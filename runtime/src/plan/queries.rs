@@ -243,9 +243,9 @@ mod tests {
     #[test]
     fn passes_are_equal_and_bounded() {
         let m = prefill_meta(Codec::open("int4").unwrap().info(), 128, 4, 2048, 64);
-        assert_eq!((m.queries, m.rows()), (4, 16));
+        assert_eq!((m.queries, m.rows()), (2, 8));
         let p = Passes::new(&m, 1, 8, 2048, 32768 + 2048).unwrap();
-        assert_eq!((p.segments, p.blocks), (68, 512));
+        assert_eq!((p.segments, p.blocks), (68, 1024));
         assert!(p.part + p.stat <= PASS_BYTES && p.of_pass * 4 < p.blocks && p.blocks <= p.of_pass * 5);
         let one = Passes::new(&m, 64, 8, 1, 1 << 20).unwrap();
         assert_eq!((one.blocks, one.of_pass), (1, 1));
