@@ -5,7 +5,7 @@ use std::rc::Rc;
 use runtime::{Memory, Span};
 
 use super::Machine;
-use super::coded::{Coded, Scheme};
+use super::coded::{self, Coded, Scheme};
 use super::exact::Exact;
 use super::identity::Identity;
 use super::simulated::Simulated;
@@ -86,16 +86,11 @@ pub fn attention(
         }
         Subject::Coded { streams, .. } => {
             let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
-                Ok(match (coder, streams) {
-                    (Coder::Codec(codec), Streams::Cache) if path.packed() => {
-                        Box::new(coded(Scheme::Codec(codec), &layers)?)
-                    }
-                    (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
-                        Box::new(coded(Scheme::Fitted(fitted), &layers)?)
-                    }
-                    (_, Streams::K) => Box::new(simulated(Some(coder), None)?),
-                    (_, Streams::V) => Box::new(simulated(None, Some(coder))?),
-                    _ => Box::new(simulated(Some(coder), Some(coder))?),
+                Ok(match (scheme(coder, streams, path), streams) {
+                    (Some(scheme), _) => Box::new(coded(scheme, &layers)?),
+                    (None, Streams::K) => Box::new(simulated(Some(coder), None)?),
+                    (None, Streams::V) => Box::new(simulated(None, Some(coder))?),
+                    (None, _) => Box::new(simulated(Some(coder), Some(coder))?),
                 })
             };
             let (found, of) = subject.ways(geometry.layers);
@@ -103,6 +98,32 @@ pub fn attention(
             Box::new(ByLayer { ways, of, raw: Exact::new(machine.clone(), geometry) })
         }
     })
+}
+
+/// What goes through a packed cache; the rest is simulated.
+fn scheme(coder: Coder, streams: Streams, path: ReadPath) -> Option<Scheme> {
+    match coder {
+        _ if streams != Streams::Cache || !path.packed() => None,
+        Coder::Codec(codec) => Some(Scheme::Codec(codec)),
+        Coder::Preset(_, Some(fitted)) => Some(Scheme::Fitted(fitted)),
+        _ => None,
+    }
+}
+
+/// Compiles the kernels of all these rows, several at a time.
+pub fn prepare<'a>(
+    machine: &Machine,
+    subjects: impl Iterator<Item = &'a Subject>,
+    path: ReadPath,
+    geometry: &Geometry,
+) -> Result<()> {
+    let mut all = Vec::new();
+    for subject in subjects {
+        let streams = if let Subject::Coded { streams, .. } = subject { *streams } else { Streams::Cache };
+        let (found, _) = subject.ways(geometry.layers);
+        all.extend(found.into_iter().filter_map(|(coder, layers)| Some((scheme(coder, streams, path)?, layers))));
+    }
+    coded::prepare(machine, &all, geometry)
 }
 
 /// Layers that attend in different ways; exactly where a layer stays raw.

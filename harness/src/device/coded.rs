@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use kernels_gen::layout::Operand;
 use kernels_gen::registry::CodecInfo;
+use rayon::prelude::*;
 use runtime::{
-    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Elem, Layer, Mapped, Memory, PagedCache, Rows, Span, Store,
+    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Layer, Mapped, Memory, PagedCache, Rows, Span, Store,
     StorePlan, StoreSpec,
 };
 
@@ -24,6 +25,16 @@ pub enum Scheme {
     Fitted(&'static Fitted),
 }
 
+impl Scheme {
+    /// The codec of a layer, with the bands of its own.
+    fn codec(self, machine: &Machine, layer: usize) -> Result<Codec> {
+        Ok(match self {
+            Scheme::Codec(info) => Codec::open(info.name)?,
+            Scheme::Fitted(fitted) => calibration(machine, fitted)?.layer(layer)?.codec(),
+        })
+    }
+}
+
 /// The kernels of a codec in one geometry.
 pub struct Plans {
     geometry: Geometry,
@@ -32,21 +43,51 @@ pub struct Plans {
 }
 
 impl Plans {
-    fn of(machine: &Machine, codec: Codec, geometry: &Geometry) -> Result<Rc<Plans>> {
-        let key = [codec.name(), codec.info().name];
-        let known = machine.plans.borrow().get(&key).cloned();
-        if let Some(plans) = known.filter(|plans| plans.geometry == *geometry) {
-            return Ok(plans);
-        }
+    fn make(device: &Device, codec: Codec, geometry: &Geometry) -> Result<Plans> {
         let Geometry { heads, kv_heads, d: head_dim, .. } = *geometry;
         let (page_tokens, elem, group) = (PAGE_TOKENS, Elem::F32, heads / kv_heads);
-        let store = StorePlan::prepare(&machine.device, &StoreSpec { codec, head_dim, page_tokens, elem })?;
+        let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim, page_tokens, elem })?;
         let spec = DecodeSpec { codec, head_dim, group, page_tokens, elem, splits: 0 };
-        let decode = DecodePlan::prepare(&machine.device, &spec)?;
-        let plans = Rc::new(Plans { geometry: *geometry, store, decode });
-        machine.plans.borrow_mut().insert(key, plans.clone());
+        let decode = DecodePlan::prepare(device, &spec)?;
+        Ok(Plans { geometry: *geometry, store, decode })
+    }
+
+    fn known(machine: &Machine, codec: Codec, geometry: &Geometry) -> Option<Rc<Plans>> {
+        let plans = machine.plans.borrow().get(&key(codec)).cloned();
+        plans.filter(|plans| plans.geometry == *geometry)
+    }
+
+    fn of(machine: &Machine, codec: Codec, geometry: &Geometry) -> Result<Rc<Plans>> {
+        if let Some(plans) = Plans::known(machine, codec, geometry) {
+            return Ok(plans);
+        }
+        let plans = Rc::new(Plans::make(&machine.device, codec, geometry)?);
+        machine.plans.borrow_mut().insert(key(codec), plans.clone());
         Ok(plans)
     }
+}
+
+/// The name asked for, and that of the bands.
+fn key(codec: Codec) -> [&'static str; 2] {
+    [codec.name(), codec.info().name]
+}
+
+/// Compiles what these layers need, several kernels at a time: bands of each layer's own are kernels of their own.
+pub fn prepare(machine: &Machine, wanted: &[(Scheme, Vec<usize>)], geometry: &Geometry) -> Result<()> {
+    let mut missing: Vec<Codec> = Vec::new();
+    for (scheme, layers) in wanted {
+        for layer in layers {
+            let codec = scheme.codec(machine, *layer)?;
+            if Plans::known(machine, codec, geometry).is_none() && missing.iter().all(|m| key(*m) != key(codec)) {
+                missing.push(codec);
+            }
+        }
+    }
+    let device = &machine.device;
+    let make = |codec: &Codec| Ok((key(*codec), Plans::make(device, *codec, geometry)?));
+    let made: Vec<_> = missing.par_iter().map(make).collect::<Result<_>>()?;
+    machine.plans.borrow_mut().extend(made.into_iter().map(|(key, plans)| (key, Rc::new(plans))));
+    Ok(())
 }
 
 /// The cache of one layer.
@@ -87,11 +128,7 @@ impl Coded {
             Scheme::Fitted(fitted) => Some(calibration(&machine, fitted)?),
         };
         let cache = |layer: usize| -> Result<LayerCache> {
-            let codec = match (scheme, &calibration) {
-                (Scheme::Codec(info), _) => Codec::open(info.name)?,
-                (Scheme::Fitted(fitted), None) => Codec::open(fitted.preset.name)?,
-                (Scheme::Fitted(_), Some(calibration)) => calibration.layer(layer)?.codec(),
-            };
+            let codec = scheme.codec(&machine, layer)?;
             let bytes = codec.cache_bytes(pages.count(), PAGE_TOKENS, geometry.kv_heads, geometry.d)? as usize;
             let plans = Plans::of(&machine, codec, &geometry)?;
             Ok(LayerCache { codec, plans, memory: Memory::zeroed(&device, bytes)? })

@@ -14,7 +14,7 @@ mod probe;
 mod scores;
 mod simulated;
 
-pub use attention::{Attend, DeviceRows, attention};
+pub use attention::{Attend, DeviceRows, attention, prepare};
 pub use exact::Exact;
 pub use forward::{Forward, Lane};
 pub use machine::Machine;

@@ -6,7 +6,7 @@ use runtime::Memory;
 
 use super::measure::Run;
 use super::{Agreement, PassageRow, ReadPath, Score, Subject};
-use crate::device::{Attend, Exact, Forward, Lane, Probe, attention};
+use crate::device::{Attend, Exact, Forward, Lane, Probe, attention, prepare};
 use crate::error::{Error, Result};
 use crate::model::Config;
 
@@ -65,6 +65,7 @@ impl Run<'_> {
 
     fn ways_on(&self, forward: &Forward, missing: &[usize]) -> Result<Vec<Way>> {
         let (plan, path) = (self.plan, self.options.read_path);
+        prepare(&forward.machine, missing.iter().map(|of| &plan.subjects[*of]), path, &plan.geometry)?;
         let mut ways = Vec::new();
         for &of in missing {
             let subject = &plan.subjects[of];
