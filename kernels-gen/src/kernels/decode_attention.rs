@@ -206,7 +206,7 @@ fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Til
         let start = if high { &base * &raise(d, c.spec().raised) + 0x4b40_0000_i32 } else { acc(d, 8, 0x4b40_0000_i32) + &base };
         mma(&v, &w.0, &start).map(small_float).map3(&w.3, out, fused)
     } else {
-        let start = if high { &base * &raise(d, c.spec().raised) } else { acc(d, 8, 0_i32) + &base };
+        let start = if high { &base * &raise(d, c.spec().raised) } else { base.clone() };
         let o = if c.spec().wide_lanes() {
             let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
             let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
