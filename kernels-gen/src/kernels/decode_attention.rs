@@ -305,12 +305,16 @@ pub fn attend<T: Float>(
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut unit = shared::<f32>(m.cols);
     let mut zeros = shared::<i32>(m.d);
+    let tiles = (n + 31_i32) / 32_i32;
+    let run = if m.many { share(n, run, log_splits, m.segment, m.warps) } else { share_of(n, run, segments, m.segment) };
+    // Blocks of a long table that a short sequence leaves without work make no query.
+    let busy = tiles > split * run * (m.warps * m.segment / 32) as i32;
     if m.record > 0 {
         after_previous();
     } else {
         zeros_of(k, &mut zeros, m.d);
         for w in warps(m.warps) {
-            for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
+            for c in strided(w, if busy { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
                 let own = c.min(m.rows() as i32 - 1_i32);
                 let token = first + own / m.group as i32;
                 let row = if m.many { row_of(seq * queries + token.min(queries - 1_i32), kv_heads, head, m.group, own) } else { first_row_of + own };
@@ -325,10 +329,8 @@ pub fn attend<T: Float>(
             }
         }
     }
-    let tiles = (n + 31_i32) / 32_i32;
     // The first tile that not every row sees to its end.
     let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
-    let run = if m.many { share(n, run, log_splits, m.segment, m.warps) } else { run };
     for w in warps(m.warps) {
         let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
         let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
