@@ -110,7 +110,7 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     };
     let slots_of = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
     let mut best = (f64::MAX, 0);
-    for waves in [1, 2, 4, 64] {
+    for waves in [1, 2, 4, 8, 64] {
         let splits = (slots_of * waves / (batch * KV_HEADS)).clamp(1, segments.div_ceil(m.warps).max(1));
         let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies, splits));
         if us < best.0 {

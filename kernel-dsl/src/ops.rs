@@ -129,6 +129,25 @@ pub fn row_ids(n: usize) -> Tile<i32> {
 }
 twin!(row_ids, |b, n| b.row_ids(n));
 
+/// `2^by[r % 8]` in row r: what a left operand's dims are worth that stand `by` bits higher.
+pub fn raise(n: usize, by: [usize; 8]) -> Tile<i32> {
+    Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n).map(|r| 1 << by[r % 8]).collect() }
+}
+twin!(raise, |b, n, by| b.raise(n, by));
+
+/// As [`mma`] from 0, for keys by fours of blocks whose dim k stands `by[k % 8]` bits higher: `2^max(by)` times the
+/// product of what they stand for. `by` does not fall, and is the same for dims that one step of k takes.
+pub fn mma_raised(a: &Tile<u8>, x: &Tile<i8>, by: [usize; 8]) -> Tile<i32> {
+    let data = (0..a.rows * x.cols)
+        .map(|i| (0..a.cols).fold(0_i32, |sum, k| {
+            let product = i32::from(a.get(i / x.cols, k)) * i32::from(x.get(k, i % x.cols));
+            sum.wrapping_add(product.wrapping_shl((by[7] - by[k % 8]) as u32))
+        }))
+        .collect();
+    Tile { rows: a.rows, cols: x.cols, layout: Layout::MmaC, data }
+}
+twin!(mma_raised, |b, a, x, by| b.mma_raised(a, x, by));
+
 /// The tokens of a tile of pairs: see [`crate::tile::pair`].
 pub fn pair_ids() -> Tile<i32> {
     Tile { rows: 16, cols: 8, layout: Layout::MmaC, data: crate::tile::pair::tile(|t, _| t as i32) }

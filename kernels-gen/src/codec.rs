@@ -46,6 +46,8 @@ pub struct Spec {
     pub heavy: bool,
     /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
     pub limit: f32,
+    /// Bits by which `raised4` leaves the lanes of dim i higher; they do not fall, and are the same for dims 2i and 2i + 1.
+    pub raised: [usize; 8],
     /// Side values to try a row with, at least 1: see [`Codec::trial`].
     pub tries: usize,
     /// The side values are corrected once the row is coded: see [`Codec::correct`].
@@ -57,7 +59,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, tries: 1, corrected: false, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, corrected: false, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -156,6 +158,11 @@ pub trait Codec: Debug + Send + Sync {
     /// dimension i of each; or for four blocks. Only called if `bytewise`, where codes of whole bytes are stored transposed.
     fn decode4(&self, code: [u32; 8]) -> [u32; 8] {
         code
+    }
+
+    /// As `decode4` with the lanes of dim i `raised[i]` bits higher, which saves shifts: products undo it.
+    fn raised4(&self, code: [u32; 8]) -> [u32; 8] {
+        self.decode4(code)
     }
 
     /// A coordinate is `scale * (lane - zero2 / 2)`.

@@ -77,6 +77,9 @@ fn transposed_codes_decode_alike() {
             let byte = |word: u32, j: usize| word >> (8 * j) & 0xff;
             let across = |k: usize| (0..4).fold(0, |word, j| word | byte(codes[j][k / 4], k % 4) << (8 * j));
             let lanes = c.bands[0].decode4(std::array::from_fn(across));
+            let raised = c.bands[0].raised4(std::array::from_fn(across));
+            let heights = c.bands[0].spec().raised;
+            assert_eq!(raised, std::array::from_fn(|i| lanes[i] << heights[i]), "{name}: raised by {heights:?}");
             for (j, code) in codes.into_iter().enumerate() {
                 let expected = c.bands[0].decode([kept(code[0], c.bits), kept(code[1], c.bits.saturating_sub(32)), 0, 0]);
                 for (i, lane) in lanes.into_iter().enumerate() {

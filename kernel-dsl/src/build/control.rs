@@ -199,5 +199,5 @@ impl B {
 
 /// True if evaluating the operation where it is not needed changes nothing.
 fn is_pure(op: &Op) -> bool {
-    matches!(op, Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) | Op::VarGet(_) | Op::Full(_) | Op::RowIndex | Op::PairIndex)
+    matches!(op, Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) | Op::VarGet(_) | Op::Full(_) | Op::RowIndex | Op::Raise(_) | Op::PairIndex)
 }

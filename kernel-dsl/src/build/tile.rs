@@ -19,6 +19,33 @@ impl B {
         self.emit(Op::RowIndex, Ty::Tile { dtype: DType::I32, rows, cols: 1, layout: Layout::Rows })
     }
 
+    /// Shifts of eight dims, known when the kernel is built.
+    fn shifts(&self, by: &V) -> [u8; 8] {
+        let items = match self.get(by) {
+            V::Array(items) if items.len() == 8 => items,
+            _ => vec![V::Poison; 8],
+        };
+        std::array::from_fn(|i| items[i].size(self, "a shift") as u8)
+    }
+
+    /// Powers of two down the rows, eight after eight.
+    pub fn raise(&self, n: V, by: V) -> V {
+        let rows = n.size(self, "the rows of a tile");
+        self.emit(Op::Raise(self.shifts(&by)), Ty::Tile { dtype: DType::I32, rows, cols: 1, layout: Layout::Rows })
+    }
+
+    /// a b with the dims of a raised.
+    pub fn mma_raised(&self, a: V, x: V, by: V) -> V {
+        let by = self.shifts(&by);
+        let (Some(a), Some(x)) = (self.id(&a), self.id(&x)) else { return V::Poison };
+        match (self.ty(a), self.ty(x)) {
+            (Ty::Tile { rows: m, cols: k, layout: Layout::MmaA, dtype: DType::U8 }, Ty::Tile { rows, cols: n, layout: Layout::MmaB, dtype: DType::I8 }) if rows == k && k % 128 == 0 => {
+                self.emit(Op::MmaRaised { a, b: x, by }, Ty::Tile { dtype: DType::I32, rows: m, cols: n, layout: Layout::MmaC })
+            }
+            (left, right) => self.fail(Fault::Shapes { op: "mma_raised".into(), left: self.describe(left), right: self.describe(right) }),
+        }
+    }
+
     /// Tokens of a tile of pairs.
     pub fn pair_ids(&self) -> V {
         self.emit(Op::PairIndex, Ty::Tile { dtype: DType::I32, rows: 16, cols: 8, layout: Layout::MmaC })

@@ -161,9 +161,13 @@ pub enum Op {
     // tiles
     Full(Id),
     RowIndex,
+    /// 2^by[r % 8] in row r.
+    Raise([u8; 8]),
     Reduce { op: ReduceOp, axis: Axis, src: Id },
     Any(Id),
     Mma { a: Id, b: Id, c: Id },
+    /// From 0; dim k of the left operand stands `by[k % 8]` bits higher, the result by[7].
+    MmaRaised { a: Id, b: Id, by: [u8; 8] },
     /// Sum over k of a right operand: what an all-ones left operand would give.
     SumK(Id),
     Unpack { buf: Buf, at: Id, packing: Packing, func: usize },

@@ -210,6 +210,8 @@ impl Lower {
                 let base = self.scaled(self.g, ty.regs());
                 (0..ty.regs()).map(|i| self.offset(base, i)).collect()
             }
+            Op::Raise(by) => self.raise(by, ty.regs()),
+            Op::MmaRaised { a, b, by } => self.mma_raised(*a, *b, by, ty),
             Op::Mma { a, b, c } => self.mma(*a, *b, *c),
             Op::SumK(b) => self.sum_k(*b),
             Op::Unpack { buf, at, packing, func } => self.unpack(*buf, *at, *packing, *func),
@@ -300,6 +302,40 @@ impl Lower {
             }
         }
         regs
+    }
+
+    /// Between steps of k of different heights the sum is raised.
+    fn mma_raised(&mut self, a: Id, b: Id, by: &[u8; 8], ty: Ty) -> Vec<Id> {
+        let (Ty::Tile { cols: k, .. }, Ty::Tile { rows: m, cols: n, .. }) = (self.p.ty(a), ty) else { return vec![] };
+        let (a, b, steps, zero) = (self.tile(a), self.tile(b), k / 32, self.int(0));
+        // A word holds one dim of four blocks.
+        let height = |step: usize| by[2 * step / (steps / 4)];
+        if (0..steps).any(|s| height(s) != by[(2 * s + 1) / (steps / 4)] || s > 0 && height(s) < height(s - 1)) {
+            self.fail(Fault::StageOp { op: format!("mma_raised by {by:?}"), stage: "thread" });
+            return vec![zero; ty.regs()];
+        }
+        let mut regs = vec![];
+        for (mt, nt) in (0..m / 16).flat_map(|mt| (0..n / 8).map(move |nt| (mt, nt))) {
+            let mut sum = vec![zero; 4];
+            for ks in 0..steps {
+                let up = if ks > 0 { height(ks) - height(ks - 1) } else { 0 };
+                if up > 0 {
+                    sum = sum.into_iter().map(|x| self.scaled(x, 1 << up)).collect();
+                }
+                let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
+                sum = self.mma_regs(MmaKind::U8S8, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, DType::I32);
+            }
+            regs.extend(sum);
+        }
+        regs
+    }
+
+    /// Row g (rows / 8) + r of lane (g, t): constants where a lane has whole eights.
+    fn raise(&mut self, by: &[u8; 8], regs: usize) -> Vec<Id> {
+        if regs % 8 != 0 {
+            self.fail(Fault::StageOp { op: format!("raise of {} rows", 8 * regs), stage: "thread" });
+        }
+        (0..regs).map(|r| self.int(1 << by[r % 8])).collect()
     }
 
     fn mma_regs(&mut self, kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id>, acc: DType) -> Vec<Id> {

@@ -65,13 +65,14 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
 pub fn operands(op: &Op) -> Vec<Id> {
     let of = |b: &Buf| if let Buf::Slot(_, id) = b { vec![*id] } else { vec![] };
     match op {
-        Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::PairIndex | Op::LaneId | Op::ThreadId | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::AfterPrevious | Op::ReleaseNext => vec![],
+        Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::Raise(_) | Op::PairIndex | Op::LaneId | Op::ThreadId | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::AfterPrevious | Op::ReleaseNext => vec![],
         Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::SplitHalves(a) | Op::SwapHalves(a) | Op::QuadOrder(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::MovMatrix(a) | Op::AnyLane(a) => vec![*a],
         Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],
         Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => vec![*a, *b, *c],
         Op::Mma { a, b, c } => vec![*a, *b, *c],
+        Op::MmaRaised { a, b, .. } => vec![*a, *b],
         Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
         Op::Store { buf, at, value } | Op::StoreTile { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),

@@ -4,6 +4,9 @@
 //! first; each kind has its own plane of 32, 16 and 8 bits. Eight-bit digits are whole bytes.
 //! Nibbles: dims 0..4 low, dims 4..8 high in bytes 0..4. Two-bit fields: even dims in byte 0, odd ones in byte 1,
 //! dim i at bit i & 6. Bits: dim i at bit i.
+//!
+//! Three bits are packed apart: dims 0, 1 and 5 in the lowest bits of bytes 0, 1 and 2, dims 2, 3 and 4 above them, and in the
+//! two highest bits the upper parts of dims 6 and 7, then their lowest bits in byte 2.
 
 use kernel_dsl::device;
 
@@ -35,6 +38,9 @@ pub fn pack(d: [u32; 8], width: usize) -> [u32; 4] {
         for i in 0..8 {
             code[0] = code[0].wrapping_add(d[i] << (8 * (i % 4) + 4 * (i / 4)));
         }
+    } else if width == 3 {
+        let (a, b) = (d[0] | (d[2] << 3) | (d[6] >> 1 << 6), d[1] | (d[3] << 3) | (d[7] >> 1 << 6));
+        code[0] = a | (b << 8) | ((d[5] | (d[4] << 3) | ((d[6] & 1_u32) << 6) | ((d[7] & 1_u32) << 7)) << 16);
     } else {
         let two = twos_at(width);
         let one = ones_at(width);
@@ -72,23 +78,36 @@ fn one_bits(x: u32) -> (u32, u32) {
     ((x & 15_u32).wrapping_mul(spread) & 0x0101_0101_u32, ((x >> 4) & 15_u32).wrapping_mul(spread) & 0x0101_0101_u32)
 }
 
+/// Digits of three bits.
+#[device]
+fn three_bits(x: u32) -> (u32, u32) {
+    let (y, z) = (x >> 8, x >> 16);
+    let low = (x & 7_u32) | ((y & 7_u32) << 8) | (((x >> 3) & 7_u32) << 16) | (((y >> 3) & 7_u32) << 24);
+    let (six, seven) = (((x >> 5) & 6_u32) | ((z >> 6) & 1_u32), ((y >> 5) & 6_u32) | ((z >> 7) & 1_u32));
+    (low, ((z >> 3) & 7_u32) | ((z & 7_u32) << 8) | (six << 16) | (seven << 24))
+}
+
 /// The digits above the nibble, or the whole digits of widths below 4.
 #[device]
 pub fn upper(code: [u32; 4], width: usize) -> (u32, u32) {
     let two = twos_at(width);
     let one = ones_at(width);
-    let (mut low, mut high) = (0_u32, 0_u32);
-    if width % 4 >= 2 {
-        let (a, b) = two_bits(code[two / 32] >> (two % 32));
-        low = a;
-        high = b;
+    if width == 3 {
+        three_bits(code[0])
+    } else {
+        let (mut low, mut high) = (0_u32, 0_u32);
+        if width % 4 >= 2 {
+            let (a, b) = two_bits(code[two / 32] >> (two % 32));
+            low = a;
+            high = b;
+        }
+        if width % 2 == 1 {
+            let (a, b) = one_bits(code[one / 32] >> (one % 32));
+            low = if width % 4 >= 2 { low | (a << 2) } else { a };
+            high = if width % 4 >= 2 { high | (b << 2) } else { b };
+        }
+        (low, high)
     }
-    if width % 2 == 1 {
-        let (a, b) = one_bits(code[one / 32] >> (one % 32));
-        low = if width % 4 >= 2 { low | (a << 2) } else { a };
-        high = if width % 4 >= 2 { high | (b << 2) } else { b };
-    }
-    (low, high)
 }
 
 /// The bytes of all digits: dims 0..4, dims 4..8.
@@ -123,6 +142,13 @@ pub fn unpack4(w: [u32; 8], width: usize, by: usize) -> [u32; 8] {
     let mut out = [0_u32; 8];
     if width == 8 {
         out = w;
+    } else if width == 3 {
+        for i in 0..6 {
+            out[i] = moved(w[byte_of(i)], bit_of(i), by) & (0x0707_0707_u32 << by);
+        }
+        for i in 6..8 {
+            out[i] = (moved(w[i - 6], 6, by + 1) & (0x0606_0606_u32 << by)) | (moved(w[2], i, by) & (0x0101_0101_u32 << by));
+        }
     } else {
         for i in 0..8 {
             let mut at = if width >= 4 { moved(w[i % 4], i / 4 * 4, by) & (0x0f0f_0f0f_u32 << by) } else { 0_u32 };
@@ -136,6 +162,68 @@ pub fn unpack4(w: [u32; 8], width: usize, by: usize) -> [u32; 8] {
             }
             out[i] = at;
         }
+    }
+    out
+}
+
+/// Byte and lowest bit of digit i below 6 of three bits.
+#[device]
+fn byte_of(i: usize) -> usize {
+    if i < 4 { i % 2 } else { 2 }
+}
+
+#[device]
+fn bit_of(i: usize) -> usize {
+    if (i >= 2) & (i < 5) { 3 } else { 0 }
+}
+
+/// Bits by which [`raised4_of`] leaves digit i higher, where its codec wants digits from bit `by` on.
+#[device]
+pub fn height(i: usize, width: usize, by: usize) -> usize {
+    if width == 2 {
+        if i < 2 { 0 } else { i / 2 * 2 - by }
+    } else if width == 3 {
+        if i < 2 {
+            0
+        } else if i < 6 {
+            3 - by
+        } else {
+            5 - by
+        }
+    } else {
+        if (width == 4) & (i >= 4) { 4 - by } else { 0 }
+    }
+}
+
+/// Of all digits.
+pub fn heights(width: usize, by: usize) -> [usize; 8] {
+    std::array::from_fn(|i| height(i, width, by))
+}
+
+/// As [`unpack4`], digit i `height(i, width, by)` bits higher: masks in the place of shifts.
+#[device]
+pub fn raised4_of(w: [u32; 8], width: usize, by: usize) -> [u32; 8] {
+    let mut out = [0_u32; 8];
+    if width == 2 {
+        for i in 0..8 {
+            let to = if i < 2 { by } else { i / 2 * 2 };
+            out[i] = moved(w[i % 2], i / 2 * 2, to) & (0x0303_0303_u32 << to);
+        }
+    } else if width == 3 {
+        for i in 0..6 {
+            let to = if i < 2 { by } else { 3 };
+            out[i] = moved(w[byte_of(i)], bit_of(i), to) & (0x0707_0707_u32 << to);
+        }
+        for i in 6..8 {
+            out[i] = (w[i - 6] & 0xc0c0_c0c0_u32) | (moved(w[2], i, 5) & 0x2020_2020_u32);
+        }
+    } else if width == 4 {
+        for i in 0..8 {
+            let to = if i < 4 { by } else { 4 };
+            out[i] = moved(w[i % 4], i / 4 * 4, to) & (0x0f0f_0f0f_u32 << to);
+        }
+    } else {
+        out = unpack4(w, width, by);
     }
     out
 }

@@ -7,7 +7,8 @@
 
 use kernel_dsl::codec;
 
-use super::e8word::{lanes_of, lanes4_of, word_of};
+use super::digits::heights;
+use super::e8word::{lanes_of, lanes4_of, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
 /// Scales that the encoder tries.
@@ -37,7 +38,7 @@ impl Codec for E8C {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, rotate: false, tries: TRIES, ..Spec::integers(8 * self.width, (2 << self.width) - 1) }
+        Spec { bytewise: true, raised: heights(self.width, 1), rotate: false, tries: TRIES, ..Spec::integers(8 * self.width, (2 << self.width) - 1) }
     }
 
     fn side(&self, _norm: f32, _top: f32) -> [f32; 2] {
@@ -66,6 +67,10 @@ impl Codec for E8C {
 
     fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
         lanes4_of(w, self.width)
+    }
+
+    fn raised4(&self, w: [u32; 8]) -> [u32; 8] {
+        raised_lanes4_of(w, self.width)
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

@@ -6,7 +6,8 @@
 
 use kernel_dsl::codec;
 
-use super::e8word::{lanes_of, lanes4_of, word_of};
+use super::digits::heights;
+use super::e8word::{lanes_of, lanes4_of, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
 /// Steps that `e8wW_tried` tries.
@@ -65,7 +66,7 @@ impl Codec for E8W {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
+        Spec { bytewise: true, raised: heights(self.width, 1), tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
     }
 
     fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
@@ -91,6 +92,10 @@ impl Codec for E8W {
 
     fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
         lanes4_of(w, self.width)
+    }
+
+    fn raised4(&self, w: [u32; 8]) -> [u32; 8] {
+        raised_lanes4_of(w, self.width)
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

@@ -7,7 +7,7 @@
 use kernel_dsl::device;
 use kernel_dsl::math::mul_hi;
 
-use super::digits::{pack, unpack4, upper};
+use super::digits::{height, pack, raised4_of, unpack4, upper};
 use super::lattice::nearest_wide;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
@@ -81,6 +81,9 @@ pub fn lanes_of(code: [u32; 4], width: usize) -> [u32; 4] {
 fn parity4(w: [u32; 8], width: usize) -> (u32, u32) {
     if width >= 4 {
         (folded(w[0] ^ w[1] ^ w[2] ^ w[3], 4), w[3] >> 4)
+    } else if width == 3 {
+        let last = w[2] >> 7;
+        (folded(w[0] ^ w[1] ^ w[2], 3) ^ (w[2] >> 6) ^ last, last)
     } else {
         if width >= 2 {
             (folded(folded(w[0] ^ w[1], 2), 4), w[1] >> 6)
@@ -102,4 +105,24 @@ pub fn lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     // Flipping twice the coset's bit as well turns the slot of the coset into the implied bit.
     out[7] = (out[7] ^ ((x & 0x0101_0101_u32) << 1)) | coset;
     out
+}
+
+/// As `lanes4_of`, lane i `height(i, width, 1)` bits higher: see [`crate::codec::Codec::raised4`].
+#[device]
+pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
+    if (width >= 2) & (width <= 4) {
+        let mut out = raised4_of(w, width, 1);
+        let (x, last) = parity4(w, width);
+        let coset = last & 0x0101_0101_u32;
+        for i in 0..8 {
+            let up = height(i, width, 1);
+            if i == 7 {
+                out[i] = out[i] ^ ((x & 0x0101_0101_u32) << (up + 1));
+            }
+            out[i] = out[i] | coset.wrapping_mul(1_u32 << up);
+        }
+        out
+    } else {
+        lanes4_of(w, width)
+    }
 }

@@ -143,10 +143,18 @@ fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>;
     let mut hi = acc(32, cols, 0_i32);
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
-        let key: Tile<u8> = if quads { tokens.key_quads(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
-        hi = mma(&key, &q_hi[i], &hi);
-        if parts == 1 {
-            lo = mma(&key, &q_lo[i], &lo);
+        if quads & by_height(k, d) {
+            let key: Tile<u8> = tokens.key_quads(at[i], k[i].spec().bits, d, 8, |x| k[i].raised4(x));
+            hi = mma_raised(&key, &q_hi[i], k[i].spec().raised);
+            if parts == 1 {
+                lo = mma_raised(&key, &q_lo[i], k[i].spec().raised);
+            }
+        } else {
+            let key: Tile<u8> = if quads { tokens.key_quads(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
+            hi = mma(&key, &q_hi[i], &hi);
+            if parts == 1 {
+                lo = mma(&key, &q_lo[i], &lo);
+            }
         }
         if k[i].spec().wide_lanes() {
             let top: Tile<u8> = tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| high_bytes(k[i].decode(x)));
@@ -155,13 +163,17 @@ fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>;
         }
     }
     // With two parts the high bytes' columns stand beside the low ones'.
-    if parts == 2 {
-        let s = hi.fold_halves(128);
-        (if k[0].spec().even() { s + start } else { s * 2_i32 + start }).cast::<f32>()
-    } else {
-        let s = &hi * 128_i32 + &lo;
-        (if k[0].spec().even() { s + start } else { s * 2_i32 + start }).cast::<f32>()
-    }
+    let s = if parts == 2 { hi.fold_halves(128) } else { &hi * 128_i32 + &lo };
+    let up = if quads & by_height(k, d) { k[0].spec().raised[7] } else { 0 };
+    let first = if up > 0 { start * (1 << up) } else { start.clone() };
+    let x = (if k[0].spec().even() { s + &first } else { s * 2_i32 + &first }).cast::<f32>();
+    if up > 0 { x * (1.0_f32 / (1 << up) as f32) } else { x }
+}
+
+/// Whether keys are decoded with their dims at different heights: one band, whole words of four blocks.
+#[device]
+fn by_height(k: &[&dyn Codec], d: usize) -> bool {
+    (k.len() == 1) & (d >= 128) & (k[0].spec().raised[7] > 0)
 }
 
 /// Weights as 15-bit integers under the tile's own power of two, so that a tile of small weights loses nothing
@@ -187,17 +199,46 @@ fn weights(p: Tile<f32>, parts: usize) -> (Tile<u8>, Tile<u8>, Tile<i32>, Tile<f
 #[device]
 fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, quads: bool, d: usize, parts: usize) -> Tile<f32> {
     let base = &w.2 * -((c.spec().zero2 + 1_i32) / 2);
-    let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
-    let o = if parts == 2 {
-        mma(&v, &w.0, &base)
-    } else if c.spec().wide_lanes() {
-        let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
-        let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
-        hi * 256_i32 + (mma(&v, &w.1, &base) + mma(&top, &w.1, 0_i32) * 256_i32)
+    let high = quads & raises(c, d);
+    let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
+    if parts == 2 {
+        // Sums stay below 2^22: on top of the bits of 1.5 * 2^23 they are a float's last bits.
+        let start = if high { &base * &raise(d, c.spec().raised) + 0x4b40_0000_i32 } else { acc(d, 8, 0x4b40_0000_i32) + &base };
+        mma(&v, &w.0, &start).map(small_float).map3(&w.3, out, fused)
     } else {
-        mma(&v, &w.0, 0_i32) * 256_i32 + mma(&v, &w.1, &base)
-    };
-    o.cast::<f32>().map3(&w.3, out, fused)
+        let start = if high { &base * &raise(d, c.spec().raised) } else { base.clone() };
+        let o = if c.spec().wide_lanes() {
+            let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
+            let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
+            hi * 256_i32 + (mma(&v, &w.1, &base) + mma(&top, &w.1, 0_i32) * 256_i32)
+        } else {
+            mma(&v, &w.0, 0_i32) * 256_i32 + mma(&v, &w.1, &start)
+        };
+        o.cast::<f32>().map3(&w.3, out, fused)
+    }
+}
+
+/// Whether values are decoded with their dims at different heights.
+#[device]
+fn raises(c: &dyn Codec, d: usize) -> bool {
+    (d >= 64) & (c.spec().raised[7] > 0)
+}
+
+/// Outputs at the height of their values.
+#[device]
+fn lowered(c: &dyn Codec, out: &Tile<f32>, quads: bool, d: usize) -> Tile<f32> {
+    if quads & raises(c, d) { out * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { out.clone() }
+}
+
+#[device]
+fn inverse(x: f32) -> f32 {
+    1.0_f32 / x
+}
+
+/// x from the bits of x + 1.5 * 2^23.
+#[device]
+fn small_float(x: i32) -> f32 {
+    f32::from_bits(x as u32) - 12582912.0_f32
 }
 
 /// Largest score of a column, both halves of the tokens.
@@ -264,12 +305,16 @@ pub fn attend<T: Float>(
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut unit = shared::<f32>(m.cols);
     let mut zeros = shared::<i32>(m.d);
+    let tiles = (n + 31_i32) / 32_i32;
+    let run = if m.many { share(n, run, log_splits, m.segment, m.warps) } else { share_of(n, run, segments, m.segment) };
+    // Blocks of a long table that a short sequence leaves without work make no query.
+    let busy = tiles > split * run * (m.warps * m.segment / 32) as i32;
     if m.record > 0 {
         after_previous();
     } else {
         zeros_of(k, &mut zeros, m.d);
         for w in warps(m.warps) {
-            for c in strided(w, (m.cols / m.parts) as i32, m.warps as i32) {
+            for c in strided(w, if busy { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
                 let own = c.min(m.rows() as i32 - 1_i32);
                 let token = first + own / m.group as i32;
                 let row = if m.many { row_of(seq * queries + token.min(queries - 1_i32), kv_heads, head, m.group, own) } else { first_row_of + own };
@@ -284,10 +329,8 @@ pub fn attend<T: Float>(
             }
         }
     }
-    let tiles = (n + 31_i32) / 32_i32;
     // The first tile that not every row sees to its end.
     let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
-    let run = if m.many { share(n, run, log_splits, m.segment, m.warps) } else { run };
     for w in warps(m.warps) {
         let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
         let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
@@ -387,7 +430,7 @@ pub fn attend<T: Float>(
                 let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
                 let row = (line as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.rows() as i64;
                 for i in 0..v.len() {
-                    let o = if m.apart { joined(&high[i], &out[i]) } else { whole(&out[i], m.parts) };
+                    let o = if m.apart { joined(&high[i], &out[i]) } else { whole(&lowered(v[i], &out[i], m.quads, m.d / v.len()), m.parts) };
                     let half = if m.apart { joined(&high_half, &half) } else { whole(&half, m.parts) };
                     let o = if v[0].spec().odd() { o + &(half * 0.5_f32) } else { o };
                     let o = if v[0].spec().affine { o + &(total_of(&shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o };

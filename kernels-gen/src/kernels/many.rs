@@ -25,6 +25,15 @@ pub fn share(n: i32, run: i32, log_splits: i32, segment: usize, warps: usize) ->
     if run > 0_i32 { run } else { (of_block + (warps as i32 - 1_i32)) / warps as i32 }
 }
 
+/// Segments of a warp that takes `run` of a sequence of `segments`: as much less as this one of `n` tokens is shorter, so that
+/// as many warps share it. Rounded up by more than the quotient can be off.
+#[device]
+pub fn share_of(n: i32, run: i32, segments: i32, segment: usize) -> i32 {
+    let all = (n + (segment as i32 - 1_i32)) / segment as i32;
+    let part = all as f32 * run as f32 / segments as f32;
+    (part.mul_add(9.536743e-7_f32, part).ceil() as i32).min(run)
+}
+
 /// How far the tokens of tile `t` lie behind what each column sees, from the second half of `seen`: 0 and more are hidden.
 #[device]
 pub fn hidden(seen: &Shared<i32>, t: i32, cols: usize, parts: usize) -> Tile<i32> {

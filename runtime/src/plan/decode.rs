@@ -248,7 +248,7 @@ impl DecodePlan {
     /// How many blocks share a sequence's kv head when the plan leaves it open.
     pub fn splits_for(&self, batch: usize, kv_heads: usize, segments: usize) -> usize {
         match self.splits {
-            0 => best_splits(self.resident, batch * kv_heads, segments.div_ceil(self.meta.warps)),
+            0 => ragged_splits(self.resident, batch, kv_heads, segments.div_ceil(self.meta.warps)),
             fixed => fixed.clamp(1, segments.max(1)),
         }
     }
@@ -283,6 +283,15 @@ pub(super) fn best_splits(resident: usize, rows: usize, segments: usize) -> usiz
     // Beyond a few waves more splits never win.
     let most = segments.min(4 * resident.div_ceil(rows));
     (1..=most).min_by_key(|&splits| time(splits)).unwrap_or(1)
+}
+
+/// As `best_splits`, but where sequences may differ in length no block takes more than two turns of the longest one, as far as
+/// eight waves of blocks allow: a long sequence among short ones is spread over the device.
+fn ragged_splits(resident: usize, batch: usize, kv_heads: usize, segments: usize) -> usize {
+    let rows = (batch * kv_heads).max(1);
+    let best = best_splits(resident, rows, segments);
+    let even = segments.div_ceil(2).min(8 * resident.div_ceil(rows));
+    if batch > 1 { best.max(even) } else { best }
 }
 
 /// Fails for a scale that would make every score NaN.
@@ -331,5 +340,13 @@ mod tests {
         assert_eq!(best_splits(264, 256, 8), 1);
         assert_eq!(best_splits(264, 2048, 4), 1);
         assert_eq!(best_splits(0, 0, 0), 1);
+    }
+
+    #[test]
+    fn long_sequences_among_short_ones_are_spread() {
+        // Tables for 64 Ki tokens are 16 turns of 8 warps; uniform batches keep their splits.
+        assert_eq!(ragged_splits(264, 32, 8, 16), 8);
+        assert_eq!((ragged_splits(264, 1, 8, 128), ragged_splits(264, 8, 8, 8), ragged_splits(264, 32, 8, 2)), (32, 4, 1));
+        assert_eq!(ragged_splits(264, 256, 8, 256), 8);
     }
 }

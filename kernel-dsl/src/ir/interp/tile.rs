@@ -272,6 +272,14 @@ impl<'a> Machine<'a> {
                 self.put(out, u64::from(any));
                 return Ok(());
             }
+            Op::Raise(by) => match self.p.ty(out) {
+                Ty::Tile { rows, .. } => (0..rows).map(|r| 1 << by[r % 8]).collect(),
+                Ty::Scalar(_) => vec![1],
+            },
+            Op::MmaRaised { a, b, by } => {
+                let ((sa, a), (sb, b)) = (self.tile(*a)?, self.tile(*b)?);
+                matrix::mma_raised((sa, &a), (sb, &b), by)
+            }
             Op::Mma { a, b, c } => {
                 let ((sa, a), (sb, b), (_, c)) = (self.tile(*a)?, self.tile(*b)?, self.tile(*c)?);
                 matrix::mma(sa, &a, sb, &b, &c)
