@@ -111,11 +111,6 @@ impl Lower {
                 return self.store_columns((buf, at, col_stride, cols), ty, regs);
             }
         }
-        if let Ty::Tile { layout: Layout::Row, dtype: DType::I8 | DType::U8, .. } = ty {
-            if regs.len() % 4 == 0 {
-                return self.store_bytes(buf, at, ty, &regs);
-            }
-        }
         let body = self.region(|l| {
             for (r, v) in regs.into_iter().enumerate() {
                 let store = l.region(|l| {
@@ -137,22 +132,6 @@ impl Lower {
         match cond {
             Some(cond) => self.push(Op::If { cond, then: body, other: vec![] }, vec![]),
             None => self.append(body),
-        }
-    }
-
-    /// A lane's bytes of a vector, four a store: a vector begins at a multiple of 4.
-    fn store_bytes(&mut self, buf: Buf, at: Id, ty: Ty, regs: &[Id]) {
-        for (n, bytes) in regs.chunks(4).enumerate() {
-            let (mut word, mask) = (self.int(0), self.int(255));
-            for (i, byte) in bytes.iter().enumerate() {
-                let wide = self.emit(Op::Cast(*byte), DType::I32);
-                let low = self.bin(BinOp::And, wide, mask);
-                let by = self.int(8 * i as i64);
-                let placed = self.bin(BinOp::Shl, low, by);
-                word = self.bin(BinOp::Or, word, placed);
-            }
-            let a = self.address(at, ty, 4 * n, (0, 1));
-            self.push(Op::Store { buf, at: a, value: word }, vec![]);
         }
     }
 

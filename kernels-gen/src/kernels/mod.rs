@@ -223,7 +223,11 @@ pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize
 /// Meta value of a kernel that maps for the decode kernel of `c` in that shape.
 pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mapping: Mapping) -> MapMeta {
     // Few rows leave most of a device idle: then a thread takes fewer.
-    let rows = if mapping == Mapping::Outputs { 1 } else { 8 };
+    let rows = match mapping {
+        Mapping::Rows => 16,
+        Mapping::Queries => 8,
+        Mapping::Outputs => 2,
+    };
     let m = decode_meta(c, d, group, page_tokens);
     MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, rows }
 }

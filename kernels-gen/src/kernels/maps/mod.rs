@@ -1,8 +1,8 @@
 //! The affine maps around the kernels of a calibrated codec: `out = (x - before) M + after`, one matrix a kv head.
 //!
 //! Rows before the store, queries before decode, outputs after the join. Every product is one fused multiply-add and
-//! dims are added in order, so all sides give the same bits. A thread takes eight columns of up to eight rows: a load
-//! of 16 bytes costs as much as 16 multiply-adds of a thread, so each has to serve as many.
+//! dims are added in order, so all sides give the same bits. A thread takes four columns of several rows: what it
+//! reads of a matrix serves them all, and a row is read by all its threads at once.
 //! Cost: d^2 multiply-adds a row; a block reads a matrix once.
 
 pub mod outputs;
@@ -24,7 +24,7 @@ pub struct MapMeta {
     pub page_tokens: usize,
     /// Tokens of a segment.
     pub segment: usize,
-    /// Rows of a thread, 1 to 8.
+    /// Rows of a thread, 1 to 16.
     pub rows: usize,
 }
 
@@ -34,12 +34,7 @@ const WARPS: usize = 4;
 impl MapMeta {
     /// Rows of a block.
     pub fn block(&self) -> usize {
-        self.rows * 32 * WARPS / self.span()
-    }
-
-    /// Threads of a row: each has columns 4 i.. and d / 2 + 4 i...
-    pub fn span(&self) -> usize {
-        self.d / 8
+        self.rows * 128 * WARPS / self.d
     }
 
     /// Bytes of the queries of one (sequence, kv head, segment): see [`queries`].
@@ -55,7 +50,7 @@ pub const fn record(d: usize, cols: usize, parts: usize) -> usize {
 
 impl Meta for MapMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: WARPS, min_blocks: 3 }
+        Launch { warps: WARPS, min_blocks: if self.rows > 8 { 2 } else if self.rows > 2 { 4 } else { 2 } }
     }
 }
 
@@ -65,34 +60,36 @@ fn back(a: f32, b: f32, cos: f32, sin: f32) -> (f32, f32) {
     (finite(a.mul_add(cos, b * sin)), finite(b.mul_add(cos, -(a * sin))))
 }
 
-/// `n` lines of a matrix, at most 8, a thread's columns of each, its first one at byte `at`.
+/// `n` lines of a matrix, at most 16, four columns of each, from byte `at` on.
 #[device]
-fn lines(maps: &Global<f32>, at: i64, n: usize, d: usize) -> [[f32; 8]; 8] {
-    let mut all = [[0.0_f32; 8]; 8];
+fn lines(maps: &Global<f32>, at: i64, n: usize, d: usize) -> [[f32; 4]; 16] {
+    let mut all = [[0.0_f32; 4]; 16];
     for i in 0..n {
-        let (a, b) = (maps.load4::<f32>(at + (4 * d * i) as i64), maps.load4::<f32>(at + (4 * d * i + 2 * d) as i64));
-        all[i] = [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]];
+        all[i] = maps.load4::<f32>(at + (4 * d * i) as i64);
     }
     all
 }
 
-/// `n` rows from row `first` on times a thread's columns of the matrix, whose first line has them at byte `at`: eight
-/// sums a row. Few rows leave a thread waiting for the matrix: it then asks for more lines at once.
+/// `n` rows from row `first` on times four columns of the matrix whose first line has them at byte `at`: four sums a row.
+/// Few rows leave a thread waiting for the matrix: it then asks for more lines at once.
 #[device]
 fn products(maps: &Global<f32>, at: i64, rows: &Shared<f32>, first: i32, n: usize, d: usize) -> [f32; 64] {
-    let turn = if n > 2 { 4 } else { 8 };
+    let turn = if n > 2 { 4 } else { 16 };
     let mut sums = [0.0_f32; 64];
     let mut next = lines(maps, at, turn, d);
     for i in strided(0_i32, (d / turn) as i32, 1) {
         // The lines of the next turn are on their way during this one.
         let line = next;
         next = lines(maps, at + ((i + 1_i32).min((d / turn) as i32 - 1_i32) * (4 * turn * d) as i32) as i64, turn, d);
-        for r in 0..n {
-            for part in 0..turn / 4 {
-                let x = rows.load4::<f32>((first + r as i32) * (4 * d) as i32 + i * (4 * turn) as i32 + (16 * part) as i32);
-                for k in 0..4 {
-                    for j in 0..8 {
-                        sums[8 * r + j] = line[4 * part + k][j].mul_add(x[k], sums[8 * r + j]);
+        for part in 0..turn / 4 {
+            let mut x = [[0.0_f32; 4]; 16];
+            for r in 0..n {
+                x[r] = rows.load4::<f32>((first + r as i32) * (4 * d) as i32 + i * (4 * turn) as i32 + (16 * part) as i32);
+            }
+            for k in 0..4 {
+                for r in 0..n {
+                    for j in 0..4 {
+                        sums[4 * r + j] = line[4 * part + k][j].mul_add(x[r][k], sums[4 * r + j]);
                     }
                 }
             }

@@ -16,7 +16,7 @@ pub fn map_outputs<T: Float>(
     kv_heads: i32,
 ) {
     let (first, head, n) = (block_id(0) * m.block() as i32, block_id(1), batch * m.group as i32);
-    let (half, size) = ((m.d / 2) as i32, (m.d * m.d) as i32);
+    let size = (m.d * m.d) as i32;
     let mut rows = shared::<f32>(m.block() * m.d);
     after_previous();
     for e in threads(m.block() * m.d) {
@@ -24,17 +24,15 @@ pub fn map_outputs<T: Float>(
         rows.put(e, finite(joined.at(row * m.d as i64 + (e % m.d as i32) as i64)));
     }
     for t in threads(128) {
-        let (c, own) = (t % m.span() as i32, t / m.span() as i32 * m.rows as i32);
+        let (c, own) = (t % (m.d / 4) as i32, t / (m.d / 4) as i32 * m.rows as i32);
         let sums = products(maps, ((3_i32 * kv_heads + head) as i64 * size as i64 + (4_i32 * c) as i64) * 4_i64, &rows, own, m.rows, m.d);
-        let mean = 4_i64 * kv_heads as i64 * size as i64 + ((kv_heads + head) * m.d as i32 + 4_i32 * c) as i64;
-        let means = [maps.load4::<f32>(mean * 4_i64), maps.load4::<f32>((mean + half as i64) * 4_i64)];
+        let mean = maps.load4::<f32>((4_i64 * kv_heads as i64 * size as i64 + ((kv_heads + head) * m.d as i32 + 4_i32 * c) as i64) * 4_i64);
         for r in 0..m.rows {
             if first + own + (r as i32) < n {
                 let row = row_of(first + own + r as i32, head, kv_heads, m.group);
                 let some = lse.at(row) > f32::NEG_INFINITY;
-                for j in 0..8 {
-                    let at = row * m.d as i64 + (4_i32 * c + (j / 4 * m.d / 2 + j % 4) as i32) as i64;
-                    out.put(at, T::from_f32(if some { sums[8 * r + j] + means[j / 4][j % 4] } else { 0.0_f32 }));
+                for j in 0..4 {
+                    out.put(row * m.d as i64 + (4_i32 * c + j as i32) as i64, T::from_f32(if some { sums[4 * r + j] + mean[j] } else { 0.0_f32 }));
                 }
             }
         }

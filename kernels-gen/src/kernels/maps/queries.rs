@@ -49,14 +49,11 @@ pub fn map_queries<T: Float>(
         }
     }
     for t in threads(128) {
-        let (c, own) = (t % m.span() as i32, t / m.span() as i32 * m.rows as i32);
+        let (c, own) = (t % (m.d / 4) as i32, t / (m.d / 4) as i32 * m.rows as i32);
         if own < live {
             let sums = products(maps, ((2_i32 * kv_heads + head) as i64 * size as i64 + (4_i32 * c) as i64) * 4_i64, &turned, own, m.rows, m.d);
             for r in 0..m.rows {
-                for side in 0..2 {
-                    let at = (own + r as i32) * (4 * m.d) as i32 + (c * 16_i32 + (2 * side * m.d) as i32);
-                    mapped.save4::<f32>(at, [sums[8 * r + 4 * side], sums[8 * r + 4 * side + 1], sums[8 * r + 4 * side + 2], sums[8 * r + 4 * side + 3]]);
-                }
+                mapped.save4::<f32>((own + r as i32) * (4 * m.d) as i32 + c * 16_i32, [sums[4 * r], sums[4 * r + 1], sums[4 * r + 2], sums[4 * r + 3]]);
             }
         }
     }

@@ -55,16 +55,13 @@ pub fn map_rows<T: Float>(
         }
     }
     for t in threads(128) {
-        let (q, own) = (t % m.span() as i32, t / m.span() as i32 * m.rows as i32);
+        let (q, own) = (t % (m.d / 4) as i32, t / (m.d / 4) as i32 * m.rows as i32);
         let sums = products(maps, ((kind * kv_heads + head) as i64 * size as i64 + (4_i32 * q) as i64) * 4_i64, &rows, own, m.rows, m.d);
         for r in 0..m.rows {
             let token = first + own + r as i32;
             if token < tokens {
                 let row = ((kind as i64 * tokens as i64 + token as i64) * kv_heads as i64 + head as i64) * m.d as i64;
-                for side in 0..2 {
-                    let at = row + (4_i32 * q + (side * m.d / 2) as i32) as i64;
-                    y.save4::<f32>(at * 4_i64, [sums[8 * r + 4 * side], sums[8 * r + 4 * side + 1], sums[8 * r + 4 * side + 2], sums[8 * r + 4 * side + 3]]);
-                }
+                y.save4::<f32>((row + (4_i32 * q) as i64) * 4_i64, [sums[4 * r], sums[4 * r + 1], sums[4 * r + 2], sums[4 * r + 3]]);
             }
         }
     }
