@@ -9,11 +9,11 @@
 
 _Static_assert(sizeof(kvf_plan_desc) == 80 && sizeof(kvf_cache) == 80, "frozen for ABI 1");
 _Static_assert(sizeof(kvf_store_args) == 112 && sizeof(kvf_decode_args) == 120, "frozen for ABI 1");
-_Static_assert(offsetof(kvf_plan_desc, flags) == 44 && offsetof(kvf_plan_desc, reserved) == 48, "frozen");
+_Static_assert(offsetof(kvf_plan_desc, queries) == 48 && offsetof(kvf_plan_desc, reserved) == 56, "frozen");
 _Static_assert(offsetof(kvf_cache, head_dim) == 40 && offsetof(kvf_cache, calibration) == 48, "frozen");
 _Static_assert(offsetof(kvf_store_args, tokens) == 40 && offsetof(kvf_store_args, positions) == 80, "frozen");
 _Static_assert(sizeof(kvf_calibration_desc) == 88 && offsetof(kvf_calibration_desc, device) == 40, "frozen");
-_Static_assert(offsetof(kvf_decode_args, scale) == 80 && offsetof(kvf_decode_args, reserved) == 88, "frozen");
+_Static_assert(offsetof(kvf_decode_args, scale) == 80 && offsetof(kvf_decode_args, queries) == 84 && offsetof(kvf_decode_args, reserved) == 88, "frozen");
 
 static int cases, failures;
 
