@@ -6,8 +6,8 @@ use kernels_gen::layout::Operand;
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
 use runtime::{
-    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Layer, Mapped, Memory, PagedCache, Rows, Span, Store,
-    StorePlan, StoreSpec,
+    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Layer, Mapped, Memory, PagedCache, Rows, Span,
+    Store, StorePlan, StoreSpec,
 };
 
 use super::jobs::Jobs;
@@ -121,7 +121,13 @@ pub struct Coded {
 
 impl Coded {
     /// For the layers of that list.
-    pub fn new(machine: Rc<Machine>, scheme: Scheme, geometry: Geometry, layers: &[usize], tokens: usize) -> Result<Coded> {
+    pub fn new(
+        machine: Rc<Machine>,
+        scheme: Scheme,
+        geometry: Geometry,
+        layers: &[usize],
+        tokens: usize,
+    ) -> Result<Coded> {
         let (pages, device) = (Pages::new(tokens, PAGE_TOKENS), machine.device.clone());
         let calibration = match scheme {
             Scheme::Codec(_) => None,
@@ -259,7 +265,8 @@ impl Coded {
         if status.iter().take(3).all(|flag| *flag == 0) {
             return Ok(());
         }
-        let reason = format!("a kernel reported a bad slot, page or length (flags {:?}) at index {}", &status[..3], status[3]);
+        let reason =
+            format!("a kernel reported a bad slot, page or length (flags {:?}) at index {}", &status[..3], status[3]);
         Err(Error::Invalid { reasons: vec![reason] })
     }
 }

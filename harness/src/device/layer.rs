@@ -88,7 +88,8 @@ impl DeviceLayer {
         let (heads, kv_heads, epsilon) = (config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps);
         let (q_width, all) = (heads * d, (heads + 2 * kv_heads) * d);
         let space = |what, width: usize| machine.scratch(what, 4 * tokens * width);
-        let (h, qkv, q, mixed) = (space("normed", hidden)?, space("qkv", all)?, space("q", q_width)?, space("mixed", q_width)?);
+        let (h, qkv, q, mixed) =
+            (space("normed", hidden)?, space("qkv", all)?, space("q", q_width)?, space("mixed", q_width)?);
         machine.norm([x, self.attention_norm.span(), h.span()], tokens, hidden, epsilon)?;
         machine.product([h.span(), self.qkv.span(), qkv.span()], [tokens, all, hidden], false)?;
         let meta = HeadsMeta { half: d / 2, heads, kv_heads, norm: config.qk_norm(), bias: config.qkv_bias() };

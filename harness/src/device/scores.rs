@@ -22,7 +22,14 @@ pub struct DeviceLogits {
 
 impl Forward {
     /// Logits of rows `first`.. of what `hidden` gave, in the memory called `name`.
-    pub fn logits(&self, config: &Config, name: &'static str, state: &Memory, first: usize, rows: usize) -> Result<DeviceLogits> {
+    pub fn logits(
+        &self,
+        config: &Config,
+        name: &'static str,
+        state: &Memory,
+        first: usize,
+        rows: usize,
+    ) -> Result<DeviceLogits> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let values = self.machine.scratch(name, 4 * rows * vocab)?;
         let x = state.span().part((4 * first * hidden) as u64, (4 * rows * hidden) as u64)?;

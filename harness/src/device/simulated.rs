@@ -63,7 +63,11 @@ impl Attend for Simulated {
             };
             let layer = self.tally.layer(rows.layer);
             let found = Distortion::of_rows(&x, &y, d);
-            if half == Stream::K { layer.k += found } else { layer.v += found }
+            if half == Stream::K {
+                layer.k += found
+            } else {
+                layer.v += found
+            }
             if self.own == Own::Coded {
                 past.upload(stream, first, &y)?;
             }

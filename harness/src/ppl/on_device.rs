@@ -85,7 +85,14 @@ impl Run<'_> {
         Ok(ways)
     }
 
-    fn score_on(&self, forward: &Forward, index: usize, states: &[Memory], ways: &[Way], gold: &[u32]) -> Result<Vec<Found>> {
+    fn score_on(
+        &self,
+        forward: &Forward,
+        index: usize,
+        states: &[Memory],
+        ways: &[Way],
+        gold: &[u32],
+    ) -> Result<Vec<Found>> {
         let config: &Config = &self.model.config;
         let mut found: Vec<Found> = ways.iter().map(|_| Found { exact: true, ..Found::default() }).collect();
         for first in (0..gold.len()).step_by(SCORED_AT_ONCE) {
@@ -97,7 +104,9 @@ impl Run<'_> {
                 let name = if way.repeats { "repeated logits" } else { "coded logits" };
                 let coded = forward.logits(config, name, &states[at + 1], first, count)?;
                 let scores = forward.compare(&base, &coded, gold)?;
-                if scores.iter().any(Option::is_none) && !forward.fetch_logits(&base)?.values.iter().all(|v| v.is_finite()) {
+                if scores.iter().any(Option::is_none)
+                    && !forward.fetch_logits(&base)?.values.iter().all(|v| v.is_finite())
+                {
                     return Err(Error::Data(format!(
                         "the base model gives logits that are not finite on passage {index}; the checkpoint is damaged"
                     )));
