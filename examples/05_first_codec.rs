@@ -3,7 +3,7 @@
 //! A codec says how eight coordinates become a code and how a code becomes eight small integers: three
 //! pure functions and a handful of constants. The rest is shared by all codecs: rotation, packing, pages,
 //! online softmax, the tensor core. So the twenty-five lines below are enough for a store kernel, fused
-//! decode attention and a scalar reference that both equal bit for bit.
+//! decode attention, a scalar reference that both equal bit for bit, and the codec's rate and distortion.
 //!
 //! This one keeps eight bits a coordinate: one step for each vector, its largest coordinate 127 steps.
 //!
@@ -79,6 +79,13 @@ fn lesson() -> Result<(), Failure> {
     let table: Vec<i32> = (0..pages as i32).rev().collect();
     let slots: Vec<i64> = (0..TOKENS).map(|t| (table[t / PAGE] as usize * PAGE + t % PAGE) as i64).collect();
     let (lens, scale) = ([TOKENS as i32], 1.0 / (D as f32).sqrt());
+
+    // Rate and distortion: what a coordinate takes, and how far decoded rows are from rows.
+    let rows = numbers(1000 * D, 11);
+    let decoded = rows.chunks(D).flat_map(|row| INT8.k.decode_row(&INT8.k.encode_row(row), D));
+    let square = |x: f32| f64::from(x) * f64::from(x);
+    let error = rows.iter().zip(decoded).map(|(a, b)| square(a - b)).sum::<f64>() / rows.iter().map(|x| square(*x)).sum::<f64>();
+    println!("{}: {:.3} bits a coordinate, squared error {error:.1e} of the rows' square", INT8.name, INT8.stored_bits_per_element(D));
 
     // The scalar reference, made from the codec's own functions.
     let mut cache = vec![0; shape.bytes(&INT8)];

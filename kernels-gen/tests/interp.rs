@@ -282,7 +282,7 @@ fn slots() {
         let mut sent = vec![0xcc; shape.bytes(c)];
         reference::export_slots(c, &tiles, &brought, &other, &shape, &mut sent, &slots);
 
-        let m = kernels::slot_meta(c, d, 16, 32, Memory::F32);
+        let m = kernels::slot_meta(c, d, 16, 32, Memory::F32).unwrap();
         let size = kernels::slots::slot_bytes(c, d);
         let strides = [16 * kv_heads * size, kv_heads * size, size].map(|s| scalar(s as i64));
         let (slots, other, status) = (buffer(&Global::new(&slots)), buffer(&Global::new(&other)), buffer(&Global::<i32>::zeroed(4)));

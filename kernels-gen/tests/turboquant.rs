@@ -5,6 +5,7 @@ mod support;
 use kernels_gen::codecs::lloyd_max::{distortion, levels, midpoints};
 use kernels_gen::codecs::Lloyd;
 use kernels_gen::kernels::slots::slot_bytes;
+use kernels_gen::kernels::{Elem, slot_meta};
 use kernels_gen::reference::{CacheShape, SlotShape, decode, export_slots, import_slots, rotate, store, store_slots};
 use kernels_gen::registry::codec;
 use support::{Random, npy_f32, npy_u8, relative_error2};
@@ -240,5 +241,14 @@ fn tiles_take_the_bytes_of_slots() {
         let c = codec(&format!("turboquant_{preset}")).unwrap();
         assert_eq!(c.stored_bits_per_element(128), bits);
         assert_eq!(slot_bytes(c, 128) as f64 * 8.0 / 256.0, bits);
+    }
+}
+
+#[test]
+fn codecs_without_levels_have_no_slots() {
+    for (name, has) in [("turboquant_4bit_nc", true), ("fp8_e4m3", true), ("int4", false), ("lloyd4/e8w4", false), ("affine4", false)] {
+        let c = codec(name).unwrap();
+        assert_eq!(c.has_slots(), has, "{name}");
+        assert_eq!(slot_meta(c, 128, 16, 64, Elem::Bf16).is_some(), has, "{name}");
     }
 }

@@ -30,7 +30,7 @@ fn slots_are_bit_identical() {
             let mut sent = vec![0x77; shape.bytes(c)];
             reference::export_slots(c, &tiles, &brought, &to, &shape, &mut sent, &at);
 
-            let m = kernels::slot_meta(c, d, 16, 64, Elem::F32);
+            let m = kernels::slot_meta(c, d, 16, 64, Elem::F32).expect("a codec with slots");
             let kernel = |ir: Result<_, _>| device.kernel(&ir.and_then(|ir| Source::of(&ir)).expect("it builds")).expect("it compiles");
             let put = |b: &[u8]| {
                 let g = Guarded::new(&device, &stream, b.len(), 0);

@@ -178,11 +178,14 @@ pub fn join_of(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Source, Report
 }
 
 /// Meta value of the kernels of slots. `page_tokens`: of the pages of slots; `tile_tokens`: of the pages of tiles, a
-/// multiple of 32. The codecs need levels and one band ([`CodecInfo::has_slots`]).
-pub fn slot_meta(c: &CodecInfo, d: usize, page_tokens: usize, tile_tokens: usize, elem: Elem) -> SlotMeta {
+/// multiple of 32. None for codecs without slots, see [`CodecInfo::has_slots`].
+pub fn slot_meta(c: &CodecInfo, d: usize, page_tokens: usize, tile_tokens: usize, elem: Elem) -> Option<SlotMeta> {
+    if !c.has_slots() {
+        return None;
+    }
     let store = store_meta(c, d, tile_tokens, elem);
     let tiles = TileMeta { page_tokens: tile_tokens, tile_bytes: store.tile_bytes, keys_at: store.keys_at[0], values_at: store.values_at[0], sides_at: store.sides_at, side_stride: store.side_stride, quads: store.quads };
-    SlotMeta { d, elem: store.elem, page_tokens, values_at: c.k.slot_bytes(d), warps: 4, min_blocks: 1, inv_sqrt_d: store.inv_sqrt_d, tiles }
+    Some(SlotMeta { d, elem: store.elem, page_tokens, values_at: c.k.slot_bytes(d), warps: 4, min_blocks: 1, inv_sqrt_d: store.inv_sqrt_d, tiles })
 }
 
 /// Tile IR of the kernel that codes rows into slots.
