@@ -7,7 +7,7 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::{fmax, fmin};
 
-use super::digits::{heights, pack, raised4_of, unpack, unpack4};
+use super::digits::{pack, unpack, unpack4};
 use crate::codec::{Codec, Spec};
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Codec for Affine {
     }
 
     fn spec(&self) -> Spec {
-        Spec { sides: 2, affine: true, rotate: false, bytewise: true, raised: heights(self.width, 0), level_bits: self.width, ..Spec::integers(8 * self.width, 1 << self.width) }
+        Spec { sides: 2, affine: true, rotate: false, bytewise: true, level_bits: self.width, ..Spec::integers(8 * self.width, 1 << self.width) }
     }
 
     fn side(&self, least: f32, largest: f32) -> [f32; 2] {
@@ -55,10 +55,6 @@ impl Codec for Affine {
 
     fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
         unpack4(w, self.width, 0)
-    }
-
-    fn raised4(&self, w: [u32; 8]) -> [u32; 8] {
-        raised4_of(w, self.width, 0)
     }
 
     fn levels(&self, code: [u32; 4]) -> [u32; 8] {

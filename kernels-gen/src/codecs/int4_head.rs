@@ -7,7 +7,7 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::{fmax, fmin};
 
-use super::digits::{heights, pack, raised4_of, unpack, unpack4};
+use super::digits::{pack, unpack, unpack4};
 use crate::codec::{Codec, Spec};
 
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Codec for Int4Head {
     }
 
     fn spec(&self) -> Spec {
-        Spec { sides: 2, affine: true, bytewise: true, raised: heights(4, 0), ..Spec::integers(32, 16) }
+        Spec { sides: 2, affine: true, bytewise: true, ..Spec::integers(32, 16) }
     }
 
     fn side(&self, least: f32, largest: f32) -> [f32; 2] {
@@ -44,10 +44,6 @@ impl Codec for Int4Head {
 
     fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
         unpack4(w, 4, 0)
-    }
-
-    fn raised4(&self, w: [u32; 8]) -> [u32; 8] {
-        raised4_of(w, 4, 0)
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {
