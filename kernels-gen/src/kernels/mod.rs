@@ -2,10 +2,12 @@
 //!
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
+pub mod attend;
 pub mod codes;
 pub mod decode_attention;
 pub mod forward;
 pub mod join_splits;
+pub mod keys;
 pub mod many;
 pub mod maps;
 pub mod offset;
@@ -16,6 +18,7 @@ pub mod slots;
 pub mod softmax;
 pub mod store;
 pub mod tries;
+pub mod values;
 
 pub use decode_attention::SEGMENT;
 
@@ -53,8 +56,8 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         quads: layout.quads(),
         key_quads: layout.key_quads(),
         warps: 4,
-        // A thread holds a quarter of a row.
-        min_blocks: if d <= 128 { 8 } else { 1024 / d + 1 },
+        // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
+        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else { 8 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }

@@ -4,7 +4,7 @@
 //! four tokens' products (two, with up to four heads) in f32, in order, then truncates once to an integer in units of
 //! 2^-36: 512 tokens of offsets up to 1e5 stay below 2^63, and the order of lanes and tiles is free.
 
-use super::decode_attention::sides;
+use super::keys::sides;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 

@@ -7,7 +7,8 @@
 //!
 //! Cost: reads tile_bytes for 32 tokens and decodes them once a block; writes (d + 2) * 4 bytes a row and segment.
 
-use super::decode_attention::{DecodeMeta, attend};
+use super::attend::attend;
+use super::decode_attention::DecodeMeta;
 use super::join_splits::{JoinMeta, join};
 use super::many::sees;
 use super::{Elem, decode_meta, join_meta, parts};

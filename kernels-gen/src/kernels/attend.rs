@@ -1,0 +1,210 @@
+//! The loop of attention over the coded cache, for one query token a sequence and for several.
+
+use super::decode_attention::DecodeMeta;
+use super::keys::*;
+use super::many::*;
+use super::maps::queries::{columns, operands};
+use super::offset::{fixed_offset, offsets};
+use super::query::{quantise_query, zeros_of};
+use super::softmax::*;
+use super::values::*;
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Attention of a block's query rows over its share of the segments: the first `rows` of the columns. With many
+/// queries the block has the tokens from `first` on of a sequence's `queries`, and is the `slot`-th of `blocks`.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn attend<T: Float>(
+    m: &DecodeMeta,
+    k: &[&dyn Codec],
+    v: &[&dyn Codec],
+    q: &Global<T>,
+    cache: &Global<u8>,
+    table: &Global<i32>,
+    lens: &Global<i32>,
+    part: &mut Global<f32>,
+    stat: &mut Global<f32>,
+    status: &mut Global<i32>,
+    kv_heads: i32,
+    pages: i32,
+    table_stride: i32,
+    segments: i32,
+    run: i32,
+    scale: f32,
+    split: i32,
+    queries: i32,
+    first: i32,
+    slot: i32,
+    blocks: i32,
+    log_splits: i32,
+) {
+    let (head, seq) = (block_id(1), block_id(2));
+    let first_row_of = (seq * kv_heads + head) * m.group as i32;
+    let len = lens.at(seq);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let n_all = if fits { len } else { 0_i32 };
+    if !fits {
+        status.put(2, 1_i32);
+        status.put(3, seq);
+    }
+    let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
+    release_next();
+    let ring = ring(m.stages, m.tile_bytes);
+    let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
+    let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
+    let mut unit = shared::<f32>(m.cols);
+    let mut zeros = shared::<i32>(m.d);
+    let tiles = (n + 31_i32) / 32_i32;
+    let run = if m.many { share(n, run, log_splits, m.segment, m.warps) } else { share_of(n, run, segments, m.segment) };
+    // Blocks of a long table that a short sequence leaves without work make no query.
+    let busy = tiles > split * run * (m.warps * m.segment / 32) as i32;
+    if m.record > 0 {
+        after_previous();
+    } else {
+        zeros_of(k, &mut zeros, m.d);
+        for w in warps(m.warps) {
+            for c in strided(w, if busy { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
+                let own = c.min(m.rows() as i32 - 1_i32);
+                let token = first + own / m.group as i32;
+                let row = if m.many { row_of(seq * queries + token.min(queries - 1_i32), kv_heads, head, m.group, own) } else { first_row_of + own };
+                let x = q.row(row as i64 * m.d as i64, m.d);
+                let live = if own == c { 1_i32 } else { 0_i32 };
+                quantise_query::<T>(k, &zeros, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
+                if m.many {
+                    for part in 0..m.parts {
+                        zero.put(c + (m.cols + part * m.cols / m.parts) as i32, sees(n_all, queries, token));
+                    }
+                }
+            }
+        }
+    }
+    // The first tile that not every row sees to its end.
+    let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
+    for w in warps(m.warps) {
+        let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
+        let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
+        let q_lo = [query_part(&query, low, m.d, m.cols, band, m.key_quads), query_part(&query, low + 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
+        let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
+        let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
+        // What a key's offset adds to its score under each head.
+        let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
+        let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
+        // Queries of a segment's own, those of the first one to begin with.
+        let records = (seq * kv_heads + head) as i64 * segments as i64;
+        let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
+        let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (q_hi, q_lo) };
+        let (mut start, mut worth, mut bias) = if m.record > 0 { columns::<T>(q, own, m.cols, m.parts, m.d) } else { (start, worth, cols(m.cols, 0.0_f32)) };
+        let mut top = cols(m.cols, f32::NEG_INFINITY);
+        let mut sum = acc(8, m.cols, 0_i64);
+        let mut half = cols(m.cols, 0.0_f32);
+        let mut shift = acc(8, m.cols, 0_i64);
+        let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
+        let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
+        let mut high_half = cols(m.cols, 0.0_f32);
+        for t in stream(first, tiles.min(first + run * (m.segment / 32) as i32), 1, m.stages) {
+            // Checked page fetch: a bad entry reads page 0; the join kernel finds it and drops the row.
+            let entry = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
+            let page = if (entry >= 0_i32) & (entry < pages) { entry } else { 0_i32 };
+            let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
+            let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
+            // Scores in log2 units.
+            let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
+            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
+            let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
+            let mut x = if m.record > 0 {
+                score.map3(&(k_scale * &worth), &bias, fused)
+            } else if k[0].spec().affine {
+                score.map3(&(k_scale * &worth), &(offsets(k[0], &tokens, at, stride, m.parts) * &lean), fused)
+            } else {
+                score * (k_scale * &worth)
+            };
+            let ends = if m.many { t >= edge } else { t == tiles - 1_i32 };
+            if ends {
+                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                v_scale = v_scale.map2(&past, kept);
+            }
+            // A new maximum is rare: the rescale stays out of the common path.
+            if x.map2(&top, above).any() {
+                let next = top.map2(&peaks(&x, m.parts), raised);
+                let fade = top.map2(&next, weight);
+                for i in 0..v.len() {
+                    out[i] = &out[i] * &fade;
+                    if m.apart {
+                        high[i] = &high[i] * &fade;
+                    }
+                }
+                half = &half * &fade;
+                if m.apart {
+                    high_half = &high_half * &fade;
+                }
+                let total = sum.sum_rows().map3(&top, &next, shifted);
+                sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                if v[0].spec().affine {
+                    let total = shift.sum_rows().map3(&top, &next, shifted);
+                    shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                }
+                top = next;
+            }
+            let p = x.map2(&top, weight);
+            sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
+            if v[0].spec().affine {
+                let leans = &p * &offsets(v[0], &tokens, at + 2 * k[0].spec().sides, stride, m.parts);
+                shift = &shift + &(if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) });
+            }
+            if v[0].spec().exact() {
+                let w = weights(p * &v_scale, m.parts);
+                let totals = if m.apart { (w.0.sum_k(), w.1.sum_k()) } else { (w.2.clone(), w.2.clone()) };
+                for i in 0..v.len() {
+                    if m.apart {
+                        let sums = weighed_apart(v[i], &tokens, &w, &totals, &high[i], &out[i], m.values_at[i], m.quads, m.d / v.len());
+                        high[i] = sums.0;
+                        out[i] = sums.1;
+                    } else {
+                        out[i] = weighed(v[i], &tokens, &w, &out[i], m.values_at[i], m.quads, m.d / v.len(), m.parts);
+                    }
+                }
+                // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
+                if v[0].spec().odd() {
+                    half = totals.1.cast::<f32>().map3(&w.3, &half, fused);
+                    if m.apart {
+                        high_half = totals.0.cast::<f32>().map3(&w.3, &high_half, fused);
+                    }
+                }
+            } else {
+                out[0] = mma(&tokens.values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
+            }
+            // A segment's end: leave its partial result, start afresh.
+            if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
+                let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
+                let row = (line as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.rows() as i64;
+                for i in 0..v.len() {
+                    let o = if m.apart { joined(&high[i], &out[i]) } else { whole(&lowered(v[i], &out[i], m.quads, m.d / v.len()), m.parts) };
+                    let half = if m.apart { joined(&high_half, &half) } else { whole(&half, m.parts) };
+                    let o = if v[0].spec().odd() { o + &(half * 0.5_f32) } else { o };
+                    let o = if v[0].spec().affine { o + &(total_of(&shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o };
+                    part.put_acc(row * m.d as i64 + (i * m.d / v.len()) as i64, 1, m.d, m.rows(), &o);
+                    out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
+                    high[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
+                }
+                stat.put_cols(row * 2_i64, 2, m.rows(), &top);
+                stat.put_cols(row * 2_i64 + 1_i64, 2, m.rows(), &(total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32));
+                top = cols(m.cols, f32::NEG_INFINITY);
+                sum = acc(8, m.cols, 0_i64);
+                half = cols(m.cols, 0.0_f32);
+                high_half = cols(m.cols, 0.0_f32);
+                shift = acc(8, m.cols, 0_i64);
+                if m.record > 0 {
+                    let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
+                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), columns::<T>(q, own, m.cols, m.parts, m.d));
+                    q_hi = next.0;
+                    q_lo = next.1;
+                    start = values.0;
+                    worth = values.1;
+                    bias = values.2;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Values of a tile, weighted: softmax weights become integers, and sums of them with decoded bytes are exact.
+
+use super::keys::high_bytes;
+use super::query::nearest;
+use super::softmax::*;
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Weights as 15-bit integers under the tile's own power of two, so that a tile of small weights loses nothing
+/// to a large one elsewhere: their high bytes (with two parts both bytes, side by side), their low bytes, their
+/// sums and what one is worth.
+#[device]
+pub fn weights(p: Tile<f32>, parts: usize) -> (Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>) {
+    // Weights are not negative: their bits order as integers.
+    let peak = p.map(bits_of).max_rows();
+    if parts == 2 {
+        let peak = peak.map2(&peak.swap_halves(), larger);
+        let w = (p * &peak.map(up)).map(nearest).split_halves();
+        let total = w.sum_k();
+        (w.clone(), w, total, peak.map(down))
+    } else {
+        let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
+        let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
+        (w_hi, w_lo, total, peak.map(down))
+    }
+}
+
+/// A band's output [d, cols] and a tile's weighted values.
+#[device]
+pub fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, quads: bool, d: usize, parts: usize) -> Tile<f32> {
+    let base = &w.2 * -((c.spec().zero2 + 1_i32) / 2);
+    let high = quads & raises(c, d);
+    let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
+    if parts == 2 {
+        // Sums stay below 2^22: on top of the bits of 1.5 * 2^23 they are a float's last bits.
+        let start = if high { &base * &raise(d, c.spec().raised) + 0x4b40_0000_i32 } else { acc(d, 8, 0x4b40_0000_i32) + &base };
+        mma(&v, &w.0, &start).map(small_float).map3(&w.3, out, fused)
+    } else {
+        let start = if high { &base * &raise(d, c.spec().raised) } else { base.clone() };
+        let o = if c.spec().wide_lanes() {
+            let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
+            let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
+            hi * 256_i32 + (mma(&v, &w.1, &base) + mma(&top, &w.1, 0_i32) * 256_i32)
+        } else {
+            mma(&v, &w.0, 0_i32) * 256_i32 + mma(&v, &w.1, &start)
+        };
+        o.cast::<f32>().map3(&w.3, out, fused)
+    }
+}
+
+/// Whether values are decoded with their dims at different heights.
+#[device]
+pub fn raises(c: &dyn Codec, d: usize) -> bool {
+    (d >= 64) & (c.spec().raised[7] > 0)
+}
+
+/// Outputs at the height of their values.
+#[device]
+pub fn lowered(c: &dyn Codec, out: &Tile<f32>, quads: bool, d: usize) -> Tile<f32> {
+    if quads & raises(c, d) { out * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { out.clone() }
+}
+
+#[device]
+pub fn inverse(x: f32) -> f32 {
+    1.0_f32 / x
+}
+
+/// x from the bits of x + 1.5 * 2^23.
+#[device]
+pub fn small_float(x: i32) -> f32 {
+    f32::from_bits(x as u32) - 12582912.0_f32
+}
+
+/// Largest score of a column, both halves of the tokens.
+#[device]
+pub fn peaks(x: &Tile<f32>, parts: usize) -> Tile<f32> {
+    let peak = x.max_rows();
+    if parts == 2 { peak.map2(&peak.swap_halves(), fmax) } else { peak }
+}
+
+/// Sums of the two bytes' columns, joined.
+#[device]
+pub fn whole(x: &Tile<f32>, parts: usize) -> Tile<f32> {
+    if parts == 2 { x.mul_add(256.0_f32, &x.swap_halves()) } else { x.clone() }
+}
+
+/// Sum of weights over both halves of the tokens.
+#[device]
+pub fn total_of(sum: &Tile<i64>, parts: usize) -> Tile<i64> {
+    let total = sum.sum_rows();
+    if parts == 2 { &total + &total.swap_halves() } else { total }
+}
