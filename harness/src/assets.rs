@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::hub;
 
 /// Name of the file in a model's folder that `calibrate` writes.
 pub const CALIBRATION: &str = "kvfuse.calibration";
@@ -20,8 +21,11 @@ pub fn folder() -> Result<PathBuf> {
     }
 }
 
-/// A folder is taken as it is; a bare name is looked up among the bundled models.
+/// A folder is taken as it is; `hub:OWNER/NAME` is fetched; a bare name is looked up among the bundled models.
 pub fn model(name: &str) -> Result<PathBuf> {
+    if let Some(repo) = name.strip_prefix("hub:") {
+        return hub::fetch(repo);
+    }
     let given = PathBuf::from(name);
     if given.is_dir() {
         return Ok(given);

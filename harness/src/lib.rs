@@ -12,6 +12,7 @@ pub mod device;
 pub mod doctor;
 pub mod emit;
 pub mod error;
+pub mod hub;
 pub mod model;
 pub mod npy;
 pub mod ppl;

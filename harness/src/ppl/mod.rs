@@ -41,7 +41,7 @@ pub const DEFAULT_CODECS: &str = "bf16,fp8,int4,e8w4,e8q38,int4:k,int4:v";
 /// Which text a model is measured on.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Text {
-    /// model folder, or the name of a bundled model
+    /// model folder, the name of a bundled model, or hub:OWNER/NAME[@REVISION] where harness was built with --features hub
     #[arg(long, default_value = assets::BUNDLED_MODEL)]
     pub model: String,
     /// token ids [passage, token] as .npy; the bundled passages when left out
