@@ -86,9 +86,9 @@ const RING_BUDGET: usize = 216 * 1024;
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
-    // Sixteen columns of 64 dims take more registers a thread: twelve warps an SM in the place of sixteen, in
-    // smaller blocks, so that powers of two still divide the segments evenly.
-    let many = cols > 8 && cols * d <= 1024;
+    // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets: twelve
+    // warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the segments evenly.
+    let many = (cols > 8 || !c.k.exact() && c.v.affine) && cols * d <= 1024;
     let warps = (RING_BUDGET / (2 * tile)).clamp(2, if many { 4 } else { 8 });
     let min_blocks = if many { 3 } else if !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
     DecodeMeta {
