@@ -70,6 +70,18 @@ fn byte_of(slot: i64, head: i32, page_tokens: usize, page_stride: i64, token_str
     (slot / page_tokens as i64) * page_stride + (slot % page_tokens as i64) * token_stride + head as i64 * head_stride
 }
 
+/// Where 32 tokens lie: the byte of each in the slots, below 0 where it is to be left alone, its tile and its place there.
+#[device]
+fn find(m: &SlotMeta, slots: &Global<i64>, in_tiles: &Global<i64>, near: &mut Shared<i64>, far: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>, first: i32, head: i32, tokens: i32, kv_heads: i32, slot_count: i64, tile_slots: i64, page_stride: i64, token_stride: i64, head_stride: i64) {
+    for r in threads(32) {
+        let (slot, place) = (slot_of(slots, first + r, tokens, slot_count, status), slot_of(in_tiles, first + r, tokens, tile_slots, status));
+        let both = (slot >= 0_i64) & (place >= 0_i64);
+        near.put(r, if both { byte_of(slot, head, m.page_tokens, page_stride, token_stride, head_stride) } else { -1_i64 });
+        far.put(r, tile_of(place.max(0_i64), kv_heads, head, m.tiles.page_tokens, m.tiles.tile_bytes));
+        places.put(r, (place & 31_i64) as u32);
+    }
+}
+
 /// Eight levels into as many bytes as one has bits.
 #[device]
 fn put_levels(c: &dyn Codec, cache: &mut Global<u8>, at: i64, levels: [u32; 8]) {
@@ -198,13 +210,7 @@ pub fn import_slots(
     let mut near = shared::<i64>(32);
     let mut far = shared::<i64>(32);
     let mut places = shared::<u32>(32);
-    for r in threads(32) {
-        let (slot, place) = (slot_of(from, first + r, tokens, slot_count, status), slot_of(to, first + r, tokens, tile_slots, status));
-        let both = (slot >= 0_i64) & (place >= 0_i64);
-        near.put(r, if both { byte_of(slot, head, m.page_tokens, page_stride, token_stride, head_stride) } else { -1_i64 });
-        far.put(r, tile_of(place.max(0_i64), kv_heads, head, m.tiles.page_tokens, m.tiles.tile_bytes));
-        places.put(r, (place & 31_i64) as u32);
-    }
+    find(&m, from, to, &mut near, &mut far, &mut places, status, first, head, tokens, kv_heads, slot_count, tile_slots, page_stride, token_stride, head_stride);
     if kind == 0_i32 {
         bring(kc[0], slots, tiles, &near, &far, &places, m.warps, m.d, 0, m.tiles.keys_at, m.tiles.sides_at, m.tiles.side_stride, false, false);
     } else {
@@ -266,13 +272,7 @@ pub fn export_slots(
     let mut near = shared::<i64>(32);
     let mut far = shared::<i64>(32);
     let mut places = shared::<u32>(32);
-    for r in threads(32) {
-        let (slot, place) = (slot_of(to, first + r, tokens, slot_count, status), slot_of(from, first + r, tokens, tile_slots, status));
-        let both = (slot >= 0_i64) & (place >= 0_i64);
-        near.put(r, if both { byte_of(slot, head, m.page_tokens, page_stride, token_stride, head_stride) } else { -1_i64 });
-        far.put(r, tile_of(place.max(0_i64), kv_heads, head, m.tiles.page_tokens, m.tiles.tile_bytes));
-        places.put(r, (place & 31_i64) as u32);
-    }
+    find(&m, to, from, &mut near, &mut far, &mut places, status, first, head, tokens, kv_heads, slot_count, tile_slots, page_stride, token_stride, head_stride);
     if kind == 0_i32 {
         send(kc[0], tiles, slots, &near, &far, &places, m.warps, m.d, 0, m.tiles.keys_at, m.tiles.sides_at, m.tiles.side_stride, false, false);
     } else {

@@ -1,5 +1,7 @@
 //! Signs drawn by a seed, and the Hadamard butterfly: together they spread a residual evenly over its coordinates.
 
+use std::ops::{Add, Sub};
+
 use super::random::Small;
 
 /// 1 or -1 for each of `n` coordinates.
@@ -9,7 +11,7 @@ pub fn signs(seed: u64, n: usize) -> Vec<f32> {
 }
 
 /// Sylvester's Hadamard matrix, entries 1 and -1, natural order; the length is a power of two.
-pub fn hadamard(x: &mut [f32]) {
+pub fn hadamard<T: Copy + Add<Output = T> + Sub<Output = T>>(x: &mut [T]) {
     let mut h = 1;
     while h < x.len() {
         for pair in x.chunks_exact_mut(2 * h) {

@@ -6,6 +6,7 @@
 
 use crate::kernels::SEGMENT;
 use crate::layout::Operand;
+use crate::pca::hadamard;
 use crate::reference::Map;
 
 use super::inverse::inverse;
@@ -122,16 +123,7 @@ fn band_steps(energy: &[f32], widths: &[usize]) -> Vec<f64> {
 
 /// Multiplies by the Hadamard matrix over sqrt(n), natural order.
 fn mix(x: &mut [f64]) {
-    let mut h = 1;
-    while h < x.len() {
-        for pair in x.chunks_exact_mut(2 * h) {
-            let (low, high) = pair.split_at_mut(h);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        h *= 2;
-    }
+    hadamard(x);
     let scale = 1.0 / (x.len() as f64).sqrt();
     x.iter_mut().for_each(|x| *x *= scale);
 }

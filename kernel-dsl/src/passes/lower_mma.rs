@@ -1,0 +1,89 @@
+//! Products and sums over k become instructions of the tensor core, 16 rows by 8 columns each.
+
+use super::lower::Lower;
+use crate::dtype::DType;
+use crate::ir::*;
+use crate::report::Fault;
+
+impl Lower {
+    pub fn mma(&mut self, a: Id, b: Id, c: Id) -> Vec<Id> {
+        let (Ty::Tile { dtype: da, rows: m, cols: k, .. }, Ty::Tile { dtype: db, cols: n, .. }) = (self.p.ty(a), self.p.ty(b)) else { return vec![] };
+        let (kind, per, acc) = match (da, db) {
+            (DType::U8, DType::I8) => (MmaKind::U8S8, 32, DType::I32),
+            (DType::U8, _) => (MmaKind::U8U8, 32, DType::I32),
+            (DType::F16, _) => (MmaKind::F16, 16, DType::F32),
+            _ => (MmaKind::Bf16, 16, DType::F32),
+        };
+        let (a, b, c, steps) = (self.tile(a), self.tile(b), self.tile(c), k / per);
+        let mut regs = vec![];
+        for mt in 0..m / 16 {
+            for nt in 0..n / 8 {
+                let at = (mt * (n / 8) + nt) * 4;
+                let mut sum = c[at..at + 4].to_vec();
+                for ks in 0..steps {
+                    let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
+                    sum = self.mma_regs(kind, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, acc);
+                }
+                regs.extend(sum);
+            }
+        }
+        regs
+    }
+
+    /// Between steps of k of different heights the sum is raised.
+    pub fn mma_raised(&mut self, a: Id, b: Id, by: &[u8; 8], ty: Ty) -> Vec<Id> {
+        let (Ty::Tile { cols: k, .. }, Ty::Tile { rows: m, cols: n, .. }) = (self.p.ty(a), ty) else { return vec![] };
+        let (a, b, steps, zero) = (self.tile(a), self.tile(b), k / 32, self.int(0));
+        // A word holds one dim of four blocks.
+        let height = |step: usize| by[2 * step / (steps / 4)];
+        if (0..steps).any(|s| height(s) != by[(2 * s + 1) / (steps / 4)] || s > 0 && height(s) < height(s - 1)) {
+            self.fail(Fault::StageOp { op: format!("mma_raised by {by:?}"), stage: "thread" });
+            return vec![zero; ty.regs()];
+        }
+        let mut regs = vec![];
+        for (mt, nt) in (0..m / 16).flat_map(|mt| (0..n / 8).map(move |nt| (mt, nt))) {
+            let mut sum = vec![zero; 4];
+            for ks in 0..steps {
+                let up = if ks > 0 { height(ks) - height(ks - 1) } else { 0 };
+                if up > 0 {
+                    sum = sum.into_iter().map(|x| self.scaled(x, 1 << up)).collect();
+                }
+                let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
+                sum = self.mma_regs(MmaKind::U8S8, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, DType::I32);
+            }
+            regs.extend(sum);
+        }
+        regs
+    }
+
+    /// Row g (rows / 8) + r of lane (g, t): constants where a lane has whole eights.
+    pub fn raise(&mut self, by: &[u8; 8], regs: usize) -> Vec<Id> {
+        if regs % 8 != 0 {
+            self.fail(Fault::StageOp { op: format!("raise of {} rows", 8 * regs), stage: "thread" });
+        }
+        (0..regs).map(|r| self.int(1 << by[r % 8])).collect()
+    }
+
+    pub fn mma_regs(&mut self, kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id>, acc: DType) -> Vec<Id> {
+        let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(acc))).collect();
+        self.push(Op::MmaRegs { kind, a, b, c }, outs.clone());
+        outs
+    }
+
+    /// The tensor core adds up k faster than shuffles do.
+    pub fn sum_k(&mut self, b: Id) -> Vec<Id> {
+        let Ty::Tile { rows: k, cols: n, .. } = self.p.ty(b) else { return vec![] };
+        let (b, steps) = (self.tile(b), k / 32);
+        let (ones, zero) = (self.konst(DType::U32, 0x0101_0101), self.int(0));
+        let mut regs = vec![];
+        for nt in 0..n / 8 {
+            let mut sum = vec![zero; 4];
+            for ks in 0..steps {
+                let y = (nt * steps + ks) * 2;
+                sum = self.mma_regs(MmaKind::U8U8, vec![ones; 4], b[y..y + 2].to_vec(), sum, DType::I32);
+            }
+            regs.extend(&sum[..2]);
+        }
+        regs
+    }
+}
