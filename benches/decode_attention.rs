@@ -3,7 +3,8 @@
 //! A `kvfuse` codec is timed whole, the maps of queries and outputs included.
 //!
 //! `KVF_SHAPES=32x8192,1x65536+31x4096` chooses shapes (sequences x tokens), `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON,
-//! `KVF_QUICK=1` leaves out criterion's own samples.
+//! `KVF_QUICK=1` leaves out criterion's own samples. What is timed is the plan's launch; `KVF_SPLITS`, `KVF_WARPS`, `KVF_STAGES` and
+//! `KVF_MIN_BLOCKS` change what it would choose.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -13,12 +14,11 @@ mod calibrated;
 use calibrated::{Step, Times};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use kernels_gen::kernels::join_splits::{JoinMeta, NARROW};
-use kernels_gen::kernels::{self, Elem};
+use kernels_gen::kernels::{self, decode_attention::DecodeMeta};
 use kernels_gen::preset::{Preset, preset};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codec, codecs};
-use runtime::{Arg, Device, Graph, Memory, Stream};
+use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Graph, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
 use std::time::Duration;
 
 const KV_HEADS: usize = 8;
@@ -54,18 +54,15 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     let chunk = (pages * PAGE).min(8192);
     let (k, v) = (Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 2))?);
     let status = Memory::zeroed(device, 16)?;
-    let store = device.kernel(&kernels::store(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let slots: Vec<i64> = (0..chunk as i64).collect();
-    let slots = Memory::from_slice(device, &slots)?;
-    let (ts, hs) = ((KV_HEADS * D) as i64, D as i64);
+    let codec = Codec::open(s.c.name)?;
+    let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim: D, page_tokens: PAGE, elem: Elem::Bf16 })?;
+    let slots = Memory::from_slice(device, &(0..chunk as i64).collect::<Vec<i64>>())?;
+    let rows = |memory| Rows { base: Memory::span(memory), token_stride: (KV_HEADS * D) as i64, head_stride: D as i64 };
+    let paged = |base, pages| PagedCache { base, pages, page_tokens: PAGE, kv_heads: KV_HEADS, head_dim: D };
     let put = |stream: &Stream, part: usize| {
-        let at = (part * chunk / PAGE * KV_HEADS * shape.block_bytes(s.c)) as u64;
-        let to = cache.span().part(at, (chunk / PAGE * KV_HEADS * shape.block_bytes(s.c)) as u64)?;
-        let args = [
-            Arg::Ptr(k.span()), Arg::Ptr(v.span()), Arg::Ptr(slots.span()), Arg::Ptr(to), Arg::Ptr(status.span()),
-            Arg::I32(chunk as i32), Arg::I32(KV_HEADS as i32), Arg::I64(chunk as i64), Arg::I64(ts), Arg::I64(hs), Arg::I64(ts), Arg::I64(hs),
-        ];
-        store.launch(stream, kernels::store_grid(chunk, KV_HEADS), &args)
+        let size = chunk / PAGE * KV_HEADS * shape.block_bytes(s.c);
+        let cache = paged(cache.span().part((part * size) as u64, size as u64)?, chunk / PAGE);
+        store.launch(stream, &Store { tokens: chunk, k: rows(&k), v: rows(&v), slots: slots.span(), cache, status: status.span() })
     };
     let parts = pages * PAGE * copies / chunk;
     (0..parts).try_for_each(|p| put(stream, p))?;
@@ -86,44 +83,37 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     }
     let q = Memory::from_slice(device, &support::values(batch * heads * D, 3))?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &s.lens.iter().map(|len| *len as i32).collect::<Vec<i32>>())?);
-    let mut m = kernels::decode_meta(s.c, D, s.group, PAGE);
+    let own = kernels::decode_meta(s.c, D, s.group, PAGE);
     let number = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
-    (m.segment, m.stages, m.min_blocks) = (number("KVF_SEGMENT", m.segment), number("KVF_STAGES", m.stages), number("KVF_MIN_BLOCKS", m.min_blocks));
-    let segments = (stride * PAGE).div_ceil(m.segment);
-    let part = Memory::zeroed(device, batch * heads * segments * D * 4)?;
-    let stat = Memory::zeroed(device, batch * heads * segments * 8)?;
+    let m = DecodeMeta { warps: number("KVF_WARPS", own.warps), stages: number("KVF_STAGES", own.stages), min_blocks: number("KVF_MIN_BLOCKS", own.min_blocks), ..own };
+    let spec = DecodeSpec { codec, head_dim: D, group: s.group, page_tokens: PAGE, elem: Elem::Bf16, splits: number("KVF_SPLITS", 0) };
+    let plan = DecodePlan::with_meta(device, &spec, m)?;
+    let workspace = Memory::zeroed(device, plan.workspace_bytes(batch, heads, stride)? as usize)?;
     let (out, lse) = (Memory::zeroed(device, batch * heads * D * 2)?, Memory::zeroed(device, batch * heads * 4)?);
-    let decode = device.kernel(&kernels::decode_of(s.c, &m, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let join = device.kernel(&kernels::join_ir(s.c, &JoinMeta { segment: m.segment, ..if segments <= NARROW { kernels::join_meta(D, PAGE).narrow() } else { kernels::join_meta(D, PAGE) } }, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let run = |stream: &Stream, copy: usize, splits: usize| {
-        let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
-        let args = [
-            Arg::Ptr(q.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
-            Arg::I32(KV_HEADS as i32), Arg::I32(pages as i32), Arg::I32(stride as i32), Arg::I32(segments as i32), Arg::I32(kernels::run_of(&m, segments, splits) as i32), Arg::F32(0.088388346),
-        ];
-        decode.launch(stream, [splits as u32, KV_HEADS as u32, batch as u32], &args)?;
-        let args = [
-            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
-            Arg::I32(KV_HEADS as i32), Arg::I32(s.group as i32), Arg::I32(segments as i32), Arg::I32(pages as i32), Arg::I32(stride as i32),
-        ];
-        join.launch(stream, [s.group as u32, KV_HEADS as u32, batch as u32], &args)
+    let run = |stream: &Stream, copy: usize| {
+        let call = Decode {
+            batch,
+            q: q.span(),
+            cache: paged(cache.span().part((copy * bytes) as u64, bytes as u64)?, pages),
+            table: table.span(),
+            table_stride: stride,
+            lens: lens.span(),
+            out: out.span(),
+            lse: Some(lse.span()),
+            scale: 0.088388346,
+            workspace: workspace.span(),
+            status: status.span(),
+        };
+        plan.launch(stream, &call)
     };
-    let slots_of = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
-    let mut best = (f64::MAX, 0);
-    for waves in [1, 2, 4, 8, 64] {
-        let splits = (slots_of * waves / (batch * KV_HEADS)).clamp(1, segments.div_ceil(m.warps).max(1));
-        let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies, splits));
-        if us < best.0 {
-            best = (us, splits);
-        }
-    }
+    let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies));
     if std::env::var_os("KVF_QUICK").is_none() {
-        let graph = Graph::record(stream, |st| (0..copies).try_for_each(|i| run(st, i, best.1)))?;
+        let graph = Graph::record(stream, |st| (0..copies).try_for_each(|i| run(st, i)))?;
         group.throughput(Throughput::Bytes((bytes * copies) as u64));
         // One iteration is a replay over every copy of the cache.
         group.bench_function(id, |b| b.iter_custom(|n| support::replays(device, stream, &graph, n)));
     }
-    Ok((best.0, store_us, best.1))
+    Ok((us, store_us, plan.splits_for(batch, KV_HEADS, stride * PAGE)))
 }
 
 fn chosen(name: &str) -> Option<Vec<String>> {

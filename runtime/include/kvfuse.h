@@ -62,7 +62,7 @@ typedef struct {
     int32_t kv_heads;
     int32_t page_tokens; /* a multiple of 32 */
     int32_t dtype;       /* KVF_DTYPE_* */
-    int32_t splits;      /* blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
+    int32_t splits;      /* most blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
     int32_t flags;       /* KVF_PLAN_* */
     int32_t queries;     /* query tokens a sequence that kvf_decode shall take, about: 2 to 4 speculative ones, or a
                           * chunk of a prompt; any number is then served. 0 or 1: one */

@@ -1,18 +1,22 @@
 //! Decode attention over the coded cache, one new token a sequence: flash attention whose keys and
 //! values are decoded inside the loop, straight into tensor-core operands.
 //!
-//! A warp walks a run of 512-token segments of one (sequence, kv head), tile after tile of 32 tokens, from a
-//! ring of its own: no barrier in the loop. Every segment starts afresh and leaves one partial result, so
-//! the number of splits changes who computes, not what. Sums across lanes are integers or maxima: exact.
+//! A warp walks up to 32 leaves of 256 tokens of one (sequence, kv head), tile after tile of 32 tokens, from a ring of its
+//! own: no barrier in the loop. Every leaf starts afresh, and leaves are folded along a fixed tree ([`super::leaves`]): first by
+//! their warp, then by its block, then by the join kernel, so the launch shape changes who computes, not what. A block that has
+//! all of a sequence writes the output itself. Sums across lanes are integers or maxima: exact.
 //!
-//! Cost: reads tile_bytes for 32 tokens; writes (d + 2) * 4 bytes a head and segment.
+//! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Tokens of a segment. Part of the result's definition, as the order of its sums is.
+/// Tokens of a segment: those that meet one query of a calibrated codec.
 pub const SEGMENT: usize = 512;
+
+/// Most leaves of a block.
+pub const SHARE: usize = 32;
 
 /// Shape of a decode kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,9 +45,12 @@ pub struct DecodeMeta {
     pub key_quads: bool,
     /// The queries come quantised, a record of so many bytes a segment, with a bias: see [`super::maps::queries`]. 0: they do not.
     pub record: usize,
-    /// Tokens of a segment; part of the result's definition.
+    /// Tokens of a segment.
     pub segment: usize,
+    /// 1, 2, 4 or 8.
     pub warps: usize,
+    /// log2 of the most leaves that a warp takes.
+    pub depth: usize,
     pub stages: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
@@ -55,13 +62,31 @@ impl DecodeMeta {
         self.queries * self.group
     }
 
-    /// With as many warps as fit a block's `shared` bytes: their number changes no result.
+    /// Parts of a row that a warp may hold.
+    pub fn places(&self) -> usize {
+        self.depth.max(1)
+    }
+
+    /// Bytes of a block in shared memory.
+    fn shared(&self) -> usize {
+        let held = self.places() * (self.rows() * self.d + 2 * self.cols) * 4;
+        self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + 1024
+    }
+
+    /// As many warps and as many leaves a warp as fit a block's `shared` bytes; if nothing does, the least.
     pub fn within(mut self, shared: usize) -> DecodeMeta {
-        let query = 2 * self.cols * self.d + 1024;
-        while self.warps > 1 && self.warps * self.stages * self.tile_bytes + query > shared {
-            self.warps -= 1;
+        loop {
+            // Eight leaves at least, so that a tree has no more parts than the join kernel takes at once.
+            let least = (8 / self.warps).ilog2().max(1) as usize;
+            self.depth = (SHARE / self.warps).ilog2() as usize;
+            while self.depth > least && self.shared() > shared {
+                self.depth -= 1;
+            }
+            if self.warps == 1 || self.shared() <= shared {
+                return self;
+            }
+            self.warps /= 2;
         }
-        self
     }
 }
 
@@ -80,15 +105,18 @@ pub fn decode_attention<T: Float>(
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch]
-    part: &mut Global<f32>,   // [batch, kv_heads, segments, group, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, segments, group, 2]: maximum, sum
+    out: &mut Global<T>,      // [batch, heads, d]
+    lse: &mut Global<f32>,    // [batch, heads], natural logarithm
+    part: &mut Global<f32>,   // [batch, kv_heads, splits, group, d]
+    stat: &mut Global<f32>,   // [batch, kv_heads, splits, group, 2]: maximum, sum
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
-    segments: i32,
-    run: i32, // segments of a warp
+    segments: i32, // of the records
+    splits: i32,   // blocks that the longest sequence takes
+    unit: i32,     // log2 of the leaves of a warp
     scale: f32,
 ) {
-    attend::<T>(&m, k, v, q, cache, table, lens, part, stat, status, kv_heads, pages, table_stride, segments, run, scale, block_id(0), 1_i32, 0_i32, 0_i32, 1_i32, 0_i32);
+    attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, block_id(1), block_id(2), block_id(0), 1_i32, 0_i32, 0_i32, 1_i32);
 }

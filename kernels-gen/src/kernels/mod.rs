@@ -8,6 +8,7 @@ pub mod decode_attention;
 pub mod forward;
 pub mod join_splits;
 pub mod keys;
+pub mod leaves;
 pub mod many;
 pub mod maps;
 pub mod offset;
@@ -21,6 +22,7 @@ pub mod tries;
 pub mod values;
 
 pub use decode_attention::SEGMENT;
+pub use leaves::{LEAF, TREE};
 
 use crate::codec::Lane;
 use crate::layout::Operand;
@@ -81,16 +83,37 @@ pub fn parts(c: &CodecInfo, group: usize) -> usize {
 /// Shared memory that rings may take of an SM, what the rest of a block needs left out.
 const RING_BUDGET: usize = 216 * 1024;
 
+/// Shared memory of a block of which `blocks` run on an SM.
+fn block_shared(blocks: usize) -> usize {
+    228 * 1024 / blocks - 1024
+}
+
 /// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
 ///
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
+    let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
     // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets: twelve
-    // warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the segments evenly.
-    let many = (cols > 8 || !c.k.exact() && c.v.affine) && cols * d <= 1024;
-    let warps = (RING_BUDGET / (2 * tile)).clamp(2, if many { 4 } else { 8 });
-    let min_blocks = if many { 3 } else if !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
+    // warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
+    let few = (cols > 8 || !c.k.exact() && c.v.affine) && cols * d <= 1024;
+    let light = !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
+    let of = |warps, min_blocks| {
+        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few.
+        let stages = if tile < 4096 || (warps < 8 && min_blocks == 1) { 3 } else { 2 };
+        DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(block_shared(min_blocks))
+    };
+    let shapes: &[(usize, usize)] = match (few, light) {
+        (true, _) => &[(4, 3), (4, 2)],
+        (_, true) => &[(8, 2), (4, 3)],
+        _ => &[(8, 1), (4, 1), (2, 1)],
+    };
+    // The first of them that need not do with fewer warps.
+    shapes.iter().map(|&(warps, blocks)| (warps, of(warps, blocks))).find(|(warps, m)| m.warps == *warps).map_or_else(|| of(8, 1), |(_, m)| m)
+}
+
+/// What a decode kernel's meta value says of its codec and rows.
+fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
     DecodeMeta {
         d,
         group,
@@ -108,10 +131,10 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         key_quads: layout.key_quads(),
         record: 0,
         segment: SEGMENT,
-        warps,
-        // Tiles of 4 KiB and more keep the memory busy two at a time.
-        stages: if tile >= 4096 { 2 } else { 3 },
-        min_blocks,
+        warps: 8,
+        depth: 2,
+        stages: 2,
+        min_blocks: 1,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
@@ -150,12 +173,26 @@ pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
 }
 
-/// Segments that each warp walks, for a launch of `splits` blocks a (sequence, kv head).
-pub fn run_of(m: &DecodeMeta, segments: usize, splits: usize) -> usize {
-    segments.div_ceil(splits * m.warps).max(1)
+/// Blocks a (sequence, kv head) for tables of `capacity` tokens, when a warp takes 2^unit leaves.
+pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
+    capacity.div_ceil(LEAF << unit).div_ceil(m.warps).max(1)
 }
 
-/// The decode kernel. Grid: [splits, kv_heads, batch]; its `run` argument from [`run_of`].
+/// log2 of the leaves of a warp that end first when all of `rows` (sequence, kv head) are as long as the table's `capacity` tokens:
+/// blocks run in waves of `resident`, a block takes a time per leaf of a warp and one more for its start and end. More on a tie.
+pub fn unit_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
+    let time = |unit: usize| (rows.max(1) * splits_of(m, capacity, unit)).div_ceil(resident.max(1)) * ((1 << unit) + 1);
+    // A tree has no more parts than the join kernel takes at once.
+    let least = (8 / m.warps).ilog2() as usize;
+    (least..=m.depth).rev().min_by_key(|&unit| time(unit)).unwrap_or(m.depth)
+}
+
+/// log2 of the leaves of a block.
+pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
+    m.warps.ilog2() as usize + unit
+}
+
+/// The decode kernel. Grid: [splits, kv_heads, batch], splits from [`splits_of`].
 pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     decode_of(c, &decode_meta(c, d, group, page_tokens), elem)
 }
@@ -167,10 +204,10 @@ pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Re
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
-    JoinMeta { d, segment: SEGMENT, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
-/// The join kernel. Grid: [group, kv_heads, batch].
+/// The join kernel. Grid: [group, kv_heads, batch]. Not needed for tables of one split.
 pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     join_of(c, &join_meta(d, page_tokens), elem)
 }
