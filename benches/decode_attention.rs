@@ -113,7 +113,7 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
         // One iteration is a replay over every copy of the cache.
         group.bench_function(id, |b| b.iter_custom(|n| support::replays(device, stream, &graph, n)));
     }
-    Ok((us, store_us, plan.splits_for(batch, KV_HEADS, stride * PAGE)))
+    Ok((us, store_us, plan.splits_for(batch, KV_HEADS, stride * PAGE)?))
 }
 
 fn chosen(name: &str) -> Option<Vec<String>> {

@@ -127,21 +127,23 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let m = if p.share.0 > 0 { kernels::decode_attention::DecodeMeta { warps: p.share.0.min(m.warps), depth: p.share.1.max(m.depth), ..m } } else { m };
     let j = kernels::join_meta(p.d, p.page_tokens);
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
+    // Fewer blocks than parts, so that some take several and some none in a turn.
+    let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
-    let (unit, log_share) = (p.share.1 as i32, kernels::log_share(&m, p.share.1) as i32);
-    let grids = [[splits as u32, KV_HEADS as u32, batch as u32], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let grids = [[blocks as u32, KV_HEADS as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
 
     // The Rust functions.
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
     let (mut part, mut stat, mut status) = (nan(rows * splits * p.d), nan(rows * splits * 2), Global::<i32>::zeroed(4));
+    let mut chosen = Global::<i32>::zeroed(1);
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, unit, x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, x.scale)
     });
     let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, log_share, x.pages as i32, STRIDE as i32)
+        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
     });
     check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -149,8 +151,8 @@ fn decode<T: Float>(name: &str, p: &Problem) {
 
     let joins = stages(kernels::join_ir(c, &j, memory::<T>()).unwrap());
     for (stage, join) in stages(kernels::decode_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
-        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, unit].map(scalar));
+        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit].map(scalar));
         args.push(scalar(x.scale));
         let got = interpreted(&what, stage, grids[0], args);
         let bits = c.exact() || stage.0 != "thread";
@@ -160,17 +162,18 @@ fn decode<T: Float>(name: &str, p: &Problem) {
             assert_bytes(&format!("{what}, {} IR: part", stage.0), &got[6], &part.bytes);
             assert_bytes(&format!("{what}, {} IR: stat", stage.0), &got[7], &stat.bytes);
         }
-        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[8], &decoded.bytes);
+        assert_bytes(&format!("{what}, {} IR: chosen", stage.0), &got[8], &chosen.bytes);
+        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[9], &decoded.bytes);
 
-        let mut args: Vec<Arg> = got[6..8].iter().cloned().map(Arg::Buffer).collect();
+        let mut args: Vec<Arg> = got[6..9].iter().cloned().map(Arg::Buffer).collect();
         args.extend([buffer(&x.table), buffer(&x.lens)]);
         args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
         args.push(buffer(&decoded));
-        args.extend([KV_HEADS as i32, p.group as i32, splits as i32, log_share, x.pages as i32, STRIDE as i32].map(scalar));
+        args.extend([KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32].map(scalar));
         let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
         let (mut o, mut l) = (out0.clone(), lse0.clone());
-        (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
-        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &status.bytes);
+        (o.bytes, l.bytes) = (joined[5].clone(), joined[6].clone());
+        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[7], &status.bytes);
         check(&format!("{what}, {} IR", stage.0), c, &x.want, &o, &l);
         if bits {
             assert_bytes(&format!("{what}, {} IR: joined", stage.0), &o.bytes, &out.bytes);

@@ -124,7 +124,7 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, lens: &[
     let what = format!("{name} d {d} group {group} warps {warps} lens {lens:?}");
     let segments = (stride * PAGE).div_ceil(SEGMENT);
     let (m, j) = (DecodeMeta { warps, ..kernels::calibrated_meta(c, d, group, PAGE) }, kernels::join_meta(d, PAGE));
-    let (splits, log_share) = (kernels::splits_of(&m, stride * PAGE, 0), kernels::log_share(&m, 0));
+    let splits = kernels::splits_of(&m, stride * PAGE, 0);
     let [to, from] = [Mapping::Queries, Mapping::Outputs].map(|mapping| kernels::map_meta(c, d, group, PAGE, mapping));
     let queries = stages(kernels::map_ir(c, &to, Mapping::Queries, memory::<T>()).unwrap());
     let decode = stages(kernels::decode_ir(c, &m, Memory::F32).unwrap());
@@ -141,17 +141,17 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, lens: &[
         args.extend([scalar(KV_HEADS as i32), scalar(stride as i32), scalar(segments as i32), scalar(scale)]);
         let got = interpreted(&what, &queries[i], kernels::queries_grid(&to, segments, KV_HEADS, batch), args);
 
-        let mut args = vec![bytes(&got[4]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, splits as i32, 0].map(scalar));
+        let mut args = vec![bytes(&got[4]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([batch as i32, KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, splits as i32, 2, 0].map(scalar));
         args.push(scalar(scale));
-        let got = interpreted(&what, &decode[i], [splits as u32, KV_HEADS as u32, batch as u32], args);
+        let got = interpreted(&what, &decode[i], [2, KV_HEADS as u32, 1], args);
 
-        let mut args = vec![bytes(&got[6]), bytes(&got[7]), buffer(&table), buffer(&lens), bytes(&got[4]), bytes(&got[5]), bytes(&got[8])];
-        args.extend([KV_HEADS as i32, group as i32, splits as i32, log_share as i32, shape.pages as i32, stride as i32].map(scalar));
+        let mut args = vec![bytes(&got[6]), bytes(&got[7]), bytes(&got[8]), buffer(&table), buffer(&lens), bytes(&got[4]), bytes(&got[5]), bytes(&got[9])];
+        args.extend([KV_HEADS as i32, group as i32, splits as i32, shape.pages as i32, stride as i32].map(scalar));
         let got = interpreted(&what, &join[i], [group as u32, KV_HEADS as u32, batch as u32], args);
-        assert_bytes(&format!("{at}: lse"), &got[5], &Global::new(&want.lse).bytes);
+        assert_bytes(&format!("{at}: lse"), &got[6], &Global::new(&want.lse).bytes);
 
-        let args = vec![bytes(&got[4]), bytes(&got[5]), buffer(&layer.maps()), buffer(&global::<T>(&vec![f32::NAN; rows * d])), scalar(batch as i32), scalar(KV_HEADS as i32)];
+        let args = vec![bytes(&got[5]), bytes(&got[6]), buffer(&layer.maps()), buffer(&global::<T>(&vec![f32::NAN; rows * d])), scalar(batch as i32), scalar(KV_HEADS as i32)];
         let got = interpreted(&what, &outputs[i], kernels::outputs_grid(&from, KV_HEADS, batch), args);
         assert_bytes(&format!("{at}: out"), &got[3], &global::<T>(&want.out).bytes);
     }

@@ -7,6 +7,7 @@ use super::many::*;
 use super::maps::queries::{columns, operands};
 use super::offset::{fixed_offset, offsets};
 use super::query::{quantise_query, zeros_of};
+use super::schedule::share;
 use super::softmax::*;
 use super::values::*;
 use crate::codec::Codec;
@@ -54,7 +55,6 @@ pub fn attend<T: Float>(
         status.put(3, seq);
     }
     let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
-    release_next();
     let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
@@ -74,9 +74,7 @@ pub fn attend<T: Float>(
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
     }
-    if m.record > 0 {
-        after_previous();
-    } else {
+    if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
         for w in warps(m.warps) {
             // Blocks of a long table that a short sequence leaves without work make no query.

@@ -44,43 +44,13 @@ fn of_split(m: &JoinMeta, part: &Global<f32>, stat: &Global<f32>, base: i64, row
     (part.row(row * m.d as i64, m.d), stat.at(row * 2_i64 + 1_i64), stat.at(row * 2_i64))
 }
 
-/// Joins a query row, head `member` of query token `token`, from column `column` of `rows` of the parts from `base` on, 2^log_share
-/// leaves each. `len` is what the row sees of sequence `seq`. Nothing if its block has written it: `done`.
+/// Whether a page of a sequence's first `len` tokens does not exist: that drops the whole row.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn join<T: Float>(
-    m: &JoinMeta,
-    v: &dyn Codec,
-    part: &Global<f32>,
-    stat: &Global<f32>,
-    table: &Global<i32>,
-    out: &mut Global<T>,
-    lse: &mut Global<f32>,
-    status: &mut Global<i32>,
-    kv_heads: i32,
-    group: i32,
-    pages: i32,
-    table_stride: i32,
-    log_share: i32,
-    base: i64,
-    rows: i32,
-    column: i32,
-    len: i32,
-    done: bool,
-    member: i32,
-    head: i32,
-    seq: i32,
-    token: i32,
-) {
-    let leaves = (len + (LEAF as i32 - 1_i32)) / LEAF as i32;
-    let count = if done { 0_i32 } else { (leaves + ((1_i32 << (log_share & 31_i32)) - 1_i32)) >> (log_share & 31_i32) };
-    let of_tree = (TREE as i32) >> (log_share & 31_i32);
-    // A page that does not exist drops the whole row.
-    let mut fault = shared::<i32>(1);
+pub fn find_fault(m: &JoinMeta, table: &Global<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, table_stride: i32, len: i32, seq: i32) {
     for _ in threads(1) {
         fault.put(0, 0_i32);
     }
-    for i in threads(if done { 0_i32 } else { (len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 }) {
+    for i in threads((len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
         let page = table.at(seq * table_stride + i);
         if (page < 0_i32) | (page >= pages) {
             fault.put(0, 1_i32);
@@ -88,7 +58,35 @@ pub fn join<T: Float>(
             status.put(3, seq);
         }
     }
-    after_previous();
+}
+
+/// Joins a query row, head `member` of query token `token`, from column `column` of `rows` of the parts from `base` on, 2^log_share
+/// leaves each. `len` is what the row sees. Nothing if one block had all `of_block` tokens that its block saw: it has written the row.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn join<T: Float>(
+    m: &JoinMeta,
+    v: &dyn Codec,
+    part: &Global<f32>,
+    stat: &Global<f32>,
+    out: &mut Global<T>,
+    lse: &mut Global<f32>,
+    fault: &Shared<i32>,
+    kv_heads: i32,
+    group: i32,
+    log_share: i32,
+    base: i64,
+    rows: i32,
+    column: i32,
+    len: i32,
+    of_block: i32,
+    member: i32,
+    head: i32,
+    token: i32,
+) {
+    let (leaves, done) = ((len + (LEAF as i32 - 1_i32)) / LEAF as i32, (of_block + (LEAF as i32 - 1_i32)) / LEAF as i32 <= 1_i32 << (log_share & 31_i32));
+    let count = if done { 0_i32 } else { (leaves + ((1_i32 << (log_share & 31_i32)) - 1_i32)) >> (log_share & 31_i32) };
+    let of_tree = (TREE as i32) >> (log_share & 31_i32);
     let mut outs = shared::<f32>((m.warps + 1) * m.d);
     let mut sums = shared::<f32>(m.warps + 1);
     let mut tops = shared::<f32>(m.warps + 1);
@@ -154,6 +152,7 @@ pub fn join_splits<T: Float>(
     v: &dyn Codec,
     part: &Global<f32>,    // [batch, kv_heads, splits, group, d]
     stat: &Global<f32>,    // [batch, kv_heads, splits, group, 2]: maximum, sum
+    chosen: &Global<i32>,  // [1]: log2 of the leaves of a part
     table: &Global<i32>,   // [batch, table_stride]
     lens: &Global<i32>,    // [batch]
     out: &mut Global<T>,   // [batch, heads, d]
@@ -162,20 +161,15 @@ pub fn join_splits<T: Float>(
     kv_heads: i32,
     group: i32,
     splits: i32,
-    log_share: i32, // log2 of the leaves of a part
     pages: i32,
     table_stride: i32,
 ) {
     let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
     let base = (seq * kv_heads + head) as i64 * splits as i64;
     let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let n = if fits { len } else { 0_i32 };
-    join::<T>(&m, v, part, stat, table, out, lse, status, kv_heads, group, pages, table_stride, log_share, base, group, member, n, one_block(n, log_share), member, head, seq, seq);
-}
-
-/// Whether one block has all `n` tokens, and so has written their rows.
-#[device]
-pub fn one_block(n: i32, log_share: i32) -> bool {
-    (n + (LEAF as i32 - 1_i32)) / LEAF as i32 <= 1_i32 << (log_share & 31_i32)
+    let n = if (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32) { len } else { 0_i32 };
+    let mut fault = shared::<i32>(1);
+    find_fault(&m, table, status, &mut fault, pages, table_stride, n, seq);
+    after_previous();
+    join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, group, chosen.at(0), base, group, member, n, n, member, head, seq);
 }

@@ -20,12 +20,6 @@ pub fn row_of(m: &DecodeMeta, seq: i32, kv_heads: i32, head: i32, queries: i32, 
     (token * kv_heads + head) * m.group as i32 + column % m.group as i32
 }
 
-/// Leaves of a block whose warps take 2^unit each.
-#[device]
-pub fn share(warps: usize, unit: i32) -> i32 {
-    (warps as i32) << (unit & 31_i32)
-}
-
 /// How far the tokens of tile `t` lie behind what each column sees, from the second half of `seen`: 0 and more are hidden.
 #[device]
 pub fn hidden(seen: &Shared<i32>, t: i32, cols: usize, parts: usize) -> Tile<i32> {

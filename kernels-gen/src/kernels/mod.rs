@@ -15,6 +15,7 @@ pub mod offset;
 pub mod prefill_attention;
 pub mod query;
 pub mod rows;
+pub mod schedule;
 pub mod slots;
 pub mod softmax;
 pub mod store;
@@ -83,11 +84,6 @@ pub fn parts(c: &CodecInfo, group: usize) -> usize {
 /// Shared memory that rings may take of an SM, what the rest of a block needs left out.
 const RING_BUDGET: usize = 216 * 1024;
 
-/// Shared memory of a block of which `blocks` run on an SM.
-fn block_shared(blocks: usize) -> usize {
-    228 * 1024 / blocks - 1024
-}
-
 /// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
 ///
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
@@ -100,7 +96,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
     let of = |warps, min_blocks| {
         // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few.
         let stages = if tile < 4096 || (warps < 8 && min_blocks == 1) { 3 } else { 2 };
-        DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(block_shared(min_blocks))
+        DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX)
     };
     let shapes: &[(usize, usize)] = match (few, light) {
         (true, _) => &[(4, 3), (4, 2)],
@@ -173,18 +169,27 @@ pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
 }
 
-/// Blocks a (sequence, kv head) for tables of `capacity` tokens, when a warp takes 2^unit leaves.
+/// Parts of a sequence as long as its table, of `capacity` tokens, when a warp takes 2^unit leaves.
 pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
     capacity.div_ceil(LEAF << unit).div_ceil(m.warps).max(1)
 }
 
-/// log2 of the leaves of a warp that end first when all of `rows` (sequence, kv head) are as long as the table's `capacity` tokens:
-/// blocks run in waves of `resident`, a block takes a time per leaf of a warp and one more for its start and end. More on a tie.
-pub fn unit_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
-    let time = |unit: usize| (rows.max(1) * splits_of(m, capacity, unit)).div_ceil(resident.max(1)) * ((1 << unit) + 1);
-    // A tree has no more parts than the join kernel takes at once.
-    let least = (8 / m.warps).ilog2() as usize;
-    (least..=m.depth).rev().min_by_key(|&unit| time(unit)).unwrap_or(m.depth)
+/// What a launch takes whose `rows` (sequence, kv head) are as long as their tables, as [`schedule::best_unit`] has it.
+fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: usize) -> usize {
+    (rows.max(1) * splits_of(m, capacity, unit)).div_ceil(resident.max(1)) * ((4 << unit) + 1)
+}
+
+/// log2 of a warp's leaves that ends first for rows as long as their tables; the larger one of two.
+pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
+    (m.least()..=m.depth).rev().min_by_key(|&unit| time_of(m, rows, capacity, resident, unit)).unwrap_or(m.depth)
+}
+
+/// The log2 of a warp's leaves with which a block has all of any sequence, if that costs little more than the best: then
+/// there is nothing to join.
+pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> Option<usize> {
+    let time = |unit| time_of(m, rows, capacity, resident, unit);
+    let whole = (m.least()..=m.depth).find(|&unit| splits_of(m, capacity, unit) == 1)?;
+    (10 * time(whole) <= 12 * time(best_unit(m, rows, capacity, resident))).then_some(whole)
 }
 
 /// log2 of the leaves of a block.
@@ -192,7 +197,7 @@ pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
     m.warps.ilog2() as usize + unit
 }
 
-/// The decode kernel. Grid: [splits, kv_heads, batch], splits from [`splits_of`].
+/// The decode kernel. Grid: [blocks, kv_heads, 1].
 pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     decode_of(c, &decode_meta(c, d, group, page_tokens), elem)
 }
@@ -207,7 +212,7 @@ pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
     JoinMeta { d, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
-/// The join kernel. Grid: [group, kv_heads, batch]. Not needed for tables of one split.
+/// The join kernel. Grid: [group, kv_heads, batch]. Not needed after [`whole_unit`].
 pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     join_of(c, &join_meta(d, page_tokens), elem)
 }

@@ -9,9 +9,9 @@
 
 use super::attend::attend;
 use super::decode_attention::DecodeMeta;
-use super::join_splits::{JoinMeta, join, one_block};
+use super::join_splits::{JoinMeta, find_fault, join};
 use super::many::sees;
-use super::{Elem, block_shared, decode_meta, join_meta, parts};
+use super::{Elem, decode_meta, join_meta, parts};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
 use kernel_dsl::dtype::bf16;
@@ -57,7 +57,7 @@ pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_
         ..=1024 => (like.warps.min(4), if few { 2 } else { 3 }),
         _ => (like.warps.min(4), 2),
     };
-    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }.within(block_shared(min_blocks))
+    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }.within(usize::MAX)
 }
 
 /// Tile IR of the kernel.
@@ -107,6 +107,7 @@ pub fn prefill_attention<T: Float>(
     blocks: i32,
     log_splits: i32,
 ) {
+    release_next();
     let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
     attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, 0_i32, splits, unit, scale, block_id(1), block_id(2), split, queries, (first + slot) * m.queries as i32, slot, blocks)
 }
@@ -138,9 +139,11 @@ pub fn join_queries<T: Float>(
     let token = first * m.queries as i32 + block_id(0) / m.group as i32;
     let base = ((seq * kv_heads + head) * blocks + slot) as i64 * splits as i64;
     let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let n = if fits { len } else { 0_i32 };
-    let own = if fits { sees(n, queries, token) } else { 0_i32 };
-    let of_block = if fits { sees(n, queries, (first + slot) * m.queries as i32 + (m.queries as i32 - 1_i32)) } else { 0_i32 };
-    join::<T>(&m, v, part, stat, table, out, lse, status, kv_heads, m.group as i32, pages, table_stride, log_share, base, rows, column, own, one_block(of_block, log_share), column % m.group as i32, head, seq, seq * queries + token)
+    let n = if (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32) { len } else { 0_i32 };
+    let own = if n > 0_i32 { sees(n, queries, token) } else { 0_i32 };
+    let of_block = if n > 0_i32 { sees(n, queries, (first + slot) * m.queries as i32 + (m.queries as i32 - 1_i32)) } else { 0_i32 };
+    let mut fault = shared::<i32>(1);
+    find_fault(&m, table, status, &mut fault, pages, table_stride, own, seq);
+    after_previous();
+    join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, m.group as i32, log_share, base, rows, column, own, of_block, column % m.group as i32, head, seq * queries + token);
 }

@@ -82,12 +82,14 @@ pub struct DecodePlan {
 
 /// How a call is cut, and where its partial results lie in the workspace, in bytes.
 struct Workspace {
-    /// log2 of the leaves of a warp, and blocks that the longest sequence takes.
-    unit: usize,
+    /// log2 of the leaves of a warp; none: the device chooses.
+    unit: Option<usize>,
+    /// Parts that the longest sequence may leave; 1: none.
     splits: usize,
     segments: usize,
     part: u64,
     stat: u64,
+    chosen: u64,
     lse: u64,
     /// Of a calibrated codec: queries, then joined outputs.
     records: u64,
@@ -95,10 +97,10 @@ struct Workspace {
 }
 
 impl Workspace {
-    /// f32 part `[batch, heads, splits, d]`, stat `[batch, heads, splits, 2]`, lse `[batch, heads]`, each rounded up to 256
-    /// bytes, no part with one split; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
-    fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: usize) -> Result<Self> {
-        let (splits, segments, d) = (kernels::splits_of(m, capacity, unit), capacity.div_ceil(SEGMENT), m.d);
+    /// f32 part `[batch, heads, splits, d]`, stat `[batch, heads, splits, 2]`, i32 chosen `[1]`, lse `[batch, heads]`, each rounded
+    /// up to 256 bytes, no part where blocks have whole sequences; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
+    fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: Option<usize>) -> Result<Self> {
+        let (splits, segments, d) = (kernels::splits_of(m, capacity, unit.unwrap_or(m.least())), capacity.div_ceil(SEGMENT), m.d);
         let joined = if m.record > 0 { d } else { 0 };
         let left = if splits > 1 { splits } else { 0 };
         let rounded =
@@ -109,14 +111,25 @@ impl Workspace {
             segments,
             part: rounded(&[batch, heads, left, d, 4])?,
             stat: rounded(&[batch, heads, left, 2, 4])?,
+            chosen: 256,
             lse: rounded(&[batch, heads, 4])?,
             records: rounded(&[batch, heads / m.group, segments, m.record])?,
             joined: rounded(&[batch, heads, joined, 4])?,
         })
     }
 
+    /// part, stat, chosen, lse, records, joined.
+    fn cut<'a>(&self, call: &Decode<'a>) -> Result<[Span<'a>; 6]> {
+        let mut at = 0;
+        let mut next = |bytes| {
+            at += bytes;
+            call.workspace.part(at - bytes, bytes)
+        };
+        Ok([next(self.part)?, next(self.stat)?, next(self.chosen)?, next(self.lse)?, next(self.records)?, next(self.joined)?])
+    }
+
     fn bytes(&self) -> Result<u64> {
-        let sum = [self.stat, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
+        let sum = [self.stat, self.chosen, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
         Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
     }
 }
@@ -158,7 +171,10 @@ impl DecodePlan {
 
     fn space(&self, batch: usize, heads: usize, capacity: usize) -> Result<Workspace> {
         let rows = product("the batch", &[batch, heads / self.group])? as usize;
-        let unit = unit_for(&self.meta, self.splits, rows, capacity, self.resident);
+        let unit = match self.splits {
+            0 => kernels::whole_unit(&self.meta, rows, capacity, self.resident),
+            most => Some(unit_within(&self.meta, most, capacity)),
+        };
         Workspace::new(batch, heads, &self.meta, capacity, unit)
     }
 
@@ -189,11 +205,7 @@ impl DecodePlan {
         layer.map_or(Ok(()), |layer| layer.reaches(capacity))?;
         let space = self.space(call.batch, heads, capacity)?;
         self.check(call, heads, &space)?;
-        let part = call.workspace.part(0, space.part)?;
-        let stat = call.workspace.part(space.part, space.stat)?;
-        let own_lse = call.workspace.part(space.part + space.stat, space.lse)?;
-        let records = call.workspace.part(space.part + space.stat + space.lse, space.records)?;
-        let joined = call.workspace.part(space.part + space.stat + space.lse + space.records, space.joined)?;
+        let [part, stat, chosen, own_lse, records, joined] = space.cut(call)?;
         let lse = call.lse.unwrap_or(own_lse);
         let splits = int("the number of splits", space.splits)?;
         let (kv_heads, pages) = call.cache.ints()?;
@@ -213,6 +225,8 @@ impl DecodePlan {
             ];
             queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
         }
+        // As many blocks as run at once, and no more than there can be parts.
+        let blocks = (self.resident / call.cache.kv_heads).clamp(1, call.batch * space.splits);
         let out = if layer.is_some() { joined } else { call.out };
         let decode = [
             Arg::Ptr(if layer.is_some() { records } else { call.q }),
@@ -223,21 +237,25 @@ impl DecodePlan {
             Arg::Ptr(lse),
             Arg::Ptr(part),
             Arg::Ptr(stat),
+            Arg::Ptr(chosen),
             Arg::Ptr(call.status),
+            Arg::I32(int("batch", call.batch)?),
             Arg::I32(kv_heads),
             Arg::I32(pages),
             Arg::I32(stride),
             Arg::I32(segments),
             Arg::I32(splits),
-            Arg::I32(space.unit as i32),
+            Arg::I32(int("the number of blocks", blocks)?),
+            Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
             Arg::F32(call.scale),
         ];
-        let grid = [space.splits as u32, call.cache.kv_heads as u32, call.batch as u32];
+        let grid = [blocks as u32, call.cache.kv_heads as u32, 1];
         self.decode.launch(stream, grid, &decode)?;
         if space.splits > 1 {
             let join = [
                 Arg::Ptr(part),
                 Arg::Ptr(stat),
+                Arg::Ptr(chosen),
                 Arg::Ptr(call.table),
                 Arg::Ptr(call.lens),
                 Arg::Ptr(out),
@@ -246,7 +264,6 @@ impl DecodePlan {
                 Arg::I32(kv_heads),
                 Arg::I32(int("the group", self.group)?),
                 Arg::I32(splits),
-                Arg::I32(kernels::log_share(&self.meta, space.unit) as i32),
                 Arg::I32(pages),
                 Arg::I32(stride),
             ];
@@ -270,10 +287,11 @@ impl DecodePlan {
         [&self.decode, &self.join]
     }
 
-    /// How many blocks share a sequence's kv head in a call of this size.
-    pub fn splits_for(&self, batch: usize, kv_heads: usize, capacity: usize) -> usize {
-        let unit = unit_for(&self.meta, self.splits, batch * kv_heads, capacity, self.resident);
-        kernels::splits_of(&self.meta, capacity, unit)
+    /// Parts that a sequence as long as its table comes to in a call of this size.
+    pub fn splits_for(&self, batch: usize, kv_heads: usize, capacity: usize) -> Result<usize> {
+        let unit = self.space(batch, kv_heads * self.group, capacity)?.unit;
+        let chosen = || kernels::best_unit(&self.meta, batch * kv_heads, capacity, self.resident);
+        Ok(kernels::splits_of(&self.meta, capacity, unit.unwrap_or_else(chosen)))
     }
 
     fn check(&self, call: &Decode<'_>, heads: usize, space: &Workspace) -> Result<()> {
@@ -297,13 +315,9 @@ impl DecodePlan {
     }
 }
 
-/// log2 of the leaves of a warp: what ends first, or with a number of `splits` what makes no more of them if anything does.
-pub(super) fn unit_for(m: &DecodeMeta, splits: usize, rows: usize, capacity: usize, resident: usize) -> usize {
-    let least = (8 / m.warps).ilog2() as usize;
-    match splits {
-        0 => kernels::unit_of(m, rows, capacity, resident),
-        most => (least..m.depth).find(|&unit| kernels::splits_of(m, capacity, unit) <= most).unwrap_or(m.depth),
-    }
+/// log2 of the leaves of a warp that makes no more than `most` parts of a sequence, if anything does.
+pub(super) fn unit_within(m: &DecodeMeta, most: usize, capacity: usize) -> usize {
+    (m.least()..m.depth).find(|&unit| kernels::splits_of(m, capacity, unit) <= most).unwrap_or(m.depth)
 }
 
 /// Fails for a scale that would make every score NaN.
@@ -329,15 +343,15 @@ mod tests {
         let codec = Codec::open("kvfuse-4").unwrap();
         let m = kernels::decode_meta(codec.info(), 128, 4, 64);
         assert_eq!(m.warps, 8);
-        let space = Workspace::new(3, 8, &m, 4097, 0).unwrap();
+        let space = Workspace::new(3, 8, &m, 4097, None).unwrap();
         assert_eq!((space.splits, space.part, space.stat, space.lse), (3, 3 * 8 * 3 * 128 * 4, 768, 256));
-        assert_eq!(space.bytes().unwrap(), space.part + 768 + 256);
-        let one = Workspace::new(3, 8, &m, 4097, 2).unwrap();
+        assert_eq!(space.bytes().unwrap(), space.part + 768 + 256 + 256);
+        let one = Workspace::new(3, 8, &m, 4097, Some(2)).unwrap();
         assert_eq!((one.splits, one.part, one.stat), (1, 0, 0));
-        assert!(Workspace::new(usize::MAX, 8, &m, 4097, 0).is_err());
+        assert!(Workspace::new(usize::MAX, 8, &m, 4097, None).is_err());
         // Queries of nine segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
         let m = kernels::calibrated_meta(codec.info(), 128, 4, 64);
-        let more = Workspace::new(3, 8, &m, 4097, 0).unwrap();
+        let more = Workspace::new(3, 8, &m, 4097, None).unwrap();
         assert_eq!((more.records, more.joined), ((3 * 2 * 9 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
         assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records + more.joined);
         assert!(capacity(0, 32).is_err() && capacity(1 << 26, 64).is_err());
@@ -349,13 +363,15 @@ mod tests {
         let m = kernels::decode_meta(Codec::open("int4").unwrap().info(), 128, 4, 64);
         assert_eq!((m.warps, m.depth), (8, 2));
         // 264 blocks fit. Eight rows: all of them work.
-        let splits = |rows, capacity| kernels::splits_of(&m, capacity, unit_for(&m, 0, rows, capacity, 264));
+        let splits = |rows, capacity| kernels::splits_of(&m, capacity, kernels::best_unit(&m, rows, capacity, 264));
         assert_eq!((splits(8, 131072), splits(8, 32768), splits(8, 256)), (32, 16, 1));
-        // One block a row where rows are enough for one wave.
-        assert_eq!((splits(256, 8192), splits(64, 32768), splits(512, 4096)), (1, 4, 1));
-        assert_eq!((splits(0, 0), unit_for(&m, 0, 1, 256, 0)), (1, 2));
+        assert_eq!((splits(256, 8192), splits(64, 32768), splits(512, 4096), splits(0, 0)), (1, 4, 1, 1));
+        // A block has whole sequences where they are short enough and many enough.
+        let whole = |rows, capacity| kernels::whole_unit(&m, rows, capacity, 264);
+        assert_eq!((whole(256, 8192), whole(512, 4096), whole(376, 4096), whole(8, 1000)), (Some(2), Some(1), Some(1), Some(0)));
+        assert_eq!((whole(8, 8192), whole(256, 8193), whole(8, 131072)), (None, None, None));
         // A chosen number is a bound, as far as a block takes that much.
-        let fixed = |splits| kernels::splits_of(&m, 32768, unit_for(&m, splits, 8, 32768, 264));
+        let fixed = |most| kernels::splits_of(&m, 32768, unit_within(&m, most, 32768));
         assert_eq!((fixed(1), fixed(4), fixed(7), fixed(8), fixed(100)), (4, 4, 4, 8, 16));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::decode::{capacity, finite, unit_for};
+use super::decode::{capacity, finite, unit_within};
 use super::store::size_of_elem;
 use super::{Decode, DecodeSpec, load, status};
 use crate::argument::{Misuse, int, product, within};
@@ -108,7 +108,10 @@ impl QueriesPlan {
     fn passes(&self, batch: usize, kv_heads: usize, queries: usize, table_stride: usize) -> Result<Passes> {
         let capacity = capacity(table_stride, self.shape.page_tokens)?;
         let rows = product("the batch", &[batch, kv_heads, queries.div_ceil(self.meta.queries)])? as usize;
-        let unit = unit_for(&self.meta, self.splits, rows, capacity, self.resident);
+        let unit = match self.splits {
+            0 => kernels::best_unit(&self.meta, rows, capacity, self.resident),
+            most => unit_within(&self.meta, most, capacity),
+        };
         Passes::new(&self.meta, batch, kv_heads, queries, capacity, unit)
     }
 
