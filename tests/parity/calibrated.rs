@@ -144,11 +144,10 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
 
 #[test]
 fn calibrated_is_bit_identical() {
-    let Some((device, stream)) = gpu("calibrated_is_bit_identical") else { return };
+    let Some((device, _)) = gpu("calibrated_is_bit_identical") else { return };
     let named = std::env::var("KVF_CODECS").ok();
     let chosen: Vec<&'static Preset> = named.map_or(PRESETS.iter().collect(), |names| names.split(',').filter_map(preset).collect());
-    let mut total = 0;
-    for preset in chosen {
+    let total = crate::side_by_side(&device, &chosen, |stream, &preset| {
         let mut noise = Noise(preset.name.len() as u64 + preset.keys[0] as u64);
         let problems: Vec<Problem> = (0..cases(24).min(60)).map(|_| problem(&mut noise, preset)).collect();
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
@@ -158,13 +157,13 @@ fn calibrated_is_bit_identical() {
         });
         let mut bad = 0;
         for (i, (p, want)) in problems.iter().zip(&wants).enumerate() {
-            if let Some(e) = run(&device, &stream, p, want).expect("it runs") {
+            if let Some(e) = run(&device, stream, p, want).expect("it runs") {
                 bad += 1;
                 println!("{} problem {i}: {:?} d {} group {} page {} splits {} lens {:?}: {e}", preset.name, p.elem, p.shape.d, p.group, p.shape.page_tokens, p.splits, p.lens);
             }
         }
         println!("calibrated {}: {} problems, {bad} wrong", preset.name, problems.len());
-        total += bad;
-    }
+        bad
+    });
     assert_eq!(total, 0, "problems with wrong bits");
 }

@@ -134,10 +134,8 @@ fn check(c: &CodecInfo, p: &Problem, want: &Decoded, got: &(Vec<f32>, Vec<f32>, 
 
 #[test]
 fn decode_is_bit_identical() {
-    let Some((device, stream)) = gpu("decode_is_bit_identical") else { return };
-    let n = cases(24);
-    let mut total = 0;
-    for (c, n) in crate::subjects(n) {
+    let Some((device, _)) = gpu("decode_is_bit_identical") else { return };
+    let total = crate::side_by_side(&device, &crate::subjects(cases(24)), |stream, &(c, n)| {
         let mut noise = Noise(c.k.bits as u64 + 5);
         let problems: Vec<Problem> = (0..n).map(|i| problem(&mut noise, i % 50 == 49, !c.exact())).filter(|p| c.serves(p.d)).collect();
         let n = problems.len();
@@ -149,7 +147,7 @@ fn decode_is_bit_identical() {
         });
         let mut bad = 0;
         for (i, (p, (cache, want))) in problems.iter().zip(&wants).enumerate() {
-            let got = run(&device, &stream, c, p, cache);
+            let got = run(&device, stream, c, p, cache);
             if let Err(e) = check(c, p, want, &got) {
                 bad += 1;
                 if bad <= 3 {
@@ -158,7 +156,7 @@ fn decode_is_bit_identical() {
             }
         }
         println!("decode {}: {n} problems, {bad} wrong", c.name);
-        total += bad;
-    }
+        bad
+    });
     assert_eq!(total, 0, "problems with wrong bits");
 }

@@ -121,15 +121,14 @@ fn check(c: &CodecInfo, p: &Problem, got: &(Vec<f32>, Vec<f32>, Vec<i32>)) -> Re
 
 #[test]
 fn prefill_is_bit_identical() {
-    let Some((device, stream)) = gpu("prefill_is_bit_identical") else { return };
-    let mut total = 0;
-    for (c, n) in crate::subjects(cases(24)) {
+    let Some((device, _)) = gpu("prefill_is_bit_identical") else { return };
+    let total = crate::side_by_side(&device, &crate::subjects(cases(24)), |stream, &(c, n)| {
         let mut noise = Noise(c.k.bits as u64 + 77);
         let (mut bad, mut speculative) = (0, 0);
         for i in 0..n {
             let p = problem(c, &mut noise);
             speculative += usize::from(p.queries <= 4);
-            if let Err(e) = check(c, &p, &run(&device, &stream, c, &p)) {
+            if let Err(e) = check(c, &p, &run(&device, stream, c, &p)) {
                 bad += 1;
                 if bad <= 3 {
                     println!("{} problem {i}: d {} group {} queries {} page {} splits {} lens {:?}: {e}", c.name, p.shape.d, p.group, p.queries, p.shape.page_tokens, p.splits, p.lens);
@@ -137,7 +136,7 @@ fn prefill_is_bit_identical() {
             }
         }
         println!("prefill {}: {n} problems, {speculative} of them of up to 4 query tokens, {bad} wrong", c.name);
-        total += bad;
-    }
+        bad
+    });
     assert_eq!(total, 0, "problems with wrong bits");
 }

@@ -52,17 +52,19 @@ fn run(device: &runtime::Device, stream: &runtime::Stream, c: &CodecInfo, d: usi
 
 #[test]
 fn store_is_bit_identical() {
-    let Some((device, stream)) = gpu("store_is_bit_identical") else { return };
-    let vectors = cases(20_000);
-    for (c, vectors) in crate::subjects(vectors) {
+    let Some((device, _)) = gpu("store_is_bit_identical") else { return };
+    let total = crate::side_by_side(&device, &crate::subjects(cases(20_000)), |stream, &(c, vectors)| {
+        let mut total = 0;
         for d in [64, 128, 256, 512].into_iter().filter(|d| c.serves(*d)) {
             let per = (vectors / 4 / 8).max(8);
             let mut bad = 0;
             for (elem, n) in [(Elem::F32, per / 2), (Elem::Bf16, per - per / 2)] {
-                bad += run(&device, &stream, c, d, n.max(4), elem);
+                bad += run(&device, stream, c, d, n.max(4), elem);
             }
             println!("store {} d {d}: {} vectors, {bad} differing bytes", c.name, per * 8);
-            assert_eq!(bad, 0, "{} d {d}", c.name);
+            total += bad;
         }
-    }
+        total
+    });
+    assert_eq!(total, 0, "differing bytes");
 }
