@@ -80,6 +80,17 @@ impl Config {
         }
     }
 
+    /// Instructions are counted and gated.
+    pub fn counted(&self) -> bool {
+        let usual = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if ![1, 4, 8].contains(&group));
+        self.arch == Arch::SM_90A && self.d == 128 && usual
+    }
+
+    /// Numbers in a tile of 32 tokens, and its bytes.
+    pub fn tile(&self) -> (usize, usize) {
+        (64 * self.d, self.codec.tile_bytes(self.d))
+    }
+
     /// No spill is allowed, whatever the ledger says. Groups of 6 and 7 are known to spill a little.
     pub fn gated(&self) -> bool {
         let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if group > 8 || group == 6 || group == 7);

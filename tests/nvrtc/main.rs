@@ -1,20 +1,25 @@
 //! Every registered kernel compiles for every served arch, without a GPU, within its ceiling of spills.
 //!
 //! The gate: on sm_90a nothing spills at head dims 64 and 128 with groups up to 8. Elsewhere a kernel may
-//! spill what `ceilings.txt` allows it, so growth fails. `KVF_RECORD=1` writes that file anew.
-//! `KVF_ONLY=sm_90a\ map` compiles those whose names hold it. Without libnvrtc the test prints SKIPPED, unless `KVF_REQUIRE_NVRTC=1`.
+//! spill what `ceilings.txt` allows it, so growth fails; nor may instructions grow, see `mix.rs`. `KVF_RECORD=1` writes both
+//! files anew. `KVF_ONLY=sm_90a\ map` compiles those whose names hold it. Without libnvrtc the test prints SKIPPED, unless
+//! `KVF_REQUIRE_NVRTC=1`; without nvdisasm instructions are not counted, unless `KVF_REQUIRE_NVDISASM=1`.
 
 mod configs;
 mod forward;
 mod many;
+mod mix;
+mod sass;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use configs::{Config, configs};
+use mix::Mix;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
 
@@ -29,27 +34,31 @@ struct Taken {
     spill_bytes: u32,
     shared_bytes: u32,
     ms: u128,
+    mix: Option<Mix>,
 }
 
-fn compile(config: &Config, cache: &Cache) -> Result<Taken, String> {
+/// `tool`: nvdisasm, for kernels whose instructions are counted.
+fn compile(config: &Config, cache: &Cache, tool: Option<&Path>) -> Result<Taken, String> {
     let name = config.name();
     let start = Instant::now();
     let source = config.source().map_err(|e| format!("{name}: {e}"))?;
     let compiled = compile_in(cache, &source, config.arch).map_err(|e| format!("{name}: {e}"))?;
     let ms = start.elapsed().as_millis();
+    let mix = tool.filter(|_| config.counted()).map(|tool| Mix::read(tool, &compiled.cubin, &name)).transpose()?;
     match compiled.resources().as_slice() {
         [r] => Ok(Taken {
             registers: r.registers,
             spill_bytes: r.spill_stores + r.spill_loads,
             shared_bytes: source.shared_bytes + r.shared_bytes,
             ms,
+            mix,
         }),
         many => Err(format!("{name}: the log names {} kernels, wanted 1:\n{}", many.len(), compiled.log)),
     }
 }
 
 /// All configurations on `THREADS` threads, in their order.
-fn compile_all(all: &[Config]) -> Vec<Result<Taken, String>> {
+fn compile_all(all: &[Config], tool: Option<&Path>) -> Vec<Result<Taken, String>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|s| {
@@ -59,7 +68,7 @@ fn compile_all(all: &[Config]) -> Vec<Result<Taken, String>> {
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?)))
                 {
                     // A cache each: nothing comes from the disk, and no cubin is kept.
-                    let result = compile(config, &Cache::in_memory());
+                    let result = compile(config, &Cache::in_memory(), tool);
                     done.lock().expect("no thread panics").insert(i, result);
                 }
             });
@@ -108,6 +117,18 @@ fn over(config: &Config, taken: &Taken, ceilings: &BTreeMap<&str, u32>) -> Optio
     (spilt > allowed).then(|| format!("{name} spills {spilt} bytes, allowed {allowed}"))
 }
 
+/// Slots an element, the busiest pipe and its share of the time that reading the tile takes, for kernels with a loop.
+fn mixes(rows: &[(&Config, &Taken)]) -> String {
+    let mut text = format!("{:54} {:>6} {:>6} {:>6} {:>10} {:>8}\n", "instructions", "kernel", "turn", "slots", "busiest", "of read");
+    for (config, taken) in rows {
+        let Some((mix, (always, _))) = taken.mix.as_ref().and_then(|m| Some((m, m.turn?))) else { continue };
+        let (elements, bytes) = config.tile();
+        let (slots, pipe, share) = mix.load(elements, bytes);
+        let _ = writeln!(text, "{:54} {:6} {always:6} {slots:6.2} {pipe:>10} {:7.0}%", config.name(), mix.whole, share * 100.0);
+    }
+    text
+}
+
 fn record(rows: &[(&Config, &Taken)]) -> std::io::Result<()> {
     let mut text =
         String::from("# Bytes of registers that a kernel may spill; what is not listed may not. NVRTC 13.0.\n");
@@ -126,23 +147,36 @@ fn every_kernel_compiles_within_its_ceiling() {
         Err(why) if set("KVF_REQUIRE_NVRTC") => panic!("NVRTC is required here: {why}"),
         Err(why) => return println!("SKIPPED nvrtc: {why}"),
     };
+    let tool = match mix::find() {
+        Ok(tool) => Some(tool),
+        Err(why) if set("KVF_REQUIRE_NVDISASM") => panic!("nvdisasm is required here: {why}"),
+        Err(why) => {
+            println!("SKIPPED nvrtc instruction counts: {why}");
+            None
+        }
+    };
     let only = std::env::var("KVF_ONLY").unwrap_or_default();
     let all: Vec<Config> = configs().into_iter().filter(|c| c.name().contains(&only)).collect();
     let start = Instant::now();
-    let results = compile_all(&all);
+    let results = compile_all(&all, tool.as_deref());
     let rows: Vec<(&Config, &Taken)> =
         all.iter().zip(&results).filter_map(|(c, r)| Some((c, r.as_ref().ok()?))).collect();
-    println!("{}{} configurations in {:.0} s", report(&rows), all.len(), start.elapsed().as_secs_f64());
+    println!("{}{}{} configurations in {:.0} s", report(&rows), mixes(&rows), all.len(), start.elapsed().as_secs_f64());
+    let counted = || rows.iter().filter_map(|(c, t)| Some((c.name(), t.mix.as_ref()?)));
     if set("KVF_RECORD") {
-        record(&rows).expect("ceilings.txt can be written");
+        if only.is_empty() {
+            record(&rows).expect("ceilings.txt can be written");
+        }
+        mix::record(counted(), only.is_empty() && tool.is_some()).expect("mix.txt can be written");
     }
     let mut wrong: Vec<String> = results.iter().filter_map(|r| r.as_ref().err().cloned()).collect();
     if version == RECORDED_WITH {
         wrong.extend(
             rows.iter().filter_map(|(c, t)| over(c, t, &ceilings()).filter(|_| c.gated() || !set("KVF_RECORD"))),
         );
+        wrong.extend(mix::gate(counted()).into_iter().filter(|_| !set("KVF_RECORD")));
     } else {
-        println!("SKIPPED nvrtc spill gate: ceilings are of NVRTC {RECORDED_WITH:?}, this is {version:?}");
+        println!("SKIPPED nvrtc gates: ceilings and mixes are of NVRTC {RECORDED_WITH:?}, this is {version:?}");
     }
     assert!(wrong.is_empty(), "{} of {} configurations:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }

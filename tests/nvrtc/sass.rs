@@ -1,0 +1,88 @@
+//! What nvdisasm prints, read back: the instructions of a kernel, and the loop that does its work.
+
+/// One machine instruction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instruction {
+    pub at: u32,
+    /// `IMAD.IADD`, without the predicate before it.
+    pub op: String,
+    /// Where a branch goes.
+    pub target: Option<u32>,
+}
+
+/// The instructions of the first function of a listing (`nvdisasm -c`), without the padding after its end.
+pub fn read(listing: &str) -> Vec<Instruction> {
+    let mut labels = std::collections::BTreeMap::new();
+    let (mut waiting, mut found): (Vec<&str>, Vec<(u32, &str)>) = (vec![], vec![]);
+    for line in listing.lines() {
+        let line = line.trim();
+        if let Some(label) = line.strip_prefix('.').and_then(|l| l.strip_suffix(':')).filter(|l| l.starts_with("L_")) {
+            waiting.push(label);
+        } else if let Some((at, text)) = instruction(line) {
+            // A second function starts at 0 again.
+            if at == 0 && !found.is_empty() {
+                break;
+            }
+            labels.extend(waiting.drain(..).map(|label| (label, at)));
+            found.push((at, text));
+        }
+    }
+    let of = |(at, text): &(u32, &str)| {
+        let op = text.split_whitespace().find(|word| !word.starts_with('@'))?.to_string();
+        let target = text.split_once("`(.").and_then(|(_, rest)| labels.get(rest.split(')').next()?).copied());
+        Some(Instruction { at: *at, target: target.filter(|_| op.starts_with("BRA")), op })
+    };
+    let mut all: Vec<Instruction> = found.iter().filter_map(of).collect();
+    let end = all.iter().rposition(|i| i.op != "NOP" && !(i.op == "BRA" && i.target == Some(i.at)));
+    all.truncate(end.map_or(0, |end| end + 1));
+    all
+}
+
+/// `/*01c0*/  @P0 BRA ...` as an address and the text.
+fn instruction(line: &str) -> Option<(u32, &str)> {
+    let (at, text) = line.strip_prefix("/*")?.split_once("*/")?;
+    Some((u32::from_str_radix(at, 16).ok()?, text.trim().trim_end_matches(';').trim()))
+}
+
+/// The least loop that holds all products of the tensor core that loops hold: `(always, sometimes)`, the instructions
+/// that every turn passes, and those that a branch inside the loop may jump over. None without such a loop.
+pub fn main_loop(all: &[Instruction]) -> Option<(Vec<&Instruction>, Vec<&Instruction>)> {
+    let loops = all.iter().filter_map(|i| Some((i.target.filter(|to| *to < i.at)?, i.at)));
+    let products = |from: u32, to: u32| all.iter().filter(|i| (from..=to).contains(&i.at) && i.op.contains("MMA.")).count();
+    let best = loops.map(|(from, to)| (products(from, to), from, to)).filter(|l| l.0 > 0);
+    let (_, from, to) = best.max_by_key(|&(count, from, to)| (count, std::cmp::Reverse(to - from)))?;
+    let inside: Vec<&Instruction> = all.iter().filter(|i| (from..=to).contains(&i.at)).collect();
+    let jumps: Vec<(u32, u32)> = inside.iter().filter_map(|i| Some((i.at, i.target.filter(|t| *t > i.at && *t <= to)?))).collect();
+    Some(inside.into_iter().partition(|i| !jumps.iter().any(|&(at, target)| at < i.at && i.at < target)))
+}
+
+#[test]
+fn a_listing_is_read() {
+    let text = "
+        .text.k:
+        /*0000*/                   MOV R1, c[0x0][0x28] ;
+.L_x_2:
+.L_x_9:
+        /*0010*/                   IMMA.16832.U8.S8 R4, R4.ROW, R2.COL, RZ ;
+        /*0020*/              @!P0 BRA `(.L_x_1) ;
+        /*0030*/                   FMUL R3, R3, R3 ;
+.L_x_1:
+.L_x_3:
+        /*0040*/                   IADD3 R3, R3, R3, RZ ;
+        /*0050*/               @P1 BRA P3, `(.L_x_3) ;
+        /*0060*/               @P2 BRA `(.L_x_2) ;
+        /*0070*/                   EXIT ;
+.L_x_4:
+        /*0080*/                   BRA `(.L_x_4);
+        /*0090*/                   NOP;
+        .text.other:
+        /*0000*/                   NOP ;";
+    let all = read(text);
+    assert_eq!(all.len(), 8);
+    assert_eq!((all[2].op.as_str(), all[2].target), ("BRA", Some(0x40)));
+    let (always, sometimes) = main_loop(&all).expect("it has a loop");
+    let ops = |part: &[&Instruction]| part.iter().map(|i| i.op.clone()).collect::<Vec<_>>();
+    assert_eq!(ops(&always), ["IMMA.16832.U8.S8", "BRA", "IADD3", "BRA", "BRA"]);
+    assert_eq!(ops(&sometimes), ["FMUL"]);
+    assert!(main_loop(&all[2..]).is_none());
+}
