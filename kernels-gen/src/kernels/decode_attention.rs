@@ -82,7 +82,7 @@ impl DecodeMeta {
     }
 
     /// Bytes of a block in shared memory.
-    fn shared(&self) -> usize {
+    pub fn shared(&self) -> usize {
         let held = self.places() * (self.rows() * self.d + 2 * self.cols) * 4;
         let schedule = 4 * (self.depth + 2) * (self.threads() + self.warps);
         self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024

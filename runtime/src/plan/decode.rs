@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::store::size_of_elem;
+use super::variants::{Build, Variant, Variants};
 use super::{load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::calibration::{Layer, needs};
@@ -14,10 +15,11 @@ use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
+use crate::tuning::Point;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::maps::MapMeta;
-use kernels_gen::kernels::{self, Elem, Mapping, SEGMENT};
+use kernels_gen::kernels::{self, Elem, LEAF, Mapping, SEGMENT};
 
 /// What a decode plan is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +72,7 @@ pub struct DecodePlan {
     group: usize,
     elem: Elem,
     splits: usize,
-    meta: DecodeMeta,
-    resident: usize,
-    decode: Arc<Kernel>,
+    decode: Variants,
     join: Arc<Kernel>,
     /// For tables of few splits.
     narrow: Arc<Kernel>,
@@ -137,20 +137,27 @@ impl Workspace {
 impl DecodePlan {
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, spec: &DecodeSpec) -> Result<Self> {
-        let meta_of = if spec.codec.calibrated().is_ok() { kernels::calibrated_meta } else { kernels::decode_meta };
         spec.codec.check_decode(spec.head_dim, spec.group, spec.page_tokens)?;
-        Self::with_meta(device, spec, meta_of(spec.codec.info(), spec.head_dim, spec.group, spec.page_tokens))
+        Self::assemble(device, spec, |build| Variants::prepare(device, &kernel_name(spec), own_meta(spec).within(device.shared_bytes()), build))
     }
 
-    /// As `prepare`, with warps, stages and blocks an SM of another meta value: what a tuner tries.
+    /// As `prepare`, with warps, stages and blocks an SM of another meta value, whatever a tuning says.
     pub fn with_meta(device: &Device, spec: &DecodeSpec, meta: DecodeMeta) -> Result<Self> {
+        Self::with_share(device, spec, meta, 0)
+    }
+
+    /// As `with_meta`; a warp takes so many tokens, 0: as the plan's rule has it. What a tuner tries.
+    pub(crate) fn with_share(device: &Device, spec: &DecodeSpec, meta: DecodeMeta, tokens: usize) -> Result<Self> {
+        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), tokens, build))
+    }
+
+    fn assemble(device: &Device, spec: &DecodeSpec, variants: impl FnOnce(Build<'_>) -> Result<Variants>) -> Result<Self> {
         let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         let calibrated = codec.calibrated().is_ok();
-        let meta = meta.within(device.shared_bytes());
         let inner = if calibrated { Elem::F32 } else { elem };
-        let decode = load(device, kernels::decode_of(codec.info(), &meta, inner))?;
+        let decode = variants(&|m| kernels::decode_of(codec.info(), m, inner))?;
         let wide = kernels::join_meta(head_dim, page_tokens);
         let join = load(device, kernels::join_of(codec.info(), &wide, inner))?;
         let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), inner))?;
@@ -159,23 +166,26 @@ impl DecodePlan {
             Ok((m, load(device, kernels::map_of(codec.info(), &m, mapping, elem))?))
         };
         let around = if calibrated { Some([map(Mapping::Queries)?, map(Mapping::Outputs)?]) } else { None };
-        let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join, narrow, around })
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, around })
     }
 
     /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
     pub fn workspace_bytes(&self, batch: usize, heads: usize, table_stride: usize) -> Result<u64> {
         let capacity = capacity(table_stride, self.shape.page_tokens)?;
-        self.space(batch, heads, capacity)?.bytes()
+        self.space(batch, heads, capacity)?.1.bytes()
     }
 
-    fn space(&self, batch: usize, heads: usize, capacity: usize) -> Result<Workspace> {
+    /// The kernel for a call of that size, and how it is cut.
+    fn space(&self, batch: usize, heads: usize, capacity: usize) -> Result<(&Variant, Workspace)> {
         let rows = product("the batch", &[batch, heads / self.group])? as usize;
-        let unit = match self.splits {
-            0 => kernels::whole_unit(&self.meta, rows, capacity, self.resident),
-            most => Some(unit_within(&self.meta, most, capacity)),
+        let (variant, tokens) = self.decode.of(Point { rows, tokens: capacity });
+        let m = &variant.meta;
+        let unit = match (self.splits, tokens) {
+            (0, 0) => kernels::whole_unit(m, rows, capacity, variant.resident),
+            (0, tokens) => Some(((tokens / LEAF).max(1).ilog2() as usize).clamp(m.least(), m.depth)),
+            (most, _) => Some(unit_within(m, most, capacity)),
         };
-        Workspace::new(batch, heads, &self.meta, capacity, unit)
+        Ok((variant, Workspace::new(batch, heads, m, capacity, unit)?))
     }
 
     /// Enqueues the attention: one or two launches, no allocation, no wait, nothing read back. The shapes are
@@ -203,7 +213,7 @@ impl DecodePlan {
         within("the number of heads", heads, 1, 65535)?;
         let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
         layer.map_or(Ok(()), |layer| layer.reaches(capacity))?;
-        let space = self.space(call.batch, heads, capacity)?;
+        let (variant, space) = self.space(call.batch, heads, capacity)?;
         self.check(call, heads, &space)?;
         let [part, stat, chosen, own_lse, records, joined] = space.cut(call)?;
         let lse = call.lse.unwrap_or(own_lse);
@@ -226,7 +236,7 @@ impl DecodePlan {
             queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
         }
         // As many blocks as run at once, and no more than there can be parts.
-        let blocks = (self.resident / call.cache.kv_heads).clamp(1, call.batch * space.splits);
+        let blocks = (variant.resident / call.cache.kv_heads).clamp(1, call.batch * space.splits);
         let out = if layer.is_some() { joined } else { call.out };
         let decode = [
             Arg::Ptr(if layer.is_some() { records } else { call.q }),
@@ -250,7 +260,7 @@ impl DecodePlan {
             Arg::F32(call.scale),
         ];
         let grid = [blocks as u32, call.cache.kv_heads as u32, 1];
-        self.decode.launch(stream, grid, &decode)?;
+        variant.kernel.launch(stream, grid, &decode)?;
         if space.splits > 1 {
             let join = [
                 Arg::Ptr(part),
@@ -284,14 +294,19 @@ impl DecodePlan {
 
     /// The decode and the join kernel, for their attributes.
     pub fn kernels(&self) -> [&Kernel; 2] {
-        [&self.decode, &self.join]
+        [&self.decode.own().kernel, &self.join]
+    }
+
+    /// Which tuning the plan goes by, or why it goes by its own rules.
+    pub fn tuning(&self) -> &str {
+        self.decode.note()
     }
 
     /// Parts that a sequence as long as its table comes to in a call of this size.
     pub fn splits_for(&self, batch: usize, kv_heads: usize, capacity: usize) -> Result<usize> {
-        let unit = self.space(batch, kv_heads * self.group, capacity)?.unit;
-        let chosen = || kernels::best_unit(&self.meta, batch * kv_heads, capacity, self.resident);
-        Ok(kernels::splits_of(&self.meta, capacity, unit.unwrap_or_else(chosen)))
+        let (Variant { meta, resident, .. }, space) = self.space(batch, kv_heads * self.group, capacity)?;
+        let chosen = || kernels::best_unit(meta, batch * kv_heads, capacity, *resident);
+        Ok(kernels::splits_of(meta, capacity, space.unit.unwrap_or_else(chosen)))
     }
 
     fn check(&self, call: &Decode<'_>, heads: usize, space: &Workspace) -> Result<()> {
@@ -313,6 +328,18 @@ impl DecodePlan {
         }
         Ok(call.workspace.expect("workspace", "workspace_bytes() of device memory", 16, space.bytes()?)?)
     }
+}
+
+/// What a tuning calls the plan's decode kernel.
+pub(crate) fn kernel_name(spec: &DecodeSpec) -> String {
+    let DecodeSpec { codec, head_dim, group, page_tokens, elem, .. } = spec;
+    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", codec.info().name, if *elem == Elem::Bf16 { "bf16" } else { "f32" })
+}
+
+/// The meta value that the plan's own rules give.
+pub(crate) fn own_meta(spec: &DecodeSpec) -> DecodeMeta {
+    let of = if spec.codec.calibrated().is_ok() { kernels::calibrated_meta } else { kernels::decode_meta };
+    of(spec.codec.info(), spec.head_dim, spec.group, spec.page_tokens)
 }
 
 /// log2 of the leaves of a warp that makes no more than `most` parts of a sequence, if anything does.
