@@ -89,16 +89,15 @@ impl Tuning {
     }
 }
 
-/// The meta value of a choice; none where a block would have more shared memory than `shared`, its share of a multiprocessor's.
+/// The meta value of a choice; none where so many blocks do not fit a multiprocessor, one of which may have `shared` bytes.
 pub(crate) fn cut(own: DecodeMeta, c: Choice, shared: usize) -> Option<DecodeMeta> {
     if Choice::of(&own) == (Choice { tokens: 0, ..c }) {
         return Some(own);
     }
-    // A kibibyte of every block is the driver's; what a block may have is a multiprocessor's but for one.
-    let of_block = ((shared + 1024) / c.min_blocks.max(1)).saturating_sub(1024);
-    let meta = DecodeMeta { warps: c.warps, stages: c.stages, min_blocks: c.min_blocks, ..own }.within(of_block);
-    // `within` takes fewer warps where they do not fit, and cannot do with less than one.
-    (meta.warps == c.warps && meta.shared() <= of_block).then_some(meta)
+    let meta = DecodeMeta { warps: c.warps, stages: c.stages, min_blocks: c.min_blocks, ..own }.within(shared);
+    // A kibibyte of every block is the driver's. `within` takes fewer warps where they do not fit, but not less than one.
+    let fits = meta.min_blocks * (meta.shared() + 1024) <= shared + 1024;
+    (meta.warps == c.warps && fits).then_some(meta)
 }
 
 /// Identifies a kernel's text, wherever its sources lie.
