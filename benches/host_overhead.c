@@ -3,7 +3,8 @@
  *   cc -std=c11 -O2 -Iruntime/include benches/host_overhead.c target/release/libruntime.a -ldl -lgcc_s -lrt -lpthread -lm -lc
  *
  * 32 sequences of up to 4096 tokens, 32 query heads, 8 kv heads, D 128, one layer. Steps are enqueued in bursts that
- * fit the driver's queue, so that the device never makes the host wait; the median of bursts counts. The replayed
+ * fit the driver's queue, so that the device never makes the host wait; the median of bursts counts. `bare_launch_us` is
+ * the driver's own cost for one kernel that does nothing, in the same run: a store is one launch, decode one or two. The replayed
  * graph must give the bits of the enqueued step, also after lengths have changed on the device. Rows go to KVF_RESULTS,
  * a JSON object a line. Without a GPU it prints SKIPPED. */
 #define _POSIX_C_SOURCE 200809L
@@ -28,10 +29,18 @@ static kvf_store_args store;
 static kvf_decode_args decode;
 static void *stream, *graph;
 static int (*wait_for)(void *), (*replay)(void *, void *);
+static int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
+static void *nothing_kernel;
+static const char nothing_text[] = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing(.param .u64 a) { ret; }\n";
 
 static void enqueue_store(void) { OK(kvf_store(plan, &cache, &store, stream)); }
 static void enqueue_decode(void) { OK(kvf_decode(plan, &cache, &decode, stream)); }
 static void enqueue_both(void) { enqueue_store(), enqueue_decode(); }
+static void enqueue_nothing(void) {
+    uint64_t argument = 0;
+    void *arguments[] = {&argument};
+    CU(launch(nothing_kernel, 256, 1, 1, 256, 1, 1, 0, stream, arguments, NULL));
+}
 static void replay_graph(void) { CU(replay(graph, stream)); }
 
 static double now_us(void) {
@@ -60,10 +69,10 @@ static double host_us(void (*step)(void)) {
 }
 
 static void report(const char *codec, const char *device, double create, double again) {
-    double s = host_us(enqueue_store), d = host_us(enqueue_decode), both = host_us(enqueue_both), r = host_us(replay_graph);
+    double s = host_us(enqueue_store), d = host_us(enqueue_decode), both = host_us(enqueue_both), r = host_us(replay_graph), bare = host_us(enqueue_nothing);
     char row[512];
     snprintf(row, sizeof row, "{\"bench\": \"host_overhead\", \"codec\": \"%s\", \"batch\": %d, \"store_us\": %.2f, \"decode_us\": %.2f, \"step_us\": %.2f, "
-             "\"replay_us\": %.2f, \"plan_ms\": %.2f, \"second_plan_ms\": %.2f, \"device\": \"%s\"}", codec, BATCH, s, d, both, r, create, again, device);
+             "\"replay_us\": %.2f, \"bare_launch_us\": %.2f, \"plan_ms\": %.2f, \"second_plan_ms\": %.2f, \"device\": \"%s\"}", codec, BATCH, s, d, both, r, bare, create, again, device);
     puts(row);
     const char *path = getenv("KVF_RESULTS");
     FILE *file = path ? fopen(path, "a") : NULL;
@@ -86,11 +95,15 @@ int main(int argc, char **argv) {
     LOAD(int, end_capture, "cuStreamEndCapture", void *, void **);
     LOAD(int, instantiate, "cuGraphInstantiateWithFlags", void **, void *, unsigned long long);
     LOAD(int, synchronize, "cuStreamSynchronize", void *);
-    LOAD(int, launch, "cuGraphLaunch", void *, void *);
-    wait_for = synchronize, replay = launch;
+    LOAD(int, graph_launch, "cuGraphLaunch", void *, void *);
+    LOAD(int, load_module, "cuModuleLoadData", void **, const void *);
+    LOAD(int, find_function, "cuModuleGetFunction", void **, void *, const char *);
+    wait_for = synchronize, replay = graph_launch;
+    *(void **)&launch = dlsym(cuda, "cuLaunchKernel");
     char device[128] = "";
-    void *context, *captured;
+    void *context, *captured, *module;
     CU(retain(&context, 0)); CU(set_current(context)); CU(name_of(device, sizeof device, 0)); CU(stream_create(&stream, 1));
+    CU(load_module(&module, nothing_text)); CU(find_function(&nothing_kernel, module, "nothing"));
     for (int arg = 1; arg < (argc > 1 ? argc : 2); arg++) {
         const char *name = argc > 1 ? argv[arg] : "int4";
         kvf_codec *codec;
