@@ -13,6 +13,8 @@ pub use in_use::{forget, load};
 pub(crate) use in_use::{Found, find};
 pub use search::{Size, kernel_of, search};
 
+use std::fmt;
+
 use crate::compile;
 use kernel_dsl::Source;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
@@ -34,6 +36,14 @@ impl Choice {
     /// How a kernel is cut, with the plan's own rule for shares.
     fn of(m: &DecodeMeta) -> Choice {
         Choice { warps: m.warps, stages: m.stages, min_blocks: m.min_blocks, tokens: 0 }
+    }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Choice { warps, stages, min_blocks, tokens } = self;
+        let share = if *tokens == 0 { "own share".to_string() } else { format!("{tokens} tokens a warp") };
+        write!(f, "{warps} warps, {stages} stages, {min_blocks} blocks, {share}")
     }
 }
 

@@ -3,11 +3,13 @@
 //! All cuts of the kernel at the smallest and the largest size first; the best few at every size then, with several shares
 //! for a warp. What does not beat the plan's own rules by a percent is left out: spread is no gain.
 
+use std::fmt;
+
 use super::problem::Problem;
 use super::{Choice, Entry, Point, Tuning, cut, hash};
 use crate::argument::Misuse;
 use crate::compile;
-use crate::cuda::Device;
+use crate::cuda::{Device, Stream};
 use crate::error::{Error, Result};
 use crate::plan::{DecodePlan, DecodeSpec, kernel_name, own_meta};
 use kernel_dsl::Source;
@@ -34,61 +36,96 @@ pub struct Size {
     pub tokens: usize,
 }
 
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.batch, self.tokens)
+    }
+}
+
 /// Looks for the best choices of the decode kernel of `spec` with so many kv heads, at every size; `watch` gets a line
 /// for what is being done. Calibrated codecs are not tuned.
 pub fn search(device: &Device, spec: &DecodeSpec, kv_heads: usize, sizes: &[Size], watch: &mut dyn FnMut(&str)) -> Result<Tuning> {
     if spec.codec.calibrated().is_ok() {
-        return Err(Misuse::Other(format!("{} is not tuned: its kernels are its layers' own; tune the codecs of its bands", spec.codec.name())).into());
+        return Err(Misuse::Other(format!("{} is not tuned: its plans go by their own rules", spec.codec.name())).into());
     }
-    let stream = device.stream()?;
     let own = own_meta(spec).within(device.shared_bytes());
-    let meta = |choice: Choice| cut(own, choice, device.shared_bytes());
-    let plan = |choice: Choice| {
-        let meta = meta(choice).ok_or_else(|| Error::unsupported("more shared memory than the device has"))?;
-        DecodePlan::with_share(device, spec, meta, choice.tokens)
-    };
-    let as_own = Choice::of(&own);
     let (kernel, hash) = kernel_of(device, spec)?;
-    let cuts = cuts(as_own, &|choice| meta(choice).is_some());
-    watch(&format!("{kernel}: compiling {} cuts", cuts.len()));
-    // Their compilation is what takes longest; plans then find them in the cache.
-    std::thread::scope(|s| cuts.iter().filter_map(|&c| meta(c)).for_each(|m| drop(s.spawn(move || text(spec, &m).map(|source| compile::compile(&source, device.arch()).is_ok())))));
-    let mut entries = vec![];
-    let mut ranks = vec![0.0; cuts.len()];
-    let ends = [sizes.iter().min_by_key(|s| s.batch * s.tokens), sizes.iter().max_by_key(|s| s.batch * s.tokens)];
-    for &size in ends.into_iter().flatten() {
-        let problem = Problem::new(device, &stream, spec, kv_heads, size)?;
-        let first = problem.us(&plan(cuts[0])?)?;
-        for (rank, &cut) in ranks.iter_mut().zip(&cuts) {
-            let us = plan(cut).and_then(|plan| problem.us(&plan)).unwrap_or(f64::INFINITY);
-            *rank += us / first;
-            watch(&format!("{kernel} {}x{}: {cut:?} {us:.1} us", size.batch, size.tokens));
-        }
+    let s = Search { device, stream: device.stream()?, spec, kv_heads, own, kernel, hash };
+    let cuts = cuts(Choice::of(&own), &|choice| s.meta(choice).is_ok());
+    watch(&format!("{}: compiling {} cuts", s.kernel, cuts.len()));
+    s.compile(&cuts);
+    let finalists = s.finalists(&cuts, sizes, watch)?;
+    let best = sizes.iter().map(|&size| s.best(&finalists, size, watch)).collect::<Result<Vec<_>>>()?;
+    Ok(Tuning { device: device.name().to_string(), entries: best.into_iter().flatten().collect() })
+}
+
+struct Search<'a> {
+    device: &'a Device,
+    stream: Stream,
+    spec: &'a DecodeSpec,
+    kv_heads: usize,
+    own: DecodeMeta,
+    kernel: String,
+    hash: String,
+}
+
+impl Search<'_> {
+    fn meta(&self, choice: Choice) -> Result<DecodeMeta> {
+        cut(self.own, choice, self.device.shared_bytes()).ok_or_else(|| Error::unsupported("more shared memory than the device has"))
     }
-    let mut order: Vec<usize> = (1..cuts.len()).collect();
-    order.sort_by(|&a, &b| ranks[a].total_cmp(&ranks[b]));
-    let finalists: Vec<Choice> = std::iter::once(0).chain(order.into_iter().take(FINALISTS)).map(|i| cuts[i]).collect();
-    for &size in sizes {
-        let problem = Problem::new(device, &stream, spec, kv_heads, size)?;
-        let own_us = problem.us(&plan(as_own)?)?;
-        let mut best = (own_us, as_own);
-        for choice in finalists.iter().flat_map(|c| SHARES.map(|share| Choice { tokens: share * LEAF, ..*c })) {
-            // A warp that may take more than a sequence is as one that may take all of it.
-            if choice.tokens >= 2 * size.tokens.next_multiple_of(LEAF) {
-                continue;
+
+    /// On as many threads as there are cuts; plans then find them in the cache.
+    fn compile(&self, cuts: &[Choice]) {
+        std::thread::scope(|threads| {
+            for m in cuts.iter().filter_map(|&c| self.meta(c).ok()) {
+                threads.spawn(move || text(self.spec, &m).map(|source| compile::compile(&source, self.device.arch()).is_ok()));
             }
-            let us = plan(choice).and_then(|plan| problem.us(&plan))?;
-            if us < best.0 {
-                best = (us, choice);
-            }
-        }
-        watch(&format!("{kernel} {}x{}: {own_us:.1} us by the plan's rules, {:.1} with {:?}", size.batch, size.tokens, best.0, best.1));
-        if best.0 < own_us * GAIN {
-            let at = Point { rows: size.batch * kv_heads, tokens: size.tokens.next_multiple_of(LEAF) };
-            entries.push(Entry { kernel: kernel.clone(), hash: hash.clone(), at, choice: best.1, us: best.0, own_us });
-        }
+        });
     }
-    Ok(Tuning { device: device.name().to_string(), entries })
+
+    fn us(&self, problem: &Problem<'_>, choice: Choice) -> Result<f64> {
+        problem.us(&DecodePlan::with_share(self.device, self.spec, self.meta(choice)?, choice.tokens)?)
+    }
+
+    fn problem(&self, size: Size) -> Result<Problem<'_>> {
+        Problem::new(self.device, &self.stream, self.spec, self.kv_heads, size)
+    }
+
+    /// The plan's own cut, and the fastest others at the smallest and the largest size together.
+    fn finalists(&self, cuts: &[Choice], sizes: &[Size], watch: &mut dyn FnMut(&str)) -> Result<Vec<Choice>> {
+        let mut ranked: Vec<(f64, Choice)> = cuts[1..].iter().map(|&c| (0.0, c)).collect();
+        let ends = [sizes.iter().min_by_key(|s| s.batch * s.tokens), sizes.iter().max_by_key(|s| s.batch * s.tokens)];
+        for &size in ends.into_iter().flatten() {
+            let problem = self.problem(size)?;
+            let first = self.us(&problem, cuts[0])?;
+            for (rank, cut) in &mut ranked {
+                // What the driver will not launch is out.
+                let us = self.us(&problem, *cut).unwrap_or(f64::INFINITY);
+                *rank += us / first;
+                watch(&format!("{} {size}: {cut} {us:.1} us, the plan's own {first:.1}", self.kernel));
+            }
+        }
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        Ok(std::iter::once(cuts[0]).chain(ranked.into_iter().take(FINALISTS).map(|r| r.1)).collect())
+    }
+
+    /// The best of the finalists with every share, if it wins.
+    fn best(&self, finalists: &[Choice], size: Size, watch: &mut dyn FnMut(&str)) -> Result<Option<Entry>> {
+        let problem = self.problem(size)?;
+        let tokens = size.tokens.next_multiple_of(LEAF);
+        let own_us = self.us(&problem, finalists[0])?;
+        let mut best = (own_us, finalists[0]);
+        // A warp that may take more than a sequence is as one that may take all of it.
+        let shares = SHARES.map(|share| share * LEAF).into_iter().filter(|share| *share < 2 * tokens);
+        for choice in shares.flat_map(|tokens| finalists.iter().map(move |c| Choice { tokens, ..*c })) {
+            let us = self.us(&problem, choice)?;
+            best = if us < best.0 { (us, choice) } else { best };
+        }
+        watch(&format!("{} {size}: {own_us:.1} us by the plan's rules, {:.1} with {}", self.kernel, best.0, best.1));
+        let at = Point { rows: size.batch * self.kv_heads, tokens };
+        let entry = Entry { kernel: self.kernel.clone(), hash: self.hash.clone(), at, choice: best.1, us: best.0, own_us };
+        Ok((best.0 < own_us * GAIN).then_some(entry))
+    }
 }
 
 /// What a tuning calls the decode kernel of `spec`, and the hash of its text.
