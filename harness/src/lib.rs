@@ -23,4 +23,5 @@ pub mod run;
 pub mod seeds;
 pub mod stats;
 pub mod sweep;
+pub mod tune;
 pub mod validate;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use harness::error::Result;
-use harness::{audit, calibrate, compare, doctor, emit, ppl, report, roundtrip, seeds, sweep, validate};
+use harness::{audit, calibrate, compare, doctor, emit, ppl, report, roundtrip, seeds, sweep, tune, validate};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]
@@ -36,6 +36,8 @@ enum Command {
     Roundtrip(roundtrip::Options),
     /// a kernel at one of its stages, down to the cubin
     Emit(emit::Options),
+    /// measures how decode kernels are best cut on this GPU, for plans to read
+    Tune(tune::Options),
     /// what this machine has, and what will run where
     Doctor(doctor::Options),
 }
@@ -122,6 +124,7 @@ fn run(command: Command) -> Result<()> {
         }
         Command::Roundtrip(options) => roundtrip::run(&options).map(|text| say(&text)),
         Command::Emit(options) => emit::run(&options).map(|text| say(&text)),
+        Command::Tune(options) => tune::run(&options).map(|text| say(&text)),
         Command::Doctor(options) => {
             say(&doctor::run(&options));
             Ok(())

@@ -62,7 +62,7 @@ typedef struct {
     int32_t kv_heads;
     int32_t page_tokens; /* a multiple of 32 */
     int32_t dtype;       /* KVF_DTYPE_* */
-    int32_t splits;      /* blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
+    int32_t splits;      /* most blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
     int32_t flags;       /* KVF_PLAN_* */
     int32_t queries;     /* query tokens a sequence that kvf_decode shall take, about: 2 to 4 speculative ones, or a
                           * chunk of a prompt; any number is then served. 0 or 1: one */
@@ -185,6 +185,14 @@ int32_t kvf_plan_create(const kvf_plan_desc *desc, kvf_plan **plan);
  * Any thread. Work already enqueued is unaffected. */
 int32_t kvf_plan_destroy(kvf_plan *plan);
 
+/* Plans created from now on read this tuning, what `harness tune` measured on a device; null: back to KVF_TUNING or the
+ * shipped one. A file of another version is refused here. One for another device, or for kernels that have changed since,
+ * is left aside by the plans. Never changes a bit. Any thread; for the whole process. */
+int32_t kvf_tuning_load(const char *path);
+
+/* Which tuning a plan goes by, or why it goes by its own rules, as text; *needed gets its bytes with the zero. Any thread. */
+int32_t kvf_plan_tuning(kvf_plan *plan, char *buffer, uint64_t capacity, uint64_t *needed);
+
 /* Bytes of device memory that kvf_decode needs as workspace; ask once for the largest batch and stride.
  * Any thread. Concurrent kvf_decode calls need a workspace each. */
 int32_t kvf_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t table_stride, uint64_t *bytes);
@@ -216,6 +224,7 @@ int32_t kvf_ref_decode(kvf_codec *codec, int32_t dtype, int32_t heads, const kvf
  *   KVF_NVRTC       the libnvrtc file to use, exactly
  *   KVF_NVRTC_DIR   a folder to look in first (a toolkit, or where the nvidia-cuda-nvrtc wheel was unpacked)
  *   KVF_CACHE_DIR   where cubins are kept (default $XDG_CACHE_HOME/kvfuse or ~/.cache/kvfuse); off: nowhere
+ *   KVF_TUNING      the tuning that plans read; off: none, plans go by their own rules
  *   KVF_DUMP_DIR    keep each kernel's text, log and cubin here */
 
 #ifdef __cplusplus

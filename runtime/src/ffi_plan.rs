@@ -1,19 +1,22 @@
 //! Plans and launches over the C ABI.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::argument::{Misuse, agree, within};
 use crate::cuda::{Device, Span, Stream, is_device_address};
 use crate::error::Result;
-use crate::ffi::{guard, put};
+use crate::ffi::{guard, put, put_text};
 use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
 use crate::ffi_handle::Table;
 use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
 use crate::plan::{Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, one_by_one, served};
+use crate::tuning;
 
 /// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`.
 const STORE: i32 = 1;
@@ -51,6 +54,32 @@ pub unsafe extern "C" fn kvf_plan_create(desc: *const PlanDesc, plan: *mut *mut 
 #[unsafe(no_mangle)]
 pub extern "C" fn kvf_plan_destroy(plan: *mut c_void) -> i32 {
     guard(|| PLANS.remove(plan))
+}
+
+/// # Safety
+/// `path` is null or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_tuning_load(path: *const c_char) -> i32 {
+    guard(|| {
+        if path.is_null() {
+            tuning::forget();
+            return Ok(());
+        }
+        // SAFETY: not null, terminated by the caller's promise.
+        let path = unsafe { CStr::from_ptr(path) };
+        tuning::load(Path::new(OsStr::from_bytes(path.to_bytes())))
+    })
+}
+
+/// # Safety
+/// As for [`crate::ffi::kvf_doctor`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_plan_tuning(plan: *mut c_void, buffer: *mut c_char, capacity: u64, needed: *mut u64) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        // SAFETY: the caller's promise.
+        unsafe { put_text(plan.decode()?.tuning(), buffer, capacity, needed) }
+    })
 }
 
 /// # Safety

@@ -25,6 +25,7 @@ pub mod cache;
 pub mod compile;
 pub mod cuda;
 pub mod nvrtc;
+pub mod tuning;
 
 mod arch;
 mod argument;

@@ -285,6 +285,31 @@ fn the_number_of_splits_changes_no_bit() {
     }
 }
 
+/// Cuts that a tuning may choose, each for every size: the plan that takes it still equals the reference.
+#[test]
+fn a_tuning_changes_no_bit() {
+    use runtime::tuning::{self, Choice, Entry, Point, Tuning};
+    let Some(device) = device() else { return };
+    let path = std::env::temp_dir().join(format!("kvf-plans-{}.tuning", std::process::id()));
+    for (name, lens) in [("int4", [5000, 1, 3000]), ("e8q38", [700, 2049, 0])] {
+        let p = Problem::new(name, 128, 4, 64, Elem::Bf16, &lens, 14);
+        let spec = DecodeSpec { codec: p.codec, head_dim: 128, group: 4, page_tokens: 64, elem: Elem::Bf16, splits: 0 };
+        let (kernel, hash) = tuning::kernel_of(&device, &spec).unwrap();
+        let at = Point { rows: lens.len() * p.shape.kv_heads, tokens: p.table_stride * 64 };
+        for (warps, stages, min_blocks, tokens) in [(4, 2, 4, 512), (8, 3, 1, 0), (8, 2, 2, 1024), (2, 4, 2, 2048), (1, 2, 4, 256)] {
+            let entry = Entry { kernel: kernel.clone(), hash: hash.clone(), at, choice: Choice { warps, stages, min_blocks, tokens }, us: 1.0, own_us: 2.0 };
+            let text = Tuning { device: device.name().to_string(), entries: vec![entry] }.to_string();
+            std::fs::write(&path, text).unwrap();
+            tuning::load(&path).unwrap();
+            let plan = DecodePlan::prepare(&device, &spec).unwrap();
+            assert_eq!(plan.tuning(), "sizes tuned: 1, from the loaded tuning");
+            run(&device, &p, 0, &format!("{name} with {warps} warps, {stages} stages, {min_blocks} blocks, {tokens} tokens"));
+        }
+    }
+    tuning::forget();
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn bad_tables_lengths_and_slots_are_skipped_and_reported() {
     let Some(device) = device() else { return };

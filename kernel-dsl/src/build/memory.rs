@@ -98,8 +98,13 @@ impl B {
     }
 
     fn load_tile(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), shape: (usize, usize), layout: Layout) -> V {
+        self.load_columns(buf, dtype, at, strides, usize::MAX, shape, layout)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn load_columns(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), limit: usize, shape: (usize, usize), layout: Layout) -> V {
         let (rows, cols) = shape;
-        let op = Op::LoadTile { buf, at, row_stride: strides.0, col_stride: strides.1, elem: dtype };
+        let op = Op::LoadTile { buf, at, row_stride: strides.0, col_stride: strides.1, cols: limit, elem: dtype };
         self.emit(op, Ty::Tile { dtype, rows, cols, layout })
     }
 
@@ -127,6 +132,8 @@ impl B {
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
             ("put_cols", 4) => self.store_tile(buf, dtype, at(0), (0, n(1) * e), n(2), &args[3]),
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
+            ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" }),
+            ("acc", 5) => self.load_columns(buf, dtype, at(0), (e, n(1) * e), n(2), (n(3), n(4)), Layout::MmaC),
             ("left", 4) if !self.aligned(n(1) * e, n(3), dtype) => V::Poison,
             ("left", 4) => self.load_tile(buf, dtype, at(0), (n(1) * e, e), (n(2), n(3)), Layout::MmaA),
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "a buffer".into() }),

@@ -189,7 +189,8 @@ pub enum Op {
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.
     LoadOperand { buf: Buf, at: Id, stride: usize },
-    LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, elem: DType },
+    /// Columns from `cols` on repeat the one before.
+    LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Columns below `cols` only.
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
@@ -198,6 +199,9 @@ pub enum Op {
     AfterPrevious,
     /// The launch after this one may start, up to its own wait.
     ReleaseNext,
+
+    /// What this warp's lanes wrote to shared memory is there for all of them.
+    SyncWarp,
 
     // asynchronous copies
     /// Copy `bytes` of the ring from global memory; gives the slot's handle.
@@ -217,7 +221,6 @@ pub enum Op {
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
     AnyLane(Id),
     Barrier,
-    SyncWarp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -232,6 +232,26 @@ static void plans(void) {
     GOOD(kvf_plan_destroy(plan));
 }
 
+static void tunings(void) {
+    const char *path = "misuse.tuning";
+    char text[256];
+    uint64_t needed;
+    BAD(kvf_tuning_load("/nowhere/at/all"), "/nowhere/at/all");
+    FILE *file = fopen(path, "w");
+    if (!file) { failures++; return; }
+    fputs("kvfuse tuning 2\ndevice X\n", file);
+    fclose(file);
+    BAD(kvf_tuning_load(path), "tune again");
+    if (!(file = fopen(path, "w"))) { failures++; return; }
+    fputs("kvfuse tuning 1\ndevice X\n", file);
+    fclose(file);
+    GOOD(kvf_tuning_load(path));
+    remove(path);
+    GOOD(kvf_tuning_load(NULL));
+    BAD(kvf_plan_tuning(NULL, text, sizeof text, &needed), "plan");
+    BAD(kvf_plan_tuning(garbage, text, sizeof text, &needed), "plan");
+}
+
 int main(void) {
     char text[4096], small[8];
     uint64_t needed = 0;
@@ -245,6 +265,7 @@ int main(void) {
     several();
     statuses();
     plans();
+    tunings();
     GOOD(kvf_doctor(NULL, 0, &needed));
     GOOD(kvf_doctor(small, sizeof small, NULL));
     GOOD(kvf_doctor(text, sizeof text, &needed));
