@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Affine, Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int, Int4Head, Lloyd};
+use crate::codecs::{Affine, Bf16, D4Q, D4Q38, E8C, E8Q, E8Q38, E8W, Fp8, Int, Int4Head, Lloyd};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -159,6 +159,9 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if name == "int4_per_token_head" {
         return Some(&Int4Head);
+    }
+    if name == "d4q38" {
+        return Some(&D4Q38);
     }
     if name == "e8q38" {
         return Some(&E8Q38);

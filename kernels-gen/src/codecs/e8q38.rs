@@ -1,31 +1,22 @@
 //! E8 points with 77 levels a coordinate in 51 bits a block, f16 norm and f16 maximum a vector.
 //!
-//! Digits `d = v + 38` (integers) or `v - 1/2 + 38` (half integers) have an even sum. Each is `16 h + l`:
-//! the nibbles l lie as in e8w4, 32 bits with the coset in the place of the implied lowest bit; the eight
-//! h, 0 to 4, are two numbers of four digits in base 5, one 19-bit field: 5^8 < 2^19.
+//! Digits `d = v + 38` (integers) or `v - 1/2 + 38` (half integers) have an even sum, so the lowest bit of the last one is
+//! implied: stored is that bit plus the coset, and the sum of all lowest bits then is the coset. How digits lie in
+//! the code: see `fives`.
 
-use kernel_dsl::{codec, device};
-use kernel_dsl::math::{fmax, mul_hi};
+use kernel_dsl::codec;
+use kernel_dsl::math::fmax;
 
+use super::e8q::{below, scaled};
+use super::fives::{bytes_of, doubled, folded, pack51, upper51, words_of};
+use super::lattice::nearest_even;
 use crate::codec::{Codec, Spec};
-use crate::codecs::e8word::nibbles;
-use crate::codecs::e8q::{below, scaled};
-use crate::codecs::lattice::nearest_even;
 
 #[derive(Debug)]
 pub struct E8Q38;
 
-/// ceil(2^32 / 625): `mul_hi` with it divides every f < 2^19 exactly.
-const RECIPROCAL: u32 = 6_871_948;
-
 /// See `nearest_even`.
 const SPAN: f32 = below(76);
-
-/// Two halves below 25 to bytes of base-5 digits, low digit first. x * 13 >> 6 is x / 5 there.
-#[device]
-fn two_digits(x: u32) -> u32 {
-    x.wrapping_add((x.wrapping_mul(13_u32) >> 6 & 0x7_0007_u32) * 251_u32)
-}
 
 #[codec]
 impl Codec for E8Q38 {
@@ -34,7 +25,7 @@ impl Codec for E8Q38 {
     }
 
     fn spec(&self) -> Spec {
-        Spec { sides: 2, unit: true, ..Spec::integers(51, 152) }
+        Spec { sides: 2, unit: true, bytewise: true, ..Spec::integers(51, 152) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {
@@ -43,25 +34,24 @@ impl Codec for E8Q38 {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let (d, coset) = nearest_even(scaled(y, side[1], 38.0_f32), 38.0_f32, SPAN, 0.013_157_895_f32);
-        let mut w = 0_u32;
-        let mut h = [0_u32; 8];
-        for i in 0..8 {
-            w = w | ((d[i] & 15_u32) << (8 * (i % 4) + 4 * (i / 4)));
-            h[i] = d[i] >> 4;
-        }
-        let a = h[0] + h[1] * 5_u32 + h[4] * 25_u32 + h[5] * 125_u32;
-        let b = h[2] + h[3] * 5_u32 + h[6] * 25_u32 + h[7] * 125_u32;
-        [(w & 0xefff_ffff_u32) | (coset << 28), a + b * 625_u32, 0_u32, 0_u32]
+        let (found, coset) = nearest_even(scaled(y, side[1], 38.0_f32), 38.0_f32, SPAN, 0.013_157_895_f32);
+        let mut d = found;
+        d[7] = d[7] ^ coset;
+        pack51(d)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {
-        let (low, high) = nibbles(code[0]);
-        // Halves a | b << 16, then a / 25 and a % 25 of both at once: x * 41 >> 10 is x / 25 below 625.
-        let both = code[1].wrapping_add(mul_hi(code[1], RECIPROCAL).wrapping_mul(64_911_u32));
-        let upper = (both.wrapping_mul(41_u32) >> 10) & 0x1f_001f_u32;
-        let lower = both.wrapping_sub(upper * 25_u32);
-        [two_digits(lower).wrapping_mul(32_u32).wrapping_add(low), two_digits(upper).wrapping_mul(32_u32).wrapping_add(high), 0_u32, 0_u32]
+        words_of(self.decode4(bytes_of(code)))
+    }
+
+    fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
+        let coset = folded(w[0] ^ w[1] ^ w[2] ^ w[3]) & 0x0101_0101_u32;
+        let upper = upper51(w);
+        let mut out = [0_u32; 8];
+        for i in 0..8 {
+            out[i] = if i < 7 { doubled(upper, w, i) | coset } else { doubled(upper, w, i) ^ coset.wrapping_mul(3_u32) };
+        }
+        out
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {
