@@ -5,6 +5,9 @@
 //! up and a tail of fewer than 8 bits (51 = 32 + 16 + 3), so that no wide load straddles a word. Within a plane
 //! the order is that of the lanes: quad row g = lane / 4 and quad lane t = lane % 4 of the operand's layout.
 //! Every token owns whole bytes, so storing one token touches no other.
+//!
+//! Transposed tiles hold byte k of four codes side by side in a word; a tail there is cut into planes of 4, 2 and 1 bits, so
+//! that one shift by the lane brings four of them to their bytes.
 
 use crate::ir::{Feed, Packing};
 
@@ -21,6 +24,17 @@ pub fn planes(bits: usize) -> Vec<(usize, usize)> {
             (w, at - w)
         })
         .collect()
+}
+
+/// Widths and first code bits of the planes of a transposed code's tail, `tail` bits from code bit `first` on.
+pub fn tail_planes(bits: usize) -> Vec<(usize, usize)> {
+    let mut at = bits / 8 * 8;
+    let wide = [4, 2, 1].into_iter().filter(|w| bits & w != 0);
+    wide.map(|w| {
+        at += w;
+        (w, at - w)
+    })
+    .collect()
 }
 
 impl Packing {
@@ -87,6 +101,29 @@ impl Packing {
         (q / c * 32 + lane) * 4 * c + q % c * 4 + j
     }
 
+    /// Bit position of a plane of a transposed tile's tail, see [`tail_planes`]. Values: byte `token % 4` of a word has one
+    /// token's neighbouring blocks. Keys: a byte has the blocks at one place of lanes that share tokens; single bits, of two places.
+    pub fn tail_bit(&self, (w, first): (usize, usize), token: usize, block: usize) -> usize {
+        let nb = self.blocks();
+        let (byte, bit) = if self.feed == Feed::KeyQuads {
+            let own = nb / 4;
+            let (g, t, n) = (token / 4, block / own, token % 4 * own + block % own);
+            match w {
+                1 => (g * nb / 2 + n / 2, n % 2 * 4 + t),
+                _ => ((g * w / 2 + t * w / 8) * nb + n, t * w % 8),
+            }
+        } else {
+            ((token / 4 * (nb * w / 8) + block * w / 8) * 4 + token % 4, block * w % 8)
+        };
+        8 * (TOKENS * nb / 8 * first + byte) + bit
+    }
+
+    /// Byte k of four transposed codes as word k, what is left of a code as the last one.
+    pub fn quad_code(&self, bytes: &[u8], quad: &[(usize, usize); 4]) -> [u32; 8] {
+        let codes = quad.map(|(token, block)| self.code(bytes, token, block));
+        std::array::from_fn(|k| if 8 * k < self.bits { (0..4).fold(0, |word, j| word | (codes[j][k / 4] >> (k % 4 * 8) & 0xff) << (8 * j)) } else { 0 })
+    }
+
     /// The (token, block) pairs of a transposed tile whose bytes stand side by side.
     pub fn quads(&self) -> Vec<[(usize, usize); 4]> {
         let nb = self.blocks();
@@ -104,6 +141,11 @@ impl Packing {
         if self.feed.transposed() {
             for k in 0..self.bits / 8 {
                 code[k / 4] |= (bytes[self.quad_byte(token, block, k)] as u32) << (k % 4 * 8);
+            }
+            for (w, first) in tail_planes(self.bits) {
+                let at = self.tail_bit((w, first), token, block);
+                let bits = bytes[at / 8] as u32 >> (at % 8) & ((1 << w) - 1);
+                code[first / 32] |= bits << (first % 32);
             }
             return code;
         }

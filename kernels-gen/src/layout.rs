@@ -7,6 +7,7 @@
 
 use kernel_dsl::dtype::DType;
 use kernel_dsl::ir::{Feed, Packing};
+use kernel_dsl::pack::tail_planes;
 
 /// Tokens in a tile.
 pub const TILE: usize = kernel_dsl::pack::TOKENS;
@@ -41,6 +42,11 @@ impl Codes {
     /// One band.
     pub fn of(bits: usize, sides: usize, bytewise: bool) -> Codes {
         Codes { bits: [bits, 0, 0, 0], bands: 1, sides, bytewise }
+    }
+
+    /// Whether codes are stored transposed: `decode4` takes eight words, the last one for the bits that fill no byte.
+    fn transposable(&self) -> bool {
+        self.bytewise && self.bits.iter().all(|b| b % 8 == 0 || *b < 64 && self.bands == 1)
     }
 
     /// Bits of all codes of a vector of `d` coordinates.
@@ -81,12 +87,12 @@ impl Layout {
 
     /// Whether values are stored transposed: their codecs allow it.
     pub fn quads(&self) -> bool {
-        self.v.bytewise && self.v.bits.iter().all(|b| b % 8 == 0)
+        self.v.transposable()
     }
 
     /// Whether keys are.
     pub fn key_quads(&self) -> bool {
-        self.k.bytewise && self.k.bits.iter().all(|b| b % 8 == 0)
+        self.k.transposable()
     }
 
     /// First byte of the codes of a band.
@@ -116,6 +122,9 @@ impl Layout {
             for k in 0..packing.bits / 8 {
                 let tile_bit = first_bit + 8 * packing.quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
+            }
+            for plane in tail_planes(packing.bits) {
+                visit(Piece { code_bit: plane.1, tile_bit: first_bit + packing.tail_bit(plane, token, block), width: plane.0 });
             }
             return;
         }

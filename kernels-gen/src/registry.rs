@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Affine, Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int, Int4Head, Lloyd};
+use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Int, Int4Head, Lloyd};
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -117,10 +117,10 @@ const PAIRS: [(&str, &str); 4] = [
 ];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
-pub const FAMILIES: [&str; 33] = [
+pub const FAMILIES: [&str; 36] = [
     "fp8_e4m3", "fp8_e4m3_token",
-    "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q38", "e8q63",
-    "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
+    "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q10", "e8q19", "e8q38", "e8q63",
+    "e8q152", "d4q1", "d4q10", "d4q19", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
     "int4_per_token_head", "affine3",
 ];
 
@@ -160,9 +160,6 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     if name == "int4_per_token_head" {
         return Some(&Int4Head);
     }
-    if name == "e8q38" {
-        return Some(&E8Q38);
-    }
     if let Some(width @ 2..=8) = number("int", "") {
         return Some(kept(Box::new(Int::new(width, true))));
     }
@@ -188,10 +185,10 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
         return Some(kept(Box::new(Lloyd::new(width))));
     }
     if let Some(q @ 1..=255) = number("e8q", "") {
-        return Some(kept(Box::new(E8Q::new(q))));
+        return Some(E8QBytes::of(q).map_or_else(|| kept(Box::new(E8Q::new(q))), |c| kept(Box::new(c))));
     }
     if let Some(q @ 1..=255) = number("d4q", "") {
-        return Some(kept(Box::new(D4Q::new(q))));
+        return Some(D4QBytes::of(q).map_or_else(|| kept(Box::new(D4Q::new(q))), |c| kept(Box::new(c))));
     }
     None
 }

@@ -6,7 +6,7 @@ use kernels_gen::registry::{HEAD_DIMS_STORE, codecs};
 /// The shipped layouts and some widths that no shipped codec has.
 fn layouts() -> Vec<Layout> {
     let shipped = codecs().iter().map(|c| c.layout(64)).map(|l| (l.k, l.v));
-    let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true)];
+    let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true), (51, 2, true), (45, 1, true), (50, 0, true)];
     let others = others.map(|(bits, sides, bytewise)| Codes::of(bits, sides, bytewise));
     let banded = [([40, 32, 32, 16], 4, [40, 24, 0, 0], true), ([48, 16, 0, 0], 2, [51, 32, 0, 0], false)];
     let banded = banded.map(|(k, n, v, bytewise)| (Codes { bits: k, bands: n, sides: 1, bytewise }, Codes { bits: v, bands: 2, sides: 2, bytewise }));

@@ -5,8 +5,8 @@ use crate::dtype::DType;
 use crate::ir::*;
 
 impl Lower {
-    /// k elements of a lane from one row: 16 bytes at a time.
-    fn run(&mut self, buf: Buf, at: Id, bytes: usize) -> Vec<Id> {
+    /// Words from one place on, 16 bytes at a time; `bytes` is a power of two.
+    pub fn run(&mut self, buf: Buf, at: Id, bytes: usize) -> Vec<Id> {
         let step = bytes.min(16);
         let mut all = vec![];
         for c in 0..bytes / step {

@@ -102,9 +102,7 @@ impl Page {
     /// Calls `put` with token, dimension and byte of each element of a transposed tile.
     fn by_fours(&self, at: usize, packing: Packing, decode: impl Fn([u32; 8]) -> [u32; 8], mut put: impl FnMut(usize, usize, u8)) {
         for quad in packing.quads() {
-            let byte = |k: usize, j: usize| (self.bytes[at + packing.quad_byte(quad[j].0, quad[j].1, k)] as u32) << (8 * j);
-            let words = std::array::from_fn(|k| if k < packing.bits / 8 { (0..4).fold(0, |w, j| w | byte(k, j)) } else { 0 });
-            for (i, w) in decode(words).into_iter().enumerate() {
+            for (i, w) in decode(packing.quad_code(&self.bytes[at..], &quad)).into_iter().enumerate() {
                 for (j, (token, block)) in quad.iter().enumerate() {
                     put(*token, 8 * block + i, (w >> (8 * j)) as u8);
                 }

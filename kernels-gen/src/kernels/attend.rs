@@ -93,6 +93,9 @@ pub fn attend<T: Float>(
     }
     // The first tile that not every row sees to its end.
     let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
+    // Bytes of a page of all kv heads, and of those before the own one.
+    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     for w in warps(m.warps) {
         let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
         let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
@@ -116,10 +119,9 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
             // Checked page fetch: a bad entry reads page 0; whoever finishes the row finds it and drops the row.
-            let entry = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
-            let page = if (entry >= 0_i32) & (entry < pages) { entry } else { 0_i32 };
-            let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
-            let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
+            let entry = table.at(seq * table_stride + (t as u32 / (m.page_tokens / 32) as u32) as i32);
+            let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
+            let tokens = ring.copy(cache, page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64));
             // Scores in log2 units.
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
             let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };

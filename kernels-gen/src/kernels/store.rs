@@ -4,7 +4,7 @@
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::codes::{join_tails, put_planes, put_quads, put_tail};
+use super::codes::{join_quad_tails, join_tails, put_planes, put_quads, put_tail};
 use super::rows::{block_of, choose, most_of, turn_across, turn_within};
 use super::tries::{pick_sides, try_sides};
 use crate::codec::Codec;
@@ -89,13 +89,13 @@ pub fn store<T: Float>(
         for band in 0..kc.len() {
             code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads);
         }
-        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], m.d);
+        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
             code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads);
         }
-        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], m.d);
+        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
 }
 
@@ -136,6 +136,7 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
                     let mut words = [0_u32; 8];
                     for j in strided(first, own.min(first + 4_i32), 1) {
                         let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, d), side);
+                        put_tail(c, tails, r * (d / 8) as i32 + (i & 3_i32) * own + j, code);
                         for b in 0..c.spec().bits / 8 {
                             words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
                         }
@@ -176,7 +177,7 @@ fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: 
 
 /// What tokens store once: side values and the bytes of tails.
 #[device]
-fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, d: usize) {
+fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
     for r in threads(32) {
         if tiles.at(r) >= 0_i64 {
             let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;
@@ -186,7 +187,15 @@ fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Sh
         }
     }
     let w = c.spec().tail();
-    if w > 0 {
+    if (w > 0) & quads {
+        for i in threads(128) {
+            let (r, part) = (i & 31_i32, i >> 5_u32);
+            if tiles.at(r) >= 0_i64 {
+                join_quad_tails(c, cache, tiles.at(r) + codes_at as i64, tails, r, places.at(r), part, values, d);
+            }
+        }
+    }
+    if (w > 0) & !quads {
         for i in threads(32 * (d / 64)) {
             let (r, part) = (i & 31_i32, i >> 5_u32);
             if tiles.at(r) >= 0_i64 {
