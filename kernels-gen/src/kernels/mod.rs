@@ -9,6 +9,7 @@ pub mod forward;
 pub mod join_splits;
 pub mod keys;
 pub mod leaves;
+pub mod load;
 pub mod many;
 pub mod maps;
 pub mod offset;
@@ -164,6 +165,19 @@ pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<
     Source::of(&store_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
 }
 
+/// Tile IR of the kernel that gives back what was stored, as `elem`. Grid: [`store_grid`].
+pub fn load_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => load::load::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => load::load::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// The load kernel.
+pub fn load(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&load_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
+}
+
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
 pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
@@ -260,6 +274,8 @@ pub enum Mapping {
     Queries,
     /// Joined outputs to values.
     Outputs,
+    /// Loaded coordinates to keys and values.
+    Loaded,
 }
 
 /// Meta value of the decode kernel of a calibrated codec: it takes the records of [`Mapping::Queries`] as f32.
@@ -273,7 +289,7 @@ pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mappi
     // Few rows leave most of a device idle: then a thread takes fewer.
     let rows = match mapping {
         Mapping::Rows => 16,
-        Mapping::Queries => 8,
+        Mapping::Queries | Mapping::Loaded => 8,
         Mapping::Outputs => 2,
     };
     let m = decode_meta(c, d, group, page_tokens);
@@ -289,6 +305,8 @@ pub fn map_ir(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Resul
         (Mapping::Queries, Elem::F32) => maps::queries::map_queries::build::<f32>(m, c.k.bands),
         (Mapping::Outputs, Elem::Bf16) => maps::outputs::map_outputs::build::<bf16>(m),
         (Mapping::Outputs, Elem::F32) => maps::outputs::map_outputs::build::<f32>(m),
+        (Mapping::Loaded, Elem::Bf16) => maps::loaded::map_loaded::build::<bf16>(m),
+        (Mapping::Loaded, Elem::F32) => maps::loaded::map_loaded::build::<f32>(m),
     }
 }
 
