@@ -146,7 +146,11 @@ fn tables_agree_with_the_cpu_and_repeat() {
     }
     for path in [ReadPath::All, ReadPath::Decode, ReadPath::Snapshot, ReadPath::Serving, ReadPath::InForward] {
         // token by token a calibrated codec takes the CPU minutes
-        let codecs = if path == ReadPath::All { "int4,e8w4,fp8,int4:k,e8q38,kvfuse-4" } else { "int4,e8w4,fp8,int4:k" };
+        let codecs = match path {
+            ReadPath::All => "int4,e8w4,fp8,int4:k,kvfuse-4:v,e8q38,kvfuse-4",
+            ReadPath::Decode => "int4,e8w4,fp8,int4:k",
+            _ => "int4,e8w4,fp8,int4:k,turboquant_4bit_nc:v,kvfuse-4",
+        };
         let run = |backend| run(backend, path, codecs);
         let (cpu, gpu, again) = (run(Choice::Cpu), run(Choice::Gpu), run(Choice::Gpu));
         assert!(gpu.backend.contains("forward on the gpu"), "{}", gpu.backend);
@@ -165,7 +169,24 @@ fn tables_agree_with_the_cpu_and_repeat() {
             // a last bit tips a code, and a few positions carry much of the loss: 140 of them say little more
             assert!((g.kl_mean - c.kl_mean).abs() <= 1e-7 + 0.4 * c.kl_mean, "{path:?} {}: KL", c.codec);
             assert!((g.rel_mse_k - c.rel_mse_k).abs() <= 1e-9 + 0.01 * c.rel_mse_k, "{path:?} {}: rows", c.codec);
-            assert_eq!(c.proof.map(|p| p.bytes_read), g.proof.map(|p| p.bytes_read));
+            assert_eq!(c.proof, g.proof, "{path:?} {}", c.codec);
         }
+    }
+}
+
+/// Every kernel of the forward pass gives a token the bits that it has alone, so that codes do not tip.
+#[test]
+fn token_by_token_gives_the_same_bits_as_all_at_once() {
+    let model = Model::load(&assets::model(assets::BUNDLED_MODEL).unwrap()).unwrap();
+    if forward(&model).is_none() {
+        return;
+    }
+    let report = run(Choice::Gpu, ReadPath::Decode, "bf16,int4,e8w4,e8q38,turboquant_k8v4,kvfuse-3,kvfuse-4");
+    report.check().unwrap();
+    let packed: Vec<_> = report.rows.iter().filter_map(|row| Some((&row.codec, row.decode_agreement?))).collect();
+    assert_eq!(packed.len(), 8, "seven codecs and the control");
+    for (codec, agreement) in packed {
+        println!("{codec}: {agreement:?}");
+        assert!(agreement.exact, "{codec}: {agreement:?}");
     }
 }

@@ -11,7 +11,7 @@ use kernels_gen::kernels::maps::MapMeta;
 use kernels_gen::kernels::{self, Elem as Memory, Mapping, SEGMENT};
 use kernels_gen::layout::Operand;
 use kernels_gen::preset::preset;
-use kernels_gen::reference::{self, CacheShape, Calibrated};
+use kernels_gen::reference::{self, CacheShape, Calibrated, Status};
 use kernels_gen::registry::{CodecInfo, codec};
 use run::{assert_bytes, buffer, interpreted, scalar, shuffled, stages};
 use support::{Random, calibration};
@@ -41,22 +41,13 @@ fn case(name: &str, d: usize, tokens: usize) -> Case {
 }
 
 impl Case {
-    /// The rows that lie in the cache, by the layout and the reference.
-    fn wanted(&self, operand: Operand) -> Vec<f32> {
-        let (layout, d) = (self.c.layout(self.shape.d), self.shape.d);
-        let row = |(token, head): (usize, usize)| {
-            let slot = self.slots[token];
-            if slot < 0 || slot as usize >= self.shape.pages * PAGE {
-                return vec![LEFT; d];
-            }
-            let (page, place) = (slot as usize / PAGE, slot as usize % PAGE);
-            let tile = (page * HEADS + head) * (PAGE / 32) + place / 32;
-            let tile = &self.cache[tile * layout.tile_bytes()..][..layout.tile_bytes()];
-            let codes = (0..layout.blocks()).map(|b| layout.read_code(tile, operand, place % 32, b)).collect();
-            let row = reference::Row { codes, side: layout.read_sides(tile, operand, place % 32) };
-            self.c.half(operand).decode_row(&row, d)
-        };
-        (0..self.slots.len()).flat_map(|token| (0..HEADS).map(move |head| (token, head))).flat_map(row).collect()
+    /// The keys and the values that lie in the cache.
+    fn wanted(&self) -> [Vec<f32>; 2] {
+        let n = self.slots.len() * HEADS * self.shape.d;
+        let (mut k, mut v) = (vec![LEFT; n], vec![LEFT; n]);
+        let status = reference::load(self.c, &self.shape, &self.cache, &self.slots, &mut k, &mut v);
+        assert_eq!(status, Status::BAD_SLOT);
+        [k, v]
     }
 }
 
@@ -71,8 +62,8 @@ fn loaded<T: Float>(name: &str, d: usize, tokens: usize, memory: Memory) {
     let count = (case.shape.pages * PAGE) as i64;
     args.extend([scalar(tokens as i32), scalar(HEADS as i32), scalar(count)]);
     launch(grid, || kernels::load::load::<T>(m, case.c.k.bands, case.c.v.bands, &cache, &slots, &mut k, &mut v, &mut status, tokens as i32, HEADS as i32, count));
-    let wanted = [Operand::K, Operand::V].map(|operand| {
-        let rows: Vec<T> = case.wanted(operand).into_iter().map(T::from_f32).collect();
+    let wanted = case.wanted().map(|rows| {
+        let rows: Vec<T> = rows.into_iter().map(T::from_f32).collect();
         Global::new(&rows).bytes
     });
     let what = format!("{name} d {d} {memory:?}");

@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, map_meta, map_of, store};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, load, map_meta, map_of, store};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -19,6 +19,7 @@ const CORNERS: [usize; 4] = [1, 4, 8, 16];
 #[derive(Clone, Copy)]
 enum Kernel {
     Store(Elem),
+    Load(Elem),
     Decode { group: usize },
     /// Over records of queries.
     Calibrated { group: usize },
@@ -38,6 +39,7 @@ impl Config {
     pub fn source(&self) -> Result<Source, Report> {
         match self.kernel {
             Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
+            Kernel::Load(elem) => load(self.codec, self.d, PAGE, elem),
             Kernel::Decode { group } => {
                 // As a plan does it: with the warps that fit the device.
                 let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
@@ -61,19 +63,21 @@ impl Config {
     pub fn line(&self) -> String {
         let kernel = match self.kernel {
             Kernel::Store(_) => "store",
+            Kernel::Load(_) => "load",
             Kernel::Decode { .. } => "decode",
             Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
             Kernel::Map(Mapping::Rows, _) => "map_rows",
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
+            Kernel::Map(Mapping::Loaded, _) => "map_loaded",
         };
         format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
     }
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
+            Kernel::Store(elem) | Kernel::Load(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
@@ -117,6 +121,9 @@ pub fn configs() -> Vec<Config> {
             }
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Decode { group: 4 } });
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Store(Elem::Bf16) });
+            if arch == Arch::SM_90A {
+                all.push(Config { arch, codec, d: 128, kernel: Kernel::Load(Elem::F32) });
+            }
         }
         for codec in CALIBRATED.iter().filter_map(|name| codec(name).ok()) {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });
@@ -126,7 +133,7 @@ pub fn configs() -> Vec<Config> {
             }
             add(256, Kernel::Calibrated { group: 4 });
         }
-        for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
+        for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs, Mapping::Loaded].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
         }
@@ -135,6 +142,7 @@ pub fn configs() -> Vec<Config> {
             for d in HEAD_DIMS_STORE {
                 add(d, Kernel::Store(Elem::Bf16));
                 add(d, Kernel::Store(Elem::F32));
+                add(d, Kernel::Load(Elem::F32));
             }
             for d in HEAD_DIMS_DECODE {
                 let every = arch == Arch::SM_90A || d == 128;

@@ -6,7 +6,7 @@ use kernels_gen::preset::{Preset, preset};
 use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
-use super::{Blocks, Fitted, Own, Sizes};
+use super::{Blocks, Fitted, Own, Published, Sizes};
 use crate::calibrate::Without;
 use crate::error::Result;
 
@@ -65,6 +65,8 @@ pub enum Coder {
     Pca(&'static pca::Codec, Option<&'static Blocks>),
     /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
     Fp8,
+    /// as others define it, simulated
+    Published(&'static Published),
     /// not coded at all; engines keep such rows as bf16
     Raw,
 }
@@ -89,6 +91,7 @@ impl Coder {
             Coder::Preset(variant, _) => &variant.name,
             Coder::Pca(codec, _) => &codec.name,
             Coder::Fp8 => FP8,
+            Coder::Published(format) => &format.name,
             Coder::Raw => RAW,
         }
     }
@@ -99,7 +102,7 @@ impl Coder {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
             Coder::Preset(variant, None) => variant.preset.codec().ok(),
-            Coder::Pca(..) | Coder::Fp8 | Coder::Raw => None,
+            Coder::Pca(..) | Coder::Fp8 | Coder::Published(_) | Coder::Raw => None,
         }
     }
 
@@ -108,6 +111,7 @@ impl Coder {
         let simulated = match self {
             Coder::Raw => RAW_BITS,
             Coder::Pca(..) => f64::NAN,
+            Coder::Published(format) => format.row_bits(d) as f64 / d as f64,
             _ => 8.0 + 32.0 / FP8_BLOCK as f64,
         };
         self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
@@ -131,6 +135,7 @@ impl Coder {
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
             Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
+            Coder::Published(format) => format.round_trip(x),
             Coder::Raw => x.to_vec(),
             // no number may come of a codec that lacks what was fitted to the model
             Coder::Preset(..) | Coder::Pca(..) => vec![f32::NAN; x.len()],

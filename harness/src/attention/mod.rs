@@ -13,6 +13,7 @@ mod identity;
 mod misread;
 mod pages;
 mod probe;
+mod published;
 mod simulated;
 
 pub use blocks::{Blocks, Sizes};
@@ -27,6 +28,7 @@ pub use identity::Identity;
 pub use misread::Misread;
 pub use pages::Pages;
 pub use probe::Probe;
+pub use published::Published;
 pub use simulated::{Own, Simulated};
 
 use std::ops::{Add, AddAssign};
