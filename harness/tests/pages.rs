@@ -88,15 +88,15 @@ fn a_browser_paints_the_report() {
     let mut report = report(&folder);
     report.write(&folder).unwrap();
     let page = folder.join("report.html");
-    let valid = Picture::of(browser, &page, [1200, 1500]);
+    let valid = Picture::of(browser, &page, [1200, 2600]);
     // the ground around one column of cards, over the whole height
-    assert!([[2, 2], [1197, 2], [2, 1497], [1197, 1497]].iter().all(|[x, y]| valid.at(*x, *y) == PAGE));
+    assert!([[2, 2], [1197, 2], [2, 2597], [1197, 2597]].iter().all(|[x, y]| valid.at(*x, *y) == PAGE));
     let (all, card, ink) = (valid.width * valid.height, valid.count(CARD), valid.count(INK));
     assert!((all / 2..all * 9 / 10).contains(&card), "{card} of {all} pixels are card");
     assert!((2_000..all / 10).contains(&ink), "{ink} pixels are text");
     for colour in CODECS {
         let painted = valid.count(colour);
-        assert!((150..40_000).contains(&painted), "{painted} pixels of a codec's colour {colour:x?}");
+        assert!((300..40_000).contains(&painted), "{painted} pixels of a codec's colour {colour:x?}");
     }
     assert!(valid.colours() > 200, "{} colours", valid.colours());
     assert_eq!(valid.count(WRONG), 0);
@@ -104,7 +104,7 @@ fn a_browser_paints_the_report() {
     report.valid = false;
     report.invalid = vec!["a control failed".into()];
     report.write(&folder).unwrap();
-    let invalid = Picture::of(browser, &page, [1200, 1500]);
+    let invalid = Picture::of(browser, &page, [1200, 2600]);
     assert!(invalid.count(WRONG) > 30_000, "{} pixels warn", invalid.count(WRONG));
     fits(browser, &page);
     std::fs::remove_dir_all(folder).unwrap();

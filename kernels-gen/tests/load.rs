@@ -1,5 +1,5 @@
-//! What the load kernel gives back of a cache, and the map of loaded coordinates: the reference's rows, bit for bit, at
-//! every stage.
+//! What the load kernel gives back of a cache: the reference's rows, bit for bit, at every stage. And the map of loaded
+//! coordinates: near the reference's rows, at every stage alike.
 
 #[path = "support/stages.rs"]
 mod run;
@@ -7,8 +7,8 @@ mod support;
 
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
-use kernels_gen::kernels::maps::MapMeta;
-use kernels_gen::kernels::{self, Elem as Memory, Mapping, SEGMENT};
+use kernels_gen::kernels::back::{BackMeta, map_back};
+use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
 use kernels_gen::layout::Operand;
 use kernels_gen::preset::preset;
 use kernels_gen::reference::{self, CacheShape, Calibrated, Status};
@@ -112,18 +112,26 @@ fn loaded_coordinates_are_mapped_back() {
                 -1 => vec![LEFT; d],
                 _ => reference.row_of(operand, y, i % HEADS, positions[i / HEADS] as usize),
             };
-            let rows: Vec<f32> = y.chunks(d).enumerate().flat_map(row).collect();
-            Global::new(&rows).bytes
+            y.chunks(d).enumerate().flat_map(row).collect::<Vec<f32>>()
         });
-        let m = MapMeta { rows: 2, ..kernels::map_meta(c, d, 1, PAGE, Mapping::Loaded) };
-        let left = Global::new(&vec![LEFT; half]);
-        let mut args = vec![buffer(&Global::new(&y)), buffer(&Global::new(&positions)), buffer(&Global::new(&slots))];
-        args.extend([buffer(&Global::new(&turns.packed())), buffer(&Global::new(&maps.packed())), buffer(&left), buffer(&left)]);
+        let m = BackMeta { rows: 2, ..kernels::back_meta(d) };
+        let turned: Vec<f32> = turns.pairs.iter().flat_map(|(cos, sin)| [*cos, *sin]).collect();
+        let [gy, gt, gm] = [&y, &turned, &maps.backs()].map(|x| Global::new(x));
+        let (gp, gs) = (Global::new(&positions), Global::new(&slots));
+        let (mut k, mut v) = (Global::new(&vec![LEFT; half]), Global::new(&vec![LEFT; half]));
+        let mut args = vec![buffer(&gy), buffer(&gp), buffer(&gs), buffer(&gt), buffer(&gm), buffer(&k), buffer(&v)];
         args.extend([tokens as i32, HEADS as i32, 4].map(scalar));
-        for stage in stages(kernels::map_ir(c, &m, Mapping::Loaded, Memory::F32).unwrap()) {
-            let got = interpreted("loaded", &stage, kernels::rows_grid(&m, tokens, HEADS), args.clone());
-            assert_bytes(&format!("d {d}: keys, {} IR", stage.0), &got[5], &wanted[0]);
-            assert_bytes(&format!("d {d}: values, {} IR", stage.0), &got[6], &wanted[1]);
+        let grid = kernels::back_grid(&m, tokens, HEADS);
+        launch(grid, || map_back(m, &gy, &gp, &gs, &gt, &gm, &mut k, &mut v, tokens as i32, HEADS as i32, 4));
+        for (got, wanted) in [&k, &v].into_iter().zip(&wanted) {
+            let top = wanted.iter().fold(0.0_f32, |top, x| top.max(x.abs()));
+            let off = got.to_vec().iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
+            assert!(off <= 1e-3 * top, "d {d}: off by {off} of {top}");
+        }
+        for stage in stages(kernels::back_ir(&m, Memory::F32).unwrap()) {
+            let got = interpreted("back", &stage, grid, args.clone());
+            assert_bytes(&format!("d {d}: keys, {} IR", stage.0), &got[5], &k.bytes);
+            assert_bytes(&format!("d {d}: values, {} IR", stage.0), &got[6], &v.bytes);
         }
     }
 }

@@ -52,4 +52,4 @@ pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;
 pub use page::PagedCache;
-pub use plan::{Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, status};
+pub use plan::{Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, status};

@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, load, map_meta, map_of, store};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, load, map_back, map_meta, map_of, store};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -20,6 +20,8 @@ const CORNERS: [usize; 4] = [1, 4, 8, 16];
 enum Kernel {
     Store(Elem),
     Load(Elem),
+    /// Loaded coordinates back to rows.
+    Back(Elem),
     Decode { group: usize },
     /// Over records of queries.
     Calibrated { group: usize },
@@ -40,6 +42,7 @@ impl Config {
         match self.kernel {
             Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
             Kernel::Load(elem) => load(self.codec, self.d, PAGE, elem),
+            Kernel::Back(elem) => map_back(self.d, elem),
             Kernel::Decode { group } => {
                 // As a plan does it: with the warps that fit the device.
                 let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
@@ -70,14 +73,14 @@ impl Config {
             Kernel::Map(Mapping::Rows, _) => "map_rows",
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
-            Kernel::Map(Mapping::Loaded, _) => "map_loaded",
+            Kernel::Back(_) => "map_back",
         };
         format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
     }
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::Load(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
+            Kernel::Store(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
@@ -128,12 +131,13 @@ pub fn configs() -> Vec<Config> {
         for codec in CALIBRATED.iter().filter_map(|name| codec(name).ok()) {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });
             add(128, Kernel::Store(Elem::F32));
+            add(128, Kernel::Back(Elem::F32));
             for group in CORNERS {
                 add(128, Kernel::Calibrated { group });
             }
             add(256, Kernel::Calibrated { group: 4 });
         }
-        for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs, Mapping::Loaded].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
+        for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
         }
@@ -142,7 +146,9 @@ pub fn configs() -> Vec<Config> {
             for d in HEAD_DIMS_STORE {
                 add(d, Kernel::Store(Elem::Bf16));
                 add(d, Kernel::Store(Elem::F32));
-                add(d, Kernel::Load(Elem::F32));
+                if arch == Arch::SM_90A || d == 128 {
+                    add(d, Kernel::Load(Elem::F32));
+                }
             }
             for d in HEAD_DIMS_DECODE {
                 let every = arch == Arch::SM_90A || d == 128;

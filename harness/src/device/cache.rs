@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use runtime::{Calibration, Codec, Layer, Load, Mapped, Memory, PagedCache, Rows, Span, Store};
+use runtime::{Back, Backs, Calibration, Codec, Layer, Load, Mapped, Memory, PagedCache, Rows, Span, Store};
 
-use super::plans::{Plans, Scheme};
+use super::plans::{self, Plans, Scheme};
 use super::{DeviceRows, Machine};
 use crate::attention::{Geometry, PAGE_TOKENS, Pages};
 use crate::error::{Error, Result};
@@ -42,6 +42,7 @@ pub struct Cache {
     geometry: Geometry,
     layer: usize,
     calibration: Option<Rc<Calibration>>,
+    backs: Option<Rc<Backs>>,
     pub codec: Codec,
     pub plans: Rc<Plans>,
     pub memory: Rc<Memory>,
@@ -65,6 +66,7 @@ impl Cache {
             geometry,
             layer,
             calibration: scheme.calibration(machine)?,
+            backs: plans::backs(machine, scheme)?,
             codec,
             plans: Plans::of(machine, codec, &geometry, decode)?,
             memory: memory.map_or_else(|| Memory::zeroed(&machine.device, bytes).map(Rc::new), |m| Ok(m.clone()))?,
@@ -122,10 +124,10 @@ impl Cache {
         let (stream, plan) = (&self.machine.stream, &self.plans.load);
         let slots = self.places.slots.span().part(8 * start as u64, 8 * tokens as u64)?;
         let call = Load { tokens, slots, cache: self.paged(), k, v, status: self.places.status.span() };
-        let Some(layer) = self.maps()? else { return Ok(plan.launch(stream, &call)?) };
+        let Some(backs) = &self.backs else { return Ok(plan.launch(stream, &call)?) };
         let workspace = self.machine.scratch("load", plan.workspace_bytes(tokens, self.geometry.kv_heads)? as usize)?;
         let positions = rows.positions.span().part(4 * start as u64, 4 * tokens as u64)?;
-        Ok(plan.launch_calibrated(stream, &call, &Mapped { layer, positions, workspace: workspace.span() })?)
+        Ok(plan.launch_calibrated(stream, &call, &Back { backs, layer: self.layer, positions, workspace: workspace.span() })?)
     }
 }
 

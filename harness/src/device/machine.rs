@@ -11,7 +11,7 @@ use kernels_gen::kernels::forward::distances::{BYTES, ROWS};
 use kernels_gen::kernels::forward::heads::HeadsMeta;
 use kernels_gen::kernels::forward::scores::NUMBERS;
 use kernels_gen::kernels::forward::{self, THREADS, WARPS};
-use runtime::{Arg, Calibration, Device, Kernel, Memory, Products, Span, Stream};
+use runtime::{Arg, Backs, Calibration, Device, Kernel, Memory, Products, Span, Stream};
 
 use super::plans::Plans;
 use crate::attention::{Fitted, Geometry};
@@ -26,6 +26,7 @@ pub struct Machine {
     pub(super) plans: RefCell<HashMap<[&'static str; 2], Rc<Plans>>>,
     /// of calibrated codecs, by where they lie for the rest of the program
     pub(super) calibrations: RefCell<HashMap<*const Fitted, Rc<Calibration>>>,
+    pub(super) backs: RefCell<HashMap<*const Fitted, Rc<Backs>>>,
     /// memory that is used within one call, by what it is for
     scratch: RefCell<HashMap<&'static str, Rc<Memory>>>,
 }
@@ -40,6 +41,7 @@ impl Machine {
             kernels: RefCell::default(),
             plans: RefCell::default(),
             calibrations: RefCell::default(),
+            backs: RefCell::default(),
             scratch: RefCell::default(),
         })
     }

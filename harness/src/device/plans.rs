@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
-use runtime::{Calibration, Codec, DecodePlan, DecodeSpec, Device, Elem, LoadPlan, StorePlan, StoreSpec};
+use runtime::{Backs, Calibration, Codec, DecodePlan, DecodeSpec, Device, Elem, LoadPlan, StorePlan, StoreSpec};
 
 use super::Machine;
 use crate::attention::{Fitted, Geometry, PAGE_TOKENS};
@@ -34,6 +34,19 @@ impl Scheme {
             Scheme::Fitted(fitted) => Ok(Some(calibration(machine, fitted)?)),
         }
     }
+}
+
+/// What brings a fitted codec's rows back, made once.
+pub fn backs(machine: &Machine, scheme: Scheme) -> Result<Option<Rc<Backs>>> {
+    let Scheme::Fitted(fitted) = scheme else { return Ok(None) };
+    let key: *const Fitted = fitted;
+    if let Some(known) = machine.backs.borrow().get(&key) {
+        return Ok(Some(known.clone()));
+    }
+    let maps = fitted.all_parts().iter().map(|(_, maps)| maps);
+    let made = Rc::new(Backs::upload(&machine.device, maps, &fitted.turns)?);
+    machine.backs.borrow_mut().insert(key, made.clone());
+    Ok(Some(made))
 }
 
 /// Made once, found again by where the fit lies for the rest of the program.

@@ -9,6 +9,7 @@ mod names;
 mod on_device;
 mod path;
 mod plan;
+mod row;
 mod scores;
 mod subject;
 mod table;
@@ -27,7 +28,7 @@ pub use plan::check_sizes;
 pub use scores::{LogProbs, Score};
 pub use names::coder;
 pub use subject::{Ask, RAW_BITS, Streams, Subject};
-pub use table::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
+pub use row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
 
 use crate::attention::{Geometry, PAGE_TOKENS};
 use crate::backend::{self, Backend};

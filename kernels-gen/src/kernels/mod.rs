@@ -3,6 +3,7 @@
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
 pub mod attend;
+pub mod back;
 pub mod codes;
 pub mod decode_attention;
 pub mod forward;
@@ -29,6 +30,7 @@ pub use leaves::{LEAF, TREE};
 use crate::codec::Lane;
 use crate::layout::Operand;
 use crate::registry::CodecInfo;
+use back::BackMeta;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
 use maps::MapMeta;
@@ -178,6 +180,29 @@ pub fn load(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<S
     Source::of(&load_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
 }
 
+/// Meta value of the kernel that maps loaded coordinates back.
+pub fn back_meta(d: usize) -> BackMeta {
+    BackMeta { d, segment: SEGMENT, rows: 8 }
+}
+
+/// Tile IR of that kernel.
+pub fn back_ir(m: &BackMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => back::map_back::build::<bf16>(m),
+        Elem::F32 => back::map_back::build::<f32>(m),
+    }
+}
+
+/// The kernel that maps loaded coordinates of a calibrated codec back to rows. Grid: [`back_grid`].
+pub fn map_back(d: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&back_ir(&back_meta(d), elem)?)
+}
+
+/// Blocks that map `tokens` rows of keys and of values back.
+pub fn back_grid(m: &BackMeta, tokens: usize, kv_heads: usize) -> [u32; 3] {
+    [tokens.div_ceil(m.block()) as u32, kv_heads as u32, 2]
+}
+
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
 pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
@@ -274,8 +299,6 @@ pub enum Mapping {
     Queries,
     /// Joined outputs to values.
     Outputs,
-    /// Loaded coordinates to keys and values.
-    Loaded,
 }
 
 /// Meta value of the decode kernel of a calibrated codec: it takes the records of [`Mapping::Queries`] as f32.
@@ -289,7 +312,7 @@ pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mappi
     // Few rows leave most of a device idle: then a thread takes fewer.
     let rows = match mapping {
         Mapping::Rows => 16,
-        Mapping::Queries | Mapping::Loaded => 8,
+        Mapping::Queries => 8,
         Mapping::Outputs => 2,
     };
     let m = decode_meta(c, d, group, page_tokens);
@@ -305,8 +328,6 @@ pub fn map_ir(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Resul
         (Mapping::Queries, Elem::F32) => maps::queries::map_queries::build::<f32>(m, c.k.bands),
         (Mapping::Outputs, Elem::Bf16) => maps::outputs::map_outputs::build::<bf16>(m),
         (Mapping::Outputs, Elem::F32) => maps::outputs::map_outputs::build::<f32>(m),
-        (Mapping::Loaded, Elem::Bf16) => maps::loaded::map_loaded::build::<bf16>(m),
-        (Mapping::Loaded, Elem::F32) => maps::loaded::map_loaded::build::<f32>(m),
     }
 }
 

@@ -58,6 +58,14 @@ impl LayerMaps {
     }
 }
 
+impl LayerMaps {
+    /// What brings coordinates of single rows back, in plain numbers: B of keys, B of values `[2, kv_heads, d (in), d (out)]`,
+    /// their means `[2, kv_heads, d]`.
+    pub fn backs(&self) -> Vec<f32> {
+        [transposed(&self.query.matrix, self.d), self.output.matrix.clone(), self.key_mean.clone(), self.output.after.clone()].concat()
+    }
+}
+
 impl Calibration {
     /// The maps of a layer under a preset.
     pub fn maps(&self, preset: &Preset, layer: usize) -> Result<LayerMaps, BadCalibration> {

@@ -12,7 +12,7 @@ mod variants;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
-pub use load::{Load, LoadPlan};
+pub use load::{Back, Backs, Load, LoadPlan};
 pub use queries::QueriesPlan;
 pub(crate) use queries::{one_by_one, served};
 pub(crate) use store::size_of_elem;

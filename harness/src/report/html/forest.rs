@@ -13,13 +13,12 @@ const FAR: f64 = 0.12;
 pub fn draw(entries: &[&Entry], width: f64) -> String {
     let left = 20.0 + entries.iter().map(|e| width_of(&e.label)).fold(90.0, f64::max).min(width / 2.0);
     let height = 14.0 + ROW * entries.len() as f64 + 44.0;
-    let reach = entries
-        .iter()
-        .flat_map(|e| [e.row.ppl_ratio, e.row.ppl_ratio_ci95[0], e.row.ppl_ratio_ci95[1]])
-        .map(|ratio| (ratio - 1.0).abs())
-        .filter(|away| *away < FAR)
-        .fold(0.002, f64::max);
-    let x = Scale::linear(-100.0 * reach * 1.08, 100.0 * reach * 1.08, [left, width - 84.0]);
+    let ends = || entries.iter().flat_map(|e| [e.row.ppl_ratio, e.row.ppl_ratio_ci95[0], e.row.ppl_ratio_ci95[1]]);
+    let reach = |sign: f64| ends().map(|ratio| sign * (ratio - 1.0)).filter(|away| *away < FAR).fold(0.002, f64::max);
+    let (below, above) = (reach(-1.0), reach(1.0));
+    // room beside zero on the side where nothing is
+    let (below, above) = (below.max(above / 8.0), above.max(below / 8.0));
+    let x = Scale::linear(-108.0 * below, 108.0 * above, [left, width - 84.0]);
     let end = height - 44.0;
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"change of perplexity with 95 % intervals\">"

@@ -14,6 +14,8 @@ pub struct Label {
 const LETTER: f64 = 6.8;
 const LINE: f64 = 13.0;
 const DOT: f64 = 5.5;
+/// Between a name and what stands beside it.
+const GAP: f64 = 6.0;
 
 #[derive(Clone, Copy)]
 struct Area {
@@ -73,7 +75,7 @@ fn place(x: f64, y: f64, width: f64, away: f64, up: f64, tied: bool) -> (Label, 
     let (at, middle) = (x + away, y + up);
     let anchor = if away > 0.0 { "start" } else { "end" };
     let left = if away > 0.0 { at } else { at - width };
-    let area = Area { left, right: left + width, top: middle - LINE / 2.0, bottom: middle + LINE / 2.0 };
+    let area = Area { left: left - GAP / 2.0, right: left + width + GAP / 2.0, top: middle - LINE / 2.0, bottom: middle + LINE / 2.0 };
     (Label { x: at, y: middle + 4.0, anchor, tied }, area)
 }
 

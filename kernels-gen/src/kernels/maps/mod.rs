@@ -1,11 +1,10 @@
 //! The affine maps around the kernels of a calibrated codec: `out = (x - before) M + after`, one matrix a kv head.
 //!
-//! Rows before the store, queries before decode, outputs after the join, loaded rows back. Every product is one fused multiply-add and
+//! Rows before the store, queries before decode, outputs after the join. Every product is one fused multiply-add and
 //! dims are added in order, so all sides give the same bits. A thread takes four columns of several rows: what it
 //! reads of a matrix serves them all, and a row is read by all its threads at once.
 //! Cost: d^2 multiply-adds a row; a block reads a matrix once.
 
-pub mod loaded;
 pub mod outputs;
 pub mod queries;
 pub mod rows;

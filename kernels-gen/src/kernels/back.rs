@@ -1,18 +1,42 @@
-//! Loaded coordinates back to keys and values: `y B + mu`, keys turned forth from the start of their segment. With the
-//! bits of `reference::Calibrated::row_of`.
+//! Loaded coordinates of a calibrated codec back to keys and values: `y B + mu`, keys turned forth from the start of their
+//! segment. Attention maps queries and outputs instead; only measurements see single rows, so this is plain f32.
+//!
+//! A thread takes four columns of several rows. Cost: d^2 multiply-adds a row; a block reads a matrix once.
 
-use super::{MapMeta, products};
 use kernel_dsl::prelude::*;
 
-/// The grid has an axis for keys and values, see [`crate::kernels::rows_grid`].
+/// Shape of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BackMeta {
+    pub d: usize,
+    /// Tokens of a segment.
+    pub segment: usize,
+    /// Rows of a thread, up to 16.
+    pub rows: usize,
+}
+
+impl BackMeta {
+    /// Rows of a block.
+    pub fn block(&self) -> usize {
+        self.rows * 512 / self.d
+    }
+}
+
+impl Meta for BackMeta {
+    fn launch(&self) -> Launch {
+        Launch { warps: 4, min_blocks: 2 }
+    }
+}
+
+/// The grid has an axis for keys and values, see [`super::back_grid`].
 #[kernel]
-pub fn map_loaded<T: Float>(
-    m: MapMeta,
+pub fn map_back<T: Float>(
+    m: BackMeta,
     y: &Global<f32>,         // [2, tokens, kv_heads, d]: coordinates of keys, of values
     positions: &Global<i32>, // [tokens], from the start of a token's sequence
     slots: &Global<i64>,     // [tokens]; below 0: rows that are left alone
     turns: &Global<f32>,     // [segments, d / 2, 2]: cosine, sine
-    maps: &Global<f32>,      // a layer's, as `preset::LayerMaps::packed` has them
+    maps: &Global<f32>,      // a layer's, as `preset::LayerMaps::backs` has them
     k: &mut Global<T>,       // [tokens, kv_heads, d]
     v: &mut Global<T>,       // likewise
     tokens: i32,
@@ -21,7 +45,7 @@ pub fn map_loaded<T: Float>(
 ) {
     let (first, head, kind) = (block_id(0) * m.block() as i32, block_id(1), block_id(2));
     let size = (m.d * m.d) as i32;
-    let means = 4_i64 * kv_heads as i64 * size as i64 + ((kind * kv_heads + head) * m.d as i32) as i64;
+    let means = 2_i64 * kv_heads as i64 * size as i64 + ((kind * kv_heads + head) * m.d as i32) as i64;
     let mut rows = shared::<f32>(m.block() * m.d);
     let mut sums = shared::<f32>(m.block() * m.d);
     for e in threads(m.block() * m.d) {
@@ -31,12 +55,7 @@ pub fn map_loaded<T: Float>(
     }
     for t in threads(128) {
         let (q, own) = (t % (m.d / 4) as i32, t / (m.d / 4) as i32 * m.rows as i32);
-        let matrix = ((2_i32 + kind) * kv_heads + head) as i64 * size as i64 * 4_i64;
-        let found = if kind == 0_i32 {
-            across(maps, matrix + (16_i32 * q * m.d as i32) as i64, &rows, own, m.rows, m.d)
-        } else {
-            products(maps, matrix + (16_i32 * q) as i64, &rows, own, m.rows, m.d)
-        };
+        let found = product(maps, ((kind * kv_heads + head) as i64 * size as i64 + (4_i32 * q) as i64) * 4_i64, &rows, own, m.rows, m.d);
         for r in 0..m.rows {
             for j in 0..4 {
                 sums.put((own + r as i32) * m.d as i32 + 4_i32 * q + j as i32, found[4 * r + j] + maps.at(means + (4_i32 * q + j as i32) as i64));
@@ -65,20 +84,21 @@ pub fn map_loaded<T: Float>(
     }
 }
 
-/// As `products` with the matrix transposed: four of its lines, the first at byte `at`, times `n` rows.
+/// `n` rows from row `first` on times four columns of the matrix whose first line has them at byte `at`: four sums a row, dims
+/// in order.
 #[device]
-fn across(maps: &Global<f32>, at: i64, rows: &Shared<f32>, first: i32, n: usize, d: usize) -> [f32; 64] {
+fn product(maps: &Global<f32>, at: i64, rows: &Shared<f32>, first: i32, n: usize, d: usize) -> [f32; 64] {
     let mut sums = [0.0_f32; 64];
     for i in strided(0_i32, (d / 4) as i32, 1) {
         let mut lines = [[0.0_f32; 4]; 4];
-        for j in 0..4 {
-            lines[j] = maps.load4::<f32>(at + (4 * d * j) as i64 + (16_i32 * i) as i64);
+        for k in 0..4 {
+            lines[k] = maps.load4::<f32>(at + ((4_i32 * i + k as i32) * (4 * d) as i32) as i64);
         }
         for r in 0..n {
             let x = rows.load4::<f32>((first + r as i32) * (4 * d) as i32 + 16_i32 * i);
             for k in 0..4 {
                 for j in 0..4 {
-                    sums[4 * r + j] = lines[j][k].mul_add(x[k], sums[4 * r + j]);
+                    sums[4 * r + j] = lines[k][j].mul_add(x[k], sums[4 * r + j]);
                 }
             }
         }
