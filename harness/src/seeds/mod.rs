@@ -9,6 +9,7 @@
 
 mod cells;
 mod found;
+mod plot;
 mod table;
 
 use std::path::Path;
@@ -175,7 +176,8 @@ impl Found {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::prose("The published PCA recipe beside ours", &self.table(), &[]);
+        let drawing = ("Full: coded while the model runs; hollow: a filled cache coded once", plot::plot(self));
+        let page = html::prose("The published PCA recipe beside ours", &self.table(), &[drawing]);
         write_files(folder, "seeds", &self.json()?, &self.table(), &page)
     }
 
