@@ -99,7 +99,8 @@ fn a_browser_paints_the_report() {
         assert!((300..40_000).contains(&painted), "{painted} pixels of a codec's colour {colour:x?}");
     }
     assert!(valid.colours() > 200, "{} colours", valid.colours());
-    assert_eq!(valid.count(WRONG), 0);
+    // rows that miss their limits warn too, but little
+    assert!(valid.count(WRONG) < 10_000, "{} pixels warn", valid.count(WRONG));
 
     report.valid = false;
     report.invalid = vec!["a control failed".into()];
