@@ -5,8 +5,9 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::codec::{Codec, Spec};
-use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Int, Int4Head, Lloyd};
+use crate::codec::{Codec, Lane, Spec};
+use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Fp8Group, Int, Int4Head, Lloyd, Mxfp4, Nvfp4};
+use kernel_dsl::ir::Group;
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -45,6 +46,7 @@ impl Half {
     /// `bands`: 1, 2 or 4 codecs.
     pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
         let spec = bands[0].spec();
+        assert!(spec.group == 0 || spec.lane == Lane::Bf16 && bands.len() == 1 && spec.tries == 1 && spec.group % 8 == 0, "{}: groups need bf16 lanes, one band and one try", bands[0].name());
         assert!(!spec.affine || spec.exact() && spec.even() && spec.zero2 > 0, "{}: affine; needs integer lanes and an even zero2 above 0", bands[0].name());
         Half { spec, bands }
     }
@@ -61,7 +63,7 @@ impl Half {
 
     fn codes(&self) -> Codes {
         let bits = std::array::from_fn(|i| self.bands.get(i).map_or(0, |c| c.spec().bits));
-        Codes { bits, bands: self.bands.len(), sides: self.sides, bytewise: self.bytewise }
+        Codes { bits, bands: self.bands.len(), sides: self.sides, bytewise: self.bytewise, group: Group { dims: self.group, bits: self.shared } }
     }
 
     /// Bytes of one coded vector of `d` coordinates, sides included.
@@ -82,10 +84,15 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 23] = [
+const KNOWN_NAMES: [(&str, &str); 28] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
+    ("fp8_e4m3_64", ""),
+    ("fp8_e4m3_64_e8m0", ""),
+    ("nvfp4", ""),
+    ("nvfp4_tN", "N 1 to 8"),
+    ("mxfp4", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
     ("intW_tried", "W 2 to 4"),
@@ -117,8 +124,8 @@ const PAIRS: [(&str, &str); 4] = [
 ];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
-pub const FAMILIES: [&str; 36] = [
-    "fp8_e4m3", "fp8_e4m3_token",
+pub const FAMILIES: [&str; 40] = [
+    "fp8_e4m3", "fp8_e4m3_token", "fp8_e4m3_64", "fp8_e4m3_64_e8m0", "nvfp4", "mxfp4",
     "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q10", "e8q19", "e8q38", "e8q63",
     "e8q152", "d4q1", "d4q10", "d4q19", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
     "int4_per_token_head", "affine3",
@@ -143,7 +150,7 @@ fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
     let unknown = |name: &str| UnknownCodec { name: name.to_string() };
     let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
     let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries, a.affine, a.corrected) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries, b.affine, b.corrected);
-    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0));
+    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0 && c.spec().group == 0));
     if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }
 
@@ -156,6 +163,18 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(scaled) = ["fp8_e4m3", "fp8_e4m3_token"].iter().position(|n| *n == name) {
         return Some(kept(Box::new(Fp8::new(scaled == 1))));
+    }
+    if let Some(power) = ["fp8_e4m3_64", "fp8_e4m3_64_e8m0"].iter().position(|n| *n == name) {
+        return Some(kept(Box::new(Fp8Group::new(power == 1))));
+    }
+    if name == "mxfp4" {
+        return Some(&Mxfp4);
+    }
+    if name == "nvfp4" {
+        return Some(kept(Box::new(Nvfp4::new(0))));
+    }
+    if let Some(tensor @ 1..=8) = number("nvfp4_t", "") {
+        return Some(kept(Box::new(Nvfp4::new(tensor))));
     }
     if name == "int4_per_token_head" {
         return Some(&Int4Head);
