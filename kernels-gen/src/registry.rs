@@ -84,7 +84,7 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 28] = [
+const KNOWN_NAMES: [(&str, &str); 29] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
@@ -103,6 +103,7 @@ const KNOWN_NAMES: [(&str, &str); 28] = [
     ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_bW", "W 1 to 4, with options, in `harness ppl`"),
     ("pca_v13", "with options, in `harness ppl`"),
+    ("kivi_kAvB", "A and B 1 to 8, `_rN` for N raw tokens, in `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),
