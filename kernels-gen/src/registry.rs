@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-use crate::codec::{Codec, Lane, Spec};
+use crate::codec::{Codec, Spec};
 use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Fp8Group, Int, Int4Head, Lloyd, Mxfp4, Nvfp4};
 use kernel_dsl::ir::Group;
 use crate::layout::{Codes, Layout, Operand};
@@ -46,8 +46,9 @@ impl Half {
     /// `bands`: 1, 2 or 4 codecs.
     pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
         let spec = bands[0].spec();
-        assert!(spec.group == 0 || spec.lane == Lane::Bf16 && bands.len() == 1 && spec.tries == 1 && spec.group % 8 == 0, "{}: groups need bf16 lanes, one band and one try", bands[0].name());
-        assert!(!spec.affine || spec.exact() && spec.even() && spec.zero2 > 0, "{}: affine; needs integer lanes and an even zero2 above 0", bands[0].name());
+        if let Some(why) = contradiction(&spec) {
+            panic!("{}: {why}", bands[0].name());
+        }
         Half { spec, bands }
     }
 
@@ -77,6 +78,9 @@ static CODECS: LazyLock<Vec<&'static CodecInfo>> = LazyLock::new(|| ["bf16", "in
 
 /// Everything that was asked for by name; entries live as long as the program.
 static OPENED: Mutex<BTreeMap<String, &'static CodecInfo>> = Mutex::new(BTreeMap::new());
+
+/// Codecs of other crates, by their names.
+static REGISTERED: Mutex<BTreeMap<String, &'static dyn Codec>> = Mutex::new(BTreeMap::new());
 
 /// One codec of every family that is shipped.
 pub fn codecs() -> &'static [&'static CodecInfo] {
@@ -131,6 +135,38 @@ pub const FAMILIES: [&str; 40] = [
     "e8q152", "d4q1", "d4q10", "d4q19", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
     "int4_per_token_head", "affine3",
 ];
+
+/// Makes a codec of another crate known by its name, alone or in `KEYS/VALUES` and bands, to all that look names up in this
+/// program: plans and the C library, the harness, parity, benches. Fails where the name is taken or the constants contradict
+/// each other.
+pub fn register(codec: &'static dyn Codec) -> Result<&'static CodecInfo, Refused> {
+    let (name, spec) = (codec.name(), codec.spec());
+    let refused = |why: &str| Err(Refused { name: name.clone(), why: why.to_string() });
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        return refused("a name has letters, digits, _ and -");
+    }
+    if let Some(why) = contradiction(&spec) {
+        return refused(why);
+    }
+    if made(&name).is_some() || PAIRS.iter().any(|pair| pair.0 == name) {
+        return refused("the name is taken");
+    }
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), codec);
+    self::codec(&name).map_err(|unknown| Refused { name: unknown.name, why: "it cannot be opened".into() })
+}
+
+/// What is wrong with the constants of a codec.
+fn contradiction(s: &Spec) -> Option<&'static str> {
+    let wrong = [
+        (s.bits == 0 || s.bits > 128, "a block of eight coordinates takes 1 to 128 bits"),
+        (s.sides > 2, "a vector has at most 2 side values"),
+        (s.tries == 0, "tries is at least 1"),
+        (s.affine && (!s.exact() || !s.even() || s.zero2 <= 0), "affine codecs need integer lanes and an even zero2 above 0"),
+        (s.group > 0 && (s.exact() || s.tries > 1 || s.group % 8 != 0 || !s.group.is_power_of_two() || s.group > 64), "groups are of 8 to 64 coordinates, a power of two, with bf16 lanes and one try"),
+        (s.group > 0 && (![8, 16, 32].contains(&s.shared) || s.bits.div_ceil(32) > 3), "a group shares 8, 16 or 32 bits, in a word behind the code's own"),
+    ];
+    wrong.iter().find(|(is, _)| *is).map(|(_, why)| *why)
+}
 
 /// The codec of that name: `e8w4`, or `int4/e8w4` for keys and values apart.
 pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
@@ -210,7 +246,7 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     if let Some(q @ 1..=255) = number("d4q", "") {
         return Some(D4QBytes::of(q).map_or_else(|| kept(Box::new(D4Q::new(q))), |c| kept(Box::new(c))));
     }
-    None
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
 }
 
 impl CodecInfo {
@@ -268,6 +304,21 @@ impl CodecInfo {
         (8 * self.tile_bytes(d)) as f64 / (64 * d) as f64
     }
 }
+
+/// Why a codec was not registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub name: String,
+    pub why: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "codec `{}` is not registered: {}", self.name, self.why)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A codec name that is not in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]

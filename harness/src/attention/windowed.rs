@@ -77,7 +77,7 @@ impl Windowed {
         let (keys, values) = (self.reach(Stream::K, stored), self.reach(Stream::V, stored));
         let score = |t: usize| {
             let rows = if t < keys { coded_k } else { raw_k };
-            scale * rows[at(t)].iter().zip(q).fold(0.0_f32, |sum, (k, q)| k.mul_add(*q, sum))
+            scale * dot(&rows[at(t)], q)
         };
         let mut weights: Vec<f32> = (0..tokens).map(score).collect();
         let top = weights.iter().fold(f32::NEG_INFINITY, |top, x| top.max(*x));
@@ -85,9 +85,21 @@ impl Windowed {
         let total: f32 = weights.iter().sum();
         for (t, weight) in weights.iter().enumerate() {
             let rows = if t < values { coded_v } else { raw_v };
-            out.iter_mut().zip(&rows[at(t)]).for_each(|(o, v)| *o = v.mul_add(weight / total, *o));
+            let share = weight / total;
+            out.iter_mut().zip(&rows[at(t)]).for_each(|(o, v)| *o += v * share);
         }
     }
+}
+
+/// In eight chains, which fill a vector; the head dim is a multiple of eight.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 8];
+    for (a, b) in a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0) {
+        for i in 0..8 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    sums.iter().sum()
 }
 
 impl Attention for Windowed {
