@@ -81,11 +81,11 @@ fn arithmetic_is_that_of_rust() {
     let x: Vec<f32> = (0..2000).map(number).collect();
     let y: Vec<f32> = (0..2000).map(|i| if i < 256 { special[i / 16] } else { number(i) }).collect();
     let (gx, gy) = (Global::new(&x), Global::new(&y));
-    let (mut out, mut halves, mut brains, mut wide) = (Global::<u32>::zeroed(82_000), Global::<f16>::zeroed(2000), Global::<bf16>::zeroed(2000), Global::<i64>::zeroed(2000));
+    let (mut out, mut halves, mut brains, mut wide) = (Global::<u32>::zeroed(84_000), Global::<f16>::zeroed(2000), Global::<bf16>::zeroed(2000), Global::<i64>::zeroed(2000));
     launch([1, 1, 1], || arithmetic(Pair, &gx, &gy, &mut out, &mut halves, &mut brains, &mut wide, 2000));
     let tile = arithmetic::build(&Pair).unwrap();
     for p in [tile.clone(), passes::simplify::run(&tile), passes::run(&tile).unwrap()] {
-        let mut args = vec![buffer(&x), buffer(&y), buffer(&[0_u32; 82_000]), buffer(&[0_u16; 2000]), buffer(&[0_u16; 2000]), buffer(&[0_i64; 2000]), Arg::Scalar(2000)];
+        let mut args = vec![buffer(&x), buffer(&y), buffer(&[0_u32; 84_000]), buffer(&[0_u16; 2000]), buffer(&[0_u16; 2000]), buffer(&[0_i64; 2000]), Arg::Scalar(2000)];
         run(&p, [1, 1, 1], &mut args).unwrap();
         let nan = |bits: u32| f32::from_bits(bits).is_nan();
         for (i, (a, b)) in values::<u32>(&args[2]).into_iter().zip(out.to_vec()).enumerate() {
