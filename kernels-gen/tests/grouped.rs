@@ -51,10 +51,12 @@ fn products_of_bf16_round_once() {
     }
 }
 
-/// What a block of eight lanes is worth in a group of value `value`, exactly.
+/// What a lane is worth in a group of value `value`, exactly.
 fn expected(name: &str, number: f32, value: f32) -> f32 {
-    let x = number * value;
-    if name == "fp8_e4m3_64" { bf16::from_f32(x).to_f32() } else { x }
+    if name != "fp8_e4m3_64" {
+        return number * value;
+    }
+    bf16::from_f32(number * f32::from_bits((value.to_bits() + 0x8000) >> 16 << 16)).to_f32()
 }
 
 /// Every number under every kind of scale is its product.
@@ -163,7 +165,7 @@ fn fp8_is_what_engines_store() {
             let scale = x.iter().fold(0.0_f32, |top, x| top.max(x.abs())) / 448.0;
             let theirs = x.iter().map(|x| e4m3_value(e4m3_of(x / scale)) * scale);
             let off = theirs.zip(y).map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>();
-            assert!(off < 2e-3 * x.iter().map(|x| f64::from(x * x)).sum::<f64>());
+            assert!(off < 1e-5 * x.iter().map(|x| f64::from(x * x)).sum::<f64>());
         }
     }
 }

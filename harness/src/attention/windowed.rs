@@ -125,3 +125,58 @@ impl Counted for Windowed {
         tally
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::Dense;
+    use kernels_gen::kivi::codec;
+
+    const GEOMETRY: Geometry = Geometry { layers: 1, heads: 4, kv_heads: 2, d: 32, scale: 0.2 };
+    const TOKENS: usize = 100;
+
+    fn numbers(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
+    }
+
+    /// The outputs of all tokens, coming in chunks of these sizes.
+    fn run(attention: &mut dyn Attention, chunks: &[usize]) -> Vec<f32> {
+        let (q, k, v) = (numbers(TOKENS * 4 * 32, 1), numbers(TOKENS * 2 * 32, 2), numbers(TOKENS * 2 * 32, 3));
+        let (mut start, mut out) = (0, Vec::new());
+        for &tokens in chunks {
+            let part = |x: &'_ [f32], width: usize| x[start * width..(start + tokens) * width].to_vec();
+            let (q, k, v) = (part(&q, 128), part(&k, 64), part(&v, 64));
+            out.extend(attention.attend(&Rows { layer: 0, start, tokens, q: &q, k: &k, v: &v }).unwrap());
+            start += tokens;
+        }
+        out
+    }
+
+    fn windowed(name: &str, own: Own) -> Windowed {
+        Windowed::new(Box::leak(Box::new(codec(name).unwrap())), GEOMETRY, [true; 2], own)
+    }
+
+    #[test]
+    fn a_query_reads_what_was_stored_at_its_own_token() {
+        let whole = run(&mut windowed("kivi_k2v2_r32", Own::Coded), &[TOKENS]);
+        assert_eq!(run(&mut windowed("kivi_k2v2_r32", Own::Coded), &[7, 25, 1, 67]), whole);
+        let exact = run(&mut Dense::new(GEOMETRY), &[TOKENS]);
+        let off = |x: &[f32], from: usize, to: usize| x.iter().zip(&exact).take(to * 128).skip(from * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Up to 31 tokens nothing is coded.
+        assert!(off(&whole, 0, 31) < 1e-5 && off(&whole, 40, TOKENS) > 1e-3);
+        assert!(off(&run(&mut windowed("kivi_k2v2_r128", Own::Coded), &[TOKENS]), 0, TOKENS) < 1e-5);
+        assert!(off(&run(&mut windowed("kivi_k8v8_r32", Own::Coded), &[TOKENS]), 0, TOKENS) < 1e-2);
+        // A chunk that is raw for its own queries.
+        assert!(off(&run(&mut windowed("kivi_k2v2_r32", Own::Raw), &[TOKENS]), 0, TOKENS) < 1e-5);
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_last_token() {
+        let mut attention = windowed("kivi_k2v4_r32", Own::Coded);
+        run(&mut attention, &[60, 40]);
+        let sizes = attention.tally().sizes;
+        let (coded, raw) = ((96 + 68) * 64, (4 + 32) * 64);
+        assert_eq!((sizes.coded, sizes.raw), (coded, raw));
+        assert_eq!(sizes.bytes, (96 * 64 / 32 * 12 + 68 * 64 / 32 * 20) as u64);
+    }
+}
