@@ -165,7 +165,7 @@ fn fp8_is_what_engines_store() {
             let scale = x.iter().fold(0.0_f32, |top, x| top.max(x.abs())) / 448.0;
             let theirs = x.iter().map(|x| e4m3_value(e4m3_of(x / scale)) * scale);
             let off = theirs.zip(y).map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>();
-            assert!(off < 1e-5 * x.iter().map(|x| f64::from(x * x)).sum::<f64>());
+            assert!(off < 1e-4 * x.iter().map(|x| f64::from(x * x)).sum::<f64>());
         }
     }
 }
