@@ -6,6 +6,7 @@ pub mod status;
 
 mod decode;
 mod queries;
+mod slots;
 mod store;
 mod variants;
 
@@ -13,6 +14,7 @@ pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
 pub use queries::QueriesPlan;
 pub(crate) use queries::{one_by_one, served};
+pub use slots::{MoveSlots, SlotCache, SlotsPlan, SlotsSpec, StoreSlots};
 pub(crate) use store::size_of_elem;
 pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 
