@@ -6,6 +6,7 @@ pub mod attention;
 pub mod audit;
 pub mod backend;
 pub mod calibrate;
+pub mod command;
 pub mod compare;
 pub mod corpus;
 pub mod device;

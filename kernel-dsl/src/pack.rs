@@ -43,9 +43,32 @@ impl Packing {
         self.d / 8
     }
 
-    /// Bytes of the codes of 32 vectors.
+    /// Bytes of the codes of 32 vectors; what groups share follows them.
     pub fn bytes(&self) -> usize {
         4 * self.blocks() * self.bits
+    }
+
+    /// Bytes of the codes and of what groups share.
+    pub fn all_bytes(&self) -> usize {
+        self.bytes() + if self.group.dims > 0 { TOKENS * (self.d / self.group.dims) * self.group.bits / 8 } else { 0 }
+    }
+
+    /// Byte position of what group `group` of `token` shares: what a lane needs stands side by side.
+    pub fn shared_byte(&self, token: usize, group: usize) -> usize {
+        let (n, size) = (self.d / self.group.dims, self.group.bits / 8);
+        let element = if self.feed == Feed::Keys { (token / 4 * n + group) * 4 + token % 4 } else { group * TOKENS + token };
+        self.bytes() + element * size
+    }
+
+    /// Where a vector's blocks are cut into `runs`, one a lane: the lanes that share a group, and the groups of a lane.
+    pub fn groups_of(&self, runs: usize) -> (usize, usize) {
+        let own = self.d / runs;
+        ((self.group.dims / own).max(1), (own / self.group.dims).max(1))
+    }
+
+    /// First bit of what is shared in a code word: the next word's.
+    pub fn shared_bit(&self) -> usize {
+        self.bits.next_multiple_of(32)
     }
 
     /// Bits a lane reads from one plane in one go, at most 128.
@@ -135,7 +158,7 @@ impl Packing {
         (0..TOKENS / 4 * nb).map(|i| std::array::from_fn(|j| (i / nb * 4 + j, i % nb))).collect()
     }
 
-    /// The code word of one block.
+    /// The code word of one block, what its group shares behind it.
     pub fn code(&self, bytes: &[u8], token: usize, block: usize) -> [u32; 4] {
         let mut code = [0_u32; 4];
         if self.feed.transposed() {
@@ -155,6 +178,12 @@ impl Packing {
             for n in 0..w {
                 let bit = bytes[(at + n) / 8] as u32 >> ((at + n) % 8) & 1;
                 code[(first + n) / 32] |= bit << ((first + n) % 32);
+            }
+        }
+        if self.group.dims > 0 {
+            let at = self.shared_byte(token, block * 8 / self.group.dims);
+            for (n, byte) in bytes[at..at + self.group.bits / 8].iter().enumerate() {
+                code[self.shared_bit() / 32] |= u32::from(*byte) << (8 * n);
             }
         }
         code

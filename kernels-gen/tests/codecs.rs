@@ -148,6 +148,17 @@ fn bf16_rounds_to_nearest_even() {
     assert_eq!(through(c, &row), expected);
 }
 
+/// Every code, its NaNs as 480.
+#[test]
+fn fp8_decodes_every_code() {
+    let c = codec("fp8_e4m3").unwrap().k.bands[0];
+    for code in 0..256_u32 {
+        let lanes = c.decode([code << 8 | code << 24, code | code << 16, 0, 0]);
+        let value = kernel_dsl::math::e4m3_value(code).to_bits() >> 16;
+        assert_eq!(lanes, [value << 16, value << 16, value, value], "code {code:02x}");
+    }
+}
+
 #[test]
 fn distortion_on_gaussian_rows_is_as_designed() {
     // Relative squared error at D = 64, 128, 256, 512.

@@ -239,6 +239,22 @@ fn bands() {
     }
 }
 
+/// Side values for parts of a vector: groups narrower and wider than what a lane holds, beside other codecs.
+#[test]
+fn groups() {
+    for name in ["nvfp4", "mxfp4", "fp8_e4m3_64", "fp8_e4m3_64_e8m0"] {
+        for (d, group) in [(64, 4), (128, 8), (128, 3), (256, 16)] {
+            store::<f32>(name, d, 32);
+            decode::<f32>(name, &Problem { d, group, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
+        }
+        store::<bf16>(name, 512, 64);
+    }
+    for name in ["int4/nvfp4", "mxfp4/int4", "fp8_e4m3_64/nvfp4", "nvfp4_t6/fp8_e4m3_64_e8m0", "nvfp4/affine4"] {
+        store::<bf16>(name, 128, 32);
+        decode::<bf16>(name, &Problem { d: 128, group: 4, page_tokens: 32, share: (0, 0), lens: vec![70], bad_page: None });
+    }
+}
+
 /// Every other family in a few shapes.
 #[test]
 fn families() {

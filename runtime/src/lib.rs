@@ -39,6 +39,7 @@ mod ffi_codec;
 mod ffi_handle;
 mod ffi_plan;
 mod ffi_reference;
+mod ffi_slots;
 mod ffi_struct;
 mod page;
 mod plan;
@@ -52,4 +53,7 @@ pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;
 pub use page::PagedCache;
-pub use plan::{Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, status};
+pub use plan::{
+    Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, MoveSlots, QueriesPlan, Rows, SlotCache, SlotsPlan, SlotsSpec, Store,
+    StorePlan, StoreSlots, StoreSpec, status,
+};

@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, load, map_back, map_meta, map_of, store};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, slot_meta, store, store_slots_ir};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -27,7 +27,19 @@ enum Kernel {
     Calibrated { group: usize },
     Join(Elem),
     Map(Mapping, Elem),
+    Slots(Slots),
 }
+
+/// Rows into slots of bf16 rows, slots into tiles, tiles into slots.
+#[derive(Clone, Copy)]
+enum Slots {
+    Store,
+    Import,
+    Export,
+}
+
+/// Codecs with slots of every width.
+const SLOTTED: [&str; 2] = ["turboquant_k8v4", "turboquant_3bit_nc"];
 
 /// One kernel to compile.
 pub struct Config {
@@ -54,6 +66,14 @@ impl Config {
             }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
             Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
+            Kernel::Slots(which) => {
+                let m = slot_meta(self.codec, self.d, 16, PAGE, Elem::Bf16).expect("a codec with slots");
+                Source::of(&match which {
+                    Slots::Store => store_slots_ir(self.codec, &m, Elem::Bf16)?,
+                    Slots::Import => import_slots_ir(self.codec, &m)?,
+                    Slots::Export => export_slots_ir(self.codec, &m)?,
+                })
+            }
         }
     }
 
@@ -74,6 +94,9 @@ impl Config {
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
             Kernel::Back(_) => "map_back",
+            Kernel::Slots(Slots::Store) => "store_slots",
+            Kernel::Slots(Slots::Import) => "import_slots",
+            Kernel::Slots(Slots::Export) => "export_slots",
         };
         format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
     }
@@ -84,6 +107,7 @@ impl Config {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
+            Kernel::Slots(_) => self.line(),
         }
     }
 
@@ -140,6 +164,9 @@ pub fn configs() -> Vec<Config> {
         for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
+        }
+        for codec in SLOTTED.iter().filter_map(|name| codec(name).ok()) {
+            all.extend([Slots::Store, Slots::Import, Slots::Export].map(|which| Config { arch, codec, d: 128, kernel: Kernel::Slots(which) }));
         }
         for codec in codecs() {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });

@@ -15,6 +15,7 @@ mod pages;
 mod probe;
 mod published;
 mod simulated;
+mod windowed;
 
 pub use blocks::{Blocks, Sizes};
 pub use by_layer::ByLayer;
@@ -30,6 +31,7 @@ pub use pages::Pages;
 pub use probe::Probe;
 pub use published::Published;
 pub use simulated::{Own, Simulated};
+pub use windowed::Windowed;
 
 use std::ops::{Add, AddAssign};
 

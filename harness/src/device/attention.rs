@@ -11,7 +11,8 @@ use super::identity::Identity;
 use super::loaded::Loaded;
 use super::plans::{self, Scheme, Wanted};
 use super::simulated::Simulated;
-use crate::attention::{Coder, Geometry, Own, Tally};
+use super::windowed::Windowed;
+use crate::attention::{self, Coder, Geometry, Own, Tally};
 use crate::error::Result;
 use crate::ppl::{ReadPath, Streams, Subject};
 
@@ -91,6 +92,10 @@ pub fn attention(
         Subject::Coded { streams, .. } => {
             let halves = [streams != Streams::V, streams != Streams::K];
             let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
+                if let Coder::Kivi(codec) = coder {
+                    let inner = attention::Windowed::new(codec, geometry, halves, own);
+                    return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
+                }
                 Ok(match scheme(coder) {
                     Some(scheme) if packed => Box::new(coded(scheme, &layers)?),
                     Some(scheme) => Box::new(loaded(scheme, &layers, halves)?),

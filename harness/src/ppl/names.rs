@@ -1,6 +1,6 @@
 //! From names on the command line to the rows of a table.
 
-use kernels_gen::pca;
+use kernels_gen::{kivi, pca};
 use kernels_gen::preset::preset;
 use kernels_gen::registry::codec;
 
@@ -20,8 +20,11 @@ pub fn coder(name: &str) -> Result<Coder> {
     if Variant::of_static(name).is_some() || pca::codec(name).is_some() {
         return Err(Error::Usage(format!("{name} is fitted to a model's rows; only `ppl` runs it")));
     }
+    if kivi::codec(name).is_some() {
+        return Err(Error::Usage(format!("{name} keeps its latest tokens raw; only `ppl` runs it")));
+    }
     match name {
-        FP8 | "fp8" => Ok(Coder::Fp8),
+        "fp8" => Ok(Coder::Codec(codec(FP8)?)),
         RAW => Ok(Coder::Raw),
         _ => Ok(Coder::Codec(codec(name)?)),
     }
@@ -34,6 +37,9 @@ pub fn any_coder(name: &str, without: Option<Without>) -> Result<Coder> {
     }
     if let Some(variant) = Variant::of_static(name) {
         return Ok(Coder::Preset(variant, None));
+    }
+    if let Some(found) = kivi::codec(name) {
+        return Ok(Coder::Kivi(Box::leak(Box::new(found))));
     }
     match pca::codec(name) {
         Some(found) => Ok(Coder::Pca(Box::leak(Box::new(found?)), None)),
@@ -76,8 +82,8 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
             }
         };
         let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
-        // no kernel reads the bytes of a pca codec
-        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..)));
+        // no kernel reads the bytes of these
+        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..) | Coder::Kivi(_)));
         let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
             Ask::Both => whole,
@@ -128,6 +134,7 @@ mod tests {
             names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
             ["pca_static_4", "pca_static_4:sim"]
         );
+        assert_eq!(names("kivi_k2v2,kivi_k4v4:v", &[Ask::Both], &[0])[2..4], ["kivi_k2v2:sim", "kivi_k4v4:v"]);
         assert!(subjects("pca_static_5", &[Ask::Both], &[0], &[]).is_err());
         assert_eq!(subjects("pca_b9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
         assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);

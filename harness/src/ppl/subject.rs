@@ -5,7 +5,7 @@ use kernels_gen::registry::CodecInfo;
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Identity, Own, Simulated, Sizes, Stream,
+    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Identity, Own, Simulated, Sizes, Stream, Windowed,
 };
 use crate::backend::Backend;
 use crate::error::Result;
@@ -19,6 +19,13 @@ pub enum Streams {
     Both,
     K,
     V,
+}
+
+impl Streams {
+    /// Whether keys and values are coded.
+    pub fn halves(self) -> [bool; 2] {
+        [self != Streams::V, self != Streams::K]
+    }
 }
 
 /// What `--streams` asks for.
@@ -89,7 +96,7 @@ impl Subject {
                 let of_layer = |layer| {
                     let Some(coder) = self.coder_of(layer, geometry.layers) else { return RAW_BITS };
                     let of = |half| match coder {
-                        Coder::Pca(..) => measured,
+                        Coder::Pca(..) | Coder::Kivi(_) => measured,
                         _ => coder.stored_bits(half, layer, geometry.d),
                     };
                     let (k, v) = match streams {
@@ -186,6 +193,7 @@ impl Subject {
                         (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
                             Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?)
                         }
+                        (Coder::Kivi(codec), _) => Box::new(Windowed::new(codec, geometry, streams.halves(), own)),
                         (_, Streams::K) => Box::new(simulated(Some(coder), None)),
                         (_, Streams::V) => Box::new(simulated(None, Some(coder))),
                         _ => Box::new(simulated(Some(coder), Some(coder))),

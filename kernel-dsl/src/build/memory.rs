@@ -183,14 +183,16 @@ impl B {
             (V::S(id), "map", []) => f(self, vec![V::S(id)]),
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
-            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, at, bits, d, lane, f),
+            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
+            (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => {
+                self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f)
+            }
             (V::Poison, ..) => V::Poison,
             (v, ..) => self.no_method(name, &v),
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn unpack(&self, buf: Buf, name: &str, at: &V, bits: &V, d: &V, lane_bits: &V, f: &dyn Fn(&B, Vec<V>) -> V) -> V {
+    fn unpack(&self, buf: Buf, name: &str, [at, bits, d, lane_bits]: [&V; 4], group: Option<(&V, &V)>, f: &dyn Fn(&B, Vec<V>) -> V) -> V {
         let (bits, d) = (bits.size(self, "the code bits"), d.size(self, "the head dimension"));
         let lane = if lane_bits.size(self, "the lane's bits") == 8 { DType::U8 } else { DType::Bf16 };
         let feed = match name {
@@ -208,7 +210,8 @@ impl B {
         let func = self.func(&format!("decode_{name}_{bits}"), words, results, f);
         let at = self.byte(buf, at, 1);
         let (rows, cols) = if feed.of_keys() { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
-        let packing = Packing { bits, d, feed, lane };
+        let group = group.map_or(Group::default(), |(dims, bits)| Group { dims: dims.size(self, "the dims of a group"), bits: bits.size(self, "the bits of a group") });
+        let packing = Packing { bits, d, feed, lane, group };
         self.emit(Op::Unpack { buf, at, packing, func }, Ty::Tile { dtype: lane, rows, cols, layout: Layout::MmaA })
     }
 

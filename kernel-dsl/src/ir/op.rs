@@ -34,6 +34,8 @@ pub enum BinOp {
     MulHi,
     /// Sum of the four products of bytes, unsigned.
     Dot4,
+    /// Products of the two bf16 of each word, each rounded to nearest even.
+    MulBf16x2,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`
@@ -125,6 +127,17 @@ pub struct Packing {
     pub feed: Feed,
     /// Type of a decoded element: `U8` or `Bf16`.
     pub lane: DType,
+    /// What groups of neighbouring blocks share; `Keys` and `Values` only.
+    pub group: Group,
+}
+
+/// Bits that follow the code word of every block of a group, stored once for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Group {
+    /// Coordinates, a multiple of 8; 0: there are no groups.
+    pub dims: usize,
+    /// 8, 16 or 32.
+    pub bits: usize,
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -23,7 +23,7 @@ impl Lower {
     }
 
     /// `bits` bits at byte offset `at`, as 32-bit words; `bits` is a power of two from 8 up.
-    fn bits(&mut self, buf: Buf, at: Id, bits: usize) -> Vec<Id> {
+    pub(super) fn bits(&mut self, buf: Buf, at: Id, bits: usize) -> Vec<Id> {
         if bits >= 32 {
             let words = bits / 32;
             let outs: Vec<Id> = (0..words).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
@@ -92,6 +92,7 @@ impl Lower {
         let own = nb / 4;
         let steps = own * results / 2;
         let mut regs = vec![0; 2 * steps * 4];
+        let shared = self.shared_of_keys(buf, at, k);
         for i in 0..4 {
             let mut codes = vec![[None; 4]; own];
             for plane in planes(k.bits) {
@@ -130,6 +131,9 @@ impl Lower {
                 for (j, code) in codes.iter_mut().enumerate() {
                     self.gather(code, &loaded, plane, j);
                 }
+            }
+            for (j, code) in codes.iter_mut().enumerate().filter(|_| k.group.dims > 0) {
+                self.gather(code, &shared, (k.group.bits, k.shared_bit()), j * 8 / k.group.dims * 4 + i);
             }
             for (j, code) in codes.into_iter().enumerate() {
                 let args = self.words(code);
@@ -175,6 +179,10 @@ impl Lower {
                     self.gather(&mut codes[e * own + h], &loaded, plane, h);
                 }
             }
+        }
+        let shared = self.shared_of_values(buf, at, k);
+        for (q, code) in codes.iter_mut().enumerate().filter(|_| k.group.dims > 0) {
+            self.gather(code, &shared, (k.group.bits, k.shared_bit()), q % own * 8 / k.group.dims * 8 + q / own);
         }
         let words: Vec<Vec<Id>> = codes
             .into_iter()

@@ -124,7 +124,7 @@ pub fn attend<T: Float>(
             let tokens = ring.copy(cache, page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64));
             // Scores in log2 units.
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
-            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
+            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), &q_float, 0.0_f32) };
             let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
             let mut x = if m.record > 0 {
                 score.map3(&(k_scale * &worth), &bias, fused)
@@ -187,7 +187,7 @@ pub fn attend<T: Float>(
                     }
                 }
             } else {
-                out[0] = mma(&tokens.values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
+                out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
             }
             // A leaf's end: fold it into what the warp holds, start afresh.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t == tiles - 1_i32) {

@@ -113,7 +113,7 @@ fn plane_at(cache: &Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize)
     code
 }
 
-/// The code word that `put_planes` and `join_tails` wrote; `at` is the first byte of the codes of its band of `d` dims.
+/// The code word that `put_planes`, `join_tails` and `put_groups` wrote; `at` is the first byte of the codes of its band of `d` dims.
 #[device]
 pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u32, values: bool, quads: bool, d: usize) -> [u32; 4] {
     let mut code = [0_u32; 4];
@@ -138,7 +138,28 @@ pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u3
             code[first / 32] = code[first / 32] | (((both >> (bit & 7_u32)) & ((1_u32 << w) - 1_u32)) << (first % 32));
         }
     }
+    if c.spec().group > 0 {
+        let at = at + (d / 2 * c.spec().bits) as i64 + (shared_byte(c, token, block, values, d)) as i64;
+        let word = c.spec().bits.div_ceil(32);
+        if c.spec().shared == 8 {
+            code[word] = cache.load::<u8>(at) as u32;
+        } else {
+            if c.spec().shared == 16 {
+                code[word] = cache.load::<u16>(at) as u32;
+            } else {
+                code[word] = cache.load::<u32>(at);
+            }
+        }
+    }
     code
+}
+
+/// Byte of what the group of a block shares, behind the codes: see `put_groups`.
+#[device]
+fn shared_byte(c: &dyn Codec, token: u32, block: u32, values: bool, d: usize) -> u32 {
+    let (groups, g) = ((d / c.spec().group) as u32, block / (c.spec().group / 8) as u32);
+    let element = if values { g * 32_u32 + token } else { ((token >> 2) * groups + g) * 4_u32 + (token & 3_u32) };
+    element * (c.spec().shared / 8) as u32
 }
 
 /// Keeps the bits of a code word that fill no byte: eight blocks share the bytes of theirs.

@@ -152,13 +152,14 @@ pub fn decode_attention<T: Float>(
         after_previous();
     }
     let all = all_shares(&m, &totals, unit);
-    let mut back = false;
+    let mut back = 0_i32;
     for turn in strided(0_i32, all, blocks) {
         // To and fro, so that the blocks that began with the first shares do not get the first of the second turn too.
-        let item = turn + if back { blocks - 1_i32 - block } else { block };
-        back = !back;
+        let item = turn + if back > 0_i32 { blocks - 1_i32 - block } else { block };
+        back = 1_i32 - back;
         find_share(&m, lens, batch, capacity, &counts, &before, &mut found, unit, item);
-        let (seq, split) = if item < all { (found.at(0), found.at(1)) } else { (0_i32, splits) };
+        let seq = if item < all { found.at(0) } else { 0_i32 };
+        let split = if item < all { found.at(1) } else { splits };
         attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
     }
 }

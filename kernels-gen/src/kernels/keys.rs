@@ -35,7 +35,9 @@ pub fn sides(tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32>
 /// Scales of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
 pub fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
-    if c.spec().sides == 0 {
+    if (c.spec().sides == 0) & (c.spec().group > 0) {
+        if parts == 2 { acc(16, 8, c.scale([0.0_f32, 0.0_f32])) } else { rows(32, c.scale([0.0_f32, 0.0_f32])) }
+    } else if c.spec().sides == 0 {
         if parts == 2 { acc(16, 8, 1.0_f32) } else { rows(32, 1.0_f32) }
     } else {
         if c.spec().sides == 1 {

@@ -7,6 +7,7 @@ pub mod back;
 pub mod codes;
 pub mod decode_attention;
 pub mod forward;
+pub mod groups;
 pub mod join_splits;
 pub mod keys;
 pub mod leaves;

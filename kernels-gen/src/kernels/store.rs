@@ -5,6 +5,7 @@
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
 use super::codes::{join_quad_tails, join_tails, put_planes, put_quads, put_tail};
+use super::groups::{group_tops, own_side, put_groups};
 use super::rows::{block_of, choose, most_of, turn_across, turn_within};
 use super::tries::{pick_sides, try_sides};
 use crate::codec::Codec;
@@ -59,7 +60,7 @@ pub fn store<T: Float>(
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
     let mut rows = shared::<u8>(128 * m.d);
     let mut squares = shared::<f32>(32 * 4);
-    let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine { 2 * m.d } else { m.d });
+    let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
     let mut tiles = shared::<i64>(32);
@@ -87,13 +88,19 @@ pub fn store<T: Float>(
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads);
+            code_keys(kc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads);
+        }
+        if kc[0].spec().group > 0 {
+            put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
         }
         finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
-            code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads);
+            code_values(vc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads);
+        }
+        if vc[0].spec().group > 0 {
+            put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
         }
         finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
@@ -121,11 +128,14 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
             choose(c, rows, squares, tops, sides, r, d);
         }
     }
+    if c[0].spec().group > 0 {
+        group_tops(c[0], rows, tops, d);
+    }
 }
 
 /// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
 #[device]
-fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
@@ -148,7 +158,7 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
             } else {
                 for j in strided(0_i32, own, 1) {
                     let block = (i & 3_i32) * own + j;
-                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
                     put_tail(c, tails, r * (d / 8) as i32 + block, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
@@ -161,12 +171,12 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
 
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
-fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
         let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
             put_tail(c, tails, r * (d / 8) as i32 + block, code);
             if tile >= 0_i64 {
                 put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);

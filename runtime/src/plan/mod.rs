@@ -7,6 +7,7 @@ pub mod status;
 mod decode;
 mod load;
 mod queries;
+mod slots;
 mod store;
 mod variants;
 
@@ -15,6 +16,7 @@ pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
 pub use load::{Back, Backs, Load, LoadPlan};
 pub use queries::QueriesPlan;
 pub(crate) use queries::{one_by_one, served};
+pub use slots::{MoveSlots, SlotCache, SlotsPlan, SlotsSpec, StoreSlots};
 pub(crate) use store::size_of_elem;
 pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 

@@ -105,7 +105,7 @@ impl<'a> Machine<'a> {
                     self.parallel(*par, *var, count, body, buffers)?;
                 }
                 Op::Unpack { buf, at, packing, func } => {
-                    let codes = self.bytes(buf, *at, packing.bytes()).map_err(|w| self.trap(w, s.span))?;
+                    let codes = self.bytes(buf, *at, packing.all_bytes()).map_err(|w| self.trap(w, s.span))?;
                     let tile = matrix::unpack(*packing, &codes, |code| {
                         let code: Vec<u64> = code.iter().map(|w| u64::from(*w)).collect();
                         let words = self.call(*func, &code, s.span, buffers)?;
