@@ -32,6 +32,13 @@ pub struct StoreMeta {
     pub inv_sqrt_d: f32,
 }
 
+impl StoreMeta {
+    /// Elements from row to row where rows are padded in the place of swizzled, for what writes a quad of eight tokens at once.
+    pub fn padded(&self) -> usize {
+        self.d + 4
+    }
+}
+
 impl Meta for StoreMeta {
     fn launch(&self) -> Launch {
         Launch { warps: self.warps, min_blocks: self.min_blocks }
@@ -87,13 +94,13 @@ pub fn store<T: Float>(
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads);
+            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
         }
         finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], m.d);
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
-            code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads);
+            code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
         }
         finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], m.d);
     }
@@ -111,7 +118,7 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
     if c[0].spec().tried_by_four() {
         let mut found = shared::<f32>(32 * 16);
         for i in threads(128) {
-            try_sides(c, rows, most_of(tops, i >> 2_u32, 0.0_f32, d), &mut found, i, d);
+            try_sides(c, rows, most_of(tops, i >> 2_u32, 0.0_f32, d), &mut found, i, d, d);
         }
         for r in threads(32) {
             pick_sides(&found, sides, r);
@@ -125,7 +132,8 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
 
 /// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
 #[device]
-fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+#[allow(clippy::too_many_arguments)]
+pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
@@ -135,7 +143,7 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
                 for first in strided(0_i32, own, 4) {
                     let mut words = [0_u32; 8];
                     for j in strided(first, own.min(first + 4_i32), 1) {
-                        let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, d), side);
+                        let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
                         for b in 0..c.spec().bits / 8 {
                             words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
                         }
@@ -147,7 +155,7 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
             } else {
                 for j in strided(0_i32, own, 1) {
                     let block = (i & 3_i32) * own + j;
-                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), side);
                     put_tail(c, tails, r * (d / 8) as i32 + block, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
@@ -160,12 +168,13 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
 
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
-fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+#[allow(clippy::too_many_arguments)]
+pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
         let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), side);
+            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), side);
             put_tail(c, tails, r * (d / 8) as i32 + block, code);
             if tile >= 0_i64 {
                 put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);
@@ -176,7 +185,7 @@ fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: 
 
 /// What tokens store once: side values and the bytes of tails.
 #[device]
-fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, d: usize) {
+pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, d: usize) {
     for r in threads(32) {
         if tiles.at(r) >= 0_i64 {
             let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;

@@ -8,7 +8,7 @@ use kernel_dsl::prelude::*;
 
 /// Every fourth try of row `i / 4`, from try `i % 4` on: the least error, its try, and the side values of that.
 #[device]
-pub fn try_sides(bands: &[&dyn Codec], rows: &Shared<u8>, top: f32, found: &mut Shared<f32>, i: i32, d: usize) {
+pub fn try_sides(bands: &[&dyn Codec], rows: &Shared<u8>, top: f32, found: &mut Shared<f32>, i: i32, d: usize, line: usize) {
     let (r, j) = (i >> 2_u32, i & 3_i32);
     let (mut best, mut kept) = ([0.0_f32; 2], [0.0_f32; 2]);
     for turn in 0..bands[0].spec().tries / 4 {
@@ -22,7 +22,7 @@ pub fn try_sides(bands: &[&dyn Codec], rows: &Shared<u8>, top: f32, found: &mut 
         let (scale, mut error) = (bands[0].scale(own), 0.0_f32);
         for band in 0..bands.len() {
             for block in strided(0_i32, (d / 8 / bands.len()) as i32, 1) {
-                let y = block_of(rows, r, block + (band * (d / 8 / bands.len())) as i32, d);
+                let y = block_of(rows, r, block + (band * (d / 8 / bands.len())) as i32, line);
                 let steps = steps_of(bands[band], bands[band].decode(bands[band].encode(y, own)));
                 for c in 0..8 {
                     let off = y[c] - scale * (steps[c] as f32 * 0.5_f32);

@@ -1,23 +1,22 @@
 //! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what the decode
 //! kernel multiplies with. One record a (sequence, kv head, segment), [`super::record`] bytes.
 
-use super::super::query::{finite, high_part, integers, low_part, zeros_of};
-use super::{MapMeta, back, products};
+use super::super::query::{finite, high_part, low_part, nearest};
+use super::super::softmax::fused;
+use super::{MapMeta, integer, larger_of, mapped, matrix_at, mean_at, per_unit, unit_of, worth_at};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Pairs of coordinates that a thread turns at once.
-const PAIRS: usize = 8;
-
-/// A block takes rows (segment, head) of one (sequence, kv head). A sequence without tokens gets the queries of one
-/// segment, so that no record is read that was not written.
+/// A block takes rows (segment, head) of one (sequence, kv head), `m.rows` a warp. A sequence without tokens gets the
+/// queries of one segment, so that no record is read that was not written.
 #[kernel]
 pub fn map_queries<T: Float>(
     m: MapMeta,
     k: &[&dyn Codec],         // one a band
     q: &Global<T>,            // [batch, heads, d]
-    turns: &Global<f32>,      // [segments, d / 2, 2]: cosine, sine
-    maps: &Global<f32>,       // a layer's, as `preset::LayerMaps::packed` has them
+    turns: &Global<f32>,      // [segments, 2, d / 2]: cosines, sines
+    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
+    scales: &Global<f32>,     // likewise
     lens: &Global<i32>,       // [batch]
     queries: &mut Global<u8>, // [batch, kv_heads, segments, record]
     kv_heads: i32,
@@ -25,65 +24,123 @@ pub fn map_queries<T: Float>(
     segments: i32,
     scale: f32,
 ) {
-    let (first, head, seq) = (block_id(0) * m.block() as i32, block_id(1), block_id(2));
+    let (first, head, seq) = (block_id(0) * (m.rows * m.warps) as i32, block_id(1), block_id(2));
     let len = lens.at(seq);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = (if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 }).max(1_i32) * m.group as i32;
-    let live = (n - first).min(m.block() as i32).max(0_i32);
-    let (half, size) = ((m.d / 2) as i32, (m.d * m.d) as i32);
+    let live = (n - first).min((m.rows * m.warps) as i32).max(0_i32);
     release_next();
-    let mut turned = shared::<f32>(m.block() * m.d);
-    let mut mapped = shared::<f32>(m.block() * m.d);
+    let mut rows = shared::<i8>(m.rows * m.warps * m.line());
+    let mut coded = shared::<i8>(m.rows * m.warps * m.line());
+    let mut units = shared::<f32>(m.rows * m.warps);
+    // What each row's sums start from, the worth of a step, the bias.
+    let mut starts = shared::<i32>(m.rows * m.warps);
+    let mut worths = shared::<f32>(m.rows * m.warps);
+    let mut biases = shared::<f32>(m.rows * m.warps);
     let mut zeros = shared::<i32>(m.d);
-    zeros_of(k, &mut zeros, m.d);
-    // Several pairs a thread at once: their loads are on their way together.
-    for e in threads(if live > 0_i32 { (m.block() * m.d / 2 / PAIRS) as i32 } else { 0_i32 }) {
-        for pair in 0..PAIRS {
-            let (r, i) = ((e + (pair * m.block() * m.d / 2 / PAIRS) as i32) / half, e % half);
-            let row = (first + r).min(n - 1_i32);
-            let turn = row / m.group as i32 * m.d as i32 + 2_i32 * i;
-            let at = ((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) as i64 * m.d as i64 + i as i64;
-            let (a, b) = back(finite(q.at(at).to_f32()), finite(q.at(at + half as i64).to_f32()), turns.at(turn), turns.at(turn + 1_i32));
-            turned.put(r * m.d as i32 + i, a);
-            turned.put(r * m.d as i32 + i + half, b);
-        }
+    for i in threads(m.d) {
+        zeros.put(i, zero_at(k, i, m.d));
     }
-    for t in threads(128) {
-        let (c, own) = (t % (m.d / 4) as i32, t / (m.d / 4) as i32 * m.rows as i32);
-        if own < live {
-            let sums = products(maps, ((2_i32 * kv_heads + head) as i64 * size as i64 + (4_i32 * c) as i64) * 4_i64, &turned, own, m.rows, m.d);
-            for r in 0..m.rows {
-                mapped.save4::<f32>((own + r as i32) * (4 * m.d) as i32 + c * 16_i32, [sums[4 * r], sums[4 * r + 1], sums[4 * r + 2], sums[4 * r + 3]]);
+    for w in warps(m.warps) {
+        let (half, mean) = ((m.d / 2) as i64, mean_at(0_i32, kv_heads, head, m.d));
+        let (mean_a, mean_b) = (scales.row(mean, m.d / 2), scales.row(mean + half, m.d / 2));
+        for top in strided(w * m.rows as i32, live.min((w + 1_i32) * m.rows as i32), 4) {
+            // Four rows a turn: one's loads and sums over lanes wait during the others'.
+            for i in 0..4 {
+                let r = top + i as i32;
+                let row = (first + r).min(n - 1_i32);
+                let turn = (row / m.group as i32) as i64 * m.d as i64;
+                let at = ((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) as i64 * m.d as i64;
+                let (x, y) = (q.row(at, m.d / 2).to_f32().map(finite), q.row(at + half, m.d / 2).to_f32().map(finite));
+                let (cos, sin) = (turns.row(turn, m.d / 2), turns.row(turn + half, m.d / 2));
+                let a = x.map3(&cos, &(&y * &sin), fused);
+                let b = y.map3(&cos, &(&x * &sin * -1.0_f32), fused);
+                let top = fmax(a.map2(&b, larger_of).max(), 1e-20_f32);
+                let by = per_unit(top);
+                let (low, high) = (a.map(|x| integer(x, by)), b.map(|x| integer(x, by)));
+                put_halves(&mut rows, r * m.line() as i32, &low, &high, m.d);
+                units.put(r, unit_of(top));
+                biases.put(r, a.map3(&mean_a, &(&b * &mean_b), fused).sum() * (scale * 1.442695_f32));
             }
         }
     }
-    let mean = 4_i64 * kv_heads as i64 * size as i64 + (head * m.d as i32) as i64;
-    for w in warps(4) {
-        for top in strided(4_i32 * w, live, 16) {
-            // Four rows a turn: one's sums over lanes wait during the others'.
-            for i in 0..4 {
-                let r = (top + i as i32).min(live - 1_i32);
-                let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
-                let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
-                let (ints, start, unit) = integers(k, &zeros, mapped.row(r * m.d as i32, m.d).map(finite), 1_i32, m.d, scale);
-                let bias = (maps.row(mean, m.d) * &turned.row(r * m.d as i32, m.d)).sum() * (scale * 1.442695_f32);
-                put_query(queries, record, member, &ints, start, unit, bias, m.cols, m.parts, m.d);
-                // Columns of no head are zero.
-                if (m.group < m.cols / m.parts) & (member == 0_i32) {
-                    for c in m.group..m.cols / m.parts {
-                        put_query(queries, record, c as i32, &(&ints * 0_i32), 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
+    for w in warps(m.warps) {
+        let own = w * m.rows as i32;
+        if own < live {
+            let byte = own * m.line() as i32;
+            let (high, low) = (rows.operand::<i8>(byte, m.line(), m.rows, m.d), rows.operand::<i8>(byte + m.d as i32, m.line(), m.rows, m.d));
+            let unit = units.cols(own, 1, m.rows);
+            let mut y = [acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32)];
+            let mut peak = acc(32, m.rows, 1e-20_f32);
+            for b in 0..m.d / 32 {
+                let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + (32 * b) as i64, 1, 32);
+                y[b] = mapped(maps, matrix_at(2_i32, kv_heads, head, (32 * b) as i32, m.d), &high, &low, &worth, &unit, m.d).map(finite);
+                peak = peak.map2(&y[b], larger_of);
+            }
+            let top = peak.max_rows();
+            let by = top.map(|top| k[0].spec().query_max() / top);
+            let mut start = acc(32, m.rows, 0_i32);
+            for b in 0..m.d / 32 {
+                let ints = (&y[b] * &by).map(nearest);
+                start = &start + &(&ints * &zeros.rows(32 * b, 1, 32));
+                coded.put_acc(byte + (32 * b) as i32, 1, m.line(), m.rows, &ints.map(high_part).cast::<i8>());
+                coded.put_acc(byte + (m.d + 32 * b) as i32, 1, m.line(), m.rows, &ints.map(low_part).cast::<i8>());
+            }
+            starts.put_cols(own, 1, m.rows, &(start.sum_rows() * -1_i32));
+            worths.put_cols(own, 1, m.rows, &top.map(|top| (top * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 }))));
+        }
+    }
+    let (records, heads) = ((seq * kv_heads + head) as i64 * segments as i64, m.cols / m.parts);
+    for e in threads(live * (m.d / 8) as i32) {
+        let (r, part) = (e / (m.d / 8) as i32, e % (m.d / 8) as i32);
+        let record = (records + ((first + r) / m.group as i32) as i64) * m.record() as i64;
+        // High bytes, then low ones, 16 at a time.
+        let (side, at) = (part / (m.d / 16) as i32, part % (m.d / 16) as i32 * 16_i32);
+        let c = (first + r) % m.group as i32 + side * heads as i32;
+        queries.save4::<u32>(record + (c * m.d as i32 + at) as i64, coded.load4::<u32>(r * m.line() as i32 + side * m.d as i32 + at));
+        if part == 0_i32 {
+            put_column(queries, record, (first + r) % m.group as i32, starts.at(r), worths.at(r), biases.at(r), m.cols, m.parts, m.d);
+        }
+    }
+    // Columns of no head are zero.
+    if m.group < heads {
+        for r in threads(live) {
+            if (first + r) % (m.group as i32) == 0_i32 {
+                let record = (records + ((first + r) / m.group as i32) as i64) * m.record() as i64;
+                for c in m.group..heads {
+                    for at in strided(0_i32, m.d as i32, 16) {
+                        queries.save4::<u32>(record + (c * m.d) as i64 + at as i64, [0_u32; 4]);
+                        queries.save4::<u32>(record + ((heads + c) * m.d) as i64 + at as i64, [0_u32; 4]);
                     }
+                    put_column(queries, record, c as i32, 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
                 }
             }
         }
     }
 }
 
-/// Head `c` of a record.
+/// The lane that stands for zero at dim i, as the sums' start takes it.
 #[device]
-fn put_query(queries: &mut Global<u8>, record: i64, c: i32, ints: &Tile<i32>, start: i32, unit: f32, bias: f32, cols: usize, parts: usize, d: usize) {
-    queries.save_row::<i8>(record + (c * d as i32) as i64, &ints.map(high_part).cast::<i8>());
-    queries.save_row::<i8>(record + ((c + (cols / parts) as i32) * d as i32) as i64, &ints.map(low_part).cast::<i8>());
+fn zero_at(k: &[&dyn Codec], i: i32, d: usize) -> i32 {
+    let mut z = k[0].spec().zero2;
+    for band in 1..k.len() {
+        z = if i < (band * d / k.len()) as i32 { z } else { k[band].spec().zero2 };
+    }
+    if k[0].spec().even() { z / 2_i32 } else { z }
+}
+
+/// A row of integers, its first and second half: high bytes, then low ones.
+#[device]
+fn put_halves(rows: &mut Shared<i8>, at: i32, a: &Tile<i32>, b: &Tile<i32>, d: usize) {
+    rows.save_row::<i8>(at, &a.map(high_part).cast::<i8>());
+    rows.save_row::<i8>(at + (d / 2) as i32, &b.map(high_part).cast::<i8>());
+    rows.save_row::<i8>(at + d as i32, &a.map(low_part).cast::<i8>());
+    rows.save_row::<i8>(at + (d + d / 2) as i32, &b.map(low_part).cast::<i8>());
+}
+
+/// What goes with head `c` of a record.
+#[device]
+fn put_column(queries: &mut Global<u8>, record: i64, c: i32, start: i32, unit: f32, bias: f32, cols: usize, parts: usize, d: usize) {
     for part in 0..parts {
         let at = record + (2 * cols / parts * d) as i64 + (4_i32 * (c + (part * cols / parts) as i32)) as i64;
         queries.save::<i32>(at, start);
