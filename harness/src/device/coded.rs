@@ -199,9 +199,7 @@ impl Coded {
             status: self.status.span(),
         };
         let Some(layer) = self.maps(rows.layer)? else { return Ok(own.plans.store.launch(stream, &call)?) };
-        let need = own.plans.store.workspace_bytes(rows.tokens, kv_heads)? as usize;
-        let workspace = self.machine.scratch("store", need)?;
-        let mapped = Mapped { layer, positions: rows.own_positions()?, workspace: workspace.span() };
+        let mapped = Mapped { layer, positions: rows.own_positions()? };
         Ok(own.plans.store.launch_calibrated(stream, &call, &mapped)?)
     }
 

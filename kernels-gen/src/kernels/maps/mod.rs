@@ -81,18 +81,17 @@ pub fn larger_of(a: f32, b: f32) -> f32 {
     fmax(a.abs(), b.abs())
 }
 
-/// 32 columns of a matrix (its high parts, its low ones) times rows of integers (likewise), in units of the rows: see
-/// [`crate::reference::project`].
+/// What the high parts of 32 columns of a matrix make of rows of integers, see [`crate::reference::project`].
 #[device]
-pub fn product(left: &Tile<i8>, small: &Tile<i8>, high: &Tile<i8>, low: &Tile<i8>, worth: &Tile<f32>, unit: &Tile<f32>) -> Tile<f32> {
-    let sum = mma(left, low, &(mma(left, high, 0_i32) * 128_i32));
-    mma(small, high, &sum).cast::<f32>() * worth * unit
+pub fn large(left: &Tile<i8>, high: &Tile<i8>, low: &Tile<i8>) -> Tile<i32> {
+    mma(left, low, &(mma(left, high, 0_i32) * 128_i32))
 }
 
-/// As `product`, of the columns whose high parts lie at byte `at`.
+/// Rows of integers, both bytes as right operands, times the 32 columns whose high parts lie at byte `at`.
 #[device]
-pub fn mapped(maps: &Global<i8>, at: i64, high: &Tile<i8>, low: &Tile<i8>, worth: &Tile<f32>, unit: &Tile<f32>, d: usize) -> Tile<f32> {
-    product(&maps.packed_left::<i8>(at, 32, d), &maps.packed_left::<i8>(at + (d * d) as i64, 32, d), high, low, worth, unit)
+pub fn mapped(maps: &Global<i8>, at: i64, high: &Tile<i8>, low: &Tile<i8>, d: usize) -> Tile<f32> {
+    let sum = large(&maps.packed_left::<i8>(at, 32, d), high, low);
+    mma(&maps.packed_left::<i8>(at + (d * d) as i64, 32, d), high, &sum).cast::<f32>()
 }
 
 /// First byte of 32 columns from `column` on: map 0 to 3 is of keys, values, queries, outputs.

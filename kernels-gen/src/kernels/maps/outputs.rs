@@ -37,8 +37,8 @@ pub fn map_outputs<T: Float>(
         for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
             let worth = scales.rows(worth_at(3_i32, kv_heads, head, m.d) + column as i64, 1, 32);
             let mean = scales.rows(mean_at(1_i32, kv_heads, head, m.d) + column as i64, 1, 32);
-            let y = mapped(maps, matrix_at(3_i32, kv_heads, head, column, m.d), &high, &low, &worth, &units.cols(0, 1, m.rows), m.d);
-            values.put_acc(column, 1, m.d, m.rows, &(y + &mean));
+            let y = mapped(maps, matrix_at(3_i32, kv_heads, head, column, m.d), &high, &low, m.d);
+            values.put_acc(column, 1, m.d, m.rows, &(y * &worth * &units.cols(0, 1, m.rows) + &mean));
         }
     }
     for e in threads(m.rows * m.d) {

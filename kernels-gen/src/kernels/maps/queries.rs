@@ -71,10 +71,13 @@ pub fn map_queries<T: Float>(
             let (high, low) = (rows.operand::<i8>(byte, m.line(), m.rows, m.d), rows.operand::<i8>(byte + m.d as i32, m.line(), m.rows, m.d));
             let unit = units.cols(own, 1, m.rows);
             let mut y = [acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32)];
+            for b in 0..m.d / 32 {
+                y[b] = mapped(maps, matrix_at(2_i32, kv_heads, head, (32 * b) as i32, m.d), &high, &low, m.d);
+            }
             let mut peak = acc(32, m.rows, 1e-20_f32);
             for b in 0..m.d / 32 {
                 let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + (32 * b) as i64, 1, 32);
-                y[b] = mapped(maps, matrix_at(2_i32, kv_heads, head, (32 * b) as i32, m.d), &high, &low, &worth, &unit, m.d).map(finite);
+                y[b] = (&y[b] * &worth * &unit).map(finite);
                 peak = peak.map2(&y[b], larger_of);
             }
             let top = peak.max_rows();

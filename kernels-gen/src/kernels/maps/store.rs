@@ -8,7 +8,7 @@ use super::super::query::finite;
 use super::super::rows::{quad_at, raw};
 use super::super::store::{StoreMeta, code_keys, code_values, finish, tile_of};
 use super::super::tries::{pick_sides, try_sides};
-use super::{MAGIC, matrix_at, mean_at, per_unit, product, unit_of, worth_at};
+use super::{MAGIC, large, matrix_at, mean_at, per_unit, unit_of, worth_at};
 use crate::codec::Codec;
 use crate::kernels::SEGMENT;
 use kernel_dsl::prelude::*;
@@ -74,14 +74,20 @@ pub fn store_mapped<T: Float>(
         split(&rows, &tops, &mut ints, &mut units, i >> 2_u32, i & 3_i32, m.d, m.padded());
     }
     for w in warps(m.warps) {
+        let line = 2 * m.d + 16;
         for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
             let at = matrix_at(kind, kv_heads, head, column, m.d);
-            let (left, small) = (maps.packed_left::<i8>(at, 32, m.d), maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d));
+            // High parts serve all tokens before the low ones are loaded: one of them at a time stays in registers.
+            let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
+            let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
+            for part in 0..4 {
+                sums[part] = large(&left, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d));
+            }
+            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
             let worth = scales.rows(worth_at(kind, kv_heads, head, m.d) + column as i64, 1, 32);
             for part in 0..4 {
-                let line = 2 * m.d + 16;
-                let (high, low) = (ints.operand::<i8>(8 * part * line, line, 8, m.d), ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d));
-                let y = product(&left, &small, &high, &low, &worth, &units.cols(8 * part, 1, 8)).map(finite);
+                let sum = mma(&small, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &sums[part]);
+                let y = (sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8)).map(finite);
                 rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y);
             }
         }
