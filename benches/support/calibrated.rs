@@ -4,7 +4,6 @@
 use crate::support::{copies, graph_us, values};
 use kernel_dsl::Source;
 use kernels_gen::kernels::join_splits::NARROW;
-use kernels_gen::kernels::maps::MapMeta;
 use kernels_gen::kernels::{self, Elem, Mapping, SEGMENT};
 use kernels_gen::preset::{LayerMaps, Preset, Turns};
 use kernels_gen::reference::CacheShape;
@@ -39,13 +38,6 @@ fn load(device: &Device, source: std::result::Result<Source, kernel_dsl::Report>
     device.kernel(&source.map_err(|e| runtime::Error::Generate(e.to_string()))?)
 }
 
-/// `KVF_MAP_ROWS` changes how many rows a warp maps.
-fn meta(step: &Step, mapping: Mapping) -> MapMeta {
-    let m = kernels::map_meta(step.preset.codec().expect("its bands"), D, step.group, PAGE, mapping);
-    let rows = std::env::var("KVF_MAP_ROWS").ok().and_then(|v| v.parse().ok()).filter(|_| mapping == Mapping::Queries);
-    MapMeta { rows: rows.unwrap_or(m.rows), ..m }
-}
-
 pub fn measure(s: &Step) -> Result<Times> {
     let (device, stream, c) = (s.device, s.stream, s.preset.codec()?);
     let (heads, pages) = (s.kv_heads * s.group, s.batch * s.ctx / PAGE);
@@ -62,7 +54,8 @@ pub fn measure(s: &Step) -> Result<Times> {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         table.swap(i, (seed >> 33) as usize % (i + 1));
     }
-    let (to, from, m) = (meta(s, Mapping::Queries), meta(s, Mapping::Outputs), kernels::calibrated_meta(c, D, s.group, PAGE));
+    let [to, from] = [Mapping::Queries, Mapping::Outputs].map(|mapping| kernels::map_meta(c, D, s.group, PAGE, mapping));
+    let m = kernels::calibrated_meta(c, D, s.group, PAGE);
     let [queries, outputs] = [(to, Mapping::Queries), (from, Mapping::Outputs)].map(|(m, mapping)| load(device, kernels::map_of(c, &m, mapping, Elem::Bf16)));
     let (queries, outputs, decode) = (queries?, outputs?, load(device, kernels::decode_of(c, &m, Elem::F32))?);
     let j = kernels::join_meta(D, PAGE);

@@ -7,7 +7,7 @@ use kernels_gen::codecs::E8C;
 use kernels_gen::codec::Codec;
 use kernels_gen::layout::{Operand, TILE};
 use kernels_gen::preset::{BadCalibration, Bands, Calibration, Fit, OwnedMap, PRESETS, STEPS, Shape, preset};
-use kernels_gen::reference::{CacheShape, Calibrated, SEGMENT, Sequence};
+use kernels_gen::reference::{CacheShape, Calibrated, Row, SEGMENT, Sequence};
 use support::{Random, calibration, relative_error2};
 
 #[test]
@@ -47,7 +47,7 @@ fn presets_take_their_name_in_bits() {
     for p in &PRESETS {
         let bits: f64 = p.name.trim_start_matches("kvfuse-").parse().unwrap();
         assert_eq!(p.codec().unwrap().stored_bits_per_element(128), bits + 0.125, "{}", p.name);
-        assert!(p.codec().unwrap().k.tries == 8);
+        assert!(p.codec().unwrap().k.searches == 3);
     }
 }
 
@@ -59,6 +59,35 @@ fn the_error_of_gaussian_rows_is_the_expected_one() {
     let back: Vec<f32> = rows.chunks(128).flat_map(|x| info.k.decode_row(&info.k.encode_row(x), 128)).collect();
     let error = relative_error2(&back, &rows);
     assert!((0.9..1.05).contains(&(error / kernels_gen::preset::ERRORS[3])), "{error}");
+}
+
+#[test]
+fn the_searched_scale_loses_little_against_the_best_of_eight() {
+    let mut random = Random(17);
+    for p in &PRESETS {
+        let info = p.codec().unwrap();
+        for half in [info.k, info.v] {
+            let own = 128 / half.bands.len();
+            let (mut searched, mut best, mut scales) = (0.0, 0.0, std::collections::BTreeSet::new());
+            for _ in 0..400 {
+                let size = (0.5 * random.gaussian()).exp2();
+                let width = |i: usize| half.bands[i / own].spec().bits / 8;
+                let row: Vec<f32> = (0..128).map(|i| size * random.gaussian() / STEPS[width(i)] as f32).collect();
+                let error = |coded: &Row| half.decode_row(coded, 128).iter().zip(&row).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>();
+                let tried = |t: i32| {
+                    let side = half::f16::from_f64(2_f64.powf(0.6 * (2.0 * f64::from(t) / 7.0 - 1.0)));
+                    let codes = row.as_chunks::<8>().0.iter().enumerate().map(|(i, b)| half.bands[i * 8 / own].encode(*b, [side.to_f32(), 0.0])).collect();
+                    error(&Row { codes, side: [side.to_bits(), 0] })
+                };
+                let coded = half.encode_row(&row);
+                scales.insert(coded.side[0]);
+                searched += error(&coded);
+                best += (0..8).map(tried).fold(f64::INFINITY, f64::min);
+            }
+            println!("{}: {:.4}", p.name, searched / best);
+            assert!(scales.len() == 8 && searched <= 1.02 * best, "{}: {scales:?}, {} times the error", p.name, searched / best);
+        }
+    }
 }
 
 #[test]

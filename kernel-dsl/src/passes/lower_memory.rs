@@ -131,6 +131,18 @@ impl Lower {
                 return self.store_columns((buf, at, col_stride, cols), rows / 8 * dtype.size(), columns);
             }
         }
+        // Neighbouring bytes of a vector leave as words.
+        if let (Ty::Tile { layout: Layout::Row, dtype, .. }, Buf::Param(_), 1) = (ty, buf, col_stride) {
+            if dtype.size() == 1 && regs.len() % 4 == 0 {
+                let lane = self.scaled(self.lane, regs.len());
+                let base = self.plus(at, lane);
+                for (i, w) in regs.chunks(4).enumerate() {
+                    let (value, a) = (self.word(w), self.offset(base, 4 * i));
+                    self.push(Op::Store { buf, at: a, value }, vec![]);
+                }
+                return;
+            }
+        }
         let body = self.region(|l| {
             for (r, v) in regs.into_iter().enumerate() {
                 let store = l.region(|l| {
@@ -162,11 +174,13 @@ impl Lower {
         if size == 4 {
             return columns;
         }
-        let word = |l: &mut Lower, w: &[Id]| {
-            let (low, high) = (l.prmt(w[0], w[1], 0x0040), l.prmt(w[2], w[3], 0x0040));
-            l.prmt(low, high, 0x5410)
-        };
-        columns.iter().map(|column| column.chunks(4).map(|w| word(self, w)).collect()).collect()
+        columns.iter().map(|column| column.chunks(4).map(|w| self.word(w)).collect()).collect()
+    }
+
+    /// Four bytes side by side.
+    fn word(&mut self, w: &[Id]) -> Id {
+        let (low, high) = (self.prmt(w[0], w[1], 0x0040), self.prmt(w[2], w[3], 0x0040));
+        self.prmt(low, high, 0x5410)
     }
 
     /// Words that lie side by side in memory, `line` bytes a lane: up to 16 bytes a store.

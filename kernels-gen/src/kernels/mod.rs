@@ -14,10 +14,10 @@ pub mod offset;
 pub mod prefill_attention;
 pub mod query;
 pub mod rows;
+pub mod search;
 pub mod slots;
 pub mod softmax;
 pub mod store;
-pub mod tries;
 pub mod values;
 
 pub use decode_attention::SEGMENT;
@@ -147,7 +147,7 @@ pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<
 
 /// Meta value of the store kernel of a calibrated codec, which maps rows first.
 pub fn mapped_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
-    StoreMeta { min_blocks: if d > 128 { 2 } else { 5 }, ..store_meta(c, d, page_tokens, elem) }
+    StoreMeta { min_blocks: if d > 128 { 2 } else { 4 }, ..store_meta(c, d, page_tokens, elem) }
 }
 
 /// Tile IR of that kernel.
@@ -245,7 +245,6 @@ pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize
 /// Meta value of a kernel that maps for the decode kernel of `c` in that shape.
 pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mapping: Mapping) -> MapMeta {
     let m = decode_meta(c, d, group, page_tokens);
-    // Blocks of queries are small and few: short chains count, not what they read.
     let (rows, warps, min_blocks) = match mapping {
         Mapping::Queries => (8, 4, if d > 128 { 2 } else { 4 }),
         Mapping::Outputs => (8, 4, 2),

@@ -4,9 +4,9 @@
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::codes::{join_tails, put_planes, put_quads, put_tail};
-use super::rows::{block_of, choose, most_of, turn_across, turn_within};
-use super::tries::{pick_sides, try_sides};
+use super::codes::{join_tails, key_quad_byte, put_planes, put_quads, put_tail};
+use super::rows::{block_of, choose, turn_across, turn_within};
+use super::search::search_sides;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -115,14 +115,8 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
         let r = if d == 64 { i >> 1_u32 } else { (i & 28_i32) + ((i >> 5_u32) & 3_i32) };
         turn_across(c[0], k, r, rows, squares, tops, d, inv_sqrt_d);
     }
-    if c[0].spec().tried_by_four() {
-        let mut found = shared::<f32>(32 * 16);
-        for i in threads(128) {
-            try_sides(c, rows, most_of(tops, i >> 2_u32, 0.0_f32, d), &mut found, i, d, d);
-        }
-        for r in threads(32) {
-            pick_sides(&found, sides, r);
-        }
+    if c[0].spec().searches > 0 {
+        search_sides(c, rows, sides, d, d);
     } else {
         for r in threads(32) {
             choose(c, rows, squares, tops, sides, r, d);
@@ -159,6 +153,41 @@ pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides
                     put_tail(c, tails, r * (d / 8) as i32 + block, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// As `code_keys` for bands of 32 dims stored transposed, a warp each: a lane codes a block of four tokens, whose bytes make a
+/// word where the tokens lie side by side.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, codes_at: [usize; 4], line: usize) {
+    for i in threads(128) {
+        let (r, block) = ((i & 28_i32), i & 3_i32);
+        for band in 0..bands.len() {
+            if i >> 5_u32 == band as i32 {
+                let mut words = [0_u32; 8];
+                let (tile, place) = (tiles.at(r), places.at(r));
+                let mut beside = (tile >= 0_i64) & ((place & 3_u32) == 0_u32);
+                for q in strided(0_i32, 4_i32, 1) {
+                    let code = bands[band].encode(block_of(rows, r + q, block + (4 * band) as i32, line), [sides.at((r + q) * 4_i32), sides.at((r + q) * 4_i32 + 1_i32)]);
+                    for b in 0..bands[band].spec().bits / 8 {
+                        words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << ((q << 3_u32) as u32 & 31_u32));
+                    }
+                    beside = beside & (tiles.at(r + q) == tile) & (places.at(r + q) == place + q as u32);
+                }
+                for b in 0..bands[band].spec().bits / 8 {
+                    if beside {
+                        cache.save::<u32>(tile + codes_at[band] as i64 + key_quad_byte(place, block as u32, b, bands[band].spec().bits, 4) as i64, words[b]);
+                    } else {
+                        for q in strided(0_i32, 4_i32, 1) {
+                            if tiles.at(r + q) >= 0_i64 {
+                                cache.save::<u8>(tiles.at(r + q) + codes_at[band] as i64 + key_quad_byte(places.at(r + q), block as u32, b, bands[band].spec().bits, 4) as i64, (words[b] >> ((q << 3_u32) as u32 & 31_u32)) as u8);
+                            }
+                        }
                     }
                 }
             }

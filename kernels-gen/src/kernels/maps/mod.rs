@@ -24,7 +24,7 @@ pub struct MapMeta {
     pub page_tokens: usize,
     /// Tokens of a segment.
     pub segment: usize,
-    /// Rows of a warp (queries) or of a block (outputs): 8 or 16.
+    /// Rows of a warp (queries) or of a block (outputs): 8.
     pub rows: usize,
     pub warps: usize,
     pub min_blocks: usize,

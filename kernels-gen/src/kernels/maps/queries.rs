@@ -1,13 +1,14 @@
 //! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what the decode
 //! kernel multiplies with. One record a (sequence, kv head, segment), [`super::record`] bytes.
 
-use super::super::query::{finite, high_part, low_part, nearest};
+use super::super::query::{finite, high_part, integers, low_part, zeros_of};
 use super::super::softmax::fused;
-use super::{MapMeta, integer, larger_of, mapped, matrix_at, mean_at, per_unit, unit_of, worth_at};
+use super::{MapMeta, integer, large, larger_of, matrix_at, mean_at, per_unit, unit_of, worth_at};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// A block takes rows (segment, head) of one (sequence, kv head), `m.rows` a warp. A sequence without tokens gets the
+/// A block takes rows (segment, head) of one (sequence, kv head). Its warps share the rows before and after the product,
+/// `m.rows` each, and the columns of the matrix in it. A sequence without tokens gets the
 /// queries of one segment, so that no record is read that was not written.
 #[kernel]
 pub fn map_queries<T: Float>(
@@ -31,20 +32,16 @@ pub fn map_queries<T: Float>(
     let live = (n - first).min((m.rows * m.warps) as i32).max(0_i32);
     release_next();
     let mut rows = shared::<i8>(m.rows * m.warps * m.line());
-    let mut coded = shared::<i8>(m.rows * m.warps * m.line());
+    let mut values = shared::<f32>(m.rows * m.warps * (m.d + 4));
     let mut units = shared::<f32>(m.rows * m.warps);
-    // What each row's sums start from, the worth of a step, the bias.
-    let mut starts = shared::<i32>(m.rows * m.warps);
-    let mut worths = shared::<f32>(m.rows * m.warps);
     let mut biases = shared::<f32>(m.rows * m.warps);
     let mut zeros = shared::<i32>(m.d);
-    for i in threads(m.d) {
-        zeros.put(i, zero_at(k, i, m.d));
-    }
+    zeros_of(k, &mut zeros, m.d);
     for w in warps(m.warps) {
         let (half, mean) = ((m.d / 2) as i64, mean_at(0_i32, kv_heads, head, m.d));
         let (mean_a, mean_b) = (scales.row(mean, m.d / 2), scales.row(mean + half, m.d / 2));
-        for top in strided(w * m.rows as i32, live.min((w + 1_i32) * m.rows as i32), 4) {
+        let end = if w * (m.rows as i32) < live { (w + 1_i32) * m.rows as i32 } else { 0_i32 };
+        for top in strided(w * m.rows as i32, end, 4) {
             // Four rows a turn: one's loads and sums over lanes wait during the others'.
             for i in 0..4 {
                 let r = top + i as i32;
@@ -65,71 +62,45 @@ pub fn map_queries<T: Float>(
         }
     }
     for w in warps(m.warps) {
-        let own = w * m.rows as i32;
-        if own < live {
-            let byte = own * m.line() as i32;
-            let (high, low) = (rows.operand::<i8>(byte, m.line(), m.rows, m.d), rows.operand::<i8>(byte + m.d as i32, m.line(), m.rows, m.d));
-            let unit = units.cols(own, 1, m.rows);
-            let mut y = [acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32), acc(32, m.rows, 0.0_f32)];
-            for b in 0..m.d / 32 {
-                y[b] = mapped(maps, matrix_at(2_i32, kv_heads, head, (32 * b) as i32, m.d), &high, &low, m.d);
+        for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
+            let at = matrix_at(2_i32, kv_heads, head, column, m.d);
+            // High parts serve all rows before the low ones are loaded: one of them at a time stays in registers.
+            let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
+            let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
+            for part in 0..m.warps {
+                if ((8 * part) as i32) < live {
+                    sums[part] = large(&left, &rows.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &rows.operand::<i8>(8 * part * m.line() + m.d, m.line(), 8, m.d));
+                }
             }
-            let mut peak = acc(32, m.rows, 1e-20_f32);
-            for b in 0..m.d / 32 {
-                let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + (32 * b) as i64, 1, 32);
-                y[b] = (&y[b] * &worth * &unit).map(finite);
-                peak = peak.map2(&y[b], larger_of);
-            }
-            let top = peak.max_rows();
-            let by = top.map(|top| k[0].spec().query_max() / top);
-            let mut start = acc(32, m.rows, 0_i32);
-            for b in 0..m.d / 32 {
-                let ints = (&y[b] * &by).map(nearest);
-                start = &start + &(&ints * &zeros.rows(32 * b, 1, 32));
-                coded.put_acc(byte + (32 * b) as i32, 1, m.line(), m.rows, &ints.map(high_part).cast::<i8>());
-                coded.put_acc(byte + (m.d + 32 * b) as i32, 1, m.line(), m.rows, &ints.map(low_part).cast::<i8>());
-            }
-            starts.put_cols(own, 1, m.rows, &(start.sum_rows() * -1_i32));
-            worths.put_cols(own, 1, m.rows, &top.map(|top| (top * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 }))));
-        }
-    }
-    let (records, heads) = ((seq * kv_heads + head) as i64 * segments as i64, m.cols / m.parts);
-    for e in threads(live * (m.d / 8) as i32) {
-        let (r, part) = (e / (m.d / 8) as i32, e % (m.d / 8) as i32);
-        let record = (records + ((first + r) / m.group as i32) as i64) * m.record() as i64;
-        // High bytes, then low ones, 16 at a time.
-        let (side, at) = (part / (m.d / 16) as i32, part % (m.d / 16) as i32 * 16_i32);
-        let c = (first + r) % m.group as i32 + side * heads as i32;
-        queries.save4::<u32>(record + (c * m.d as i32 + at) as i64, coded.load4::<u32>(r * m.line() as i32 + side * m.d as i32 + at));
-        if part == 0_i32 {
-            put_column(queries, record, (first + r) % m.group as i32, starts.at(r), worths.at(r), biases.at(r), m.cols, m.parts, m.d);
-        }
-    }
-    // Columns of no head are zero.
-    if m.group < heads {
-        for r in threads(live) {
-            if (first + r) % (m.group as i32) == 0_i32 {
-                let record = (records + ((first + r) / m.group as i32) as i64) * m.record() as i64;
-                for c in m.group..heads {
-                    for at in strided(0_i32, m.d as i32, 16) {
-                        queries.save4::<u32>(record + (c * m.d) as i64 + at as i64, [0_u32; 4]);
-                        queries.save4::<u32>(record + ((heads + c) * m.d) as i64 + at as i64, [0_u32; 4]);
-                    }
-                    put_column(queries, record, c as i32, 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
+            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
+            let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + column as i64, 1, 32);
+            for part in 0..m.warps {
+                if ((8 * part) as i32) < live {
+                    let sum = mma(&small, &rows.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &sums[part]);
+                    let y = (sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8)).map(finite);
+                    values.put_acc(column + (8 * part * (m.d + 4)) as i32, 1, m.d + 4, 8, &y);
                 }
             }
         }
     }
-}
-
-/// The lane that stands for zero at dim i, as the sums' start takes it.
-#[device]
-fn zero_at(k: &[&dyn Codec], i: i32, d: usize) -> i32 {
-    let mut z = k[0].spec().zero2;
-    for band in 1..k.len() {
-        z = if i < (band * d / k.len()) as i32 { z } else { k[band].spec().zero2 };
+    for w in warps(m.warps) {
+        let end = if w * (m.rows as i32) < live { (w + 1_i32) * m.rows as i32 } else { 0_i32 };
+        for top in strided(w * m.rows as i32, end, 4) {
+            for i in 0..4 {
+                let r = (top + i as i32).min(live - 1_i32);
+                let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
+                let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
+                let (ints, start, worth) = integers(k, &zeros, values.row(r * (m.d + 4) as i32, m.d), 1_i32, m.d, scale);
+                put_query(queries, record, member, &ints, start, worth, biases.at(r), m.cols, m.parts, m.d);
+                // Columns of no head are zero.
+                if (m.group < m.cols / m.parts) & (member == 0_i32) {
+                    for c in m.group..m.cols / m.parts {
+                        put_query(queries, record, c as i32, &(&ints * 0_i32), 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
+                    }
+                }
+            }
+        }
     }
-    if k[0].spec().even() { z / 2_i32 } else { z }
 }
 
 /// A row of integers, its first and second half: high bytes, then low ones.
@@ -141,9 +112,11 @@ fn put_halves(rows: &mut Shared<i8>, at: i32, a: &Tile<i32>, b: &Tile<i32>, d: u
     rows.save_row::<i8>(at + (d + d / 2) as i32, &b.map(low_part).cast::<i8>());
 }
 
-/// What goes with head `c` of a record.
+/// Head `c` of a record.
 #[device]
-fn put_column(queries: &mut Global<u8>, record: i64, c: i32, start: i32, unit: f32, bias: f32, cols: usize, parts: usize, d: usize) {
+fn put_query(queries: &mut Global<u8>, record: i64, c: i32, ints: &Tile<i32>, start: i32, unit: f32, bias: f32, cols: usize, parts: usize, d: usize) {
+    queries.save_row::<i8>(record + (c * d as i32) as i64, &ints.map(high_part).cast::<i8>());
+    queries.save_row::<i8>(record + ((c + (cols / parts) as i32) * d as i32) as i64, &ints.map(low_part).cast::<i8>());
     for part in 0..parts {
         let at = record + (2 * cols / parts * d) as i64 + (4_i32 * (c + (part * cols / parts) as i32)) as i64;
         queries.save::<i32>(at, start);

@@ -6,8 +6,8 @@
 
 use super::super::query::finite;
 use super::super::rows::{quad_at, raw};
-use super::super::store::{StoreMeta, code_keys, code_values, finish, tile_of};
-use super::super::tries::{pick_sides, try_sides};
+use super::super::search::search_sides;
+use super::super::store::{StoreMeta, code_keys, code_narrow_keys, code_values, finish, tile_of};
 use super::{MAGIC, large, matrix_at, mean_at, per_unit, unit_of, worth_at};
 use crate::codec::Codec;
 use crate::kernels::SEGMENT;
@@ -42,7 +42,6 @@ pub fn store_mapped<T: Float>(
     let mut ints = shared::<i8>(32 * (2 * m.d + 16));
     let mut tops = shared::<f32>(32 * 4);
     let mut units = shared::<f32>(32);
-    let mut found = shared::<f32>(32 * 16);
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(1);
     let mut tiles = shared::<i64>(32);
@@ -92,22 +91,18 @@ pub fn store_mapped<T: Float>(
             }
         }
     }
-    for i in threads(128) {
-        if kind == 0_i32 {
-            try_sides(kc, &rows, 0.0_f32, &mut found, i, m.d, m.padded());
-        } else {
-            try_sides(vc, &rows, 0.0_f32, &mut found, i, m.d, m.padded());
-        }
-    }
-    for r in threads(32) {
-        pick_sides(&found, &mut sides, r);
-    }
     if kind == 0_i32 {
-        for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
+        search_sides(kc, &rows, &mut sides, m.d, m.padded());
+        if m.key_quads & (kc.len() == 4) & (m.d == 128) {
+            code_narrow_keys(kc, cache, &rows, &sides, &tiles, &places, m.keys_at, m.padded());
+        } else {
+            for band in 0..kc.len() {
+                code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
+            }
         }
         finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], m.d);
     } else {
+        search_sides(vc, &rows, &mut sides, m.d, m.padded());
         for band in 0..vc.len() {
             code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
         }
