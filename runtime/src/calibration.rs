@@ -1,6 +1,6 @@
 //! What was fitted to a model, in device memory: the maps around the kernels of a calibrated codec.
 //!
-//! One for a model and codec, `2 (4 d^2 + d)` bytes of integers and `6 d` f32 for each layer and kv head. Store and decode name a layer of it.
+//! One for a model and codec, `8 d^2` bytes of integers and `6 d` f32 for each layer and kv head. Store and decode name a layer of it.
 
 use std::fmt;
 
