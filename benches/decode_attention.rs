@@ -1,9 +1,10 @@
-//! Decode attention of every codec beside the time to read its bytes: 32 query heads, 8 kv heads, D 128,
+//! Decode attention of every codec beside the time to read its bytes: 8 kv heads of 4 query heads each, D 128,
 //! cold L2, join included. Times are device events around a replayed graph. Without a GPU it prints SKIPPED.
 //! A `kvfuse` codec is timed whole, the maps of queries and outputs included.
 //!
-//! `KVF_SHAPES=32x8192,1x65536+31x4096` chooses shapes (sequences x tokens), `KVF_CODECS=int4,e8w4` codecs, `KVF_RESULTS=FILE` appends JSON,
-//! `KVF_QUICK=1` leaves out criterion's own samples.
+//! `KVF_SHAPES=32x8192,1x65536+31x4096` chooses shapes (sequences x tokens), `KVF_CODECS=int4,e8w4` codecs, `KVF_GROUPS=1,4,8` query
+//! heads a kv head, `KVF_RESULTS=FILE` appends JSON, `KVF_QUICK=1` leaves out criterion's own samples. What is timed is the plan's launch, by
+//! the tuning that it finds; `KVF_SPLITS`, `KVF_WARPS`, `KVF_STAGES` and `KVF_MIN_BLOCKS` change what it would choose.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -13,17 +14,13 @@ mod calibrated;
 use calibrated::{Step, Times};
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
-use kernels_gen::kernels::join_splits::{JoinMeta, NARROW};
-use kernels_gen::kernels::{self, Elem};
+use kernels_gen::kernels::{self, decode_attention::DecodeMeta};
 use kernels_gen::preset::{Preset, preset};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codec, codecs};
-use runtime::{Arg, Device, Graph, Memory, Stream};
+use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Graph, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
 use std::time::Duration;
-
-const KV_HEADS: usize = 8;
-const D: usize = 128;
-const PAGE: usize = 64;
+use support::{D, KV_HEADS, PAGE, chosen};
 
 struct Setup<'a> {
     device: &'a Device,
@@ -54,18 +51,15 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
     let chunk = (pages * PAGE).min(8192);
     let (k, v) = (Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 1))?, Memory::from_slice(device, &support::values(chunk * KV_HEADS * D, 2))?);
     let status = Memory::zeroed(device, 16)?;
-    let store = device.kernel(&kernels::store(s.c, D, PAGE, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let slots: Vec<i64> = (0..chunk as i64).collect();
-    let slots = Memory::from_slice(device, &slots)?;
-    let (ts, hs) = ((KV_HEADS * D) as i64, D as i64);
+    let codec = Codec::open(s.c.name)?;
+    let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim: D, page_tokens: PAGE, elem: Elem::Bf16 })?;
+    let slots = Memory::from_slice(device, &(0..chunk as i64).collect::<Vec<i64>>())?;
+    let rows = |memory| Rows { base: Memory::span(memory), token_stride: (KV_HEADS * D) as i64, head_stride: D as i64 };
+    let paged = |base, pages| PagedCache { base, pages, page_tokens: PAGE, kv_heads: KV_HEADS, head_dim: D };
     let put = |stream: &Stream, part: usize| {
-        let at = (part * chunk / PAGE * KV_HEADS * shape.block_bytes(s.c)) as u64;
-        let to = cache.span().part(at, (chunk / PAGE * KV_HEADS * shape.block_bytes(s.c)) as u64)?;
-        let args = [
-            Arg::Ptr(k.span()), Arg::Ptr(v.span()), Arg::Ptr(slots.span()), Arg::Ptr(to), Arg::Ptr(status.span()),
-            Arg::I32(chunk as i32), Arg::I32(KV_HEADS as i32), Arg::I64(chunk as i64), Arg::I64(ts), Arg::I64(hs), Arg::I64(ts), Arg::I64(hs),
-        ];
-        store.launch(stream, kernels::store_grid(chunk, KV_HEADS), &args)
+        let size = chunk / PAGE * KV_HEADS * shape.block_bytes(s.c);
+        let cache = paged(cache.span().part((part * size) as u64, size as u64)?, chunk / PAGE);
+        store.launch(stream, &Store { tokens: chunk, k: rows(&k), v: rows(&v), slots: slots.span(), cache, status: status.span() })
     };
     let parts = pages * PAGE * copies / chunk;
     (0..parts).try_for_each(|p| put(stream, p))?;
@@ -73,80 +67,70 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
 
     let heads = KV_HEADS * s.group;
     let stride = longest.div_ceil(PAGE);
-    let mut order: Vec<i32> = (0..pages as i32).collect();
-    let mut seed = 7_u64;
-    for i in (1..order.len()).rev() {
-        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        order.swap(i, (seed >> 33) as usize % (i + 1));
-    }
     let mut table = vec![0_i32; batch * stride];
-    let mut free = order.into_iter();
+    let mut free = support::shuffled(pages).into_iter();
     for (row, len) in table.chunks_mut(stride).zip(s.lens) {
         row.iter_mut().zip(free.by_ref().take(len.div_ceil(PAGE))).for_each(|(entry, page)| *entry = page);
     }
     let q = Memory::from_slice(device, &support::values(batch * heads * D, 3))?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &s.lens.iter().map(|len| *len as i32).collect::<Vec<i32>>())?);
-    let mut m = kernels::decode_meta(s.c, D, s.group, PAGE);
-    let number = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
-    (m.segment, m.stages, m.min_blocks) = (number("KVF_SEGMENT", m.segment), number("KVF_STAGES", m.stages), number("KVF_MIN_BLOCKS", m.min_blocks));
-    let segments = (stride * PAGE).div_ceil(m.segment);
-    let part = Memory::zeroed(device, batch * heads * segments * D * 4)?;
-    let stat = Memory::zeroed(device, batch * heads * segments * 8)?;
+    let plan = plan(s, codec)?;
+    let workspace = Memory::zeroed(device, plan.workspace_bytes(batch, heads, stride)? as usize)?;
     let (out, lse) = (Memory::zeroed(device, batch * heads * D * 2)?, Memory::zeroed(device, batch * heads * 4)?);
-    let decode = device.kernel(&kernels::decode_of(s.c, &m, Elem::Bf16).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let join = device.kernel(&kernels::join_ir(s.c, &JoinMeta { segment: m.segment, ..if segments <= NARROW { kernels::join_meta(D, PAGE).narrow() } else { kernels::join_meta(D, PAGE) } }, Elem::Bf16).and_then(|p| kernel_dsl::Source::of(&p)).map_err(|e| runtime::Error::Generate(e.to_string()))?)?;
-    let run = |stream: &Stream, copy: usize, splits: usize| {
-        let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
-        let args = [
-            Arg::Ptr(q.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
-            Arg::I32(KV_HEADS as i32), Arg::I32(pages as i32), Arg::I32(stride as i32), Arg::I32(segments as i32), Arg::I32(kernels::run_of(&m, segments, splits) as i32), Arg::F32(0.088388346),
-        ];
-        decode.launch(stream, [splits as u32, KV_HEADS as u32, batch as u32], &args)?;
-        let args = [
-            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
-            Arg::I32(KV_HEADS as i32), Arg::I32(s.group as i32), Arg::I32(segments as i32), Arg::I32(pages as i32), Arg::I32(stride as i32),
-        ];
-        join.launch(stream, [s.group as u32, KV_HEADS as u32, batch as u32], &args)
+    let run = |stream: &Stream, copy: usize| {
+        let call = Decode {
+            batch,
+            q: q.span(),
+            cache: paged(cache.span().part((copy * bytes) as u64, bytes as u64)?, pages),
+            table: table.span(),
+            table_stride: stride,
+            lens: lens.span(),
+            out: out.span(),
+            lse: Some(lse.span()),
+            scale: 0.088388346,
+            workspace: workspace.span(),
+            status: status.span(),
+        };
+        plan.launch(stream, &call)
     };
-    let slots_of = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
-    let mut best = (f64::MAX, 0);
-    for waves in [1, 2, 4, 8, 64] {
-        let splits = (slots_of * waves / (batch * KV_HEADS)).clamp(1, segments.div_ceil(m.warps).max(1));
-        let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies, splits));
-        if us < best.0 {
-            best = (us, splits);
-        }
-    }
+    let us = support::graph_us(device, stream, copies.max(4), |st, i| run(st, i % copies));
     if std::env::var_os("KVF_QUICK").is_none() {
-        let graph = Graph::record(stream, |st| (0..copies).try_for_each(|i| run(st, i, best.1)))?;
+        let graph = Graph::record(stream, |st| (0..copies).try_for_each(|i| run(st, i)))?;
         group.throughput(Throughput::Bytes((bytes * copies) as u64));
         // One iteration is a replay over every copy of the cache.
         group.bench_function(id, |b| b.iter_custom(|n| support::replays(device, stream, &graph, n)));
     }
-    Ok((best.0, store_us, best.1))
+    Ok((us, store_us, plan.splits_for(batch, KV_HEADS, stride * PAGE)?))
 }
 
-fn chosen(name: &str) -> Option<Vec<String>> {
-    std::env::var(name).ok().map(|s| s.split(',').map(String::from).collect())
+/// As an engine makes it, or as the environment has it.
+fn plan(s: &Setup, codec: Codec) -> Result<DecodePlan, runtime::Error> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
+    let spec = DecodeSpec { codec, head_dim: D, group: s.group, page_tokens: PAGE, elem: Elem::Bf16, splits: number("KVF_SPLITS").unwrap_or(0) };
+    let [warps, stages, min_blocks] = ["KVF_WARPS", "KVF_STAGES", "KVF_MIN_BLOCKS"].map(number);
+    if warps.or(stages).or(min_blocks).is_none() {
+        return DecodePlan::prepare(s.device, &spec);
+    }
+    let own = kernels::decode_meta(s.c, D, s.group, PAGE);
+    let m = DecodeMeta { warps: warps.unwrap_or(own.warps), stages: stages.unwrap_or(own.stages), min_blocks: min_blocks.unwrap_or(own.min_blocks), ..own };
+    DecodePlan::with_meta(s.device, &spec, m)
 }
 
 fn main() {
-    let (device, stream) = match Device::open(0).and_then(|d| Ok((d.clone(), d.stream()?))) {
-        Ok(x) => x,
-        Err(e) => return println!("SKIPPED decode_attention: {e}"),
-    };
-    let shapes = chosen("KVF_SHAPES").unwrap_or_else(|| ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768", "1x65536+31x4096", "47x4096", "32x128+32x4096", "33x4096"].map(String::from).to_vec());
-    let named = chosen("KVF_CODECS").map(|names| names.iter().filter(|n| preset(n).is_none()).map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect());
-    let subjects: Vec<&'static CodecInfo> = named.unwrap_or_else(|| codecs().to_vec());
-    let presets: Vec<&'static Preset> = chosen("KVF_CODECS").iter().flatten().filter_map(|n| preset(n)).collect();
+    let Some((device, stream)) = support::open("decode_attention") else { return };
+    let shapes = chosen("KVF_SHAPES", "32x8192,8x32768,64x4096,1x131072,1x32768,1x65536+31x4096,47x4096,32x128+32x4096,33x4096");
+    let groups: Vec<usize> = chosen("KVF_GROUPS", "4").iter().map(|g| g.parse().unwrap_or_else(|_| panic!("KVF_GROUPS: {g}; write 1 to 8 or 16, with commas"))).collect();
+    let names = chosen("KVF_CODECS", &codecs().iter().map(|c| c.name).collect::<Vec<_>>().join(","));
+    let presets: Vec<&'static Preset> = names.iter().filter_map(|n| preset(n)).collect();
+    let subjects: Vec<&'static CodecInfo> = names.iter().filter(|n| preset(n).is_none()).map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect();
     let mut criterion = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1)).configure_from_args();
     let mut group = criterion.benchmark_group("decode_attention");
     for shape in &shapes {
         let Some(lens) = lens_of(shape) else { panic!("KVF_SHAPES: {shape}; write sequences x tokens, such as 32x8192 or 1x65536+31x4096") };
-        for &c in &subjects {
-            let setup = Setup { device: &device, stream: &stream, c, lens: &lens, group: 4 };
+        for (&c, &heads) in subjects.iter().flat_map(|c| groups.iter().map(move |g| (c, g))) {
+            let setup = Setup { device: &device, stream: &stream, c, lens: &lens, group: heads };
             let bytes = lens.iter().map(|len| len.div_ceil(32)).sum::<usize>() * KV_HEADS * c.tile_bytes(D);
-            let (us, store_us, splits) = match measure(&setup, &mut group, BenchmarkId::new(c.name, shape)) {
+            let (us, store_us, splits) = match measure(&setup, &mut group, BenchmarkId::new(format!("{} group {heads}", c.name), shape)) {
                 Ok(x) => x,
                 Err(e) => {
                     println!("FAILED {} {shape}: {e}", c.name);
@@ -155,18 +139,18 @@ fn main() {
             };
             let floor = support::read_us(&device, &stream, bytes);
             support::report(&serde_json::json!({
-                "bench": "decode_attention", "codec": c.name, "shape": shape, "batch": lens.len(), "ctx": lens.iter().sum::<usize>() / lens.len(), "heads": 32, "kv_heads": KV_HEADS, "d": D, "us": us, "read_us": floor,
+                "bench": "decode_attention", "codec": c.name, "shape": shape, "batch": lens.len(), "ctx": lens.iter().sum::<usize>() / lens.len(), "heads": KV_HEADS * heads, "group": heads, "kv_heads": KV_HEADS, "d": D, "us": us, "read_us": floor,
                 "share_of_ceiling": floor / us, "kv_bytes": bytes, "gbps": bytes as f64 / us * 1e-3, "splits": splits, "store_8192_us": store_us,
                 "device": device.name(),
             }));
         }
-        for &preset in &presets {
+        for (&preset, &heads) in presets.iter().flat_map(|p| groups.iter().map(move |g| (p, g))) {
             let (batch, ctx) = (lens.len(), lens[0]);
             if lens.iter().any(|len| *len != ctx) {
                 println!("SKIPPED {} {shape}: calibrated codecs are timed with sequences of one length", preset.name);
                 continue;
             }
-            let step = Step { device: &device, stream: &stream, preset, batch, ctx, kv_heads: KV_HEADS, group: 4 };
+            let step = Step { device: &device, stream: &stream, preset, batch, ctx, kv_heads: KV_HEADS, group: heads };
             match calibrated::measure(&step) {
                 Ok(times) => report_step(&step, &times),
                 Err(e) => println!("FAILED {} {shape}: {e}", preset.name),
@@ -180,7 +164,7 @@ fn report_step(s: &Step, t: &Times) {
     let bytes = s.preset.codec().map_or(0, |c| s.batch * s.ctx / 32 * KV_HEADS * c.tile_bytes(D));
     let floor = support::read_us(s.device, s.stream, bytes);
     support::report(&serde_json::json!({
-        "bench": "decode_attention", "codec": s.preset.name, "shape": format!("{}x{}", s.batch, s.ctx), "batch": s.batch, "ctx": s.ctx, "heads": KV_HEADS * s.group, "kv_heads": KV_HEADS, "d": D,
+        "bench": "decode_attention", "codec": s.preset.name, "shape": format!("{}x{}", s.batch, s.ctx), "batch": s.batch, "ctx": s.ctx, "heads": KV_HEADS * s.group, "group": s.group, "kv_heads": KV_HEADS, "d": D,
         "us": t.whole, "read_us": floor, "share_of_ceiling": floor / t.whole, "queries_us": t.queries, "decode_us": t.decode, "outputs_us": t.outputs,
         "kv_bytes": bytes, "splits": t.splits, "store_8192_us": t.store, "device": s.device.name(),
     }));

@@ -7,13 +7,9 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use kernels_gen::registry::codecs;
 use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Memory, PagedCache, QueriesPlan, Result, Rows, Store, StorePlan, StoreSpec, Stream};
+use support::{D, HEADS, KV_HEADS, PAGE};
 
-const KV_HEADS: usize = 8;
-const HEADS: usize = 32;
-const D: usize = 128;
-const PAGE: usize = 64;
 /// Rows of a launch of decode attention that stands for a chunk.
 const BATCH: usize = 256;
 
@@ -33,12 +29,7 @@ impl Setup {
     /// `rows`: the most query tokens of a launch.
     fn new(device: &Device, stream: &Stream, codec: Codec, batch: usize, len: usize, rows: usize) -> Result<Setup> {
         let pages = batch * len / PAGE;
-        let mut order: Vec<i32> = (0..pages as i32).collect();
-        let mut seed = 7_u64;
-        for i in (1..pages).rev() {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            order.swap(i, (seed >> 33) as usize % (i + 1));
-        }
+        let order = support::shuffled(pages);
         let cache = Memory::zeroed(device, codec.cache_bytes(pages, PAGE, KV_HEADS, D)? as usize)?;
         let status = Memory::zeroed(device, 16)?;
         let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim: D, page_tokens: PAGE, elem: Elem::Bf16 })?;
@@ -101,13 +92,8 @@ fn measure(device: &Device, stream: &Stream, codec: Codec, (batch, len, queries)
 }
 
 fn main() {
-    let (device, stream) = match Device::open(0).and_then(|d| Ok((d.clone(), d.stream()?))) {
-        Ok(x) => x,
-        Err(e) => return println!("SKIPPED many_queries: {e}"),
-    };
-    let named = std::env::var("KVF_CODECS").ok();
-    let names: Vec<String> = named.map_or_else(|| codecs().iter().map(|c| c.name.to_string()).collect(), |n| n.split(',').map(String::from).collect());
-    for name in names {
+    let Some((device, stream)) = support::open("many_queries") else { return };
+    for name in support::chosen("KVF_CODECS", "bf16,int4,e8w4,e8q38") {
         let run = || -> Result<()> {
             let codec = Codec::open(&name)?;
             let (batch, len) = (32, 8192);

@@ -11,10 +11,8 @@ use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codec};
 use runtime::{Arg, Device, Memory, Stream};
+use support::{D, KV_HEADS, PAGE, chosen};
 
-const KV_HEADS: usize = 8;
-const D: usize = 128;
-const PAGE: usize = 64;
 /// What a prefill chunk reads: the tokens of a small launch take turns in as much memory.
 const CHUNK: usize = 8192;
 /// Slots of a sequence of the small launches: every token lies in a page of its own.
@@ -64,15 +62,8 @@ fn store_us(device: &Device, stream: &Stream, c: &CodecInfo, tokens: usize, x: &
     }))
 }
 
-fn chosen(name: &str, own: &str) -> Vec<String> {
-    std::env::var(name).unwrap_or_else(|_| own.into()).split(',').map(String::from).collect()
-}
-
 fn main() {
-    let (device, stream) = match Device::open(0).and_then(|d| Ok((d.clone(), d.stream()?))) {
-        Ok(x) => x,
-        Err(e) => return println!("SKIPPED store: {e}"),
-    };
+    let Some((device, stream)) = support::open("store") else { return };
     let input = Input::new(&device, &stream).expect("memory");
     for tokens in chosen("KVF_TOKENS", "8192,64").iter().filter_map(|t| t.parse::<usize>().ok()) {
         let bytes = 4 * tokens * KV_HEADS * D;

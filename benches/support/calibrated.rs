@@ -59,16 +59,19 @@ pub fn measure(s: &Step) -> Result<Times> {
     let [queries, outputs] = [(to, Mapping::Queries), (from, Mapping::Outputs)].map(|(m, mapping)| load(device, kernels::map_of(c, &m, mapping, Elem::Bf16)));
     let (queries, outputs, decode) = (queries?, outputs?, load(device, kernels::decode_of(c, &m, Elem::F32))?);
     let j = kernels::join_meta(D, PAGE);
-    let join = load(device, kernels::join_of(c, &if segments <= NARROW { j.narrow() } else { j }, Elem::F32))?;
+    let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
+    let unit = kernels::whole_unit(&m, s.batch * s.kv_heads, s.ctx, resident);
+    let splits = kernels::splits_of(&m, s.ctx, unit.unwrap_or(m.least()));
+    let join = load(device, kernels::join_of(c, &if splits <= NARROW { j.narrow() } else { j }, Elem::F32))?;
     let turn = Memory::from_slice(device, &Turns::new(&(0..D / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / D as f32)).collect::<Vec<_>>(), s.ctx).packed())?;
-    let unit = unit_maps(s)?;
-    let (maps, scales) = (Memory::from_slice(device, &unit.0.packed())?, Memory::from_slice(device, &unit.0.scales())?);
+    let plain = unit_maps(s)?;
+    let (maps, scales) = (Memory::from_slice(device, &plain.0.packed())?, Memory::from_slice(device, &plain.0.scales())?);
     let q = Memory::from_slice(device, &values(s.batch * heads * D, 3))?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![s.ctx as i32; s.batch])?);
-    let (part, stat) = (Memory::zeroed(device, s.batch * heads * segments * D * 4)?, Memory::zeroed(device, s.batch * heads * segments * 8)?);
+    let (part, stat) = (Memory::zeroed(device, s.batch * heads * splits * D * 4)?, Memory::zeroed(device, s.batch * heads * splits * 8)?);
     let records = Memory::zeroed(device, s.batch * s.kv_heads * segments * m.record)?;
     let (joined, lse, out) = (Memory::zeroed(device, s.batch * heads * D * 4)?, Memory::zeroed(device, s.batch * heads * 4)?, Memory::zeroed(device, s.batch * heads * D * 2)?);
-    let status = Memory::zeroed(device, 16)?;
+    let (chosen, status) = (Memory::zeroed(device, 4)?, Memory::zeroed(device, 16)?);
     let [kv_heads, group, stride, page_count, count] = [s.kv_heads, s.group, stride, pages, segments].map(|n| Arg::I32(n as i32));
     let scale = Arg::F32(0.088388346);
 
@@ -76,17 +79,20 @@ pub fn measure(s: &Step) -> Result<Times> {
         let args = [Arg::Ptr(q.span()), Arg::Ptr(turn.span()), Arg::Ptr(maps.span()), Arg::Ptr(scales.span()), Arg::Ptr(lens.span()), Arg::Ptr(records.span()), kv_heads, stride, count, scale];
         queries.launch(stream, kernels::queries_grid(&to, segments, s.kv_heads, s.batch), &args)
     };
-    let attend = |stream: &Stream, copy: usize, splits: usize| {
+    let attend = |stream: &Stream, copy: usize| {
         let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
-        let run = Arg::I32(kernels::run_of(&m, segments, splits) as i32);
+        let blocks = (resident / s.kv_heads).clamp(1, s.batch * splits);
         let args = [
-            Arg::Ptr(records.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
-            kv_heads, page_count, stride, count, run, scale,
+            Arg::Ptr(records.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(chosen.span()), Arg::Ptr(status.span()),
+            Arg::I32(s.batch as i32), kv_heads, page_count, stride, count, Arg::I32(splits as i32), Arg::I32(blocks as i32), Arg::I32(unit.map_or(-1, |unit| unit as i32)), scale,
         ];
-        decode.launch(stream, [splits as u32, s.kv_heads as u32, s.batch as u32], &args)?;
+        decode.launch(stream, [blocks as u32, s.kv_heads as u32, 1], &args)?;
+        if splits == 1 {
+            return Ok(());
+        }
         let args = [
-            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
-            kv_heads, group, count, page_count, stride,
+            Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(chosen.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
+            kv_heads, group, Arg::I32(splits as i32), page_count, stride,
         ];
         join.launch(stream, [s.group as u32, s.kv_heads as u32, s.batch as u32], &args)
     };
@@ -94,19 +100,16 @@ pub fn measure(s: &Step) -> Result<Times> {
         let args = [Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(maps.span()), Arg::Ptr(scales.span()), Arg::Ptr(out.span()), Arg::I32(s.batch as i32), kv_heads];
         outputs.launch(stream, kernels::outputs_grid(&from, s.kv_heads, s.batch), &args)
     };
-    let whole = |stream: &Stream, copy: usize, splits: usize| {
+    let whole = |stream: &Stream, copy: usize| {
         before(stream)?;
-        attend(stream, copy, splits)?;
+        attend(stream, copy)?;
         after(stream)
     };
-    let places = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor as usize;
-    let splits_of = |waves: usize| (places * waves / (s.batch * s.kv_heads)).clamp(1, segments.div_ceil(m.warps).max(1));
-    let timed = |splits: usize| (graph_us(device, stream, turns.max(4), |stream, i| whole(stream, i % turns, splits)), splits);
-    let (us, splits) = [1, 2, 4, 64].map(|waves| timed(splits_of(waves))).into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("four of them");
+    let us = graph_us(device, stream, turns.max(4), |stream, i| whole(stream, i % turns));
     Ok(Times {
         whole: us,
         queries: graph_us(device, stream, 8, |stream, _| before(stream)),
-        decode: graph_us(device, stream, turns.max(4), |stream, i| attend(stream, i % turns, splits)),
+        decode: graph_us(device, stream, turns.max(4), |stream, i| attend(stream, i % turns)),
         outputs: graph_us(device, stream, 8, |stream, _| after(stream)),
         store,
         splits,

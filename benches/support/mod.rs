@@ -5,6 +5,33 @@ use kernel_dsl::prelude::*;
 use runtime::{Arg, Device, Event, Graph, Memory, Stream};
 use std::io::Write;
 
+/// The layer that is timed.
+pub const KV_HEADS: usize = 8;
+pub const HEADS: usize = 32;
+pub const D: usize = 128;
+pub const PAGE: usize = 64;
+
+/// The first GPU and a stream; None, said aloud, without one.
+pub fn open(bench: &str) -> Option<(Device, Stream)> {
+    let opened = Device::open(0).and_then(|device| device.stream().map(|stream| (device, stream)));
+    opened.inspect_err(|why| println!("SKIPPED {bench}: {why}")).ok()
+}
+
+/// The words of an environment variable, with commas, or `own`.
+pub fn chosen(name: &str, own: &str) -> Vec<String> {
+    std::env::var(name).unwrap_or_else(|_| own.into()).split(',').map(String::from).collect()
+}
+
+/// Every page once, in no order.
+pub fn shuffled(pages: usize) -> Vec<i32> {
+    let (mut order, mut seed) = ((0..pages as i32).collect::<Vec<_>>(), 7_u64);
+    for i in (1..pages).rev() {
+        seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        order.swap(i, (seed >> 33) as usize % (i + 1));
+    }
+    order
+}
+
 /// Median microseconds of one replay of what `enqueue(i)` puts on the stream for i in 0..copies, per copy.
 /// Give enough copies of the data that the L2 cache holds none of the next one.
 pub fn graph_us(device: &Device, stream: &Stream, copies: usize, enqueue: impl Fn(&Stream, usize) -> runtime::Result<()>) -> f64 {

@@ -35,8 +35,12 @@ fn a_snapshot_reproduces_the_independent_numbers() {
     for (name, dlnppl, kl) in WANTED {
         let row = report.rows.iter().find(|r| r.codec == name).unwrap();
         let found = (row.dlnppl[0], row.kl_mean);
-        // e8q38 searches its lattice with tables of its own: a few codes differ
-        let (gap, share) = if name == "e8q38" { (2e-3, 0.1) } else { (2e-5, 0.01) };
+        // e8q38 searches its lattice with tables of its own: a few codes differ; lanes and weights of fp8 are bf16 here
+        let (gap, share) = match name {
+            "e8q38" => (2e-3, 0.1),
+            "bf16" => (2e-5, 0.01),
+            _ => (2e-4, 0.05),
+        };
         assert!((found.0 - dlnppl).abs() < gap, "{name}: {found:?} against {dlnppl}");
         assert!((found.1 / kl - 1.0).abs() < share, "{name}: {found:?} against {kl}");
     }

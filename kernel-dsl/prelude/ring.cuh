@@ -21,11 +21,8 @@ template <int STAGES, int BYTES> struct Ring {
     u8* dst = base + head * BYTES;
     __syncwarp();
 #if __CUDA_ARCH__ >= 900
-    if ((threadIdx.x & 31) == 0) {
-      u32 bar = shared_addr(full + head);
-      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" :: "r"(bar), "r"(BYTES) : "memory");
-      asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" :: "r"(shared_addr(dst)), "l"(src), "r"(BYTES), "r"(bar) : "memory");
-    }
+    // An elected lane, so that the compiler knows of one: else it loops over the lanes.
+    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n@one mbarrier.arrive.expect_tx.shared::cta.b64 _, [%3], %2;\n@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n}" :: "r"(shared_addr(dst)), "l"(src), "r"(BYTES), "r"(shared_addr(full + head)) : "memory");
 #else
     for (int i = (threadIdx.x & 31) * 16; i < BYTES; i += 512)
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(shared_addr(dst + i)), "l"(src + i) : "memory");

@@ -7,6 +7,8 @@ INLINE bool any_lane(bool p) { return __any_sync(0xffffffffu, p); }
 INLINE u32 prmt(u32 a, u32 b, u32 s) { return __byte_perm(a, b, s); }
 // prmt.b32 with the sign bits that __byte_perm masks away
 INLINE u32 pick(u32 a, u32 b, u32 s) { u32 d; asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(s)); return d; }
+// fma.rn.bf16x2 with -0: the product, on every architecture from sm_80
+INLINE u32 mul_bf16x2(u32 a, u32 b) { u32 d; asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u)); return d; }
 // movmatrix.sync.aligned.m8n8.trans.b16
 INLINE u32 movmatrix(u32 a) { u32 d; asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a)); return d; }
 // ldmatrix.sync.aligned.m8n8.x4.shared.b16

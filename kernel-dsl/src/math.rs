@@ -61,6 +61,30 @@ impl dot4 {
     }
 }
 
+/// Products of the two bf16 of each word, each rounded to nearest even. No NaN comes out of finite factors.
+pub fn mul_bf16x2(a: u32, b: u32) -> u32 {
+    // A product of two bf16 is an f32 exactly, but for those below its normal range.
+    let half = |by: u32| {
+        let of = |w: u32| f64::from(f32::from_bits(w >> by << 16));
+        bf16_of(of(a) * of(b)) << by
+    };
+    half(0) | half(16)
+}
+
+/// bf16 bits of a double that has few enough bits for its own rounding to be none.
+fn bf16_of(x: f64) -> u32 {
+    u32::from(crate::dtype::bf16::from_f64(x).to_bits())
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct mul_bf16x2 {}
+impl mul_bf16x2 {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::MulBf16x2, x, y)
+    }
+}
+
 /// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
 pub fn funnel(lo: u32, hi: u32, n: usize) -> u32 {
     (((hi as u64) << 32 | lo as u64) >> (n & 31)) as u32
@@ -149,6 +173,17 @@ pub fn e4m3_of(x: f32) -> u32 {
     let large = ((bits.wrapping_add(0x7_ffff_u32).wrapping_add((bits >> 20) & 1_u32)) >> 20).wrapping_sub(960_u32);
     let code = if m < 0.015625_f32 { small } else { large };
     if x == x { sign | code } else { 0x7f_u32 }
+}
+
+/// The E2M1 code (OCP FP4: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and a sign) nearest to `x`, ties to even; larger magnitudes
+/// saturate and NaN becomes 0.
+#[device]
+pub fn e2m1_of(x: f32) -> u32 {
+    // At 2^-126 of its size an f32 has E2M1's subnormal range: one rounding of its bits serves all codes.
+    let m = fmin(fmax(0.0_f32, x.abs()), 6.0_f32) * 1.1754944e-38_f32;
+    let bits = m.to_bits();
+    let code = bits.wrapping_add(0x1f_ffff_u32).wrapping_add((bits >> 22) & 1_u32) >> 22;
+    code | ((x.to_bits() >> 28) & 8_u32)
 }
 
 /// The value of an E4M3 code; 0x7f and 0xff are NaN and read as 480.

@@ -44,6 +44,10 @@ twin!(after_previous, |b| b.order(crate::ir::Op::AfterPrevious));
 pub fn release_next() {}
 twin!(release_next, |b| b.order(crate::ir::Op::ReleaseNext));
 
+/// What this warp's lanes wrote to shared memory is there for all of them from here on, and what they read may be written.
+pub fn sync_warp() {}
+twin!(sync_warp, |b| b.order(crate::ir::Op::SyncWarp));
+
 /// One iteration a warp; a barrier follows.
 pub fn warps(n: usize) -> std::ops::Range<i32> {
     0..n as i32

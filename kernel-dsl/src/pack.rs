@@ -5,6 +5,9 @@
 //! up and a tail of fewer than 8 bits (51 = 32 + 16 + 3), so that no wide load straddles a word. Within a plane
 //! the order is that of the lanes: quad row g = lane / 4 and quad lane t = lane % 4 of the operand's layout.
 //! Every token owns whole bytes, so storing one token touches no other.
+//!
+//! Transposed tiles hold byte k of four codes side by side in a word; a tail there is cut into planes of 4, 2 and 1 bits, so
+//! that one shift by the lane brings four of them to their bytes.
 
 use crate::ir::{Feed, Packing};
 
@@ -23,6 +26,17 @@ pub fn planes(bits: usize) -> Vec<(usize, usize)> {
         .collect()
 }
 
+/// Widths and first code bits of the planes of a transposed code's tail, `tail` bits from code bit `first` on.
+pub fn tail_planes(bits: usize) -> Vec<(usize, usize)> {
+    let mut at = bits / 8 * 8;
+    let wide = [4, 2, 1].into_iter().filter(|w| bits & w != 0);
+    wide.map(|w| {
+        at += w;
+        (w, at - w)
+    })
+    .collect()
+}
+
 /// Byte of element (row, k) of a left operand [m, d] of bytes that lies in the order of the lanes' registers: a warp's loads
 /// of 16 bytes a lane lie side by side. `m`: a multiple of 16, `d` one of 64.
 pub fn left_byte(m: usize, d: usize, row: usize, k: usize) -> usize {
@@ -36,9 +50,32 @@ impl Packing {
         self.d / 8
     }
 
-    /// Bytes of the codes of 32 vectors.
+    /// Bytes of the codes of 32 vectors; what groups share follows them.
     pub fn bytes(&self) -> usize {
         4 * self.blocks() * self.bits
+    }
+
+    /// Bytes of the codes and of what groups share.
+    pub fn all_bytes(&self) -> usize {
+        self.bytes() + if self.group.dims > 0 { TOKENS * (self.d / self.group.dims) * self.group.bits / 8 } else { 0 }
+    }
+
+    /// Byte position of what group `group` of `token` shares: what a lane needs stands side by side.
+    pub fn shared_byte(&self, token: usize, group: usize) -> usize {
+        let (n, size) = (self.d / self.group.dims, self.group.bits / 8);
+        let element = if self.feed == Feed::Keys { (token / 4 * n + group) * 4 + token % 4 } else { group * TOKENS + token };
+        self.bytes() + element * size
+    }
+
+    /// Where a vector's blocks are cut into `runs`, one a lane: the lanes that share a group, and the groups of a lane.
+    pub fn groups_of(&self, runs: usize) -> (usize, usize) {
+        let own = self.d / runs;
+        ((self.group.dims / own).max(1), (own / self.group.dims).max(1))
+    }
+
+    /// First bit of what is shared in a code word: the next word's.
+    pub fn shared_bit(&self) -> usize {
+        self.bits.next_multiple_of(32)
     }
 
     /// Bits a lane reads from one plane in one go, at most 128.
@@ -94,6 +131,29 @@ impl Packing {
         (q / c * 32 + lane) * 4 * c + q % c * 4 + j
     }
 
+    /// Bit position of a plane of a transposed tile's tail, see [`tail_planes`]. Values: byte `token % 4` of a word has one
+    /// token's neighbouring blocks. Keys: a byte has the blocks at one place of lanes that share tokens; single bits, of two places.
+    pub fn tail_bit(&self, (w, first): (usize, usize), token: usize, block: usize) -> usize {
+        let nb = self.blocks();
+        let (byte, bit) = if self.feed == Feed::KeyQuads {
+            let own = nb / 4;
+            let (g, t, n) = (token / 4, block / own, token % 4 * own + block % own);
+            match w {
+                1 => (g * nb / 2 + n / 2, n % 2 * 4 + t),
+                _ => ((g * w / 2 + t * w / 8) * nb + n, t * w % 8),
+            }
+        } else {
+            ((token / 4 * (nb * w / 8) + block * w / 8) * 4 + token % 4, block * w % 8)
+        };
+        8 * (TOKENS * nb / 8 * first + byte) + bit
+    }
+
+    /// Byte k of four transposed codes as word k, what is left of a code as the last one.
+    pub fn quad_code(&self, bytes: &[u8], quad: &[(usize, usize); 4]) -> [u32; 8] {
+        let codes = quad.map(|(token, block)| self.code(bytes, token, block));
+        std::array::from_fn(|k| if 8 * k < self.bits { (0..4).fold(0, |word, j| word | (codes[j][k / 4] >> (k % 4 * 8) & 0xff) << (8 * j)) } else { 0 })
+    }
+
     /// The (token, block) pairs of a transposed tile whose bytes stand side by side.
     pub fn quads(&self) -> Vec<[(usize, usize); 4]> {
         let nb = self.blocks();
@@ -105,12 +165,17 @@ impl Packing {
         (0..TOKENS / 4 * nb).map(|i| std::array::from_fn(|j| (i / nb * 4 + j, i % nb))).collect()
     }
 
-    /// The code word of one block.
+    /// The code word of one block, what its group shares behind it.
     pub fn code(&self, bytes: &[u8], token: usize, block: usize) -> [u32; 4] {
         let mut code = [0_u32; 4];
         if self.feed.transposed() {
             for k in 0..self.bits / 8 {
                 code[k / 4] |= (bytes[self.quad_byte(token, block, k)] as u32) << (k % 4 * 8);
+            }
+            for (w, first) in tail_planes(self.bits) {
+                let at = self.tail_bit((w, first), token, block);
+                let bits = bytes[at / 8] as u32 >> (at % 8) & ((1 << w) - 1);
+                code[first / 32] |= bits << (first % 32);
             }
             return code;
         }
@@ -120,6 +185,12 @@ impl Packing {
             for n in 0..w {
                 let bit = bytes[(at + n) / 8] as u32 >> ((at + n) % 8) & 1;
                 code[(first + n) / 32] |= bit << ((first + n) % 32);
+            }
+        }
+        if self.group.dims > 0 {
+            let at = self.shared_byte(token, block * 8 / self.group.dims);
+            for (n, byte) in bytes[at..at + self.group.bits / 8].iter().enumerate() {
+                code[self.shared_bit() / 32] |= u32::from(*byte) << (8 * n);
             }
         }
         code

@@ -54,6 +54,10 @@ pub struct Spec {
     pub searches: usize,
     /// The side values are corrected once the row is coded: see [`Codec::correct`].
     pub corrected: bool,
+    /// Coordinates under a side value of their own, a multiple of 8; 0: there is none. Needs bf16 lanes and one band.
+    pub group: usize,
+    /// Bits of that value: 8, 16 or 32. `decode` finds them in the word after the code's own.
+    pub shared: usize,
     /// Bits of a coordinate's number in [`Codec::levels`]; 0 for codes that are no row of numbers.
     pub level_bits: usize,
 }
@@ -61,7 +65,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, searches: 0, corrected: false, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -157,7 +161,17 @@ pub trait Codec: Debug + Send + Sync {
         side
     }
 
-    /// Code of one block; `side` holds the rounded f16 values.
+    /// The value that a group of coordinates is coded with, from its largest magnitude.
+    fn group(&self, top: f32) -> f32 {
+        top
+    }
+
+    /// The `shared` bits that are stored for it.
+    fn shared(&self, group: f32) -> u32 {
+        group.to_bits()
+    }
+
+    /// Code of one block; `side` holds the rounded f16 values, with groups first the value of the block's own.
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4];
 
     /// Lane words in the order of the dims: byte i of word 0 is dim i (bf16: two dims a word).

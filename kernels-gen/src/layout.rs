@@ -6,7 +6,8 @@
 //! writes nothing that belongs to its neighbours.
 
 use kernel_dsl::dtype::DType;
-use kernel_dsl::ir::{Feed, Packing};
+use kernel_dsl::ir::{Feed, Group, Packing};
+use kernel_dsl::pack::tail_planes;
 
 /// Tokens in a tile.
 pub const TILE: usize = kernel_dsl::pack::TOKENS;
@@ -35,17 +36,25 @@ pub struct Codes {
     pub bands: usize,
     pub sides: usize,
     pub bytewise: bool,
+    /// What groups of blocks share; it follows the codes of a band.
+    pub group: Group,
 }
 
 impl Codes {
     /// One band.
     pub fn of(bits: usize, sides: usize, bytewise: bool) -> Codes {
-        Codes { bits: [bits, 0, 0, 0], bands: 1, sides, bytewise }
+        Codes { bits: [bits, 0, 0, 0], bands: 1, sides, bytewise, group: Group::default() }
     }
 
-    /// Bits of all codes of a vector of `d` coordinates.
+    /// Whether codes are stored transposed: `decode4` takes eight words, the last one for the bits that fill no byte.
+    fn transposable(&self) -> bool {
+        self.bytewise && self.bits.iter().all(|b| b % 8 == 0 || *b < 64 && self.bands == 1)
+    }
+
+    /// Bits of all codes of a vector of `d` coordinates, and of what its groups share.
     pub fn vector_bits(&self, d: usize) -> usize {
-        self.bits.iter().sum::<usize>() * (d / 8 / self.bands)
+        let shared = if self.group.dims > 0 { d / self.group.dims * self.group.bits } else { 0 };
+        self.bits.iter().sum::<usize>() * (d / 8 / self.bands) + shared
     }
 }
 
@@ -81,12 +90,12 @@ impl Layout {
 
     /// Whether values are stored transposed: their codecs allow it.
     pub fn quads(&self) -> bool {
-        self.v.bytewise && self.v.bits.iter().all(|b| b % 8 == 0)
+        self.v.transposable()
     }
 
     /// Whether keys are.
     pub fn key_quads(&self) -> bool {
-        self.k.bytewise && self.k.bits.iter().all(|b| b % 8 == 0)
+        self.k.transposable()
     }
 
     /// First byte of the codes of a band.
@@ -107,7 +116,7 @@ impl Layout {
         2 * (self.k.sides + self.v.sides)
     }
 
-    /// Calls `visit` with the pieces of the code of `block` of `token`, in ascending code bits.
+    /// Calls `visit` with the pieces of the code of `block` of `token`, in ascending code bits, and of what its group shares.
     pub fn each_piece(&self, operand: Operand, token: usize, block: usize, mut visit: impl FnMut(Piece)) {
         let of_band = self.blocks() / self.codes(operand).bands;
         let (band, block) = (block / of_band, block % of_band);
@@ -117,6 +126,9 @@ impl Layout {
                 let tile_bit = first_bit + 8 * packing.quad_byte(token, block, k);
                 visit(Piece { code_bit: 8 * k, tile_bit, width: 8 });
             }
+            for plane in tail_planes(packing.bits) {
+                visit(Piece { code_bit: plane.1, tile_bit: first_bit + packing.tail_bit(plane, token, block), width: plane.0 });
+            }
             return;
         }
         for (off, w) in planes(packing.bits) {
@@ -125,6 +137,12 @@ impl Layout {
             let width = if w < 8 { 1 } else { 8 };
             for k in (0..w).step_by(width) {
                 visit(Piece { code_bit: off + k, tile_bit: at + k, width });
+            }
+        }
+        if packing.group.dims > 0 {
+            let at = first_bit + 8 * packing.shared_byte(token, 8 * block / packing.group.dims);
+            for k in (0..packing.group.bits).step_by(8) {
+                visit(Piece { code_bit: packing.shared_bit() + k, tile_bit: at + k, width: 8 });
             }
         }
     }
@@ -138,7 +156,7 @@ impl Layout {
             Operand::V => Feed::Values,
         };
         let codes = self.codes(operand);
-        Packing { bits: codes.bits[band], d: self.d / codes.bands, feed, lane: DType::U8 }
+        Packing { bits: codes.bits[band], d: self.d / codes.bands, feed, lane: DType::U8, group: codes.group }
     }
 
     /// First byte of the `index`-th f16 side of `token`.

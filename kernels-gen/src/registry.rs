@@ -6,7 +6,8 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Affine, Bf16, D4Q, E8C, E8Q, E8Q38, E8W, Fp8, Int, Int4Head, Lloyd};
+use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Fp8Group, Int, Int4Head, Lloyd, Mxfp4, Nvfp4};
+use kernel_dsl::ir::Group;
 use crate::layout::{Codes, Layout, Operand};
 
 /// Head dims that a cache can be written with.
@@ -45,7 +46,9 @@ impl Half {
     /// `bands`: 1, 2 or 4 codecs.
     pub fn new(bands: &'static [&'static dyn Codec]) -> Half {
         let spec = bands[0].spec();
-        assert!(!spec.affine || spec.exact() && spec.even() && spec.zero2 > 0, "{}: affine; needs integer lanes and an even zero2 above 0", bands[0].name());
+        if let Some(why) = contradiction(&spec) {
+            panic!("{}: {why}", bands[0].name());
+        }
         Half { spec, bands }
     }
 
@@ -61,7 +64,7 @@ impl Half {
 
     fn codes(&self) -> Codes {
         let bits = std::array::from_fn(|i| self.bands.get(i).map_or(0, |c| c.spec().bits));
-        Codes { bits, bands: self.bands.len(), sides: self.sides, bytewise: self.bytewise }
+        Codes { bits, bands: self.bands.len(), sides: self.sides, bytewise: self.bytewise, group: Group { dims: self.group, bits: self.shared } }
     }
 
     /// Bytes of one coded vector of `d` coordinates, sides included.
@@ -76,16 +79,24 @@ static CODECS: LazyLock<Vec<&'static CodecInfo>> = LazyLock::new(|| ["bf16", "in
 /// Everything that was asked for by name; entries live as long as the program.
 static OPENED: Mutex<BTreeMap<String, &'static CodecInfo>> = Mutex::new(BTreeMap::new());
 
+/// Codecs of other crates, by their names.
+static REGISTERED: Mutex<BTreeMap<String, &'static dyn Codec>> = Mutex::new(BTreeMap::new());
+
 /// One codec of every family that is shipped.
 pub fn codecs() -> &'static [&'static CodecInfo] {
     &CODECS
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 23] = [
+const KNOWN_NAMES: [(&str, &str); 29] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
+    ("fp8_e4m3_64", ""),
+    ("fp8_e4m3_64_e8m0", ""),
+    ("nvfp4", ""),
+    ("nvfp4_tN", "N 1 to 8"),
+    ("mxfp4", ""),
     ("intW", "W 2 to 8"),
     ("intW_plain", "W 2 to 8"),
     ("intW_tried", "W 2 to 4"),
@@ -96,6 +107,7 @@ const KNOWN_NAMES: [(&str, &str); 23] = [
     ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_bW", "W 1 to 4, with options, in `harness ppl`"),
     ("pca_v13", "with options, in `harness ppl`"),
+    ("kivi_kAvB", "A and B 1 to 8, `_rN` for N raw tokens, in `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),
@@ -117,12 +129,44 @@ const PAIRS: [(&str, &str); 4] = [
 ];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
-pub const FAMILIES: [&str; 33] = [
-    "fp8_e4m3", "fp8_e4m3_token",
-    "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q38", "e8q63",
-    "e8q152", "d4q1", "d4q10", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
+pub const FAMILIES: [&str; 40] = [
+    "fp8_e4m3", "fp8_e4m3_token", "fp8_e4m3_64", "fp8_e4m3_64_e8m0", "nvfp4", "mxfp4",
+    "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q10", "e8q19", "e8q38", "e8q63",
+    "e8q152", "d4q1", "d4q10", "d4q19", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
     "int4_per_token_head", "affine3",
 ];
+
+/// Makes a codec of another crate known by its name, alone or in `KEYS/VALUES` and bands, to all that look names up in this
+/// program: plans and the C library, the harness, parity, benches. Fails where the name is taken or the constants contradict
+/// each other.
+pub fn register(codec: &'static dyn Codec) -> Result<&'static CodecInfo, Refused> {
+    let (name, spec) = (codec.name(), codec.spec());
+    let refused = |why: &str| Err(Refused { name: name.clone(), why: why.to_string() });
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        return refused("a name has letters, digits, _ and -");
+    }
+    if let Some(why) = contradiction(&spec) {
+        return refused(why);
+    }
+    if made(&name).is_some() || PAIRS.iter().any(|pair| pair.0 == name) {
+        return refused("the name is taken");
+    }
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), codec);
+    self::codec(&name).map_err(|unknown| Refused { name: unknown.name, why: "it cannot be opened".into() })
+}
+
+/// What is wrong with the constants of a codec.
+fn contradiction(s: &Spec) -> Option<&'static str> {
+    let wrong = [
+        (s.bits == 0 || s.bits > 128, "a block of eight coordinates takes 1 to 128 bits"),
+        (s.sides > 2, "a vector has at most 2 side values"),
+        (s.tries == 0, "tries is at least 1"),
+        (s.affine && (!s.exact() || !s.even() || s.zero2 <= 0), "affine codecs need integer lanes and an even zero2 above 0"),
+        (s.group > 0 && (s.exact() || s.tries > 1 || s.group % 8 != 0 || !s.group.is_power_of_two() || s.group > 64), "groups are of 8 to 64 coordinates, a power of two, with bf16 lanes and one try"),
+        (s.group > 0 && (![8, 16, 32].contains(&s.shared) || s.bits.div_ceil(32) > 3), "a group shares 8, 16 or 32 bits, in a word behind the code's own"),
+    ];
+    wrong.iter().find(|(is, _)| *is).map(|(_, why)| *why)
+}
 
 /// The codec of that name: `e8w4`, or `int4/e8w4` for keys and values apart.
 pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
@@ -143,7 +187,7 @@ fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
     let unknown = |name: &str| UnknownCodec { name: name.to_string() };
     let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
     let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries, a.searches, a.affine, a.corrected) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries, b.searches, b.affine, b.corrected);
-    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0));
+    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0 && c.spec().group == 0));
     if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }
 
@@ -157,11 +201,20 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     if let Some(scaled) = ["fp8_e4m3", "fp8_e4m3_token"].iter().position(|n| *n == name) {
         return Some(kept(Box::new(Fp8::new(scaled == 1))));
     }
+    if let Some(power) = ["fp8_e4m3_64", "fp8_e4m3_64_e8m0"].iter().position(|n| *n == name) {
+        return Some(kept(Box::new(Fp8Group::new(power == 1))));
+    }
+    if name == "mxfp4" {
+        return Some(&Mxfp4);
+    }
+    if name == "nvfp4" {
+        return Some(kept(Box::new(Nvfp4::new(0))));
+    }
+    if let Some(tensor @ 1..=8) = number("nvfp4_t", "") {
+        return Some(kept(Box::new(Nvfp4::new(tensor))));
+    }
     if name == "int4_per_token_head" {
         return Some(&Int4Head);
-    }
-    if name == "e8q38" {
-        return Some(&E8Q38);
     }
     if let Some(width @ 2..=8) = number("int", "") {
         return Some(kept(Box::new(Int::new(width, true))));
@@ -188,12 +241,12 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
         return Some(kept(Box::new(Lloyd::new(width))));
     }
     if let Some(q @ 1..=255) = number("e8q", "") {
-        return Some(kept(Box::new(E8Q::new(q))));
+        return Some(E8QBytes::of(q).map_or_else(|| kept(Box::new(E8Q::new(q))), |c| kept(Box::new(c))));
     }
     if let Some(q @ 1..=255) = number("d4q", "") {
-        return Some(kept(Box::new(D4Q::new(q))));
+        return Some(D4QBytes::of(q).map_or_else(|| kept(Box::new(D4Q::new(q))), |c| kept(Box::new(c))));
     }
-    None
+    REGISTERED.lock().unwrap_or_else(PoisonError::into_inner).get(name).copied()
 }
 
 impl CodecInfo {
@@ -251,6 +304,21 @@ impl CodecInfo {
         (8 * self.tile_bytes(d)) as f64 / (64 * d) as f64
     }
 }
+
+/// Why a codec was not registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub name: String,
+    pub why: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "codec `{}` is not registered: {}", self.name, self.why)
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// A codec name that is not in the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,16 +49,13 @@ fn e8_codes_stand_for_lattice_points_of_the_box_and_for_nothing_else() {
 #[test]
 fn e8q38_decodes_every_digit() {
     let c = &codec("e8q38").unwrap().k;
-    let (r, b) = (77_u64, 77_u64.pow(2));
-    for f in 0..r * b {
-        let (d0, d1, d2) = ((f % r) as i32, (f / r % r) as i32, (f / b) as i32);
-        let mut d = [d0, d1, d2, d2, d1, d0, (d0 * 7 + d2) % 77, (d1 * 3 + d0) % 77];
+    for f in 0..77 * 77 * 77 {
+        let (d0, d1, d2) = (f % 77, f / 77 % 77, f / 5929);
+        let coset = f % 2;
+        let mut d = [d0, d1, d2, d2, d1, d0, (d0 * 7 + d2) % 77, (d1 * 3 + d0) % 77].map(|d: i32| d.min(76 - coset));
         d[7] -= (d.iter().sum::<i32>() % 2) * if d[7] > 0 { 1 } else { -1 };
-        let (l, h) = (d.map(|d| d as u32 & 15), d.map(|d| d as u32 >> 4));
-        let word = (0..8).fold(0, |w, i| w | l[i] << (8 * (i % 4) + 4 * (i / 4)));
-        let field = |i: [usize; 4]| i.iter().rev().fold(0, |f, i| f * 5 + h[*i]);
-        let code = [word & 0xefff_ffff | 1 << 28, field([0, 1, 4, 5]) + 625 * field([2, 3, 6, 7]), 0, 0];
-        assert_eq!(lanes(c, code), d.map(|d| 2 * d + 1), "field {f}");
+        let code = c.bands[0].encode(d.map(|d| (d - 38) as f32 + 0.5 * coset as f32), [1.0, 38.0]);
+        assert_eq!(lanes(c, code), d.map(|d| 2 * d + coset), "code {code:08x?}");
     }
 }
 
@@ -73,7 +70,7 @@ fn transposed_codes_decode_alike() {
     let mut random = Random(6);
     for (name, c) in halves().filter(|(_, c)| c.bytewise) {
         for _ in 0..10_000 {
-            let codes: [[u32; 2]; 4] = std::array::from_fn(|_| [random.bits() as u32, random.bits() as u32]);
+            let codes: [[u32; 2]; 4] = std::array::from_fn(|_| [0, 32].map(|from| kept(random.bits() as u32, c.bits.saturating_sub(from))));
             let byte = |word: u32, j: usize| word >> (8 * j) & 0xff;
             let across = |k: usize| (0..4).fold(0, |word, j| word | byte(codes[j][k / 4], k % 4) << (8 * j));
             let lanes = c.bands[0].decode4(std::array::from_fn(across));
@@ -81,7 +78,7 @@ fn transposed_codes_decode_alike() {
             let heights = c.bands[0].spec().raised;
             assert_eq!(raised, std::array::from_fn(|i| lanes[i] << heights[i]), "{name}: raised by {heights:?}");
             for (j, code) in codes.into_iter().enumerate() {
-                let expected = c.bands[0].decode([kept(code[0], c.bits), kept(code[1], c.bits.saturating_sub(32)), 0, 0]);
+                let expected = c.bands[0].decode([code[0], code[1], 0, 0]);
                 for (i, lane) in lanes.into_iter().enumerate() {
                     assert_eq!(byte(lane, j), byte(expected[i / 4], i % 4), "{name} code {code:08x?} dim {i}");
                 }
@@ -149,6 +146,17 @@ fn bf16_rounds_to_nearest_even() {
     let row: Vec<f32> = (0..512).map(|_| f32::from_bits(random.bits() as u32)).map(|x| if x.is_nan() { 0.0 } else { x }).collect();
     let expected: Vec<f32> = row.iter().map(|x| half::bf16::from_f32(x.clamp(-c.limit, c.limit)).to_f32()).collect();
     assert_eq!(through(c, &row), expected);
+}
+
+/// Every code, its NaNs as 480.
+#[test]
+fn fp8_decodes_every_code() {
+    let c = codec("fp8_e4m3").unwrap().k.bands[0];
+    for code in 0..256_u32 {
+        let lanes = c.decode([code << 8 | code << 24, code | code << 16, 0, 0]);
+        let value = kernel_dsl::math::e4m3_value(code).to_bits() >> 16;
+        assert_eq!(lanes, [value << 16, value << 16, value, value], "code {code:02x}");
+    }
 }
 
 #[test]

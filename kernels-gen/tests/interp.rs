@@ -8,7 +8,7 @@ mod support;
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
-use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
+use kernels_gen::kernels::{self, Elem as Memory};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
 use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
@@ -51,7 +51,8 @@ struct Problem {
     d: usize,
     group: usize,
     page_tokens: usize,
-    splits: usize,
+    /// Warps of a block, 0 for what the codec has, and log2 of the leaves of a warp.
+    share: (usize, usize),
     lens: Vec<i32>,
     /// The sequence whose page table has a bad entry.
     bad_page: Option<usize>,
@@ -119,25 +120,30 @@ fn check<T: Float>(what: &str, c: &CodecInfo, want: &Decoded, out: &Global<T>, l
 fn decode<T: Float>(name: &str, p: &Problem) {
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
-    let what = format!("{} decode d {} group {} page {} splits {} lens {:?}", c.name, p.d, p.group, p.page_tokens, p.splits, p.lens);
-    let (batch, segments) = (p.lens.len(), (STRIDE * p.page_tokens).div_ceil(SEGMENT));
+    let what = format!("{} decode d {} group {} page {} share {:?} lens {:?}", c.name, p.d, p.group, p.page_tokens, p.share, p.lens);
+    let batch = p.lens.len();
     let rows = batch * KV_HEADS * p.group;
     let m = kernels::decode_meta(c, p.d, p.group, p.page_tokens);
+    let m = if p.share.0 > 0 { kernels::decode_attention::DecodeMeta { warps: p.share.0.min(m.warps), depth: p.share.1.max(m.depth), ..m } } else { m };
     let j = kernels::join_meta(p.d, p.page_tokens);
-    let grids = [[p.splits as u32, KV_HEADS as u32, batch as u32], [p.group as u32, KV_HEADS as u32, batch as u32]];
-    let run = kernels::run_of(&m, segments, p.splits) as i32;
+    let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
+    // Fewer blocks than parts, so that some take several and some none in a turn.
+    let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
+    let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
+    let grids = [[blocks as u32, KV_HEADS as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
 
     // The Rust functions.
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let (mut part, mut stat, mut status) = (nan(rows * segments * p.d), nan(rows * segments * 2), Global::<i32>::zeroed(4));
+    let (mut part, mut stat, mut status) = (nan(rows * splits * p.d), nan(rows * splits * 2), Global::<i32>::zeroed(4));
+    let mut chosen = Global::<i32>::zeroed(1);
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut part, &mut stat, &mut status, KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, run, x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, x.scale)
     });
-    let decoded = status.clone();
+    let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, segments as i32, x.pages as i32, STRIDE as i32)
+        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
     });
     check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -145,23 +151,29 @@ fn decode<T: Float>(name: &str, p: &Problem) {
 
     let joins = stages(kernels::join_ir(c, &j, memory::<T>()).unwrap());
     for (stage, join) in stages(kernels::decode_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
-        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, run].map(scalar));
+        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit].map(scalar));
         args.push(scalar(x.scale));
         let got = interpreted(&what, stage, grids[0], args);
         let bits = c.exact() || stage.0 != "thread";
         if bits {
-            assert_bytes(&format!("{what}, {} IR: part", stage.0), &got[4], &part.bytes);
-            assert_bytes(&format!("{what}, {} IR: stat", stage.0), &got[5], &stat.bytes);
+            assert_bytes(&format!("{what}, {} IR: out", stage.0), &got[4], &early.bytes);
+            assert_bytes(&format!("{what}, {} IR: lse", stage.0), &got[5], &early_lse.bytes);
+            assert_bytes(&format!("{what}, {} IR: part", stage.0), &got[6], &part.bytes);
+            assert_bytes(&format!("{what}, {} IR: stat", stage.0), &got[7], &stat.bytes);
         }
-        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[6], &decoded.bytes);
+        assert_bytes(&format!("{what}, {} IR: chosen", stage.0), &got[8], &chosen.bytes);
+        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[9], &decoded.bytes);
 
-        let mut args = vec![Arg::Buffer(got[4].clone()), Arg::Buffer(got[5].clone()), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&decoded)];
-        args.extend([KV_HEADS as i32, p.group as i32, segments as i32, x.pages as i32, STRIDE as i32].map(scalar));
+        let mut args: Vec<Arg> = got[6..9].iter().cloned().map(Arg::Buffer).collect();
+        args.extend([buffer(&x.table), buffer(&x.lens)]);
+        args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
+        args.push(buffer(&decoded));
+        args.extend([KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32].map(scalar));
         let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
         let (mut o, mut l) = (out0.clone(), lse0.clone());
-        (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
-        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &status.bytes);
+        (o.bytes, l.bytes) = (joined[5].clone(), joined[6].clone());
+        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[7], &status.bytes);
         check(&format!("{what}, {} IR", stage.0), c, &x.want, &o, &l);
         if bits {
             assert_bytes(&format!("{what}, {} IR: joined", stage.0), &o.bytes, &out.bytes);
@@ -184,14 +196,15 @@ fn decodes(name: &str) {
         for (k, group) in [1, 4, 8, 16].into_iter().enumerate() {
             let n = (i + k) % 4;
             let bad_page = (n == 2).then_some(1);
-            let p = Problem { d, group, page_tokens: [32, 64][(i + k / 2) % 2], splits: 1 + i % 2, lens: lens[n].clone(), bad_page };
+            let p = Problem { d, group, page_tokens: [32, 64][(i + k / 2) % 2], share: ([0, 1, 8][(i + k) % 3], i % 2), lens: lens[n].clone(), bad_page };
             decode::<f32>(name, &p);
         }
     }
-    let long = |splits: usize| Problem { d: 64, group: 3, page_tokens: 32, splits, lens: vec![1100], bad_page: None };
-    decode::<f32>(name, &long(1));
-    decode::<f32>(name, &long(2));
-    decode::<bf16>(name, &Problem { d: 128, group: 5, page_tokens: 64, splits: 1, lens: vec![40, 3], bad_page: None });
+    // Five leaves, of one block and of several, whose warps take one, two or four.
+    for share in [(8, 0), (2, 0), (2, 1), (1, 1), (1, 2)] {
+        decode::<f32>(name, &Problem { d: 64, group: 3, page_tokens: 32, share, lens: vec![1100], bad_page: (share.0 == 1).then_some(0).filter(|_| share.1 == 2) });
+    }
+    decode::<bf16>(name, &Problem { d: 128, group: 5, page_tokens: 64, share: (0, 0), lens: vec![40, 3], bad_page: None });
 }
 
 macro_rules! codecs {
@@ -221,8 +234,24 @@ fn bands() {
     for (name, d) in [("e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", 128), ("e8w6+e8w3/e8w4", 64), ("int6+int4+int3+int2/int5+int3", 256), ("e8w3/e8w7+e8w2", 128), ("e8c4+e8c2+e8c1+e8c1/e8c3+e8c1", 128), ("e8c7+e8c6+e8c6+e8c5/e8c7+e8c5", 128)] {
         store::<f32>(name, d, 32);
         store::<bf16>(name, d, 64);
-        decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
-        decode::<bf16>(name, &Problem { d, group: 8, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
+        decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
+        decode::<bf16>(name, &Problem { d, group: 8, page_tokens: 64, share: (0, 0), lens: vec![33], bad_page: None });
+    }
+}
+
+/// Side values for parts of a vector: groups narrower and wider than what a lane holds, beside other codecs.
+#[test]
+fn groups() {
+    for name in ["nvfp4", "mxfp4", "fp8_e4m3_64", "fp8_e4m3_64_e8m0"] {
+        for (d, group) in [(64, 4), (128, 8), (128, 3), (256, 16)] {
+            store::<f32>(name, d, 32);
+            decode::<f32>(name, &Problem { d, group, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
+        }
+        store::<bf16>(name, 512, 64);
+    }
+    for name in ["int4/nvfp4", "mxfp4/int4", "fp8_e4m3_64/nvfp4", "nvfp4_t6/fp8_e4m3_64_e8m0", "nvfp4/affine4"] {
+        store::<bf16>(name, 128, 32);
+        decode::<bf16>(name, &Problem { d: 128, group: 4, page_tokens: 32, share: (0, 0), lens: vec![70], bad_page: None });
     }
 }
 
@@ -232,12 +261,12 @@ fn families() {
     for name in FAMILIES.iter().filter(|n| !["bf16", "int4", "e8w4", "e8q38"].contains(*n)) {
         store::<f32>(name, 64, 32);
         store::<bf16>(name, 128, 64);
-        decode::<f32>(name, &Problem { d: 64, group: 4, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
-        decode::<bf16>(name, &Problem { d: 128, group: 1, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
+        decode::<f32>(name, &Problem { d: 64, group: 4, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
+        decode::<bf16>(name, &Problem { d: 128, group: 1, page_tokens: 64, share: (0, 0), lens: vec![33], bad_page: None });
     }
     for name in ["int3", "e8w5", "d4q10", "e8q152", "e8q1", "d4q1"] {
         store::<f32>(name, 256, 32);
-        decode::<f32>(name, &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
+        decode::<f32>(name, &Problem { d: 256, group: 8, page_tokens: 32, share: (0, 0), lens: vec![40], bad_page: None });
     }
 }
 
@@ -247,14 +276,14 @@ fn offsets() {
     for (name, group) in [("turboquant_4bit_nc", 4), ("turboquant_3bit_nc", 8), ("turboquant_k3v4_nc", 1), ("turboquant_k8v4", 4), ("e8q152/affine4", 2), ("int4/affine3", 16), ("int4_per_token_head", 4), ("affine3/int4_per_token_head", 8), ("bf16/affine8", 3)] {
         store::<f32>(name, 64, 32);
         store::<bf16>(name, 128, 64);
-        decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, splits: 1, lens: vec![70, 0, 31], bad_page: None });
-        decode::<bf16>(name, &Problem { d: 128, group, page_tokens: 64, splits: 1, lens: vec![33], bad_page: None });
+        decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
+        decode::<bf16>(name, &Problem { d: 128, group, page_tokens: 64, share: (0, 0), lens: vec![33], bad_page: None });
     }
     store::<f32>("turboquant_4bit_nc", 256, 32);
-    decode::<f32>("turboquant_4bit_nc", &Problem { d: 256, group: 8, page_tokens: 32, splits: 1, lens: vec![40], bad_page: None });
-    // Several segments, split and whole.
-    for splits in [1, 2] {
-        decode::<f32>("turboquant_4bit_nc", &Problem { d: 64, group: 3, page_tokens: 32, splits, lens: vec![1100], bad_page: None });
+    decode::<f32>("turboquant_4bit_nc", &Problem { d: 256, group: 8, page_tokens: 32, share: (0, 0), lens: vec![40], bad_page: None });
+    // Several leaves, split and whole.
+    for share in [(0, 0), (1, 1)] {
+        decode::<f32>("turboquant_4bit_nc", &Problem { d: 64, group: 3, page_tokens: 32, share, lens: vec![1100], bad_page: None });
     }
 }
 

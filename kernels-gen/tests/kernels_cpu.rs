@@ -2,7 +2,7 @@
 
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
-use kernels_gen::kernels::{self, SEGMENT};
+use kernels_gen::kernels;
 use kernels_gen::reference::{self, CacheShape};
 use kernels_gen::registry::{CodecInfo, codec};
 
@@ -83,7 +83,7 @@ fn store_equals_the_reference() {
     }
 }
 
-fn attended(name: &str, d: usize, group: usize, lens: &[i32], splits: i32) {
+fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit: usize) {
     let mut noise = Noise(d as u64 * 1000 + group as u64);
     let pages = 40;
     let c = case(name, d, pages, pages * 64, 0, &mut noise);
@@ -94,24 +94,25 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], splits: i32) {
     let scale = 1.0 / (d as f32).sqrt();
     let want = reference::decode(c.info, &c.shape, &c.cache, &q, heads, &table, stride, lens, scale);
 
-    let segments = (stride * 64).div_ceil(SEGMENT) as i32;
-    let rows = batch * heads * segments as usize;
+    let m = kernels::decode_attention::DecodeMeta { warps, ..kernels::decode_meta(c.info, d, group, 64) };
+    let splits = kernels::splits_of(&m, stride * 64, unit);
+    let rows = batch * heads * splits;
     let (mut part, mut stat) = (Global::<f32>::new(&vec![f32::NAN; rows * d]), Global::<f32>::new(&vec![f32::NAN; rows * 2]));
     let (mut out, mut lse) = (Global::<f32>::new(&vec![f32::NAN; batch * heads * d]), Global::<f32>::zeroed(batch * heads));
     let mut status = Global::<i32>::zeroed(4);
     let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
-    let m = kernels::decode_meta(c.info, d, group, 64);
-    launch([splits as u32, 2, batch as u32], || {
-        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &gc, &gt, &gl, &mut part, &mut stat, &mut status, 2, pages as i32, stride as i32, segments, kernels::run_of(&m, segments as usize, splits as usize) as i32, scale)
+    let mut chosen = Global::<i32>::zeroed(1);
+    launch([3, 2, 1], || {
+        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, 2, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, scale)
     });
     let j = kernels::join_meta(d, 64);
     launch([group as u32, 2, batch as u32], || {
-        kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &part, &stat, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, segments, pages as i32, stride as i32)
+        kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &part, &stat, &chosen, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, splits as i32, pages as i32, stride as i32)
     });
     let (out, lse) = (out.to_vec(), lse.to_vec());
     for i in 0..out.len() {
         let same = if c.info.exact() { out[i].to_bits() == want.out[i].to_bits() } else { (out[i] - want.out[i]).abs() < 2e-2 };
-        assert!(same, "{} d {d} group {group} splits {splits}: out[{i}] (sequence {}, len {}) is {} ({:08x}), wanted {} ({:08x})", name, i / heads / d, lens[i / heads / d], out[i], out[i].to_bits(), want.out[i], want.out[i].to_bits());
+        assert!(same, "{} d {d} group {group} warps {warps} unit {unit}: out[{i}] (sequence {}, len {}) is {} ({:08x}), wanted {} ({:08x})", name, i / heads / d, lens[i / heads / d], out[i], out[i].to_bits(), want.out[i], want.out[i].to_bits());
     }
     for i in 0..lse.len() {
         let same = if c.info.exact() { lse[i].to_bits() == want.lse[i].to_bits() } else { lse[i] == want.lse[i] || (lse[i] - want.lse[i]).abs() < 1e-3 };
@@ -121,13 +122,13 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], splits: i32) {
 
 #[test]
 fn decode_equals_the_reference() {
-    let lens = [0, 70, 1, 63, 64, 65, 1280, -3, 1281, 1025];
-    for splits in [1, 3] {
-        attended("int4", 64, 4, &lens, splits);
-        attended("e8w4", 64, 1, &lens, splits);
-        attended("e8q38", 64, 5, &lens, splits);
+    let lens = [0, 70, 1, 255, 256, 257, 1280, -3, 1281, 1025];
+    for (warps, unit) in [(8, 0), (1, 0), (2, 1), (1, 2)] {
+        attended("int4", 64, 4, &lens, warps, unit);
+        attended("e8w4", 64, 1, &lens, warps, unit);
+        attended("e8q38", 64, 5, &lens, warps, unit);
     }
-    attended("bf16", 64, 2, &lens, 2);
-    attended("e8q38", 128, 8, &[0, 5, 1100], 1);
-    attended("int4", 128, 16, &[0, 5, 300], 1);
+    attended("bf16", 64, 2, &lens, 2, 0);
+    attended("e8q38", 128, 8, &[0, 5, 1100], 4, 1);
+    attended("int4", 128, 16, &[0, 5, 300], 1, 0);
 }

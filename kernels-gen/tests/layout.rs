@@ -1,17 +1,20 @@
 //! The packed tile: a bijection onto its bits, whole bytes to every token, positions as the kernels read them.
 
+use kernel_dsl::ir::Group;
 use kernels_gen::layout::{Codes, Layout, Operand, Piece, TILE, planes};
 use kernels_gen::registry::{HEAD_DIMS_STORE, codecs};
 
 /// The shipped layouts and some widths that no shipped codec has.
 fn layouts() -> Vec<Layout> {
     let shipped = codecs().iter().map(|c| c.layout(64)).map(|l| (l.k, l.v));
-    let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true)];
+    let others = [(24, 1, false), (64, 2, true), (52, 2, false), (36, 0, false), (15, 1, false), (96, 0, true), (51, 2, true), (45, 1, true), (50, 0, true)];
     let others = others.map(|(bits, sides, bytewise)| Codes::of(bits, sides, bytewise));
     let banded = [([40, 32, 32, 16], 4, [40, 24, 0, 0], true), ([48, 16, 0, 0], 2, [51, 32, 0, 0], false)];
-    let banded = banded.map(|(k, n, v, bytewise)| (Codes { bits: k, bands: n, sides: 1, bytewise }, Codes { bits: v, bands: 2, sides: 2, bytewise }));
+    let banded = banded.map(|(k, n, v, bytewise)| (Codes { bits: k, bands: n, sides: 1, bytewise, group: Default::default() }, Codes { bits: v, bands: 2, sides: 2, bytewise, group: Default::default() }));
     let mixed = others.iter().zip(others.iter().rev()).map(|(k, v)| (*k, *v));
-    let kinds: Vec<_> = shipped.chain(others.map(|c| (c, c))).chain(mixed).collect();
+    let grouped = |bits, dims, shared| Codes { group: Group { dims, bits: shared }, ..Codes::of(bits, 0, false) };
+    let groups = [(grouped(32, 16, 8), grouped(64, 64, 32)), (grouped(64, 64, 8), grouped(32, 32, 8)), (grouped(51, 32, 16), grouped(32, 16, 8))];
+    let kinds: Vec<_> = shipped.chain(others.map(|c| (c, c))).chain(mixed).chain(groups).collect();
     let banded = |d: usize| banded.into_iter().filter(move |_| d >= 128).map(move |(k, v)| Layout { k, v, d });
     let of = |d: usize| kinds.iter().map(move |&(k, v)| Layout { k, v, d });
     HEAD_DIMS_STORE.iter().flat_map(|&d| of(d).chain(banded(d)).collect::<Vec<_>>()).collect()
@@ -21,6 +24,12 @@ fn pieces(layout: &Layout, operand: Operand, token: usize, block: usize) -> Vec<
     let mut pieces = Vec::new();
     layout.each_piece(operand, token, block, |p| pieces.push(p));
     pieces
+}
+
+/// The pieces of a code, and those that its group shares.
+fn own_and_shared(layout: &Layout, operand: Operand, token: usize, block: usize) -> (Vec<Piece>, Vec<Piece>) {
+    let bits = layout.codes(operand).bits[block * layout.codes(operand).bands / layout.blocks()];
+    pieces(layout, operand, token, block).into_iter().partition(|p| p.code_bit < bits)
 }
 
 #[test]
@@ -38,7 +47,11 @@ fn every_bit_of_a_tile_has_one_meaning_and_every_byte_one_token() {
         for operand in [Operand::K, Operand::V] {
             for token in 0..TILE {
                 for block in 0..layout.blocks() {
-                    let pieces = pieces(&layout, operand, token, block);
+                    let (pieces, shared) = own_and_shared(&layout, operand, token, block);
+                    if let Some(of_group) = shared.first().filter(|_| block * 8 % layout.codes(operand).group.dims == 0) {
+                        assert_eq!((of_group.code_bit, shared.len()), (layout.codes(operand).bits[0].next_multiple_of(32), layout.codes(operand).group.bits / 8));
+                        shared.iter().for_each(|p| claim(p.tile_bit, p.width, token));
+                    }
                     let ends: Vec<usize> = pieces.iter().map(|p| p.code_bit + p.width).collect();
                     let codes = layout.codes(operand);
                     assert_eq!(ends.last(), Some(&codes.bits[block * codes.bands / layout.blocks()]));
@@ -91,6 +104,13 @@ fn positions_are_those_of_the_kernels() {
     assert_eq!(e8q38.side_byte(Operand::V, 2, 1), 2 * 32 * 16 * 51 / 8 + 2 * 8 + 6);
 }
 
+/// `kept` and the bits of `code` that a group shares.
+fn shared_too(layout: &Layout, kept: [u32; 4], code: [u32; 4]) -> [u32; 4] {
+    let (group, word) = (layout.v.group, layout.v.bits[0].div_ceil(32));
+    let mask = if group.bits == 32 { u32::MAX } else { (1 << group.bits) - 1 };
+    std::array::from_fn(|w| if group.dims > 0 && w == word { code[w] & mask } else { kept[w] })
+}
+
 #[test]
 fn codes_and_sides_read_back_and_leave_the_neighbours() {
     for layout in layouts() {
@@ -102,6 +122,7 @@ fn codes_and_sides_read_back_and_leave_the_neighbours() {
             bits if bits < 32 => code[w] & ((1 << bits) - 1),
             _ => code[w],
         });
+        let kept = shared_too(&layout, kept, code);
         layout.write_code(&mut tile, Operand::V, 17, 3, code);
         layout.write_sides(&mut tile, Operand::V, 17, [0x3c01, 0x7bff]);
         assert_eq!(layout.read_code(&tile, Operand::V, 17, 3), kept, "{layout:?}");

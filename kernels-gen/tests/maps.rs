@@ -7,6 +7,7 @@ mod support;
 
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
+use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem as Memory, Mapping, SEGMENT};
 use kernels_gen::preset::{LayerMaps, Preset, Turns, preset};
 use kernels_gen::reference::{CacheShape, Calibrated, Status};
@@ -98,7 +99,7 @@ fn mapped<T: Float>(name: &str, d: usize, tokens: usize) {
 }
 
 /// Attention of a batch over sequences in random pages.
-fn attended<T: Float>(name: &str, d: usize, group: usize, splits: usize, lens: &[i32]) {
+fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, lens: &[i32]) {
     let layer = Layer::new(preset(name).unwrap(), d);
     let (c, heads, batch) = (layer.c, KV_HEADS * group, lens.len());
     let mut random = Random((d * 10 + group) as u64);
@@ -119,9 +120,10 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, splits: usize, lens: &
     let want = layer.reference().decode(&shape, &cache, &floats(&q), heads, &table, stride, lens, scale);
     assert_eq!(want.status, if lens.iter().any(|len| *len < 0) { Status::BAD_LENGTH } else { Status::OK });
 
-    let what = format!("{name} d {d} group {group} splits {splits} lens {lens:?}");
+    let what = format!("{name} d {d} group {group} warps {warps} lens {lens:?}");
     let segments = (stride * PAGE).div_ceil(SEGMENT);
-    let (m, j) = (kernels::calibrated_meta(c, d, group, PAGE), kernels::join_meta(d, PAGE));
+    let (m, j) = (DecodeMeta { warps, ..kernels::calibrated_meta(c, d, group, PAGE) }, kernels::join_meta(d, PAGE));
+    let splits = kernels::splits_of(&m, stride * PAGE, 0);
     let [to, from] = [Mapping::Queries, Mapping::Outputs].map(|mapping| kernels::map_meta(c, d, group, PAGE, mapping));
     let queries = stages(kernels::map_ir(c, &to, Mapping::Queries, memory::<T>()).unwrap());
     let decode = stages(kernels::decode_ir(c, &m, Memory::F32).unwrap());
@@ -140,18 +142,18 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, splits: usize, lens: &
         args.extend([scalar(KV_HEADS as i32), scalar(stride as i32), scalar(segments as i32), scalar(scale)]);
         let got = interpreted(&what, &queries[i], kernels::queries_grid(&to, segments, KV_HEADS, batch), args);
 
-        let mut args = vec![bytes(&got[5]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * segments * d), nan(rows * segments * 2), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, kernels::run_of(&m, segments, splits) as i32].map(scalar));
+        let mut args = vec![bytes(&got[5]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([batch as i32, KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, splits as i32, 2, 0].map(scalar));
         args.push(scalar(scale));
-        let got = interpreted(&what, &decode[i], [splits as u32, KV_HEADS as u32, batch as u32], args);
+        let got = interpreted(&what, &decode[i], [2, KV_HEADS as u32, 1], args);
 
-        let mut args = vec![bytes(&got[4]), bytes(&got[5]), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), bytes(&got[6])];
-        args.extend([KV_HEADS as i32, group as i32, segments as i32, shape.pages as i32, stride as i32].map(scalar));
+        let mut args = vec![bytes(&got[6]), bytes(&got[7]), bytes(&got[8]), buffer(&table), buffer(&lens), bytes(&got[4]), bytes(&got[5]), bytes(&got[9])];
+        args.extend([KV_HEADS as i32, group as i32, splits as i32, shape.pages as i32, stride as i32].map(scalar));
         let got = interpreted(&what, &join[i], [group as u32, KV_HEADS as u32, batch as u32], args);
-        assert_bytes(&format!("{at}: lse"), &got[5], &Global::new(&want.lse).bytes);
+        assert_bytes(&format!("{at}: lse"), &got[6], &Global::new(&want.lse).bytes);
 
         let [maps, scales] = layer.maps();
-        let args = vec![bytes(&got[4]), bytes(&got[5]), maps, scales, buffer(&global::<T>(&vec![f32::NAN; rows * d])), scalar(batch as i32), scalar(KV_HEADS as i32)];
+        let args = vec![bytes(&got[5]), bytes(&got[6]), maps, scales, buffer(&global::<T>(&vec![f32::NAN; rows * d])), scalar(batch as i32), scalar(KV_HEADS as i32)];
         let got = interpreted(&what, &outputs[i], kernels::outputs_grid(&from, KV_HEADS, batch), args);
         assert_bytes(&format!("{at}: out"), &got[4], &global::<T>(&want.out).bytes);
     }
@@ -166,15 +168,15 @@ fn rows_are_mapped() {
 
 #[test]
 fn queries_are_mapped_once_a_segment_and_outputs_back() {
-    attended::<f32>("kvfuse-4", 128, 4, 1, &[1100, 0, 512, -3, 33]);
+    attended::<f32>("kvfuse-4", 128, 4, 8, &[1100, 0, 512, -3, 33]);
     attended::<f32>("kvfuse-4", 128, 4, 2, &[600, 1]);
 }
 
 #[test]
 fn every_preset_and_group() {
-    attended::<bf16>("kvfuse-2", 128, 1, 1, &[20, 0]);
-    attended::<f32>("kvfuse-3", 128, 3, 1, &[40]);
-    attended::<f32>("kvfuse-6", 128, 8, 1, &[530]);
-    attended::<bf16>("kvfuse-2", 256, 16, 1, &[33, 2]);
-    attended::<f32>("kvfuse-4", 256, 5, 1, &[64]);
+    attended::<bf16>("kvfuse-2", 128, 1, 8, &[20, 0]);
+    attended::<f32>("kvfuse-3", 128, 3, 8, &[40]);
+    attended::<f32>("kvfuse-6", 128, 8, 4, &[530]);
+    attended::<bf16>("kvfuse-2", 256, 16, 4, &[33, 2]);
+    attended::<f32>("kvfuse-4", 256, 5, 4, &[64]);
 }

@@ -7,8 +7,9 @@ mod support;
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
+use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::prefill_attention::{self as prefill, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
-use kernels_gen::kernels::{Elem as Memory, SEGMENT, parts};
+use kernels_gen::kernels::{self, Elem as Memory, parts};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, codec};
 use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
@@ -30,8 +31,8 @@ struct Problem {
     queries: usize,
     /// Query tokens that the kernel is compiled for.
     block: usize,
-    /// log2 of the blocks that share a row's segments.
-    shift: usize,
+    /// Warps of a block, 0 for what the codec has.
+    warps: usize,
     lens: Vec<i32>,
     /// The sequence whose page table has a bad entry, and which.
     bad_page: Option<(usize, usize)>,
@@ -104,25 +105,28 @@ fn check<T: Float>(what: &str, bound: f32, want: &Decoded, out: &Global<T>, lse:
 fn attends<T: Float>(name: &str, p: &Problem) {
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
-    let Problem { d, group, queries, block, shift, .. } = *p;
-    let (batch, segments) = (p.lens.len(), (STRIDE * PAGE).div_ceil(SEGMENT));
+    let Problem { d, group, queries, block, .. } = *p;
+    let batch = p.lens.len();
     let m = prefill_meta(c, d, group, block, PAGE);
+    let m = if p.warps > 0 { DecodeMeta { warps: p.warps, ..m } } else { m };
     let j = join_queries_meta(&m);
+    let splits = kernels::splits_of(&m, STRIDE * PAGE, 0);
+    let (shift, log_share) = (splits.next_power_of_two().ilog2(), kernels::log_share(&m, 0) as i32);
     let what = format!("{name} d {d} group {group} queries {queries} in blocks of {} ({} parts, apart {}) lens {:?}", m.queries, m.parts, m.apart, p.lens);
     let blocks = queries.div_ceil(m.queries);
-    let rows = batch * KV_HEADS * blocks * segments * m.rows();
+    let rows = batch * KV_HEADS * blocks * splits * m.rows();
     let outs = batch * queries * KV_HEADS * group;
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
     let grids = [[(blocks << shift) as u32, KV_HEADS as u32, batch as u32], [(queries * group) as u32, KV_HEADS as u32, batch as u32]];
-    let (kv, pages, stride, segments, queries, blocks) = (KV_HEADS as i32, x.pages as i32, STRIDE as i32, segments as i32, queries as i32, blocks as i32);
+    let (kv, pages, stride, splits, queries, blocks) = (KV_HEADS as i32, x.pages as i32, STRIDE as i32, splits as i32, queries as i32, blocks as i32);
 
     // The Rust functions.
     let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || prefill::prefill_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut part, &mut stat, &mut status, kv, pages, stride, segments, 0, x.scale, queries, 0, blocks, shift as i32));
+    launch(grids[0], || prefill::prefill_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, kv, pages, stride, splits, 0, x.scale, queries, 0, blocks, shift as i32));
     let attended = status.clone();
-    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, segments, pages, stride, queries, 0, blocks));
+    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, log_share, pages, stride, queries, 0, blocks));
     let bound = if c.exact() { 0.0 } else { 2e-2 };
     check(&format!("{what}, Rust"), bound, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -130,14 +134,17 @@ fn attends<T: Float>(name: &str, p: &Problem) {
 
     let joins = stages(join_queries_ir(c, &j, memory::<T>()).unwrap());
     for (stage, join) in stages(prefill_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
-        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([kv, pages, stride, segments, 0].map(scalar));
+        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([kv, pages, stride, splits, 0].map(scalar));
         args.push(scalar(x.scale));
         args.extend([queries, 0, blocks, shift as i32].map(scalar));
         let got = interpreted(&what, stage, grids[0], args);
-        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[6], &attended.bytes);
-        let mut args = vec![Arg::Buffer(got[4].clone()), Arg::Buffer(got[5].clone()), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&attended)];
-        args.extend([kv, segments, pages, stride, queries, 0, blocks].map(scalar));
+        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[8], &attended.bytes);
+        let mut args: Vec<Arg> = got[6..8].iter().cloned().map(Arg::Buffer).collect();
+        args.extend([buffer(&x.table), buffer(&x.lens)]);
+        args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
+        args.push(buffer(&attended));
+        args.extend([kv, splits, log_share, pages, stride, queries, 0, blocks].map(scalar));
         let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
         let (mut o, mut l) = (out0.clone(), lse0.clone());
         (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
@@ -147,7 +154,7 @@ fn attends<T: Float>(name: &str, p: &Problem) {
 }
 
 fn problem(d: usize, group: usize, queries: usize, block: usize, lens: &[i32]) -> Problem {
-    Problem { d, group, queries, block, shift: 0, lens: lens.to_vec(), bad_page: None }
+    Problem { d, group, queries, block, warps: 0, lens: lens.to_vec(), bad_page: None }
 }
 
 /// Speculative tokens: one block, around the edges of tiles and of the sequence.
@@ -156,7 +163,7 @@ fn speculates(name: &str) {
         attends::<f32>(name, &problem(64, group, queries, queries, &[33, 2, 0]));
     }
     attends::<bf16>(name, &problem(128, 4, 3, 3, &[65, -3]));
-    attends::<f32>(name, &Problem { shift: 1, ..problem(64, 4, 4, 4, &[515]) });
+    attends::<f32>(name, &Problem { warps: 1, ..problem(64, 4, 4, 4, &[515]) });
 }
 
 /// A chunk of a prompt: several blocks, the last one not full, some rows without a token.

@@ -35,8 +35,9 @@ enum {
 /* Types of the numbers in k, v, q and out. */
 enum { KVF_DTYPE_BF16 = 1, KVF_DTYPE_F32 = 2 };
 
-/* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. */
-enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4 };
+/* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. SLOTS: kvf_store_slots,
+ * kvf_import_slots, kvf_export_slots. */
+enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8 };
 
 /* Words of a status, 4 x int32 that the caller zeroes once: kernels set them and never clear one. */
 enum {
@@ -62,11 +63,11 @@ typedef struct {
     int32_t kv_heads;
     int32_t page_tokens; /* a multiple of 32 */
     int32_t dtype;       /* KVF_DTYPE_* */
-    int32_t splits;      /* blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
+    int32_t splits;      /* most blocks a sequence and kv head; 0: fill the device. Never changes a bit. */
     int32_t flags;       /* KVF_PLAN_* */
     int32_t queries;     /* query tokens a sequence that kvf_decode shall take, about: 2 to 4 speculative ones, or a
                           * chunk of a prompt; any number is then served. 0 or 1: one */
-    int32_t zero;
+    int32_t slot_page_tokens; /* with KVF_PLAN_SLOTS: tokens of a page of slots, any number; else 0 */
     uint64_t reserved[3];
 } kvf_plan_desc;
 
@@ -128,6 +129,28 @@ typedef struct {
     uint64_t reserved[4];
 } kvf_decode_args;
 
+/* A cache of slots as vLLM's TurboQuant has it: a token's bytes side by side, [page, token of the page, kv head] with strides
+ * in bytes, all even. An engine that keeps this layout brings tokens into a kvf_cache before it decodes them there. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    void *base; /* 2-byte aligned */
+    uint64_t bytes;
+    int64_t pages;
+    int64_t page_stride, token_stride, head_stride;
+    int32_t page_tokens, kv_heads;
+    uint64_t reserved[3];
+} kvf_slots;
+
+/* Tokens that move between slots and a kvf_cache. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    const int64_t *slots;  /* [tokens]: page * page_tokens + offset in the kvf_slots; below 0: padding, skipped */
+    const int64_t *places; /* [tokens]: likewise in the kvf_cache */
+    int32_t *status;       /* [4], zeroed once by the caller */
+    int64_t tokens;
+    uint64_t reserved[3];
+} kvf_move_args;
+
 /* The ABI's and the library's version. Any thread; never fail. */
 uint32_t kvf_abi_version(void);
 const char *kvf_version_string(void);
@@ -185,6 +208,14 @@ int32_t kvf_plan_create(const kvf_plan_desc *desc, kvf_plan **plan);
  * Any thread. Work already enqueued is unaffected. */
 int32_t kvf_plan_destroy(kvf_plan *plan);
 
+/* Plans created from now on read this tuning, what `harness tune` measured on a device; null: back to KVF_TUNING or the
+ * shipped one. A file of another version is refused here. One for another device, or for kernels that have changed since,
+ * is left aside by the plans. Never changes a bit. Any thread; for the whole process. */
+int32_t kvf_tuning_load(const char *path);
+
+/* Which tuning a plan goes by, or why it goes by its own rules, as text; *needed gets its bytes with the zero. Any thread. */
+int32_t kvf_plan_tuning(kvf_plan *plan, char *buffer, uint64_t capacity, uint64_t *needed);
+
 /* Bytes of device memory that kvf_decode needs as workspace; ask once for the largest batch and stride.
  * Any thread. Concurrent kvf_decode calls need a workspace each. */
 int32_t kvf_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t table_stride, uint64_t *bytes);
@@ -207,6 +238,20 @@ int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *
  * sees new lens, tables, q. */
 int32_t kvf_decode(kvf_plan *plan, const kvf_cache *cache, const kvf_decode_args *args, void *stream);
 
+/* Bytes of a token of one kv head in slots: `turboquant_*` codecs, the very bytes of vLLM's.
+ * Any thread. No GPU needed. */
+int32_t kvf_slot_bytes(kvf_codec *codec, int32_t head_dim, uint64_t *bytes);
+
+/* Enqueues coding of new tokens into slots; args->slots are places in the kvf_slots. Of a plan with KVF_PLAN_SLOTS.
+ * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured. */
+int32_t kvf_store_slots(kvf_plan *plan, const kvf_slots *slots, const kvf_store_args *args, void *stream);
+
+/* Enqueues moving tokens from slots into a cache that kvf_decode reads, and back. Codes stay as they are; on the way back a
+ * corrected norm may be one f16 step off.
+ * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured. */
+int32_t kvf_import_slots(kvf_plan *plan, const kvf_slots *slots, const kvf_cache *cache, const kvf_move_args *args, void *stream);
+int32_t kvf_export_slots(kvf_plan *plan, const kvf_slots *slots, const kvf_cache *cache, const kvf_move_args *args, void *stream);
+
 /* The same computations in plain scalar code on the CPU, all pointers to host memory; slow. Where
  * kvf_codec_exact says so the GPU gives the same bits. Any thread; synchronous. No GPU needed. */
 int32_t kvf_ref_store(kvf_codec *codec, int32_t dtype, const kvf_cache *cache, const kvf_store_args *args);
@@ -216,6 +261,7 @@ int32_t kvf_ref_decode(kvf_codec *codec, int32_t dtype, int32_t heads, const kvf
  *   KVF_NVRTC       the libnvrtc file to use, exactly
  *   KVF_NVRTC_DIR   a folder to look in first (a toolkit, or where the nvidia-cuda-nvrtc wheel was unpacked)
  *   KVF_CACHE_DIR   where cubins are kept (default $XDG_CACHE_HOME/kvfuse or ~/.cache/kvfuse); off: nowhere
+ *   KVF_TUNING      the tuning that plans read; off: none, plans go by their own rules
  *   KVF_DUMP_DIR    keep each kernel's text, log and cubin here */
 
 #ifdef __cplusplus

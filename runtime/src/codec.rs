@@ -85,6 +85,19 @@ impl Codec {
         refuse(reasons)
     }
 
+    /// Fails, with every reason, unless tokens can be stored in slots and moved between these and tiles.
+    pub fn check_slots(self, head_dim: usize, slot_page_tokens: usize, page_tokens: usize) -> Result<()> {
+        let mut reasons = dim_reasons(head_dim, &HEAD_DIMS_STORE);
+        if !self.info.has_slots() {
+            reasons.push(format!("slots of {} (served: the turboquant presets, and fp8_e4m3 and lloyd keys beside affine values)", self.name()));
+        }
+        if !(1..=MAX_PAGE_TOKENS).contains(&slot_page_tokens) {
+            reasons.push(format!("pages of {slot_page_tokens} slots (served: 1 to {MAX_PAGE_TOKENS})"));
+        }
+        reasons.extend(page_reasons(page_tokens));
+        refuse(reasons)
+    }
+
     fn band_reasons(self, head_dim: usize) -> Option<String> {
         (!self.info.serves(head_dim)).then(|| format!("{} at head dim {head_dim} (a band has at least 32 dims of a key, 64 of a value)", self.name()))
     }

@@ -78,6 +78,11 @@ pub fn key(source: &Source, arch: Arch) -> Result<Key> {
     Ok(Key::new(&source.cuda, &options(arch), nvrtc::version()?))
 }
 
+/// What identifies the text of `source`, whatever it is compiled for and with.
+pub(crate) fn text_key(source: &Source) -> Key {
+    Key::new(&source.cuda, &[], (0, 0))
+}
+
 fn options(arch: Arch) -> Vec<String> {
     let target = format!("--gpu-architecture={arch}");
     OPTIONS.iter().map(|o| o.to_string()).chain([target]).collect()

@@ -86,6 +86,28 @@ pub(crate) unsafe fn put<T>(to: *mut T, what: &'static str, value: T) -> Result<
     Ok(())
 }
 
+/// Writes as much of a text as the caller has room for, and the bytes of all of it with its zero.
+///
+/// # Safety
+/// `buffer` is null or has `capacity` writable bytes; `needed` is null or writable.
+pub(crate) unsafe fn put_text(text: &str, buffer: *mut c_char, capacity: u64, needed: *mut u64) -> Result<()> {
+    if !needed.is_null() {
+        // SAFETY: not null, writable by the caller's promise.
+        unsafe { put(needed, "needed", text.len() as u64 + 1) }?;
+    }
+    let room = usize::try_from(capacity).unwrap_or(usize::MAX);
+    if buffer.is_null() || room == 0 {
+        return Ok(());
+    }
+    let count = text.len().min(room - 1);
+    // SAFETY: `count + 1 <= capacity` bytes are writable, and the text is not the caller's memory.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr(), buffer.cast(), count);
+        buffer.add(count).write(0);
+    }
+    Ok(())
+}
+
 #[unsafe(no_mangle)]
 pub extern "C" fn kvf_abi_version() -> u32 {
     ABI_VERSION
@@ -114,22 +136,8 @@ pub extern "C" fn kvf_last_error() -> *const c_char {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kvf_doctor(buffer: *mut c_char, capacity: u64, needed: *mut u64) -> i32 {
     guard(|| {
-        let text = crate::doctor().to_string();
-        if !needed.is_null() {
-            // SAFETY: not null, writable by the caller's promise.
-            unsafe { put(needed, "needed", text.len() as u64 + 1) }?;
-        }
-        let room = usize::try_from(capacity).unwrap_or(usize::MAX);
-        if buffer.is_null() || room == 0 {
-            return Ok(());
-        }
-        let count = text.len().min(room - 1);
-        // SAFETY: `count + 1 <= capacity` bytes are writable, and the text is not the caller's memory.
-        unsafe {
-            std::ptr::copy_nonoverlapping(text.as_ptr(), buffer.cast(), count);
-            buffer.add(count).write(0);
-        }
-        Ok(())
+        // SAFETY: the caller's promise.
+        unsafe { put_text(&crate::doctor().to_string(), buffer, capacity, needed) }
     })
 }
 

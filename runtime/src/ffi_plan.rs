@@ -1,37 +1,44 @@
 //! Plans and launches over the C ABI.
 #![allow(unsafe_code)]
 
-use std::ffi::c_void;
+use std::ffi::{CStr, OsStr, c_char, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::argument::{Misuse, agree, within};
 use crate::cuda::{Device, Span, Stream, is_device_address};
 use crate::error::Result;
-use crate::ffi::{guard, put};
+use crate::ffi::{guard, put, put_text};
 use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
 use crate::ffi_handle::Table;
 use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
-use crate::plan::{Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, one_by_one, served};
+use crate::plan::{
+    Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, one_by_one, served,
+};
+use crate::tuning;
 
-/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`.
+/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`, `KVF_PLAN_SLOTS`.
 const STORE: i32 = 1;
 const DECODE: i32 = 2;
 const CHECKED: i32 = 4;
+const SLOTS: i32 = 8;
 
-static PLANS: Table<Arc<Plan>> = Table::new("plan");
+pub(crate) static PLANS: Table<Arc<Plan>> = Table::new("plan");
 
 /// What a `kvf_plan` names.
-struct Plan {
-    device: Device,
-    kv_heads: usize,
+pub(crate) struct Plan {
+    pub device: Device,
+    pub kv_heads: usize,
     heads: usize,
     // Ask the driver about every address before a launch.
     checked: bool,
     store: Option<StorePlan>,
     decode: Option<DecodePlan>,
     queries: Option<QueriesPlan>,
+    slots: Option<SlotsPlan>,
 }
 
 /// # Safety
@@ -51,6 +58,32 @@ pub unsafe extern "C" fn kvf_plan_create(desc: *const PlanDesc, plan: *mut *mut 
 #[unsafe(no_mangle)]
 pub extern "C" fn kvf_plan_destroy(plan: *mut c_void) -> i32 {
     guard(|| PLANS.remove(plan))
+}
+
+/// # Safety
+/// `path` is null or a terminated string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_tuning_load(path: *const c_char) -> i32 {
+    guard(|| {
+        if path.is_null() {
+            tuning::forget();
+            return Ok(());
+        }
+        // SAFETY: not null, terminated by the caller's promise.
+        let path = unsafe { CStr::from_ptr(path) };
+        tuning::load(Path::new(OsStr::from_bytes(path.to_bytes())))
+    })
+}
+
+/// # Safety
+/// As for [`crate::ffi::kvf_doctor`].
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_plan_tuning(plan: *mut c_void, buffer: *mut c_char, capacity: u64, needed: *mut u64) -> i32 {
+    guard(|| {
+        let plan = PLANS.get(plan)?;
+        // SAFETY: the caller's promise.
+        unsafe { put_text(plan.decode()?.tuning(), buffer, capacity, needed) }
+    })
 }
 
 /// # Safety
@@ -113,8 +146,6 @@ pub unsafe extern "C" fn kvf_store(
         // SAFETY: the caller's promise.
         let (cache, args): (Cache, StoreArgs) = unsafe { (read(cache)?, read(args)?) };
         let calibration = of_cache(&cache)?;
-        let rows =
-            |base: *const c_void, token_stride, head_stride| Rows { base: unknown(base), token_stride, head_stride };
         let call = Store {
             tokens: count("tokens", args.tokens)?,
             k: rows(args.k, args.k_token_stride, args.k_head_stride),
@@ -183,14 +214,19 @@ pub unsafe extern "C" fn kvf_decode(
     })
 }
 
+/// Strided rows whose size C does not tell.
+pub(crate) fn rows(base: *const c_void, token_stride: i64, head_stride: i64) -> Rows<'static> {
+    Rows { base: unknown(base), token_stride, head_stride }
+}
+
 /// Device memory of a known size.
-fn span(address: *const c_void, bytes: u64) -> Span<'static> {
+pub(crate) fn span(address: *const c_void, bytes: u64) -> Span<'static> {
     // SAFETY: the caller of the C function promised live memory of that size.
     unsafe { Span::from_raw(address as u64, bytes) }
 }
 
 /// Device memory whose size C does not tell.
-fn unknown<T>(address: *const T) -> Span<'static> {
+pub(crate) fn unknown<T>(address: *const T) -> Span<'static> {
     span(address.cast(), u64::MAX)
 }
 
@@ -207,9 +243,9 @@ impl Plan {
                 format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
             return Err(Misuse::Other(text).into());
         }
-        if desc.flags & !(STORE | DECODE | CHECKED) != 0 || desc.flags & (STORE | DECODE) == 0 {
+        if desc.flags & !(STORE | DECODE | CHECKED | SLOTS) != 0 || desc.flags & (STORE | DECODE | SLOTS) == 0 {
             let allowed =
-                "KVF_PLAN_STORE (1) and KVF_PLAN_DECODE (2), or both, and KVF_PLAN_CHECKED (4) if wanted".into();
+                "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2) and KVF_PLAN_SLOTS (8), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
             return Err(Misuse::Range { what: "flags", value: i64::from(desc.flags), allowed }.into());
         }
         let ((head_dim, page_tokens), group) = (dims, heads / kv_heads);
@@ -220,6 +256,13 @@ impl Plan {
         }
         if wants_decode {
             codec.check_decode(head_dim, group, page_tokens)?;
+        }
+        let (slot_page_tokens, wants_slots) = (count("slot_page_tokens", desc.slot_page_tokens)?, desc.flags & SLOTS != 0);
+        if wants_slots {
+            codec.check_slots(head_dim, slot_page_tokens, page_tokens)?;
+        } else if slot_page_tokens > 0 {
+            let allowed = "0 without KVF_PLAN_SLOTS".into();
+            return Err(Misuse::Range { what: "slot_page_tokens", value: i64::from(desc.slot_page_tokens), allowed }.into());
         }
         let queries = count("queries", desc.queries)?;
         if queries > 1 {
@@ -236,6 +279,9 @@ impl Plan {
             decode: wants_decode.then(|| DecodePlan::prepare(&device, &decode)).transpose()?,
             queries: (wants_decode && queries > 1)
                 .then(|| QueriesPlan::prepare(&device, &decode, queries))
+                .transpose()?,
+            slots: wants_slots
+                .then(|| SlotsPlan::prepare(&device, &SlotsSpec { codec, head_dim, slot_page_tokens, page_tokens, elem }))
                 .transpose()?,
             device,
         })
@@ -257,13 +303,18 @@ impl Plan {
         self.queries.as_ref().ok_or_else(|| Misuse::Other(text.into()).into())
     }
 
-    fn cache(&self, cache: &Cache) -> Result<PagedCache<'static>> {
+    pub fn slots(&self) -> Result<&SlotsPlan> {
+        let none = || Misuse::Other("this plan has no slots; create it with KVF_PLAN_SLOTS".into()).into();
+        self.slots.as_ref().ok_or_else(none)
+    }
+
+    pub fn cache(&self, cache: &Cache) -> Result<PagedCache<'static>> {
         let found = paged(cache)?;
         agree("kv_heads", found.kv_heads, self.kv_heads, "plan")?;
         Ok(found)
     }
 
-    fn expect_device(&self, spans: impl Iterator<Item = (&'static str, Span<'static>)>) -> Result<()> {
+    pub fn expect_device(&self, spans: impl Iterator<Item = (&'static str, Span<'static>)>) -> Result<()> {
         for (what, span) in spans.filter(|_| self.checked) {
             if span.address() != 0 && !is_device_address(&self.device, span.address())? {
                 let text =

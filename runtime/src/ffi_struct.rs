@@ -42,7 +42,7 @@ pub struct PlanDesc {
     pub splits: i32,
     pub flags: i32,
     pub queries: i32,
-    pub zero: i32,
+    pub slot_page_tokens: i32,
     reserved: [u64; 3],
 }
 
@@ -118,6 +118,34 @@ pub struct DecodeArgs {
     reserved: [u64; 4],
 }
 
+/// `kvf_slots`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Slots {
+    header: Header,
+    pub base: *mut std::ffi::c_void,
+    pub bytes: u64,
+    pub pages: i64,
+    pub page_stride: i64,
+    pub token_stride: i64,
+    pub head_stride: i64,
+    pub page_tokens: i32,
+    pub kv_heads: i32,
+    reserved: [u64; 3],
+}
+
+/// `kvf_move_args`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MoveArgs {
+    header: Header,
+    pub slots: *const i64,
+    pub places: *const i64,
+    pub status: *mut i32,
+    pub tokens: i64,
+    reserved: [u64; 3],
+}
+
 macro_rules! c_struct {
     ($($t:ty = $name:literal, $size:literal;)*) => { $(
         // SAFETY: repr(C), a header first, plain fields only; the size below leaves no room for padding.
@@ -137,6 +165,8 @@ c_struct! {
     CalibrationDesc = "kvf_calibration_desc", 88;
     StoreArgs = "kvf_store_args", 112;
     DecodeArgs = "kvf_decode_args", 120;
+    Slots = "kvf_slots", 88;
+    MoveArgs = "kvf_move_args", 64;
 }
 
 /// Reads a struct of the caller's, checking size, version and reserved words.

@@ -25,6 +25,7 @@ pub mod cache;
 pub mod compile;
 pub mod cuda;
 pub mod nvrtc;
+pub mod tuning;
 
 mod arch;
 mod argument;
@@ -38,6 +39,7 @@ mod ffi_codec;
 mod ffi_handle;
 mod ffi_plan;
 mod ffi_reference;
+mod ffi_slots;
 mod ffi_struct;
 mod page;
 mod plan;
@@ -51,4 +53,7 @@ pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;
 pub use page::PagedCache;
-pub use plan::{Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, Rows, Store, StorePlan, StoreSpec, status};
+pub use plan::{
+    Decode, DecodePlan, DecodeSpec, Mapped, MoveSlots, QueriesPlan, Rows, SlotCache, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSlots,
+    StoreSpec, status,
+};

@@ -34,7 +34,7 @@ fn build(compiler: &str, flags: &[&str], source: &str, name: &str) -> Option<Pat
 }
 
 fn run(program: &Path, args: &[&str]) -> String {
-    let ran = Command::new(program).args(args).env("KVF_CACHE_DIR", "off").output().unwrap();
+    let ran = Command::new(program).args(args).env("KVF_CACHE_DIR", "off").current_dir(env!("CARGO_TARGET_TMPDIR")).output().unwrap();
     let text = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{program:?} {args:?}: {:?}\n{text}", ran.status);
     eprintln!("{text}");

@@ -285,6 +285,31 @@ fn the_number_of_splits_changes_no_bit() {
     }
 }
 
+/// Cuts that a tuning may choose, each for every size: the plan that takes it still equals the reference.
+#[test]
+fn a_tuning_changes_no_bit() {
+    use runtime::tuning::{self, Choice, Entry, Point, Tuning};
+    let Some(device) = device() else { return };
+    let path = std::env::temp_dir().join(format!("kvf-plans-{}.tuning", std::process::id()));
+    for (name, lens) in [("int4", [5000, 1, 3000]), ("e8q38", [700, 2049, 0])] {
+        let p = Problem::new(name, 128, 4, 64, Elem::Bf16, &lens, 14);
+        let spec = DecodeSpec { codec: p.codec, head_dim: 128, group: 4, page_tokens: 64, elem: Elem::Bf16, splits: 0 };
+        let (kernel, hash) = tuning::kernel_of(&device, &spec).unwrap();
+        let at = Point { rows: lens.len() * p.shape.kv_heads, tokens: p.table_stride * 64 };
+        for (warps, stages, min_blocks, tokens) in [(4, 2, 4, 512), (8, 3, 1, 0), (8, 2, 2, 1024), (2, 4, 2, 2048), (1, 2, 4, 256)] {
+            let entry = Entry { kernel: kernel.clone(), hash: hash.clone(), at, choice: Choice { warps, stages, min_blocks, tokens }, us: 1.0, own_us: 2.0 };
+            let text = Tuning { device: device.name().to_string(), entries: vec![entry] }.to_string();
+            std::fs::write(&path, text).unwrap();
+            tuning::load(&path).unwrap();
+            let plan = DecodePlan::prepare(&device, &spec).unwrap();
+            assert_eq!(plan.tuning(), "sizes tuned: 1, from the loaded tuning");
+            run(&device, &p, 0, &format!("{name} with {warps} warps, {stages} stages, {min_blocks} blocks, {tokens} tokens"));
+        }
+    }
+    tuning::forget();
+    std::fs::remove_file(&path).unwrap();
+}
+
 #[test]
 fn bad_tables_lengths_and_slots_are_skipped_and_reported() {
     let Some(device) = device() else { return };
@@ -370,4 +395,50 @@ fn wrong_calls_are_refused_before_anything_runs() {
     decode.launch(&stream, &Decode { batch: 0, ..good }).unwrap();
     store.launch(&stream, &Store { tokens: 0, ..good_store }).unwrap();
     assert_eq!(buffers.status.read::<i32>(&stream), [0; 4]);
+}
+
+/// Rows into slots, slots into tiles, attention over the tiles, tiles back into slots.
+#[test]
+fn slots_go_to_tiles_and_back() {
+    let Some(device) = device() else { return };
+    let stream = device.stream().unwrap();
+    for (name, d) in [("turboquant_4bit_nc", 128), ("turboquant_k8v4", 64)] {
+        let p = Problem::new(name, d, 4, 32, Elem::Bf16, &[70, 33], 9);
+        let info = p.codec.info();
+        let shape = reference::SlotShape { pages: 40, page_tokens: 16, kv_heads: p.shape.kv_heads, d };
+        let at: Vec<i64> = p.slots.iter().enumerate().map(|(i, place)| if *place < 0 { -1 } else { 5 * i as i64 % 640 }).collect();
+        let mut stored = vec![0xc3; shape.bytes(info)];
+        assert!(reference::store_slots(info, &shape, &mut stored, &p.k, &p.v, &at).is_ok());
+        let mut brought = vec![0xc3; p.shape.bytes(info)];
+        reference::import_slots(info, &shape, &stored, &at, &p.shape, &mut brought, &p.slots);
+        let mut sent = vec![0xc3; stored.len()];
+        reference::export_slots(info, &p.shape, &brought, &p.slots, &shape, &mut sent, &at);
+
+        let spec = SlotsSpec { codec: p.codec, head_dim: d, slot_page_tokens: 16, page_tokens: 32, elem: Elem::Bf16 };
+        let plan = SlotsPlan::prepare(&device, &spec).unwrap();
+        let b = Buffers::new(&device, &stream, &p, 16);
+        let near = Guarded::new(&device, &stream, &vec![0xc3_u8; stored.len()]);
+        let gat = Guarded::new(&device, &stream, &at);
+        let slot = (stored.len() / 640 / p.shape.kv_heads) as i64;
+        let token_stride = slot * p.shape.kv_heads as i64;
+        let cache = SlotCache {
+            base: near.span(),
+            pages: 40,
+            page_tokens: 16,
+            kv_heads: p.shape.kv_heads,
+            page_stride: 16 * token_stride,
+            token_stride,
+            head_stride: slot,
+        };
+        let Store { tokens, k, v, cache: tiles, status, .. } = b.store(&p);
+        plan.store(&stream, &StoreSlots { tokens, k, v, slots: gat.span(), cache, status }).unwrap();
+        assert_eq!(near.read::<u8>(&stream), stored, "{name}: slots");
+        let call = MoveSlots { tokens, at: gat.span(), places: b.slots.span(), slots: cache, tiles, status };
+        plan.import(&stream, &call).unwrap();
+        assert_eq!(b.cache.read::<u8>(&stream), brought, "{name}: tiles");
+        let back = Guarded::new(&device, &stream, &vec![0xc3_u8; stored.len()]);
+        plan.export(&stream, &MoveSlots { slots: SlotCache { base: back.span(), ..cache }, ..call }).unwrap();
+        assert_eq!(back.read::<u8>(&stream), sent, "{name}: slots again");
+        assert_eq!(b.status.read::<i32>(&stream), [0; 4], "{name}: status");
+    }
 }

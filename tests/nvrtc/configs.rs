@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, map_meta, map_of, mapped_store, store};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, map_meta, map_of, mapped_store, slot_meta, store, store_slots_ir};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -25,7 +25,19 @@ enum Kernel {
     Join(Elem),
     Map(Mapping, Elem),
     MappedStore(Elem),
+    Slots(Slots),
 }
+
+/// Rows into slots of bf16 rows, slots into tiles, tiles into slots.
+#[derive(Clone, Copy)]
+enum Slots {
+    Store,
+    Import,
+    Export,
+}
+
+/// Codecs with slots of every width.
+const SLOTTED: [&str; 2] = ["turboquant_k8v4", "turboquant_3bit_nc"];
 
 /// One kernel to compile.
 pub struct Config {
@@ -51,6 +63,14 @@ impl Config {
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
             Kernel::MappedStore(elem) => mapped_store(self.codec, self.d, PAGE, elem),
             Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
+            Kernel::Slots(which) => {
+                let m = slot_meta(self.codec, self.d, 16, PAGE, Elem::Bf16).expect("a codec with slots");
+                Source::of(&match which {
+                    Slots::Store => store_slots_ir(self.codec, &m, Elem::Bf16)?,
+                    Slots::Import => import_slots_ir(self.codec, &m)?,
+                    Slots::Export => export_slots_ir(self.codec, &m)?,
+                })
+            }
         }
     }
 
@@ -69,6 +89,9 @@ impl Config {
             Kernel::MappedStore(_) => "store_mapped",
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
+            Kernel::Slots(Slots::Store) => "store_slots",
+            Kernel::Slots(Slots::Import) => "import_slots",
+            Kernel::Slots(Slots::Export) => "export_slots",
         };
         format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
     }
@@ -79,6 +102,7 @@ impl Config {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
+            Kernel::Slots(_) => self.line(),
         }
     }
 
@@ -133,6 +157,9 @@ pub fn configs() -> Vec<Config> {
         for (mapping, d) in [Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
+        }
+        for codec in SLOTTED.iter().filter_map(|name| codec(name).ok()) {
+            all.extend([Slots::Store, Slots::Import, Slots::Export].map(|which| Config { arch, codec, d: 128, kernel: Kernel::Slots(which) }));
         }
         for codec in codecs() {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });

@@ -1,10 +1,10 @@
 //! Decode attention on random problems: lengths around every edge, every group, ragged batches, any split count.
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
-use kernels_gen::kernels::{self, Elem, SEGMENT};
+use kernels_gen::kernels::Elem;
 use kernels_gen::reference::{self, CacheShape, Decoded};
 use kernels_gen::registry::CodecInfo;
-use runtime::{Arg, Device, Stream};
+use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, PagedCache, Stream};
 
 struct Problem {
     d: usize,
@@ -28,7 +28,7 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
     let group = [1, 2, 3, 4, 5, 6, 7, 8, 16][noise.below(9)];
     let page = [32, 64, 128][noise.below(3)];
     let kv_heads = 1 + noise.below(2);
-    let most = if long { 32768 } else { 1 + noise.below(3000) };
+    let most = if long { 32768 } else { 1 + noise.below(6000) };
     let stride = most / page + 1;
     let batch = if long { 1 } else { 1 + noise.below(4) };
     let edge = |n: &mut Noise| match n.below(8) {
@@ -37,7 +37,7 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
         2 => page - 1,
         3 => page,
         4 => page + 1,
-        5 => 1024,
+        5 => 256 * n.below(25),
         _ => n.below(most + 1),
     };
     let lens: Vec<i32> = (0..batch).map(|_| if long { most } else { edge(noise).min(stride * page) } as i32).collect();
@@ -57,7 +57,7 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
     let mut make = |n: usize| if plain { (0..n * d).map(|_| noise.gauss()).collect() } else { noise.rows(n, d) };
     let (k, v) = (make(n), make(n));
     let q: Vec<f32> = make(batch * kv_heads * group);
-    Problem { d, group, kv_heads, page, stride, lens, table, splits: 1 + noise.below(6), q, scale: 1.0 / (d as f32).sqrt(), shape, k, v, slots }
+    Problem { d, group, kv_heads, page, stride, lens, table, splits: noise.below(6), q, scale: 1.0 / (d as f32).sqrt(), shape, k, v, slots }
 }
 
 fn wanted(c: &CodecInfo, p: &Problem) -> (Vec<u8>, Decoded) {
@@ -77,11 +77,10 @@ fn wanted(c: &CodecInfo, p: &Problem) -> (Vec<u8>, Decoded) {
 }
 
 fn run(device: &Device, stream: &Stream, c: &CodecInfo, p: &Problem, cache: &[u8]) -> (Vec<f32>, Vec<f32>, Vec<i32>) {
-    let decode = device.kernel(&kernels::decode_attention(c, p.d, p.group, p.page, Elem::F32).expect("decode builds")).expect("decode compiles");
-    let join = device.kernel(&kernels::join_splits(c, p.d, p.page, Elem::F32).expect("join builds")).expect("join compiles");
+    let spec = DecodeSpec { codec: Codec::open(c.name).expect("a codec"), head_dim: p.d, group: p.group, page_tokens: p.page, elem: Elem::F32, splits: p.splits };
+    let plan = DecodePlan::prepare(device, &spec).expect("a plan");
     let (batch, heads) = (p.lens.len(), p.kv_heads * p.group);
-    let segments = (p.stride * p.page).div_ceil(SEGMENT);
-    let rows = batch * heads * segments;
+    let need = plan.workspace_bytes(batch, heads, p.stride).expect("a size") as usize;
     let put = |b: Vec<u8>| {
         let g = Guarded::new(device, stream, b.len(), 0);
         g.upload(stream, &b);
@@ -90,21 +89,24 @@ fn run(device: &Device, stream: &Stream, c: &CodecInfo, p: &Problem, cache: &[u8
     let words = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let ints = |x: &[i32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let (q, kv, table, lens) = (put(words(&p.q)), put(cache.to_vec()), put(ints(&p.table)), put(ints(&p.lens)));
-    let (part, stat) = (Guarded::new(device, stream, rows * p.d * 4, 0xff), Guarded::new(device, stream, rows * 8, 0xff));
     let (out, lse) = (Guarded::new(device, stream, batch * heads * p.d * 4, 0xff), Guarded::new(device, stream, batch * heads * 4, 0xff));
-    let status = Guarded::new(device, stream, 16, 0);
-    let args = [
-        Arg::Ptr(q.span()), Arg::Ptr(kv.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(status.span()),
-        Arg::I32(p.kv_heads as i32), Arg::I32(p.shape.pages as i32), Arg::I32(p.stride as i32), Arg::I32(segments as i32), Arg::I32(kernels::run_of(&kernels::decode_meta(c, p.d, p.group, p.page), segments, p.splits) as i32), Arg::F32(p.scale),
-    ];
-    decode.launch(stream, [p.splits as u32, p.kv_heads as u32, batch as u32], &args).expect("launch");
-    let args = [
-        Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(out.span()), Arg::Ptr(lse.span()), Arg::Ptr(status.span()),
-        Arg::I32(p.kv_heads as i32), Arg::I32(p.group as i32), Arg::I32(segments as i32), Arg::I32(p.shape.pages as i32), Arg::I32(p.stride as i32),
-    ];
-    join.launch(stream, [p.group as u32, p.kv_heads as u32, batch as u32], &args).expect("launch");
+    let (workspace, status) = (Guarded::new(device, stream, need, 0xff), Guarded::new(device, stream, 16, 0));
+    let call = Decode {
+        batch,
+        q: q.span(),
+        cache: PagedCache { base: kv.span(), pages: p.shape.pages, page_tokens: p.page, kv_heads: p.kv_heads, head_dim: p.d },
+        table: table.span(),
+        table_stride: p.stride,
+        lens: lens.span(),
+        out: out.span(),
+        lse: Some(lse.span()),
+        scale: p.scale,
+        workspace: workspace.span(),
+        status: status.span(),
+    };
+    plan.launch(stream, &call).expect("launch");
     let got = (out.download(stream, batch * heads * p.d), lse.download(stream, batch * heads), status.download(stream, 4));
-    for g in [&q, &kv, &table, &lens, &part, &stat, &out, &lse, &status] {
+    for g in [&q, &kv, &table, &lens, &out, &lse, &workspace, &status] {
         g.check(stream, "decode");
     }
     got

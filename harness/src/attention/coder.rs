@@ -1,6 +1,6 @@
-//! What turns a row into what its readers see: a shipped codec, or a format that engines use today and that ours
-//! are measured against.
+//! What turns a row into what its readers see: a shipped codec, or a published method that ours are measured against.
 
+use kernels_gen::kivi::Kivi;
 use kernels_gen::pca;
 use kernels_gen::preset::{Preset, preset};
 use kernels_gen::registry::{CodecInfo, Half};
@@ -63,8 +63,8 @@ pub enum Coder {
     Preset(&'static Variant, Option<&'static Fitted>),
     /// blocks under principal components of their own; without what a model adds until it is known
     Pca(&'static pca::Codec, Option<&'static Blocks>),
-    /// E4M3 under one f32 scale for 64 coordinates: what engines call an fp8 cache, with scales of its own
-    Fp8,
+    /// keys by channel, values by token, the latest tokens raw
+    Kivi(&'static Kivi),
     /// not coded at all; engines keep such rows as bf16
     Raw,
 }
@@ -74,8 +74,8 @@ pub const RAW_BITS: f64 = 16.0;
 /// Name of `Coder::Raw`.
 pub const RAW: &str = "raw";
 
+/// What engines call an fp8 cache.
 pub const FP8: &str = "fp8_e4m3_64";
-const FP8_BLOCK: usize = 64;
 
 impl Coder {
     /// Blocks are fitted once, to the prefix: what comes after a snapshot stays raw, and is no part of what was stored.
@@ -88,7 +88,7 @@ impl Coder {
             Coder::Codec(codec) => codec.name,
             Coder::Preset(variant, _) => &variant.name,
             Coder::Pca(codec, _) => &codec.name,
-            Coder::Fp8 => FP8,
+            Coder::Kivi(codec) => &codec.name,
             Coder::Raw => RAW,
         }
     }
@@ -99,7 +99,7 @@ impl Coder {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
             Coder::Preset(variant, None) => variant.preset.codec().ok(),
-            Coder::Pca(..) | Coder::Fp8 | Coder::Raw => None,
+            Coder::Pca(..) | Coder::Kivi(_) | Coder::Raw => None,
         }
     }
 
@@ -107,8 +107,7 @@ impl Coder {
     pub fn stored_bits(&self, half: Stream, layer: usize, d: usize) -> f64 {
         let simulated = match self {
             Coder::Raw => RAW_BITS,
-            Coder::Pca(..) => f64::NAN,
-            _ => 8.0 + 32.0 / FP8_BLOCK as f64,
+            _ => f64::NAN,
         };
         self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
     }
@@ -130,48 +129,10 @@ impl Coder {
         }
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
-            Coder::Fp8 => x.chunks(FP8_BLOCK).flat_map(fp8).collect(),
             Coder::Raw => x.to_vec(),
-            // no number may come of a codec that lacks what was fitted to the model
-            Coder::Preset(..) | Coder::Pca(..) => vec![f32::NAN; x.len()],
+            // no number may come of a codec that lacks what was fitted to the model, or that is no matter of single rows
+            Coder::Preset(..) | Coder::Pca(..) | Coder::Kivi(_) => vec![f32::NAN; x.len()],
         };
         fixed(rows.par_chunks(d).flat_map_iter(row).collect())
-    }
-}
-
-/// A block under its own scale, the largest magnitude to 448.
-fn fp8(block: &[f32]) -> Vec<f32> {
-    let top = block.iter().fold(0.0_f32, |top, x| top.max(x.abs())).max(1e-12);
-    let scale = top / 448.0;
-    block.iter().map(|x| e4m3((x / scale).clamp(-448.0, 448.0)) * scale).collect()
-}
-
-/// The nearest E4M3 value, ties to the even code: 3 bits of mantissa, least exponent -6, steps of 2^-9 below it.
-fn e4m3(x: f32) -> f32 {
-    let exponent = if x == 0.0 { -6 } else { ((x.to_bits() >> 23 & 0xff) as i32 - 127).max(-6) };
-    let step = 2.0_f32.powi(exponent - 3);
-    (x / step).round_ties_even() * step
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn e4m3_rounds_like_the_format() {
-        for (x, wanted) in [
-            (0.0, 0.0),
-            (1.0, 1.0),
-            (1.0625, 1.0),
-            (1.19, 1.25),
-            (-17.0, -16.0),
-            (447.0, 448.0),
-            (0.001, 0.001_953_125),
-        ] {
-            assert_eq!(e4m3(x), wanted, "{x}");
-        }
-        // every positive value of the format maps to itself
-        let values = (0..15).flat_map(|e| (0..8).map(move |m| (8 + m) as f32 * 2.0_f32.powi(e - 9)));
-        assert!(values.filter(|v| *v <= 448.0).all(|v| e4m3(v) == v));
     }
 }

@@ -27,6 +27,11 @@ impl History {
         past_v[keep_v..].copy_from_slice(v);
     }
 
+    /// Puts keys in the place of those from element `first` on.
+    pub fn put_keys(&mut self, layer: usize, first: usize, k: &[f32]) {
+        self.layers[layer][0][first..first + k.len()].copy_from_slice(k);
+    }
+
     pub fn layer(&self, layer: usize) -> [&[f32]; 2] {
         self.layers.get(layer).map_or([&[], &[]], |[k, v]| [k, v])
     }

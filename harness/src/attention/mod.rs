@@ -14,6 +14,7 @@ mod misread;
 mod pages;
 mod probe;
 mod simulated;
+mod windowed;
 
 pub use blocks::{Blocks, Sizes};
 pub use by_layer::ByLayer;
@@ -28,6 +29,7 @@ pub use misread::Misread;
 pub use pages::Pages;
 pub use probe::Probe;
 pub use simulated::{Own, Simulated};
+pub use windowed::Windowed;
 
 use std::ops::{Add, AddAssign};
 

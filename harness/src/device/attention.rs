@@ -9,7 +9,8 @@ use super::coded::{self, Coded, Scheme};
 use super::exact::Exact;
 use super::identity::Identity;
 use super::simulated::Simulated;
-use crate::attention::{Coder, Geometry, Own, Tally};
+use super::windowed::Windowed;
+use crate::attention::{self, Coder, Geometry, Own, Tally};
 use crate::error::Result;
 use crate::ppl::{ReadPath, Streams, Subject};
 
@@ -86,6 +87,10 @@ pub fn attention(
         }
         Subject::Coded { streams, .. } => {
             let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
+                if let Coder::Kivi(codec) = coder {
+                    let inner = attention::Windowed::new(codec, geometry, streams.halves(), own);
+                    return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
+                }
                 Ok(match (scheme(coder, streams, path), streams) {
                     (Some(scheme), _) => Box::new(coded(scheme, &layers)?),
                     (None, Streams::K) => Box::new(simulated(Some(coder), None)?),

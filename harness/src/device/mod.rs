@@ -13,6 +13,7 @@ mod machine;
 mod probe;
 mod scores;
 mod simulated;
+mod windowed;
 
 pub use attention::{Attend, DeviceRows, attention, prepare};
 pub use exact::Exact;

@@ -63,7 +63,7 @@ pub struct Text {
 pub struct Options {
     #[command(flatten)]
     pub text: Text,
-    /// codecs, comma separated; fp8 is the engines' format, simulated; NAME:k and NAME:v code one half, NAME:sim
+    /// codecs, comma separated; fp8 is the engines' format, fp8_e4m3_64; NAME:k and NAME:v code one half, NAME:sim
     /// leaves out the packed cache
     #[arg(long, default_value = DEFAULT_CODECS)]
     pub codec: String,

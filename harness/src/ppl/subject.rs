@@ -1,13 +1,13 @@
 //! The rows of a table: the mandatory ones that prove the measurement, and the codecs between them.
 
-use kernels_gen::pca;
+use kernels_gen::{kivi, pca};
 use kernels_gen::preset::preset;
 use kernels_gen::registry::{CodecInfo, codec};
 
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Sizes, Stream, Variant,
+    ByLayer, Calibrated, Coded, Coder, Counted, FP8, Geometry, Identity, Own, RAW, Simulated, Sizes, Stream, Variant, Windowed,
 };
 use crate::backend::Backend;
 use crate::calibrate::Without;
@@ -22,6 +22,13 @@ pub enum Streams {
     Both,
     K,
     V,
+}
+
+impl Streams {
+    /// Whether keys and values are coded.
+    pub fn halves(self) -> [bool; 2] {
+        [self != Streams::V, self != Streams::K]
+    }
 }
 
 /// What `--streams` asks for.
@@ -92,7 +99,7 @@ impl Subject {
                 let of_layer = |layer| {
                     let Some(coder) = self.coder_of(layer, geometry.layers) else { return RAW_BITS };
                     let of = |half| match coder {
-                        Coder::Pca(..) => measured,
+                        Coder::Pca(..) | Coder::Kivi(_) => measured,
                         _ => coder.stored_bits(half, layer, geometry.d),
                     };
                     let (k, v) = match streams {
@@ -189,6 +196,7 @@ impl Subject {
                         (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
                             Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?)
                         }
+                        (Coder::Kivi(codec), _) => Box::new(Windowed::new(codec, geometry, streams.halves(), own)),
                         (_, Streams::K) => Box::new(simulated(Some(coder), None)),
                         (_, Streams::V) => Box::new(simulated(None, Some(coder))),
                         _ => Box::new(simulated(Some(coder), Some(coder))),
@@ -213,8 +221,11 @@ pub fn coder(name: &str) -> Result<Coder> {
     if Variant::of_static(name).is_some() || pca::codec(name).is_some() {
         return Err(Error::Usage(format!("{name} is fitted to a model's rows; only `ppl` runs it")));
     }
+    if kivi::codec(name).is_some() {
+        return Err(Error::Usage(format!("{name} keeps its latest tokens raw; only `ppl` runs it")));
+    }
     match name {
-        FP8 | "fp8" => Ok(Coder::Fp8),
+        "fp8" => Ok(Coder::Codec(codec(FP8)?)),
         RAW => Ok(Coder::Raw),
         _ => Ok(Coder::Codec(codec(name)?)),
     }
@@ -227,6 +238,9 @@ pub fn any_coder(name: &str, without: Option<Without>) -> Result<Coder> {
     }
     if let Some(variant) = Variant::of_static(name) {
         return Ok(Coder::Preset(variant, None));
+    }
+    if let Some(found) = kivi::codec(name) {
+        return Ok(Coder::Kivi(Box::leak(Box::new(found))));
     }
     match pca::codec(name) {
         Some(found) => Ok(Coder::Pca(Box::leak(Box::new(found?)), None)),
@@ -269,8 +283,8 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
             }
         };
         let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
-        // no kernel reads the bytes of a pca codec
-        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..)));
+        // no kernel reads the bytes of these
+        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..) | Coder::Kivi(_)));
         let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
             Ask::Both => whole,
@@ -321,6 +335,7 @@ mod tests {
             names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
             ["pca_static_4", "pca_static_4:sim"]
         );
+        assert_eq!(names("kivi_k2v2,kivi_k4v4:v", &[Ask::Both], &[0])[2..4], ["kivi_k2v2:sim", "kivi_k4v4:v"]);
         assert!(subjects("pca_static_5", &[Ask::Both], &[0], &[]).is_err());
         assert_eq!(subjects("pca_b9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
         assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);

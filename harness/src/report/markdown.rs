@@ -67,8 +67,8 @@ pub fn document(report: &Report) -> String {
         "The ratio is exp of the mean difference of log probabilities of the true next token, codec against base; its interval is Student t over passages.\n\
          KL is base against codec over the whole vocabulary, in nats. `identity` sends f32 rows through the pages and must change nothing;\n\
          `self` is the base model in other chunks and another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n\
-         `fp8_e4m3_64` and rows with `:k`, `:v` or `:sim` are round trips without the packed cache. What stays raw counts 16 bits.\n\
-         `pca_*` rows are always that: no kernel reads their bytes, and their bits are those of the blocks that were made.\n"
+         Rows with `:k`, `:v` or `:sim` are round trips without the packed cache. What stays raw counts 16 bits.\n\
+         `pca_*` and `kivi_*` rows are always that: no kernel reads their bytes, and their bits are those of what was stored.\n"
     );
     let _ = writeln!(text, "## Verdicts\n\n{}", verdicts(&report.rows));
     let _ = writeln!(text, "## Distributions\n\n{}", distributions(&report.rows));

@@ -33,7 +33,7 @@ const TOLERANCE: f32 = 5e-3;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// codecs, comma separated; all when left out
+    /// codecs, comma separated; `every` for one of each family; the four that all tests take when left out
     #[arg(long)]
     pub codec: Option<String>,
     /// head dim of the made-up rows
@@ -81,6 +81,7 @@ fn chosen(options: &Options) -> Result<Vec<&'static CodecInfo>> {
         )));
     }
     match &options.codec {
+        Some(every) if every == "every" => kernels_gen::registry::FAMILIES.iter().map(|name| Ok(codec(name)?)).collect(),
         Some(names) => names.split(',').map(|name| Ok(codec(name.trim())?)).collect(),
         None => Ok(codecs().to_vec()),
     }

@@ -98,8 +98,13 @@ impl B {
     }
 
     fn load_tile(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), shape: (usize, usize), layout: Layout) -> V {
+        self.load_columns(buf, dtype, at, strides, usize::MAX, shape, layout)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn load_columns(&self, buf: Buf, dtype: DType, at: Id, strides: (usize, usize), limit: usize, shape: (usize, usize), layout: Layout) -> V {
         let (rows, cols) = shape;
-        let op = Op::LoadTile { buf, at, row_stride: strides.0, col_stride: strides.1, elem: dtype };
+        let op = Op::LoadTile { buf, at, row_stride: strides.0, col_stride: strides.1, cols: limit, elem: dtype };
         self.emit(op, Ty::Tile { dtype, rows, cols, layout })
     }
 
@@ -127,6 +132,8 @@ impl B {
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
             ("put_cols", 4) => self.store_tile(buf, dtype, at(0), (0, n(1) * e), n(2), &args[3]),
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
+            ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" }),
+            ("acc", 5) => self.load_columns(buf, dtype, at(0), (e, n(1) * e), n(2), (n(3), n(4)), Layout::MmaC),
             ("left", 4) if !self.aligned(n(1) * e, n(3), dtype) => V::Poison,
             ("left", 4) => self.load_tile(buf, dtype, at(0), (n(1) * e, e), (n(2), n(3)), Layout::MmaA),
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "a buffer".into() }),
@@ -188,14 +195,16 @@ impl B {
             (V::S(id), "map", []) => f(self, vec![V::S(id)]),
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
-            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, at, bits, d, lane, f),
+            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
+            (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => {
+                self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f)
+            }
             (V::Poison, ..) => V::Poison,
             (v, ..) => self.no_method(name, &v),
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn unpack(&self, buf: Buf, name: &str, at: &V, bits: &V, d: &V, lane_bits: &V, f: &dyn Fn(&B, Vec<V>) -> V) -> V {
+    fn unpack(&self, buf: Buf, name: &str, [at, bits, d, lane_bits]: [&V; 4], group: Option<(&V, &V)>, f: &dyn Fn(&B, Vec<V>) -> V) -> V {
         let (bits, d) = (bits.size(self, "the code bits"), d.size(self, "the head dimension"));
         let lane = if lane_bits.size(self, "the lane's bits") == 8 { DType::U8 } else { DType::Bf16 };
         let feed = match name {
@@ -213,7 +222,8 @@ impl B {
         let func = self.func(&format!("decode_{name}_{bits}"), words, results, f);
         let at = self.byte(buf, at, 1);
         let (rows, cols) = if feed.of_keys() { (crate::pack::TOKENS, d) } else { (d, crate::pack::TOKENS) };
-        let packing = Packing { bits, d, feed, lane };
+        let group = group.map_or(Group::default(), |(dims, bits)| Group { dims: dims.size(self, "the dims of a group"), bits: bits.size(self, "the bits of a group") });
+        let packing = Packing { bits, d, feed, lane, group };
         self.emit(Op::Unpack { buf, at, packing, func }, Ty::Tile { dtype: lane, rows, cols, layout: Layout::MmaA })
     }
 

@@ -34,6 +34,8 @@ pub enum BinOp {
     MulHi,
     /// Sum of the four products of bytes, unsigned.
     Dot4,
+    /// Products of the two bf16 of each word, each rounded to nearest even.
+    MulBf16x2,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`
@@ -125,6 +127,17 @@ pub struct Packing {
     pub feed: Feed,
     /// Type of a decoded element: `U8` or `Bf16`.
     pub lane: DType,
+    /// What groups of neighbouring blocks share; `Keys` and `Values` only.
+    pub group: Group,
+}
+
+/// Bits that follow the code word of every block of a group, stored once for it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Group {
+    /// Coordinates, a multiple of 8; 0: there are no groups.
+    pub dims: usize,
+    /// 8, 16 or 32.
+    pub bits: usize,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -189,7 +202,8 @@ pub enum Op {
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.
     LoadOperand { buf: Buf, at: Id, stride: usize },
-    LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, elem: DType },
+    /// Columns from `cols` on repeat the one before.
+    LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
     LoadLeft { buf: Buf, at: Id },
     /// Columns below `cols` only.
@@ -200,6 +214,9 @@ pub enum Op {
     AfterPrevious,
     /// The launch after this one may start, up to its own wait.
     ReleaseNext,
+
+    /// What this warp's lanes wrote to shared memory is there for all of them.
+    SyncWarp,
 
     // asynchronous copies
     /// Copy `bytes` of the ring from global memory; gives the slot's handle.
@@ -219,7 +236,6 @@ pub enum Op {
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
     AnyLane(Id),
     Barrier,
-    SyncWarp,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

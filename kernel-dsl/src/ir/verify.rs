@@ -9,12 +9,12 @@ pub fn tile(p: &Program) -> Result<(), Report> {
     walk(&p.body, false, &|s, in_warp| {
         let thread_only = matches!(
             s.op,
-            Op::LaneId | Op::ThreadId | Op::ShflXor(..) | Op::MovMatrix(_) | Op::Prmt(..) | Op::MmaRegs { .. } | Op::AnyLane(_) | Op::Barrier | Op::SyncWarp
+            Op::LaneId | Op::ThreadId | Op::ShflXor(..) | Op::MovMatrix(_) | Op::Prmt(..) | Op::MmaRegs { .. } | Op::AnyLane(_) | Op::Barrier
         );
         if thread_only {
             return Some(Fault::StageOp { op: name(&s.op), stage: "tile" });
         }
-        let warp_op = matches!(s.op, Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::StoreTile { .. })
+        let warp_op = matches!(s.op, Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::StoreTile { .. } | Op::SyncWarp)
             || s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. }));
         (warp_op && !in_warp).then(|| Fault::TileOutsideWarp { op: name(&s.op) })
     })

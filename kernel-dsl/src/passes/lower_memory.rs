@@ -5,8 +5,8 @@ use crate::dtype::DType;
 use crate::ir::*;
 
 impl Lower {
-    /// k elements of a lane from one row: 16 bytes at a time.
-    fn run(&mut self, buf: Buf, at: Id, bytes: usize) -> Vec<Id> {
+    /// Words from one place on, 16 bytes at a time; `bytes` is a power of two.
+    pub fn run(&mut self, buf: Buf, at: Id, bytes: usize) -> Vec<Id> {
         let step = bytes.min(16);
         let mut all = vec![];
         for c in 0..bytes / step {
@@ -59,7 +59,7 @@ impl Lower {
         self.offset(a, dr * strides.0 + dc * strides.1)
     }
 
-    pub fn load_tile(&mut self, buf: Buf, at: Id, strides: (usize, usize), elem: DType, ty: Ty) -> Vec<Id> {
+    pub fn load_tile(&mut self, buf: Buf, at: Id, strides: (usize, usize), limit: usize, elem: DType, ty: Ty) -> Vec<Id> {
         if let Ty::Tile { rows: m, cols: k, layout: Layout::MmaA, .. } = ty {
             return self.load_left(buf, at, strides.0, (m, k * elem.size() / 4));
         }
@@ -69,12 +69,43 @@ impl Lower {
             let a = self.plus(at, part);
             return self.run(buf, a, 16);
         }
+        if let (Ty::Tile { rows: 32.., layout: Layout::MmaC, .. }, true, 4) = (ty, strides.0 == elem.size(), elem.size()) {
+            return self.load_columns((buf, at, strides.1, limit), elem, ty);
+        }
         (0..ty.regs())
             .map(|r| {
                 let a = self.address(at, ty, r, strides);
                 self.emit(Op::Load { buf, at: a }, elem)
             })
             .collect()
+    }
+
+    /// The other way round of `store_columns`.
+    fn load_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), elem: DType, ty: Ty) -> Vec<Id> {
+        let Ty::Tile { rows, cols, .. } = ty else { return vec![] };
+        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.scaled(self.t, 2));
+        let base = self.plus(at, row);
+        let mut regs = vec![0; ty.regs()];
+        for nt in 0..cols / 8 {
+            for e in 0..2 {
+                let mut own = self.offset(col, nt * 8 + e);
+                if limit < cols {
+                    let last = self.int(limit as i64 - 1);
+                    own = self.bin(BinOp::Min, own, last);
+                }
+                let part = self.scaled(own, stride);
+                let a = self.plus(base, part);
+                for chunk in 0..rows / 32 {
+                    let a = self.offset(a, chunk * 16);
+                    let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(elem))).collect();
+                    self.push(Op::LoadVec { buf, at: a, words: 4 }, outs.clone());
+                    for (i, out) in outs.into_iter().enumerate() {
+                        regs[((2 * chunk + i / 2) * (cols / 8) + nt) * 4 + i % 2 * 2 + e] = out;
+                    }
+                }
+            }
+        }
+        regs
     }
 
     /// Left operand from rows of k elements: lane (g, t) holds rows g*(m/8)..

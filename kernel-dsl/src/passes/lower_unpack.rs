@@ -3,7 +3,7 @@
 use super::lower::Lower;
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::pack::planes;
+use crate::pack::{planes, tail_planes};
 
 impl Lower {
     /// Registers of the left operand that a packed tile holds.
@@ -23,7 +23,7 @@ impl Lower {
     }
 
     /// `bits` bits at byte offset `at`, as 32-bit words; `bits` is a power of two from 8 up.
-    fn bits(&mut self, buf: Buf, at: Id, bits: usize) -> Vec<Id> {
+    pub(super) fn bits(&mut self, buf: Buf, at: Id, bits: usize) -> Vec<Id> {
         if bits >= 32 {
             let words = bits / 32;
             let outs: Vec<Id> = (0..words).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
@@ -92,6 +92,7 @@ impl Lower {
         let own = nb / 4;
         let steps = own * results / 2;
         let mut regs = vec![0; 2 * steps * 4];
+        let shared = self.shared_of_keys(buf, at, k);
         for i in 0..4 {
             let mut codes = vec![[None; 4]; own];
             for plane in planes(k.bits) {
@@ -130,6 +131,9 @@ impl Lower {
                 for (j, code) in codes.iter_mut().enumerate() {
                     self.gather(code, &loaded, plane, j);
                 }
+            }
+            for (j, code) in codes.iter_mut().enumerate().filter(|_| k.group.dims > 0) {
+                self.gather(code, &shared, (k.group.bits, k.shared_bit()), j * 8 / k.group.dims * 4 + i);
             }
             for (j, code) in codes.into_iter().enumerate() {
                 let args = self.words(code);
@@ -176,6 +180,10 @@ impl Lower {
                 }
             }
         }
+        let shared = self.shared_of_values(buf, at, k);
+        for (q, code) in codes.iter_mut().enumerate().filter(|_| k.group.dims > 0) {
+            self.gather(code, &shared, (k.group.bits, k.shared_bit()), q % own * 8 / k.group.dims * 8 + q / own);
+        }
         let words: Vec<Vec<Id>> = codes
             .into_iter()
             .map(|c| {
@@ -213,14 +221,12 @@ impl Lower {
 
     /// Lane (g, t): tokens 8t..8t+7 in two fours, blocks g*(nb/8).., bytes already transposed.
     fn quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
-        let (own, bytes) = (k.blocks() / 8, k.bits / 8);
-        let words = self.quad_words(buf, at, k);
-        let zero = self.konst(DType::U32, 0);
+        let own = k.blocks() / 8;
+        let mut codes = self.quad_codes(buf, at, k).into_iter();
         let mut regs = vec![0; k.d / 16 * 4];
         for u in 0..2 {
             for h in 0..own {
-                let mut code = words[(u * own + h) * bytes..][..bytes].to_vec();
-                code.resize(8, zero);
+                let code = codes.next().unwrap_or_default();
                 for (dim, r) in self.call(func, code, 8).into_iter().enumerate() {
                     let dim = 8 * h + dim;
                     regs[dim / 2 * 4 + dim % 2 + 2 * u] = r;
@@ -228,6 +234,102 @@ impl Lower {
             }
         }
         regs
+    }
+
+    /// A lane's codes of a transposed tile, eight words each.
+    fn quad_codes(&mut self, buf: Buf, at: Id, k: Packing) -> Vec<Vec<Id>> {
+        let bytes = k.bits / 8;
+        let words = self.quad_words(buf, at, k);
+        let tails = if k.bits % 8 > 0 { self.quad_tails(buf, at, k) } else { vec![] };
+        let zero = self.konst(DType::U32, 0);
+        (0..k.blocks() / 4)
+            .map(|quad| {
+                let mut code = words[quad * bytes..][..bytes].to_vec();
+                code.extend(tails.get(quad));
+                code.resize(8, zero);
+                code
+            })
+            .collect()
+    }
+
+    /// The bits that fill no byte, a word for each four codes: see [`Packing::tail_bit`].
+    fn quad_tails(&mut self, buf: Buf, at: Id, k: Packing) -> Vec<Id> {
+        let mut tails: Vec<Option<Id>> = vec![None; k.blocks() / 4];
+        for (w, first) in tail_planes(k.bits) {
+            let base = self.offset(at, 4 * k.blocks() * first);
+            let fields = if k.feed.of_keys() { self.key_tails(buf, base, k, w) } else { self.value_tails(buf, base, k, w) };
+            let mask = self.konst(DType::U32, 0x0101_0101 * ((1 << w) - 1));
+            for (tail, x) in tails.iter_mut().zip(fields) {
+                let x = self.bin(BinOp::And, x, mask);
+                *tail = Some(match *tail {
+                    Some(have) => {
+                        let x = self.shift(BinOp::Shl, x, first % 8);
+                        self.bin(BinOp::Or, have, x)
+                    }
+                    None => x,
+                });
+            }
+        }
+        tails.into_iter().flatten().collect()
+    }
+
+    /// Four keys' `w` bits in the lowest bits of each byte, other bits above them.
+    fn key_tails(&mut self, buf: Buf, base: Id, k: Packing, w: usize) -> Vec<Id> {
+        let nb = k.blocks();
+        let group = self.scaled(self.g, nb * w / 2);
+        let mut mine = self.plus(base, group);
+        if w == 4 {
+            let pair = self.shift(BinOp::Shr, self.t, 1);
+            let pair = self.scaled(pair, nb);
+            mine = self.plus(mine, pair);
+        }
+        let words = self.run(buf, mine, if w == 1 { nb / 2 } else { nb });
+        let lane = if w == 4 {
+            let one = self.int(1);
+            self.bin(BinOp::And, self.t, one)
+        } else {
+            self.t
+        };
+        let skip = self.scaled(lane, w);
+        let skip = self.emit(Op::Cast(skip), DType::U32);
+        let words: Vec<Id> = words.into_iter().map(|x| self.bin(BinOp::Shr, x, skip)).collect();
+        if w > 1 {
+            return words;
+        }
+        let halves = |x: Id, this: &mut Lower| {
+            let high = this.shift(BinOp::Shr, x, 4);
+            [this.prmt(x, high, 0x5140), this.prmt(x, high, 0x7362)]
+        };
+        words.into_iter().flat_map(|x| halves(x, self)).collect()
+    }
+
+    /// Of four values.
+    fn value_tails(&mut self, buf: Buf, base: Id, k: Packing, w: usize) -> Vec<Id> {
+        let (nb, own) = (k.blocks(), k.blocks() / 8);
+        let whole = own * w / 8;
+        let group = self.scaled(self.t, nb * w);
+        let mut mine = self.plus(base, group);
+        let (byte, skip) = {
+            let bit = self.scaled(self.g, own * w);
+            let byte = self.shift(BinOp::Shr, bit, 3);
+            let seven = self.int(7);
+            let skip = self.bin(BinOp::And, bit, seven);
+            (self.scaled(byte, 4), self.emit(Op::Cast(skip), DType::U32))
+        };
+        mine = self.plus(mine, byte);
+        let mut fields = vec![];
+        for u in 0..2 {
+            let a = self.offset(mine, u * nb * w / 2);
+            let mut words = self.run(buf, a, 4 * whole.max(1));
+            if whole == 0 {
+                words[0] = self.bin(BinOp::Shr, words[0], skip);
+            }
+            for h in 0..own {
+                let (word, bit) = (h * w / 8, h * w % 8);
+                fields.push(if bit > 0 { self.shift(BinOp::Shr, words[word], bit) } else { words[word] });
+            }
+        }
+        fields
     }
 
     /// A lane's words of a transposed tile.
@@ -245,16 +347,8 @@ impl Lower {
 
     /// Lane (g, t): tokens 4g..4g+3, blocks t*(nb/4).., the same dim of neighbouring blocks side by side along k.
     fn key_quads(&mut self, buf: Buf, at: Id, k: Packing, func: usize) -> Vec<Id> {
-        let (own, bytes) = (k.blocks() / 4, k.bits / 8);
-        let words = self.quad_words(buf, at, k);
-        let zero = self.konst(DType::U32, 0);
-        let dims: Vec<Vec<Id>> = (0..own)
-            .map(|quad| {
-                let mut code = words[quad * bytes..][..bytes].to_vec();
-                code.resize(8, zero);
-                self.call(func, code, 8)
-            })
-            .collect();
+        let own = k.blocks() / 4;
+        let dims: Vec<Vec<Id>> = self.quad_codes(buf, at, k).into_iter().map(|code| self.call(func, code, 8)).collect();
         let turned: Vec<[Id; 4]> = if own == 1 { [0, 4].map(|x| self.transpose_bytes([0, 1, 2, 3].map(|n| dims[0][x + n]))).to_vec() } else { vec![] };
         let mut regs = vec![0; 8 * own];
         for i in 0..4 {

@@ -9,6 +9,7 @@ mod lower_halves;
 mod lower_memory;
 mod lower_mma;
 mod lower_reduce;
+mod lower_shared;
 mod lower_unpack;
 
 use crate::ir::Program;

@@ -133,6 +133,11 @@ macro_rules! memory {
             pub fn put_acc(&mut self, at: impl At, row: usize, col: usize, cols: usize, t: &Tile<T>) {
                 self.put_tile(at.at(), (row, col), cols, t)
             }
+            /// What `put_acc` left with a row stride of 1, as an accumulator [rows, n]; columns from `cols` on repeat the one before.
+            pub fn acc(&self, at: impl At, col: usize, cols: usize, rows: usize, n: usize) -> Tile<T> {
+                let data = (0..rows * n).map(|i| self.at(at.at() + i / n + (i % n).min(cols - 1) * col)).collect();
+                Tile { rows, cols: n, layout: Layout::MmaC, data }
+            }
             /// Right operand [k, n] from n rows of k elements of type `U`, `stride` bytes apart.
             pub fn operand<U: Elem>(&self, byte: impl At, stride: usize, n: usize, k: usize) -> Tile<U> {
                 let data = (0..k * n).map(|i| self.load(byte.at() + i % n * stride + i / n * U::DTYPE.size())).collect();

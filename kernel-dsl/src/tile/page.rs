@@ -3,7 +3,7 @@
 use super::memory::{At, read};
 use super::{Global, Tile};
 use crate::dtype::{DType, Elem, bf16};
-use crate::ir::{Feed, Layout, Packing};
+use crate::ir::{Feed, Group, Layout, Packing};
 use crate::pack::TOKENS;
 
 /// A queue of asynchronous copies; on the CPU a copy is done at once.
@@ -65,8 +65,14 @@ impl Page {
     }
 
     /// Left operand [tokens, d] of the packed codes at byte `at`, each code word through `decode`.
-    pub fn keys<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
-        let code = self.codes(at.at(), Packing { bits, d, feed: Feed::Keys, lane: L::DTYPE });
+    pub fn keys<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        self.grouped_keys(at, bits, d, lane_bits, 0, 0, decode)
+    }
+
+    /// As `keys`, where every `dims` coordinates share `shared` bits: `decode` finds them in the word after the code's own.
+    #[allow(clippy::too_many_arguments)]
+    pub fn grouped_keys<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, dims: usize, shared: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        let code = self.codes(at.at(), Packing { bits, d, feed: Feed::Keys, lane: L::DTYPE, group: Group { dims, bits: shared } });
         let mut data = vec![];
         for token in 0..TOKENS {
             for block in 0..d / 8 {
@@ -78,8 +84,14 @@ impl Page {
     }
 
     /// Left operand [d, tokens].
-    pub fn values<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
-        let code = self.codes(at.at(), Packing { bits, d, feed: Feed::Values, lane: L::DTYPE });
+    pub fn values<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        self.grouped_values(at, bits, d, lane_bits, 0, 0, decode)
+    }
+
+    /// As `values`, where every `dims` coordinates share `shared` bits.
+    #[allow(clippy::too_many_arguments)]
+    pub fn grouped_values<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, dims: usize, shared: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        let code = self.codes(at.at(), Packing { bits, d, feed: Feed::Values, lane: L::DTYPE, group: Group { dims, bits: shared } });
         let decoded: Vec<[u32; 4]> = (0..TOKENS * d / 8).map(|i| decode(code(i / (d / 8), i % (d / 8)))).collect();
         let data = (0..d * TOKENS).map(|i| L::of(&decoded[i % TOKENS * (d / 8) + i / TOKENS / 8], i / TOKENS % 8)).collect();
         Tile { rows: d, cols: TOKENS, layout: Layout::MmaA, data }
@@ -88,23 +100,21 @@ impl Page {
     /// As `values`, four tokens at a time: word k holds code byte k of each, the result word i dimension i of each.
     pub fn quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
         let mut out = Tile::full(d, TOKENS, Layout::MmaA, 0_u8);
-        self.by_fours(at.at(), Packing { bits, d, feed: Feed::Quads, lane: DType::U8 }, decode, |token, dim, x| out.data[dim * TOKENS + token] = x);
+        self.by_fours(at.at(), Packing { bits, d, feed: Feed::Quads, lane: DType::U8, group: Group::default() }, decode, |token, dim, x| out.data[dim * TOKENS + token] = x);
         out
     }
 
     /// As `keys`, four blocks at a time, likewise; meets right operands in [`Tile::quad_order`].
     pub fn key_quads(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
         let mut out = Tile::full(TOKENS, d, Layout::MmaA, 0_u8);
-        self.by_fours(at.at(), Packing { bits, d, feed: Feed::KeyQuads, lane: DType::U8 }, decode, |token, dim, x| out.data[token * d + dim] = x);
+        self.by_fours(at.at(), Packing { bits, d, feed: Feed::KeyQuads, lane: DType::U8, group: Group::default() }, decode, |token, dim, x| out.data[token * d + dim] = x);
         out
     }
 
     /// Calls `put` with token, dimension and byte of each element of a transposed tile.
     fn by_fours(&self, at: usize, packing: Packing, decode: impl Fn([u32; 8]) -> [u32; 8], mut put: impl FnMut(usize, usize, u8)) {
         for quad in packing.quads() {
-            let byte = |k: usize, j: usize| (self.bytes[at + packing.quad_byte(quad[j].0, quad[j].1, k)] as u32) << (8 * j);
-            let words = std::array::from_fn(|k| if k < packing.bits / 8 { (0..4).fold(0, |w, j| w | byte(k, j)) } else { 0 });
-            for (i, w) in decode(words).into_iter().enumerate() {
+            for (i, w) in decode(packing.quad_code(&self.bytes[at..], &quad)).into_iter().enumerate() {
                 for (j, (token, block)) in quad.iter().enumerate() {
                     put(*token, 8 * block + i, (w >> (8 * j)) as u8);
                 }

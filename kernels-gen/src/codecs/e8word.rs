@@ -2,7 +2,8 @@
 //! that stores E8 points of a box of 2^w integers a side.
 //!
 //! A point is `m - 2^(w-1) + c/2` with digits m of even sum and one coset bit c a block. The sum being
-//! even, the lowest bit of `m[7]` is implied by the other seven, and its slot holds c. Lanes are `2m + c`.
+//! even, the lowest bit of `m[7]` is implied by the other seven, and its slot holds it plus c: the lowest bits of a code
+//! sum to c. Lanes are `2m + c`.
 
 use kernel_dsl::device;
 use kernel_dsl::math::mul_hi;
@@ -22,25 +23,22 @@ fn high_lanes(w: u32, coset: u32) -> u32 {
     ((w >> 3) & 0x1e1e_1e1e_u32) | coset
 }
 
-/// Lanes of eight nibbles of even sum and a coset bit in 32 bits: the coset stands where the lowest bit of
-/// the last nibble is implied. The product sums the eight low bits into the top nibble: odd means that bit
-/// 28 must flip.
+/// Lanes of eight nibbles in 32 bits. The product sums the eight low bits into the top nibble.
 #[device]
 pub fn nibbles(w: u32) -> (u32, u32) {
-    let fixed = w ^ ((w & 0x1111_1111_u32).wrapping_mul(0x1111_1111_u32) & 0x1000_0000_u32);
+    let sum = (w & 0x1111_1111_u32).wrapping_mul(0x1111_1111_u32) & 0x1000_0000_u32;
     // 2^28 * 0x10101010 / 2^32 = 0x01010101
-    let coset = mul_hi(w & 0x1000_0000_u32, 0x1010_1010_u32);
-    (low_lanes(fixed, coset), high_lanes(fixed, coset))
+    let coset = mul_hi(sum, 0x1010_1010_u32);
+    (low_lanes(w, coset), high_lanes(w ^ sum, coset))
 }
 
-/// Lanes of digits in bytes, the coset in the place of the implied bit.
+/// Lanes of digits in bytes.
 #[device]
 fn lanes(low: u32, high: u32) -> (u32, u32) {
-    let coset = (high >> 24) & 1_u32;
     let x = (low ^ high) & 0x0101_0101_u32;
-    let odd = x.wrapping_mul(0x0101_0101_u32) & 0x0100_0000_u32;
+    let coset = (x.wrapping_mul(0x0101_0101_u32) >> 24) & 1_u32;
     let all = coset.wrapping_mul(0x0101_0101_u32);
-    ((low << 1) + all, ((high ^ odd) << 1) + all)
+    ((low << 1) + all, ((high ^ (coset << 24)) << 1) + all)
 }
 
 #[device]
@@ -53,7 +51,7 @@ fn folded(x: u32, by: usize) -> u32 {
 pub fn word_of(z: [f32; 8], low: f32, span: f32, inv: f32, width: usize) -> [u32; 4] {
     let (found, coset) = nearest_wide(z, low, span, inv);
     let mut m = found;
-    m[7] = (m[7] & 0xfffe_u32) | coset;
+    m[7] = m[7] ^ coset;
     pack(m, width)
 }
 
@@ -75,35 +73,36 @@ pub fn lanes_of(code: [u32; 4], width: usize) -> [u32; 4] {
     }
 }
 
-/// Parity of the lowest bits of four tokens' digits, in the lowest bit of each byte, and the byte whose lowest
-/// bit is the coset. Byte k of the codes is word k; the parity folds across the words that hold lowest bits.
+/// The cosets of four tokens in the lowest bit of each byte: the sum of the lowest bits of their digits. Byte k of the codes
+/// is word k.
 #[device]
-fn parity4(w: [u32; 8], width: usize) -> (u32, u32) {
-    if width >= 4 {
-        (folded(w[0] ^ w[1] ^ w[2] ^ w[3], 4), w[3] >> 4)
+pub fn cosets4(w: [u32; 8], width: usize) -> u32 {
+    let sum = if width >= 4 {
+        folded(w[0] ^ w[1] ^ w[2] ^ w[3], 4)
     } else if width == 3 {
-        let last = w[2] >> 7;
-        (folded(w[0] ^ w[1] ^ w[2], 3) ^ (w[2] >> 6) ^ last, last)
+        folded(w[0] ^ w[1] ^ w[2], 3) ^ (w[2] >> 6) ^ (w[2] >> 7)
     } else {
-        if width >= 2 {
-            (folded(folded(w[0] ^ w[1], 2), 4), w[1] >> 6)
-        } else {
-            (folded(folded(folded(w[0], 1), 2), 4), w[0] >> 7)
-        }
-    }
+        if width >= 2 { folded(folded(w[0] ^ w[1], 2), 4) } else { folded(folded(folded(w[0], 1), 2), 4) }
+    };
+    sum & 0x0101_0101_u32
+}
+
+/// Digits in bytes, doubled, become lanes: `coset` at the height `up` where they stand.
+#[device]
+pub fn with_coset(digits: [u32; 8], coset: u32, i: usize, up: usize) -> u32 {
+    // The last digit's lowest bit is stored plus the coset.
+    if i < 7 { digits[i] | coset.wrapping_mul(1_u32 << up) } else { digits[i] ^ coset.wrapping_mul(3_u32 << up) }
 }
 
 /// As `lanes_of` for four tokens at once: see [`crate::codec::Codec::decode4`].
 #[device]
 pub fn lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
-    let mut out = unpack4(w, width, 1);
-    let (x, last) = parity4(w, width);
-    let coset = last & 0x0101_0101_u32;
-    for i in 0..7 {
-        out[i] = out[i] | coset;
+    let digits = unpack4(w, width, 1);
+    let coset = cosets4(w, width);
+    let mut out = [0_u32; 8];
+    for i in 0..8 {
+        out[i] = with_coset(digits, coset, i, 0);
     }
-    // Flipping twice the coset's bit as well turns the slot of the coset into the implied bit.
-    out[7] = (out[7] ^ ((x & 0x0101_0101_u32) << 1)) | coset;
     out
 }
 
@@ -111,15 +110,11 @@ pub fn lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
 #[device]
 pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     if (width >= 2) & (width <= 4) {
-        let mut out = raised4_of(w, width, 1);
-        let (x, last) = parity4(w, width);
-        let coset = last & 0x0101_0101_u32;
+        let digits = raised4_of(w, width, 1);
+        let coset = cosets4(w, width);
+        let mut out = [0_u32; 8];
         for i in 0..8 {
-            let up = height(i, width, 1);
-            if i == 7 {
-                out[i] = out[i] ^ ((x & 0x0101_0101_u32) << (up + 1));
-            }
-            out[i] = out[i] | coset.wrapping_mul(1_u32 << up);
+            out[i] = with_coset(digits, coset, i, height(i, width, 1));
         }
         out
     } else {

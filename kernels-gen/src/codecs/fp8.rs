@@ -2,7 +2,7 @@
 //! scale a vector, its largest coordinate at 448. Decoded to bf16, which holds every E4M3 value.
 
 use kernel_dsl::codec;
-use kernel_dsl::math::{e4m3_of, e4m3_value};
+use kernel_dsl::math::{e4m3_of, mul_bf16x2, pick};
 
 use crate::codec::{Codec, Lane, Spec};
 
@@ -44,9 +44,10 @@ impl Codec for Fp8 {
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         let mut w = [0_u32; 4];
-        for i in 0..8 {
-            let bits = e4m3_value((code[i / 4] >> (8 * (i % 4))) & 255_u32).to_bits();
-            w[i / 2] = w[i / 2] | if i % 2 == 0 { bits >> 16 } else { bits };
+        for i in 0..4 {
+            // Two codes in the high bytes of a word's halves, then where a bf16 of 2^-120 times their values has them.
+            let x = pick(code[i / 2], 0_u32, if i % 2 == 0 { 0x1404_u32 } else { 0x3424_u32 });
+            w[i] = mul_bf16x2((x & 0x8000_8000_u32) | ((x >> 4) & 0x07f0_07f0_u32), 0x7b80_7b80_u32);
         }
         w
     }

@@ -2,17 +2,21 @@
 
 use super::decode_attention::DecodeMeta;
 use super::keys::*;
+use super::leaves::*;
 use super::many::*;
 use super::maps::queries::{columns, operands};
 use super::offset::{fixed_offset, offsets};
 use super::query::{quantise_query, zeros_of};
+use super::schedule::share;
 use super::softmax::*;
 use super::values::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Attention of a block's query rows over its share of the segments: the first `rows` of the columns. With many
-/// queries the block has the tokens from `first` on of a sequence's `queries`, and is the `slot`-th of `blocks`.
+/// Attention of a block's query rows, the first `rows` of the columns, over the `split`-th part of a sequence: 2^unit leaves
+/// a warp. With many queries the block has the tokens from `first` on of a sequence's `queries`, and is the `slot`-th of `blocks`.
+///
+/// A block that has all of a sequence writes the output; another leaves its part for the join kernel.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn attend<T: Float>(
@@ -23,6 +27,8 @@ pub fn attend<T: Float>(
     cache: &Global<u8>,
     table: &Global<i32>,
     lens: &Global<i32>,
+    out: &mut Global<T>,
+    lse: &mut Global<f32>,
     part: &mut Global<f32>,
     stat: &mut Global<f32>,
     status: &mut Global<i32>,
@@ -30,17 +36,17 @@ pub fn attend<T: Float>(
     pages: i32,
     table_stride: i32,
     segments: i32,
-    run: i32,
+    splits: i32,
+    unit: i32,
     scale: f32,
+    head: i32,
+    seq: i32,
     split: i32,
     queries: i32,
     first: i32,
     slot: i32,
     blocks: i32,
-    log_splits: i32,
 ) {
-    let (head, seq) = (block_id(1), block_id(2));
-    let first_row_of = (seq * kv_heads + head) * m.group as i32;
     let len = lens.at(seq);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n_all = if fits { len } else { 0_i32 };
@@ -49,31 +55,37 @@ pub fn attend<T: Float>(
         status.put(3, seq);
     }
     let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
-    release_next();
     let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
-    let mut unit = shared::<f32>(m.cols);
+    let mut worth = shared::<f32>(m.cols);
     let mut zeros = shared::<i32>(m.d);
+    let mut held = shared::<f32>(m.warps * m.places() * m.rows() * m.d);
+    let mut held_stat = shared::<f32>(m.warps * m.places() * m.cols * 2);
+    let mut fault = shared::<i32>(m.rows());
     let tiles = (n + 31_i32) / 32_i32;
-    let run = if m.many { share(n, run, log_splits, m.segment, m.warps) } else { share_of(n, run, segments, m.segment) };
-    // Blocks of a long table that a short sequence leaves without work make no query.
-    let busy = tiles > split * run * (m.warps * m.segment / 32) as i32;
-    if m.record > 0 {
-        after_previous();
-    } else {
+    let leaves = (n + (LEAF as i32 - 1_i32)) / LEAF as i32;
+    // The block's leaves, the log2 of a warp's, and how many warps have any.
+    let (begin, most) = (split * share(m.warps, unit), share(m.warps, unit));
+    let whole = leaves <= most;
+    let log_each = log_each(leaves, unit, m.warps, m.depth);
+    let each = 1_i32 << (log_each & 31_i32);
+    let live = ((leaves - begin).min(most).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32);
+    for c in threads(m.rows()) {
+        fault.put(c, 0_i32);
+    }
+    if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
         for w in warps(m.warps) {
-            for c in strided(w, if busy { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
+            // Blocks of a long table that a short sequence leaves without work make no query.
+            for c in strided(w, if live > 0_i32 { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
                 let own = c.min(m.rows() as i32 - 1_i32);
-                let token = first + own / m.group as i32;
-                let row = if m.many { row_of(seq * queries + token.min(queries - 1_i32), kv_heads, head, m.group, own) } else { first_row_of + own };
-                let x = q.row(row as i64 * m.d as i64, m.d);
-                let live = if own == c { 1_i32 } else { 0_i32 };
-                quantise_query::<T>(k, &zeros, x, c, live, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut unit);
+                let x = q.row(row_of(m, seq, kv_heads, head, queries, first, own) as i64 * m.d as i64, m.d);
+                let real = if own == c { 1_i32 } else { 0_i32 };
+                quantise_query::<T>(k, &zeros, x, c, real, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
                 if m.many {
                     for part in 0..m.parts {
-                        zero.put(c + (m.cols + part * m.cols / m.parts) as i32, sees(n_all, queries, token));
+                        zero.put(c + (m.cols + part * m.cols / m.parts) as i32, sees(n_all, queries, first + own / m.group as i32));
                     }
                 }
             }
@@ -81,15 +93,18 @@ pub fn attend<T: Float>(
     }
     // The first tile that not every row sees to its end.
     let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
+    // Bytes of a page of all kv heads, and of those before the own one.
+    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     for w in warps(m.warps) {
         let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
         let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
         let q_lo = [query_part(&query, low, m.d, m.cols, band, m.key_quads), query_part(&query, low + 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
-        let (start, worth) = (zero.cols(0, 1, m.cols), unit.cols(0, 1, m.cols));
+        let (start, worth) = (zero.cols(0, 1, m.cols), worth.cols(0, 1, m.cols));
         // What a key's offset adds to its score under each head.
         let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
-        let first = (split * m.warps as i32 + w) * run * (m.segment / 32) as i32;
+        let first = (begin + w * each) * TILES as i32;
         // Queries of a segment's own, those of the first one to begin with.
         let records = (seq * kv_heads + head) as i64 * segments as i64;
         let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
@@ -102,15 +117,14 @@ pub fn attend<T: Float>(
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high_half = cols(m.cols, 0.0_f32);
-        for t in stream(first, tiles.min(first + run * (m.segment / 32) as i32), 1, m.stages) {
-            // Checked page fetch: a bad entry reads page 0; the join kernel finds it and drops the row.
-            let entry = table.at(seq * table_stride + t / (m.page_tokens / 32) as i32);
-            let page = if (entry >= 0_i32) & (entry < pages) { entry } else { 0_i32 };
-            let block = (page as i64 * kv_heads as i64 + head as i64) * (m.page_tokens / 32) as i64;
-            let tokens = ring.copy(cache, (block + (t % (m.page_tokens / 32) as i32) as i64) * m.tile_bytes as i64);
+        for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
+            // Checked page fetch: a bad entry reads page 0; whoever finishes the row finds it and drops the row.
+            let entry = table.at(seq * table_stride + (t as u32 / (m.page_tokens / 32) as u32) as i32);
+            let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
+            let tokens = ring.copy(cache, page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64));
             // Scores in log2 units.
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
-            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.keys::<bf16>(0, k[0].spec().bits, m.d, 16, |x| k[0].decode(x)), &q_float, 0.0_f32) };
+            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), &q_float, 0.0_f32) };
             let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
             let mut x = if m.record > 0 {
                 score.map3(&(k_scale * &worth), &bias, fused)
@@ -173,23 +187,21 @@ pub fn attend<T: Float>(
                     }
                 }
             } else {
-                out[0] = mma(&tokens.values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
+                out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
             }
-            // A segment's end: leave its partial result, start afresh.
-            if (t % (m.segment / 32) as i32 == (m.segment / 32) as i32 - 1_i32) | (t == tiles - 1_i32) {
-                let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
-                let row = (line as i64 * segments as i64 + (t / (m.segment / 32) as i32) as i64) * m.rows() as i64;
+            // A leaf's end: fold it into what the warp holds, start afresh.
+            if (t % TILES as i32 == TILES as i32 - 1_i32) | (t == tiles - 1_i32) {
+                let r = (t / TILES as i32) & (each - 1_i32);
+                let mut o = [out[0].clone(), out[1].clone()];
                 for i in 0..v.len() {
-                    let o = if m.apart { joined(&high[i], &out[i]) } else { whole(&lowered(v[i], &out[i], m.quads, m.d / v.len()), m.parts) };
-                    let half = if m.apart { joined(&high_half, &half) } else { whole(&half, m.parts) };
-                    let o = if v[0].spec().odd() { o + &(half * 0.5_f32) } else { o };
-                    let o = if v[0].spec().affine { o + &(total_of(&shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o };
-                    part.put_acc(row * m.d as i64 + (i * m.d / v.len()) as i64, 1, m.d, m.rows(), &o);
+                    o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, m.d / v.len());
+                }
+                let l = total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32;
+                hold(m, v.len(), &mut held, &mut held_stat, w, r, (r == each - 1_i32) | (t == tiles - 1_i32), log_each, o, l, top.clone());
+                for i in 0..v.len() {
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                     high[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                 }
-                stat.put_cols(row * 2_i64, 2, m.rows(), &top);
-                stat.put_cols(row * 2_i64 + 1_i64, 2, m.rows(), &(total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32));
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
                 half = cols(m.cols, 0.0_f32);
@@ -203,6 +215,44 @@ pub fn attend<T: Float>(
                     start = values.0;
                     worth = values.1;
                     bias = values.2;
+                }
+            }
+        }
+    }
+    // A page that does not exist drops the rows that see it.
+    for i in threads(if whole & (live > 0_i32) { (n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 }) {
+        let page = table.at(seq * table_stride + i);
+        if (page < 0_i32) | (page >= pages) {
+            for c in 0..m.rows() {
+                let seen = if m.many { sees(n_all, queries, first + (c / m.group) as i32) } else { n };
+                if seen > i * m.page_tokens as i32 {
+                    fault.put(c, 1_i32);
+                    status.put(1, 1_i32);
+                    status.put(3, seq);
+                }
+            }
+        }
+    }
+    for w in warps(m.warps) {
+        for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
+            let of = row_of(m, seq, kv_heads, head, queries, first, c);
+            let own = if m.many { first + c / (m.group as i32) < queries } else { true };
+            if live > 0_i32 {
+                let (o, l, top) = of_block(m, &held, &held_stat, c, live);
+                if whole {
+                    if own {
+                        finish::<T>(v[0], out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
+                    }
+                } else {
+                    let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
+                    let row = (line as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
+                    part.put_row(row * m.d as i64, &o);
+                    stat.put(row * 2_i64, top);
+                    stat.put(row * 2_i64 + 1_i64, l);
+                }
+            } else {
+                if own {
+                    nothing::<T>(out, lse, of, m.d);
                 }
             }
         }

@@ -124,6 +124,54 @@ pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) 
     }
 }
 
+/// First code bit and width of the planes of a transposed code's tail: see `kernel_dsl::pack`.
+#[device]
+fn tail_plane(bits: usize, p: usize) -> (usize, usize) {
+    let (four, two) = (bits & 4, bits & 2);
+    if p == 0 {
+        (0, four)
+    } else {
+        if p == 1 { (four, two) } else { (four + two, bits & 1) }
+    }
+}
+
+/// A byte of a transposed plane of tails: `w` bits from bit `at` on of the tails of 8 / w blocks of row `r`.
+#[device]
+fn tail_byte(tails: &Shared<u32>, r: i32, i: i32, at: usize, w: usize, values: bool, d: usize) -> u32 {
+    let own = (d / 32) as i32;
+    let mut byte = 0_u32;
+    for f in 0..8 / w {
+        let block = if values {
+            i * (8 / w) as i32 + f as i32
+        } else {
+            if w == 1 { (f % 4) as i32 * own + i * 2_i32 + (f / 4) as i32 } else { (i / own * (8 / w) as i32 + f as i32) * own + i % own }
+        };
+        byte = byte | (((tails.at(r * (d / 8) as i32 + block) >> at) & ((1_u32 << w) - 1_u32)) << (w * f));
+    }
+    byte
+}
+
+/// The tails of one row in a transposed tile whose codes stand at `at`: bytes `part`, `part + 4`, ..
+#[device]
+pub fn join_quad_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, r: i32, place: u32, part: i32, values: bool, d: usize) {
+    let (nb, own) = (d / 8, (d / 32) as u32);
+    for p in 0..3 {
+        let (above, w) = tail_plane(c.spec().tail(), p);
+        if w > 0 {
+            let base = d / 2 * (c.spec().bits - c.spec().tail() + above);
+            for i in strided(part, (nb * w / 8) as i32, 4) {
+                let n = (place & 3_u32) * own;
+                let byte = if values {
+                    ((place >> 2) * (nb * w / 8) as u32 + i as u32) * 4_u32 + (place & 3_u32)
+                } else {
+                    if w == 1 { (place >> 2) * (nb / 2) as u32 + n / 2_u32 + i as u32 } else { ((place >> 2) * (w / 2) as u32 + i as u32 / own) * nb as u32 + n + i as u32 % own }
+                };
+                cache.save::<u8>(at + (base as u32 + byte) as i64, tail_byte(tails, r, i, above, w, values, d) as u8);
+            }
+        }
+    }
+}
+
 /// The tails of eight blocks, from `i` on, become as many bytes as a tail has bits.
 #[device]
 pub fn join_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, i: i32) {

@@ -1,18 +1,23 @@
 //! Decode attention over the coded cache, one new token a sequence: flash attention whose keys and
 //! values are decoded inside the loop, straight into tensor-core operands.
 //!
-//! A warp walks a run of 512-token segments of one (sequence, kv head), tile after tile of 32 tokens, from a
-//! ring of its own: no barrier in the loop. Every segment starts afresh and leaves one partial result, so
-//! the number of splits changes who computes, not what. Sums across lanes are integers or maxima: exact.
+//! A warp walks up to 32 leaves of 256 tokens of one (sequence, kv head), tile after tile of 32 tokens, from a ring of its
+//! own: no barrier in the loop. Every leaf starts afresh, and leaves are folded along a fixed tree ([`super::leaves`]): first by
+//! their warp, then by its block, then by the join kernel, so the launch shape changes who computes, not what. A block that has
+//! all of a sequence writes the output itself. Sums across lanes are integers or maxima: exact.
 //!
-//! Cost: reads tile_bytes for 32 tokens; writes (d + 2) * 4 bytes a head and segment.
+//! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
+use super::schedule::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Tokens of a segment. Part of the result's definition, as the order of its sums is.
+/// Tokens of a segment: those that meet one query of a calibrated codec.
 pub const SEGMENT: usize = 512;
+
+/// Most leaves of a block.
+pub const SHARE: usize = 32;
 
 /// Shape of a decode kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,9 +46,12 @@ pub struct DecodeMeta {
     pub key_quads: bool,
     /// The queries come quantised, a record of so many bytes a segment, with a bias: see [`super::maps::queries`]. 0: they do not.
     pub record: usize,
-    /// Tokens of a segment; part of the result's definition.
+    /// Tokens of a segment.
     pub segment: usize,
+    /// 1, 2, 4 or 8.
     pub warps: usize,
+    /// log2 of the most leaves that a warp takes.
+    pub depth: usize,
     pub stages: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
@@ -55,13 +63,44 @@ impl DecodeMeta {
         self.queries * self.group
     }
 
-    /// With as many warps as fit a block's `shared` bytes: their number changes no result.
+    pub fn threads(&self) -> usize {
+        32 * self.warps
+    }
+
+    pub fn log_warps(&self) -> usize {
+        self.warps.ilog2() as usize
+    }
+
+    /// log2 of the fewest leaves of a warp: eight a block, so that a tree has no more parts than the join kernel takes at once.
+    pub fn least(&self) -> usize {
+        (8 / self.warps).ilog2() as usize
+    }
+
+    /// Parts of a row that a warp may hold.
+    pub fn places(&self) -> usize {
+        self.depth.max(1)
+    }
+
+    /// Bytes of a block in shared memory.
+    pub fn shared(&self) -> usize {
+        let held = self.places() * (self.rows() * self.d + 2 * self.cols) * 4;
+        let schedule = 4 * (self.depth + 2) * (self.threads() + self.warps);
+        self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
+    }
+
+    /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least.
     pub fn within(mut self, shared: usize) -> DecodeMeta {
-        let query = 2 * self.cols * self.d + 1024;
-        while self.warps > 1 && self.warps * self.stages * self.tile_bytes + query > shared {
-            self.warps -= 1;
+        let shared = shared.min(228 * 1024 / self.min_blocks - 1024);
+        loop {
+            self.depth = (SHARE / self.warps).ilog2() as usize;
+            while self.depth > self.least().max(1) && self.shared() > shared {
+                self.depth -= 1;
+            }
+            if self.warps == 1 || self.shared() <= shared {
+                return self;
+            }
+            self.warps /= 2;
         }
-        self
     }
 }
 
@@ -71,6 +110,7 @@ impl Meta for DecodeMeta {
     }
 }
 
+/// Grid: [blocks, kv_heads]; the blocks of a head share out all parts of all sequences.
 #[kernel]
 pub fn decode_attention<T: Float>(
     m: DecodeMeta,
@@ -80,15 +120,46 @@ pub fn decode_attention<T: Float>(
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch]
-    part: &mut Global<f32>,   // [batch, kv_heads, segments, group, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, segments, group, 2]: maximum, sum
+    out: &mut Global<T>,      // [batch, heads, d]
+    lse: &mut Global<f32>,    // [batch, heads], natural logarithm
+    part: &mut Global<f32>,   // [batch, kv_heads, splits, group, d]
+    stat: &mut Global<f32>,   // [batch, kv_heads, splits, group, 2]: maximum, sum
+    chosen: &mut Global<i32>, // [1]: log2 of the leaves of a block, for the join kernel
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    batch: i32,
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
-    segments: i32,
-    run: i32, // segments of a warp
+    segments: i32, // of the records
+    splits: i32,   // most parts of a sequence
+    blocks: i32,
+    unit: i32, // log2 of the leaves of a warp, below 0 what ends first
     scale: f32,
 ) {
-    attend::<T>(&m, k, v, q, cache, table, lens, part, stat, status, kv_heads, pages, table_stride, segments, run, scale, block_id(0), 1_i32, 0_i32, 0_i32, 1_i32, 0_i32);
+    release_next();
+    let (block, head, capacity) = (block_id(0), block_id(1), table_stride * m.page_tokens as i32);
+    let mut counts = shared::<i32>((m.depth + 1) * m.threads());
+    let mut totals = shared::<i32>((m.depth + 1) * m.warps);
+    let mut before = shared::<i32>(m.threads());
+    let mut found = shared::<i32>(2);
+    count_shares(&m, lens, batch, capacity, &mut counts, &mut totals, &mut found);
+    let unit = if unit >= 0_i32 { unit } else { best_unit(&m, &totals, blocks) };
+    shares_before(&m, &counts, &totals, &mut before, unit);
+    if (block == 0_i32) & (head == 0_i32) {
+        chosen.put(0, unit + m.log_warps() as i32);
+    }
+    if m.record > 0 {
+        after_previous();
+    }
+    let all = all_shares(&m, &totals, unit);
+    let mut back = 0_i32;
+    for turn in strided(0_i32, all, blocks) {
+        // To and fro, so that the blocks that began with the first shares do not get the first of the second turn too.
+        let item = turn + if back > 0_i32 { blocks - 1_i32 - block } else { block };
+        back = 1_i32 - back;
+        find_share(&m, lens, batch, capacity, &counts, &before, &mut found, unit, item);
+        let seq = if item < all { found.at(0) } else { 0_i32 };
+        let split = if item < all { found.at(1) } else { splits };
+        attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
+    }
 }

@@ -1,24 +1,22 @@
-//! Joins a sequence's segments, divides, rotates back: one block a (sequence, head).
+//! Joins what the blocks of a sequence leave, divides, rotates back: one block a (sequence, head).
 //!
-//! All under one maximum: eight segments at a time are summed in index order by one warp, then those sums one by
-//! one: a fixed tree, whoever computed the segments and however many warps join them. Cost: reads (d + 2) * 4 bytes a segment, writes d elements.
+//! Parts are folded along the tree of [`super::leaves`]: eight neighbours by a warp, then those of eight warps, then tree after
+//! tree. Cost: reads (d + 2) * 4 bytes a part, writes d elements.
 
-use super::softmax::weight;
+use super::leaves::{FOLD, LEAF, TREE, finish, nothing, stacked, tree};
+use super::softmax::{folded, weight};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Segments that one warp joins in order.
-pub const BUNDLE: usize = 8;
-
-/// Segments that the two warps of a narrow join take in one round.
-pub const NARROW: usize = 2 * BUNDLE;
+/// Parts that the one warp of a narrow join takes.
+pub const NARROW: usize = FOLD;
 
 /// Shape of a join kernel.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct JoinMeta {
     pub d: usize,
-    pub segment: usize,
     pub page_tokens: usize,
+    /// 8, or 1 for rows of up to `NARROW` parts.
     pub warps: usize,
     /// Query heads of a kv head and query tokens of a block: of the join of many queries.
     pub group: usize,
@@ -27,52 +25,32 @@ pub struct JoinMeta {
 }
 
 impl JoinMeta {
-    /// For rows of up to `NARROW` segments: small blocks, so that more rows are joined at once.
+    /// For rows of up to `NARROW` parts: small blocks, so that more rows are joined at once.
     pub fn narrow(self) -> JoinMeta {
-        JoinMeta { warps: 2, ..self }
+        JoinMeta { warps: 1, ..self }
     }
 }
 
 impl Meta for JoinMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: self.warps, min_blocks: 32 / self.warps }
+        Launch { warps: self.warps, min_blocks: 16 / self.warps }
     }
 }
 
-/// Joins a query row, head `member` of query token `token`, from column `column` of `rows` of the partial results from
-/// `base` on. `len` is what the row sees of sequence `seq`.
+/// Part `at` of a row's, or the last one.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn join<T: Float>(
-    m: &JoinMeta,
-    v: &dyn Codec,
-    part: &Global<f32>,
-    stat: &Global<f32>,
-    table: &Global<i32>,
-    out: &mut Global<T>,
-    lse: &mut Global<f32>,
-    status: &mut Global<i32>,
-    kv_heads: i32,
-    group: i32,
-    pages: i32,
-    table_stride: i32,
-    base: i64,
-    rows: i32,
-    column: i32,
-    len: i32,
-    fits: bool,
-    member: i32,
-    head: i32,
-    seq: i32,
-    token: i32,
-) {
-    let n = if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 };
-    // A page that does not exist drops the whole row.
-    let mut fault = shared::<i32>(1);
+fn of_split(m: &JoinMeta, part: &Global<f32>, stat: &Global<f32>, base: i64, rows: i32, column: i32, at: i32, count: i32) -> (Tile<f32>, f32, f32) {
+    let row = (base + at.min(count - 1_i32) as i64) * rows as i64 + column as i64;
+    (part.row(row * m.d as i64, m.d), stat.at(row * 2_i64 + 1_i64), stat.at(row * 2_i64))
+}
+
+/// Whether a page of a sequence's first `len` tokens does not exist: that drops the whole row.
+#[device]
+pub fn find_fault(m: &JoinMeta, table: &Global<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, table_stride: i32, len: i32, seq: i32) {
     for _ in threads(1) {
         fault.put(0, 0_i32);
     }
-    for i in threads(if fits { (len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 }) {
+    for i in threads((len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
         let page = table.at(seq * table_stride + i);
         if (page < 0_i32) | (page >= pages) {
             fault.put(0, 1_i32);
@@ -80,72 +58,101 @@ pub fn join<T: Float>(
             status.put(3, seq);
         }
     }
-    after_previous();
-    // The maximum over all segments: every weight is under it, so that no sum is ever rescaled.
-    let mut tops = shared::<f32>(m.warps * 32);
-    for i in threads(m.warps * 32) {
-        let mut top = f32::NEG_INFINITY;
-        for s in strided(i, n, m.warps * 32) {
-            top = fmax(top, stat.at(((base + s as i64) * rows as i64 + column as i64) * 2_i64));
-        }
-        tops.put(i, top);
-    }
-    let mut best = shared::<f32>(m.warps);
-    let mut sums = shared::<f32>(m.warps);
-    let mut outs = shared::<f32>(m.warps * m.d);
-    let mut l = 0.0_f32;
-    let mut total = shared::<f32>(m.d);
-    for e in threads(m.d) {
-        total.put(e, 0.0_f32);
-    }
-    // A round sums one bundle a warp, then adds the bundles in order.
-    for round in strided(0_i32, n, (m.warps * BUNDLE) as i32) {
+}
+
+/// Joins a query row, head `member` of query token `token`, from column `column` of `rows` of the parts from `base` on, 2^log_share
+/// leaves each. `len` is what the row sees. Nothing if one block had all `of_block` tokens that its block saw: it has written the row.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn join<T: Float>(
+    m: &JoinMeta,
+    v: &dyn Codec,
+    part: &Global<f32>,
+    stat: &Global<f32>,
+    out: &mut Global<T>,
+    lse: &mut Global<f32>,
+    fault: &Shared<i32>,
+    kv_heads: i32,
+    group: i32,
+    log_share: i32,
+    base: i64,
+    rows: i32,
+    column: i32,
+    len: i32,
+    of_block: i32,
+    member: i32,
+    head: i32,
+    token: i32,
+) {
+    let (leaves, done) = ((len + (LEAF as i32 - 1_i32)) / LEAF as i32, (of_block + (LEAF as i32 - 1_i32)) / LEAF as i32 <= 1_i32 << (log_share & 31_i32));
+    let count = if done { 0_i32 } else { (leaves + ((1_i32 << (log_share & 31_i32)) - 1_i32)) >> (log_share & 31_i32) };
+    let of_tree = (TREE as i32) >> (log_share & 31_i32);
+    let mut outs = shared::<f32>((m.warps + 1) * m.d);
+    let mut sums = shared::<f32>(m.warps + 1);
+    let mut tops = shared::<f32>(m.warps + 1);
+    // A round folds one tree; the last place has those before it.
+    for round in strided(0_i32, count, of_tree) {
+        let end = count.min(round + of_tree);
         for w in warps(m.warps) {
-            let first = round + w * BUNDLE as i32;
-            let top = tops.row(0, m.warps * 32).max();
-            best.put(w, top);
-            if first < n {
-                let mut o = vector(m.d, 0.0_f32);
-                let mut sum = 0.0_f32;
-                for i in 0..BUNDLE {
-                    let row = (base + (first + i as i32).min(n - 1_i32) as i64) * rows as i64 + column as i64;
-                    let fade = if first + (i as i32) < n { weight(stat.at(row * 2_i64), top) } else { 0.0_f32 };
-                    sum = stat.at(row * 2_i64 + 1_i64).mul_add(fade, sum);
-                    o = part.row(row * m.d as i64, m.d).mul_add(fade, &o);
-                }
-                sums.put(w, sum);
+            let first = round + w * FOLD as i32;
+            if first < end {
+                let a = [of_split(m, part, stat, base, rows, column, first, count), of_split(m, part, stat, base, rows, column, first + 1_i32, count), of_split(m, part, stat, base, rows, column, first + 2_i32, count), of_split(m, part, stat, base, rows, column, first + 3_i32, count)];
+                let b = [of_split(m, part, stat, base, rows, column, first + 4_i32, count), of_split(m, part, stat, base, rows, column, first + 5_i32, count), of_split(m, part, stat, base, rows, column, first + 6_i32, count), of_split(m, part, stat, base, rows, column, first + 7_i32, count)];
+                let (o, l, top) = eight(&a, &b, end - first);
                 outs.put_row(w * m.d as i32, &o);
+                sums.put(w, l);
+                tops.put(w, top);
             }
         }
-        let bundles = ((n - round + (BUNDLE as i32 - 1_i32)) / BUNDLE as i32).min(m.warps as i32);
-        for w in 0..bundles {
-            l = l + sums.at(w);
-        }
-        for e in threads(m.d) {
-            let mut o = total.at(e);
-            for w in 0..bundles {
-                o = o + outs.at(e + w * m.d as i32);
+        let live = (end - round + (FOLD as i32 - 1_i32)) / FOLD as i32;
+        for _ in warps(1) {
+            let w = m.warps;
+            let a = [of_round(m, &outs, &sums, &tops, 0, live), of_round(m, &outs, &sums, &tops, 1 % w, live), of_round(m, &outs, &sums, &tops, 2 % w, live), of_round(m, &outs, &sums, &tops, 3 % w, live)];
+            let b = [of_round(m, &outs, &sums, &tops, 4 % w, live), of_round(m, &outs, &sums, &tops, 5 % w, live), of_round(m, &outs, &sums, &tops, 6 % w, live), of_round(m, &outs, &sums, &tops, 7 % w, live)];
+            let (o, l, top) = eight(&a, &b, live);
+            let (mut o, mut l, mut top) = (o, l, top);
+            if round > 0_i32 {
+                let most = fmax(tops.at(w), top);
+                let (left, right) = (weight(tops.at(w), most), weight(top, most));
+                l = folded(l, right, sums.at(w) * left);
+                o = stacked(&o, right, &outs.row(w * m.d, m.d), left);
+                top = most;
             }
-            total.put(e, o);
+            outs.put_row(w * m.d, &o);
+            sums.put(w, l);
+            tops.put(w, top);
         }
     }
-    let some = (fault.at(0) == 0_i32) & (l > 0.0_f32);
     for _ in warps(1) {
-        let y = total.row(0, m.d) / (if some { l } else { 1.0_f32 });
-        let back = if v.spec().rotate { y.hadamard() * m.inv_sqrt_d } else { y };
-        let kept = if some { back } else { vector(m.d, 0.0_f32) };
         let row = (token * kv_heads + head) * group + member;
-        out.put_row(row as i64 * m.d as i64, &kept.to::<T>());
-        lse.put(row, if some { (best.at(0) + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
+        if count > 0_i32 {
+            let l = sums.at(m.warps);
+            finish::<T>(v, out, lse, row, m.d, m.inv_sqrt_d, (fault.at(0) == 0_i32) & (l > 0.0_f32), &outs.row(m.warps * m.d, m.d), l, tops.at(m.warps));
+        } else if !done {
+            nothing::<T>(out, lse, row, m.d);
+        }
     }
+}
+
+#[device]
+fn eight(a: &[(Tile<f32>, f32, f32); 4], b: &[(Tile<f32>, f32, f32); 4], live: i32) -> (Tile<f32>, f32, f32) {
+    tree([a[0].0.clone(), a[1].0.clone(), a[2].0.clone(), a[3].0.clone(), b[0].0.clone(), b[1].0.clone(), b[2].0.clone(), b[3].0.clone()], [a[0].1, a[1].1, a[2].1, a[3].1, b[0].1, b[1].1, b[2].1, b[3].1], [a[0].2, a[1].2, a[2].2, a[3].2, b[0].2, b[1].2, b[2].2, b[3].2], live)
+}
+
+/// What warp `w` folded, or the last of `live`.
+#[device]
+fn of_round(m: &JoinMeta, outs: &Shared<f32>, sums: &Shared<f32>, tops: &Shared<f32>, w: usize, live: i32) -> (Tile<f32>, f32, f32) {
+    let at = (w as i32).min(live - 1_i32);
+    (outs.row(at * m.d as i32, m.d), sums.at(at), tops.at(at))
 }
 
 #[kernel]
 pub fn join_splits<T: Float>(
     m: JoinMeta,
     v: &dyn Codec,
-    part: &Global<f32>,    // [batch, kv_heads, segments, group, d]
-    stat: &Global<f32>,    // [batch, kv_heads, segments, group, 2]: maximum, sum
+    part: &Global<f32>,    // [batch, kv_heads, splits, group, d]
+    stat: &Global<f32>,    // [batch, kv_heads, splits, group, 2]: maximum, sum
+    chosen: &Global<i32>,  // [1]: log2 of the leaves of a part
     table: &Global<i32>,   // [batch, table_stride]
     lens: &Global<i32>,    // [batch]
     out: &mut Global<T>,   // [batch, heads, d]
@@ -153,13 +160,16 @@ pub fn join_splits<T: Float>(
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
     kv_heads: i32,
     group: i32,
-    segments: i32,
+    splits: i32,
     pages: i32,
     table_stride: i32,
 ) {
     let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
-    let base = (seq * kv_heads + head) as i64 * segments as i64;
+    let base = (seq * kv_heads + head) as i64 * splits as i64;
     let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    join::<T>(&m, v, part, stat, table, out, lse, status, kv_heads, group, pages, table_stride, base, group, member, len, fits, member, head, seq, seq);
+    let n = if (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32) { len } else { 0_i32 };
+    let mut fault = shared::<i32>(1);
+    find_fault(&m, table, status, &mut fault, pages, table_stride, n, seq);
+    after_previous();
+    join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, group, chosen.at(0), base, group, member, n, n, member, head, seq);
 }

@@ -35,7 +35,9 @@ pub fn sides(tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32>
 /// Scales of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
 pub fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
-    if c.spec().sides == 0 {
+    if (c.spec().sides == 0) & (c.spec().group > 0) {
+        if parts == 2 { acc(16, 8, c.scale([0.0_f32, 0.0_f32])) } else { rows(32, c.scale([0.0_f32, 0.0_f32])) }
+    } else if c.spec().sides == 0 {
         if parts == 2 { acc(16, 8, 1.0_f32) } else { rows(32, 1.0_f32) }
     } else {
         if c.spec().sides == 1 {
@@ -96,7 +98,7 @@ pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<
     let up = if quads & by_height(k, d) { k[0].spec().raised[7] } else { 0 };
     let first = if up > 0 { start * (1 << up) } else { start.clone() };
     let x = (if k[0].spec().even() { s + &first } else { s * 2_i32 + &first }).cast::<f32>();
-    if up > 0 { x * (1.0_f32 / (1 << up) as f32) } else { x }
+    if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }
 }
 
 /// Whether keys are decoded with their dims at different heights: one band, whole words of four blocks.

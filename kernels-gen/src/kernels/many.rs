@@ -1,6 +1,7 @@
 //! What attention of several query tokens a sequence adds to that of one: what each row sees, and weights whose
 //! two bytes have outputs of their own without being columns side by side.
 
+use super::decode_attention::DecodeMeta;
 use super::softmax::fused;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -11,27 +12,12 @@ pub fn sees(len: i32, queries: i32, token: i32) -> i32 {
     (len - queries + token.min(queries - 1_i32) + 1_i32).max(0_i32)
 }
 
-/// Row of q and of the output, `[tokens, kv_heads, group]`, of column `column` of a block that begins with `token`'s.
+/// Row of q and of the output, `[tokens, kv_heads, group]`, of column `column` of a block that begins with token `first`
+/// of a sequence's `queries`; past the last token that one's.
 #[device]
-pub fn row_of(token: i32, kv_heads: i32, head: i32, group: usize, column: i32) -> i32 {
-    (token * kv_heads + head) * group as i32 + column % group as i32
-}
-
-/// Segments of a warp: `run`, or where that is 0 an equal share of those of `n` tokens among 2^log_splits blocks' warps.
-#[device]
-pub fn share(n: i32, run: i32, log_splits: i32, segment: usize, warps: usize) -> i32 {
-    let all = (n + (segment as i32 - 1_i32)) / segment as i32;
-    let of_block = (all + ((1_i32 << (log_splits & 31_i32)) - 1_i32)) >> (log_splits & 31_i32);
-    if run > 0_i32 { run } else { (of_block + (warps as i32 - 1_i32)) / warps as i32 }
-}
-
-/// Segments of a warp that takes `run` of a sequence of `segments`: as much less as this one of `n` tokens is shorter, so that
-/// as many warps share it. Rounded up by more than the quotient can be off.
-#[device]
-pub fn share_of(n: i32, run: i32, segments: i32, segment: usize) -> i32 {
-    let all = (n + (segment as i32 - 1_i32)) / segment as i32;
-    let part = all as f32 * run as f32 / segments as f32;
-    (part.mul_add(9.536743e-7_f32, part).ceil() as i32).min(run)
+pub fn row_of(m: &DecodeMeta, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, column: i32) -> i32 {
+    let token = if m.many { seq * queries + (first + column / m.group as i32).min(queries - 1_i32) } else { seq };
+    (token * kv_heads + head) * m.group as i32 + column % m.group as i32
 }
 
 /// How far the tokens of tile `t` lie behind what each column sees, from the second half of `seen`: 0 and more are hidden.

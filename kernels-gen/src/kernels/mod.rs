@@ -6,14 +6,17 @@ pub mod attend;
 pub mod codes;
 pub mod decode_attention;
 pub mod forward;
+pub mod groups;
 pub mod join_splits;
 pub mod keys;
+pub mod leaves;
 pub mod many;
 pub mod maps;
 pub mod offset;
 pub mod prefill_attention;
 pub mod query;
 pub mod rows;
+pub mod schedule;
 pub mod search;
 pub mod slots;
 pub mod softmax;
@@ -21,6 +24,7 @@ pub mod store;
 pub mod values;
 
 pub use decode_attention::SEGMENT;
+pub use leaves::{LEAF, TREE};
 
 use crate::codec::Lane;
 use crate::layout::Operand;
@@ -85,12 +89,28 @@ const RING_BUDGET: usize = 216 * 1024;
 ///
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
+    let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
     // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets: twelve
-    // warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the segments evenly.
-    let many = (cols > 8 || !c.k.exact() && c.v.affine) && cols * d <= 1024;
-    let warps = (RING_BUDGET / (2 * tile)).clamp(2, if many { 4 } else { 8 });
-    let min_blocks = if many { 3 } else if !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * warps * 2 * tile <= RING_BUDGET { 2 } else { 1 };
+    // warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
+    let few = (cols > 8 || !c.k.exact() && c.v.affine) && cols * d <= 1024;
+    let light = !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
+    let of = |warps, min_blocks| {
+        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few.
+        let stages = if tile < 4096 || (warps < 8 && min_blocks == 1) { 3 } else { 2 };
+        DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX)
+    };
+    let shapes: &[(usize, usize)] = match (few, light) {
+        (true, _) => &[(4, 3), (4, 2)],
+        (_, true) => &[(8, 2), (4, 3)],
+        _ => &[(8, 1), (4, 1), (2, 1)],
+    };
+    // The first of them that need not do with fewer warps.
+    shapes.iter().map(|&(warps, blocks)| (warps, of(warps, blocks))).find(|(warps, m)| m.warps == *warps).map_or_else(|| of(8, 1), |(_, m)| m)
+}
+
+/// What a decode kernel's meta value says of its codec and rows.
+fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
     DecodeMeta {
         d,
         group,
@@ -108,10 +128,10 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         key_quads: layout.key_quads(),
         record: 0,
         segment: SEGMENT,
-        warps,
-        // Tiles of 4 KiB and more keep the memory busy two at a time.
-        stages: if tile >= 4096 { 2 } else { 3 },
-        min_blocks,
+        warps: 8,
+        depth: 2,
+        stages: 2,
+        min_blocks: 1,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
@@ -168,12 +188,35 @@ pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
 }
 
-/// Segments that each warp walks, for a launch of `splits` blocks a (sequence, kv head).
-pub fn run_of(m: &DecodeMeta, segments: usize, splits: usize) -> usize {
-    segments.div_ceil(splits * m.warps).max(1)
+/// Parts of a sequence as long as its table, of `capacity` tokens, when a warp takes 2^unit leaves.
+pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
+    capacity.div_ceil(LEAF << unit).div_ceil(m.warps).max(1)
 }
 
-/// The decode kernel. Grid: [splits, kv_heads, batch]; its `run` argument from [`run_of`].
+/// What a launch takes whose `rows` (sequence, kv head) are as long as their tables, as [`schedule::best_unit`] has it.
+fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: usize) -> usize {
+    (rows.max(1) * splits_of(m, capacity, unit)).div_ceil(resident.max(1)) * ((4 << unit) + 1)
+}
+
+/// log2 of a warp's leaves that ends first for rows as long as their tables; the larger one of two.
+pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
+    (m.least()..=m.depth).rev().min_by_key(|&unit| time_of(m, rows, capacity, resident, unit)).unwrap_or(m.depth)
+}
+
+/// The log2 of a warp's leaves with which a block has all of any sequence, if that costs little more than the best: then
+/// there is nothing to join.
+pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> Option<usize> {
+    let time = |unit| time_of(m, rows, capacity, resident, unit);
+    let whole = (m.least()..=m.depth).find(|&unit| splits_of(m, capacity, unit) == 1)?;
+    (10 * time(whole) <= 12 * time(best_unit(m, rows, capacity, resident))).then_some(whole)
+}
+
+/// log2 of the leaves of a block.
+pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
+    m.warps.ilog2() as usize + unit
+}
+
+/// The decode kernel. Grid: [blocks, kv_heads, 1].
 pub fn decode_attention(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     decode_of(c, &decode_meta(c, d, group, page_tokens), elem)
 }
@@ -185,10 +228,10 @@ pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Re
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
-    JoinMeta { d, segment: SEGMENT, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
-/// The join kernel. Grid: [group, kv_heads, batch].
+/// The join kernel. Grid: [group, kv_heads, batch]. Not needed after [`whole_unit`].
 pub fn join_splits(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     join_of(c, &join_meta(d, page_tokens), elem)
 }

@@ -3,13 +3,13 @@
 //!
 //! Query token i of `queries` sees the first `len - queries + i + 1` tokens, and has the bits that decode attention gives
 //! it alone. A block holds `m.queries` tokens, up to 16 rows with the heads of a kv head; a warp decodes a tile once
-//! for all of them and walks segments as in decode, so the join is the same too.
+//! for all of them and walks leaves as in decode, so the join is the same too.
 //!
-//! Cost: reads tile_bytes for 32 tokens and decodes them once a block; writes (d + 2) * 4 bytes a row and segment.
+//! Cost: reads tile_bytes for 32 tokens and decodes them once a block; writes (d + 2) * 4 bytes a row and block.
 
 use super::attend::attend;
 use super::decode_attention::DecodeMeta;
-use super::join_splits::{JoinMeta, join};
+use super::join_splits::{JoinMeta, find_fault, join};
 use super::many::sees;
 use super::{Elem, decode_meta, join_meta, parts};
 use crate::codec::Codec;
@@ -57,7 +57,7 @@ pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_
         ..=1024 => (like.warps.min(4), if few { 2 } else { 3 }),
         _ => (like.warps.min(4), 2),
     };
-    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }
+    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }.within(usize::MAX)
 }
 
 /// Tile IR of the kernel.
@@ -91,22 +91,25 @@ pub fn prefill_attention<T: Float>(
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch], the queries' own tokens included
-    part: &mut Global<f32>,   // [batch, kv_heads, blocks, segments, rows, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, blocks, segments, rows, 2]: maximum, sum
+    out: &mut Global<T>,      // [batch, queries, heads, d]
+    lse: &mut Global<f32>,    // [batch, queries, heads], natural logarithm
+    part: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, d]
+    stat: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
-    segments: i32,
-    run: i32, // segments of a warp; 0: an equal share of what a block sees
+    splits: i32, // blocks that the longest sequence takes
+    unit: i32,   // log2 of the leaves of a warp
     scale: f32,
     queries: i32, // query tokens a sequence
     first: i32,
     blocks: i32,
     log_splits: i32,
 ) {
+    release_next();
     let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
-    attend::<T>(&m, k, v, q, cache, table, lens, part, stat, status, kv_heads, pages, table_stride, segments, run, scale, split, queries, (first + slot) * m.queries as i32, slot, blocks, log_splits)
+    attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, 0_i32, splits, unit, scale, block_id(1), block_id(2), split, queries, (first + slot) * m.queries as i32, slot, blocks)
 }
 
 /// Grid: [group * query tokens, kv_heads, batch], for the tokens from block `first` on.
@@ -114,15 +117,16 @@ pub fn prefill_attention<T: Float>(
 pub fn join_queries<T: Float>(
     m: JoinMeta,
     v: &dyn Codec,
-    part: &Global<f32>,    // [batch, kv_heads, blocks, segments, rows, d]
-    stat: &Global<f32>,    // [batch, kv_heads, blocks, segments, rows, 2]: maximum, sum
+    part: &Global<f32>,    // [batch, kv_heads, blocks, splits, rows, d]
+    stat: &Global<f32>,    // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
     table: &Global<i32>,   // [batch, table_stride]
     lens: &Global<i32>,    // [batch]
     out: &mut Global<T>,   // [batch, queries, heads, d]
     lse: &mut Global<f32>, // [batch, queries, heads], natural logarithm
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
     kv_heads: i32,
-    segments: i32,
+    splits: i32,
+    log_share: i32, // log2 of the leaves of a part
     pages: i32,
     table_stride: i32,
     queries: i32, // query tokens a sequence
@@ -133,9 +137,13 @@ pub fn join_queries<T: Float>(
     let rows = (m.group * m.queries) as i32;
     let (slot, column) = (block_id(0) / rows, block_id(0) % rows);
     let token = first * m.queries as i32 + block_id(0) / m.group as i32;
-    let base = ((seq * kv_heads + head) * blocks + slot) as i64 * segments as i64;
+    let base = ((seq * kv_heads + head) * blocks + slot) as i64 * splits as i64;
     let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let own = if fits { sees(len, queries, token) } else { 0_i32 };
-    join::<T>(&m, v, part, stat, table, out, lse, status, kv_heads, m.group as i32, pages, table_stride, base, rows, column, own, fits, column % m.group as i32, head, seq, seq * queries + token)
+    let n = if (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32) { len } else { 0_i32 };
+    let own = if n > 0_i32 { sees(n, queries, token) } else { 0_i32 };
+    let of_block = if n > 0_i32 { sees(n, queries, (first + slot) * m.queries as i32 + (m.queries as i32 - 1_i32)) } else { 0_i32 };
+    let mut fault = shared::<i32>(1);
+    find_fault(&m, table, status, &mut fault, pages, table_stride, own, seq);
+    after_previous();
+    join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, m.group as i32, log_share, base, rows, column, own, of_block, column % m.group as i32, head, seq * queries + token);
 }

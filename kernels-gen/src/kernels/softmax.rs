@@ -26,6 +26,12 @@ pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_zero(x - top)
 }
 
+/// A neighbour's part, worth `by`, on top of the one to its left. One that weighs nothing leaves that as it is, zeros' signs too.
+#[device]
+pub fn folded(right: f32, by: f32, left: f32) -> f32 {
+    if by > 0.0_f32 { right.mul_add(by, left) } else { left }
+}
+
 /// Scales at or past the end are 0, whatever their slots hold.
 #[device]
 pub fn kept(s: f32, past: i32) -> f32 {

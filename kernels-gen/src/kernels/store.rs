@@ -4,7 +4,8 @@
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::codes::{join_tails, key_quad_byte, put_planes, put_quads, put_tail};
+use super::codes::{join_quad_tails, join_tails, key_quad_byte, put_planes, put_quads, put_tail};
+use super::groups::{group_tops, own_side, put_groups};
 use super::rows::{block_of, choose, turn_across, turn_within};
 use super::search::search_sides;
 use crate::codec::Codec;
@@ -66,7 +67,7 @@ pub fn store<T: Float>(
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
     let mut rows = shared::<u8>(128 * m.d);
     let mut squares = shared::<f32>(32 * 4);
-    let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine { 2 * m.d } else { m.d });
+    let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
     let mut tiles = shared::<i64>(32);
@@ -94,15 +95,21 @@ pub fn store<T: Float>(
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+            code_keys(kc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
         }
-        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], m.d);
+        if kc[0].spec().group > 0 {
+            put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
+        }
+        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
-            code_values(vc[band], cache, &rows, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+            code_values(vc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
         }
-        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], m.d);
+        if vc[0].spec().group > 0 {
+            put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
+        }
+        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
 }
 
@@ -122,12 +129,15 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
             choose(c, rows, squares, tops, sides, r, d);
         }
     }
+    if c[0].spec().group > 0 {
+        group_tops(c[0], rows, tops, d);
+    }
 }
 
 /// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
@@ -138,6 +148,7 @@ pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides
                     let mut words = [0_u32; 8];
                     for j in strided(first, own.min(first + 4_i32), 1) {
                         let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
+                        put_tail(c, tails, r * (d / 8) as i32 + (i & 3_i32) * own + j, code);
                         for b in 0..c.spec().bits / 8 {
                             words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
                         }
@@ -149,7 +160,7 @@ pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides
             } else {
                 for j in strided(0_i32, own, 1) {
                     let block = (i & 3_i32) * own + j;
-                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), side);
+                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
                     put_tail(c, tails, r * (d / 8) as i32 + block, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
@@ -198,12 +209,12 @@ pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Sha
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
         let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), side);
+            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
             put_tail(c, tails, r * (d / 8) as i32 + block, code);
             if tile >= 0_i64 {
                 put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);
@@ -214,7 +225,8 @@ pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sid
 
 /// What tokens store once: side values and the bytes of tails.
 #[device]
-pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, d: usize) {
+#[allow(clippy::too_many_arguments)]
+pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
     for r in threads(32) {
         if tiles.at(r) >= 0_i64 {
             let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;
@@ -224,7 +236,15 @@ pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles:
         }
     }
     let w = c.spec().tail();
-    if w > 0 {
+    if (w > 0) & quads {
+        for i in threads(128) {
+            let (r, part) = (i & 31_i32, i >> 5_u32);
+            if tiles.at(r) >= 0_i64 {
+                join_quad_tails(c, cache, tiles.at(r) + codes_at as i64, tails, r, places.at(r), part, values, d);
+            }
+        }
+    }
+    if (w > 0) & !quads {
         for i in threads(32 * (d / 64)) {
             let (r, part) = (i & 31_i32, i >> 5_u32);
             if tiles.at(r) >= 0_i64 {

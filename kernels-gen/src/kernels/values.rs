@@ -1,7 +1,6 @@
 //! Values of a tile, weighted: softmax weights become integers, and sums of them with decoded bytes are exact.
 
 use super::keys::high_bytes;
-use super::query::nearest;
 use super::softmax::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -15,14 +14,20 @@ pub fn weights(p: Tile<f32>, parts: usize) -> (Tile<u8>, Tile<u8>, Tile<i32>, Ti
     let peak = p.map(bits_of).max_rows();
     if parts == 2 {
         let peak = peak.map2(&peak.swap_halves(), larger);
-        let w = (p * &peak.map(up)).map(nearest).split_halves();
+        let w = p.map2(&peak.map(up), rounded).split_halves();
         let total = w.sum_k();
         (w.clone(), w, total, peak.map(down))
     } else {
-        let (w_lo, w_hi) = (p * &peak.map(up)).map(nearest).split_bytes();
+        let (w_lo, w_hi) = p.map2(&peak.map(up), rounded).split_bytes();
         let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
         (w_hi, w_lo, total, peak.map(down))
     }
+}
+
+/// The integer nearest to `p * up`, below 2^16, in the lower half; above it the bits of 1.5 * 2^23.
+#[device]
+pub fn rounded(p: f32, up: f32) -> i32 {
+    p.mul_add(up, 12582912.0_f32).to_bits() as i32
 }
 
 /// A band's output [d, cols] and a tile's weighted values.
@@ -60,9 +65,10 @@ pub fn lowered(c: &dyn Codec, out: &Tile<f32>, quads: bool, d: usize) -> Tile<f3
     if quads & raises(c, d) { out * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { out.clone() }
 }
 
+/// Of a power of two: a division of constants would stay one.
 #[device]
 pub fn inverse(x: f32) -> f32 {
-    1.0_f32 / x
+    f32::from_bits(0x7f00_0000_u32 - x.to_bits())
 }
 
 /// x from the bits of x + 1.5 * 2^23.

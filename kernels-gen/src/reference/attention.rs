@@ -7,7 +7,7 @@ use crate::codec::Lane;
 use crate::layout::{Layout, Operand, TILE};
 use crate::reference::row::to_bf16;
 use crate::kernels::parts;
-use crate::reference::strand::{Partial, Query, SEGMENT, Strand, of_segment, part_of, quantise};
+use crate::reference::strand::{LEAF, Partial, Query, Strand, of_leaf, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -73,17 +73,17 @@ pub(super) fn decode_with(
 
 /// One row over all its tiles.
 fn attend<'a>(c: &CodecInfo, d: usize, parts: usize, queries: &[Query], len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
-    let mut segments = Vec::new();
-    for first in (0..len).step_by(SEGMENT) {
-        let end = len.min(first + SEGMENT);
+    let mut leaves = Vec::new();
+    for first in (0..len).step_by(LEAF) {
+        let end = len.min(first + LEAF);
         let mut strand = Strand::new(d, parts);
         for start in (first..end).step_by(TILE) {
             let tile = Tile { c, layout: c.layout(d), bytes: tile_of(start / TILE), tokens: TILE.min(end - start) };
-            tile.add(of_segment(queries, first), &mut strand);
+            tile.add(of_leaf(queries, first), &mut strand);
         }
-        segments.push(strand.close(&c.v));
+        leaves.push(strand.close(&c.v));
     }
-    Partial::join(segments, d)
+    Partial::join(leaves, d)
 }
 
 /// A packed tile of which the first `tokens` belong to the sequence; the rest is never looked at.

@@ -48,7 +48,19 @@ impl Half {
             let side = wanted.map(f16_bits);
             let own = if self.affine { wanted } else { side.map(f16_value) };
             let blocks = y.as_chunks::<8>().0;
-            let codes = blocks.iter().enumerate().map(|(i, b)| self.codec(i, blocks.len()).encode(*b, own)).collect();
+            let code = |(i, b): (usize, &[f32; 8])| {
+                let codec = self.codec(i, blocks.len());
+                if self.group == 0 {
+                    return codec.encode(*b, own);
+                }
+                // Its group's value beside the vector's, and behind the code.
+                let group = y.chunks(self.group).nth(8 * i / self.group).unwrap_or(&[]);
+                let value = codec.group(group.iter().fold(0.0, |top, y| fmax(top, y.abs())));
+                let mut code = codec.encode(*b, [value, own[0]]);
+                code[self.bits.div_ceil(32)] = codec.shared(value);
+                code
+            };
+            let codes = blocks.iter().enumerate().map(code).collect();
             Row { codes, side }
         };
         if self.searches > 0 {

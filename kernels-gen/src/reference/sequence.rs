@@ -6,7 +6,7 @@ use crate::codec::Lane;
 use crate::layout::{Operand, TILE};
 use crate::reference::row::to_bf16;
 use crate::kernels::parts;
-use crate::reference::strand::{Partial, Query, SEGMENT, Strand, of_segment, part_of, quantise};
+use crate::reference::strand::{LEAF, Partial, Query, Strand, of_leaf, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
 
@@ -123,16 +123,16 @@ impl Head {
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn attend_rows(c: &CodecInfo, d: usize, parts: usize, head: &Head, rows: &[(Vec<Query>, usize)]) -> Vec<Partial> {
     let longest = rows.iter().map(|row| row.1).max().unwrap_or(0);
-    let mut segments: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
-    for first in (0..longest).step_by(SEGMENT) {
+    let mut leaves: Vec<Vec<Partial>> = rows.iter().map(|_| Vec::new()).collect();
+    for first in (0..longest).step_by(LEAF) {
         let mut open: Vec<Strand> = rows.iter().map(|_| Strand::new(d, parts)).collect();
-        for start in (first..longest.min(first + SEGMENT)).step_by(TILE) {
+        for start in (first..longest.min(first + LEAF)).step_by(TILE) {
             for ((queries, len), strand) in rows.iter().zip(&mut open) {
                 let tokens = TILE.min(len.saturating_sub(start));
                 if tokens == 0 {
                     continue;
                 }
-                let query = of_segment(queries, first);
+                let query = of_leaf(queries, first);
                 let mut x = match c.k.lane {
                     Lane::U8 | Lane::U16 => head.integer_scores(d, start, tokens, query),
                     Lane::Bf16 => float_scores(&head.k_floats[start * d..(start + TILE) * d], &query.floats),
@@ -144,14 +144,14 @@ fn attend_rows(c: &CodecInfo, d: usize, parts: usize, head: &Head, rows: &[(Vec<
                 }
             }
         }
-        for ((segment, strand), (_, len)) in segments.iter_mut().zip(open).zip(rows) {
+        for ((leaves, strand), (_, len)) in leaves.iter_mut().zip(open).zip(rows) {
             if first < *len {
-                segment.push(strand.close(&c.v));
+                leaves.push(strand.close(&c.v));
             }
         }
     }
     let mut totals = Vec::new();
-    for parts in segments {
+    for parts in leaves {
         totals.push(Partial::join(parts, d));
     }
     totals

@@ -1,13 +1,14 @@
 //! The numerics of one row of attention, shared by the plain and the fast loop.
 //!
-//! A row's tokens are cut into segments, a segment into strands, a strand into tiles. The running
-//! maximum `m` is an integer in log2 units, so a rescale multiplies by a power of two, and `l` is an
-//! integer sum: both are exact. Strands, then segments, merge in index order.
+//! A row's tokens are cut into leaves of 256, a leaf into tiles. The running maximum `m` is an integer in
+//! log2 units, so a rescale multiplies by a power of two, and `l` is an integer sum: both are exact. Leaves are
+//! folded along a binary tree that their indices fix, trees in order.
 //!
 //! Loops stand where iterator chains could: inlined into a function that is compiled for wide
 //! vectors they use them, which closures would not.
 
-use crate::kernels::join_splits::BUNDLE;
+use crate::kernels::TREE;
+use crate::kernels::softmax::{folded, weight};
 use crate::layout::TILE;
 use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
@@ -15,7 +16,10 @@ use crate::codec::Lane;
 use crate::reference::row::{rotate, to_bf16};
 use crate::registry::Half;
 
-/// Tokens whose strands are merged before segments are.
+/// Tokens of a strand.
+pub(super) const LEAF: usize = crate::kernels::LEAF;
+
+/// Tokens that meet one query of a calibrated codec.
 pub const SEGMENT: usize = crate::kernels::SEGMENT;
 
 /// A query row, ready to meet codes.
@@ -52,13 +56,13 @@ impl Query {
     }
 }
 
-/// The query that meets the keys of the segment whose first token is `first`: the only one, or the segment's own.
+/// The query that meets the keys of the leaf whose first token is `first`: the only one, or the segment's own.
 #[inline(always)]
-pub(super) fn of_segment(queries: &[Query], first: usize) -> &Query {
+pub(super) fn of_leaf(queries: &[Query], first: usize) -> &Query {
     &queries[(first / SEGMENT).min(queries.len() - 1)]
 }
 
-/// Running state over the tiles of one strand.
+/// Running state over the tiles of one leaf.
 pub(super) struct Strand {
     m: f32,
     /// Sum of 2^29 p; with two parts, of the first and of the last two of every four tokens.
@@ -176,7 +180,7 @@ fn largest(floor: f32, x: &[f32]) -> f32 {
     top
 }
 
-/// A finished sum: of a strand, a segment or the whole row.
+/// A finished sum: of a leaf, of a part of a tree or of the whole row.
 pub(super) struct Partial {
     m: f32,
     l: f32,
@@ -184,26 +188,48 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Joins the segments of a row under their largest maximum: bundles of 8 in order, then the bundles one by one.
+    /// A row's leaves, left to right.
     #[inline(always)]
-    pub fn join(segments: Vec<Partial>, d: usize) -> Partial {
-        let mut total = Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] };
-        for part in &segments {
-            total.m = fmax(total.m, part.m);
-        }
-        for parts in segments.chunks(BUNDLE) {
-            let mut bundle = Partial { m: total.m, l: 0.0, o: vec![0.0; d] };
-            for part in parts {
-                let f = exp2_or_zero(part.m - total.m);
-                bundle.l = part.l.mul_add(f, bundle.l);
-                for (o, p) in bundle.o.iter_mut().zip(&part.o) {
-                    *o = p.mul_add(f, *o);
-                }
+    pub fn join(leaves: Vec<Partial>, d: usize) -> Partial {
+        let mut total: Option<Partial> = None;
+        // Finished left parts of the present tree and how many leaves each has: ever smaller powers of two.
+        let mut open: Vec<(usize, Partial)> = Vec::new();
+        let count = leaves.len();
+        for (i, leaf) in leaves.into_iter().enumerate() {
+            let mut part = (1, leaf);
+            while let Some(left) = open.pop_if(|left| left.0 == part.0) {
+                part = (2 * part.0, left.1.fold(part.1));
             }
-            total.l += bundle.l;
-            total.o.iter_mut().zip(&bundle.o).for_each(|(total, o)| *total += o);
+            open.push(part);
+            if i + 1 == count || (i + 1) % TREE == 0 {
+                // What is missing on the right leaves the left part as it is.
+                let mut tree: Option<Partial> = None;
+                while let Some((_, left)) = open.pop() {
+                    tree = Some(match tree {
+                        Some(right) => left.fold(right),
+                        None => left,
+                    });
+                }
+                total = match (total, tree) {
+                    (Some(before), Some(tree)) => Some(before.fold(tree)),
+                    (before, tree) => before.or(tree),
+                };
+            }
         }
-        total
+        total.unwrap_or_else(|| Partial { m: f32::NEG_INFINITY, l: 0.0, o: vec![0.0; d] })
+    }
+
+    /// Two neighbours under the larger maximum.
+    #[inline(always)]
+    fn fold(mut self, right: Partial) -> Partial {
+        let m = fmax(self.m, right.m);
+        let (own, its) = (weight(self.m, m), weight(right.m, m));
+        self.l = folded(right.l, its, self.l * own);
+        for (o, r) in self.o.iter_mut().zip(&right.o) {
+            *o = folded(*r, its, *o * own);
+        }
+        self.m = m;
+        self
     }
 
     /// Writes the output row and returns its natural log-sum-exp; without tokens 0 and -inf.

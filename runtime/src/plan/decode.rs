@@ -1,12 +1,13 @@
 //! Attention of one query token a sequence over the cache.
 //!
-//! Two launches: splits of each sequence's segments leave partial results in the workspace, then a
-//! second kernel joins the segments in index order. The segments are fixed (512 tokens), the splits
-//! only say which block works on which, so the result has the same bits for every number of splits.
+//! A block that has all of a sequence writes its output. Where tables are longer than a block's share, blocks leave
+//! partial results in the workspace and a second kernel joins them. Leaves of 256 tokens and the tree along which they
+//! are folded are fixed, the share only says who folds which, so the result has the same bits for every share.
 
 use std::sync::Arc;
 
 use super::store::size_of_elem;
+use super::variants::{Build, Variant, Variants};
 use super::{load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::calibration::{Layer, needs};
@@ -14,10 +15,11 @@ use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
+use crate::tuning::Point;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::maps::MapMeta;
-use kernels_gen::kernels::{self, Elem, Mapping, SEGMENT};
+use kernels_gen::kernels::{self, Elem, LEAF, Mapping, SEGMENT};
 
 /// What a decode plan is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,7 @@ pub struct DecodeSpec {
     pub page_tokens: usize,
     /// Type of q and of the output.
     pub elem: Elem,
-    /// Blocks that share one sequence's kv head; 0 fills the device.
+    /// Most blocks that share one sequence's kv head, as far as blocks take that much of it; 0 fills the device.
     pub splits: usize,
 }
 
@@ -70,21 +72,24 @@ pub struct DecodePlan {
     group: usize,
     elem: Elem,
     splits: usize,
-    meta: DecodeMeta,
-    resident: usize,
-    decode: Arc<Kernel>,
+    decode: Variants,
     join: Arc<Kernel>,
-    /// For tables of few segments.
+    /// For tables of few splits.
     narrow: Arc<Kernel>,
     /// Of a calibrated codec: queries before, outputs after.
     around: Option<[(MapMeta, Arc<Kernel>); 2]>,
 }
 
-/// Where the partial results lie in the workspace, in bytes.
+/// How a call is cut, and where its partial results lie in the workspace, in bytes.
 struct Workspace {
+    /// log2 of the leaves of a warp; none: the device chooses.
+    unit: Option<usize>,
+    /// Parts that the longest sequence may leave; 1: none.
+    splits: usize,
     segments: usize,
     part: u64,
     stat: u64,
+    chosen: u64,
     lse: u64,
     /// Of a calibrated codec: queries, then joined outputs.
     records: u64,
@@ -92,25 +97,39 @@ struct Workspace {
 }
 
 impl Workspace {
-    /// f32 part `[batch, heads, segments, d]`, stat `[batch, heads, segments, 2]`, lse `[batch, heads]`, each rounded
-    /// up to 256 bytes; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
-    fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize) -> Result<Self> {
-        let (segments, d) = (capacity.div_ceil(SEGMENT), m.d);
+    /// f32 part `[batch, heads, splits, d]`, stat `[batch, heads, splits, 2]`, i32 chosen `[1]`, lse `[batch, heads]`, each rounded
+    /// up to 256 bytes, no part where blocks have whole sequences; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
+    fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: Option<usize>) -> Result<Self> {
+        let (splits, segments, d) = (kernels::splits_of(m, capacity, unit.unwrap_or(m.least())), capacity.div_ceil(SEGMENT), m.d);
         let joined = if m.record > 0 { d } else { 0 };
+        let left = if splits > 1 { splits } else { 0 };
         let rounded =
             |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Workspace {
+            unit,
+            splits,
             segments,
-            part: rounded(&[batch, heads, segments, d, 4])?,
-            stat: rounded(&[batch, heads, segments, 2, 4])?,
+            part: rounded(&[batch, heads, left, d, 4])?,
+            stat: rounded(&[batch, heads, left, 2, 4])?,
+            chosen: 256,
             lse: rounded(&[batch, heads, 4])?,
             records: rounded(&[batch, heads / m.group, segments, m.record])?,
             joined: rounded(&[batch, heads, joined, 4])?,
         })
     }
 
+    /// part, stat, chosen, lse, records, joined.
+    fn cut<'a>(&self, call: &Decode<'a>) -> Result<[Span<'a>; 6]> {
+        let mut at = 0;
+        let mut next = |bytes| {
+            at += bytes;
+            call.workspace.part(at - bytes, bytes)
+        };
+        Ok([next(self.part)?, next(self.stat)?, next(self.chosen)?, next(self.lse)?, next(self.records)?, next(self.joined)?])
+    }
+
     fn bytes(&self) -> Result<u64> {
-        let sum = [self.stat, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
+        let sum = [self.stat, self.chosen, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
         Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
     }
 }
@@ -118,14 +137,27 @@ impl Workspace {
 impl DecodePlan {
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, spec: &DecodeSpec) -> Result<Self> {
+        spec.codec.check_decode(spec.head_dim, spec.group, spec.page_tokens)?;
+        Self::assemble(device, spec, |build| Variants::prepare(device, &kernel_name(spec), own_meta(spec).within(device.shared_bytes()), build))
+    }
+
+    /// As `prepare`, with warps, stages and blocks an SM of another meta value, whatever a tuning says.
+    pub fn with_meta(device: &Device, spec: &DecodeSpec, meta: DecodeMeta) -> Result<Self> {
+        Self::with_share(device, spec, meta, 0)
+    }
+
+    /// As `with_meta`; a warp takes so many tokens, 0: as the plan's rule has it. What a tuner tries.
+    pub(crate) fn with_share(device: &Device, spec: &DecodeSpec, meta: DecodeMeta, tokens: usize) -> Result<Self> {
+        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), tokens, build))
+    }
+
+    fn assemble(device: &Device, spec: &DecodeSpec, variants: impl FnOnce(Build<'_>) -> Result<Variants>) -> Result<Self> {
         let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         let calibrated = codec.calibrated().is_ok();
-        let meta_of = if calibrated { kernels::calibrated_meta } else { kernels::decode_meta };
-        let meta = meta_of(codec.info(), head_dim, group, page_tokens).within(device.shared_bytes());
         let inner = if calibrated { Elem::F32 } else { elem };
-        let decode = load(device, kernels::decode_of(codec.info(), &meta, inner))?;
+        let decode = variants(&|m| kernels::decode_of(codec.info(), m, inner))?;
         let wide = kernels::join_meta(head_dim, page_tokens);
         let join = load(device, kernels::join_of(codec.info(), &wide, inner))?;
         let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), inner))?;
@@ -134,17 +166,29 @@ impl DecodePlan {
             Ok((m, load(device, kernels::map_of(codec.info(), &m, mapping, elem))?))
         };
         let around = if calibrated { Some([map(Mapping::Queries)?, map(Mapping::Outputs)?]) } else { None };
-        let resident = device.multiprocessors() * decode.attributes().blocks_per_multiprocessor.max(1) as usize;
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, meta, resident, decode, join, narrow, around })
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, around })
     }
 
     /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
     pub fn workspace_bytes(&self, batch: usize, heads: usize, table_stride: usize) -> Result<u64> {
         let capacity = capacity(table_stride, self.shape.page_tokens)?;
-        Workspace::new(batch, heads, &self.meta, capacity)?.bytes()
+        self.space(batch, heads, capacity)?.1.bytes()
     }
 
-    /// Enqueues the attention: two launches, no allocation, no wait, nothing read back. The shapes are
+    /// The kernel for a call of that size, and how it is cut.
+    fn space(&self, batch: usize, heads: usize, capacity: usize) -> Result<(&Variant, Workspace)> {
+        let rows = product("the batch", &[batch, heads / self.group])? as usize;
+        let (variant, tokens) = self.decode.of(Point { rows, tokens: capacity });
+        let m = &variant.meta;
+        let unit = match (self.splits, tokens) {
+            (0, 0) => kernels::whole_unit(m, rows, capacity, variant.resident),
+            (0, tokens) => Some(((tokens / LEAF).max(1).ilog2() as usize).clamp(m.least(), m.depth)),
+            (most, _) => Some(unit_within(m, most, capacity)),
+        };
+        Ok((variant, Workspace::new(batch, heads, m, capacity, unit)?))
+    }
+
+    /// Enqueues the attention: one or two launches, no allocation, no wait, nothing read back. The shapes are
     /// the host's, the lengths and tables the device's: a captured graph serves new ones.
     pub fn launch(&self, stream: &Stream, call: &Decode<'_>) -> Result<()> {
         self.enqueue(stream, call, None)
@@ -169,15 +213,11 @@ impl DecodePlan {
         within("the number of heads", heads, 1, 65535)?;
         let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
         layer.map_or(Ok(()), |layer| layer.reaches(capacity))?;
-        let space = Workspace::new(call.batch, heads, &self.meta, capacity)?;
+        let (variant, space) = self.space(call.batch, heads, capacity)?;
         self.check(call, heads, &space)?;
-        let part = call.workspace.part(0, space.part)?;
-        let stat = call.workspace.part(space.part, space.stat)?;
-        let own_lse = call.workspace.part(space.part + space.stat, space.lse)?;
-        let records = call.workspace.part(space.part + space.stat + space.lse, space.records)?;
-        let joined = call.workspace.part(space.part + space.stat + space.lse + space.records, space.joined)?;
+        let [part, stat, chosen, own_lse, records, joined] = space.cut(call)?;
         let lse = call.lse.unwrap_or(own_lse);
-        let splits = self.splits_for(call.batch, call.cache.kv_heads, space.segments);
+        let splits = int("the number of splits", space.splits)?;
         let (kv_heads, pages) = call.cache.ints()?;
         let segments = int("the number of segments", space.segments)?;
         let stride = int("table_stride", call.table_stride)?;
@@ -196,39 +236,51 @@ impl DecodePlan {
             ];
             queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
         }
+        // As many blocks as run at once, and no more than there can be parts.
+        let blocks = (variant.resident / call.cache.kv_heads).clamp(1, call.batch * space.splits);
+        let out = if layer.is_some() { joined } else { call.out };
         let decode = [
             Arg::Ptr(if layer.is_some() { records } else { call.q }),
             Arg::Ptr(call.cache.base),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
+            Arg::Ptr(out),
+            Arg::Ptr(lse),
             Arg::Ptr(part),
             Arg::Ptr(stat),
+            Arg::Ptr(chosen),
             Arg::Ptr(call.status),
+            Arg::I32(int("batch", call.batch)?),
             Arg::I32(kv_heads),
             Arg::I32(pages),
             Arg::I32(stride),
             Arg::I32(segments),
-            Arg::I32(int("the segments of a warp", kernels::run_of(&self.meta, space.segments, splits))?),
+            Arg::I32(splits),
+            Arg::I32(int("the number of blocks", blocks)?),
+            Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
             Arg::F32(call.scale),
         ];
-        let grid = [splits as u32, call.cache.kv_heads as u32, call.batch as u32];
-        self.decode.launch(stream, grid, &decode)?;
-        let join = [
-            Arg::Ptr(part),
-            Arg::Ptr(stat),
-            Arg::Ptr(call.table),
-            Arg::Ptr(call.lens),
-            Arg::Ptr(if layer.is_some() { joined } else { call.out }),
-            Arg::Ptr(lse),
-            Arg::Ptr(call.status),
-            Arg::I32(kv_heads),
-            Arg::I32(int("the group", self.group)?),
-            Arg::I32(segments),
-            Arg::I32(pages),
-            Arg::I32(stride),
-        ];
-        let kernel = if space.segments <= NARROW { &self.narrow } else { &self.join };
-        kernel.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)?;
+        let grid = [blocks as u32, call.cache.kv_heads as u32, 1];
+        variant.kernel.launch(stream, grid, &decode)?;
+        if space.splits > 1 {
+            let join = [
+                Arg::Ptr(part),
+                Arg::Ptr(stat),
+                Arg::Ptr(chosen),
+                Arg::Ptr(call.table),
+                Arg::Ptr(call.lens),
+                Arg::Ptr(out),
+                Arg::Ptr(lse),
+                Arg::Ptr(call.status),
+                Arg::I32(kv_heads),
+                Arg::I32(int("the group", self.group)?),
+                Arg::I32(splits),
+                Arg::I32(pages),
+                Arg::I32(stride),
+            ];
+            let kernel = if space.splits <= NARROW { &self.narrow } else { &self.join };
+            kernel.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)?;
+        }
         let (Some([_, (m, outputs)]), Some(layer)) = (&self.around, layer) else { return Ok(()) };
         let args = [
             Arg::Ptr(joined),
@@ -244,15 +296,19 @@ impl DecodePlan {
 
     /// The decode and the join kernel, for their attributes.
     pub fn kernels(&self) -> [&Kernel; 2] {
-        [&self.decode, &self.join]
+        [&self.decode.own().kernel, &self.join]
     }
 
-    /// How many blocks share a sequence's kv head when the plan leaves it open.
-    pub fn splits_for(&self, batch: usize, kv_heads: usize, segments: usize) -> usize {
-        match self.splits {
-            0 => ragged_splits(self.resident, batch, kv_heads, segments.div_ceil(self.meta.warps)),
-            fixed => fixed.clamp(1, segments.max(1)),
-        }
+    /// Which tuning the plan goes by, or why it goes by its own rules.
+    pub fn tuning(&self) -> &str {
+        self.decode.note()
+    }
+
+    /// Parts that a sequence as long as its table comes to in a call of this size.
+    pub fn splits_for(&self, batch: usize, kv_heads: usize, capacity: usize) -> Result<usize> {
+        let (Variant { meta, resident, .. }, space) = self.space(batch, kv_heads * self.group, capacity)?;
+        let chosen = || kernels::best_unit(meta, batch * kv_heads, capacity, *resident);
+        Ok(kernels::splits_of(meta, capacity, space.unit.unwrap_or_else(chosen)))
     }
 
     fn check(&self, call: &Decode<'_>, heads: usize, space: &Workspace) -> Result<()> {
@@ -276,24 +332,21 @@ impl DecodePlan {
     }
 }
 
-/// The number of splits that ends first when every sequence is as long as the table allows: blocks run in
-/// waves of `resident`, a block takes a time per segment plus a quarter of that for its own start. Fewer
-/// splits on a tie.
-pub(super) fn best_splits(resident: usize, rows: usize, segments: usize) -> usize {
-    let (resident, rows, segments) = (resident.max(1), rows.max(1), segments.max(1));
-    let time = |splits: usize| (rows * splits).div_ceil(resident) * (4 * segments.div_ceil(splits) + 1);
-    // Beyond a few waves more splits never win.
-    let most = segments.min(4 * resident.div_ceil(rows));
-    (1..=most).min_by_key(|&splits| time(splits)).unwrap_or(1)
+/// What a tuning calls the plan's decode kernel.
+pub(crate) fn kernel_name(spec: &DecodeSpec) -> String {
+    let DecodeSpec { codec, head_dim, group, page_tokens, elem, .. } = spec;
+    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", codec.info().name, if *elem == Elem::Bf16 { "bf16" } else { "f32" })
 }
 
-/// As `best_splits`, but where sequences may differ in length no block takes more than two turns of the longest one, as far as
-/// eight waves of blocks allow: a long sequence among short ones is spread over the device.
-fn ragged_splits(resident: usize, batch: usize, kv_heads: usize, segments: usize) -> usize {
-    let rows = (batch * kv_heads).max(1);
-    let best = best_splits(resident, rows, segments);
-    let even = segments.div_ceil(2).min(8 * resident.div_ceil(rows));
-    if batch > 1 { best.max(even) } else { best }
+/// The meta value that the plan's own rules give.
+pub(crate) fn own_meta(spec: &DecodeSpec) -> DecodeMeta {
+    let of = if spec.codec.calibrated().is_ok() { kernels::calibrated_meta } else { kernels::decode_meta };
+    of(spec.codec.info(), spec.head_dim, spec.group, spec.page_tokens)
+}
+
+/// log2 of the leaves of a warp that makes no more than `most` parts of a sequence, if anything does.
+pub(super) fn unit_within(m: &DecodeMeta, most: usize, capacity: usize) -> usize {
+    (m.least()..m.depth).find(|&unit| kernels::splits_of(m, capacity, unit) <= most).unwrap_or(m.depth)
 }
 
 /// Fails for a scale that would make every score NaN.
@@ -318,37 +371,36 @@ mod tests {
     fn the_workspace_holds_every_part() {
         let codec = Codec::open("kvfuse-4").unwrap();
         let m = kernels::decode_meta(codec.info(), 128, 4, 64);
-        let space = Workspace::new(3, 8, &m, 1025).unwrap();
-        assert_eq!((space.segments, space.part, space.stat, space.lse), (3, 3 * 8 * 3 * 128 * 4, 768, 256));
-        assert_eq!(space.bytes().unwrap(), space.part + 768 + 256);
-        assert!(Workspace::new(usize::MAX, 8, &m, 1024).is_err());
-        // Queries of three segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
+        assert_eq!(m.warps, 8);
+        let space = Workspace::new(3, 8, &m, 4097, None).unwrap();
+        assert_eq!((space.splits, space.part, space.stat, space.lse), (3, 3 * 8 * 3 * 128 * 4, 768, 256));
+        assert_eq!(space.bytes().unwrap(), space.part + 768 + 256 + 256);
+        let one = Workspace::new(3, 8, &m, 4097, Some(2)).unwrap();
+        assert_eq!((one.splits, one.part, one.stat), (1, 0, 0));
+        assert!(Workspace::new(usize::MAX, 8, &m, 4097, None).is_err());
+        // Queries of nine segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
         let m = kernels::calibrated_meta(codec.info(), 128, 4, 64);
-        let more = Workspace::new(3, 8, &m, 1025).unwrap();
-        assert_eq!((more.records, more.joined), ((3 * 2 * 3 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
+        let more = Workspace::new(3, 8, &m, 4097, None).unwrap();
+        assert_eq!((more.records, more.joined), ((3 * 2 * 9 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
         assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records + more.joined);
         assert!(capacity(0, 32).is_err() && capacity(1 << 26, 64).is_err());
         assert_eq!(capacity((1 << 26) - 1, 32).unwrap(), ((1 << 26) - 1) * 32);
     }
 
     #[test]
-    fn splits_fill_the_device() {
-        // 264 blocks fit. One long sequence of 8 kv heads: all of them work.
-        assert_eq!(best_splits(264, 8, 32), 32);
-        assert_eq!(best_splits(264, 8, 128), 32);
-        assert_eq!(best_splits(264, 8, 1), 1);
-        // 64 rows: 5 splits would leave a second wave nearly empty.
-        assert_eq!(best_splits(264, 64, 32), 4);
-        assert_eq!(best_splits(264, 256, 8), 1);
-        assert_eq!(best_splits(264, 2048, 4), 1);
-        assert_eq!(best_splits(0, 0, 0), 1);
-    }
-
-    #[test]
-    fn long_sequences_among_short_ones_are_spread() {
-        // Tables for 64 Ki tokens are 16 turns of 8 warps; uniform batches keep their splits.
-        assert_eq!(ragged_splits(264, 32, 8, 16), 8);
-        assert_eq!((ragged_splits(264, 1, 8, 128), ragged_splits(264, 8, 8, 8), ragged_splits(264, 32, 8, 2)), (32, 4, 1));
-        assert_eq!(ragged_splits(264, 256, 8, 256), 8);
+    fn blocks_fill_the_device() {
+        let m = kernels::decode_meta(Codec::open("int4").unwrap().info(), 128, 4, 64);
+        assert_eq!((m.warps, m.depth), (8, 2));
+        // 264 blocks fit. Eight rows: all of them work.
+        let splits = |rows, capacity| kernels::splits_of(&m, capacity, kernels::best_unit(&m, rows, capacity, 264));
+        assert_eq!((splits(8, 131072), splits(8, 32768), splits(8, 256)), (32, 16, 1));
+        assert_eq!((splits(256, 8192), splits(64, 32768), splits(512, 4096), splits(0, 0)), (1, 4, 1, 1));
+        // A block has whole sequences where they are short enough and many enough.
+        let whole = |rows, capacity| kernels::whole_unit(&m, rows, capacity, 264);
+        assert_eq!((whole(256, 8192), whole(512, 4096), whole(376, 4096), whole(8, 1000)), (Some(2), Some(1), Some(1), Some(0)));
+        assert_eq!((whole(8, 8192), whole(256, 8193), whole(8, 131072)), (None, None, None));
+        // A chosen number is a bound, as far as a block takes that much.
+        let fixed = |most| kernels::splits_of(&m, 32768, unit_within(&m, most, 32768));
+        assert_eq!((fixed(1), fixed(4), fixed(7), fixed(8), fixed(100)), (4, 4, 4, 8, 16));
     }
 }

@@ -6,12 +6,15 @@ pub mod status;
 
 mod decode;
 mod queries;
+mod slots;
 mod store;
+mod variants;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
-pub(crate) use decode::{capacity, finite};
+pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
 pub use queries::QueriesPlan;
 pub(crate) use queries::{one_by_one, served};
+pub use slots::{MoveSlots, SlotCache, SlotsPlan, SlotsSpec, StoreSlots};
 pub(crate) use store::size_of_elem;
 pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::decode::{best_splits, capacity, finite};
+use super::decode::{capacity, finite, unit_within};
 use super::store::size_of_elem;
 use super::{Decode, DecodeSpec, load, status};
 use crate::argument::{Misuse, int, product, within};
@@ -18,7 +18,7 @@ use kernel_dsl::Source;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::prefill_attention::{join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
-use kernels_gen::kernels::{self, Elem, SEGMENT};
+use kernels_gen::kernels::{self, Elem};
 
 /// Bytes of partial results that a pass may take, if one block of query tokens does not need more.
 const PASS_BYTES: u64 = 512 << 20;
@@ -33,13 +33,15 @@ pub struct QueriesPlan {
     resident: usize,
     attend: Arc<Kernel>,
     join: Arc<Kernel>,
-    /// For tables of few segments.
+    /// For tables of few splits.
     narrow: Arc<Kernel>,
 }
 
 /// How a call is cut into passes, and where a pass's partial results lie in the workspace.
 struct Passes {
-    segments: usize,
+    /// log2 of the leaves of a warp, and blocks that the longest sequence takes.
+    unit: usize,
+    splits: usize,
     /// Blocks of query tokens a sequence, and those of one pass.
     blocks: usize,
     of_pass: usize,
@@ -49,23 +51,25 @@ struct Passes {
 }
 
 impl Passes {
-    /// f32 part `[batch, kv_heads, blocks of a pass, segments, rows, d]`, stat likewise with 2, lse
+    /// f32 part `[batch, kv_heads, blocks of a pass, splits, rows, d]`, stat likewise with 2, lse
     /// `[batch, queries, heads]`, each rounded up to 256 bytes.
-    fn new(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, capacity: usize) -> Result<Self> {
-        let segments = capacity.div_ceil(SEGMENT);
+    fn new(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, capacity: usize, unit: usize) -> Result<Self> {
+        let splits = kernels::splits_of(m, capacity, unit);
+        let left = if splits > 1 { splits } else { 0 };
         let blocks = queries.div_ceil(m.queries);
-        let of_block = product("the workspace", &[batch, kv_heads, segments, m.rows(), m.d + 2, 4])?.max(1);
+        let of_block = product("the workspace", &[batch, kv_heads, left, m.rows(), m.d + 2, 4])?.max(1);
         let most = (PASS_BYTES / of_block).clamp(1, blocks as u64) as usize;
         // Passes of equal size.
         let of_pass = blocks.div_ceil(blocks.div_ceil(most));
         let rounded =
             |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Passes {
-            segments,
+            unit,
+            splits,
             blocks,
             of_pass,
-            part: rounded(&[batch, kv_heads, of_pass, segments, m.rows(), m.d, 4])?,
-            stat: rounded(&[batch, kv_heads, of_pass, segments, m.rows(), 2, 4])?,
+            part: rounded(&[batch, kv_heads, of_pass, left, m.rows(), m.d, 4])?,
+            stat: rounded(&[batch, kv_heads, of_pass, left, m.rows(), 2, 4])?,
             lse: rounded(&[batch, queries, kv_heads, m.group, 4])?,
         })
     }
@@ -97,9 +101,18 @@ impl QueriesPlan {
 
     /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
     pub fn workspace_bytes(&self, batch: usize, heads: usize, queries: usize, table_stride: usize) -> Result<u64> {
-        let capacity = capacity(table_stride, self.shape.page_tokens)?;
         within("queries", queries, 1, i32::MAX as usize)?;
-        Passes::new(&self.meta, batch, heads / self.meta.group, queries, capacity)?.bytes()
+        self.passes(batch, heads / self.meta.group, queries, table_stride)?.bytes()
+    }
+
+    fn passes(&self, batch: usize, kv_heads: usize, queries: usize, table_stride: usize) -> Result<Passes> {
+        let capacity = capacity(table_stride, self.shape.page_tokens)?;
+        let rows = product("the batch", &[batch, kv_heads, queries.div_ceil(self.meta.queries)])? as usize;
+        let unit = match self.splits {
+            0 => kernels::best_unit(&self.meta, rows, capacity, self.resident),
+            most => unit_within(&self.meta, most, capacity),
+        };
+        Passes::new(&self.meta, batch, kv_heads, queries, capacity, unit)
     }
 
     /// Enqueues the attention of `queries` query tokens a sequence: as [`super::DecodePlan::launch`], with `q` and `out`
@@ -114,7 +127,7 @@ impl QueriesPlan {
         let heads = product("the number of heads", &[m.group, kv_heads])? as usize;
         within("batch", call.batch, 1, 65535)?;
         within("the number of heads", heads, 1, 65535)?;
-        let passes = Passes::new(m, call.batch, kv_heads, queries, capacity(call.table_stride, m.page_tokens)?)?;
+        let passes = self.passes(call.batch, kv_heads, queries, call.table_stride)?;
         self.check(call, queries, heads, &passes)?;
         int("query rows", product("query rows", &[call.batch, queries, heads])? as usize)?;
         for first in (0..passes.blocks).step_by(passes.of_pass) {
@@ -131,32 +144,38 @@ impl QueriesPlan {
         let stat = call.workspace.part(p.part, p.stat)?;
         let lse = call.lse.map_or_else(|| call.workspace.part(p.part + p.stat, p.lse), Ok)?;
         let (kv_heads, pages) = call.cache.ints()?;
-        let (table_stride, segments) = (int("table_stride", call.table_stride)?, int("the number of segments", p.segments)?);
+        let (table_stride, splits) = (int("table_stride", call.table_stride)?, int("the number of splits", p.splits)?);
         let (tokens, first_block) = (int("queries", queries)?, int("queries", first)?);
         let of_launch = int("queries", blocks)?;
-        let rows = call.batch * call.cache.kv_heads;
-        let (x, run, shift) = self.shares(rows, p.segments, blocks);
+        // Splits as a power of two: the kernel takes a block's number apart by shifts.
+        let shift = p.splits.next_power_of_two().ilog2();
         let attend = [
             Arg::Ptr(call.q),
             Arg::Ptr(call.cache.base),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
+            Arg::Ptr(call.out),
+            Arg::Ptr(lse),
             Arg::Ptr(part),
             Arg::Ptr(stat),
             Arg::Ptr(call.status),
             Arg::I32(kv_heads),
             Arg::I32(pages),
             Arg::I32(table_stride),
-            Arg::I32(segments),
-            Arg::I32(int("the segments of a warp", run)?),
+            Arg::I32(splits),
+            Arg::I32(p.unit as i32),
             Arg::F32(call.scale),
             Arg::I32(tokens),
             Arg::I32(first_block),
             Arg::I32(of_launch),
-            Arg::I32(shift),
+            Arg::I32(shift as i32),
         ];
         let grid = [call.cache.kv_heads as u32, call.batch as u32];
+        let x = product("queries", &[blocks, 1 << shift])? as usize;
         self.attend.launch(stream, [int("queries", x)? as u32, grid[0], grid[1]], &attend)?;
+        if p.splits == 1 {
+            return Ok(());
+        }
         let join = [
             Arg::Ptr(part),
             Arg::Ptr(stat),
@@ -166,35 +185,17 @@ impl QueriesPlan {
             Arg::Ptr(lse),
             Arg::Ptr(call.status),
             Arg::I32(kv_heads),
-            Arg::I32(segments),
+            Arg::I32(splits),
+            Arg::I32(kernels::log_share(m, p.unit) as i32),
             Arg::I32(pages),
             Arg::I32(table_stride),
             Arg::I32(tokens),
             Arg::I32(first_block),
             Arg::I32(of_launch),
         ];
-        let kernel = if p.segments <= NARROW { &self.narrow } else { &self.join };
+        let kernel = if p.splits <= NARROW { &self.narrow } else { &self.join };
         let of_pass = (blocks * m.queries).min(queries - first * m.queries);
         kernel.launch(stream, [(of_pass * m.group) as u32, grid[0], grid[1]], &join)
-    }
-
-    /// Blocks of the launch on its first axis, the segments of a warp (0: a share of what it sees) and the log2 of how
-    /// many blocks share a row's segments.
-    fn shares(&self, rows: usize, segments: usize, blocks: usize) -> (usize, usize, i32) {
-        let (most, m) = (segments.div_ceil(self.meta.warps).max(1), &self.meta);
-        if blocks == 1 {
-            let splits = match self.splits {
-                0 => best_splits(self.resident, rows, most),
-                fixed => fixed.clamp(1, segments.max(1)),
-            };
-            return (splits, kernels::run_of(m, segments, splits), 30);
-        }
-        let free = match self.splits {
-            0 => (self.resident / (rows * blocks)).clamp(1, most),
-            fixed => fixed.clamp(1, segments.max(1)),
-        };
-        let shift = free.ilog2();
-        (blocks << shift, 0, shift as i32)
     }
 
     /// The attention and the join kernel, for their attributes.
@@ -244,12 +245,15 @@ mod tests {
     fn passes_are_equal_and_bounded() {
         let m = prefill_meta(Codec::open("int4").unwrap().info(), 128, 4, 2048, 64);
         assert_eq!((m.queries, m.rows()), (2, 8));
-        let p = Passes::new(&m, 1, 8, 2048, 32768 + 2048).unwrap();
-        assert_eq!((p.segments, p.blocks), (68, 1024));
-        assert!(p.part + p.stat <= PASS_BYTES && p.of_pass * 4 < p.blocks && p.blocks <= p.of_pass * 5);
-        let one = Passes::new(&m, 64, 8, 1, 1 << 20).unwrap();
+        let p = Passes::new(&m, 1, 8, 2048, 1 << 20, 0).unwrap();
+        assert_eq!((p.splits, p.blocks), ((1 << 20) / 256 / m.warps, 1024));
+        assert!(p.part + p.stat <= PASS_BYTES && p.of_pass < p.blocks && p.blocks.div_ceil(p.of_pass) * p.of_pass < p.blocks + p.of_pass);
+        let one = Passes::new(&m, 64, 8, 1, 1 << 20, 0).unwrap();
         assert_eq!((one.blocks, one.of_pass), (1, 1));
-        assert!(Passes::new(&m, usize::MAX, 8, 1, 1024).is_err());
+        // One split leaves nothing to join.
+        let whole = Passes::new(&m, 1, 8, 2048, 1024, 0).unwrap();
+        assert_eq!((whole.splits, whole.part, whole.of_pass), (1, 0, 1024));
+        assert!(Passes::new(&m, usize::MAX, 8, 1, 1024, 0).is_err());
         assert!(served(Codec::open("kvfuse-4").unwrap()).unwrap_err().to_string().contains("one by one"));
     }
 }

@@ -13,6 +13,7 @@ _Static_assert(offsetof(kvf_plan_desc, queries) == 48 && offsetof(kvf_plan_desc,
 _Static_assert(offsetof(kvf_cache, head_dim) == 40 && offsetof(kvf_cache, calibration) == 48, "frozen");
 _Static_assert(offsetof(kvf_store_args, tokens) == 40 && offsetof(kvf_store_args, positions) == 80, "frozen");
 _Static_assert(sizeof(kvf_calibration_desc) == 88 && offsetof(kvf_calibration_desc, device) == 40, "frozen");
+_Static_assert(sizeof(kvf_slots) == 88 && sizeof(kvf_move_args) == 64 && offsetof(kvf_slots, page_tokens) == 56, "frozen");
 _Static_assert(offsetof(kvf_decode_args, scale) == 80 && offsetof(kvf_decode_args, queries) == 84 && offsetof(kvf_decode_args, reserved) == 88, "frozen");
 
 static int cases, failures;
@@ -56,6 +57,14 @@ static kvf_plan_desc desc(void) {
     return (kvf_plan_desc){.struct_size = sizeof(kvf_plan_desc), .abi_version = KVF_ABI_VERSION, .codec = codec,
         .head_dim = D, .heads = HEADS, .kv_heads = KV_HEADS, .page_tokens = PAGE, .dtype = KVF_DTYPE_F32,
         .flags = KVF_PLAN_STORE | KVF_PLAN_DECODE};
+}
+static kvf_slots slotted(void) {
+    return (kvf_slots){.struct_size = sizeof(kvf_slots), .abi_version = KVF_ABI_VERSION, .base = bytes, .bytes = count, .pages = 1,
+        .page_stride = 16 * KV_HEADS * 70, .token_stride = KV_HEADS * 70, .head_stride = 70, .page_tokens = 16, .kv_heads = KV_HEADS};
+}
+static kvf_move_args moves(void) {
+    return (kvf_move_args){.struct_size = sizeof(kvf_move_args), .abi_version = KVF_ABI_VERSION, .slots = slots, .places = slots,
+        .status = status, .tokens = TOKENS};
 }
 static int try_store(kvf_cache c, kvf_store_args a) { return kvf_ref_store(codec, KVF_DTYPE_F32, &c, &a); }
 static int try_decode(kvf_cache c, kvf_decode_args a) { return kvf_ref_decode(codec, KVF_DTYPE_F32, HEADS, &c, &a); }
@@ -185,11 +194,54 @@ static void statuses(void) {
     if (!status[KVF_STATUS_BAD_SLOT] || !status[KVF_STATUS_BAD_PAGE] || !status[KVF_STATUS_BAD_LENGTH]) failures++, printf("FAILED status\n");
 }
 
+/* Sizes, and plans of slots, which `int4` has none of. */
+static void slots_of_codecs(void) {
+    kvf_codec *c;
+    kvf_plan_desc d = desc();
+    kvf_plan *plan;
+    uint64_t slot = 0;
+    GOOD(kvf_codec_open("turboquant_4bit_nc", &c));
+    GOOD(kvf_slot_bytes(c, D, &slot));
+    if (slot != 70) failures++, printf("FAILED slot bytes: %d\n", (int)slot);
+    BAD(kvf_slot_bytes(c, D, NULL), "bytes is null");
+    BAD(kvf_slot_bytes(NULL, D, &slot), "codec is null");
+    NOT(kvf_slot_bytes(c, 80, &slot));
+    NOT(kvf_slot_bytes(c, -1, &slot));
+    expect("slots of int4", kvf_slot_bytes(codec, D, &slot), KVF_ERR_UNSUPPORTED, "slots of int4 (served: the turboquant");
+    d.flags = KVF_PLAN_SLOTS, d.slot_page_tokens = 16;
+    expect("a plan for slots of int4", kvf_plan_create(&d, &plan), KVF_ERR_UNSUPPORTED, "slots of int4");
+    d.codec = c, d.slot_page_tokens = 0;
+    expect("pages of no slots", kvf_plan_create(&d, &plan), KVF_ERR_UNSUPPORTED, "pages of 0 slots");
+    d.slot_page_tokens = 16;
+    int rc = kvf_plan_create(&d, &plan);
+    expect("a plan for slots", rc, rc == KVF_OK ? KVF_OK : rc == KVF_ERR_NO_NVRTC ? KVF_ERR_NO_NVRTC : KVF_ERR_NO_GPU, "");
+    if (rc == KVF_OK) {
+        kvf_slots sl = slotted();
+        kvf_move_args mv = moves();
+        kvf_store_args s = store();
+        kvf_cache k_ = cache();
+        BAD(kvf_store(plan, &k_, &s, NULL), "cannot store");
+        sl.token_stride = 139;
+        BAD(kvf_store_slots(plan, &sl, &s, NULL), "even number of bytes");
+        sl = slotted(), sl.bytes = 100;
+        BAD(kvf_store_slots(plan, &sl, &s, NULL), "has 100 bytes");
+        sl = slotted(), sl.page_tokens = 8;
+        BAD(kvf_import_slots(plan, &sl, &k_, &mv, NULL), "page_tokens is 8 here and 16 in the plan");
+        sl = slotted(), mv.places = NULL;
+        k_.bytes *= 2;
+        BAD(kvf_export_slots(plan, &sl, &k_, &mv, NULL), "places is null");
+        GOOD(kvf_plan_destroy(plan));
+    }
+    GOOD(kvf_codec_close(c));
+}
+
 static void plans(void) {
     kvf_plan_desc d = desc();
     kvf_cache c = cache();
     kvf_store_args s = store();
     kvf_decode_args a = decode();
+    kvf_slots sl = slotted();
+    kvf_move_args mv = moves();
     kvf_plan *plan;
     uint64_t need;
     BAD(kvf_plan_create(&d, NULL), "plan is null");
@@ -205,12 +257,16 @@ static void plans(void) {
     EACH(try_plan, desc, page_tokens, 0, -1, 1, 33, INT_MIN, INT_MAX);
     EACH(try_plan, desc, dtype, 0, 3, -1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, splits, -1, INT_MIN);
-    EACH(try_plan, desc, flags, 0, 4, 8, 15, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, slot_page_tokens, -1, 16, INT_MIN, INT_MAX);
     kvf_plan *bad[] = {NULL, garbage, (kvf_plan *)codec, (kvf_plan *)1, (kvf_plan *)&d};
     for (size_t i = 0; i < 5; i++) {
         BAD(kvf_store(bad[i], &c, &s, NULL), "plan");
         BAD(kvf_decode(bad[i], &c, &a, NULL), "plan");
         BAD(kvf_workspace_bytes(bad[i], 1, 1, &need), "plan");
+        BAD(kvf_store_slots(bad[i], &sl, &s, NULL), "plan");
+        BAD(kvf_import_slots(bad[i], &sl, &c, &mv, NULL), "plan");
+        BAD(kvf_export_slots(bad[i], &sl, &c, &mv, NULL), "plan");
         if (bad[i]) BAD(kvf_plan_destroy(bad[i]), "no open plan");
     }
     GOOD(kvf_plan_destroy(NULL));
@@ -232,6 +288,26 @@ static void plans(void) {
     GOOD(kvf_plan_destroy(plan));
 }
 
+static void tunings(void) {
+    const char *path = "misuse.tuning";
+    char text[256];
+    uint64_t needed;
+    BAD(kvf_tuning_load("/nowhere/at/all"), "/nowhere/at/all");
+    FILE *file = fopen(path, "w");
+    if (!file) { failures++; return; }
+    fputs("kvfuse tuning 2\ndevice X\n", file);
+    fclose(file);
+    BAD(kvf_tuning_load(path), "tune again");
+    if (!(file = fopen(path, "w"))) { failures++; return; }
+    fputs("kvfuse tuning 1\ndevice X\n", file);
+    fclose(file);
+    GOOD(kvf_tuning_load(path));
+    remove(path);
+    GOOD(kvf_tuning_load(NULL));
+    BAD(kvf_plan_tuning(NULL, text, sizeof text, &needed), "plan");
+    BAD(kvf_plan_tuning(garbage, text, sizeof text, &needed), "plan");
+}
+
 int main(void) {
     char text[4096], small[8];
     uint64_t needed = 0;
@@ -245,6 +321,8 @@ int main(void) {
     several();
     statuses();
     plans();
+    tunings();
+    slots_of_codecs();
     GOOD(kvf_doctor(NULL, 0, &needed));
     GOOD(kvf_doctor(small, sizeof small, NULL));
     GOOD(kvf_doctor(text, sizeof text, &needed));

@@ -86,10 +86,7 @@ pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut(&[u32]) -> Res
     let mut out = vec![0; TOKENS * d];
     if k.feed.transposed() {
         for quad in k.quads() {
-            let byte = |word: usize, j: usize| u32::from(bytes[k.quad_byte(quad[j].0, quad[j].1, word)]) << (8 * j);
-            // Words past the code's bytes are whatever the lane's load brings: 0 here.
-            let code: [u32; 8] = std::array::from_fn(|w| if w < k.bits / 8 { (0..4).fold(0, |word, j| word | byte(w, j)) } else { 0 });
-            for (i, word) in decode(&code)?.into_iter().enumerate() {
+            for (i, word) in decode(&k.quad_code(bytes, &quad))?.into_iter().enumerate() {
                 for (j, (token, block)) in quad.iter().enumerate() {
                     let dim = 8 * block + i;
                     let at = if k.feed.of_keys() { token * d + dim } else { dim * TOKENS + token };

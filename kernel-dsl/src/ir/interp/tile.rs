@@ -105,7 +105,7 @@ impl<'a> Machine<'a> {
                     self.parallel(*par, *var, count, body, buffers)?;
                 }
                 Op::Unpack { buf, at, packing, func } => {
-                    let codes = self.bytes(buf, *at, packing.bytes()).map_err(|w| self.trap(w, s.span))?;
+                    let codes = self.bytes(buf, *at, packing.all_bytes()).map_err(|w| self.trap(w, s.span))?;
                     let tile = matrix::unpack(*packing, &codes, |code| {
                         let code: Vec<u64> = code.iter().map(|w| u64::from(*w)).collect();
                         let words = self.call(*func, &code, s.span, buffers)?;
@@ -247,7 +247,7 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
-            Op::AfterPrevious | Op::ReleaseNext => Ok(()),
+            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }
@@ -316,9 +316,9 @@ impl<'a> Machine<'a> {
             }
             Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
             Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
-            Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), out, buffers)?,
+            Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
-            Op::LoadTile { buf, at, row_stride, col_stride, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), out, buffers)?,
+            Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {
                 let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
                 for (i, bits) in x.iter().enumerate().filter(|(i, _)| i % shape.cols < *cols) {

@@ -73,11 +73,11 @@ impl Machine<'_> {
         Ok(page[at..at + len].to_vec())
     }
 
-    /// The elements of tile `out`, (row, column) strides apart.
-    pub(super) fn load_tile(&self, buf: &Buf, at: Id, strides: (usize, usize), out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+    /// The elements of tile `out`, (row, column) strides apart; columns from `limit` on repeat the one before.
+    pub(super) fn load_tile(&self, buf: &Buf, at: Id, strides: (usize, usize), limit: usize, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
-        (0..rows * cols).map(|i| self.load(buf, at + (i / cols * strides.0 + i % cols * strides.1) as i64, dtype, buffers)).collect()
+        (0..rows * cols).map(|i| self.load(buf, at + (i / cols * strides.0 + (i % cols).min(limit - 1) * strides.1) as i64, dtype, buffers)).collect()
     }
 
     /// A left operand in the order of the lanes' registers.

@@ -1,0 +1,67 @@
+//! Eight numbers below 5 in 19 bits (or 20), cut so that those of four codes side by side unpack byte by byte.
+//!
+//! Three numbers are one fraction of seven bits, `x / 125` rounded up to 128ths, two are one of five bits, `x / 25`. Five times
+//! a fraction has the next number before its point. Of a seven-bit fraction only the five upper bits are
+//! multiplied: `5 (4 u + v) = 4 (5 u + v) + v`, so v, the two lower bits, comes in again at every step and nothing
+//! passes the end of a byte.
+
+use kernel_dsl::device;
+
+/// Fraction of three numbers, the first one first out.
+#[device]
+fn three(a: u32, b: u32, c: u32) -> u32 {
+    (((a * 5_u32 + b) * 5_u32 + c) * 128_u32 + 124_u32) / 125_u32
+}
+
+/// Of two.
+#[device]
+fn two(a: u32, b: u32) -> u32 {
+    ((a * 5_u32 + b) * 32_u32 + 24_u32) / 25_u32
+}
+
+/// Five times a fraction: the next number stands in the upper three bits of each byte.
+#[device]
+fn next(x: u32, v: u32) -> u32 {
+    (x & 0x1f1f_1f1f_u32).wrapping_mul(5_u32).wrapping_add(v)
+}
+
+/// 19 bits: the upper five of the fractions of numbers 0 to 2 and 3 to 5 in two bytes, their other three bits each and the
+/// last three bits for the rest and the fraction of numbers 6 and 7.
+#[device]
+pub fn pack19(h: [u32; 8]) -> u32 {
+    let (a, b, c) = (three(h[0], h[1], h[2]), three(h[3], h[4], h[5]), two(h[6], h[7]));
+    let first = (a >> 2) | ((c & 7_u32) << 5);
+    let second = (b >> 2) | ((c >> 3) << 5) | ((b & 1_u32) << 7);
+    first | (second << 8) | ((a & 3_u32) << 16) | (((b >> 1) & 1_u32) << 18)
+}
+
+/// Numbers of four codes from their last bytes on, that of place i in the upper three bits of each byte of word i; below
+/// them is anything.
+#[device]
+pub fn unpack19(w: [u32; 4]) -> [u32; 8] {
+    let (a, b) = (w[2] & 0x0303_0303_u32, ((w[1] >> 7) & 0x0101_0101_u32) | ((w[2] >> 1) & 0x0202_0202_u32));
+    let x = next(w[0], a);
+    let y = next(x, a);
+    let s = next(w[1], b);
+    let t = next(s, b);
+    let z = next(((w[0] >> 5) & 0x0707_0707_u32) | ((w[1] >> 2) & 0x1818_1818_u32), 0_u32);
+    [x, y, next(y, a), s, t, next(t, b), z, next(z, 0_u32)]
+}
+
+/// 18 bits and two that are kept elsewhere: fractions of two numbers each.
+#[device]
+pub fn pack20(h: [u32; 8]) -> (u32, u32) {
+    let (a, b, c, d) = (two(h[0], h[1]), two(h[2], h[3]), two(h[4], h[5]), two(h[6], h[7]));
+    let (first, second) = (a | ((c & 7_u32) << 5), b | ((d & 7_u32) << 5));
+    (first | (second << 8) | ((c >> 3) << 16), d >> 3)
+}
+
+/// As [`unpack19`]; `kept` has its two bits in bits 3 and 4 of each byte.
+#[device]
+pub fn unpack20(w: [u32; 4], kept: u32) -> [u32; 8] {
+    let x = next(w[0], 0_u32);
+    let y = next(w[1], 0_u32);
+    let z = next(((w[0] >> 5) & 0x0707_0707_u32) | ((w[2] << 3) & 0x1818_1818_u32), 0_u32);
+    let t = next(((w[1] >> 5) & 0x0707_0707_u32) | kept, 0_u32);
+    [x, next(x, 0_u32), y, next(y, 0_u32), z, next(z, 0_u32), t, next(t, 0_u32)]
+}

@@ -1,0 +1,138 @@
+//! How partial results become one: leaves of 256 tokens are folded along a binary tree that their indices fix, so who
+//! folds them changes no bit.
+//!
+//! A warp folds the leaves of its own part of the tree as it goes: a finished left part waits in shared memory
+//! (`held`) until its right neighbour is finished too. Left parts of one tree have ever smaller powers of two of leaves, so a
+//! place for each power is enough. A block folds what its warps hold at its end, the join kernel what blocks leave.
+
+use super::decode_attention::DecodeMeta;
+use super::many::joined;
+use super::softmax::*;
+use super::values::{lowered, total_of, whole};
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Tokens of a leaf. Part of the result's definition, as the tree is.
+pub const LEAF: usize = 256;
+
+/// Tiles of a leaf.
+pub const TILES: usize = LEAF / 32;
+
+/// Leaves of a tree: 131072 tokens. Trees are folded one after another.
+pub const TREE: usize = 512;
+
+/// Parts that a warp folds at once.
+pub const FOLD: usize = 8;
+
+/// log2 of the leaves a warp of a block of `warps` takes: as few as give all `leaves` to the block, at most `most`.
+#[device]
+pub fn log_each(leaves: i32, most: i32, warps: usize, depth: usize) -> i32 {
+    let mut log = 0_i32;
+    for k in 0..depth {
+        log = if leaves > (warps << k) as i32 { k as i32 + 1_i32 } else { log };
+    }
+    log.min(most)
+}
+
+/// Output of a band, [d, cols], at a leaf's end.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, high_half: &Tile<f32>, half: &Tile<f32>, shift: &Tile<i64>, d: usize) -> Tile<f32> {
+    let o = if m.apart { joined(high, low) } else { whole(&lowered(c, low, m.quads, d), m.parts) };
+    let half = if m.apart { joined(high_half, half) } else { whole(half, m.parts) };
+    let o = if c.spec().odd() { o + &(half * 0.5_f32) } else { o };
+    if c.spec().affine { o + &(total_of(shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o }
+}
+
+/// A closed leaf, the `r`-th of the 2^log_each of warp `w`: folded with the left parts that wait for it, then held itself.
+/// `last`: nothing more comes, so that what is missing on the right is not waited for and all ends up in place 0.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, held_stat: &mut Shared<f32>, w: i32, r: i32, last: bool, log_each: i32, o: [Tile<f32>; 2], l: Tile<f32>, top: Tile<f32>) {
+    let (mut o, mut l, mut top) = (o, l, top);
+    for k in strided(0_i32, log_each, 1) {
+        let below = (1_i32 << (k & 31_i32)) - 1_i32;
+        if (((r >> (k & 31_i32)) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
+            let place = w * m.places() as i32 + k;
+            let (its_top, its_l) = (held_stat.cols(place * (2 * m.cols) as i32, 2, m.cols), held_stat.cols(place * (2 * m.cols) as i32 + 1_i32, 2, m.cols));
+            let next = its_top.map2(&top, fmax);
+            let (left, right) = (its_top.map2(&next, weight), top.map2(&next, weight));
+            l = l.map3(&right, &(its_l * &left), folded);
+            for i in 0..bands {
+                let before = held.acc(place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32, m.d, m.rows(), m.d / bands, m.cols);
+                o[i] = o[i].map3(&right, &(before * &left), folded);
+            }
+            top = next;
+        }
+    }
+    let place = w * m.places() as i32 + if last { 0_i32 } else { popc(((r ^ (r + 1_i32)) >> 1) as u32) as i32 };
+    sync_warp();
+    for i in 0..bands {
+        held.put_acc(place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32, 1, m.d, m.rows(), &o[i]);
+    }
+    held_stat.put_cols(place * (2 * m.cols) as i32, 2, m.cols, &top);
+    held_stat.put_cols(place * (2 * m.cols) as i32 + 1_i32, 2, m.cols, &l);
+    sync_warp();
+}
+
+/// Part `i` of a row's that a block's warps hold, `live` of them: place 0 of warp i.
+#[device]
+pub fn of_warp(m: &DecodeMeta, held: &Shared<f32>, held_stat: &Shared<f32>, column: i32, i: usize, live: i32) -> (Tile<f32>, f32, f32) {
+    let place = (i as i32).min(live - 1_i32) * m.places() as i32;
+    let at = (place * m.cols as i32 + column) * 2_i32;
+    (held.row((place * m.rows() as i32 + column) * m.d as i32, m.d), held_stat.at(at + 1_i32), held_stat.at(at))
+}
+
+/// A row of what a block's warps hold: output, sum, maximum.
+#[device]
+pub fn of_block(m: &DecodeMeta, held: &Shared<f32>, held_stat: &Shared<f32>, column: i32, live: i32) -> (Tile<f32>, f32, f32) {
+    let w = m.warps;
+    let (a, b) = (of_warp(m, held, held_stat, column, 0, live), of_warp(m, held, held_stat, column, 1 % w, live));
+    let (c, d) = (of_warp(m, held, held_stat, column, 2 % w, live), of_warp(m, held, held_stat, column, 3 % w, live));
+    let (e, f) = (of_warp(m, held, held_stat, column, 4 % w, live), of_warp(m, held, held_stat, column, 5 % w, live));
+    let (g, h) = (of_warp(m, held, held_stat, column, 6 % w, live), of_warp(m, held, held_stat, column, 7 % w, live));
+    tree([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0], [a.1, b.1, c.1, d.1, e.1, f.1, g.1, h.1], [a.2, b.2, c.2, d.2, e.2, f.2, g.2, h.2], live)
+}
+
+/// A part of a row, worth `right`, on top of the part to its left, worth `left`.
+#[device]
+pub fn stacked(part: &Tile<f32>, right: f32, before: &Tile<f32>, left: f32) -> Tile<f32> {
+    let before = before * left;
+    if right > 0.0_f32 { part.mul_add(right, &before) } else { before }
+}
+
+/// Eight neighbouring parts of a row, of which the first `live` exist: their tree.
+#[device]
+pub fn tree(o: [Tile<f32>; 8], l: [f32; 8], top: [f32; 8], live: i32) -> (Tile<f32>, f32, f32) {
+    let (mut o, mut l, mut top) = (o, l, top);
+    for level in 0..3 {
+        for i in 0..4 >> level {
+            let (at, next) = (i * (2 << level), i * (2 << level) + (1 << level));
+            if (next as i32) < live {
+                let most = fmax(top[at], top[next]);
+                let (left, right) = (weight(top[at], most), weight(top[next], most));
+                l[at] = folded(l[next], right, l[at] * left);
+                o[at] = stacked(&o[next], right, &o[at], left);
+                top[at] = most;
+            }
+        }
+    }
+    (o[0].clone(), l[0], top[0])
+}
+
+/// What a row's output and log-sum-exp are, from all of it: divided, rotated back. Nothing where `some` is false.
+#[device]
+pub fn finish<T: Float>(v: &dyn Codec, out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d: usize, inv_sqrt_d: f32, some: bool, o: &Tile<f32>, l: f32, top: f32) {
+    let y = o.clone() / (if some { l } else { 1.0_f32 });
+    let back = if v.spec().rotate { y.hadamard() * inv_sqrt_d } else { y };
+    let kept = if some { back } else { vector(d, 0.0_f32) };
+    out.put_row(row as i64 * d as i64, &kept.to::<T>());
+    lse.put(row, if some { (top + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
+}
+
+/// A row without tokens.
+#[device]
+pub fn nothing<T: Float>(out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d: usize) {
+    out.put_row(row as i64 * d as i64, &vector(d, 0.0_f32).to::<T>());
+    lse.put(row, f32::NEG_INFINITY);
+}

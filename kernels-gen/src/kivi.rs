@@ -1,0 +1,134 @@
+//! KIVI's cache: keys coded a channel at a time over groups of 32 tokens, values a token at a time over groups of 32
+//! channels, the latest tokens left as they are.
+//!
+//! A group of 32 numbers is `least + step * code`, both f16, codes of 1 to 8 bits. Keys are coded `window` tokens at a time
+//! once so many are there; a value once `window` newer ones are. It is a scalar codec: no kernel reads its bytes. A kernel
+//! would have to code a tile when its last token comes, and to attend to raw rows beside it.
+//! Source: Liu et al., KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, 2024.
+
+use half::f16;
+
+/// Numbers under one scale: tokens of a channel, or channels of a token.
+pub const GROUP: usize = 32;
+
+/// Keys and values, and how many tokens stay raw.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kivi {
+    pub name: String,
+    pub key_bits: usize,
+    pub value_bits: usize,
+    pub window: usize,
+}
+
+/// `kivi_k2v2`, or with a window other than 128, a multiple of 32, `kivi_k2v2_r64`. None for another name.
+pub fn codec(name: &str) -> Option<Kivi> {
+    let (bits, window) = name.strip_prefix("kivi_k")?.split_once("_r").map_or((&name[6..], Some(128)), |(bits, r)| (bits, r.parse().ok()));
+    let (k, v) = bits.split_once('v')?;
+    let width = |text: &str| text.parse::<usize>().ok().filter(|w| (1..=8).contains(w));
+    let window = window.filter(|r| *r > 0 && r % GROUP == 0)?;
+    Some(Kivi { name: name.into(), key_bits: width(k)?, value_bits: width(v)?, window })
+}
+
+impl Kivi {
+    /// Of `tokens` tokens, how many keys are coded.
+    pub fn coded_keys(&self, tokens: usize) -> usize {
+        tokens / self.window * self.window
+    }
+
+    /// How many values are.
+    pub fn coded_values(&self, tokens: usize) -> usize {
+        tokens.saturating_sub(self.window)
+    }
+
+    /// Bytes of a coded group.
+    pub fn group_bytes(bits: usize) -> usize {
+        4 + GROUP * bits / 8
+    }
+
+    /// Keys `[GROUP, width]` as a reader sees them: each of the `width` columns is a group. Through bytes and back.
+    pub fn keys(&self, rows: &[f32]) -> Vec<f32> {
+        let width = rows.len() / GROUP;
+        let mut out = vec![0.0; rows.len()];
+        for c in 0..width {
+            let column: [f32; GROUP] = std::array::from_fn(|t| rows[t * width + c]);
+            let back = read(&write(&column, self.key_bits), self.key_bits);
+            back.iter().enumerate().for_each(|(t, x)| out[t * width + c] = *x);
+        }
+        out
+    }
+
+    /// Values `[.., channels]`, a multiple of 32 of these.
+    pub fn values(&self, rows: &[f32]) -> Vec<f32> {
+        rows.as_chunks::<GROUP>().0.iter().flat_map(|x| read(&write(x, self.value_bits), self.value_bits)).collect()
+    }
+}
+
+/// `[step][least][codes]`, the lowest bits first.
+fn write(x: &[f32; GROUP], bits: usize) -> Vec<u8> {
+    let sound = x.map(|x| if x.is_nan() { 0.0 } else { x.clamp(-65504.0, 65504.0) });
+    let (least, most) = sound.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
+    let step = f16::from_f32(((most - least) / ((1 << bits) - 1) as f32).min(65504.0));
+    let least = f16::from_f32(least);
+    let mut bytes = [step.to_le_bytes(), least.to_le_bytes()].concat();
+    bytes.resize(Kivi::group_bytes(bits), 0);
+    for (i, x) in sound.iter().enumerate() {
+        let z = if step > f16::ZERO { (x - least.to_f32()) / step.to_f32() } else { 0.0 };
+        let code = z.round_ties_even().clamp(0.0, ((1 << bits) - 1) as f32) as usize;
+        (0..bits).for_each(|b| bytes[4 + (i * bits + b) / 8] |= ((code >> b & 1) << ((i * bits + b) % 8)) as u8);
+    }
+    bytes
+}
+
+fn read(bytes: &[u8], bits: usize) -> [f32; GROUP] {
+    let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32();
+    let bit = |n: usize| u32::from(bytes[4 + n / 8] >> (n % 8) & 1);
+    std::array::from_fn(|i| {
+        let code = (0..bits).fold(0, |code, b| code | bit(i * bits + b) << b);
+        (code as f32).mul_add(half(0), half(2))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let found = codec("kivi_k2v4").unwrap();
+        assert_eq!((found.key_bits, found.value_bits, found.window), (2, 4, 128));
+        assert_eq!(codec("kivi_k4v4_r32").unwrap().window, 32);
+        for name in ["kivi", "kivi_k2", "kivi_k0v2", "kivi_k2v9", "kivi_k2v2_r31", "kivi_k2v2_r0", "kivi_k2v2_x", "int4"] {
+            assert!(codec(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_coded_follows_the_window() {
+        let c = codec("kivi_k2v2_r64").unwrap();
+        assert_eq!([0, 63, 64, 127, 130].map(|n| c.coded_keys(n)), [0, 0, 64, 64, 128]);
+        assert_eq!([0, 63, 64, 65, 130].map(|n| c.coded_values(n)), [0, 0, 0, 1, 66]);
+    }
+
+    /// A channel that is large in every token costs a key nothing: it is a group of its own.
+    #[test]
+    fn keys_by_channel_values_by_token() {
+        let c = codec("kivi_k4v4").unwrap();
+        let noise = |i: usize| ((i * 2_654_435_761) % 1000) as f32 / 1000.0;
+        let rows: Vec<f32> = (0..GROUP * 64).map(|i| noise(i) + if i % 64 == 5 { 300.0 } else { 0.0 }).collect();
+        let off = |y: &[f32], skip: usize| rows.iter().zip(y).enumerate().filter(|(i, _)| i % 64 != skip).map(|(_, (x, y))| (x - y).abs()).fold(0.0, f32::max);
+        assert!(off(&c.keys(&rows), 5) < 0.04, "{}", off(&c.keys(&rows), 5));
+        // Channels 32.. are groups of their own; those beside the large one lose all.
+        let values = c.values(&rows);
+        assert!(off(&values, 5) > 0.5);
+        assert!((0..rows.len()).filter(|i| i % 64 >= 32).all(|i| (values[i] - rows[i]).abs() < 0.04));
+    }
+
+    #[test]
+    fn degenerate_groups() {
+        for x in [[0.0; GROUP], [7.0; GROUP], [f32::NAN; GROUP], [f32::INFINITY; GROUP]] {
+            let y = read(&write(&x, 2), 2);
+            assert!(y.iter().all(|y| y.is_finite()));
+            assert_eq!(y[0], if x[0].is_nan() { 0.0 } else { x[0].min(65504.0) });
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The decode kernels of a plan: one cut by the plan's own rules, and those that a tuning of the device asks for.
+
+use std::sync::Arc;
+
+use super::load;
+use crate::cuda::{Device, Kernel};
+use crate::error::{Error, Result};
+use crate::tuning::{self, Choice, Found, Point};
+use kernel_dsl::{Report, Source};
+use kernels_gen::kernels::decode_attention::DecodeMeta;
+
+/// Writes the kernel of a meta value.
+pub(super) type Build<'a> = &'a dyn Fn(&DecodeMeta) -> std::result::Result<Source, Report>;
+
+/// A kernel and what it was built for.
+#[derive(Debug)]
+pub(super) struct Variant {
+    pub meta: DecodeMeta,
+    pub kernel: Arc<Kernel>,
+    /// Blocks that the device holds at once.
+    pub resident: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Variants {
+    /// The plan's own first.
+    all: Vec<Variant>,
+    /// For which sizes which of them serves, and the tokens that a warp takes.
+    tuned: Vec<(Point, (usize, usize))>,
+    /// Tokens that a warp takes where no tuning says it; 0: by the plan's rule.
+    tokens: usize,
+    note: String,
+}
+
+impl Variants {
+    /// `kernel`: its name in a tuning.
+    pub fn prepare(device: &Device, kernel: &str, meta: DecodeMeta, build: Build<'_>) -> Result<Self> {
+        let source = build(&meta).map_err(|e| Error::Generate(e.to_string()))?;
+        let found = tuning::find(device.name(), kernel, &tuning::hash(&source));
+        let mut variants = Variants { all: vec![Variant::load(device, meta, Ok(source))?], tuned: vec![], tokens: 0, note: String::new() };
+        variants.add(device, &found, build);
+        Ok(variants)
+    }
+
+    /// One kernel whatever the size, and the tokens of a warp.
+    pub fn forced(device: &Device, meta: DecodeMeta, tokens: usize, build: Build<'_>) -> Result<Self> {
+        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], tuned: vec![], tokens, note: "own rules: its kernel was chosen".into() })
+    }
+
+    /// A choice that cannot be built here is left out, and the note says so.
+    fn add(&mut self, device: &Device, found: &Found, build: Build<'_>) {
+        self.note.clone_from(&found.note);
+        for &(at, choice) in &found.choices {
+            match self.index_of(device, choice, build) {
+                Ok(index) => self.tuned.push((at, (index, choice.tokens))),
+                Err(why) => self.note += &format!("; {choice:?} left out: {why}"),
+            }
+        }
+    }
+
+    fn index_of(&mut self, device: &Device, choice: Choice, build: Build<'_>) -> Result<usize> {
+        let meta = tuning::cut(self.all[0].meta, choice, device.shared_bytes()).ok_or_else(|| Error::unsupported("more shared memory than the device has"))?;
+        if let Some(known) = self.all.iter().position(|v| v.meta == meta) {
+            return Ok(known);
+        }
+        self.all.push(Variant::load(device, meta, build(&meta))?);
+        Ok(self.all.len() - 1)
+    }
+
+    /// The kernel for a call of that size, and the tokens that a warp takes, 0: by the plan's rule.
+    pub fn of(&self, at: Point) -> (&Variant, usize) {
+        tuning::nearest(&self.tuned, at).map_or((&self.all[0], self.tokens), |(_, (index, tokens))| (&self.all[*index], *tokens))
+    }
+
+    /// The plan's own.
+    pub fn own(&self) -> &Variant {
+        &self.all[0]
+    }
+
+    /// Where the choices come from, or why there are none.
+    pub fn note(&self) -> &str {
+        &self.note
+    }
+}
+
+impl Variant {
+    fn load(device: &Device, meta: DecodeMeta, source: std::result::Result<Source, Report>) -> Result<Variant> {
+        let kernel = load(device, source)?;
+        let resident = device.multiprocessors() * kernel.attributes().blocks_per_multiprocessor.max(1) as usize;
+        Ok(Variant { meta, kernel, resident })
+    }
+}
