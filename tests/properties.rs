@@ -46,7 +46,7 @@ proptest! {
             layout.write_code(&mut tile, Operand::K, token, block, code_of(seed, token, block));
             layout.write_code(&mut tile, Operand::V, token, block, code_of(!seed, token, block));
         }
-        let packing = |bits, feed| Packing { bits, d: layout.d, feed, lane: DType::U8 };
+        let packing = |bits, feed| Packing { bits, d: layout.d, feed, lane: DType::U8, group: layout.k.group };
         let values = if layout.quads() { Feed::Quads } else { Feed::Values };
         let keys = if layout.key_quads() { Feed::KeyQuads } else { Feed::Keys };
         let (keys, values) = (packing(layout.k.bits[0], keys), packing(layout.v.bits[0], values));

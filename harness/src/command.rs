@@ -68,6 +68,10 @@ fn run(command: Command) -> Result<()> {
             }
             found.check()
         }
+        Command::Calibrate(options) if options.dry_run => {
+            say(&format!("{:#}", calibrate::describe(&options)?));
+            Ok(())
+        }
         Command::Calibrate(options) => {
             let done = calibrate::run(&options)?;
             say(&if options.json { done.json()? } else { done.table() });

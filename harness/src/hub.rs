@@ -18,12 +18,21 @@ pub fn fetch(name: &str) -> Result<PathBuf> {
 
 #[cfg(feature = "hub")]
 fn files(repo: &str, revision: &str) -> Result<PathBuf> {
-    use hf_hub::{Repo, RepoType, api::sync::ApiBuilder};
+    use hf_hub::{Cache, Repo, RepoType, api::sync::ApiBuilder};
 
     let failed = |what: &str, why: String| Error::Data(format!("cannot fetch {what} of {repo} at {revision}: {why}"));
+    let wish = || Repo::with_revision(repo.into(), RepoType::Model, revision.into());
     let api = ApiBuilder::from_env().build().map_err(|e| failed("anything", e.to_string()))?;
-    let model = api.repo(Repo::with_revision(repo.into(), RepoType::Model, revision.into()));
-    let listed = model.info().map_err(|e| failed("the list of files", e.to_string()))?;
+    let model = api.repo(wish());
+    let listed = match model.info() {
+        Ok(listed) => listed,
+        // without the hub, what an earlier run fetched serves; a shard that is missing is named when it is read
+        Err(why) => {
+            let kept = Cache::from_env().repo(wish()).get("config.json");
+            let folder = kept.and_then(|config| Some(config.parent()?.to_path_buf()));
+            return folder.ok_or_else(|| failed("the list of files", why.to_string()));
+        }
+    };
     let wanted = |name: &str| name.ends_with(".safetensors") || name == "model.safetensors.index.json";
     let tensors: Vec<String> = listed.siblings.into_iter().map(|file| file.rfilename).filter(|name| wanted(name)).collect();
     if tensors.is_empty() {

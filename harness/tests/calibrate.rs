@@ -107,7 +107,7 @@ fn mistakes_say_what_to_run() {
 
     let calibrate = |windows, ctx| {
         let (model, text, out) = (assets::BUNDLED_MODEL.to_string(), None, Some(missing.clone()));
-        let options = calibrate::Options { model, text, out, windows, ctx, seed: 1, alike: true, json: false };
+        let options = calibrate::Options { model, text, out, windows, ctx, seed: 1, alike: true, json: false, resume: false, dry_run: false };
         calibrate::run(&options).err().unwrap().to_string()
     };
     assert!(calibrate(Some(9), 2048).contains("ask for 1 to 8"));

@@ -1,9 +1,11 @@
-//! The written page: it stands alone, holds every row, is well formed, and a browser draws it.
+//! The written pages: they stand alone, hold every row, are well formed, and a browser paints what they say.
+
+mod browser;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use harness::assets;
+use browser::Picture;
+use harness::{assets, audit, sweep};
 use harness::backend::Choice;
 use harness::ppl::{self, Ask, Options, ReadPath, Text};
 use harness::report::Report;
@@ -46,7 +48,8 @@ fn assert_well_formed(html: &str) {
 
 #[test]
 fn the_page_stands_alone() {
-    let folder = std::env::temp_dir().join(format!("kvfuse-page-{}", std::process::id()));
+    let folder = temporary("alone");
+    std::fs::create_dir_all(&folder).unwrap();
     let mut report = report(&folder);
     report.write(&folder).unwrap();
     let html = std::fs::read_to_string(folder.join("report.html")).unwrap();
@@ -67,40 +70,85 @@ fn the_page_stands_alone() {
     report.write(&folder).unwrap();
     let html = std::fs::read_to_string(folder.join("report.html")).unwrap();
     assert!(html.contains("INVALID") && html.contains("a &lt;control&gt; failed"));
-    draw(&folder);
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-fn browser() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
+/// Colours of the style sheet: of the page, of cards, of the text, of an INVALID run, of the codecs.
+const PAGE: [u8; 3] = [0xf6, 0xf7, 0xf9];
+const CARD: [u8; 3] = [0xff; 3];
+const INK: [u8; 3] = [0x16, 0x19, 0x1f];
+const WRONG: [u8; 3] = [0xfd, 0xe7, 0xe5];
+const CODECS: [[u8; 3]; 3] = [[0x1f, 0x5f, 0xd0], [0xc4, 0x50, 0x0c], [0x15, 0x7f, 0x4f]];
+
+#[test]
+fn a_browser_paints_the_report() {
+    let Some(browser) = browser::browser() else { return };
+    let folder = temporary("painted");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut report = report(&folder);
+    report.write(&folder).unwrap();
+    let page = folder.join("report.html");
+    let valid = Picture::of(browser, &page, [1200, 2600]);
+    // the ground around one column of cards, over the whole height
+    assert!([[2, 2], [1197, 2], [2, 2597], [1197, 2597]].iter().all(|[x, y]| valid.at(*x, *y) == PAGE));
+    let (all, card, ink) = (valid.width * valid.height, valid.count(CARD), valid.count(INK));
+    assert!((all / 2..all * 9 / 10).contains(&card), "{card} of {all} pixels are card");
+    assert!((2_000..all / 10).contains(&ink), "{ink} pixels are text");
+    for colour in CODECS {
+        let painted = valid.count(colour);
+        assert!((300..40_000).contains(&painted), "{painted} pixels of a codec's colour {colour:x?}");
+    }
+    assert!(valid.colours() > 200, "{} colours", valid.colours());
+    // rows that miss their limits warn too, but little
+    assert!(valid.count(WRONG) < 10_000, "{} pixels warn", valid.count(WRONG));
+
+    report.valid = false;
+    report.invalid = vec!["a control failed".into()];
+    report.write(&folder).unwrap();
+    let invalid = Picture::of(browser, &page, [1200, 2600]);
+    assert!(invalid.count(WRONG) > 30_000, "{} pixels warn", invalid.count(WRONG));
+    fits(browser, &page);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_browser_paints_sweeps_and_audits() {
+    let Some(browser) = browser::browser() else { return };
+    let folder = temporary("others");
+    std::fs::create_dir_all(&folder).unwrap();
+    let text = Text { model: assets::BUNDLED_MODEL.into(), corpus: None, passages: 2, ctx: 64, stream: false };
+    let output = Output::default();
+    let swept = sweep::Options { text: text.clone(), codec: "int4,e8w4,e8q38".into(), baseline: "fp8".into(), output: output.clone() };
+    sweep::run(&swept).unwrap().write(&folder).unwrap();
+    let audited = audit::Options { text, rows: 64, null_draws: 2, shuffles: 2, output };
+    audit::run(&audited).unwrap().write(&folder).unwrap();
+    for (name, drawn) in [("sweep", CODECS[0]), ("audit", INK)] {
+        let page = folder.join(format!("{name}.html"));
+        let picture = Picture::of(browser, &page, [1200, 900]);
+        assert_eq!(picture.at(2, 2), PAGE, "{name}");
+        assert!(picture.count(CARD) > 200_000 && picture.count(INK) > 1_000, "{name}: {} {}", picture.count(CARD), picture.count(INK));
+        assert!(picture.count(drawn) > 150, "{name}: {} pixels of {drawn:x?}", picture.count(drawn));
+        fits(browser, &page);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("kvfuse-page-{}-{name}", std::process::id()))
 }
 
 /// At the width of a desk and of a phone nothing is wider than the window.
-fn draw(folder: &Path) {
-    let Some(browser) = browser() else {
-        println!("SKIPPED: no browser to draw the page; install chromium");
-        return;
-    };
-    let page = folder.join("report.html");
-    let html = std::fs::read_to_string(&page).unwrap();
+fn fits(browser: &str, page: &Path) {
+    let html = std::fs::read_to_string(page).unwrap();
     let script = "<script>document.title = 'wide ' + document.documentElement.scrollWidth + ' of ' + window.innerWidth</script></body>";
-    std::fs::write(&page, html.replace("</body>", script)).unwrap();
+    let measured = page.with_file_name("measured.html");
+    std::fs::write(&measured, html.replace("</body>", script)).unwrap();
     for width in [1200, 500] {
-        let profile: PathBuf = folder.join("profile");
-        let output = Command::new(browser)
-            .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"])
-            .args(["--disable-component-update", "--disable-sync", "--disable-quic", "--dump-dom"])
-            .arg(format!("--user-data-dir={}", profile.display()))
-            .arg(format!("--window-size={width},900"))
-            .arg(format!("file://{}", page.display()))
-            .output()
-            .unwrap();
+        let output = browser::run(browser, &measured, [width, 900], "--dump-dom");
         let dom = String::from_utf8_lossy(&output.stdout).into_owned();
         let title = dom.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next()).unwrap_or_default();
         let numbers: Vec<usize> = title.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let [is, window] = numbers[..] else { panic!("the browser said {title:?}") };
-        assert!(window <= width && is <= window, "the page is {is} wide in a window of {window}");
+        assert!(window <= width && is <= window, "{}: {is} wide in a window of {window}", page.display());
     }
 }

@@ -122,7 +122,7 @@ fn a_small_experiment() {
     assert!(recipe.bits > e8.bits && recipe.in_forward.kl > e8.in_forward.kl);
     // the kernel's arithmetic costs little beside the codec
     let share = &found.shares[0];
-    assert!(share.attention_kl.abs() < 0.2 * share.codec_kl && share.gpu_kl.is_none());
+    assert!(share.attention_kl.abs() < 0.2 * share.codec_kl && share.kernel.is_none());
     assert!(found.table().contains("| `e8w4` |"), "{}", found.table());
     let unknown = seeds::Options { only: Some("e8w5".into()), ..options.clone() };
     assert!(seeds::run(&unknown).unwrap_err().to_string().contains("no cell"));

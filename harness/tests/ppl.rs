@@ -148,6 +148,20 @@ fn without_times(report: &Report) -> serde_json::Value {
 }
 
 #[test]
+fn two_runs_with_the_same_seed_write_the_same_json() {
+    let codecs = "int4,bf16:k,kvfuse-4,pca_v13_vr95".to_string();
+    let options = Options { text: text(2, 576), codec: codecs, skip_layers: "0,1".into(), ..options() };
+    let run = || serde_json::from_str::<Report>(&ppl::run(&options).unwrap().json().unwrap()).unwrap();
+    let (one, two) = (run(), run());
+    assert_eq!(without_times(&one).to_string(), without_times(&two).to_string());
+    // the seed is in use: other draws give other bootstrap intervals, and change nothing else
+    let other = Options { output: Output { seed: 2, ..options.output.clone() }, ..options.clone() };
+    let other = ppl::run(&other).unwrap();
+    let differing = |f: fn(&ppl::Row) -> f64| one.rows.iter().zip(&other.rows).any(|(a, b)| f(a) != f(b));
+    assert!(differing(|row| row.kl_mean_boot95[0]) && !differing(|row| row.kl_mean) && !differing(|row| row.ppl_ratio));
+}
+
+#[test]
 fn streaming_and_resuming_change_no_number() {
     let out = std::env::temp_dir().join(format!("kvfuse-resume-{}", std::process::id()));
     let small = Options { text: text(2, 64), codec: "int4,fp8".into(), ..options() };

@@ -8,6 +8,7 @@ use kernel_dsl::passes;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::forward::attention::{AttentionMeta, attention};
+use kernels_gen::kernels::forward::distances::{BYTES, DistancesMeta, ROWS, SUMS, SameMeta, distances, same_bytes};
 use kernels_gen::kernels::forward::gate::{GateMeta, gate, shift};
 use kernels_gen::kernels::forward::heads::{HeadsMeta, split_heads};
 use kernels_gen::kernels::forward::norm::{NormMeta, rms_norm};
@@ -246,4 +247,40 @@ fn scores_of_logits() {
     // a NaN has no bits that every stage shares: only rows of numbers are compared
     let ends = 3 * NUMBERS * 4;
     every_stage("scores", scores::build(&ScoresMeta).unwrap(), [3, 1, 1], &args, &[(3, &out.bytes[..ends])]);
+}
+
+#[test]
+fn distances_of_rows_and_equal_bytes() {
+    let (d, rows, mut random) = (128, ROWS + 3, Random(9));
+    let x = random.gaussians(rows * d);
+    let mut y: Vec<f32> = x.iter().map(|v| v + 0.1 * random.gaussian()).collect();
+    y[..2 * d].copy_from_slice(&x[..2 * d]);
+    let (gx, gy) = (Global::new(&x), Global::new(&y));
+    let mut out = Global::<f32>::new(&[f32::NAN; 2 * SUMS]);
+    let (m, grid, empty) = (DistancesMeta { d }, [rows.div_ceil(ROWS) as u32, 1, 1], buffer(&out));
+    launch(grid, || distances(m, &gx, &gy, &mut out, rows as i32));
+    let mut wanted = [[0.0_f64; SUMS]; 2];
+    for (i, (a, b)) in x.chunks(d).zip(y.chunks(d)).enumerate() {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let own = &mut wanted[i / ROWS];
+        own[0] += a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
+        own[1] += dot(a, a);
+        own[2] += if i < 2 { 1.0 } else { dot(a, b) / (dot(a, a) * dot(b, b)).sqrt() };
+    }
+    for (got, wanted) in out.to_vec().iter().zip(wanted.iter().flatten()) {
+        assert!((f64::from(*got) / wanted - 1.0).abs() < 2e-6, "{got} and not {wanted}");
+    }
+    let args = [buffer(&gx), buffer(&gy), empty, scalar(rows as i32)];
+    every_stage("distances", distances::build(&m).unwrap(), grid, &args, &[(2, &out.bytes)]);
+
+    let words = BYTES / 4 + 300;
+    let a: Vec<u32> = (0..words).map(|_| random.bits() as u32).collect();
+    let b: Vec<u32> = a.iter().enumerate().map(|(i, a)| if i % 3 == 0 { *a } else { a ^ 0x0001_8000 }).collect();
+    let (ga, gb, mut out) = (Global::new(&a), Global::new(&b), Global::<i32>::zeroed(2));
+    let (grid, empty) = ([2, 1, 1], buffer(&out));
+    launch(grid, || same_bytes(SameMeta, &ga, &gb, &mut out, words as i32));
+    let same: usize = a.iter().zip(&b).map(|(a, b)| a.to_le_bytes().iter().zip(b.to_le_bytes()).filter(|(a, b)| **a == *b).count()).sum();
+    assert_eq!(out.to_vec().iter().sum::<i32>() as usize, same);
+    let args = [buffer(&ga), buffer(&gb), empty, scalar(words as i32)];
+    every_stage("same bytes", same_bytes::build(&SameMeta).unwrap(), grid, &args, &[(2, &out.bytes)]);
 }

@@ -54,6 +54,6 @@ pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;
 pub use page::PagedCache;
 pub use plan::{
-    Decode, DecodePlan, DecodeSpec, Mapped, MoveSlots, QueriesPlan, Rows, SlotCache, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSlots,
-    StoreSpec, status,
+    Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, MoveSlots, QueriesPlan, Rows, SlotCache, SlotsPlan, SlotsSpec, Store,
+    StorePlan, StoreSlots, StoreSpec, status,
 };

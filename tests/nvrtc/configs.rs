@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, map_meta, map_of, mapped_store, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, slot_meta, store, store_slots_ir};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -19,6 +19,9 @@ const CORNERS: [usize; 4] = [1, 4, 8, 16];
 #[derive(Clone, Copy)]
 enum Kernel {
     Store(Elem),
+    Load(Elem),
+    /// Loaded coordinates back to rows.
+    Back(Elem),
     Decode { group: usize },
     /// Over records of queries.
     Calibrated { group: usize },
@@ -51,6 +54,8 @@ impl Config {
     pub fn source(&self) -> Result<Source, Report> {
         match self.kernel {
             Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
+            Kernel::Load(elem) => load(self.codec, self.d, PAGE, elem),
+            Kernel::Back(elem) => map_back(self.d, elem),
             Kernel::Decode { group } => {
                 // As a plan does it: with the warps that fit the device.
                 let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
@@ -83,12 +88,14 @@ impl Config {
     pub fn line(&self) -> String {
         let kernel = match self.kernel {
             Kernel::Store(_) => "store",
+            Kernel::Load(_) => "load",
             Kernel::Decode { .. } => "decode",
             Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
             Kernel::MappedStore(_) => "store_mapped",
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
+            Kernel::Back(_) => "map_back",
             Kernel::Slots(Slots::Store) => "store_slots",
             Kernel::Slots(Slots::Import) => "import_slots",
             Kernel::Slots(Slots::Export) => "export_slots",
@@ -98,7 +105,7 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
+            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
@@ -143,12 +150,14 @@ pub fn configs() -> Vec<Config> {
             }
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Decode { group: 4 } });
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Store(Elem::Bf16) });
+            if arch == Arch::SM_90A {
+                all.push(Config { arch, codec, d: 128, kernel: Kernel::Load(Elem::F32) });
+            }
         }
         for codec in CALIBRATED.iter().filter_map(|name| codec(name).ok()) {
             let mut add = |d, kernel| all.push(Config { arch, codec, d, kernel });
-            add(128, Kernel::MappedStore(Elem::Bf16));
-            add(128, Kernel::MappedStore(Elem::F32));
-            add(256, Kernel::MappedStore(Elem::Bf16));
+            add(128, Kernel::Store(Elem::F32));
+            add(128, Kernel::Back(Elem::F32));
             for group in CORNERS {
                 add(128, Kernel::Calibrated { group });
             }
@@ -166,6 +175,9 @@ pub fn configs() -> Vec<Config> {
             for d in HEAD_DIMS_STORE {
                 add(d, Kernel::Store(Elem::Bf16));
                 add(d, Kernel::Store(Elem::F32));
+                if arch == Arch::SM_90A || d == 128 {
+                    add(d, Kernel::Load(Elem::F32));
+                }
             }
             for d in HEAD_DIMS_DECODE {
                 let every = arch == Arch::SM_90A || d == 128;

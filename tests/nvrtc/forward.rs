@@ -20,6 +20,8 @@ fn sources(arch: Arch) -> Vec<(String, Result<Source, Report>)> {
         ("gather".into(), forward::gather(256)),
         ("reorder".into(), forward::reorder(128)),
         ("scores".into(), forward::scores()),
+        ("distances".into(), forward::distances(128)),
+        ("same_bytes".into(), forward::same_bytes()),
     ];
     for (half, norm, bias) in [(32, false, true), (64, true, false), (128, true, true)] {
         let m = HeadsMeta { half, heads: 8, kv_heads: 2, norm, bias };

@@ -3,8 +3,9 @@
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
 use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset, Shape, Turns, preset};
-use kernels_gen::reference::{CacheShape, Calibrated, Sequence};
-use runtime::{Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Mapped, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
+use kernels_gen::layout::Operand;
+use kernels_gen::reference::{CacheShape, Calibrated, Sequence, load};
+use runtime::{Back, Backs, Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Load, LoadPlan, Mapped, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
 
 /// Tokens of the longest sequence.
 const MOST: usize = 2048;
@@ -82,6 +83,34 @@ fn wanted(p: &Problem) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
     (cache, out, lse)
 }
 
+/// The keys and values that a loader sees of the reference's cache; zeros for the token that nobody stored.
+fn wanted_rows(p: &Problem, cache: &[u8]) -> [Vec<f32>; 2] {
+    let c = p.preset.codec().expect("its bands");
+    let layer = Calibrated { codec: c, maps: &p.maps, turns: &p.turns };
+    let mut y = [vec![0.0; p.k.len()], vec![0.0; p.k.len()]];
+    let [k, v] = &mut y;
+    load(c, &p.shape, cache, &p.slots, k, v);
+    let (d, heads) = (p.shape.d, p.shape.kv_heads);
+    for (operand, rows) in [Operand::K, Operand::V].into_iter().zip(&mut y) {
+        let stored = rows.chunks_exact_mut(d).enumerate().filter(|(i, _)| p.slots[i / heads] >= 0);
+        stored.for_each(|(i, row)| row.copy_from_slice(&layer.row_of(operand, row, i % heads, p.positions[i / heads] as usize)));
+    }
+    y
+}
+
+fn most(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |top: f32, x| if x.is_nan() { f32::NAN } else { top.max(x.abs()) })
+}
+
+/// What came in memory less what was wanted. The way back is plain f32 where attention's maps are not: near is enough.
+fn apart(bytes: &[u8], want: &[f32], elem: Elem) -> Vec<f32> {
+    let value = |i: usize| match elem {
+        Elem::F32 => f32::from_le_bytes([bytes[4 * i], bytes[4 * i + 1], bytes[4 * i + 2], bytes[4 * i + 3]]),
+        Elem::Bf16 => half::bf16::from_le_bytes([bytes[2 * i], bytes[2 * i + 1]]).to_f32(),
+    };
+    want.iter().enumerate().map(|(i, want)| value(i) - want).collect()
+}
+
 fn bytes_of(x: &[f32], elem: Elem) -> Vec<u8> {
     match elem {
         Elem::F32 => x.iter().flat_map(|v| v.to_le_bytes()).collect(),
@@ -128,6 +157,12 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
         status: status.span(),
     };
     decode.launch_calibrated(stream, &call, &layer)?;
+    let load = LoadPlan::prepare(device, &StoreSpec { codec, head_dim: d, page_tokens, elem })?;
+    let back = [(); 2].map(|()| Guarded::new(device, stream, bytes_of(&p.k, elem).len(), 0));
+    let load_space = room(load.workspace_bytes(p.slots.len(), kv_heads)?);
+    let call = Load { tokens: p.slots.len(), slots: slots.span(), cache: paged, k: back[0].span(), v: back[1].span(), status: status.span() };
+    let backs = Backs::upload(device, std::iter::once(&p.maps), &p.turns)?;
+    load.launch_calibrated(stream, &call, &Back { backs: &backs, layer: 0, positions: positions.span(), workspace: load_space.span() })?;
     let words = |x: &[u8]| x.iter().map(|b| u32::from(*b)).collect::<Vec<u32>>();
     let found: Vec<u8> = cache.download(stream, want.0.len());
     let mut wrong = first_difference(&words(&found), &words(&want.0)).map(|e| format!("cache: {e}"));
@@ -135,8 +170,13 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
     wrong = wrong.or(first_difference(&words(&found), &words(&bytes_of(&want.1, elem))).map(|e| format!("out: {e}")));
     let found: Vec<f32> = lse.download(stream, want.2.len());
     wrong = wrong.or(first_difference(&bits(&found), &bits(&want.2)).map(|e| format!("lse: {e}")));
+    for (half, (got, want)) in ["keys", "values"].iter().zip(back.iter().zip(wanted_rows(p, &want.0))) {
+        let bytes: Vec<u8> = got.download(stream, bytes_of(&want, elem).len());
+        let (top, off) = (most(&want), most(&apart(&bytes, &want, elem)));
+        wrong = wrong.or((off.is_nan() || off > top / 100.0).then(|| format!("loaded {half} are off by {off} of {top}")));
+    }
     assert_eq!(status.download::<i32>(stream, 4), [0; 4], "no status word is set");
-    for guarded in [&k, &v, &q, &positions, &table, &lens, &slots, &cache, &status, &space, &out, &lse] {
+    for guarded in [&k, &v, &q, &positions, &table, &lens, &slots, &cache, &status, &space, &out, &lse, &back[0], &back[1], &load_space] {
         guarded.check(stream, "calibrated");
     }
     Ok(wrong)

@@ -5,6 +5,7 @@ mod support;
 
 mod calibrated;
 mod decode;
+mod load;
 mod prefill;
 mod slots;
 mod store;

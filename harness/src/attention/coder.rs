@@ -6,7 +6,7 @@ use kernels_gen::preset::{Preset, preset};
 use kernels_gen::registry::{CodecInfo, Half};
 use rayon::prelude::*;
 
-use super::{Blocks, Fitted, Own, Sizes};
+use super::{Blocks, Fitted, Own, Published, Sizes};
 use crate::calibrate::Without;
 use crate::error::Result;
 
@@ -65,6 +65,8 @@ pub enum Coder {
     Pca(&'static pca::Codec, Option<&'static Blocks>),
     /// keys by channel, values by token, the latest tokens raw
     Kivi(&'static Kivi),
+    /// as others define it, simulated
+    Published(&'static Published),
     /// not coded at all; engines keep such rows as bf16
     Raw,
 }
@@ -89,6 +91,7 @@ impl Coder {
             Coder::Preset(variant, _) => &variant.name,
             Coder::Pca(codec, _) => &codec.name,
             Coder::Kivi(codec) => &codec.name,
+            Coder::Published(format) => &format.name,
             Coder::Raw => RAW,
         }
     }
@@ -99,7 +102,7 @@ impl Coder {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
             Coder::Preset(variant, None) => variant.preset.codec().ok(),
-            Coder::Pca(..) | Coder::Kivi(_) | Coder::Raw => None,
+            Coder::Pca(..) | Coder::Kivi(_) | Coder::Published(_) | Coder::Raw => None,
         }
     }
 
@@ -107,6 +110,7 @@ impl Coder {
     pub fn stored_bits(&self, half: Stream, layer: usize, d: usize) -> f64 {
         let simulated = match self {
             Coder::Raw => RAW_BITS,
+            Coder::Published(format) => format.row_bits(d) as f64 / d as f64,
             _ => f64::NAN,
         };
         self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
@@ -129,6 +133,7 @@ impl Coder {
         }
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
+            Coder::Published(format) => format.round_trip(x),
             Coder::Raw => x.to_vec(),
             // no number may come of a codec that lacks what was fitted to the model, or that is no matter of single rows
             Coder::Preset(..) | Coder::Pca(..) | Coder::Kivi(_) => vec![f32::NAN; x.len()],

@@ -13,6 +13,7 @@ mod identity;
 mod misread;
 mod pages;
 mod probe;
+mod published;
 mod simulated;
 mod windowed;
 
@@ -28,6 +29,7 @@ pub use identity::Identity;
 pub use misread::Misread;
 pub use pages::Pages;
 pub use probe::Probe;
+pub use published::Published;
 pub use simulated::{Own, Simulated};
 pub use windowed::Windowed;
 

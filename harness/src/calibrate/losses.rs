@@ -8,6 +8,7 @@ use crate::corpus::Corpus;
 use crate::error::Result;
 use crate::model::{Attention, Lane, Model, Rows};
 use crate::ppl::LogProbs;
+use crate::run::Journal;
 use crate::stats::mean;
 
 /// Windows that are read and tokens of each, if there are so many.
@@ -23,15 +24,14 @@ pub fn losses(
     model: &Model,
     calibration: &Calibration,
     preset: &'static Preset,
-    text: &Corpus,
-    windows: &[usize],
-    ctx: usize,
+    (text, windows, ctx): (&Corpus, &[usize], usize),
+    journal: &mut Journal,
 ) -> Result<Vec<[Costs; 2]>> {
     let (geometry, tokens) = (Geometry::of(&model.config), ctx.min(TOKENS));
     let uniform = Calibration { bands: Default::default(), ..calibration.clone() };
     let fitted = Fitted::new(&uniform, preset, tokens)?;
     let windows = &windows[..windows.len().min(WINDOWS)];
-    let of_layer = |layer: usize| -> Result<[Costs; 2]> {
+    let of_layer = |layer: usize| -> Result<Vec<f64>> {
         let bands = |half, widths: &[usize]| (0..widths.len()).map(move |band| (half, band)).collect::<Vec<_>>();
         let all = [bands(Stream::K, preset.keys), bands(Stream::V, preset.values)].concat();
         let mut sums = vec![0.0; all.len()];
@@ -45,16 +45,25 @@ pub fn losses(
             let found = divergences(model, passage, layer, &mut base, &mut ways)?;
             sums.iter_mut().zip(found).for_each(|(sum, kl)| *sum += kl / windows.len() as f64);
         }
+        Ok(sums)
+    };
+    let mut all = Vec::new();
+    for layer in 0..geometry.layers {
+        let piece = format!("losses of layer {layer}");
+        let sums = match journal.get::<Vec<f64>>(&piece) {
+            Some(sums) => sums,
+            None => {
+                let sums = of_layer(layer)?;
+                journal.put(&piece, &sums)?;
+                sums
+            }
+        };
         let (keys, values) = sums.split_at(preset.keys.len());
         let costs = |widths: &[usize], losses: &[f64]| Costs { widths: widths.to_vec(), losses: losses.to_vec() };
-        Ok([costs(preset.keys, keys), costs(preset.values, values)])
-    };
-    let told = |layer: usize| {
-        let found = of_layer(layer);
+        all.push([costs(preset.keys, keys), costs(preset.values, values)]);
         eprintln!("layer {}/{}", layer + 1, geometry.layers);
-        found
-    };
-    (0..geometry.layers).map(told).collect()
+    }
+    Ok(all)
 }
 
 /// Mean KL divergence of each way from the base, with all ways exact below `layer`.

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use kernels_gen::preset::{Bands, Calibration, Costs, PRESETS, Shape, share};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 pub(crate) use moments::gram;
 pub use open::{Facts, Opened, open};
@@ -32,6 +33,9 @@ const SCHEDULES: usize = 4;
 /// The preset whose bands tell what errors cost, for all presets: large enough errors to be measured in one window,
 /// small enough to add up. Measuring each preset by itself gave the same divergences.
 const PROBED: usize = 1;
+
+/// A piece of work.
+const FIT: &str = "fit";
 
 /// The command line of `calibrate`.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,6 +64,12 @@ pub struct Options {
     /// print json instead of a table
     #[arg(long)]
     pub json: bool,
+    /// keep what an earlier run with the same settings finished; its progress lies beside the file to write
+    #[arg(long)]
+    pub resume: bool,
+    /// check everything, say what would be done, do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// What was done.
@@ -85,19 +95,70 @@ pub struct Shared {
     pub uniform_loss: f64,
 }
 
-/// Fits and writes.
+/// A checked wish.
+struct Plan {
+    text: Corpus,
+    folder: PathBuf,
+    out: PathBuf,
+    windows: Vec<usize>,
+}
+
+impl Plan {
+    fn of(options: &Options) -> Result<Plan> {
+        let text = Corpus::read(&options.text.clone().map_or_else(assets::calibration_text, Ok)?)?;
+        let folder = assets::model(&options.model)?;
+        let out = options.out.clone().unwrap_or_else(|| folder.join(assets::CALIBRATION));
+        let windows = windows(options, &text, &Config::read(&folder.join("config.json"))?)?;
+        Ok(Plan { text, folder, out, windows })
+    }
+
+    /// Beside the file: `NAME.progress`.
+    fn progress(&self) -> PathBuf {
+        let name = self.out.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        self.out.with_file_name(format!("{name}.progress"))
+    }
+}
+
+/// What `--dry-run` prints.
+pub fn describe(options: &Options) -> Result<Value> {
+    let plan = Plan::of(options)?;
+    let config = Config::read(&plan.folder.join("config.json"))?;
+    let passes = if options.alike { 0 } else { config.num_hidden_layers };
+    Ok(json!({
+        "model": plan.folder.display().to_string(), "text": plan.text.path.display().to_string(), "windows": plan.windows,
+        "ctx": options.ctx, "tokens": plan.windows.len() * options.ctx, "layers_probed": passes,
+        "writes": plan.out.display().to_string(),
+    }))
+}
+
+/// Fits and writes. The fit is one piece of work, the losses of each layer another.
 pub fn run(options: &Options) -> Result<Done> {
     let start = Instant::now();
-    let text = Corpus::read(&options.text.clone().map_or_else(assets::calibration_text, Ok)?)?;
-    let folder = assets::model(&options.model)?;
-    let out = options.out.clone().unwrap_or_else(|| folder.join(assets::CALIBRATION));
-    let windows = windows(options, &text, &Config::read(&folder.join("config.json"))?)?;
-    let model = Model::load(&folder)?;
-    let mut calibration = fitted(&model, &folder, &text, &windows, options.ctx)?;
-    let presets = if options.alike { Vec::new() } else { share_out(&model, &mut calibration, &text, &windows, options.ctx)? };
+    let plan = Plan::of(options)?;
+    let Plan { text, folder, out, windows } = &plan;
+    let model = Model::load(folder)?;
+    let settings = json!({
+        "version": env!("CARGO_PKG_VERSION"), "model": report::ModelFacts::of(folder, &model).sha256, "text": text.sha256,
+        "windows": windows, "ctx": options.ctx,
+    });
+    let progress = run::Output { out: Some(plan.progress()), resume: options.resume, ..run::Output::default() };
+    let mut journal = run::Journal::open(&progress, &settings)?;
+    let mut calibration = match journal.get::<Vec<u8>>(FIT) {
+        Some(bytes) => Calibration::from_bytes(&bytes)?,
+        None => {
+            let made = fitted(&model, folder, text, windows, options.ctx)?;
+            journal.put(FIT, &made.to_bytes()?)?;
+            made
+        }
+    };
+    let presets = match options.alike {
+        true => Vec::new(),
+        false => share_out(&model, &mut calibration, text, windows, options.ctx, &mut journal)?,
+    };
     let bytes = calibration.to_bytes()?;
-    std::fs::write(&out, &bytes).map_err(Error::writing(&out))?;
-    Ok(Done { file: out, bytes: bytes.len(), tokens: calibration.tokens, seconds: start.elapsed().as_secs_f64(), presets })
+    std::fs::write(out, &bytes).map_err(Error::writing(out))?;
+    std::fs::remove_dir_all(plan.progress()).map_err(Error::writing(&plan.progress()))?;
+    Ok(Done { file: out.clone(), bytes: bytes.len(), tokens: calibration.tokens, seconds: start.elapsed().as_secs_f64(), presets })
 }
 
 /// Which windows to read: every wish is checked before the model runs.
@@ -160,9 +221,10 @@ pub fn share_out(
     text: &Corpus,
     windows: &[usize],
     ctx: usize,
+    journal: &mut run::Journal,
 ) -> Result<Vec<Shared>> {
     let mut found = Vec::new();
-    let losses = losses::losses(model, calibration, &PRESETS[PROBED], text, windows, ctx)?;
+    let losses = losses::losses(model, calibration, &PRESETS[PROBED], (text, windows, ctx), journal)?;
     for preset in &PRESETS {
         let bands = share(&losses, preset, SCHEDULES);
         let loss = |of: &dyn Fn(usize) -> Bands| -> f64 {

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use runtime::{Memory, Span};
 
 use super::Machine;
-use super::coded::{self, Coded, Scheme};
+use super::coded::Coded;
 use super::exact::Exact;
 use super::identity::Identity;
+use super::loaded::Loaded;
+use super::plans::{self, Scheme, Wanted};
 use super::simulated::Simulated;
 use super::windowed::Windowed;
 use crate::attention::{self, Coder, Geometry, Own, Tally};
@@ -72,30 +74,35 @@ pub fn attention(
     tokens: usize,
 ) -> Result<Box<dyn Attend>> {
     let own = if path.raw_own() { Own::Raw } else { Own::Coded };
-    let simulated = |k, v| Simulated::new(machine.clone(), geometry, [k, v], own, tokens);
+    let packed = reads_codes(subject, path);
     let coded = |scheme, layers: &[usize]| Coded::new(machine.clone(), scheme, geometry, layers, tokens);
+    let loaded = |scheme, layers: &[usize], halves| {
+        Loaded::new(machine.clone(), scheme, (geometry, layers), halves, own, tokens)
+    };
     Ok(match *subject {
         Subject::Identity => Box::new(Identity::new(machine.clone(), geometry, tokens)?),
         Subject::Noise => Box::new(Exact::reordered(machine.clone(), geometry)),
-        Subject::Control(codec) if subject.is_packed(path) => {
-            let all: Vec<usize> = (0..geometry.layers).collect();
-            Box::new(coded(Scheme::Codec(codec), &all)?.misreading()?)
-        }
         Subject::Control(codec) => {
-            let coder = Some(Coder::Codec(codec));
-            Box::new(simulated(coder, coder)?.misreading())
+            let (scheme, all) = (Scheme::Codec(codec), (0..geometry.layers).collect::<Vec<usize>>());
+            match packed {
+                true => Box::new(coded(scheme, &all)?.misreading()?),
+                false => Box::new(loaded(scheme, &all, [true, true])?.misreading()?),
+            }
         }
         Subject::Coded { streams, .. } => {
+            let halves = [streams != Streams::V, streams != Streams::K];
             let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
                 if let Coder::Kivi(codec) = coder {
-                    let inner = attention::Windowed::new(codec, geometry, streams.halves(), own);
+                    let inner = attention::Windowed::new(codec, geometry, halves, own);
                     return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
                 }
-                Ok(match (scheme(coder, streams, path), streams) {
-                    (Some(scheme), _) => Box::new(coded(scheme, &layers)?),
-                    (None, Streams::K) => Box::new(simulated(Some(coder), None)?),
-                    (None, Streams::V) => Box::new(simulated(None, Some(coder))?),
-                    (None, _) => Box::new(simulated(Some(coder), Some(coder))?),
+                Ok(match scheme(coder) {
+                    Some(scheme) if packed => Box::new(coded(scheme, &layers)?),
+                    Some(scheme) => Box::new(loaded(scheme, &layers, halves)?),
+                    None => {
+                        let coders = halves.map(|coded| coded.then_some(coder));
+                        Box::new(Simulated::new(machine.clone(), geometry, coders, own, tokens)?)
+                    }
                 })
             };
             let (found, of) = subject.ways(geometry.layers);
@@ -105,10 +112,14 @@ pub fn attention(
     })
 }
 
-/// What goes through a packed cache; the rest is simulated.
-fn scheme(coder: Coder, streams: Streams, path: ReadPath) -> Option<Scheme> {
+/// Queries read the codes that kernels made; otherwise rows that were loaded again.
+fn reads_codes(subject: &Subject, path: ReadPath) -> bool {
+    path.packed() && !matches!(subject, Subject::Coded { streams: Streams::Both | Streams::K | Streams::V, .. })
+}
+
+/// What kernels code; the rest is simulated.
+fn scheme(coder: Coder) -> Option<Scheme> {
     match coder {
-        _ if streams != Streams::Cache || !path.packed() => None,
         Coder::Codec(codec) => Some(Scheme::Codec(codec)),
         Coder::Preset(_, Some(fitted)) => Some(Scheme::Fitted(fitted)),
         _ => None,
@@ -124,11 +135,12 @@ pub fn prepare<'a>(
 ) -> Result<()> {
     let mut all = Vec::new();
     for subject in subjects {
-        let streams = if let Subject::Coded { streams, .. } = subject { *streams } else { Streams::Cache };
+        let decode = reads_codes(subject, path);
         let (found, _) = subject.ways(geometry.layers);
-        all.extend(found.into_iter().filter_map(|(coder, layers)| Some((scheme(coder, streams, path)?, layers))));
+        let wanted = |(coder, layers)| Some(Wanted { scheme: scheme(coder)?, layers, decode });
+        all.extend(found.into_iter().filter_map(wanted));
     }
-    coded::prepare(machine, &all, geometry)
+    plans::prepare(machine, &all, geometry)
 }
 
 /// Layers that attend in different ways; exactly where a layer stays raw.

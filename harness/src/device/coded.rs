@@ -2,120 +2,32 @@
 
 use std::rc::Rc;
 
-use kernels_gen::layout::Operand;
-use kernels_gen::registry::CodecInfo;
-use rayon::prelude::*;
-use runtime::{
-    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Layer, Mapped, Memory, PagedCache, Rows, Span,
-    Store, StorePlan, StoreSpec,
-};
+use runtime::{Decode, DecodePlan, Memory, Span};
 
-use super::jobs::Jobs;
+use super::cache::{Cache, Places};
+use super::compared::{Compared, Written};
+use super::plans::Scheme;
 use super::{Attend, DeviceRows, Machine};
-use crate::attention::{Distortion, Fitted, Geometry, Misread, PAGE_TOKENS, Pages, Tally};
+use crate::attention::{Geometry, Misread, Tally};
 use crate::error::{Error, Result};
 
 /// Queries of one launch.
 const BATCH: usize = 1024;
 
-/// What codes the rows: a codec of the registry, or one that was fitted to the model's layers.
-#[derive(Clone, Copy)]
-pub enum Scheme {
-    Codec(&'static CodecInfo),
-    Fitted(&'static Fitted),
-}
-
-impl Scheme {
-    /// The codec of a layer, with the bands of its own.
-    fn codec(self, machine: &Machine, layer: usize) -> Result<Codec> {
-        Ok(match self {
-            Scheme::Codec(info) => Codec::open(info.name)?,
-            Scheme::Fitted(fitted) => calibration(machine, fitted)?.layer(layer)?.codec(),
-        })
-    }
-}
-
-/// The kernels of a codec in one geometry.
-pub struct Plans {
-    geometry: Geometry,
-    store: StorePlan,
-    decode: DecodePlan,
-}
-
-impl Plans {
-    fn make(device: &Device, codec: Codec, geometry: &Geometry) -> Result<Plans> {
-        let Geometry { heads, kv_heads, d: head_dim, .. } = *geometry;
-        let (page_tokens, elem, group) = (PAGE_TOKENS, Elem::F32, heads / kv_heads);
-        let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim, page_tokens, elem })?;
-        let spec = DecodeSpec { codec, head_dim, group, page_tokens, elem, splits: 0 };
-        let decode = DecodePlan::prepare(device, &spec)?;
-        Ok(Plans { geometry: *geometry, store, decode })
-    }
-
-    fn known(machine: &Machine, codec: Codec, geometry: &Geometry) -> Option<Rc<Plans>> {
-        let plans = machine.plans.borrow().get(&key(codec)).cloned();
-        plans.filter(|plans| plans.geometry == *geometry)
-    }
-
-    fn of(machine: &Machine, codec: Codec, geometry: &Geometry) -> Result<Rc<Plans>> {
-        if let Some(plans) = Plans::known(machine, codec, geometry) {
-            return Ok(plans);
-        }
-        let plans = Rc::new(Plans::make(&machine.device, codec, geometry)?);
-        machine.plans.borrow_mut().insert(key(codec), plans.clone());
-        Ok(plans)
-    }
-}
-
-/// The name asked for, and that of the bands.
-fn key(codec: Codec) -> [&'static str; 2] {
-    [codec.name(), codec.info().name]
-}
-
-/// Compiles what these layers need, several kernels at a time: bands of each layer's own are kernels of their own.
-pub fn prepare(machine: &Machine, wanted: &[(Scheme, Vec<usize>)], geometry: &Geometry) -> Result<()> {
-    let mut missing: Vec<Codec> = Vec::new();
-    for (scheme, layers) in wanted {
-        for layer in layers {
-            let codec = scheme.codec(machine, *layer)?;
-            if Plans::known(machine, codec, geometry).is_none() && missing.iter().all(|m| key(*m) != key(codec)) {
-                missing.push(codec);
-            }
-        }
-    }
-    let device = &machine.device;
-    let make = |codec: &Codec| Ok((key(*codec), Plans::make(device, *codec, geometry)?));
-    let made: Vec<_> = missing.par_iter().map(make).collect::<Result<_>>()?;
-    machine.plans.borrow_mut().extend(made.into_iter().map(|(key, plans)| (key, Rc::new(plans))));
-    Ok(())
-}
-
-/// The cache of one layer.
-struct LayerCache {
-    codec: Codec,
-    plans: Rc<Plans>,
-    memory: Memory,
-}
-
 pub struct Coded {
     machine: Rc<Machine>,
-    scheme: Scheme,
-    calibration: Option<Rc<Calibration>>,
     geometry: Geometry,
     /// of the whole passage
     tokens: usize,
-    pages: Pages,
+    places: Rc<Places>,
     /// None for layers that are not coded so
-    layers: Vec<Option<LayerCache>>,
-    /// i64 [token]
-    slots: Memory,
+    layers: Vec<Option<Cache>>,
     /// i32 [BATCH, pages]: the same pages for every query
     table: Memory,
-    status: Memory,
-    misread: Misread,
-    /// its tables on the device
+    /// of a control: the coordinate that comes to each place of what is read, and of a query
     wrong: Option<[Memory; 2]>,
-    jobs: Jobs,
+    compared: Compared,
+    written: Written,
     tally: Tally,
 }
 
@@ -128,104 +40,73 @@ impl Coded {
         layers: &[usize],
         tokens: usize,
     ) -> Result<Coded> {
-        let (pages, device) = (Pages::new(tokens, PAGE_TOKENS), machine.device.clone());
-        let calibration = match scheme {
-            Scheme::Codec(_) => None,
-            Scheme::Fitted(fitted) => Some(calibration(&machine, fitted)?),
-        };
-        let cache = |layer: usize| -> Result<LayerCache> {
-            let codec = scheme.codec(&machine, layer)?;
-            let bytes = codec.cache_bytes(pages.count(), PAGE_TOKENS, geometry.kv_heads, geometry.d)? as usize;
-            let plans = Plans::of(&machine, codec, &geometry)?;
-            Ok(LayerCache { codec, plans, memory: Memory::zeroed(&device, bytes)? })
-        };
+        let places = Places::new(&machine, tokens)?;
+        let cache = |layer: usize| Cache::new(&machine, scheme, (geometry, layer), &places, None, true);
         let own = (0..geometry.layers).map(|layer| layers.contains(&layer).then(|| cache(layer)).transpose());
-        let layers = own.collect::<Result<Vec<_>>>()?;
-        let allocated = layers.iter().flatten().map(|own| own.memory.bytes() as u64).sum();
+        let own = own.collect::<Result<Vec<_>>>()?;
+        let allocated = own.iter().flatten().map(|own| own.memory.bytes() as u64).sum();
+        let most = Cache::most(&machine, scheme, &geometry, layers, &places)?;
         Ok(Coded {
-            slots: Memory::from_slice(&device, &pages.slots(0..tokens))?,
-            table: Memory::from_slice(&device, &pages.table.repeat(BATCH))?,
-            status: Memory::zeroed(&device, runtime::status::BYTES as usize)?,
+            table: Memory::from_slice(&machine.device, &places.pages.table.repeat(BATCH))?,
             tally: Tally { allocated, ..Tally::default() },
+            compared: Compared::new(machine.clone(), geometry, tokens)?,
+            written: Written::new(machine.clone(), geometry.layers, most)?,
             machine,
-            scheme,
-            calibration,
             geometry,
             tokens,
-            pages,
-            layers,
-            misread: Misread::default(),
+            places,
+            layers: own,
             wrong: None,
-            jobs: Jobs::default(),
         })
     }
 
     /// A codec that is broken on purpose.
     pub fn misreading(mut self) -> Result<Coded> {
-        self.misread = Misread::of(self.geometry.d);
-        if let Some([read, aim]) = self.misread.tables() {
+        if let Some([read, aim]) = Misread::of(self.geometry.d).tables() {
             let device = &self.machine.device;
             self.wrong = Some([Memory::from_slice(device, &read)?, Memory::from_slice(device, &aim)?]);
         }
         Ok(self)
     }
 
-    fn layer(&self, layer: usize) -> Result<&LayerCache> {
+    fn layer(&self, layer: usize) -> Result<&Cache> {
         let none = || Error::Invalid { reasons: vec![format!("layer {layer} has no coded cache")] };
         self.layers.get(layer).and_then(Option::as_ref).ok_or_else(none)
     }
 
-    /// The maps of a calibrated layer.
-    fn maps(&self, layer: usize) -> Result<Option<Layer<'_>>> {
-        Ok(self.calibration.as_ref().map(|calibration| calibration.layer(layer)).transpose()?)
-    }
-
-    fn cache<'a>(&self, own: &'a LayerCache) -> PagedCache<'a> {
-        let Geometry { kv_heads, d: head_dim, .. } = self.geometry;
-        PagedCache { base: own.memory.span(), pages: self.pages.count(), page_tokens: PAGE_TOKENS, kv_heads, head_dim }
-    }
-
+    /// Into the cache, and once more for proof.
     fn store(&self, rows: &DeviceRows) -> Result<()> {
-        let (own, stream) = (self.layer(rows.layer)?, &self.machine.stream);
-        let Geometry { kv_heads, d, .. } = self.geometry;
-        let width = kv_heads * d;
-        let strided = |base| Rows { base, token_stride: width as i64, head_stride: d as i64 };
-        let call = Store {
-            tokens: rows.tokens,
-            k: strided(rows.own(rows.k, width)?),
-            v: strided(rows.own(rows.v, width)?),
-            slots: self.slots.span().part(8 * rows.start as u64, 8 * rows.tokens as u64)?,
-            cache: self.cache(own),
-            status: self.status.span(),
-        };
-        let Some(layer) = self.maps(rows.layer)? else { return Ok(own.plans.store.launch(stream, &call)?) };
-        let mapped = Mapped { layer, positions: rows.own_positions()? };
-        Ok(own.plans.store.launch_calibrated(stream, &call, &mapped)?)
+        let own = self.layer(rows.layer)?;
+        own.store(rows)?;
+        let bytes = own.memory.bytes();
+        let shadow = self.written.shadow(bytes, rows.start == 0)?;
+        own.store_in(rows, shadow.span().part(0, bytes as u64)?)
     }
 
     fn decode(&self, rows: &DeviceRows, q: Span, out: Span) -> Result<()> {
-        let Geometry { heads, d, scale, .. } = self.geometry;
-        let (own, stream) = (self.layer(rows.layer)?, &self.machine.stream);
-        let plan = &own.plans.decode;
-        let need = plan.workspace_bytes(BATCH.min(rows.tokens), heads, self.pages.count())? as usize;
-        let workspace = self.machine.scratch("decode", need)?;
+        let (own, stream, Geometry { heads, d, scale, .. }) = (self.layer(rows.layer)?, &self.machine.stream, self.geometry);
+        let missing = || Error::Invalid { reasons: vec![format!("{} was prepared without decode", own.codec.name())] };
+        let plan: &DecodePlan = own.plans.decode.as_ref().ok_or_else(missing)?;
+        let pages = self.places.pages.count();
+        let workspace = plan.workspace_bytes(BATCH.min(rows.tokens), heads, pages)? as usize;
+        let workspace = self.machine.scratch("decode", workspace)?;
         for first in (0..rows.tokens).step_by(BATCH) {
             let batch = BATCH.min(rows.tokens - first);
             let (from, bytes) = ((4 * first * heads * d) as u64, (4 * batch * heads * d) as u64);
             let call = Decode {
                 batch,
                 q: q.part(from, bytes)?,
-                cache: self.cache(own),
+                cache: own.paged(),
                 table: self.table.span(),
-                table_stride: self.pages.count(),
+                table_stride: pages,
                 lens: rows.lens()?.part(4 * first as u64, 4 * batch as u64)?,
                 out: out.part(from, bytes)?,
                 lse: None,
                 scale,
                 workspace: workspace.span(),
-                status: self.status.span(),
+                status: self.places.status.span(),
             };
-            match self.maps(rows.layer)? {
+            match own.maps()? {
                 Some(layer) => plan.launch_calibrated(stream, &call, &layer)?,
                 None => plan.launch(stream, &call)?,
             }
@@ -233,39 +114,23 @@ impl Coded {
         Ok(())
     }
 
-    /// Compares all rows of a layer with what lies in its cache, aside.
+    /// Compares all rows of a layer with what lies in its cache.
     fn compare(&mut self, rows: &DeviceRows) -> Result<()> {
-        let Geometry { kv_heads, d, .. } = self.geometry;
-        let (stream, own, layer) = (&self.machine.stream, self.layer(rows.layer)?, rows.layer);
-        let bytes: Vec<u8> = own.memory.download(stream, 0, own.memory.bytes())?;
-        let count = self.tokens * kv_heads * d;
-        let (k, v): (Vec<f32>, Vec<f32>) = (rows.k.download(stream, 0, count)?, rows.v.download(stream, 0, count)?);
-        let (codec, scheme) = (own.codec.info(), self.scheme);
-        let (pages, misread) = (self.pages.clone(), self.misread.clone());
-        self.jobs.start(&mut self.tally, layer, move || {
-            Distortion::of_pairs(k.len() / d, |index| {
-                let (token, head) = (index / kv_heads, index % kv_heads);
-                [(Operand::K, &k), (Operand::V, &v)].map(|(operand, x)| {
-                    let row = pages.row(codec, &bytes, (kv_heads, d), (token, head), operand);
-                    let read = match scheme {
-                        Scheme::Codec(_) => misread.read(codec.half(operand).decode_row(&row, d)),
-                        Scheme::Fitted(fitted) => fitted.layer(layer).decode_row(operand, &row, head, token),
-                    };
-                    Distortion::of_row(&x[index * d..][..d], &read)
-                })
-            })
-        })
-    }
-
-    /// Waits, then reads the status that the kernels raised.
-    fn check(&self) -> Result<()> {
-        let status: Vec<i32> = self.status.download(&self.machine.stream, 0, 4)?;
-        if status.iter().take(3).all(|flag| *flag == 0) {
-            return Ok(());
+        let (Geometry { kv_heads, d, .. }, machine) = (self.geometry, self.machine.clone());
+        let (count, bytes) = (self.tokens * kv_heads, 4 * self.tokens * kv_heads * d);
+        let [k, v] = [machine.scratch("loaded keys", bytes)?, machine.scratch("loaded values", bytes)?];
+        let own = self.layer(rows.layer)?;
+        own.load(rows, [0, self.tokens], [k.span(), v.span()])?;
+        self.written.count(rows.layer, &own.memory)?;
+        let mut read = [k, v];
+        if let Some([table, _]) = &self.wrong {
+            let wrong = [machine.scratch("misread keys", bytes)?, machine.scratch("misread values", bytes)?];
+            for (from, to) in read.iter().zip(&wrong) {
+                machine.reorder([from.span(), table.span(), to.span()], count, d)?;
+            }
+            read = wrong;
         }
-        let reason =
-            format!("a kernel reported a bad slot, page or length (flags {:?}) at index {}", &status[..3], status[3]);
-        Err(Error::Invalid { reasons: vec![reason] })
+        self.compared.rows(rows.layer, [[rows.k.span(), read[0].span()], [rows.v.span(), read[1].span()]])
     }
 }
 
@@ -289,25 +154,14 @@ impl Attend for Coded {
         }
         if rows.seen() == self.tokens {
             self.compare(rows)?;
-            self.check()?;
+            self.places.check(&self.machine)?;
         }
         Ok(())
     }
 
     fn tally(&mut self) -> Result<Tally> {
-        self.jobs.finish(&mut self.tally)?;
+        self.compared.finish(&mut self.tally)?;
+        self.tally.bytes_written = self.written.total()?;
         Ok(self.tally.clone())
     }
-}
-
-/// The maps of all layers on the device, made once.
-fn calibration(machine: &Machine, fitted: &'static Fitted) -> Result<Rc<Calibration>> {
-    let key: *const Fitted = fitted;
-    if let Some(known) = machine.calibrations.borrow().get(&key) {
-        return Ok(known.clone());
-    }
-    let codec = Codec::open(fitted.preset.name)?;
-    let made = Rc::new(Calibration::upload(&machine.device, codec, fitted.all_parts(), &fitted.turns)?);
-    machine.calibrations.borrow_mut().insert(key, made.clone());
-    Ok(made)
 }

@@ -4,10 +4,10 @@ use std::rc::Rc;
 
 use runtime::{Memory, Span};
 
+use super::compared::Compared;
 use super::exact::Exact;
-use super::jobs::Jobs;
 use super::{Attend, DeviceRows, Machine};
-use crate::attention::{Distortion, Geometry, PAGE_TOKENS, Pages, Tally};
+use crate::attention::{Geometry, PAGE_TOKENS, Pages, Tally};
 use crate::error::Result;
 
 pub struct Identity {
@@ -18,7 +18,9 @@ pub struct Identity {
     slots: Memory,
     /// [layer][K | V][slot, kv head, d]
     caches: Vec<[Memory; 2]>,
-    jobs: Jobs,
+    /// of the whole passage
+    tokens: usize,
+    compared: Compared,
     tally: Tally,
 }
 
@@ -36,7 +38,8 @@ impl Identity {
         let slots = Memory::from_slice(&machine.device, &pages.slots(0..tokens))?;
         let tally = Tally { allocated: (geometry.layers * 2 * bytes) as u64, ..Tally::default() };
         let exact = Exact::new(machine.clone(), geometry);
-        Ok(Identity { machine, exact, geometry, slots, caches, jobs: Jobs::default(), tally })
+        let compared = Compared::new(machine.clone(), geometry, tokens)?;
+        Ok(Identity { machine, exact, geometry, slots, caches, tokens, compared, tally })
     }
 }
 
@@ -54,16 +57,14 @@ impl Attend for Identity {
         let [k, v] = &read;
         self.exact.over([rows.q, k.span(), v.span(), rows.own_positions()?, out], rows.tokens)?;
         self.tally.count_rows([rows.start, rows.tokens], 8 * d as u64, self.geometry.kv_heads, d);
-        let (first, count) = (4 * rows.start * width, rows.tokens * width);
-        let fetch = |memory: &Memory| -> Result<Vec<f32>> { Ok(memory.download(&machine.stream, first, count)?) };
-        let (raw, back) = ([fetch(rows.k)?, fetch(rows.v)?], [fetch(k)?, fetch(v)?]);
-        self.jobs.start(&mut self.tally, rows.layer, move || {
-            [0, 1].map(|half| Distortion::of_rows(&raw[half], &back[half], d))
-        })
+        if rows.seen() == self.tokens {
+            self.compared.rows(rows.layer, [[rows.k.span(), k.span()], [rows.v.span(), v.span()]])?;
+        }
+        Ok(())
     }
 
     fn tally(&mut self) -> Result<Tally> {
-        self.jobs.finish(&mut self.tally)?;
+        self.compared.finish(&mut self.tally)?;
         Ok(self.tally.clone())
     }
 }

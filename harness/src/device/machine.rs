@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use kernel_dsl::{Report, Source};
 use kernels_gen::kernels::forward::attention::AttentionMeta;
+use kernels_gen::kernels::forward::distances::{BYTES, ROWS};
 use kernels_gen::kernels::forward::heads::HeadsMeta;
 use kernels_gen::kernels::forward::scores::NUMBERS;
 use kernels_gen::kernels::forward::{self, THREADS, WARPS};
-use runtime::{Arg, Calibration, Device, Kernel, Memory, Products, Span, Stream};
+use runtime::{Arg, Backs, Calibration, Device, Kernel, Memory, Products, Span, Stream};
 
-use super::coded::Plans;
+use super::plans::Plans;
 use crate::attention::{Fitted, Geometry};
 use crate::error::Result;
 
@@ -25,6 +26,7 @@ pub struct Machine {
     pub(super) plans: RefCell<HashMap<[&'static str; 2], Rc<Plans>>>,
     /// of calibrated codecs, by where they lie for the rest of the program
     pub(super) calibrations: RefCell<HashMap<*const Fitted, Rc<Calibration>>>,
+    pub(super) backs: RefCell<HashMap<*const Fitted, Rc<Backs>>>,
     /// memory that is used within one call, by what it is for
     scratch: RefCell<HashMap<&'static str, Rc<Memory>>>,
 }
@@ -39,6 +41,7 @@ impl Machine {
             kernels: RefCell::default(),
             plans: RefCell::default(),
             calibrations: RefCell::default(),
+            backs: RefCell::default(),
             scratch: RefCell::default(),
         })
     }
@@ -117,6 +120,18 @@ impl Machine {
     pub fn reorder(&self, [x, from, out]: [Span; 3], rows: usize, width: usize) -> Result<()> {
         let args = [x, from, out].map(Arg::Ptr);
         self.launch("reorder", &width, || forward::reorder(width), [rows, 1, 1], &args)
+    }
+
+    /// Rows, what they became, and the sums of `Compared`.
+    pub fn distances(&self, [x, y, out]: [Span; 3], rows: usize, d: usize) -> Result<()> {
+        let args = [Arg::Ptr(x), Arg::Ptr(y), Arg::Ptr(out), Arg::I32(rows as i32)];
+        self.launch("distances", &d, || forward::distances(d), [rows.div_ceil(ROWS), 1, 1], &args)
+    }
+
+    /// Bytes that two memories have in common, counted by blocks of `BYTES`.
+    pub fn same_bytes(&self, [a, b, out]: [Span; 3], bytes: usize) -> Result<()> {
+        let args = [Arg::Ptr(a), Arg::Ptr(b), Arg::Ptr(out), Arg::I32((bytes / 4) as i32)];
+        self.launch("same_bytes", &(), forward::same_bytes, [bytes.div_ceil(BYTES), 1, 1], &args)
     }
 
     /// `NUMBERS` numbers a position of two models' logits.

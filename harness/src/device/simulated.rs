@@ -1,5 +1,5 @@
-//! Rows that make a round trip through a codec and are then attended to exactly. The round trip is the scalar
-//! reference's, on the host: these rows are there to tell apart what the packed path mixes.
+//! Rows that make a round trip through a codec that no kernel reads, and are then attended to exactly. The round trip is
+//! made on the host; what kernels code has [`super::loaded::Loaded`].
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use runtime::{Memory, Span};
 
 use super::exact::Exact;
 use super::{Attend, DeviceRows, Machine};
-use crate::attention::{Coder, Distortion, Geometry, Misread, Own, Stream, Tally};
+use crate::attention::{Coder, Distortion, Geometry, Own, Stream, Tally};
 use crate::error::Result;
 
 pub struct Simulated {
@@ -16,7 +16,6 @@ pub struct Simulated {
     geometry: Geometry,
     coders: [Option<Coder>; 2],
     own: Own,
-    misread: Misread,
     /// rows of one layer as later queries see them, [K | V][position, kv head, d]
     past: [Memory; 2],
     tally: Tally,
@@ -32,14 +31,8 @@ impl Simulated {
     ) -> Result<Simulated> {
         let bytes = 4 * tokens * geometry.kv_heads * geometry.d;
         let past = [Memory::zeroed(&machine.device, bytes)?, Memory::zeroed(&machine.device, bytes)?];
-        let (exact, misread) = (Exact::new(machine.clone(), geometry), Misread::default());
-        Ok(Simulated { machine, exact, geometry, coders, own, misread, past, tally: Tally::default() })
-    }
-
-    /// Broken on purpose.
-    pub fn misreading(self) -> Simulated {
-        let misread = Misread::of(self.geometry.d);
-        Simulated { misread, ..self }
+        let exact = Exact::new(machine.clone(), geometry);
+        Ok(Simulated { machine, exact, geometry, coders, own, past, tally: Tally::default() })
     }
 }
 
@@ -59,7 +52,7 @@ impl Attend for Simulated {
             } else {
                 let (read, sizes) = coder.round_trip(half, (rows.layer, rows.start), &x, d)?;
                 self.tally.sizes += sizes;
-                self.misread.read(read)
+                read
             };
             let layer = self.tally.layer(rows.layer);
             let found = Distortion::of_rows(&x, &y, d);

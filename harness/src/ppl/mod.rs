@@ -5,9 +5,11 @@ mod blocks;
 mod calibrated;
 mod gates;
 mod measure;
+mod names;
 mod on_device;
 mod path;
 mod plan;
+mod row;
 mod scores;
 mod subject;
 mod table;
@@ -24,8 +26,9 @@ pub use gates::{Gate, SeedVerdict};
 pub use path::ReadPath;
 pub use plan::check_sizes;
 pub use scores::{LogProbs, Score};
-pub use subject::{Ask, RAW_BITS, Streams, Subject, coder};
-pub use table::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
+pub use names::coder;
+pub use subject::{Ask, RAW_BITS, Streams, Subject};
+pub use row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
 
 use crate::attention::{Geometry, PAGE_TOKENS};
 use crate::backend::{self, Backend};
@@ -126,12 +129,12 @@ impl Plan {
             return Err(crate::error::Error::Usage("--chunk 0: a chunk holds at least one token".into()));
         }
         // mistakes in names first: they need no file
-        subject::subjects(&options.codec, &options.streams, &[0], &[])?;
+        names::subjects(&options.codec, &options.streams, &[0], &[])?;
         let (folder, config, corpus) = open_text(&options.text)?;
         let skips = plan::skip_list(&options.skip_layers, config.num_hidden_layers)?;
         let own = options.layers.iter().map(|text| plan::own_layers(text, config.num_hidden_layers));
         let own = own.collect::<Result<Vec<_>>>()?;
-        let subjects = subject::subjects(&options.codec, &options.streams, &skips, &own)?;
+        let subjects = names::subjects(&options.codec, &options.streams, &skips, &own)?;
         let score = plan::score_range(options.score.as_deref(), options.read_path, options.text.ctx, corpus.length)?;
         let geometry = Geometry::of(&config);
         let calibration = calibrated::opened(&subjects, options.calibration.as_deref(), &folder, &geometry)?;
@@ -159,13 +162,18 @@ impl Plan {
 
 /// Measures all rows; the report says whether the run is valid.
 pub fn run(options: &Options) -> Result<Report> {
+    run_at(options, device::Place::asked())
+}
+
+/// The same with the forward pass at a place of its own.
+pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
     let start = Instant::now();
     let mut plan = Plan::of(options)?;
     options.output.folder()?;
     let backend = backend::open(options.backend)?;
     let text = &options.text;
     let model = if text.stream { Model::stream(&plan.folder)? } else { Model::load(&plan.folder)? };
-    let device = device::open(backend.as_ref(), &model)?;
+    let device = device::open(backend.as_ref(), &model, place)?;
     let backend_name = match &device {
         Some(forward) => format!("{}; {}", backend.name(), forward.machine.name()),
         None => backend.name(),

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::subject::{Layers, any_coder};
+use super::names::any_coder;
+use super::subject::Layers;
 use super::ReadPath;
 use crate::attention::Coder;
 use crate::corpus::Corpus;

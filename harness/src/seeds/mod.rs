@@ -8,23 +8,26 @@
 //! fused kernel's arithmetic costs.
 
 mod cells;
+mod found;
+mod plot;
 mod table;
 
 use std::path::Path;
 use std::time::Instant;
 
-use kernels_gen::registry::codec;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::assets;
 use crate::backend::Choice;
+use crate::device::Place;
 use crate::error::{Error, Result};
-use crate::ppl::{self, Ask, ReadPath, Row, Text};
-use crate::report::{CorpusFacts, Environment, ModelFacts, Report, html, write_files};
+use crate::ppl::{self, Ask, ReadPath, Text};
+use crate::report::{Report, html, write_files};
 use crate::run::Output;
 
 pub use cells::{Cell, FUSED, cells};
+pub use found::{CellRow, Found, Loss, Share};
+use found::{cell_row, share};
 
 /// The command line of `seeds`.
 #[derive(Clone, Debug, clap::Args)]
@@ -55,66 +58,6 @@ pub struct Options {
     pub output: Output,
 }
 
-/// One cell in one run.
-#[derive(Clone, Debug, Serialize)]
-pub struct Loss {
-    /// mean over passages of (codec's perplexity - base's) / base's
-    pub ppl_change: f64,
-    pub ppl_ratio: f64,
-    pub ppl_ratio_ci95: [f64; 2],
-    pub kl: f64,
-    pub kl_ci95: [f64; 2],
-    pub top1: f64,
-    pub rel_mse_k: f64,
-    pub rel_mse_v: f64,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct CellRow {
-    pub what: &'static str,
-    pub codec: String,
-    /// of the coded prefix, layers and halves that stay raw included
-    pub bits: f64,
-    pub compression_vs_bf16: f64,
-    /// of full blocks in coded layers alone: the figure that is usually quoted
-    pub bits_of_coded: Option<f64>,
-    pub snapshot: Loss,
-    pub in_forward: Loss,
-}
-
-/// Where the loss of a fused codec comes from.
-#[derive(Clone, Debug, Serialize)]
-pub struct Share {
-    pub codec: &'static str,
-    /// KL of decoded rows under exact attention
-    pub codec_kl: f64,
-    /// what the attention over codes adds to it
-    pub attention_kl: f64,
-    /// what the GPU adds to the scalar reference; None where it did not run on a GPU. The same rows give the same bits; where
-    /// the whole forward pass runs on the GPU, its f32 sums have another order and the rows differ in their last bits
-    pub gpu_kl: Option<f64>,
-    /// every passage has the same digits on both
-    pub gpu_equal: Option<bool>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct Found {
-    pub kind: &'static str,
-    pub valid: bool,
-    pub invalid: Vec<String>,
-    pub cells: Vec<CellRow>,
-    pub shares: Vec<Share>,
-    pub ppl_base: f64,
-    pub model: ModelFacts,
-    pub corpus: CorpusFacts,
-    pub environment: Environment,
-    pub backend: String,
-    pub seed: u64,
-    pub command: String,
-    pub date: String,
-    pub seconds: f64,
-}
-
 fn kept(options: &Options, layers: usize) -> Result<Vec<Cell>> {
     let all = cells(layers);
     let Some(only) = &options.only else { return Ok(all) };
@@ -126,8 +69,11 @@ fn kept(options: &Options, layers: usize) -> Result<Vec<Cell>> {
     Ok(all.into_iter().filter(|cell| names.contains(&cell.codec.as_str())).collect())
 }
 
-fn ppl_options(options: &Options, codec: String, path: ReadPath, backend: Choice) -> ppl::Options {
+/// Of one of the runs; each keeps its progress in a folder of its own.
+fn ppl_options(options: &Options, what: &str, codec: String, path: ReadPath, backend: Choice) -> ppl::Options {
     let ctx = options.prefix + options.scored;
+    let Output { seed, resume, .. } = options.output;
+    let out = options.output.out.as_ref().map(|out| out.join(what));
     ppl::Options {
         text: Text {
             model: options.model.clone(),
@@ -146,7 +92,7 @@ fn ppl_options(options: &Options, codec: String, path: ReadPath, backend: Choice
         calibration: None,
         fit_text: options.fit_text.clone(),
         backend,
-        output: Output { seed: options.output.seed, ..Output::default() },
+        output: Output { seed, resume, out, ..Output::default() },
     }
 }
 
@@ -166,7 +112,7 @@ fn checked(options: &Options) -> Result<(Vec<Cell>, Value)> {
     let config = crate::model::Config::read(&assets::model(&options.model)?.join("config.json"))?;
     let cells = kept(options, config.num_hidden_layers)?;
     let names = cells.iter().map(|cell| cell.codec.as_str()).collect::<Vec<_>>().join(",");
-    let wish = ppl_options(options, names, ReadPath::Snapshot, options.backend);
+    let wish = ppl_options(options, "snapshot", names, ReadPath::Snapshot, options.backend);
     let plan = ppl::Plan::of(&wish)?.describe(&wish);
     Ok((cells, plan))
 }
@@ -180,16 +126,23 @@ pub fn run(options: &Options) -> Result<Found> {
     let names = || cells.iter().map(|cell| cell.codec.clone());
     let fused: Vec<&str> = FUSED.into_iter().filter(|f| cells.iter().any(|cell| cell.codec == **f)).collect();
     let plain = || fused.iter().map(|name| format!("{name}:sim"));
-    let ppl = |names, path, backend| ppl::run(&ppl_options(options, names, path, backend));
-    let forward = ppl(list(&mut names().chain(plain())), ReadPath::All, options.backend)?;
-    let snapshot = ppl(list(&mut names()), ReadPath::Snapshot, options.backend)?;
-    let reference = match forward.backend.starts_with("gpu") && !fused.is_empty() {
-        true => Some(ppl(fused.join(","), ReadPath::All, Choice::Cpu)?),
-        false => None,
+    let ppl = |what: &str, names, path, backend, place| -> Result<Report> {
+        eprintln!("seeds: {what}");
+        ppl::run_at(&ppl_options(options, what, names, path, backend), place)
     };
+    let forward = ppl("in-forward", list(&mut names().chain(plain())), ReadPath::All, options.backend, Place::asked())?;
+    let snapshot = ppl("snapshot", list(&mut names()), ReadPath::Snapshot, options.backend, Place::asked())?;
+    // the same forward pass for both, so that the kernels alone can differ
+    let kernels = forward.backend.starts_with("gpu") && !fused.is_empty();
+    let twice = |what, backend| match kernels {
+        true => ppl(what, fused.join(","), ReadPath::All, backend, Place::Cpu).map(Some),
+        false => Ok(None),
+    };
+    let (gpu, reference) = (twice("kernel", Choice::Gpu)?, twice("reference", Choice::Cpu)?);
     let rows: Vec<CellRow> = cells.iter().map(|cell| cell_row(cell, &forward, &snapshot)).collect::<Result<_>>()?;
-    let shares = fused.iter().map(|name| share(name, &forward, reference.as_ref())).collect::<Result<_>>()?;
-    let invalid: Vec<String> = [Some(&forward), Some(&snapshot), reference.as_ref()]
+    let both = gpu.as_ref().zip(reference.as_ref());
+    let shares = fused.iter().map(|name| share(name, &forward, both)).collect::<Result<_>>()?;
+    let invalid: Vec<String> = [Some(&forward), Some(&snapshot), gpu.as_ref(), reference.as_ref()]
         .into_iter()
         .flatten()
         .flat_map(|run| run.invalid.iter().map(|why| format!("read path {}: {why}", run.read_path)))
@@ -212,55 +165,6 @@ pub fn run(options: &Options) -> Result<Found> {
     })
 }
 
-fn row<'a>(run: &'a Report, name: &str) -> Result<&'a Row> {
-    // rows are named with the way they run
-    let named =
-        |row: &&Row| row.codec == name || row.codec == format!("{name}:sim") || row.codec == format!("{name}_e4m3_64");
-    let missing = || Error::Data(format!("the run of read path {} has no row {name}", run.read_path));
-    run.rows.iter().find(named).ok_or_else(missing)
-}
-
-fn loss(row: &Row) -> Loss {
-    Loss {
-        ppl_change: row.seed_verdict.change,
-        ppl_ratio: row.ppl_ratio,
-        ppl_ratio_ci95: row.ppl_ratio_ci95,
-        kl: row.kl_mean,
-        kl_ci95: row.kl_mean_ci95,
-        top1: row.top1,
-        rel_mse_k: row.rel_mse_k,
-        rel_mse_v: row.rel_mse_v,
-    }
-}
-
-fn cell_row(cell: &Cell, forward: &Report, snapshot: &Report) -> Result<CellRow> {
-    let (forward, snapshot) = (row(forward, &cell.codec)?, row(snapshot, &cell.codec)?);
-    Ok(CellRow {
-        what: cell.what,
-        codec: cell.codec.clone(),
-        bits: snapshot.stored_bits_per_element,
-        compression_vs_bf16: snapshot.compression_vs_bf16,
-        bits_of_coded: snapshot.sizes.coded_bits(),
-        snapshot: loss(snapshot),
-        in_forward: loss(forward),
-    })
-}
-
-/// `reference` is the same run on the CPU, if `forward` ran on a GPU.
-fn share(name: &&'static str, forward: &Report, reference: Option<&Report>) -> Result<Share> {
-    let (packed, plain) = (row(forward, name)?, row(forward, &format!("{name}:sim"))?);
-    // with the forward pass on the CPU the maps of calibrated codecs are the scalar reference's: nothing to compare
-    let whole = forward.backend.contains("; ");
-    let reference = reference.filter(|_| whole || codec(name).is_ok()).map(|run| row(run, name)).transpose()?;
-    Ok(Share {
-        codec: name,
-        codec_kl: plain.kl_mean,
-        attention_kl: packed.kl_mean - plain.kl_mean,
-        gpu_kl: reference.map(|cpu| packed.kl_mean - cpu.kl_mean),
-        gpu_equal: reference.map(|cpu| packed.kl == cpu.kl && packed.dlnppl == cpu.dlnppl),
-    })
-}
-
 impl Found {
     pub fn json(&self) -> Result<String> {
         serde_json::to_string_pretty(self)
@@ -272,7 +176,8 @@ impl Found {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::prose("The published PCA recipe beside ours", &self.table(), &[]);
+        let drawing = ("Full: coded while the model runs; hollow: a filled cache coded once", plot::plot(self));
+        let page = html::prose("The published PCA recipe beside ours", &self.table(), &[drawing]);
         write_files(folder, "seeds", &self.json()?, &self.table(), &page)
     }
 

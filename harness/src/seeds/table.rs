@@ -29,18 +29,20 @@ pub fn table(found: &Found) -> String {
             cells(&cell.in_forward)
         );
     }
-    text += "\n`snapshot` codes a cache that was filled exactly; `in-forward` codes while the model runs. ppl is the mean change over passages.\n\
-             `pca_*` rows and all of `snapshot` are round trips of rows under exact attention: no kernel is in them.\n\n";
-    text += "| fused codec | KL of the codec: decoded rows, exact attention | + the fused kernel's arithmetic | GPU minus scalar reference |\n|---|--:|--:|--:|\n";
+    text += "\n`snapshot` codes a cache that was filled exactly; `in-forward` codes while the model runs. ppl is the mean change over passages,\n\
+             KL with half its 95 % interval (Student t over passages). `pca_*` rows and all of `snapshot` are round trips of rows under exact\n\
+             attention: no kernel is in them.\n\n";
+    text += "| fused codec | KL of the codec: decoded rows, exact attention | + arithmetic of attention over codes | scalar reference, same forward | fused kernel on the GPU minus it |\n\
+             |---|--:|--:|--:|--:|\n";
     for share in &found.shares {
-        let gpu = match (share.gpu_kl, share.gpu_equal) {
-            (Some(_), Some(true)) => "0, every digit equal".into(),
-            (Some(kl), _) => format!("{kl:+.1e}"),
-            _ => "not run".into(),
+        let (reference, kernel) = match &share.kernel {
+            Some(kernel) if kernel.equal => (format!("{:.6e}", kernel.reference_kl), "0, every digit of every passage equal".into()),
+            Some(kernel) => (format!("{:.6e}", kernel.reference_kl), format!("{:+.1e}", kernel.difference)),
+            None => ("-".into(), "no GPU here".to_string()),
         };
         let _ = writeln!(
             text,
-            "| `{}` | {:.3e} | {:+.1e} ({:+.1} %) | {gpu} |",
+            "| `{}` | {:.3e} | {:+.1e} ({:+.1} %) | {reference} | {kernel} |",
             share.codec,
             share.codec_kl,
             share.attention_kl,
@@ -51,5 +53,7 @@ pub fn table(found: &Found) -> String {
 }
 
 fn cells(loss: &Loss) -> String {
-    format!("{:+.2} % | {:.2e} | {:.1} %", 100.0 * loss.ppl_change, loss.kl, 100.0 * loss.top1)
+    let half = 0.5 * (loss.kl_ci95[1] - loss.kl_ci95[0]);
+    let half = if half.is_finite() { format!(" ± {half:.1e}") } else { String::new() };
+    format!("{:+.2} % | {:.2e}{half} | {:.1} %", 100.0 * loss.ppl_change, loss.kl, 100.0 * loss.top1)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Sweep;
-use crate::report::html::{Scale, axes, escaped, spread};
+use crate::report::html::{Scale, axes, beside, escaped};
 
 const WIDTH: f64 = 540.0;
 const HEIGHT: f64 = 340.0;
@@ -16,10 +16,8 @@ pub fn plot(sweep: &Sweep, stream: &str) -> String {
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"relative squared error against stored bits\">"
     );
     axes(&mut svg, &x, &y, (8, 6), HEIGHT, "stored bits per element, scales included");
-    let wishes: Vec<f64> =
-        points.iter().map(|p| y.at(p.rel_mse) + if p.codec == sweep.baseline { -8.0 } else { 4.0 }).collect();
-    let columns: Vec<f64> = points.iter().map(|p| x.at(p.bits)).collect();
-    let labels = spread(&columns, &wishes, 15.0, HEIGHT - 50.0);
+    let named: Vec<(f64, f64, &str)> = points.iter().map(|p| (x.at(p.bits), y.at(p.rel_mse), p.codec.as_str())).collect();
+    let labels = beside(&named, [54.0, WIDTH - 4.0], [8.0, HEIGHT - 46.0]);
     for (point, label) in points.into_iter().zip(labels) {
         let (cx, cy) = (x.at(point.bits), y.at(point.rel_mse));
         let baseline = point.codec == sweep.baseline;
@@ -27,11 +25,14 @@ pub fn plot(sweep: &Sweep, stream: &str) -> String {
             let _ =
                 write!(svg, "<line class=\"limit\" x1=\"52\" x2=\"{0}\" y1=\"{cy:.1}\" y2=\"{cy:.1}\"/>", WIDTH - 14.0);
         }
-        let (text_x, anchor) = if cx < WIDTH * 0.72 { (cx + 9.0, "start") } else { (cx - 9.0, "end") };
         let colour = if baseline { "c1" } else { "c0" };
         let _ = write!(
             svg,
-            "<g class=\"{colour}\"><circle class=\"dot full\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"/><text class=\"own\" x=\"{text_x:.1}\" y=\"{label:.1}\" text-anchor=\"{anchor}\">{}</text></g>",
+            "<g class=\"{colour}\">{}<circle class=\"dot full\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"/><text class=\"own\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{}\">{}</text></g>",
+            label.tie(cx, cy),
+            label.x,
+            label.y,
+            label.anchor,
             escaped(&point.codec)
         );
     }

@@ -93,26 +93,73 @@ pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, bl
     }
 }
 
-/// The code word that `put_planes` wrote; of codecs without tails.
+/// One plane of a code word, as `put_plane` left it.
+#[device]
+fn plane_at(cache: &Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize) -> [u32; 4] {
+    let mut code = code;
+    if w == 8 {
+        code[first / 32] = code[first / 32] | ((cache.load::<u8>(at) as u32) << (first % 32));
+    }
+    if w == 16 {
+        code[first / 32] = code[first / 32] | ((cache.load::<u16>(at) as u32) << (first % 32));
+    }
+    if w == 128 {
+        code = cache.load4::<u32>(at);
+    } else {
+        for i in 0..w / 32 {
+            code[first / 32 + i] = cache.load::<u32>(at + (4 * i) as i64);
+        }
+    }
+    code
+}
+
+/// The code word that `put_planes`, `join_tails` and `put_groups` wrote; `at` is the first byte of the codes of its band of `d` dims.
 #[device]
 pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u32, values: bool, quads: bool, d: usize) -> [u32; 4] {
     let mut code = [0_u32; 4];
     if quads {
         for b in 0..c.spec().bits / 8 {
-            let byte = cache.load::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64) as u32;
-            code[b / 4] = code[b / 4] | (byte << (b % 4 * 8));
+            let byte = if values { quad_byte(token, block, b, c.spec().bits, d / 8) } else { key_quad_byte(token, block, b, c.spec().bits, d / 8) };
+            code[b / 4] = code[b / 4] | ((cache.load::<u8>(at + byte as i64) as u32) << (b % 4 * 8));
         }
     } else {
         for p in 0..c.spec().wide() {
             let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
             let byte = if values { value_byte(token, block, w, d / 8) } else { key_byte(token, block, w, d / 8) };
-            for b in 0..w / 8 {
-                let bits = cache.load::<u8>(at + (byte + (d / 2 * first) as u32 + b as u32) as i64) as u32;
-                code[(first + 8 * b) / 32] = code[(first + 8 * b) / 32] | (bits << ((first + 8 * b) % 32));
+            code = plane_at(cache, at + (byte + (d / 2 * first) as u32) as i64, code, w, first);
+        }
+        let w = c.spec().tail();
+        if w > 0 {
+            // Eight blocks share the bytes of their tails; one may lie in two of them.
+            let (first, bit) = (c.spec().bits - w, (block & 7_u32) * w as u32);
+            let from = at + ((d / 2 * first) as u32 + token * (d / 64 * w) as u32 + (block >> 3) * w as u32) as i64;
+            let (low, high) = (bit >> 3, (bit + (w - 1) as u32) >> 3);
+            let both = cache.load::<u8>(from + low as i64) as u32 | ((cache.load::<u8>(from + high as i64) as u32) << 8);
+            code[first / 32] = code[first / 32] | (((both >> (bit & 7_u32)) & ((1_u32 << w) - 1_u32)) << (first % 32));
+        }
+    }
+    if c.spec().group > 0 {
+        let at = at + (d / 2 * c.spec().bits) as i64 + (shared_byte(c, token, block, values, d)) as i64;
+        let word = c.spec().bits.div_ceil(32);
+        if c.spec().shared == 8 {
+            code[word] = cache.load::<u8>(at) as u32;
+        } else {
+            if c.spec().shared == 16 {
+                code[word] = cache.load::<u16>(at) as u32;
+            } else {
+                code[word] = cache.load::<u32>(at);
             }
         }
     }
     code
+}
+
+/// Byte of what the group of a block shares, behind the codes: see `put_groups`.
+#[device]
+fn shared_byte(c: &dyn Codec, token: u32, block: u32, values: bool, d: usize) -> u32 {
+    let (groups, g) = ((d / c.spec().group) as u32, block / (c.spec().group / 8) as u32);
+    let element = if values { g * 32_u32 + token } else { ((token >> 2) * groups + g) * 4_u32 + (token & 3_u32) };
+    element * (c.spec().shared / 8) as u32
 }
 
 /// Keeps the bits of a code word that fill no byte: eight blocks share the bytes of theirs.

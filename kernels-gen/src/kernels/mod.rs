@@ -3,6 +3,7 @@
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
 pub mod attend;
+pub mod back;
 pub mod codes;
 pub mod decode_attention;
 pub mod forward;
@@ -10,6 +11,7 @@ pub mod groups;
 pub mod join_splits;
 pub mod keys;
 pub mod leaves;
+pub mod load;
 pub mod many;
 pub mod maps;
 pub mod offset;
@@ -29,6 +31,7 @@ pub use leaves::{LEAF, TREE};
 use crate::codec::Lane;
 use crate::layout::Operand;
 use crate::registry::CodecInfo;
+use back::BackMeta;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
 use maps::MapMeta;
@@ -181,6 +184,42 @@ pub fn mapped_store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Progr
 /// The store kernel of a calibrated codec. Grid: [`store_grid`].
 pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&mapped_store_ir(c, &mapped_store_meta(c, d, page_tokens, elem), elem)?)
+}
+
+/// Tile IR of the kernel that gives back what was stored, as `elem`. Grid: [`store_grid`].
+pub fn load_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => load::load::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => load::load::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// The load kernel.
+pub fn load(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&load_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
+}
+
+/// Meta value of the kernel that maps loaded coordinates back.
+pub fn back_meta(d: usize) -> BackMeta {
+    BackMeta { d, segment: SEGMENT, rows: 8 }
+}
+
+/// Tile IR of that kernel.
+pub fn back_ir(m: &BackMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => back::map_back::build::<bf16>(m),
+        Elem::F32 => back::map_back::build::<f32>(m),
+    }
+}
+
+/// The kernel that maps loaded coordinates of a calibrated codec back to rows. Grid: [`back_grid`].
+pub fn map_back(d: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&back_ir(&back_meta(d), elem)?)
+}
+
+/// Blocks that map `tokens` rows of keys and of values back.
+pub fn back_grid(m: &BackMeta, tokens: usize, kv_heads: usize) -> [u32; 3] {
+    [tokens.div_ceil(m.block()) as u32, kv_heads as u32, 2]
 }
 
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.

@@ -55,6 +55,13 @@ impl OwnedMap {
         Map { matrix, worth: &self.worth[own.clone()], before: &self.before[own.clone()], after: &self.after[own] }
     }
 
+    /// What the integers stand for.
+    fn values(&self) -> Vec<f32> {
+        let d = self.matrix.len() / self.worth.len();
+        let worth = |i: usize| self.worth[i / (d * d) * d + i % d] * 0.0078125;
+        self.matrix.iter().enumerate().map(|(i, w)| f32::from(*w) * worth(i)).collect()
+    }
+
     /// The bytes of a head's matrix as kernels take them: for high parts, then for low ones, each 32 columns as a left operand.
     fn packed(&self, head: usize) -> Vec<i8> {
         let d = self.matrix.len() / self.worth.len();
@@ -100,6 +107,15 @@ impl LayerMaps {
     pub fn scales(&self) -> Vec<f32> {
         let worth = [&self.store_k, &self.store_v, &self.query, &self.output].map(|map| map.worth.as_slice());
         [&worth[..], &[&self.key_mean, &self.output.after]].concat().concat()
+    }
+}
+
+impl LayerMaps {
+    /// What brings coordinates of single rows back, in plain numbers: B of keys, B of values `[2, kv_heads, d (in), d (out)]`,
+    /// their means `[2, kv_heads, d]`.
+    pub fn backs(&self) -> Vec<f32> {
+        let [query, output] = [&self.query, &self.output].map(OwnedMap::values);
+        [transposed(&query, self.d), output, self.key_mean.clone(), self.output.after.clone()].concat()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The scalar reference: what the kernels compute, bit for bit, in plain loops.
 //!
-//! `row` codes one vector, `store` and `attention` are the two kernels, `strand` the numerics of a row
+//! `row` codes one vector, `store` and `attention` are the two kernels (`load` undoes the first), `strand` the numerics of a row
 //! of attention, `sequence` is `attention` again for many queries over one sequence, fast enough to
 //! run a model; `prefill` says what several query tokens of a sequence see.
 
@@ -21,7 +21,7 @@ pub use project::{LARGEST, Map, project};
 pub use row::{Row, rotate, to_bf16};
 pub use sequence::Sequence;
 pub use slots::{SlotShape, export_slots, import_slots, store_slots};
-pub use store::store;
+pub use store::{load, store};
 pub use strand::SEGMENT;
 
 use crate::layout::TILE;

@@ -1,7 +1,8 @@
 //! Products of f32 matrices by cuBLASLt, loaded when first asked for.
 //!
 //! The file is found as NVRTC's is and opened by us; cudarc's own search then meets the library that is already
-//! there. Sums are f32 (no TF32). A product of one shape always takes the same algorithm, so its bits repeat.
+//! there. Sums are f32 (no TF32). Products with matrices of one shape take one algorithm, however many rows the left side
+//! has: a row then has the same bits whether it comes alone or among others.
 
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -22,6 +23,9 @@ use crate::nvrtc::{CUBLASLT, Candidate, candidates_of};
 
 /// What an algorithm may use beside its operands.
 const WORKSPACE: usize = 32 << 20;
+
+/// Rows of the left side that algorithms are chosen for.
+const ROWS: usize = 2048;
 
 /// cuBLASLt on one device. Launches are asynchronous; one stream at a time may use it, because of its workspace.
 pub struct Products {
@@ -69,10 +73,13 @@ impl Products {
         out.expect("out", "the product", 16, bytes(m, n)?)?;
         let _here = enter(&self.context)?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        let plan = match plans.entry([m, n, k]) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(free) => free.insert(self.plan(m, n, k)?),
-        };
+        for rows in [ROWS, m] {
+            if !plans.contains_key(&[rows, n, k]) {
+                let chosen = plans.get(&[ROWS, n, k]).map(|plan| plan.algorithm);
+                plans.insert([rows, n, k], self.plan([rows, n, k], chosen)?);
+            }
+        }
+        let plan = &plans[&[m, n, k]];
         let (alpha, beta) = (1.0_f32, if add { 1.0_f32 } else { 0.0_f32 });
         let pointer = |span: Span<'_>| span.address() as *mut c_void;
         // SAFETY: handle and plan are live; the spans hold the matrices that the layouts describe; the workspace has
@@ -100,8 +107,9 @@ impl Products {
         .map_err(|e| refused(&format!("multiplying [{m}, {k}] by [{n}, {k}]"), e))
     }
 
-    /// cuBLASLt counts in columns: row-major `out [m, n]` is its `[n, m] = b a^T`, with b transposed.
-    fn plan(&self, m: usize, n: usize, k: usize) -> Result<Plan> {
+    /// cuBLASLt counts in columns: row-major `out [m, n]` is its `[n, m] = b a^T`, with b transposed. Takes the algorithm
+    /// that was `chosen` if it can do this shape.
+    fn plan(&self, [m, n, k]: [usize; 3], chosen: Option<sys::cublasLtMatmulAlgo_t>) -> Result<Plan> {
         let failed = |e| refused(&format!("planning a product of [{m}, {k}] by [{n}, {k}]"), e);
         let float = sys::cudaDataType::CUDA_R_32F;
         let describe =
@@ -110,22 +118,44 @@ impl Products {
             result::create_matrix_layout(float, rows as u64, columns as u64, rows as i64).map_err(failed)
         };
         let layouts = [layout(k, n)?, layout(k, m)?, layout(n, m)?];
-        let wish = result::create_matmul_pref().map_err(failed)?;
-        let workspace = WORKSPACE;
         let (transposed, attribute) = (1_i32, sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA);
-        let space = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
-        // SAFETY: all objects were just made; the attributes are an int and a size_t.
-        let found = unsafe {
-            result::set_matmul_desc_attribute(describe, attribute, (&raw const transposed).cast(), 4)
-                .and_then(|()| result::set_matmul_pref_attribute(wish, space, (&raw const workspace).cast(), 8))
-                .and_then(|()| {
-                    let [b, a, out] = layouts;
-                    result::get_matmul_algo_heuristic(self.handle, describe, b, a, out, out, wish)
-                })
+        // SAFETY: the description was just made; the attribute is an int.
+        unsafe { result::set_matmul_desc_attribute(describe, attribute, (&raw const transposed).cast(), 4) }.map_err(failed)?;
+        let known = chosen.filter(|algorithm| self.serves(describe, layouts, algorithm));
+        let algorithm = known.map_or_else(|| self.best(describe, layouts).map_err(failed), Ok)?;
+        Ok(Plan { describe, layouts, algorithm })
+    }
+
+    fn serves(
+        &self,
+        describe: sys::cublasLtMatmulDesc_t,
+        [b, a, out]: [sys::cublasLtMatrixLayout_t; 3],
+        algorithm: &sys::cublasLtMatmulAlgo_t,
+    ) -> bool {
+        let mut found = std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
+        // SAFETY: all objects are live; the result is written where the status says so, and is plain data.
+        let (status, found) = unsafe {
+            let status = sys::cublasLtMatmulAlgoCheck(self.handle, describe, b, a, out, out, algorithm, found.as_mut_ptr());
+            (status, found.assume_init())
         };
-        // SAFETY: made above, destroyed once.
-        let _ = unsafe { result::destroy_matmul_pref(wish) };
-        Ok(Plan { describe, layouts, algorithm: found.map_err(failed)?.algo })
+        status == sys::cublasStatus_t::CUBLAS_STATUS_SUCCESS && found.workspaceSize <= WORKSPACE
+    }
+
+    /// What the library itself would take.
+    fn best(
+        &self,
+        describe: sys::cublasLtMatmulDesc_t,
+        [b, a, out]: [sys::cublasLtMatrixLayout_t; 3],
+    ) -> std::result::Result<sys::cublasLtMatmulAlgo_t, result::CublasError> {
+        let (wish, workspace) = (result::create_matmul_pref()?, WORKSPACE);
+        let space = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        // SAFETY: all objects are live; the attribute is a size_t; the preference was made above and is destroyed once.
+        unsafe {
+            let found = result::set_matmul_pref_attribute(wish, space, (&raw const workspace).cast(), 8)
+                .and_then(|()| result::get_matmul_algo_heuristic(self.handle, describe, b, a, out, out, wish));
+            let _ = result::destroy_matmul_pref(wish);
+            Ok(found?.algo)
+        }
     }
 }
 

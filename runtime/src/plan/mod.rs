@@ -5,6 +5,7 @@
 pub mod status;
 
 mod decode;
+mod load;
 mod queries;
 mod slots;
 mod store;
@@ -12,6 +13,7 @@ mod variants;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
+pub use load::{Back, Backs, Load, LoadPlan};
 pub use queries::QueriesPlan;
 pub(crate) use queries::{one_by_one, served};
 pub use slots::{MoveSlots, SlotCache, SlotsPlan, SlotsSpec, StoreSlots};

@@ -3,25 +3,25 @@
 use std::fmt::Write;
 
 use super::entry::Entry;
+use super::labels::width_of;
 use super::scale::{Scale, escaped};
 
-const WIDTH: f64 = 540.0;
 const ROW: f64 = 30.0;
 /// Ratios beyond this run off the drawing.
 const FAR: f64 = 0.12;
 
-pub fn draw(entries: &[&Entry]) -> String {
+pub fn draw(entries: &[&Entry], width: f64) -> String {
+    let left = 20.0 + entries.iter().map(|e| width_of(&e.label)).fold(90.0, f64::max).min(width / 2.0);
     let height = 14.0 + ROW * entries.len() as f64 + 44.0;
-    let reach = entries
-        .iter()
-        .flat_map(|e| [e.row.ppl_ratio, e.row.ppl_ratio_ci95[0], e.row.ppl_ratio_ci95[1]])
-        .map(|ratio| (ratio - 1.0).abs())
-        .filter(|away| *away < FAR)
-        .fold(0.002, f64::max);
-    let x = Scale::linear(-100.0 * reach * 1.08, 100.0 * reach * 1.08, [132.0, WIDTH - 84.0]);
+    let ends = || entries.iter().flat_map(|e| [e.row.ppl_ratio, e.row.ppl_ratio_ci95[0], e.row.ppl_ratio_ci95[1]]);
+    let reach = |sign: f64| ends().map(|ratio| sign * (ratio - 1.0)).filter(|away| *away < FAR).fold(0.002, f64::max);
+    let (below, above) = (reach(-1.0), reach(1.0));
+    // room beside zero on the side where nothing is
+    let (below, above) = (below.max(above / 8.0), above.max(below / 8.0));
+    let x = Scale::linear(-108.0 * below, 108.0 * above, [left, width - 84.0]);
     let end = height - 44.0;
     let mut svg = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"change of perplexity with 95 % intervals\">"
+        "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"change of perplexity with 95 % intervals\">"
     );
     for tick in x.ticks(5) {
         let (at, class) = (x.at(tick), if tick == 0.0 { "zero" } else { "grid" });
@@ -35,21 +35,22 @@ pub fn draw(entries: &[&Entry]) -> String {
     let _ = write!(
         svg,
         "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">change of perplexity against the raw cache</text>",
-        (132.0 + WIDTH - 84.0) / 2.0,
+        (left + width - 84.0) / 2.0,
         end + 38.0
     );
     for (index, entry) in entries.iter().enumerate() {
-        svg += &interval(entry, &x, 14.0 + ROW * (index as f64 + 0.5));
+        svg += &interval(entry, &x, width, 14.0 + ROW * (index as f64 + 0.5));
     }
     svg + "</svg>"
 }
 
-fn interval(entry: &Entry, x: &Scale, y: f64) -> String {
+fn interval(entry: &Entry, x: &Scale, width: f64, y: f64) -> String {
     let (row, colour) = (entry.row, &entry.colour);
     let percent = |ratio: f64| 100.0 * (ratio - 1.0);
     let [low, high] = row.ppl_ratio_ci95.map(percent);
     let mut svg = format!(
-        "<g class=\"{colour}\"><text x=\"122\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+        "<g class=\"{colour}\"><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+        x.place[0] - 10.0,
         y + 4.0,
         escaped(&entry.label)
     );
@@ -77,7 +78,7 @@ fn interval(entry: &Entry, x: &Scale, y: f64) -> String {
         svg,
         "<circle class=\"dot {fill}\" cx=\"{:.1}\" cy=\"{y:.1}\" r=\"4.5\"/></g><text class=\"soft\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
         x.at(change),
-        WIDTH - 6.0,
+        width - 6.0,
         y + 4.0,
         shown.replace('-', "\u{2212}")
     );

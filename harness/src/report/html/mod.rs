@@ -4,6 +4,7 @@ mod axes;
 mod entry;
 mod forest;
 mod heat;
+mod labels;
 mod page;
 mod pareto;
 mod position;
@@ -15,7 +16,7 @@ mod takes;
 use std::fmt::Write;
 
 pub use axes::axes;
-pub use entry::spread;
+pub use labels::beside;
 use entry::{codecs, entries};
 pub use page::page;
 pub use prose::prose;
@@ -23,6 +24,9 @@ pub use scale::escaped;
 pub use scale::Scale;
 
 use super::Report;
+
+/// So many rows fit beside each other in half the width.
+const FEW: usize = 8;
 
 /// One run, or several joined; `warnings` are about what must not be compared.
 pub fn document(reports: &[Report], warnings: &[String]) -> String {
@@ -44,18 +48,20 @@ pub fn document(reports: &[Report], warnings: &[String]) -> String {
     body += &facts(reports);
     let takes: String = takes::sentences(reports).iter().map(|t| format!("<li>{}</li>", escaped(t))).collect();
     let _ = write!(body, "<section class=\"card\"><h2>In short</h2><ul class=\"takes\">{takes}</ul></section>");
+    // many names need the whole width
+    let (width, class) = if codecs.len() > FEW { (1100.0, "stack") } else { (540.0, "pair") };
     let _ = write!(
         body,
-        "<div class=\"pair\">{}{}</div>",
+        "<div class=\"{class}\">{}{}</div>",
         card(
             "Rate and divergence",
             "Mean KL from the raw model, with its 95 % interval over passages. Along the dotted line nothing is better at fewer bits. Hollow: misses the limits of its class.",
-            &pareto::draw(&codecs)
+            &pareto::draw(&codecs, width)
         ),
         card(
             "Perplexity, paired",
             "Bar: Student t over passages. Ticks: bootstrap over passages. An interval that contains 0 proves no harm and no innocence: read it with KL.",
-            &forest::draw(&codecs)
+            &forest::draw(&codecs, width)
         )
     );
     body += &card(

@@ -3,41 +3,41 @@
 use std::fmt::Write;
 
 use super::axes::axes;
-use super::entry::{Entry, spread};
+use super::entry::Entry;
+use super::labels::{Label, beside};
 use super::scale::{Scale, escaped};
 
-const WIDTH: f64 = 540.0;
-const HEIGHT: f64 = 380.0;
+const HEIGHT: f64 = 400.0;
 const LOSSLESS: f64 = 1e-3;
 
-pub fn draw(entries: &[&Entry]) -> String {
+pub fn draw(entries: &[&Entry], width: f64) -> String {
     let top_bits = entries.iter().map(|e| e.row.stored_bits_per_element).fold(4.0, f64::max);
-    let x = Scale::linear(0.0, top_bits * 1.06, [52.0, WIDTH - 14.0]);
+    let x = Scale::linear(0.0, top_bits * 1.06, [52.0, width - 14.0]);
     let spans = entries.iter().flat_map(|e| [e.row.kl_mean, e.row.kl_mean_ci95[1]]);
     let y = Scale::decades(spans.chain([LOSSLESS]), [HEIGHT - 44.0, 16.0]);
     let mut svg = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence against stored bits per element\">"
+        "<svg class=\"chart\" viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence against stored bits per element\">"
     );
     axes(&mut svg, &x, &y, (8, 7), HEIGHT, "stored bits per element, scales included");
     let lossless = y.at(LOSSLESS);
     let _ = write!(
         svg,
         "<line class=\"limit\" x1=\"52\" x2=\"{0}\" y1=\"{lossless:.1}\" y2=\"{lossless:.1}\"/><text class=\"limit-text\" x=\"58\" y=\"{1:.1}\">KL 0.001: what 8 bits usually cost</text>",
-        WIDTH - 14.0,
+        width - 14.0,
         lossless - 5.0
     );
     svg += &front(entries, &x, &y);
     let shown: Vec<&&Entry> = entries.iter().filter(|e| e.row.kl_mean.is_finite()).collect();
-    let wishes: Vec<f64> = shown.iter().map(|e| y.at(e.row.kl_mean) + 4.0).collect();
-    let columns: Vec<f64> = shown.iter().map(|e| x.at(e.row.stored_bits_per_element)).collect();
-    let places = spread(&columns, &wishes, 15.0, HEIGHT - 50.0);
-    for (entry, label) in shown.iter().zip(places) {
+    let at = |e: &Entry| (x.at(e.row.stored_bits_per_element), y.at(e.row.kl_mean));
+    let points: Vec<(f64, f64, &str)> = shown.iter().map(|e| (at(e).0, at(e).1, e.label.as_str())).collect();
+    let labels = beside(&points, [54.0, width - 4.0], [8.0, HEIGHT - 46.0]);
+    for (entry, label) in shown.iter().zip(labels) {
         svg += &point(entry, &x, &y, label);
     }
     svg + "</svg>"
 }
 
-fn point(entry: &Entry, x: &Scale, y: &Scale, label: f64) -> String {
+fn point(entry: &Entry, x: &Scale, y: &Scale, label: Label) -> String {
     let (row, colour) = (entry.row, &entry.colour);
     let (cx, cy) = (x.at(row.stored_bits_per_element), y.at(row.kl_mean));
     let fill = if row.gate.pass == Some(false) { "hollow" } else { "full" };
@@ -50,13 +50,15 @@ fn point(entry: &Entry, x: &Scale, y: &Scale, label: f64) -> String {
         ),
         false => String::new(),
     };
-    let right = cx < WIDTH * 0.72;
-    let (text_x, anchor) = if right { (cx + 10.0, "start") } else { (cx - 10.0, "end") };
     format!(
-        "<g class=\"{colour}\">{bar}<circle class=\"dot {fill}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"><title>{0}: {1:.3} bits, KL {2:.3e}</title></circle><text class=\"own\" x=\"{text_x:.1}\" y=\"{label:.1}\" text-anchor=\"{anchor}\">{0}</text></g>",
+        "<g class=\"{colour}\">{bar}{tie}<circle class=\"dot {fill}\" cx=\"{cx:.1}\" cy=\"{cy:.1}\" r=\"4.5\"><title>{0}: {1:.3} bits, KL {2:.3e}</title></circle><text class=\"own\" x=\"{3:.1}\" y=\"{4:.1}\" text-anchor=\"{5}\">{0}</text></g>",
         escaped(&entry.label),
         row.stored_bits_per_element,
-        row.kl_mean
+        row.kl_mean,
+        label.x,
+        label.y,
+        label.anchor,
+        tie = label.tie(cx, cy)
     )
 }
 

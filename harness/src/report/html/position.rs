@@ -23,7 +23,7 @@ pub fn draw(entries: &[&Entry]) -> String {
     let shown: Vec<&&Entry> = entries.iter().filter(|e| e.row.by_position.iter().any(|b| b.kl_mean > 0.0)).collect();
     let ends = shown.iter().map(|e| y.at(e.row.by_position.last().map_or(0.0, |b| b.kl_mean)) + 4.0);
     let ends: Vec<f64> = ends.collect();
-    let places = spread(&vec![0.0; ends.len()], &ends, 16.0, HEIGHT - 44.0);
+    let places = spread(&ends, 16.0, HEIGHT - 44.0);
     for (entry, label) in shown.iter().zip(places) {
         let points: Vec<String> = entry
             .row

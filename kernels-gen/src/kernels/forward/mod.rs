@@ -1,7 +1,8 @@
 //! A dense decoder's forward pass beside its matrix products: norms, rotary turns, the gate, exact attention, and
-//! the statistics of logits. All in f32 with sums of a stated order, so that two runs give the same bits.
+//! the statistics of logits and rows. All in f32 with sums of a stated order, so that two runs give the same bits.
 
 pub mod attention;
+pub mod distances;
 pub mod gate;
 pub mod heads;
 pub mod norm;
@@ -9,6 +10,7 @@ pub mod rows;
 pub mod scores;
 
 use attention::AttentionMeta;
+use distances::{DistancesMeta, SameMeta};
 use gate::GateMeta;
 use heads::HeadsMeta;
 use kernel_dsl::prelude::*;
@@ -71,4 +73,14 @@ pub fn reorder(width: usize) -> Result<Source, Report> {
 /// Two models' logits compared. Grid: [positions, 1, 1].
 pub fn scores() -> Result<Source, Report> {
     Source::of(&scores::scores::build(&ScoresMeta)?)
+}
+
+/// How far rows are from others. Grid: [rows / `distances::ROWS`, 1, 1].
+pub fn distances(d: usize) -> Result<Source, Report> {
+    Source::of(&distances::distances::build(&DistancesMeta { d })?)
+}
+
+/// Equal bytes counted. Grid: [bytes / `distances::BYTES`, 1, 1].
+pub fn same_bytes() -> Result<Source, Report> {
+    Source::of(&distances::same_bytes::build(&SameMeta)?)
 }

@@ -1,0 +1,141 @@
+//! Formats as others publish them, for comparison with their tables: round trips, no packed bytes, no kernel. Ours of the
+//! same name differ where the format cannot be packed into the bits that it counts.
+//!
+//! * `kakeya_e8qQ`, `kakeya_d4qQ`: the nearest lattice point, then every coordinate clamped to -Q..Q, so that points at
+//!   the edge leave the lattice. `e8qQ` and `d4qQ` look for the nearest point within the box.
+//! * `symmetric_intB`: 2^B - 1 levels around 0. `intB` uses all 2^B, half a step off.
+
+use half::f16;
+use kernels_gen::reference::rotate;
+
+/// One of these formats.
+#[derive(Debug)]
+pub struct Published {
+    pub name: String,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    /// dims of a block, levels to either side
+    Lattice(usize, u32),
+    /// bits
+    Symmetric(u32),
+}
+
+impl Published {
+    /// The format of that name, kept for the rest of the program.
+    pub fn of(name: &str) -> Option<&'static Published> {
+        let number = |prefix: &str, most: u32| {
+            let number: u32 = name.strip_prefix(prefix)?.parse().ok()?;
+            (1..=most).contains(&number).then_some(number)
+        };
+        let format = number("kakeya_e8q", 255).map(|q| Format::Lattice(8, q));
+        let format = format.or_else(|| number("kakeya_d4q", 255).map(|q| Format::Lattice(4, q)));
+        let format = format.or_else(|| number("symmetric_int", 8).filter(|b| *b > 1).map(Format::Symmetric))?;
+        Some(Box::leak(Box::new(Published { name: name.into(), format })))
+    }
+
+    /// Bits that a row of `d` numbers is said to take, its f16 values included.
+    pub fn row_bits(&self, d: usize) -> usize {
+        match self.format {
+            Format::Lattice(n, q) => {
+                let free = if n == 4 { 1.0 } else { 0.0 };
+                d / n * (n as f64 * f64::from(2 * q + 1).log2() - free).ceil() as usize + 32
+            }
+            Format::Symmetric(bits) => d * bits as usize + 16,
+        }
+    }
+
+    /// What a reader sees of a row.
+    pub fn round_trip(&self, x: &[f32]) -> Vec<f32> {
+        match self.format {
+            Format::Lattice(n, q) => lattice(x, n, q as f32),
+            Format::Symmetric(bits) => symmetric(x, ((1_u32 << (bits - 1)) - 1) as f32),
+        }
+    }
+}
+
+fn rounded(x: f32) -> f32 {
+    f16::from_f32(x).to_f32()
+}
+
+fn top(y: &[f32], least: f32) -> f32 {
+    y.iter().fold(least, |top, y| top.max(y.abs()))
+}
+
+fn lattice(x: &[f32], n: usize, q: f32) -> Vec<f32> {
+    let norm = x.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::EPSILON);
+    let mut y: Vec<f32> = x.iter().map(|x| x / norm).collect();
+    rotate(&mut y);
+    let step = rounded(top(&y, f32::EPSILON)) / q;
+    y.iter_mut().for_each(|y| *y /= step);
+    let mut y: Vec<f32> = y.chunks(n).flat_map(nearest).map(|c| c.clamp(-q, q) * step).collect();
+    rotate(&mut y);
+    y.iter_mut().for_each(|y| *y *= rounded(norm));
+    y
+}
+
+fn symmetric(x: &[f32], q: f32) -> Vec<f32> {
+    let mut y = x.to_vec();
+    rotate(&mut y);
+    let step = rounded(top(&y, 1e-12)).max(6e-8) / q;
+    y.iter_mut().for_each(|y| *y = (*y / step).round_ties_even().clamp(-q, q) * step);
+    rotate(&mut y);
+    y
+}
+
+/// The nearest point of D4, or of E8, which is D8 and D8 half a step off; of equals the first.
+fn nearest(z: &[f32]) -> Vec<f32> {
+    let whole = nearest_even(z);
+    if z.len() == 4 {
+        return whole;
+    }
+    let shifted: Vec<f32> = z.iter().map(|z| z - 0.5).collect();
+    let half: Vec<f32> = nearest_even(&shifted).into_iter().map(|c| c + 0.5).collect();
+    let distance = |c: &[f32]| z.iter().zip(c).map(|(z, c)| (z - c) * (z - c)).sum::<f32>();
+    if distance(&whole) <= distance(&half) { whole } else { half }
+}
+
+/// The nearest integers with an even sum: where it is odd, the coordinate that is off most goes the other way.
+fn nearest_even(z: &[f32]) -> Vec<f32> {
+    let mut c: Vec<f32> = z.iter().map(|z| z.round_ties_even()).collect();
+    if c.iter().sum::<f32>().rem_euclid(2.0) != 0.0 {
+        let off = |i: usize| (z[i] - c[i]).abs();
+        let far = (1..z.len()).fold(0, |far, i| if off(i) > off(far) { i } else { far });
+        c[far] += if z[far] - c[far] >= 0.0 { 1.0 } else { -1.0 };
+    }
+    c
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_bits() {
+        let bits = |name: &str| Published::of(name).map(|format| format.row_bits(128) as f64 / 128.0);
+        assert_eq!(bits("kakeya_e8q38"), Some(6.625));
+        assert_eq!((bits("kakeya_d4q10"), bits("symmetric_int4")), (Some(4.5), Some(4.125)));
+        assert!(["kakeya_e8q0", "kakeya_e8", "symmetric_int1", "e8q38"].iter().all(|name| Published::of(name).is_none()));
+    }
+
+    #[test]
+    fn points_are_nearest() {
+        assert_eq!(nearest(&[0.9, 0.1, 0.0, 0.1]), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(nearest(&[0.4, 0.6, 0.5, 0.5, 0.5, 0.5, 0.4, 0.6]), [0.5; 8]);
+        assert_eq!(nearest(&[2.0, 0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), [2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    /// Squared error over squared size of rows of one size, near what a uniform quantiser of that step has.
+    #[test]
+    fn finer_formats_lose_less() {
+        let x: Vec<f32> = (0..128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 17.0).collect();
+        let loss = |name: &str| {
+            let y = Published::of(name).unwrap().round_trip(&x);
+            x.iter().zip(&y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>() / x.iter().map(|x| x * x).sum::<f32>()
+        };
+        let all = ["kakeya_e8q38", "kakeya_d4q38", "symmetric_int6", "kakeya_e8q10", "symmetric_int4", "kakeya_e8q4"].map(loss);
+        assert!(all[0] < 1e-3 && all.is_sorted() && all[5] < 0.1, "{all:?}");
+    }
+}
