@@ -162,12 +162,12 @@ fn shared_byte(c: &dyn Codec, token: u32, block: u32, values: bool, d: usize) ->
     element * (c.spec().shared / 8) as u32
 }
 
-/// Keeps the bits of a code word that fill no byte: eight blocks share the bytes of theirs.
+/// Keeps the bits of a code word of row `r` that fill no byte: several blocks share the bytes of theirs.
 #[device]
-pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) {
+pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, r: i32, block: i32, code: [u32; 4]) {
     if c.spec().tail() > 0 {
         let first = c.spec().bits - c.spec().tail();
-        tails.put(i, code[first / 32] >> (first % 32));
+        tails.put(block * 32_i32 + r, code[first / 32] >> (first % 32));
     }
 }
 
@@ -193,7 +193,7 @@ fn tail_byte(tails: &Shared<u32>, r: i32, i: i32, at: usize, w: usize, values: b
         } else {
             if w == 1 { (f % 4) as i32 * own + i * 2_i32 + (f / 4) as i32 } else { (i / own * (8 / w) as i32 + f as i32) * own + i % own }
         };
-        byte = byte | (((tails.at(r * (d / 8) as i32 + block) >> at) & ((1_u32 << w) - 1_u32)) << (w * f));
+        byte = byte | (((tails.at(block * 32_i32 + r) >> at) & ((1_u32 << w) - 1_u32)) << (w * f));
     }
     byte
 }
@@ -219,13 +219,13 @@ pub fn join_quad_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &S
     }
 }
 
-/// The tails of eight blocks, from `i` on, become as many bytes as a tail has bits.
+/// The tails of eight blocks of row `r`, from `block` on, become as many bytes as a tail has bits.
 #[device]
-pub fn join_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, i: i32) {
+pub fn join_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, r: i32, block: i32) {
     let w = c.spec().tail();
     let mut bytes = [0_u32; 8];
     for b in 0..8 {
-        let tail = tails.at(i + b as i32);
+        let tail = tails.at((block + b as i32) * 32_i32 + r);
         let (byte, bit) = (b * w / 8, b * w % 8);
         bytes[byte] = bytes[byte] | (tail << bit);
         if bit + w > 8 {
