@@ -122,6 +122,15 @@ pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u3
             let byte = if values { quad_byte(token, block, b, c.spec().bits, d / 8) } else { key_quad_byte(token, block, b, c.spec().bits, d / 8) };
             code[b / 4] = code[b / 4] | ((cache.load::<u8>(at + byte as i64) as u32) << (b % 4 * 8));
         }
+        for p in 0..3 {
+            let (above, w) = tail_plane(c.spec().tail(), p);
+            if w > 0 {
+                let first = c.spec().bits - c.spec().tail() + above;
+                let bit = quad_tail_bit(token, block, w, values, d);
+                let byte = cache.load::<u8>(at + ((d / 2 * first) as u32 + (bit >> 3)) as i64) as u32;
+                code[first / 32] = code[first / 32] | (((byte >> (bit & 7_u32)) & ((1_u32 << w) - 1_u32)) << (first % 32));
+            }
+        }
     } else {
         for p in 0..c.spec().wide() {
             let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
@@ -179,6 +188,22 @@ fn tail_plane(bits: usize, p: usize) -> (usize, usize) {
         (0, four)
     } else {
         if p == 1 { (four, two) } else { (four + two, bits & 1) }
+    }
+}
+
+/// Bit of a block in a transposed plane of tails of `w` bits.
+#[device]
+fn quad_tail_bit(token: u32, block: u32, w: usize, values: bool, d: usize) -> u32 {
+    let (nb, own) = ((d / 8) as u32, (d / 32) as u32);
+    let (t, n, bits) = (block / own, (token & 3_u32) * own + block % own, block * w as u32);
+    if values {
+        (((token >> 2) * (nb * w as u32 / 8_u32) + (bits >> 3)) * 4_u32 + (token & 3_u32)) * 8_u32 + (bits & 7_u32)
+    } else {
+        if w == 1 {
+            ((token >> 2) * (nb / 2_u32) + (n >> 1)) * 8_u32 + (n & 1_u32) * 4_u32 + t
+        } else {
+            (((token >> 2) * (w / 2) as u32 + ((t * w as u32) >> 3)) * nb + n) * 8_u32 + ((t * w as u32) & 7_u32)
+        }
     }
 }
 
