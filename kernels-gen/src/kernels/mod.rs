@@ -51,6 +51,8 @@ pub enum Elem {
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let layout = c.layout(d);
+    // Codecs that search no lattice need fewer registers.
+    let light = [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());
     StoreMeta {
         d,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },
@@ -64,7 +66,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         key_quads: layout.key_quads(),
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
-        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else { 8 },
+        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light { 9 } else { 8 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
