@@ -113,7 +113,7 @@ fn plane_at(cache: &Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize)
     code
 }
 
-/// The code word that `put_planes`, `join_tails` and `put_groups` wrote; `at` is the first byte of the codes of its band of `d` dims.
+/// The code word that `put_planes`, `join_tails`, `put_groups` and what writes transposed tails left; `at` is the first byte of the codes of its band of `d` dims.
 #[device]
 pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u32, values: bool, quads: bool, d: usize) -> [u32; 4] {
     let mut code = [0_u32; 4];
@@ -121,6 +121,15 @@ pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u3
         for b in 0..c.spec().bits / 8 {
             let byte = if values { quad_byte(token, block, b, c.spec().bits, d / 8) } else { key_quad_byte(token, block, b, c.spec().bits, d / 8) };
             code[b / 4] = code[b / 4] | ((cache.load::<u8>(at + byte as i64) as u32) << (b % 4 * 8));
+        }
+        let tail = c.spec().bits / 8 * 8;
+        for p in 0..3 {
+            let (first, w) = tail_plane(c.spec().bits, p);
+            if w > 0 {
+                let bit = quad_tail_bit(token, block, w, values, d / 8);
+                let byte = cache.load::<u8>(at + ((d / 2 * (tail + first)) as u32 + (bit >> 3)) as i64) as u32;
+                code[tail / 32] = code[tail / 32] | (((byte >> (bit & 7_u32)) & ((1_u32 << w) - 1_u32)) << ((tail + first) % 32));
+            }
         }
     } else {
         for p in 0..c.spec().wide() {
@@ -152,6 +161,22 @@ pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u3
         }
     }
     code
+}
+
+/// Bit of a plane of a transposed tail, from the plane's first byte on: see `kernel_dsl::pack`.
+#[device]
+fn quad_tail_bit(token: u32, block: u32, w: usize, values: bool, nb: usize) -> u32 {
+    if values {
+        ((token >> 2) * (nb * w / 8) as u32 + block * w as u32 / 8_u32) * 32_u32 + (token & 3_u32) * 8_u32 + block * w as u32 % 8_u32
+    } else {
+        let own = (nb / 4) as u32;
+        let (g, t, n) = (token >> 2, block / own, (token & 3_u32) * own + block % own);
+        if w == 1 {
+            (g * (nb / 2) as u32 + n / 2_u32) * 8_u32 + n % 2_u32 * 4_u32 + t
+        } else {
+            ((g * (w / 2) as u32 + t * w as u32 / 8_u32) * nb as u32 + n) * 8_u32 + t * w as u32 % 8_u32
+        }
+    }
 }
 
 /// Byte of what the group of a block shares, behind the codes: see `put_groups`.
