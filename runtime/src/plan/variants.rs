@@ -53,7 +53,7 @@ impl Variants {
         for &(at, choice) in &found.choices {
             match self.index_of(device, choice, build) {
                 Ok(index) => self.tuned.push((at, (index, choice.tokens))),
-                Err(why) => self.note += &format!("; {choice:?} left out: {why}"),
+                Err(why) => self.note += &format!("; {choice} left out: {why}"),
             }
         }
     }
