@@ -113,7 +113,7 @@ fn plane_at(cache: &Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize)
     code
 }
 
-/// The code word that `put_planes`, `join_tails` and `put_groups` wrote; `at` is the first byte of the codes of its band of `d` dims.
+/// The code word that `put_planes`, `join_tails`, `put_groups` and what writes transposed tails left; `at` is the first byte of the codes of its band of `d` dims.
 #[device]
 pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u32, values: bool, quads: bool, d: usize) -> [u32; 4] {
     let mut code = [0_u32; 4];
