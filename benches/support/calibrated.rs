@@ -4,9 +4,8 @@
 use crate::support::{copies, graph_us, values};
 use kernel_dsl::Source;
 use kernels_gen::kernels::join_splits::NARROW;
-use kernels_gen::kernels::maps::MapMeta;
 use kernels_gen::kernels::{self, Elem, Mapping, SEGMENT};
-use kernels_gen::preset::{Preset, Turns};
+use kernels_gen::preset::{LayerMaps, Preset, Turns};
 use kernels_gen::reference::CacheShape;
 use runtime::{Arg, Calibration, Codec, Device, Mapped, Memory, PagedCache, Result, Rows, Store, StorePlan, StoreSpec, Stream};
 use std::sync::Arc;
@@ -35,22 +34,8 @@ pub struct Times {
 const D: usize = 128;
 const PAGE: usize = 64;
 
-/// Maps that keep rows as they are: times do not depend on what they hold.
-fn maps(device: &Device, kv_heads: usize) -> Result<Memory> {
-    let mut all = vec![0.0_f32; kv_heads * (4 * D * D + 2 * D)];
-    (0..4 * kv_heads * D).for_each(|row| all[row * D + row % D] = 1.0);
-    Memory::from_slice(device, &all)
-}
-
 fn load(device: &Device, source: std::result::Result<Source, kernel_dsl::Report>) -> Result<Arc<runtime::Kernel>> {
     device.kernel(&source.map_err(|e| runtime::Error::Generate(e.to_string()))?)
-}
-
-/// `KVF_MAP_ROWS` changes how many rows a thread maps.
-fn meta(step: &Step, mapping: Mapping) -> MapMeta {
-    let m = kernels::map_meta(step.preset.codec().expect("its bands"), D, step.group, PAGE, mapping);
-    let rows = std::env::var("KVF_MAP_ROWS").ok().and_then(|v| v.parse().ok()).filter(|_| mapping == Mapping::Queries);
-    MapMeta { rows: rows.unwrap_or(m.rows), ..m }
 }
 
 pub fn measure(s: &Step) -> Result<Times> {
@@ -69,7 +54,8 @@ pub fn measure(s: &Step) -> Result<Times> {
         seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         table.swap(i, (seed >> 33) as usize % (i + 1));
     }
-    let (to, from, m) = (meta(s, Mapping::Queries), meta(s, Mapping::Outputs), kernels::calibrated_meta(c, D, s.group, PAGE));
+    let [to, from] = [Mapping::Queries, Mapping::Outputs].map(|mapping| kernels::map_meta(c, D, s.group, PAGE, mapping));
+    let m = kernels::calibrated_meta(c, D, s.group, PAGE);
     let [queries, outputs] = [(to, Mapping::Queries), (from, Mapping::Outputs)].map(|(m, mapping)| load(device, kernels::map_of(c, &m, mapping, Elem::Bf16)));
     let (queries, outputs, decode) = (queries?, outputs?, load(device, kernels::decode_of(c, &m, Elem::F32))?);
     let j = kernels::join_meta(D, PAGE);
@@ -78,7 +64,8 @@ pub fn measure(s: &Step) -> Result<Times> {
     let splits = kernels::splits_of(&m, s.ctx, unit.unwrap_or(m.least()));
     let join = load(device, kernels::join_of(c, &if splits <= NARROW { j.narrow() } else { j }, Elem::F32))?;
     let turn = Memory::from_slice(device, &Turns::new(&(0..D / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / D as f32)).collect::<Vec<_>>(), s.ctx).packed())?;
-    let maps = maps(device, s.kv_heads)?;
+    let plain = unit_maps(s)?;
+    let (maps, scales) = (Memory::from_slice(device, &plain.0.packed())?, Memory::from_slice(device, &plain.0.scales())?);
     let q = Memory::from_slice(device, &values(s.batch * heads * D, 3))?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![s.ctx as i32; s.batch])?);
     let (part, stat) = (Memory::zeroed(device, s.batch * heads * splits * D * 4)?, Memory::zeroed(device, s.batch * heads * splits * 8)?);
@@ -89,7 +76,7 @@ pub fn measure(s: &Step) -> Result<Times> {
     let scale = Arg::F32(0.088388346);
 
     let before = |stream: &Stream| {
-        let args = [Arg::Ptr(q.span()), Arg::Ptr(turn.span()), Arg::Ptr(maps.span()), Arg::Ptr(lens.span()), Arg::Ptr(records.span()), kv_heads, stride, count, scale];
+        let args = [Arg::Ptr(q.span()), Arg::Ptr(turn.span()), Arg::Ptr(maps.span()), Arg::Ptr(scales.span()), Arg::Ptr(lens.span()), Arg::Ptr(records.span()), kv_heads, stride, count, scale];
         queries.launch(stream, kernels::queries_grid(&to, segments, s.kv_heads, s.batch), &args)
     };
     let attend = |stream: &Stream, copy: usize| {
@@ -110,7 +97,7 @@ pub fn measure(s: &Step) -> Result<Times> {
         join.launch(stream, [s.group as u32, s.kv_heads as u32, s.batch as u32], &args)
     };
     let after = |stream: &Stream| {
-        let args = [Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(maps.span()), Arg::Ptr(out.span()), Arg::I32(s.batch as i32), kv_heads];
+        let args = [Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(maps.span()), Arg::Ptr(scales.span()), Arg::Ptr(out.span()), Arg::I32(s.batch as i32), kv_heads];
         outputs.launch(stream, kernels::outputs_grid(&from, s.kv_heads, s.batch), &args)
     };
     let whole = |stream: &Stream, copy: usize| {
@@ -139,8 +126,9 @@ fn stored(s: &Step, cache: &Memory, bytes: usize, turns: usize) -> Result<f64> {
     let (k, v) = (Memory::from_slice(device, &values(tokens * kv_heads * D, 1))?, Memory::from_slice(device, &values(tokens * kv_heads * D, 2))?);
     let slots = Memory::from_slice(device, &(0..tokens as i64).collect::<Vec<_>>())?;
     let positions = Memory::from_slice(device, &(0..tokens as i32).collect::<Vec<_>>())?;
-    let (workspace, status) = (Memory::zeroed(device, plan.workspace_bytes(tokens, kv_heads)? as usize)?, Memory::zeroed(device, 16)?);
-    let identity = unit(s)?;
+    let status = Memory::zeroed(device, 16)?;
+    let (maps, turns_of) = unit_maps(s)?;
+    let identity = Calibration::upload(device, codec, &[(s.preset.codec()?, maps)], &turns_of)?;
     let layer = identity.layer(0)?;
     let part = shape.bytes(codec.info());
     let put = |stream: &Stream, i: usize| {
@@ -148,15 +136,15 @@ fn stored(s: &Step, cache: &Memory, bytes: usize, turns: usize) -> Result<f64> {
         let rows = |memory| Rows { base: Memory::span(memory), token_stride: (kv_heads * D) as i64, head_stride: D as i64 };
         let cache = PagedCache { base, pages: tokens / PAGE, page_tokens: PAGE, kv_heads, head_dim: D };
         let call = Store { tokens, k: rows(&k), v: rows(&v), slots: slots.span(), cache, status: status.span() };
-        plan.launch_calibrated(stream, &call, &Mapped { layer, positions: positions.span(), workspace: workspace.span() })
+        plan.launch_calibrated(stream, &call, &Mapped { layer, positions: positions.span() })
     };
     let parts = bytes * turns / part;
     (0..parts).try_for_each(|i| put(stream, i))?;
     Ok(graph_us(device, stream, parts.min(8), put))
 }
 
-/// A calibration of one layer that keeps rows as they are, but for their steps.
-fn unit(s: &Step) -> Result<Calibration> {
+/// Maps of one layer that keep rows as they are, but for their steps.
+fn unit_maps(s: &Step) -> Result<(LayerMaps, Turns)> {
     use kernels_gen::preset::{Calibration as Fitted, Fit, Shape};
     let shape = Shape { layers: 1, kv_heads: s.kv_heads, d: D };
     let mut basis = vec![0.0; s.kv_heads * D * D];
@@ -164,5 +152,5 @@ fn unit(s: &Step) -> Result<Calibration> {
     let fit = Fit { basis, mean: vec![0.0; s.kv_heads * D], energy: vec![0.3; s.kv_heads * D] };
     let speeds = (0..D / 2).map(|i| 1e4_f32.powf(-((2 * i) as f32) / D as f32)).collect();
     let fitted = Fitted { shape, model: String::new(), text: String::new(), tokens: 0, speeds, keys: fit.clone(), values: fit, bands: Default::default() };
-    Calibration::upload(s.device, Codec::open(s.preset.name)?, &[(s.preset.codec()?, fitted.maps(s.preset, 0)?)], &fitted.turns(s.ctx))
+    Ok((fitted.maps(s.preset, 0)?, fitted.turns(s.ctx)))
 }

@@ -51,7 +51,7 @@ fn calibrated_coordinates_lose_far_less_at_the_same_size() {
     assert!(kl("kvfuse-6") < 0.3 * kl("kvfuse-4"), "{} against {}", kl("kvfuse-6"), kl("kvfuse-4"));
     assert!((0.7..1.4).contains(&(kl("kvfuse-4") / kl("kvfuse-4:sim"))), "{} {}", kl("kvfuse-4"), kl("kvfuse-4:sim"));
     let facts = report.calibration.unwrap();
-    assert_eq!((facts.tokens, facts.static_bytes), (16384, 6 * 2 * 2 * (2 * 128 + 1) * 128 * 4));
+    assert_eq!((facts.tokens, facts.static_bytes), (16384, 6 * 2 * (8 * 128 + 24) * 128));
 }
 
 #[test]

@@ -7,5 +7,6 @@
     : "=f"(d0), "=f"(d1), "=f"(d2), "=f"(d3) : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1), "f"(c0), "f"(c1), "f"(c2), "f"(c3)); }
 MMA_I(mma_u8s8, "u8.s8")
 MMA_I(mma_u8u8, "u8.u8")
+MMA_I(mma_s8s8, "s8.s8")
 MMA_F(mma_bf16, "bf16.bf16")
 MMA_F(mma_f16, "f16.f16")

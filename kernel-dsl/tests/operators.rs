@@ -95,3 +95,46 @@ fn e4m3_codes_and_values() {
     }
     assert_eq!([e4m3_of(1e9), e4m3_of(-f32::INFINITY), e4m3_of(f32::NAN), e4m3_of(1e-30)], [0x7e, 0xfe, 0x7f, 0]);
 }
+
+/// Left operands in the order of the lanes' registers, signed bytes on both sides, a column's bytes stored as words.
+#[kernel]
+fn signed(_m: M, a: &Global<i8>, b: &Global<i8>, sums: &mut Global<i32>, bytes: &mut Global<i8>) {
+    let mut column = shared::<i8>(8 * 48);
+    for _ in warps(1) {
+        let left: Tile<i8> = a.packed_left::<i8>(64, 32, 128);
+        let product = mma(&left, &b.operand::<i8>(0, 128, 8, 128), 0_i32);
+        sums.put_acc(0, 8, 1, 8, &product);
+        column.put_acc(0, 1, 48, 8, &product.cast::<i8>());
+        bytes.save_acc::<i8>(16, 1, 32, 3, &product.cast::<i8>());
+    }
+    for i in threads(256) {
+        bytes.put(256_i32 + i, column.at(i / 32 * 48_i32 + i % 32));
+    }
+}
+
+#[test]
+fn signed_bytes_are_multiplied_exactly_from_packed_operands() {
+    let byte = |i: usize| (i * i * 31 + i * 7 + 128) as u8 as i8;
+    let (left, right): (Vec<i8>, Vec<i8>) = ((0..32 * 128).map(byte).collect(), (0..8 * 128).map(|i| byte(i + 77)).collect());
+    let mut packed = vec![0_i8; 64 + 32 * 128];
+    (0..32 * 128).for_each(|i| packed[64 + kernel_dsl::pack::left_byte(32, 128, i / 128, i % 128)] = left[i]);
+    let sum = |row: usize, col: usize| (0..128).map(|k| i32::from(left[row * 128 + k]) * i32::from(right[col * 128 + k])).sum::<i32>();
+    let want: Vec<i32> = (0..256).map(|i| sum(i / 8, i % 8)).collect();
+    let mut bytes = vec![0_i8; 512];
+    for (row, col) in (0..256).map(|i| (i / 8, i % 8)) {
+        bytes[256 + col * 32 + row] = want[row * 8 + col] as i8;
+        if col < 3 {
+            bytes[16 + col * 32 + row] = want[row * 8 + col] as i8;
+        }
+    }
+    let (a, b) = (Global::new(&packed), Global::new(&right));
+    let (mut sums, mut out) = (Global::<i32>::zeroed(256), Global::<i8>::zeroed(512));
+    launch([1, 1, 1], || signed(M, &a, &b, &mut sums, &mut out));
+    assert_eq!((sums.bytes.clone(), out.bytes.clone()), (Global::new(&want).bytes, Global::new(&bytes).bytes));
+    let tile = signed::build(&M).unwrap();
+    for program in [kernel_dsl::passes::run(&tile).unwrap(), tile] {
+        let mut args = [Arg::Buffer(a.bytes.clone()), Arg::Buffer(b.bytes.clone()), Arg::Buffer(vec![0; 1024]), Arg::Buffer(vec![0; 512])];
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert!(args[2] == Arg::Buffer(sums.bytes.clone()) && args[3] == Arg::Buffer(out.bytes.clone()), "lowered: {}", program.lowered);
+    }
+}

@@ -50,6 +50,8 @@ pub struct Spec {
     pub raised: [usize; 8],
     /// Side values to try a row with, at least 1: see [`Codec::trial`].
     pub tries: usize,
+    /// Steps of a search for a row's scale in the place of tries, see [`Codec::search`]; 0: no search.
+    pub searches: usize,
     /// The side values are corrected once the row is coded: see [`Codec::correct`].
     pub corrected: bool,
     /// Coordinates under a side value of their own, a multiple of 8; 0: there is none. Needs bf16 lanes and one band.
@@ -63,7 +65,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, corrected: false, group: 0, shared: 0, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -95,11 +97,6 @@ impl Spec {
     /// Zero lies half way between two lane values: sums are kept doubled.
     pub fn odd(&self) -> bool {
         self.exact() && !self.even()
-    }
-
-    /// Tries that four threads share: they depend on a row's largest magnitude alone, and what is tried is stored.
-    pub fn tried_by_four(&self) -> bool {
-        self.tries % 4 == 0 && !self.unit && !self.affine && !self.corrected
     }
 
     /// Widths of the planes of a code: powers of two from 8 bits up, largest first, then the tail.
@@ -139,6 +136,18 @@ pub trait Codec: Debug + Send + Sync {
     /// is least, a fused chain in the order of the coordinates; the first of equals.
     fn trial(&self, norm: f32, top: f32, _t: usize) -> [f32; 2] {
         self.side(norm, top)
+    }
+
+    /// What a block has to say to a row's scale of `scale`: above 0 if it would lose less under a larger one, below 0 under a
+    /// smaller one. Four sums a row: of every fourth block of each band, band after band; then (0 + 1) + (2 + 3).
+    fn pull(&self, _y: [f32; 8], _scale: f32) -> f32 {
+        0.0_f32
+    }
+
+    /// The scale after step `step` of a search, which starts at 1: the row's blocks together have said `pull`. The last
+    /// one, rounded to f16, is the row's first side value; the other is 0.
+    fn search(&self, scale: f32, _pull: f32, _step: usize) -> f32 {
+        scale
     }
 
     /// What is stored in the place of the side values that the row was coded with; `energy` is the row's sum of

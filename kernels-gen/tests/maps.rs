@@ -7,7 +7,6 @@ mod support;
 
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
-use kernels_gen::kernels::maps::MapMeta;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem as Memory, Mapping, SEGMENT};
 use kernels_gen::preset::{LayerMaps, Preset, Turns, preset};
@@ -38,8 +37,8 @@ impl Layer {
         Calibrated { codec: self.c, maps: &self.maps, turns: &self.turns }
     }
 
-    fn maps(&self) -> Global<f32> {
-        Global::new(&self.maps.packed())
+    fn maps(&self) -> [Arg; 2] {
+        [buffer(&Global::new(&self.maps.packed())), buffer(&Global::new(&self.maps.scales()))]
     }
 
     fn turns(&self) -> Global<f32> {
@@ -76,26 +75,26 @@ fn mapped<T: Float>(name: &str, d: usize, tokens: usize) {
     let good = |t: &usize| (0..(SEGMENTS * SEGMENT) as i32).contains(&positions[*t]);
     let known: Vec<i64> = (0..tokens).map(|t| if good(&t) { slots[t] } else { -1 }).collect();
     let places: Vec<usize> = (0..tokens).map(|t| if good(&t) { positions[t] as usize } else { 0 }).collect();
-    let y = [layer.reference().keys(&floats(&k), &places), layer.reference().values(&floats(&v))].concat();
+    let shape = CacheShape { pages: tokens.div_ceil(PAGE) + 1, page_tokens: PAGE, kv_heads: KV_HEADS, d };
+    let mut want = vec![0xa7; shape.bytes(layer.c)];
+    assert!(layer.reference().store(&shape, &mut want, &floats(&k), &floats(&v), &places, &known).is_ok());
 
     let what = format!("{name} d {d} {tokens} tokens");
-    // Few rows a block, so that few of them are past the last token.
-    let m = MapMeta { rows: if d == 128 { 4 } else { 2 }, ..kernels::map_meta(layer.c, d, 4, PAGE, Mapping::Rows) };
-    let map = stages(kernels::map_ir(layer.c, &m, Mapping::Rows, memory::<T>()).unwrap());
+    let m = kernels::mapped_store_meta(layer.c, d, PAGE, memory::<T>());
+    let store = stages(kernels::mapped_store_ir(layer.c, &m, memory::<T>()).unwrap());
     let strides = [(KV_HEADS * d) as i64, d as i64];
-    for map in &map {
-        let (empty, kept) = (Global::<f32>::new(&vec![f32::NAN; y.len()]), Global::<i64>::zeroed(tokens));
-        let mut args = vec![buffer(&k), buffer(&v), buffer(&Global::new(&positions)), buffer(&Global::new(&slots)), buffer(&layer.turns()), buffer(&layer.maps())];
-        args.extend([buffer(&empty), buffer(&kept), buffer(&Global::<i32>::zeroed(4))]);
+    for store in &store {
+        let mut args = vec![buffer(&k), buffer(&v), buffer(&Global::new(&positions)), buffer(&Global::new(&slots)), buffer(&layer.turns())];
+        args.extend(layer.maps());
+        args.extend([Arg::Buffer(vec![0xa7; want.len()]), buffer(&Global::<i32>::zeroed(4))]);
         args.extend([tokens as i32, KV_HEADS as i32, SEGMENTS as i32].map(scalar));
+        args.push(scalar((shape.pages * PAGE) as i64));
         args.extend(strides.iter().chain(&strides).map(|s| scalar(*s)));
-        let got = interpreted(&what, map, kernels::rows_grid(&m, tokens, KV_HEADS), args);
-        let at = format!("{what}, {} IR", map.0);
-        assert_bytes(&format!("{at}, slots"), &got[7], &Global::new(&known).bytes);
+        let got = interpreted(&what, store, kernels::store_grid(tokens, KV_HEADS), args);
+        let at = format!("{what}, {} IR", store.0);
         assert_eq!(got[8][..12], Global::new(&[0, 0, 1_i32]).bytes, "{at}, status");
         assert!([5, 34].contains(&got[8][12]), "{at}, where");
-
-        assert_bytes(&format!("{at}, coordinates"), &got[6], &Global::new(&y).bytes);
+        assert_bytes(&format!("{at}, cache"), &got[7], &want);
     }
 }
 
@@ -137,11 +136,13 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, lens: &[
     for i in 0..queries.len() {
         let at = format!("{what}, {} IR", queries[i].0);
         let records = Global::<u8>::new(&vec![0xcc; batch * KV_HEADS * segments * m.record]);
-        let mut args = vec![buffer(&q), buffer(&layer.turns()), buffer(&layer.maps()), buffer(&lens), buffer(&records)];
+        let mut args = vec![buffer(&q), buffer(&layer.turns())];
+        args.extend(layer.maps());
+        args.extend([buffer(&lens), buffer(&records)]);
         args.extend([scalar(KV_HEADS as i32), scalar(stride as i32), scalar(segments as i32), scalar(scale)]);
         let got = interpreted(&what, &queries[i], kernels::queries_grid(&to, segments, KV_HEADS, batch), args);
 
-        let mut args = vec![bytes(&got[4]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
+        let mut args = vec![bytes(&got[5]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
         args.extend([batch as i32, KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, splits as i32, 2, 0].map(scalar));
         args.push(scalar(scale));
         let got = interpreted(&what, &decode[i], [2, KV_HEADS as u32, 1], args);
@@ -151,9 +152,10 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, lens: &[
         let got = interpreted(&what, &join[i], [group as u32, KV_HEADS as u32, batch as u32], args);
         assert_bytes(&format!("{at}: lse"), &got[6], &Global::new(&want.lse).bytes);
 
-        let args = vec![bytes(&got[5]), bytes(&got[6]), buffer(&layer.maps()), buffer(&global::<T>(&vec![f32::NAN; rows * d])), scalar(batch as i32), scalar(KV_HEADS as i32)];
+        let [maps, scales] = layer.maps();
+        let args = vec![bytes(&got[5]), bytes(&got[6]), maps, scales, buffer(&global::<T>(&vec![f32::NAN; rows * d])), scalar(batch as i32), scalar(KV_HEADS as i32)];
         let got = interpreted(&what, &outputs[i], kernels::outputs_grid(&from, KV_HEADS, batch), args);
-        assert_bytes(&format!("{at}: out"), &got[3], &global::<T>(&want.out).bytes);
+        assert_bytes(&format!("{at}: out"), &got[4], &global::<T>(&want.out).bytes);
     }
 }
 

@@ -224,7 +224,7 @@ int32_t kvf_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t table_stride,
  * Any thread. Concurrent kvf_decode calls need a workspace each. */
 int32_t kvf_queries_workspace_bytes(kvf_plan *plan, int32_t batch, int32_t queries, int32_t table_stride, uint64_t *bytes);
 
-/* Bytes of device memory that kvf_store needs as workspace for so many tokens: 0 but for kvfuse codecs.
+/* Bytes of device memory that kvf_store needs as workspace for so many tokens: 0 for the codecs there are.
  * Any thread. Concurrent kvf_store calls need a workspace each. */
 int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *bytes);
 

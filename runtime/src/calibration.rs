@@ -1,6 +1,6 @@
 //! What was fitted to a model, in device memory: the maps around the kernels of a calibrated codec.
 //!
-//! One for a model and codec, `2 (2 d^2 + d)` f32 for each layer and kv head. Store and decode name a layer of it.
+//! One for a model and codec, `8 d^2` bytes of integers and `6 d` f32 for each layer and kv head. Store and decode name a layer of it.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ pub struct Calibration {
     codec: Codec,
     shape: Shape,
     /// With the codec of its own bands.
-    layers: Vec<(Codec, Memory)>,
+    layers: Vec<(Codec, [Memory; 2])>,
     turns: Memory,
     segments: usize,
 }
@@ -52,7 +52,7 @@ impl Calibration {
             return Err(Misuse::Other("a calibration of no layers; give the maps of each".into()).into());
         };
         let shape = Shape { layers: layers.len(), kv_heads: *kv_heads, d: *d };
-        let one = |(info, maps): &(&'static CodecInfo, LayerMaps)| Ok((Codec::fitted(preset, info), Memory::from_slice(device, &maps.packed())?));
+        let one = |(info, maps): &(&'static CodecInfo, LayerMaps)| Ok((Codec::fitted(preset, info), [Memory::from_slice(device, &maps.packed())?, Memory::from_slice(device, &maps.scales())?]));
         let (layers, table) = (layers.iter().map(one).collect::<Result<Vec<_>>>()?, Memory::from_slice(device, &turns.packed())?);
         Ok(Calibration { codec, shape, layers, turns: table, segments: turns.pairs.len() / (d / 2) })
     }
@@ -69,7 +69,7 @@ impl Calibration {
 
     /// Bytes of device memory.
     pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(|(_, maps)| maps.bytes() as u64).sum::<u64>() + self.turns.bytes() as u64
+        self.layers.iter().flat_map(|(_, maps)| maps).map(|maps| maps.bytes() as u64).sum::<u64>() + self.turns.bytes() as u64
     }
 
     /// Layer `index`, from 0.
@@ -93,12 +93,17 @@ impl<'a> Layer<'a> {
         Ok(agree("head_dim", cache.head_dim, shape.d, "calibration")?)
     }
 
-    /// f32 [4, kv_heads, d, d], then [2, kv_heads, d].
+    /// i8 [4, kv_heads, 2, d, d].
     pub(crate) fn maps(&self) -> Span<'a> {
-        self.calibration.layers[self.index].1.span()
+        self.calibration.layers[self.index].1[0].span()
     }
 
-    /// f32 [segments, d / 2, 2].
+    /// f32 [4, kv_heads, d], then [2, kv_heads, d].
+    pub(crate) fn scales(&self) -> Span<'a> {
+        self.calibration.layers[self.index].1[1].span()
+    }
+
+    /// f32 [segments, 2, d / 2].
     pub(crate) fn turns(&self) -> Span<'a> {
         self.calibration.turns.span()
     }

@@ -124,9 +124,10 @@ pub unsafe extern "C" fn kvf_queries_workspace_bytes(
 pub unsafe extern "C" fn kvf_store_workspace_bytes(plan: *mut c_void, tokens: i64, bytes: *mut u64) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
-        let need = plan.store()?.workspace_bytes(count("tokens", tokens)?, plan.kv_heads)?;
+        plan.store()?;
+        count("tokens", tokens)?;
         // SAFETY: the caller's promise.
-        unsafe { put(bytes, "bytes", need) }
+        unsafe { put(bytes, "bytes", 0) }
     })
 }
 
@@ -161,11 +162,11 @@ pub unsafe extern "C" fn kvf_store(
         let stream = unsafe { Stream::borrow(&plan.device, stream) };
         let Some(calibration) = calibration else { return plan.store()?.launch(&stream, &call) };
         let layer = calibration.on_device(&cache, plan.device.ordinal())?;
-        let (positions, workspace) = (unknown(args.positions), span(args.workspace, args.workspace_bytes));
+        let positions = unknown(args.positions);
         if call.tokens > 0 {
-            plan.expect_device([("positions", positions), ("workspace", workspace)].into_iter())?;
+            plan.expect_device([("positions", positions)].into_iter())?;
         }
-        plan.store()?.launch_calibrated(&stream, &call, &Mapped { layer, positions, workspace })
+        plan.store()?.launch_calibrated(&stream, &call, &Mapped { layer, positions })
     })
 }
 

@@ -2,7 +2,7 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, slot_meta, store, store_slots_ir};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -27,6 +27,7 @@ enum Kernel {
     Calibrated { group: usize },
     Join(Elem),
     Map(Mapping, Elem),
+    MappedStore(Elem),
     Slots(Slots),
 }
 
@@ -65,6 +66,7 @@ impl Config {
                 Source::of(&decode_ir(self.codec, &meta, Elem::F32)?)
             }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
+            Kernel::MappedStore(elem) => mapped_store(self.codec, self.d, PAGE, elem),
             Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
             Kernel::Slots(which) => {
                 let m = slot_meta(self.codec, self.d, 16, PAGE, Elem::Bf16).expect("a codec with slots");
@@ -90,7 +92,7 @@ impl Config {
             Kernel::Decode { .. } => "decode",
             Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
-            Kernel::Map(Mapping::Rows, _) => "map_rows",
+            Kernel::MappedStore(_) => "store_mapped",
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
             Kernel::Back(_) => "map_back",
@@ -103,7 +105,7 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
+            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
@@ -161,9 +163,13 @@ pub fn configs() -> Vec<Config> {
             }
             add(256, Kernel::Calibrated { group: 4 });
         }
-        for (mapping, d) in [Mapping::Rows, Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
+        for (mapping, d) in [Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
+        }
+        for d in [128, 256] {
+            let Ok(codec) = codec(CALIBRATED[1]) else { continue };
+            all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::MappedStore(elem) }));
         }
         for codec in SLOTTED.iter().filter_map(|name| codec(name).ok()) {
             all.extend([Slots::Store, Slots::Import, Slots::Export].map(|which| Config { arch, codec, d: 128, kernel: Kernel::Slots(which) }));

@@ -135,14 +135,14 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
     let (positions, table, lens, slots) = (ints(&p.positions), ints(&p.table), ints(&p.lens), put(p.slots.iter().flat_map(|s| s.to_le_bytes()).collect()));
     let (cache, status) = (put(vec![0xff; want.0.len()]), ints(&[0; 4]));
     let room = |bytes: u64| Guarded::new(device, stream, bytes as usize, 0xff);
-    let (rows_space, space) = (room(store.workspace_bytes(p.slots.len(), kv_heads)?), room(decode.workspace_bytes(batch, heads, p.stride)?));
+    let space = room(decode.workspace_bytes(batch, heads, p.stride)?);
     let (out, lse) = (room(bytes_of(&want.1, elem).len() as u64), room(4 * (batch * heads) as u64));
 
     let rows = |guarded| Rows { base: Guarded::span(guarded), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
     let paged = PagedCache { base: cache.span(), pages, page_tokens, kv_heads, head_dim: d };
     let layer = calibration.layer(0)?;
     let call = Store { tokens: p.slots.len(), k: rows(&k), v: rows(&v), slots: slots.span(), cache: paged, status: status.span() };
-    store.launch_calibrated(stream, &call, &Mapped { layer, positions: positions.span(), workspace: rows_space.span() })?;
+    store.launch_calibrated(stream, &call, &Mapped { layer, positions: positions.span() })?;
     let call = Decode {
         batch,
         q: q.span(),
@@ -176,7 +176,7 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
         wrong = wrong.or((off.is_nan() || off > top / 100.0).then(|| format!("loaded {half} are off by {off} of {top}")));
     }
     assert_eq!(status.download::<i32>(stream, 4), [0; 4], "no status word is set");
-    for guarded in [&k, &v, &q, &positions, &table, &lens, &slots, &cache, &status, &rows_space, &space, &out, &lse, &back[0], &back[1], &load_space] {
+    for guarded in [&k, &v, &q, &positions, &table, &lens, &slots, &cache, &status, &space, &out, &lse, &back[0], &back[1], &load_space] {
         guarded.check(stream, "calibrated");
     }
     Ok(wrong)

@@ -104,9 +104,7 @@ impl CodedCache for GpuCache {
         };
         let positions: Vec<i32> = (first..first + tokens).map(|position| position as i32).collect();
         let positions = Memory::from_slice(&self.device, &positions)?;
-        let workspace = Memory::zeroed(&self.device, self.store.workspace_bytes(tokens, kv_heads)? as usize)?;
-        let layer = calibration.layer(layer)?;
-        let mapped = Mapped { layer, positions: positions.span(), workspace: workspace.span() };
+        let mapped = Mapped { layer: calibration.layer(layer)?, positions: positions.span() };
         self.store.launch_calibrated(&self.stream, &call, &mapped)?;
         self.check()
     }

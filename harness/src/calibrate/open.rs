@@ -56,7 +56,7 @@ impl Opened {
             text_sha256: self.calibration.text.clone(),
             tokens: self.calibration.tokens,
             // two matrices and a mean for keys and as much for values
-            static_bytes: layers * kv_heads * 2 * (2 * d * d + d) * 4,
+            static_bytes: layers * kv_heads * (8 * d * d + 24 * d),
         }
     }
 }

@@ -114,8 +114,7 @@ impl Cache {
         };
         let plan = &self.plans.store;
         let Some(layer) = self.maps()? else { return Ok(plan.launch(stream, &call)?) };
-        let workspace = self.machine.scratch("store", plan.workspace_bytes(rows.tokens, kv_heads)? as usize)?;
-        let mapped = Mapped { layer, positions: rows.own_positions()?, workspace: workspace.span() };
+        let mapped = Mapped { layer, positions: rows.own_positions()? };
         Ok(plan.launch_calibrated(stream, &call, &mapped)?)
     }
 

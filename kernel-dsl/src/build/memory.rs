@@ -180,6 +180,18 @@ impl B {
                 let op = Op::LoadOperand { buf, at: self.byte(buf, &args[0], 1), stride: n[0] };
                 self.emit(op, Ty::Tile { dtype, rows: n[2], cols: n[1], layout: Layout::MmaB })
             }
+            (V::Buf(buf, _), "packed_left", 3) => {
+                let (m, k) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
+                let ty = Ty::Tile { dtype, rows: m, cols: k, layout: Layout::MmaA };
+                if m % 16 != 0 || k % 64 != 0 || dtype.size() != 1 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 16 and its columns of 64" });
+                }
+                self.emit(Op::LoadLeft { buf, at: self.byte(buf, &args[0], 1) }, ty)
+            }
+            (V::Buf(buf, _), "save_acc", 5) => {
+                let n: Vec<usize> = args[1..4].iter().map(|a| a.size(self, "the size of a tile")).collect();
+                self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (n[0], n[1]), n[2], &args[4])
+            }
             (V::Buf(buf, _), "save_row", 2) => self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, dtype.size()), usize::MAX, &args[1]),
             (v, "cast" | "to", 0) => self.cast(v, dtype),
             (V::Poison, ..) => V::Poison,

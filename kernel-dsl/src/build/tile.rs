@@ -51,7 +51,7 @@ impl B {
         self.emit(Op::PairIndex, Ty::Tile { dtype: DType::I32, rows: 16, cols: 8, layout: Layout::MmaC })
     }
 
-    /// a b + c on the tensor core. u8 by i8 or u8 sums in i32, exactly; bf16 and f16 in f32.
+    /// a b + c on the tensor core. u8 by i8 or u8, and i8 by i8, sum in i32, exactly; bf16 and f16 in f32.
     pub fn mma(&self, a: V, x: V, c: V) -> V {
         let (Some(a), Some(x)) = (self.id(&a), self.id(&x)) else { return V::Poison };
         let (ta, tx) = (self.ty(a), self.ty(x));
@@ -59,11 +59,11 @@ impl B {
             let got = format!("{} and {}", self.describe(ta), self.describe(tx));
             return self.fail(Fault::Layout { op: "mma".into(), wants: "a left and a right operand".into(), got });
         };
-        let fits = matches!((da, dx), (DType::U8, DType::U8 | DType::I8) | (DType::Bf16, DType::Bf16) | (DType::F16, DType::F16));
+        let fits = matches!((da, dx), (DType::U8, DType::U8 | DType::I8) | (DType::I8, DType::I8) | (DType::Bf16, DType::Bf16) | (DType::F16, DType::F16));
         if k != k2 || !fits || m % 16 != 0 || n % 8 != 0 || k * da.size() % 32 != 0 {
             return self.fail(Fault::Shapes { op: "mma".into(), left: self.describe(ta), right: self.describe(tx) });
         }
-        let dtype = if da == DType::U8 { DType::I32 } else { DType::F32 };
+        let dtype = if matches!(da, DType::U8 | DType::I8) { DType::I32 } else { DType::F32 };
         let ty = Ty::Tile { dtype, rows: m, cols: n, layout: Layout::MmaC };
         let c = match self.get(&c) {
             V::S(id) if self.ty(id) == ty => id,

@@ -73,6 +73,7 @@ impl Printer<'_> {
                 let name = match kind {
                     MmaKind::U8S8 => "mma_u8s8",
                     MmaKind::U8U8 => "mma_u8u8",
+                    MmaKind::S8S8 => "mma_s8s8",
                     MmaKind::Bf16 => "mma_bf16",
                     MmaKind::F16 => "mma_f16",
                 };

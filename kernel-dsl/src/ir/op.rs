@@ -208,6 +208,8 @@ pub enum Op {
     LoadOperand { buf: Buf, at: Id, stride: usize },
     /// Columns from `cols` on repeat the one before.
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
+    /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
+    LoadLeft { buf: Buf, at: Id },
     /// Columns below `cols` only.
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
@@ -246,6 +248,8 @@ pub enum MmaKind {
     U8S8,
     /// m16n8k32, u8 x u8 -> s32
     U8U8,
+    /// m16n8k32, s8 x s8 -> s32
+    S8S8,
     /// m16n8k16, bf16 x bf16 -> f32
     Bf16,
     /// m16n8k16, f16 x f16 -> f32

@@ -225,6 +225,7 @@ impl Lower {
             Op::PairIndex => self.pair_index(),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
+            Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),
             Op::Hadamard(src) => self.hadamard(*src),
             op => (0..ty.regs()).map(|r| self.element(op, ty, r)).collect(),

@@ -124,6 +124,24 @@ impl Lower {
         regs
     }
 
+    /// Left operand in the order of the lanes' registers: a warp reads 512 bytes side by side.
+    pub fn load_packed(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
+        let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
+        let lane = self.scaled(self.lane, 16);
+        let (base, steps) = (self.plus(at, lane), k / 32);
+        let mut regs = vec![0; m / 16 * steps * 4];
+        for i in 0..m / 8 {
+            for c in 0..k / 64 {
+                let a = self.offset(base, (i * (k / 64) + c) * 512);
+                for (n, word) in self.run(buf, a, 16).into_iter().enumerate() {
+                    let n = 4 * c + n;
+                    regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+                }
+            }
+        }
+        regs
+    }
+
     /// Columns at or past the limit are not stored; of equal copies only the first lane's is.
     pub fn store_tile(&mut self, op: &Op) {
         let Op::StoreTile { buf, at, row_stride, col_stride, cols, value } = *op else { return };
@@ -137,9 +155,23 @@ impl Lower {
             Layout::Cols => cond = Some(self.bin(BinOp::Eq, self.g, zero)),
             _ => {}
         }
-        if let Ty::Tile { layout: Layout::MmaC, dtype, rows: 32.., .. } = ty {
-            if row_stride == dtype.size() && dtype.size() == 4 {
-                return self.store_columns((buf, at, col_stride, cols), ty, regs);
+        if let Ty::Tile { layout: Layout::MmaC, dtype, rows: rows @ 32.., .. } = ty {
+            // Consecutive rows of a column lie in one lane.
+            if row_stride == dtype.size() && (dtype.size() == 4 || dtype.size() == 1 && rows % 32 == 0) {
+                let columns = self.columns((rows, have, dtype.size()), &regs);
+                return self.store_columns((buf, at, col_stride, cols), rows / 8 * dtype.size(), columns);
+            }
+        }
+        // Neighbouring bytes of a vector leave as words.
+        if let (Ty::Tile { layout: Layout::Row, dtype, .. }, Buf::Param(_), 1) = (ty, buf, col_stride) {
+            if dtype.size() == 1 && regs.len() % 4 == 0 {
+                let lane = self.scaled(self.lane, regs.len());
+                let base = self.plus(at, lane);
+                for (i, w) in regs.chunks(4).enumerate() {
+                    let (value, a) = (self.word(w), self.offset(base, 4 * i));
+                    self.push(Op::Store { buf, at: a, value }, vec![]);
+                }
+                return;
             }
         }
         let body = self.region(|l| {
@@ -166,26 +198,43 @@ impl Lower {
         }
     }
 
-    /// Consecutive rows of a column lie in one lane: 16 bytes a store.
-    fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), ty: Ty, regs: Vec<Id>) {
-        let Ty::Tile { rows, cols, .. } = ty else { return };
-        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.scaled(self.t, 2));
+    /// A lane's words of its columns 8j and 8j + 1 for each j: elements of four bytes, or four bytes a word.
+    fn columns(&mut self, (rows, cols, size): (usize, usize, usize), regs: &[Id]) -> Vec<Vec<Id>> {
+        let own = |nt: usize, e: usize| (0..rows / 8).map(move |i| regs[(i / 2 * (cols / 8) + nt) * 4 + i % 2 * 2 + e]).collect::<Vec<Id>>();
+        let columns: Vec<Vec<Id>> = (0..cols / 8).flat_map(|nt| [own(nt, 0), own(nt, 1)]).collect();
+        if size == 4 {
+            return columns;
+        }
+        columns.iter().map(|column| column.chunks(4).map(|w| self.word(w)).collect()).collect()
+    }
+
+    /// Four bytes side by side.
+    fn word(&mut self, w: &[Id]) -> Id {
+        let (low, high) = (self.prmt(w[0], w[1], 0x0040), self.prmt(w[2], w[3], 0x0040));
+        self.prmt(low, high, 0x5410)
+    }
+
+    /// Words that lie side by side in memory, `line` bytes a lane: up to 16 bytes a store.
+    fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), line: usize, columns: Vec<Vec<Id>>) {
+        let (row, col) = (self.scaled(self.g, line), self.scaled(self.t, 2));
         let base = self.plus(at, row);
-        for nt in 0..cols / 8 {
-            for e in 0..2 {
-                let store = self.region(|l| {
-                    let part = l.scaled(col, stride);
-                    let a = l.plus(base, part);
-                    for chunk in 0..rows / 32 {
-                        let values = (0..4).map(|i| regs[((2 * chunk + i / 2) * (cols / 8) + nt) * 4 + i % 2 * 2 + e]).collect();
-                        let a = l.offset(a, (nt * 8 + e) * stride + chunk * 16);
-                        l.push(Op::StoreVec { buf, at: a, values }, vec![]);
+        for (i, words) in columns.into_iter().enumerate() {
+            let (nt, e) = (i / 2, i % 2);
+            let step = if words.len() % 4 == 0 { 4 } else { 1 };
+            let store = self.region(|l| {
+                let part = l.scaled(col, stride);
+                let a = l.plus(base, part);
+                for (chunk, values) in words.chunks(step).enumerate() {
+                    let a = l.offset(a, (nt * 8 + e) * stride + chunk * 4 * step);
+                    match values {
+                        [value] => l.push(Op::Store { buf, at: a, value: *value }, vec![]),
+                        values => l.push(Op::StoreVec { buf, at: a, values: values.to_vec() }, vec![]),
                     }
-                });
-                let last = self.int(limit as i64 - (nt * 8 + e) as i64);
-                let inside = self.bin(BinOp::Lt, col, last);
-                self.push(Op::If { cond: inside, then: store, other: vec![] }, vec![]);
-            }
+                }
+            });
+            let last = self.int(limit as i64 - (nt * 8 + e) as i64);
+            let inside = self.bin(BinOp::Lt, col, last);
+            self.push(Op::If { cond: inside, then: store, other: vec![] }, vec![]);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
+use crate::pack::left_byte;
 use std::marker::PhantomData;
 
 /// A buffer in device memory: a kernel's argument.
@@ -162,6 +163,17 @@ macro_rules! memory {
                 for (i, v) in t.data.iter().enumerate() {
                     self.save(byte.at() + i * U::DTYPE.size(), *v);
                 }
+            }
+            /// As `put_acc` for elements of type `U`, from a byte offset on, strides in bytes.
+            pub fn save_acc<U: Elem>(&mut self, byte: impl At, row: usize, col: usize, cols: usize, t: &Tile<U>) {
+                for (i, v) in t.data.iter().enumerate().filter(|(i, _)| i % t.cols < cols) {
+                    self.save(byte.at() + i / t.cols * row + i % t.cols * col, *v);
+                }
+            }
+            /// Left operand [m, k] of bytes that lies in the order of the lanes' registers: see [`crate::pack::left_byte`].
+            pub fn packed_left<U: Elem>(&self, byte: impl At, m: usize, k: usize) -> Tile<U> {
+                let data = (0..m * k).map(|i| self.load(byte.at() + left_byte(m, k, i / k, i % k))).collect();
+                Tile { rows: m, cols: k, layout: Layout::MmaA, data }
             }
             /// Left operand [m, k] from m rows of k elements, `stride` apart.
             pub fn left(&self, at: impl At, stride: usize, m: usize, k: usize) -> Tile<T> {

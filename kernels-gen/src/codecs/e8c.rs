@@ -1,18 +1,24 @@
 //! E8 in exactly w bits a coordinate on calibrated coordinates, `e8c1` to `e8c7`: a band of a calibrated codec.
 //!
 //! The rows come in a basis in which every coordinate of a band has the same spread and one step suits them all, so
-//! there is no rotation here. A row's only side value is a scale, one of eight around 1: the encoder tries
-//! them all over all bands and keeps the one with the least squared error, the first one of equals.
+//! there is no rotation here. A row's only side value is a scale, one of eight around 1. Its squared error is nearly
+//! `8 g s^2` a block plus what coordinates lie outside the box, squared: convex in the scale s, so its least value is
+//! found in three steps by the sign of its slope, without coding anything. All eight tried lose 0.6 % less.
 //! A point is `m - 2^(w-1) + c/2 + 1/4`: the quarter centres the box, which matters most for w = 1.
 
 use kernel_dsl::codec;
+use kernel_dsl::math::fmax;
 
 use super::digits::heights;
 use super::e8word::{lanes_of, lanes4_of, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
-/// Scales that the encoder tries.
-pub const TRIES: usize = 8;
+/// Mean squared error of a block of E8 inside the box, at scale 1.
+const INSIDE: f32 = 8.0 * 0.0717;
+
+/// Of half the box, as `pull` counts it: the points of a coset end a little before it does. Where the box is wide, a scale
+/// too small costs more than one too large: hence 2 % less.
+const MARGIN: f32 = 0.4;
 
 #[derive(Debug)]
 pub struct E8C {
@@ -21,13 +27,15 @@ pub struct E8C {
     low: f32,
     span: f32,
     inv: f32,
+    /// From where on a coordinate is outside, at scale 1.
+    edge: f32,
 }
 
 impl E8C {
     /// `width`: 1 to 7 bits a coordinate.
     pub const fn new(width: usize) -> E8C {
         let half = (1 << (width - 1)) as f32;
-        E8C { width, low: -half, span: 2.0 * half - 1.0, inv: 1.0 / (2.0 * half - 1.0) }
+        E8C { width, low: -half, span: 2.0 * half - 1.0, inv: 1.0 / (2.0 * half - 1.0), edge: 0.98 * (half - MARGIN) }
     }
 }
 
@@ -38,18 +46,28 @@ impl Codec for E8C {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, raised: heights(self.width, 1), rotate: false, tries: TRIES, ..Spec::integers(8 * self.width, (2 << self.width) - 1) }
+        Spec { bytewise: true, raised: heights(self.width, 1), rotate: false, searches: 3, ..Spec::integers(8 * self.width, (2 << self.width) - 1) }
     }
 
     fn side(&self, _norm: f32, _top: f32) -> [f32; 2] {
         [1.0_f32, 0.0_f32]
     }
 
-    /// The scale `2^(0.6 (2t/7 - 1))`, rounded to f16.
-    fn trial(&self, _norm: f32, _top: f32, t: usize) -> [f32; 2] {
-        let scales =
-            [0.65966797_f32, 0.7431641_f32, 0.83691406_f32, 0.9423828_f32, 1.0615234_f32, 1.1953125_f32, 1.3457031_f32, 1.515625_f32];
-        [scales[t], 0.0_f32]
+    /// Half the slope of the error, turned round.
+    fn pull(&self, y: [f32; 8], scale: f32) -> f32 {
+        let edge = self.edge * scale;
+        let mut outside = 0.0_f32;
+        for i in 0..8 {
+            outside = outside + fmax(y[i].abs() - edge, 0.0_f32);
+        }
+        outside.mul_add(self.edge, scale * -INSIDE)
+    }
+
+    /// From 1 to one of eight scales `2^(0.6 (2t/7 - 1))`, by halves.
+    fn search(&self, scale: f32, pull: f32, step: usize) -> f32 {
+        let up = [1.2682658_f32, 1.1261731_f32, 1.061213_f32];
+        let down = [0.7884783_f32, 0.887963_f32, 0.942318_f32];
+        scale * (if pull > 0.0_f32 { up[step] } else { down[step] })
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {

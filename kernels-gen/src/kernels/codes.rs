@@ -34,7 +34,7 @@ fn quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -> u32 {
 
 /// Word k of four transposed codes of keys, the first of them `block` of `token`.
 #[device]
-fn key_quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -> u32 {
+pub fn key_quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -> u32 {
     let own = (nb / 4) as u32;
     let (n, total) = ((token & 3_u32) * own + block % own, nb / 4 * (bits / 8));
     let word = (n >> 2) * (bits / 8) as u32 + k as u32;

@@ -19,10 +19,10 @@ pub mod prefill_attention;
 pub mod query;
 pub mod rows;
 pub mod schedule;
+pub mod search;
 pub mod slots;
 pub mod softmax;
 pub mod store;
-pub mod tries;
 pub mod values;
 
 pub use decode_attention::SEGMENT;
@@ -93,14 +93,17 @@ const RING_BUDGET: usize = 216 * 1024;
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
-    // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets and heavy codecs:
+    // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do float keys beside values with
+    // offsets and heavy codecs:
     // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
-    let few = (cols > 8 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
+    let few = (cols > 8 || group > 4 && d > 64 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
     let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
     let of = |warps, min_blocks| {
-        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few.
-        let stages = if tile < 4096 || (warps < 8 && min_blocks == 1) { 3 } else { 2 };
-        DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX)
+        let with = |stages| DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX);
+        let (two, three) = (with(2), with(3));
+        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few. A third is not worth a smaller share.
+        let more = tile < 4096 || (warps < 8 && min_blocks == 1);
+        if more && three.warps == two.warps && three.depth == two.depth { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
         (true, _) => &[(4, 3), (4, 2)],
@@ -166,6 +169,24 @@ pub fn join_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Repor
 /// The store kernel. Grid: [`store_grid`].
 pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&store_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)
+}
+
+/// Meta value of the store kernel of a calibrated codec, which maps rows first.
+pub fn mapped_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
+    StoreMeta { min_blocks: if d > 128 { 2 } else { 4 }, ..store_meta(c, d, page_tokens, elem) }
+}
+
+/// Tile IR of that kernel.
+pub fn mapped_store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => maps::store::store_mapped::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => maps::store::store_mapped::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// The store kernel of a calibrated codec. Grid: [`store_grid`].
+pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
+    Source::of(&mapped_store_ir(c, &mapped_store_meta(c, d, page_tokens, elem), elem)?)
 }
 
 /// Tile IR of the kernel that gives back what was stored, as `elem`. Grid: [`store_grid`].
@@ -294,8 +315,6 @@ pub fn export_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
 /// What a kernel that maps does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mapping {
-    /// Keys and values to coordinates.
-    Rows,
     /// Queries to records, one a segment.
     Queries,
     /// Joined outputs to values.
@@ -310,21 +329,17 @@ pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize
 
 /// Meta value of a kernel that maps for the decode kernel of `c` in that shape.
 pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mapping: Mapping) -> MapMeta {
-    // Few rows leave most of a device idle: then a thread takes fewer.
-    let rows = match mapping {
-        Mapping::Rows => 16,
-        Mapping::Queries => 8,
-        Mapping::Outputs => 2,
-    };
     let m = decode_meta(c, d, group, page_tokens);
-    MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, rows }
+    let (rows, warps, min_blocks) = match mapping {
+        Mapping::Queries => (8, 4, if d > 128 { 2 } else { 4 }),
+        Mapping::Outputs => (8, 4, 2),
+    };
+    MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, rows, warps, min_blocks }
 }
 
-/// Tile IR of a kernel that maps rows, queries or outputs of type `elem`.
+/// Tile IR of a kernel that maps queries or outputs of type `elem`.
 pub fn map_ir(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Result<Program, Report> {
     match (mapping, elem) {
-        (Mapping::Rows, Elem::Bf16) => maps::rows::map_rows::build::<bf16>(m),
-        (Mapping::Rows, Elem::F32) => maps::rows::map_rows::build::<f32>(m),
         (Mapping::Queries, Elem::Bf16) => maps::queries::map_queries::build::<bf16>(m, c.k.bands),
         (Mapping::Queries, Elem::F32) => maps::queries::map_queries::build::<f32>(m, c.k.bands),
         (Mapping::Outputs, Elem::Bf16) => maps::outputs::map_outputs::build::<bf16>(m),
@@ -337,17 +352,12 @@ pub fn map_of(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Resul
     Source::of(&map_ir(c, m, mapping, elem)?)
 }
 
-/// Blocks that map `tokens` rows of keys and of values.
-pub fn rows_grid(m: &MapMeta, tokens: usize, kv_heads: usize) -> [u32; 3] {
-    [tokens.div_ceil(m.block()) as u32, kv_heads as u32, 2]
-}
-
 /// Blocks that map the queries of sequences of up to `segments` segments.
 pub fn queries_grid(m: &MapMeta, segments: usize, kv_heads: usize, batch: usize) -> [u32; 3] {
-    [(segments.max(1) * m.group).div_ceil(m.block()) as u32, kv_heads as u32, batch as u32]
+    [(segments.max(1) * m.group).div_ceil(m.rows * m.warps) as u32, kv_heads as u32, batch as u32]
 }
 
 /// Blocks that map the outputs of a batch.
 pub fn outputs_grid(m: &MapMeta, kv_heads: usize, batch: usize) -> [u32; 3] {
-    [(batch * m.group).div_ceil(m.block()) as u32, kv_heads as u32, 1]
+    [(batch * m.group).div_ceil(m.rows) as u32, kv_heads as u32, 1]
 }

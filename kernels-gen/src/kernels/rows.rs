@@ -13,17 +13,18 @@ pub fn half_of(x: f32) -> f32 {
     f16::from_f32(fmin(x, 65504.0_f32)).to_f32()
 }
 
-/// Byte of the `q`-th 16 bytes of row `r`.
+/// Byte of the `q`-th 16 bytes of row `r`, a row every `line` elements: swizzled, or padded, see [`super::store::StoreMeta::padded`].
 #[device]
-pub fn quad_at(r: i32, q: i32, d: usize) -> i32 {
-    r * (4 * d) as i32 + ((q ^ ((r ^ (q >> 3_u32)) & 7_i32)) << 4_u32)
+pub fn quad_at(r: i32, q: i32, line: usize) -> i32 {
+    let at = if line % 32 == 0 { q ^ ((r ^ (q >> 3_u32)) & 7_i32) } else { q };
+    r * (4 * line) as i32 + (at << 4_u32)
 }
 
 /// Eight coordinates of a row.
 #[device]
-pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, d: usize) -> [f32; 8] {
-    let a = rows.load4::<f32>(quad_at(r, block * 2_i32, d));
-    let b = rows.load4::<f32>(quad_at(r, block * 2_i32 + 1_i32, d));
+pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, line: usize) -> [f32; 8] {
+    let a = rows.load4::<f32>(quad_at(r, block * 2_i32, line));
+    let b = rows.load4::<f32>(quad_at(r, block * 2_i32 + 1_i32, line));
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
@@ -71,7 +72,7 @@ pub fn turn_within<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, j: i32, r: i
 
 /// Every fourth block of eight from block `j` on.
 #[device]
-fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [f32; 128] {
+pub fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [f32; 128] {
     let mut out = [0.0_f32; 128];
     for k in 0..d / 32 {
         let byte = at + ((j + (4 * k) as i32) * (8 * elem) as i32) as i64;

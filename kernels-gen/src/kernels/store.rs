@@ -4,10 +4,10 @@
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::codes::{join_quad_tails, join_tails, put_planes, put_quads, put_tail};
+use super::codes::{join_quad_tails, join_tails, key_quad_byte, put_planes, put_quads, put_tail};
 use super::groups::{group_tops, own_side, put_groups};
-use super::rows::{block_of, choose, most_of, turn_across, turn_within};
-use super::tries::{pick_sides, try_sides};
+use super::rows::{block_of, choose, turn_across, turn_within};
+use super::search::search_sides;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -31,6 +31,13 @@ pub struct StoreMeta {
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
+}
+
+impl StoreMeta {
+    /// Elements from row to row where rows are padded in the place of swizzled, for what writes a quad of eight tokens at once.
+    pub fn padded(&self) -> usize {
+        self.d + 4
+    }
 }
 
 impl Meta for StoreMeta {
@@ -88,7 +95,7 @@ pub fn store<T: Float>(
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads);
+            code_keys(kc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
         }
         if kc[0].spec().group > 0 {
             put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
@@ -97,7 +104,7 @@ pub fn store<T: Float>(
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
-            code_values(vc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads);
+            code_values(vc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
         }
         if vc[0].spec().group > 0 {
             put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
@@ -115,14 +122,8 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
         let r = if d == 64 { i >> 1_u32 } else { (i & 28_i32) + ((i >> 5_u32) & 3_i32) };
         turn_across(c[0], k, r, rows, squares, tops, d, inv_sqrt_d);
     }
-    if c[0].spec().tried_by_four() {
-        let mut found = shared::<f32>(32 * 16);
-        for i in threads(128) {
-            try_sides(c, rows, most_of(tops, i >> 2_u32, 0.0_f32, d), &mut found, i, d);
-        }
-        for r in threads(32) {
-            pick_sides(&found, sides, r);
-        }
+    if c[0].spec().searches > 0 {
+        search_sides(c, rows, sides, d, d);
     } else {
         for r in threads(32) {
             choose(c, rows, squares, tops, sides, r, d);
@@ -135,7 +136,8 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
 
 /// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
 #[device]
-fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+#[allow(clippy::too_many_arguments)]
+pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
@@ -145,7 +147,7 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
                 for first in strided(0_i32, own, 4) {
                     let mut words = [0_u32; 8];
                     for j in strided(first, own.min(first + 4_i32), 1) {
-                        let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, d), side);
+                        let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
                         put_tail(c, tails, r * (d / 8) as i32 + (i & 3_i32) * own + j, code);
                         for b in 0..c.spec().bits / 8 {
                             words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
@@ -158,7 +160,7 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
             } else {
                 for j in strided(0_i32, own, 1) {
                     let block = (i & 3_i32) * own + j;
-                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
+                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
                     put_tail(c, tails, r * (d / 8) as i32 + block, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
@@ -169,14 +171,50 @@ fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &S
     }
 }
 
+/// As `code_keys` for bands of 32 dims stored transposed, a warp each: a lane codes a block of four tokens, whose bytes make a
+/// word where the tokens lie side by side.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, codes_at: [usize; 4], line: usize) {
+    for i in threads(128) {
+        let (r, block) = ((i & 28_i32), i & 3_i32);
+        for band in 0..bands.len() {
+            if i >> 5_u32 == band as i32 {
+                let mut words = [0_u32; 8];
+                let (tile, place) = (tiles.at(r), places.at(r));
+                let mut beside = (tile >= 0_i64) & ((place & 3_u32) == 0_u32);
+                for q in strided(0_i32, 4_i32, 1) {
+                    let code = bands[band].encode(block_of(rows, r + q, block + (4 * band) as i32, line), [sides.at((r + q) * 4_i32), sides.at((r + q) * 4_i32 + 1_i32)]);
+                    for b in 0..bands[band].spec().bits / 8 {
+                        words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << ((q << 3_u32) as u32 & 31_u32));
+                    }
+                    beside = beside & (tiles.at(r + q) == tile) & (places.at(r + q) == place + q as u32);
+                }
+                for b in 0..bands[band].spec().bits / 8 {
+                    if beside {
+                        cache.save::<u32>(tile + codes_at[band] as i64 + key_quad_byte(place, block as u32, b, bands[band].spec().bits, 4) as i64, words[b]);
+                    } else {
+                        for q in strided(0_i32, 4_i32, 1) {
+                            if tiles.at(r + q) >= 0_i64 {
+                                cache.save::<u8>(tiles.at(r + q) + codes_at[band] as i64 + key_quad_byte(places.at(r + q), block as u32, b, bands[band].spec().bits, 4) as i64, (words[b] >> ((q << 3_u32) as u32 & 31_u32)) as u8);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
-fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool) {
+#[allow(clippy::too_many_arguments)]
+pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
         let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, d), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
+            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
             put_tail(c, tails, r * (d / 8) as i32 + block, code);
             if tile >= 0_i64 {
                 put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);
@@ -187,7 +225,8 @@ fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: 
 
 /// What tokens store once: side values and the bytes of tails.
 #[device]
-fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
+#[allow(clippy::too_many_arguments)]
+pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
     for r in threads(32) {
         if tiles.at(r) >= 0_i64 {
             let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;

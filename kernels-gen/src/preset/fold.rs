@@ -2,12 +2,13 @@
 //!
 //! Inside a band the coordinates are mixed by a Hadamard matrix H over the whole band, so that all have the band's mean
 //! energy e; the step is `sqrt(e) t(w)`. A = basis H / step, B = A^-1 = step H basis^-1 (rows are row vectors:
-//! `y = (x - mu) A`, `x = y B + mu`). The four maps are products of f64 rounded to f32 once.
+//! `y = (x - mu) A`, `x = y B + mu`). The four maps are made in f64 and rounded once, to 15-bit integers with a step a column.
 
 use crate::kernels::SEGMENT;
 use crate::layout::Operand;
 use crate::pca::hadamard;
-use crate::reference::Map;
+use crate::reference::{LARGEST, Map};
+use kernel_dsl::pack::left_byte;
 
 use super::inverse::inverse;
 use super::{BadCalibration, Calibration, Preset, STEPS, Turns};
@@ -15,8 +16,10 @@ use super::{BadCalibration, Calibration, Preset, STEPS, Turns};
 /// One affine map a kv head, `out = (x - before) M + after`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct OwnedMap {
-    /// `[kv_heads, d (in), d (out)]`
-    pub matrix: Vec<f32>,
+    /// Integers, the largest of a column 16256. `[kv_heads, d (in), d (out)]`
+    pub matrix: Vec<i16>,
+    /// What 128 steps of a column are worth. `[kv_heads, d (out)]`
+    pub worth: Vec<f32>,
     /// `[kv_heads, d]`
     pub before: Vec<f32>,
     /// `[kv_heads, d]`
@@ -24,8 +27,51 @@ pub struct OwnedMap {
 }
 
 impl OwnedMap {
+    /// Of matrices `[kv_heads, d, d]`.
+    fn new(m: &[f64], d: usize, before: &[f32], after: &[f32]) -> OwnedMap {
+        let (mut matrix, mut worth) = (vec![0; m.len()], vec![0.0; m.len() / d]);
+        for (column, worth) in worth.iter_mut().enumerate() {
+            let own = (0..d).map(|j| (column / d * d + j) * d + column % d);
+            let step = own.clone().fold(0.0, |top: f64, at| top.max(m[at].abs())) / f64::from(LARGEST);
+            *worth = (128.0 * step) as f32;
+            // Steps of what the step became in f32, which may bring the largest one past 16256.
+            let step = f64::from(*worth) / 128.0;
+            for at in own.filter(|_| step > 0.0) {
+                matrix[at] = (m[at] / step).round_ties_even().clamp(-f64::from(LARGEST), f64::from(LARGEST)) as i16;
+            }
+        }
+        OwnedMap { matrix, worth, before: before.to_vec(), after: after.to_vec() }
+    }
+
     pub fn view(&self) -> Map<'_> {
-        Map { matrix: &self.matrix, before: &self.before, after: &self.after }
+        Map { matrix: &self.matrix, worth: &self.worth, before: &self.before, after: &self.after }
+    }
+
+    /// The map of one kv head.
+    pub fn of_head(&self, head: usize) -> Map<'_> {
+        let d = self.matrix.len() / self.worth.len();
+        let own = head * d..(head + 1) * d;
+        let matrix = &self.matrix[head * d * d..][..d * d];
+        Map { matrix, worth: &self.worth[own.clone()], before: &self.before[own.clone()], after: &self.after[own] }
+    }
+
+    /// What the integers stand for.
+    fn values(&self) -> Vec<f32> {
+        let d = self.matrix.len() / self.worth.len();
+        let worth = |i: usize| self.worth[i / (d * d) * d + i % d] * 0.0078125;
+        self.matrix.iter().enumerate().map(|(i, w)| f32::from(*w) * worth(i)).collect()
+    }
+
+    /// The bytes of a head's matrix as kernels take them: for high parts, then for low ones, each 32 columns as a left operand.
+    fn packed(&self, head: usize) -> Vec<i8> {
+        let d = self.matrix.len() / self.worth.len();
+        let mut bytes = vec![0; 2 * d * d];
+        for (i, w) in self.matrix[head * d * d..][..d * d].iter().enumerate() {
+            let (line, column, high) = (i / d, i % d, (w + 64) >> 7);
+            let at = column / 32 * 32 * d + left_byte(32, d, column % 32, line);
+            (bytes[at], bytes[d * d + at]) = (high as i8, (w - (high << 7)) as i8);
+        }
+        bytes
     }
 }
 
@@ -50,11 +96,17 @@ impl LayerMaps {
     /// Segments of 512 tokens, as the attention kernel's.
     pub const SEGMENT: usize = SEGMENT;
 
-    /// As kernels take them: the matrices of keys, values, queries and outputs `[4, kv_heads, d, d]`, the means of keys
-    /// and values `[2, kv_heads, d]`.
-    pub fn packed(&self) -> Vec<f32> {
-        let matrices = [&self.store_k, &self.store_v, &self.query, &self.output].map(|map| map.matrix.as_slice());
-        [&matrices[..], &[&self.key_mean, &self.output.after]].concat().concat()
+    /// Bytes of the matrices of keys, values, queries and outputs as kernels take them, `[4, kv_heads, 2, d, d]`: high parts, low
+    /// parts.
+    pub fn packed(&self) -> Vec<i8> {
+        let all = [&self.store_k, &self.store_v, &self.query, &self.output];
+        all.iter().flat_map(|map| (0..self.kv_heads).flat_map(|head| map.packed(head))).collect()
+    }
+
+    /// What goes with them: the worth of their columns `[4, kv_heads, d]`, the means of keys and values `[2, kv_heads, d]`.
+    pub fn scales(&self) -> Vec<f32> {
+        let worth = [&self.store_k, &self.store_v, &self.query, &self.output].map(|map| map.worth.as_slice());
+        [&worth[..], &[&self.key_mean, &self.output.after]].concat().concat()
     }
 }
 
@@ -62,7 +114,8 @@ impl LayerMaps {
     /// What brings coordinates of single rows back, in plain numbers: B of keys, B of values `[2, kv_heads, d (in), d (out)]`,
     /// their means `[2, kv_heads, d]`.
     pub fn backs(&self) -> Vec<f32> {
-        [transposed(&self.query.matrix, self.d), self.output.matrix.clone(), self.key_mean.clone(), self.output.after.clone()].concat()
+        let [query, output] = [&self.query, &self.output].map(OwnedMap::values);
+        [transposed(&query, self.d), output, self.key_mean.clone(), self.output.after.clone()].concat()
     }
 }
 
@@ -77,11 +130,11 @@ impl Calibration {
         Ok(LayerMaps {
             d,
             kv_heads,
-            query: OwnedMap { matrix: transposed(&keys.back, d), before: zeros.clone(), after: zeros.clone() },
-            key_mean: keys.mean.clone(),
-            store_k: OwnedMap { matrix: keys.forth, before: keys.mean, after: zeros.clone() },
-            output: OwnedMap { matrix: values.back, before: zeros.clone(), after: values.mean.clone() },
-            store_v: OwnedMap { matrix: values.forth, before: values.mean, after: zeros },
+            query: OwnedMap::new(&transposed(&keys.back, d), d, &zeros, &zeros),
+            store_k: OwnedMap::new(&keys.forth, d, &keys.mean, &zeros),
+            output: OwnedMap::new(&values.back, d, &zeros, &values.mean),
+            store_v: OwnedMap::new(&values.forth, d, &values.mean, &zeros),
+            key_mean: keys.mean,
         })
     }
 
@@ -108,8 +161,8 @@ impl Calibration {
                     back[own].iter_mut().for_each(|x| *x *= step);
                 }
             }
-            forth.extend(a.iter().map(|x| *x as f32));
-            back.extend(transposed(&bt, d).iter().map(|x| *x as f32));
+            forth.extend(a);
+            back.extend(transposed(&bt, d));
         }
         Ok(Folded { forth, back, mean: fit.mean[layer * heads * d..][..heads * d].to_vec() })
     }
@@ -117,8 +170,8 @@ impl Calibration {
 
 /// A and B of one side of a layer, `[kv_heads, d, d]`, and the mean.
 struct Folded {
-    forth: Vec<f32>,
-    back: Vec<f32>,
+    forth: Vec<f64>,
+    back: Vec<f64>,
     mean: Vec<f32>,
 }
 

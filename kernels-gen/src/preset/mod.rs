@@ -62,8 +62,8 @@ impl Preset {
     }
 }
 
-/// Mean squared error of a Gaussian coordinate of variance 1 coded in so many bits, 0 to 7, under the best of
-/// [`crate::codecs::e8c::TRIES`] scales of a row: measured on E8 points of a box with the steps of [`STEPS`].
+/// Mean squared error of a Gaussian coordinate of variance 1 coded in so many bits, 0 to 7, under the best of eight
+/// scales of a row: measured on E8 points of a box with the steps of [`STEPS`].
 pub const ERRORS: [f64; 8] = [1.0, 0.342686, 0.102520, 0.031926, 0.009960, 0.003055, 0.000920, 0.000274];
 
 /// The step for a coordinate of variance 1, by the bits of the band.

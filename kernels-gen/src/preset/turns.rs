@@ -21,9 +21,10 @@ impl Turns {
         Turns { pairs: angles.map(|a| (a.cos() as f32, a.sin() as f32)).collect(), half: speeds.len() }
     }
 
-    /// As kernels take them, `[segments, d / 2, 2]`: cosine, sine.
+    /// As kernels take them, `[segments, 2, d / 2]`: cosines, sines.
     pub fn packed(&self) -> Vec<f32> {
-        self.pairs.iter().flat_map(|(cos, sin)| [*cos, *sin]).collect()
+        let segment = |pairs: &[(f32, f32)]| pairs.iter().map(|p| p.0).chain(pairs.iter().map(|p| p.1)).collect::<Vec<f32>>();
+        self.pairs.chunks_exact(self.half).flat_map(segment).collect()
     }
 
     /// `R(-p0) x` for the start p0 of a segment: `a cos + b sin`, `b cos - a sin`, the second product of each rounded

@@ -6,10 +6,10 @@
 
 use kernel_dsl::math::sanitise;
 
-use crate::preset::{LayerMaps, OwnedMap, Turns};
+use crate::preset::{LayerMaps, Turns};
 use crate::reference::attention::{Decoded, decode_with};
 use crate::reference::strand::{Query, SEGMENT};
-use crate::reference::{CacheShape, Map, Row, Sequence, Status, project, store};
+use crate::reference::{CacheShape, Row, Sequence, Status, project, store};
 use crate::layout::Operand;
 use crate::registry::CodecInfo;
 
@@ -36,7 +36,8 @@ impl Calibrated<'_> {
 
     /// Coordinates of values `[token, kv head, d]`.
     pub fn values(&self, v: &[f32]) -> Vec<f32> {
-        project(&self.maps.store_v.view(), self.maps.d, 1, v)
+        let finite: Vec<f32> = v.iter().map(|v| sanitise(*v, 65504.0)).collect();
+        project(&self.maps.store_v.view(), self.maps.d, 1, &finite)
     }
 
     /// As [`store`], for tokens at these positions of their sequences.
@@ -53,12 +54,13 @@ impl Calibrated<'_> {
     pub fn row_of(&self, operand: Operand, y: &[f32], kv_head: usize, position: usize) -> Vec<f32> {
         let d = self.maps.d;
         if operand == Operand::V {
-            return project(&of_head(&self.maps.output, kv_head, d), d, 1, y);
+            return project(&self.maps.output.of_head(kv_head), d, 1, y);
         }
         // y B + mu, with the query's map B^T
-        let lines = self.maps.query.matrix[kv_head * d * d..].chunks_exact(d);
+        let map = self.maps.query.of_head(kv_head);
+        let y: Vec<f32> = y.iter().zip(map.worth).map(|(y, worth)| y * (worth * 0.0078125)).collect();
         let mean = &self.maps.key_mean[kv_head * d..][..d];
-        let mut x: Vec<f32> = lines.zip(mean).map(|(line, mean)| dot(line, y) + mean).collect();
+        let mut x: Vec<f32> = map.matrix.chunks_exact(d).zip(mean).map(|(line, mean)| dot(line, &y) + mean).collect();
         self.turns.forth(&mut x, position / SEGMENT);
         x
     }
@@ -96,8 +98,10 @@ impl Calibrated<'_> {
         let of_segment = |segment| {
             let mut turned: Vec<f32> = q[row * d..][..d].iter().map(|q| sanitise(*q, 65504.0)).collect();
             self.turns.back(&mut turned, segment);
-            let mapped = project(&of_head(&self.maps.query, kv_head, d), d, 1, &turned);
-            let products: Vec<f32> = mean.iter().zip(&turned).map(|(m, q)| m * q).collect();
+            let mapped = project(&self.maps.query.of_head(kv_head), d, 1, &turned);
+            let (low, high) = turned.split_at(d / 2);
+            let pair = |i: usize| low[i].mul_add(mean[i], high[i] * mean[i + d / 2]);
+            let products: Vec<f32> = (0..d / 2).map(pair).collect();
             let bias = warp_sum(&products) * (scale * std::f32::consts::LOG2_E);
             Query { bias, ..Query::new(&self.codec.k, &mapped, scale) }
         };
@@ -107,18 +111,13 @@ impl Calibrated<'_> {
     /// Outputs `[n, heads, d]` as values; a row without tokens stays 0.
     fn output(&self, out: &[f32], lse: &[f32], heads: usize) -> Vec<f32> {
         let d = self.maps.d;
-        let mut mapped = project(&self.maps.output.view(), d, heads / self.maps.kv_heads, out);
+        let finite: Vec<f32> = out.iter().map(|o| sanitise(*o, 65504.0)).collect();
+        let mut mapped = project(&self.maps.output.view(), d, heads / self.maps.kv_heads, &finite);
         for (row, _) in mapped.chunks_exact_mut(d).zip(lse).filter(|(_, lse)| **lse == f32::NEG_INFINITY) {
             row.fill(0.0);
         }
         mapped
     }
-}
-
-/// The map of one kv head.
-fn of_head(map: &OwnedMap, kv_head: usize, d: usize) -> Map<'_> {
-    let vector = kv_head * d..(kv_head + 1) * d;
-    Map { matrix: &map.matrix[kv_head * d * d..][..d * d], before: &map.before[vector.clone()], after: &map.after[vector] }
 }
 
 /// The sum as a warp takes it: 32 contiguous runs left to right, then a butterfly over 16, 8, 4, 2, 1.
@@ -130,6 +129,6 @@ fn warp_sum(x: &[f32]) -> f32 {
     p[0]
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).fold(0.0, |sum, (a, b)| a.mul_add(*b, sum))
+fn dot(a: &[i16], b: &[f32]) -> f32 {
+    a.iter().zip(b).fold(0.0, |sum, (a, b)| f32::from(*a).mul_add(*b, sum))
 }

@@ -17,7 +17,7 @@ mod strand;
 pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
 pub use prefill::prefill;
-pub use project::{Map, project};
+pub use project::{LARGEST, Map, project};
 pub use row::{Row, rotate, to_bf16};
 pub use sequence::Sequence;
 pub use slots::{SlotShape, export_slots, import_slots, store_slots};

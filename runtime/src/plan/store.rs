@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use super::{load, status};
-use crate::argument::{Misuse, int, product, within};
+use crate::argument::{Misuse, int, within};
 use crate::calibration::{Layer, needs};
 use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
-use kernels_gen::kernels::maps::MapMeta;
-use kernels_gen::kernels::{self, Elem, Mapping};
+use kernels_gen::kernels::{self, Elem};
 
 /// What a store kernel is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -61,8 +60,6 @@ pub struct Mapped<'a> {
     /// i32 `[tokens]`: each token's place in its sequence, from 0. A token of a place that the calibration was not loaded
     /// for is not stored, and sets the status word of a bad length.
     pub positions: Span<'a>,
-    /// At least [`StorePlan::workspace_bytes`], 16-byte aligned; in use until the work has run.
-    pub workspace: Span<'a>,
 }
 
 /// A store kernel, ready.
@@ -71,8 +68,6 @@ pub struct StorePlan {
     shape: Shape,
     elem: Elem,
     kernel: Arc<Kernel>,
-    /// Of a calibrated codec: what goes before.
-    map: Option<(MapMeta, Arc<Kernel>)>,
 }
 
 impl StorePlan {
@@ -80,71 +75,45 @@ impl StorePlan {
     pub fn prepare(device: &Device, spec: &StoreSpec) -> Result<Self> {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
         codec.check_store(head_dim, page_tokens)?;
-        let calibrated = codec.calibrated().is_ok();
-        let inner = if calibrated { Elem::F32 } else { elem };
-        let kernel = load(device, kernels::store(codec.info(), head_dim, page_tokens, inner))?;
-        let m = kernels::map_meta(codec.info(), head_dim, 1, page_tokens, Mapping::Rows);
-        let map = || Ok::<_, crate::Error>((m, load(device, kernels::map_of(codec.info(), &m, Mapping::Rows, elem))?));
-        let map = if calibrated { Some(map()?) } else { None };
-        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, map })
-    }
-
-    /// Bytes of workspace that a launch of so many tokens needs; 0 but for calibrated codecs.
-    pub fn workspace_bytes(&self, tokens: usize, kv_heads: usize) -> Result<u64> {
-        if self.map.is_none() {
-            return Ok(0);
-        }
-        Ok(product("the workspace", &[2, tokens, kv_heads, self.shape.head_dim, 4])? + product("the workspace", &[tokens, 8])?)
+        let source = if codec.calibrated().is_ok() { kernels::mapped_store } else { kernels::store };
+        let kernel = load(device, source(codec.info(), head_dim, page_tokens, elem))?;
+        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel })
     }
 
     /// Enqueues the store: one launch, no allocation, no wait. Zero tokens enqueue nothing.
     pub fn launch(&self, stream: &Stream, call: &Store<'_>) -> Result<()> {
         self.check(call)?;
-        if self.map.is_some() {
+        if self.shape.codec.calibrated().is_ok() {
             return Err(needs(self.shape.codec).into());
         }
         if call.tokens == 0 {
             return Ok(());
         }
-        self.enqueue(stream, call)
+        let args = [Arg::Ptr(call.slots), Arg::Ptr(call.cache.base), Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?), Arg::I32(call.cache.ints()?.0)];
+        self.enqueue(stream, call, &args)
     }
 
-    /// As `launch`, for a calibrated codec: one launch more.
+    /// As `launch`, for a calibrated codec.
     pub fn launch_calibrated(&self, stream: &Stream, call: &Store<'_>, mapped: &Mapped<'_>) -> Result<()> {
         self.check(call)?;
-        let Some((m, map)) = &self.map else { return Err(needs(self.shape.codec).into()) };
         mapped.layer.check(self.shape.codec, &call.cache)?;
         if call.tokens == 0 {
             return Ok(());
         }
-        let (tokens, cache) = (call.tokens, &call.cache);
-        mapped.positions.expect("positions", "one i32 a token", 4, 4 * tokens as u64)?;
-        let need = self.workspace_bytes(tokens, cache.kv_heads)?;
-        mapped.workspace.expect("workspace", "workspace_bytes() of device memory", 16, need)?;
-        let half = product("the workspace", &[tokens, cache.kv_heads, cache.head_dim, 4])?;
-        let (y, slots) = (mapped.workspace.part(0, 2 * half)?, mapped.workspace.part(2 * half, 8 * tokens as u64)?);
+        mapped.positions.expect("positions", "one i32 a token", 4, 4 * call.tokens as u64)?;
         let args = [
-            Arg::Ptr(call.k.base),
-            Arg::Ptr(call.v.base),
             Arg::Ptr(mapped.positions),
             Arg::Ptr(call.slots),
             Arg::Ptr(mapped.layer.turns()),
             Arg::Ptr(mapped.layer.maps()),
-            Arg::Ptr(y),
-            Arg::Ptr(slots),
+            Arg::Ptr(mapped.layer.scales()),
+            Arg::Ptr(call.cache.base),
             Arg::Ptr(call.status),
-            Arg::I32(int("tokens", tokens)?),
-            Arg::I32(cache.ints()?.0),
+            Arg::I32(int("tokens", call.tokens)?),
+            Arg::I32(call.cache.ints()?.0),
             Arg::I32(int("the segments of the calibration", mapped.layer.segments())?),
-            Arg::I64(call.k.token_stride),
-            Arg::I64(call.k.head_stride),
-            Arg::I64(call.v.token_stride),
-            Arg::I64(call.v.head_stride),
         ];
-        map.launch(stream, kernels::rows_grid(m, tokens, cache.kv_heads), &args)?;
-        let (token_stride, head_stride) = ((cache.kv_heads * cache.head_dim) as i64, cache.head_dim as i64);
-        let rows = |base| Rows { base, token_stride, head_stride };
-        self.enqueue(stream, &Store { k: rows(y.part(0, half)?), v: rows(y.part(half, half)?), slots, ..*call })
+        self.enqueue(stream, call, &args)
     }
 
     fn check(&self, call: &Store<'_>) -> Result<()> {
@@ -160,23 +129,17 @@ impl StorePlan {
         Ok(call.status.expect("status", "four i32 on the device", 4, status::BYTES)?)
     }
 
-    fn enqueue(&self, stream: &Stream, call: &Store<'_>) -> Result<()> {
-        let (kv_heads, _) = call.cache.ints()?;
-        let args = [
-            Arg::Ptr(call.k.base),
-            Arg::Ptr(call.v.base),
-            Arg::Ptr(call.slots),
-            Arg::Ptr(call.cache.base),
-            Arg::Ptr(call.status),
-            Arg::I32(int("tokens", call.tokens)?),
-            Arg::I32(kv_heads),
+    /// With what stands between the rows and the strides.
+    fn enqueue(&self, stream: &Stream, call: &Store<'_>, own: &[Arg<'_>]) -> Result<()> {
+        let rows = [Arg::Ptr(call.k.base), Arg::Ptr(call.v.base)];
+        let strides = [
             Arg::I64(call.cache.slots()?),
             Arg::I64(call.k.token_stride),
             Arg::I64(call.k.head_stride),
             Arg::I64(call.v.token_stride),
             Arg::I64(call.v.head_stride),
         ];
-        self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &args)
+        self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &[&rows, own, &strides].concat())
     }
 
     /// The kernel, for its attributes.

@@ -44,7 +44,7 @@ pub fn reduce(op: ReduceOp, axis: Axis, s: Shape, x: &[u64]) -> Result<Vec<u64>,
 /// c + a b, k ascending: wrapping integers, or f32 fused multiply-adds.
 pub fn mma(sa: Shape, a: &[u64], sb: Shape, b: &[u64], c: &[u64]) -> Vec<u64> {
     let step = |sum: u64, x: u64, y: u64| match sa.dtype {
-        DType::U8 => scalar::truncated(DType::I32, scalar::int(DType::I32, sum).wrapping_add(x as i64 * scalar::int(sb.dtype, y)) as u64),
+        d @ (DType::U8 | DType::I8) => scalar::truncated(DType::I32, scalar::int(DType::I32, sum).wrapping_add(scalar::int(d, x) * scalar::int(sb.dtype, y)) as u64),
         d => scalar::f32_bits(scalar::float(d, x).mul_add(scalar::float(sb.dtype, y), scalar::float(DType::F32, sum))),
     };
     let n = sb.cols;

@@ -6,6 +6,7 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
+use crate::pack::left_byte;
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
@@ -77,6 +78,13 @@ impl Machine<'_> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
         (0..rows * cols).map(|i| self.load(buf, at + (i / cols * strides.0 + (i % cols).min(limit - 1) * strides.1) as i64, dtype, buffers)).collect()
+    }
+
+    /// A left operand in the order of the lanes' registers.
+    pub(super) fn load_left(&self, buf: &Buf, at: Id, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
+        let at = self.offset(at)?;
+        (0..rows * cols).map(|i| self.load(buf, at + left_byte(rows, cols, i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 
     pub(super) fn fetch(&mut self, ring: usize, src: &Region, at: Id) -> Result<(), Wrong> {

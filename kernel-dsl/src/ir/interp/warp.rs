@@ -48,7 +48,7 @@ fn transposed(rows: [u64; 32]) -> [u64; 32] {
 
 /// m16n8k32 on bytes, m16n8k16 on 16-bit floats; k ascending.
 fn mma(kind: MmaKind, a: &[[u64; 32]], b: &[[u64; 32]], c: &[[u64; 32]]) -> Vec<[u64; 32]> {
-    let bits = if matches!(kind, MmaKind::U8S8 | MmaKind::U8U8) { 8 } else { 16 };
+    let bits = if matches!(kind, MmaKind::U8S8 | MmaKind::U8U8 | MmaKind::S8S8) { 8 } else { 16 };
     // A register holds `per` neighbours along k; the second half of k is in the later registers.
     let (per, depth) = (32 / bits, 256 / bits);
     let element = |lanes: &[u64; 32], row: usize, k: usize| lanes[row % 8 * 4 + k % (depth / 2) / per] >> (bits * (k % per)) & ((1 << bits) - 1);
@@ -59,10 +59,11 @@ fn mma(kind: MmaKind, a: &[[u64; 32]], b: &[[u64; 32]], c: &[[u64; 32]]) -> Vec<
         (0..depth).fold(c[reg][l], |sum, k| {
             let (x, y) = (left(row, k), right(k, col));
             let float = |d| scalar::f32_bits(scalar::float(d, x).mul_add(scalar::float(d, y), scalar::float(DType::F32, sum)));
-            let product = |y: i64| scalar::truncated(DType::I32, scalar::int(DType::I32, sum).wrapping_add(x as i64 * y) as u64);
+            let product = |x: i64, y: i64| scalar::truncated(DType::I32, scalar::int(DType::I32, sum).wrapping_add(x * y) as u64);
             match kind {
-                MmaKind::U8S8 => product(scalar::int(DType::I8, y)),
-                MmaKind::U8U8 => product(y as i64),
+                MmaKind::U8S8 => product(x as i64, scalar::int(DType::I8, y)),
+                MmaKind::U8U8 => product(x as i64, y as i64),
+                MmaKind::S8S8 => product(scalar::int(DType::I8, x), scalar::int(DType::I8, y)),
                 MmaKind::Bf16 => float(DType::Bf16),
                 MmaKind::F16 => float(DType::F16),
             }

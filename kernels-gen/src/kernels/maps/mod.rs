@@ -1,18 +1,18 @@
 //! The affine maps around the kernels of a calibrated codec: `out = (x - before) M + after`, one matrix a kv head.
 //!
-//! Rows before the store, queries before decode, outputs after the join. Every product is one fused multiply-add and
-//! dims are added in order, so all sides give the same bits. A thread takes four columns of several rows: what it
-//! reads of a matrix serves them all, and a row is read by all its threads at once.
-//! Cost: d^2 multiply-adds a row; a block reads a matrix once.
+//! Rows in the store, queries before decode, outputs after the join. A row becomes 15-bit integers under its own largest
+//! magnitude, a matrix is of 15-bit integers with a step a column: sums of products are exact, so the tensor core makes
+//! them in whatever order. Rows are its right operand, 8 at a time; 32 columns of the matrix its left one.
+//! Cost: 3 d^2 byte products a row; 2 d^2 bytes of matrix a block.
 
 pub mod outputs;
 pub mod queries;
-pub mod rows;
+pub mod store;
 
-use super::query::finite;
+use crate::reference::LARGEST;
 use kernel_dsl::prelude::*;
 
-/// Shape of the kernels that map.
+/// Shape of the kernels that map queries and outputs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MapMeta {
     pub d: usize,
@@ -24,22 +24,21 @@ pub struct MapMeta {
     pub page_tokens: usize,
     /// Tokens of a segment.
     pub segment: usize,
-    /// Rows of a thread, 1 to 16.
+    /// Rows of a warp (queries) or of a block (outputs): 8.
     pub rows: usize,
+    pub warps: usize,
+    pub min_blocks: usize,
 }
 
-/// Warps of a block.
-const WARPS: usize = 4;
-
 impl MapMeta {
-    /// Rows of a block.
-    pub fn block(&self) -> usize {
-        self.rows * 128 * WARPS / self.d
-    }
-
     /// Bytes of the queries of one (sequence, kv head, segment): see [`queries`].
     pub fn record(&self) -> usize {
         record(self.d, self.cols, self.parts)
+    }
+
+    /// Bytes of a row of integers in shared memory, high bytes and low bytes: rows four apart meet at no bank.
+    pub fn line(&self) -> usize {
+        2 * self.d + 16
     }
 }
 
@@ -50,50 +49,65 @@ pub const fn record(d: usize, cols: usize, parts: usize) -> usize {
 
 impl Meta for MapMeta {
     fn launch(&self) -> Launch {
-        Launch { warps: WARPS, min_blocks: if self.rows > 8 { 2 } else if self.rows > 2 { 4 } else { 2 } }
+        Launch { warps: self.warps, min_blocks: self.min_blocks }
     }
 }
 
-/// A pair of coordinates turned back: `(a cos + b sin, b cos - a sin)`, the second product of each rounded first.
+/// 1.5 * 2^23: a sum with it rounds to an integer, ties to even, which then stands in the low bits.
+const MAGIC: f32 = 12_582_912.0;
+const MAGIC_BITS: u32 = 0x4b40_0000;
+
+/// `x by` as an integer, rounded once.
 #[device]
-fn back(a: f32, b: f32, cos: f32, sin: f32) -> (f32, f32) {
-    (finite(a.mul_add(cos, b * sin)), finite(b.mul_add(cos, -(a * sin))))
+pub fn integer(x: f32, by: f32) -> i32 {
+    x.mul_add(by, MAGIC).to_bits().wrapping_sub(MAGIC_BITS) as i32
 }
 
-/// `n` lines of a matrix, at most 16, four columns of each, from byte `at` on.
+/// What makes a row of largest magnitude `top` integers.
 #[device]
-fn lines(maps: &Global<f32>, at: i64, n: usize, d: usize) -> [[f32; 4]; 16] {
-    let mut all = [[0.0_f32; 4]; 16];
-    for i in 0..n {
-        all[i] = maps.load4::<f32>(at + (4 * d * i) as i64);
-    }
-    all
+pub fn per_unit(top: f32) -> f32 {
+    LARGEST / top
 }
 
-/// `n` rows from row `first` on times four columns of the matrix whose first line has them at byte `at`: four sums a row.
-/// Few rows leave a thread waiting for the matrix: it then asks for more lines at once.
+/// What a step of such a row is worth.
 #[device]
-fn products(maps: &Global<f32>, at: i64, rows: &Shared<f32>, first: i32, n: usize, d: usize) -> [f32; 64] {
-    let turn = if n > 2 { 4 } else { 16 };
-    let mut sums = [0.0_f32; 64];
-    let mut next = lines(maps, at, turn, d);
-    for i in strided(0_i32, (d / turn) as i32, 1) {
-        // The lines of the next turn are on their way during this one.
-        let line = next;
-        next = lines(maps, at + ((i + 1_i32).min((d / turn) as i32 - 1_i32) * (4 * turn * d) as i32) as i64, turn, d);
-        for part in 0..turn / 4 {
-            let mut x = [[0.0_f32; 4]; 16];
-            for r in 0..n {
-                x[r] = rows.load4::<f32>((first + r as i32) * (4 * d) as i32 + i * (4 * turn) as i32 + (16 * part) as i32);
-            }
-            for k in 0..4 {
-                for r in 0..n {
-                    for j in 0..4 {
-                        sums[4 * r + j] = line[4 * part + k][j].mul_add(x[r][k], sums[4 * r + j]);
-                    }
-                }
-            }
-        }
-    }
-    sums
+pub fn unit_of(top: f32) -> f32 {
+    top * (1.0_f32 / LARGEST)
+}
+
+/// The larger magnitude.
+#[device]
+pub fn larger_of(a: f32, b: f32) -> f32 {
+    fmax(a.abs(), b.abs())
+}
+
+/// What the high parts of 32 columns of a matrix make of rows of integers, see [`crate::reference::project`].
+#[device]
+pub fn large(left: &Tile<i8>, high: &Tile<i8>, low: &Tile<i8>) -> Tile<i32> {
+    mma(left, low, &(mma(left, high, 0_i32) * 128_i32))
+}
+
+/// Rows of integers, both bytes as right operands, times the 32 columns whose high parts lie at byte `at`.
+#[device]
+pub fn mapped(maps: &Global<i8>, at: i64, high: &Tile<i8>, low: &Tile<i8>, d: usize) -> Tile<f32> {
+    let sum = large(&maps.packed_left::<i8>(at, 32, d), high, low);
+    mma(&maps.packed_left::<i8>(at + (d * d) as i64, 32, d), high, &sum).cast::<f32>()
+}
+
+/// First byte of 32 columns from `column` on: map 0 to 3 is of keys, values, queries, outputs.
+#[device]
+pub fn matrix_at(map: i32, kv_heads: i32, head: i32, column: i32, d: usize) -> i64 {
+    (map * kv_heads + head) as i64 * (2 * d * d) as i64 + (column * d as i32) as i64
+}
+
+/// Element of the worth of a map's first column.
+#[device]
+pub fn worth_at(map: i32, kv_heads: i32, head: i32, d: usize) -> i64 {
+    ((map * kv_heads + head) * d as i32) as i64
+}
+
+/// Element of a mean: 0 of keys, 1 of values.
+#[device]
+pub fn mean_at(kind: i32, kv_heads: i32, head: i32, d: usize) -> i64 {
+    (((4_i32 + kind) * kv_heads + head) * d as i32) as i64
 }

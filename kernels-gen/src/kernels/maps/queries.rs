@@ -2,22 +2,22 @@
 //! kernel multiplies with. One record a (sequence, kv head, segment), [`super::record`] bytes.
 
 use super::super::query::{finite, high_part, integers, low_part, zeros_of};
-use super::{MapMeta, back, products};
+use super::super::softmax::fused;
+use super::{MapMeta, integer, large, larger_of, matrix_at, mean_at, per_unit, unit_of, worth_at};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Pairs of coordinates that a thread turns at once.
-const PAIRS: usize = 8;
-
-/// A block takes rows (segment, head) of one (sequence, kv head). A sequence without tokens gets the queries of one
-/// segment, so that no record is read that was not written.
+/// A block takes rows (segment, head) of one (sequence, kv head). Its warps share the rows before and after the product,
+/// `m.rows` each, and the columns of the matrix in it. A sequence without tokens gets the
+/// queries of one segment, so that no record is read that was not written.
 #[kernel]
 pub fn map_queries<T: Float>(
     m: MapMeta,
     k: &[&dyn Codec],         // one a band
     q: &Global<T>,            // [batch, heads, d]
-    turns: &Global<f32>,      // [segments, d / 2, 2]: cosine, sine
-    maps: &Global<f32>,       // a layer's, as `preset::LayerMaps::packed` has them
+    turns: &Global<f32>,      // [segments, 2, d / 2]: cosines, sines
+    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
+    scales: &Global<f32>,     // likewise
     lens: &Global<i32>,       // [batch]
     queries: &mut Global<u8>, // [batch, kv_heads, segments, record]
     kv_heads: i32,
@@ -25,49 +25,73 @@ pub fn map_queries<T: Float>(
     segments: i32,
     scale: f32,
 ) {
-    let (first, head, seq) = (block_id(0) * m.block() as i32, block_id(1), block_id(2));
+    let (first, head, seq) = (block_id(0) * (m.rows * m.warps) as i32, block_id(1), block_id(2));
     let len = lens.at(seq);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = (if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 }).max(1_i32) * m.group as i32;
-    let live = (n - first).min(m.block() as i32).max(0_i32);
-    let (half, size) = ((m.d / 2) as i32, (m.d * m.d) as i32);
+    let live = (n - first).min((m.rows * m.warps) as i32).max(0_i32);
     release_next();
-    let mut turned = shared::<f32>(m.block() * m.d);
-    let mut mapped = shared::<f32>(m.block() * m.d);
+    let mut rows = shared::<i8>(m.rows * m.warps * m.line());
+    let mut values = shared::<f32>(m.rows * m.warps * (m.d + 4));
+    let mut units = shared::<f32>(m.rows * m.warps);
+    let mut biases = shared::<f32>(m.rows * m.warps);
     let mut zeros = shared::<i32>(m.d);
     zeros_of(k, &mut zeros, m.d);
-    // Several pairs a thread at once: their loads are on their way together.
-    for e in threads(if live > 0_i32 { (m.block() * m.d / 2 / PAIRS) as i32 } else { 0_i32 }) {
-        for pair in 0..PAIRS {
-            let (r, i) = ((e + (pair * m.block() * m.d / 2 / PAIRS) as i32) / half, e % half);
-            let row = (first + r).min(n - 1_i32);
-            let turn = row / m.group as i32 * m.d as i32 + 2_i32 * i;
-            let at = ((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) as i64 * m.d as i64 + i as i64;
-            let (a, b) = back(finite(q.at(at).to_f32()), finite(q.at(at + half as i64).to_f32()), turns.at(turn), turns.at(turn + 1_i32));
-            turned.put(r * m.d as i32 + i, a);
-            turned.put(r * m.d as i32 + i + half, b);
-        }
-    }
-    for t in threads(128) {
-        let (c, own) = (t % (m.d / 4) as i32, t / (m.d / 4) as i32 * m.rows as i32);
-        if own < live {
-            let sums = products(maps, ((2_i32 * kv_heads + head) as i64 * size as i64 + (4_i32 * c) as i64) * 4_i64, &turned, own, m.rows, m.d);
-            for r in 0..m.rows {
-                mapped.save4::<f32>((own + r as i32) * (4 * m.d) as i32 + c * 16_i32, [sums[4 * r], sums[4 * r + 1], sums[4 * r + 2], sums[4 * r + 3]]);
+    for w in warps(m.warps) {
+        let (half, mean) = ((m.d / 2) as i64, mean_at(0_i32, kv_heads, head, m.d));
+        let (mean_a, mean_b) = (scales.row(mean, m.d / 2), scales.row(mean + half, m.d / 2));
+        let end = if w * (m.rows as i32) < live { (w + 1_i32) * m.rows as i32 } else { 0_i32 };
+        for top in strided(w * m.rows as i32, end, 4) {
+            // Four rows a turn: one's loads and sums over lanes wait during the others'.
+            for i in 0..4 {
+                let r = top + i as i32;
+                let row = (first + r).min(n - 1_i32);
+                let turn = (row / m.group as i32) as i64 * m.d as i64;
+                let at = ((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) as i64 * m.d as i64;
+                let (x, y) = (q.row(at, m.d / 2).to_f32().map(finite), q.row(at + half, m.d / 2).to_f32().map(finite));
+                let (cos, sin) = (turns.row(turn, m.d / 2), turns.row(turn + half, m.d / 2));
+                let a = x.map3(&cos, &(&y * &sin), fused);
+                let b = y.map3(&cos, &(&x * &sin * -1.0_f32), fused);
+                let top = fmax(a.map2(&b, larger_of).max(), 1e-20_f32);
+                let by = per_unit(top);
+                let (low, high) = (a.map(|x| integer(x, by)), b.map(|x| integer(x, by)));
+                put_halves(&mut rows, r * m.line() as i32, &low, &high, m.d);
+                units.put(r, unit_of(top));
+                biases.put(r, a.map3(&mean_a, &(&b * &mean_b), fused).sum() * (scale * 1.442695_f32));
             }
         }
     }
-    let mean = 4_i64 * kv_heads as i64 * size as i64 + (head * m.d as i32) as i64;
-    for w in warps(4) {
-        for top in strided(4_i32 * w, live, 16) {
-            // Four rows a turn: one's sums over lanes wait during the others'.
+    for w in warps(m.warps) {
+        for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
+            let at = matrix_at(2_i32, kv_heads, head, column, m.d);
+            // High parts serve all rows before the low ones are loaded: one of them at a time stays in registers.
+            let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
+            let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
+            for part in 0..m.warps {
+                if ((8 * part) as i32) < live {
+                    sums[part] = large(&left, &rows.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &rows.operand::<i8>(8 * part * m.line() + m.d, m.line(), 8, m.d));
+                }
+            }
+            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
+            let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + column as i64, 1, 32);
+            for part in 0..m.warps {
+                if ((8 * part) as i32) < live {
+                    let sum = mma(&small, &rows.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &sums[part]);
+                    let y = (sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8)).map(finite);
+                    values.put_acc(column + (8 * part * (m.d + 4)) as i32, 1, m.d + 4, 8, &y);
+                }
+            }
+        }
+    }
+    for w in warps(m.warps) {
+        let end = if w * (m.rows as i32) < live { (w + 1_i32) * m.rows as i32 } else { 0_i32 };
+        for top in strided(w * m.rows as i32, end, 4) {
             for i in 0..4 {
                 let r = (top + i as i32).min(live - 1_i32);
                 let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
                 let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
-                let (ints, start, unit) = integers(k, &zeros, mapped.row(r * m.d as i32, m.d).map(finite), 1_i32, m.d, scale);
-                let bias = (maps.row(mean, m.d) * &turned.row(r * m.d as i32, m.d)).sum() * (scale * 1.442695_f32);
-                put_query(queries, record, member, &ints, start, unit, bias, m.cols, m.parts, m.d);
+                let (ints, start, worth) = integers(k, &zeros, values.row(r * (m.d + 4) as i32, m.d), 1_i32, m.d, scale);
+                put_query(queries, record, member, &ints, start, worth, biases.at(r), m.cols, m.parts, m.d);
                 // Columns of no head are zero.
                 if (m.group < m.cols / m.parts) & (member == 0_i32) {
                     for c in m.group..m.cols / m.parts {
@@ -77,6 +101,15 @@ pub fn map_queries<T: Float>(
             }
         }
     }
+}
+
+/// A row of integers, its first and second half: high bytes, then low ones.
+#[device]
+fn put_halves(rows: &mut Shared<i8>, at: i32, a: &Tile<i32>, b: &Tile<i32>, d: usize) {
+    rows.save_row::<i8>(at, &a.map(high_part).cast::<i8>());
+    rows.save_row::<i8>(at + (d / 2) as i32, &b.map(high_part).cast::<i8>());
+    rows.save_row::<i8>(at + d as i32, &a.map(low_part).cast::<i8>());
+    rows.save_row::<i8>(at + (d + d / 2) as i32, &b.map(low_part).cast::<i8>());
 }
 
 /// Head `c` of a record.

@@ -1,0 +1,176 @@
+//! Store of a calibrated codec: rows are mapped and coded in one kernel, their coordinates never leave the block.
+//!
+//! Keys are turned back to the start of their segment; rows become integers; each warp makes 32 coordinates of all 32
+//! tokens on the tensor core; then the plain store's threads choose scales and code.
+//! Cost: reads d elements a row and 2 d^2 bytes of matrix a block; 3 d^2 byte products a row.
+
+use super::super::query::finite;
+use super::super::rows::{quad_at, raw};
+use super::super::search::search_sides;
+use super::super::store::{StoreMeta, code_keys, code_narrow_keys, code_values, finish, tile_of};
+use super::{MAGIC, large, matrix_at, mean_at, per_unit, unit_of, worth_at};
+use crate::codec::Codec;
+use crate::kernels::SEGMENT;
+use kernel_dsl::prelude::*;
+
+/// The grid is the plain store's.
+#[kernel]
+pub fn store_mapped<T: Float>(
+    m: StoreMeta,
+    kc: &[&dyn Codec], // one a band
+    vc: &[&dyn Codec],
+    k: &Global<T>,            // [tokens, kv_heads, d], strided
+    v: &Global<T>,            // likewise
+    positions: &Global<i32>,  // [tokens], from the start of a token's sequence
+    slots: &Global<i64>,      // [tokens]; below 0: padding
+    turns: &Global<f32>,      // [segments, 2, d / 2]: cosines, sines
+    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
+    scales: &Global<f32>,     // likewise
+    cache: &mut Global<u8>,   // [pages, kv_heads, block]
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    tokens: i32,
+    kv_heads: i32,
+    segments: i32,
+    slot_count: i64,
+    k_token_stride: i64,
+    k_head_stride: i64,
+    v_token_stride: i64,
+    v_head_stride: i64,
+) {
+    let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
+    let mut rows = shared::<u8>(128 * m.padded());
+    let mut ints = shared::<i8>(32 * (2 * m.d + 16));
+    let mut tops = shared::<f32>(32 * 4);
+    let mut units = shared::<f32>(32);
+    let mut sides = shared::<f32>(32 * 4);
+    let mut tails = shared::<u32>(1);
+    let mut tiles = shared::<i64>(32);
+    let mut places = shared::<u32>(32);
+    for i in threads(128) {
+        // Four threads a row, one of which looks up its slot while the row is on its way.
+        let (r, j) = (i >> 2_u32, i & 3_i32);
+        let token = (first + r).min(tokens - 1_i32);
+        let (position, slot) = (positions.at(token), if first + r < tokens { slots.at(token) } else { -1_i64 });
+        let known = (position >= 0_i32) & (position / (SEGMENT as i32) < segments);
+        let mean = mean_at(kind, kv_heads, head, m.d);
+        if kind == 0_i32 {
+            let turn = (if known { position / SEGMENT as i32 } else { 0_i32 }) as i64 * m.d as i64;
+            centre::<T>(k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, turns, turn, true, scales, mean, j, r, &mut rows, &mut tops, m.d, m.elem, m.padded());
+        } else {
+            centre::<T>(v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, turns, 0_i64, false, scales, mean, j, r, &mut rows, &mut tops, m.d, m.elem, m.padded());
+        }
+        if j == 0_i32 {
+            let inside = known & (slot >= 0_i64) & (slot < slot_count);
+            tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
+            places.put(r, (slot & 31_i64) as u32);
+            if (slot >= slot_count) | (!known & (slot >= 0_i64)) {
+                status.put(if slot >= slot_count { 0_i32 } else { 2_i32 }, 1_i32);
+                status.put(3, token);
+            }
+        }
+    }
+    for i in threads(128) {
+        split(&rows, &tops, &mut ints, &mut units, i >> 2_u32, i & 3_i32, m.d, m.padded());
+    }
+    for w in warps(m.warps) {
+        let line = 2 * m.d + 16;
+        for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
+            let at = matrix_at(kind, kv_heads, head, column, m.d);
+            // High parts serve all tokens before the low ones are loaded: one of them at a time stays in registers.
+            let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
+            let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
+            for part in 0..4 {
+                sums[part] = large(&left, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d));
+            }
+            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
+            let worth = scales.rows(worth_at(kind, kv_heads, head, m.d) + column as i64, 1, 32);
+            for part in 0..4 {
+                let sum = mma(&small, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &sums[part]);
+                let y = (sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8)).map(finite);
+                rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y);
+            }
+        }
+    }
+    if kind == 0_i32 {
+        search_sides(kc, &rows, &mut sides, m.d, m.padded());
+        if m.key_quads & (kc.len() == 4) & (m.d == 128) {
+            code_narrow_keys(kc, cache, &rows, &sides, &tiles, &places, m.keys_at, m.padded());
+        } else {
+            for band in 0..kc.len() {
+                code_keys(kc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
+            }
+        }
+        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+    } else {
+        search_sides(vc, &rows, &mut sides, m.d, m.padded());
+        for band in 0..vc.len() {
+            code_values(vc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
+        }
+        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+    }
+}
+
+/// Every fourth block of eight of row `r` from block `j` on: sanitised, `turned` back, less the mean. `tops` takes the
+/// largest magnitude.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn centre<T: Float>(x: &Global<T>, at: i64, turns: &Global<f32>, turn: i64, turned: bool, scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, d: usize, elem: usize, line: usize) {
+    let mut x = raw::<T>(x, at, j, d, elem);
+    for i in 0..d / 4 {
+        x[i] = finite(x[i]);
+    }
+    if turned {
+        for k in 0..d / 64 {
+            let from = (turn + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
+            for part in 0..2 {
+                let cos = turns.load4::<f32>(from + (16 * part) as i64);
+                let sin = turns.load4::<f32>(from + (16 * part + 2 * d) as i64);
+                for e in 0..4 {
+                    let low = 8 * k + 4 * part + e;
+                    let (a, b) = (x[low], x[low + d / 8]);
+                    x[low] = a.mul_add(cos[e], b * sin[e]);
+                    x[low + d / 8] = b.mul_add(cos[e], -(a * sin[e]));
+                }
+            }
+        }
+    }
+    let mut top = 1e-20_f32;
+    for k in 0..d / 32 {
+        let from = (mean + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
+        for part in 0..2 {
+            let mu = scales.load4::<f32>(from + (16 * part) as i64);
+            let own = 8 * k + 4 * part;
+            for e in 0..4 {
+                x[own + e] = x[own + e] - mu[e];
+                top = fmax(top, x[own + e].abs());
+            }
+            rows.save4::<f32>(quad_at(r, j * 2_i32 + (8 * k + part) as i32, line), [x[own], x[own + 1], x[own + 2], x[own + 3]]);
+        }
+    }
+    tops.put(r * 4_i32 + j, top);
+}
+
+/// The same blocks as integers: their high bytes, `d` bytes further on their low ones.
+#[device]
+fn split(rows: &Shared<u8>, tops: &Shared<f32>, ints: &mut Shared<i8>, units: &mut Shared<f32>, r: i32, j: i32, d: usize, line: usize) {
+    let own = tops.load4::<f32>(r * 16_i32);
+    let top = fmax(fmax(own[0], own[1]), fmax(own[2], own[3]));
+    let by = per_unit(top);
+    for quad in 0..d / 16 {
+        let at = j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32;
+        let x = rows.load4::<f32>(quad_at(r, at, line));
+        // 64 more than the integer: bits 7 on are the high byte, the seven below the low one plus 64.
+        let mut u = [0_u32; 4];
+        for e in 0..4 {
+            u[e] = x[e].mul_add(by, MAGIC + 64.0_f32).to_bits();
+        }
+        let high = pick(pick(u[0] << 1, u[1] << 1, 0x0051_u32), pick(u[2] << 1, u[3] << 1, 0x0051_u32), 0x5410_u32);
+        let seven = (pick(pick(u[0], u[1], 0x0040_u32), pick(u[2], u[3], 0x0040_u32), 0x5410_u32) & 0x7f7f_7f7f_u32) ^ 0x4040_4040_u32;
+        let byte = r * (2 * d + 16) as i32 + at * 4_i32;
+        ints.save::<u32>(byte, high);
+        ints.save::<u32>(byte + d as i32, seven | ((seven & 0x4040_4040_u32) << 1));
+    }
+    if j == 0_i32 {
+        units.put(r, unit_of(top));
+    }
+}
