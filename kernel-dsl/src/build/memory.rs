@@ -134,6 +134,17 @@ impl B {
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
             ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" }),
             ("acc", 5) => self.load_columns(buf, dtype, at(0), (e, n(1) * e), n(2), (n(3), n(4)), Layout::MmaC),
+            ("put_halves", 4) => {
+                let (stride, heads, value) = (n(1) * e, n(2), self.id_of(&args[3], dtype));
+                match self.ty(value) {
+                    Ty::Tile { dtype: DType::F32, cols: 8, layout: Layout::MmaC, .. } if dtype == DType::F32 => {
+                        self.push(Op::StoreHalves { buf, at: at(0), stride, heads, value }, vec![]);
+                        V::Unit
+                    }
+                    t => self.fail(Fault::Types { op: "put_halves".into(), left: dtype.name().into(), right: self.describe(t) }),
+                }
+            }
+            ("halves", 4) if dtype == DType::F32 && n(2) > 0 => self.emit(Op::LoadHalves { buf, at: at(0), stride: n(1) * e, heads: n(2) }, Ty::Tile { dtype, rows: n(3), cols: 8, layout: Layout::MmaC }),
             ("left", 4) if !self.aligned(n(1) * e, n(3), dtype) => V::Poison,
             ("left", 4) => self.load_tile(buf, dtype, at(0), (n(1) * e, e), (n(2), n(3)), Layout::MmaA),
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "a buffer".into() }),

@@ -215,7 +215,11 @@ impl B {
             },
             ("fold_halves", [weight]) => {
                 let weight = weight.size(self, "the weight of the left half");
-                self.halves(Op::FoldHalves { src: id, weight }, id, (32, DType::I32, Layout::MmaC), (16, DType::I32, Layout::MmaC))
+                match self.ty(id) {
+                    t @ Ty::Tile { dtype: DType::F32, cols: 8, layout: Layout::Cols, .. } => self.emit(Op::FoldHalves { src: id, weight }, t),
+                    Ty::Tile { dtype: DType::F32, rows, cols: 8, layout: Layout::MmaC } if rows % 32 == 0 => self.emit(Op::FoldHalves { src: id, weight }, Ty::Tile { dtype: DType::F32, rows: rows / 2, cols: 8, layout: Layout::MmaC }),
+                    _ => self.halves(Op::FoldHalves { src: id, weight }, id, (32, DType::I32, Layout::MmaC), (16, DType::I32, Layout::MmaC)),
+                }
             }
             ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
             ("quad_order", []) => match self.ty(id) {

@@ -186,7 +186,8 @@ pub enum Op {
     Unpack { buf: Buf, at: Id, packing: Packing, func: usize },
     /// Two right operands of u8: the low bytes and the next bytes of an i32 accumulator.
     SplitBytes(Id),
-    /// i32 [32, 8] to [16, 8], see [`crate::tile::pair`]: `weight` times the left columns plus the right ones.
+    /// [n, 8] to [n / 2, 8], see [`crate::tile::pair`]: `weight` times the left columns plus the right ones, fused for f32.
+    /// A row of columns stays one, both halves alike.
     FoldHalves { src: Id, weight: usize },
     /// Right operand [32, 8] of u8 from an i32 tile of pairs: high bytes left, low bytes right.
     SplitHalves(Id),
@@ -198,6 +199,9 @@ pub enum Op {
     PairIndex,
     /// A tile of pairs of one value a token, `stride` bytes apart.
     LoadPairs { buf: Buf, at: Id, stride: usize, elem: DType },
+    /// f32 of `heads` columns of memory, `stride` bytes apart, as folded halves [rows, 8] and back; columns of further heads repeat the last.
+    LoadHalves { buf: Buf, at: Id, stride: usize, heads: usize },
+    StoreHalves { buf: Buf, at: Id, stride: usize, heads: usize, value: Id },
     /// Right operand of bf16 from an f32 accumulator.
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.

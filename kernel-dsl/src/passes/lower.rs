@@ -187,6 +187,7 @@ impl Lower {
             Op::Reduce { op, axis, src } => self.reduce(*op, *axis, *src, s.outs[0]),
             Op::SplitBytes(src) => self.split_bytes(*src, &s.outs),
             Op::StoreTile { .. } => self.store_tile(&s.op),
+            Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::CopyAsync { ring, src, at } => {
                 let cond = self.konst(DType::Bool, 1);
                 self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, cond }, vec![]);
@@ -217,6 +218,7 @@ impl Lower {
             Op::Unpack { buf, at, packing, func } => self.unpack(*buf, *at, *packing, *func),
             Op::ToOperand(src) => self.to_operand(*src),
             Op::FoldHalves { src, weight } => self.fold_halves(*src, *weight),
+            Op::LoadHalves { buf, at, stride, heads } => self.load_halves(*buf, *at, (*stride, *heads), ty),
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
             Op::QuadOrder(src) => self.quad_order(*src),

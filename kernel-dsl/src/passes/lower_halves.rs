@@ -20,17 +20,84 @@ impl Lower {
     /// A lane keeps the rows of its tokens and sends those of its partner.
     pub fn fold_halves(&mut self, src: Id, weight: usize) -> Vec<Id> {
         let (regs, left) = (self.tile(src), self.left());
-        let (one, weight) = (self.int(1), self.int(weight as i64));
+        let Ty::Tile { dtype, layout, .. } = self.p.ty(src) else { return vec![] };
+        let of = |n: usize| if dtype == DType::F32 { u64::from((n as f32).to_bits()) } else { n as u64 };
+        let (one, weight) = (self.konst(dtype, of(1)), self.konst(dtype, of(weight)));
         let (own, other) = (self.pick(left, weight, one), self.pick(left, one, weight));
-        (0..4)
+        // A column vector has one element a lane and column, which both halves need.
+        let half = if layout == Layout::Cols { 0 } else { regs.len() / 2 };
+        (0..regs.len() - half)
             .map(|i| {
-                let keep = self.pick(left, regs[i], regs[4 + i]);
-                let send = self.pick(left, regs[4 + i], regs[i]);
-                let got = self.emit(Op::ShflXor(send, 2), DType::I32);
-                let (a, b) = (self.bin(BinOp::Mul, keep, own), self.bin(BinOp::Mul, got, other));
+                let keep = self.pick(left, regs[i], regs[half + i]);
+                let send = self.pick(left, regs[half + i], regs[i]);
+                let got = self.emit(Op::ShflXor(send, 2), dtype);
+                let b = self.bin(BinOp::Mul, got, other);
+                if dtype == DType::F32 {
+                    return self.emit(Op::Fma(keep, own, b), dtype);
+                }
+                let a = self.bin(BinOp::Mul, keep, own);
                 self.bin(BinOp::Add, a, b)
             })
             .collect()
+    }
+
+    /// Where a lane's rows of the first of its two columns begin in memory, `rows` folded rows, and its head there.
+    fn own_half(&mut self, at: Id, rows: usize) -> (Id, Id) {
+        let (one, run) = (self.int(1), rows / 8 * 4);
+        let right = self.shift(BinOp::Shr, self.t, 1);
+        let (quad, right) = (self.scaled(self.g, 2 * run), self.scaled(right, run));
+        let at = self.plus(at, quad);
+        let at = self.plus(at, right);
+        let head = self.bin(BinOp::And, self.t, one);
+        (at, self.scaled(head, 2))
+    }
+
+    pub fn load_halves(&mut self, buf: Buf, at: Id, (stride, heads): (usize, usize), ty: Ty) -> Vec<Id> {
+        let Ty::Tile { rows, .. } = ty else { return vec![] };
+        let (base, head) = self.own_half(at, rows);
+        let words = (rows / 8).min(4);
+        let mut regs = vec![0; ty.regs()];
+        for e in 0..2 {
+            let mut own = self.offset(head, e);
+            if heads < 4 {
+                let last = self.int(heads as i64 - 1);
+                own = self.bin(BinOp::Min, own, last);
+            }
+            let part = self.scaled(own, stride);
+            let a = self.plus(base, part);
+            for first in (0..rows / 8).step_by(words) {
+                let a = self.offset(a, first * 4);
+                let outs: Vec<Id> = (0..words).map(|_| self.p.fresh(Ty::Scalar(DType::F32))).collect();
+                self.push(Op::LoadVec { buf, at: a, words }, outs.clone());
+                for (i, out) in outs.into_iter().enumerate() {
+                    let row = first + i;
+                    regs[row / 2 * 4 + row % 2 * 2 + e] = out;
+                }
+            }
+        }
+        regs
+    }
+
+    pub fn store_halves(&mut self, op: &Op) {
+        let Op::StoreHalves { buf, at, stride, heads, value } = *op else { return };
+        let Ty::Tile { rows, .. } = self.p.ty(value) else { return };
+        let regs = self.tile(value);
+        let (base, head) = self.own_half(at, rows);
+        let words = (rows / 8).min(4);
+        for e in 0..2 {
+            let store = self.region(|l| {
+                let part = l.scaled(head, stride);
+                let a = l.plus(base, part);
+                for first in (0..rows / 8).step_by(words) {
+                    let values = (first..first + words).map(|row| regs[row / 2 * 4 + row % 2 * 2 + e]).collect();
+                    let a = l.offset(a, e * stride + first * 4);
+                    l.push(Op::StoreVec { buf, at: a, values }, vec![]);
+                }
+            });
+            let last = self.int(heads as i64 - e as i64);
+            let inside = self.bin(BinOp::Lt, head, last);
+            self.push(Op::If { cond: inside, then: store, other: vec![] }, vec![]);
+        }
     }
 
     /// After the transposition quad rows 0..4 hold tokens 0, 1 of each four, quad rows 4..8 tokens 2, 3: each

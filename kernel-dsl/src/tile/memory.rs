@@ -138,6 +138,17 @@ macro_rules! memory {
                 let data = (0..rows * n).map(|i| self.at(at.at() + i / n + (i % n).min(cols - 1) * col)).collect();
                 Tile { rows, cols: n, layout: Layout::MmaC, data }
             }
+            /// Folded halves of `heads` columns: each in its own order from element `at` on, `stride` apart.
+            pub fn put_halves(&mut self, at: impl At, stride: usize, heads: usize, t: &Tile<T>) {
+                for i in (0..t.rows * 8).filter(|i| i % 4 < heads) {
+                    self.put(at.at() + i % 4 * stride + super::pair::whose(2 * t.rows, i / 8, i % 8), t.get(i / 8, i % 8));
+                }
+            }
+            /// What `put_halves` left, as [rows, 8]; columns of further heads repeat the last.
+            pub fn halves(&self, at: impl At, stride: usize, heads: usize, rows: usize) -> Tile<T> {
+                let data = (0..rows * 8).map(|i| self.at(at.at() + (i % 4).min(heads - 1) * stride + super::pair::whose(2 * rows, i / 8, i % 8))).collect();
+                Tile { rows, cols: 8, layout: Layout::MmaC, data }
+            }
             /// Right operand [k, n] from n rows of k elements of type `U`, `stride` bytes apart.
             pub fn operand<U: Elem>(&self, byte: impl At, stride: usize, n: usize, k: usize) -> Tile<U> {
                 let data = (0..k * n).map(|i| self.load(byte.at() + i % n * stride + i / n * U::DTYPE.size())).collect();

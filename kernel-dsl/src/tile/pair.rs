@@ -22,6 +22,25 @@ pub fn tile<T>(f: impl Fn(usize, usize) -> T) -> Vec<T> {
     (0..128).map(|i| f(token(i / 8, i % 8), i % 4)).collect()
 }
 
+/// As `token`, of n things that an accumulator [n, 8] has on its rows.
+pub fn whose(n: usize, row: usize, col: usize) -> usize {
+    let half = n / 16;
+    row / half * 2 * half + col / 4 * half + row % half
+}
+
+impl Tile<f32> {
+    /// As with i32, for any number of rows, a sum fused: `left.mul_add(weight, right)`. Of a row of columns both halves get it.
+    pub fn fold_halves(&self, weight: i32) -> Tile<f32> {
+        let both = |r: usize, head: usize| self.get(r, head).mul_add(weight as f32, self.get(r, head + 4));
+        if self.layout == Layout::Cols {
+            return Tile { rows: 1, cols: 8, layout: Layout::Cols, data: (0..8).map(|c| both(0, c % 4)).collect() };
+        }
+        let rows = self.rows / 2;
+        let data = (0..rows * 8).map(|i| both(whose(self.rows, i / 8, i % 8), i % 4)).collect();
+        Tile { rows, cols: 8, layout: Layout::MmaC, data }
+    }
+}
+
 impl Tile<i32> {
     /// Scores of 32 tokens whose two bytes stand in columns c and c + 4, as pairs: weight * left + right.
     pub fn fold_halves(&self, weight: i32) -> Tile<i32> {

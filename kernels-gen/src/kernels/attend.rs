@@ -77,12 +77,11 @@ pub fn attend<T: Float>(
     if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
         for w in warps(m.warps) {
-            // Blocks of a long table that a short sequence leaves without work make no query.
+            // Blocks without work make no query.
             for c in strided(w, if live > 0_i32 { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
                 let own = c.min(m.rows() as i32 - 1_i32);
                 let x = q.row(row_of(m, seq, kv_heads, head, queries, first, own) as i64 * m.d as i64, m.d);
-                let real = if own == c { 1_i32 } else { 0_i32 };
-                quantise_query::<T>(k, &zeros, x, c, real, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
                 if m.many {
                     for part in 0..m.parts {
                         zero.put(c + (m.cols + part * m.cols / m.parts) as i32, sees(n_all, queries, first + own / m.group as i32));
@@ -97,9 +96,7 @@ pub fn attend<T: Float>(
     let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
     let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     for w in warps(m.warps) {
-        let (band, low) = (m.d / k.len(), (2 - m.parts) * m.cols * m.d);
-        let q_hi = [query_part(&query, 0, m.d, m.cols, band, m.key_quads), query_part(&query, 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
-        let q_lo = [query_part(&query, low, m.d, m.cols, band, m.key_quads), query_part(&query, low + 1 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 2 % k.len() * band, m.d, m.cols, band, m.key_quads), query_part(&query, low + 3 % k.len() * band, m.d, m.cols, band, m.key_quads)];
+        let (q_hi, q_lo) = (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len()));
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), worth.cols(0, 1, m.cols));
         // What a key's offset adds to its score under each head.
@@ -118,21 +115,10 @@ pub fn attend<T: Float>(
         let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high_half = cols(m.cols, 0.0_f32);
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
-            // Checked page fetch: a bad entry reads page 0; whoever finishes the row finds it and drops the row.
-            let entry = table.at(seq * table_stride + (t as u32 / (m.page_tokens / 32) as u32) as i32);
-            let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
-            let tokens = ring.copy(cache, page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64));
-            // Scores in log2 units.
+            let tokens = ring.copy(cache, tile_at(m, table, seq * table_stride, pages, page_bytes, own_bytes, t));
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
-            let score = if k[0].spec().exact() { dots(k, &tokens, &q_hi, &q_lo, &start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), &q_float, 0.0_f32) };
+            let mut x = scores(m, k, v, &tokens, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
             let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
-            let mut x = if m.record > 0 {
-                score.map3(&(k_scale * &worth), &bias, fused)
-            } else if k[0].spec().affine {
-                score.map3(&(k_scale * &worth), &(offsets(k[0], &tokens, at, stride, m.parts) * &lean), fused)
-            } else {
-                score * (k_scale * &worth)
-            };
             let ends = if m.many { t >= edge } else { t == tiles - 1_i32 };
             if ends {
                 let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
@@ -142,22 +128,25 @@ pub fn attend<T: Float>(
             // A new maximum is rare: the rescale stays out of the common path.
             if x.map2(&top, above).any() {
                 let next = top.map2(&peaks(&x, m.parts), raised);
-                let fade = top.map2(&next, weight);
-                for i in 0..v.len() {
-                    out[i] = &out[i] * &fade;
-                    if m.apart {
-                        high[i] = &high[i] * &fade;
+                // A fresh leaf has nothing to rescale.
+                if t % TILES as i32 > 0_i32 {
+                    let fade = top.map2(&next, weight);
+                    for i in 0..v.len() {
+                        out[i] = &out[i] * &fade;
+                        if m.apart {
+                            high[i] = &high[i] * &fade;
+                        }
                     }
-                }
-                half = &half * &fade;
-                if m.apart {
-                    high_half = &high_half * &fade;
-                }
-                let total = sum.sum_rows().map3(&top, &next, shifted);
-                sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                if v[0].spec().affine {
-                    let total = shift.sum_rows().map3(&top, &next, shifted);
-                    shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    half = &half * &fade;
+                    if m.apart {
+                        high_half = &high_half * &fade;
+                    }
+                    let total = sum.sum_rows().map3(&top, &next, shifted);
+                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    if v[0].spec().affine {
+                        let total = shift.sum_rows().map3(&top, &next, shifted);
+                        shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    }
                 }
                 top = next;
             }
@@ -192,7 +181,8 @@ pub fn attend<T: Float>(
             // A leaf's end: fold it into what the warp holds, start afresh.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t == tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
-                let mut o = [out[0].clone(), out[1].clone()];
+                let height = m.d / v.len() / m.parts;
+                let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
                 for i in 0..v.len() {
                     o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, m.d / v.len());
                 }
@@ -219,20 +209,7 @@ pub fn attend<T: Float>(
             }
         }
     }
-    // A page that does not exist drops the rows that see it.
-    for i in threads(if whole & (live > 0_i32) { (n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 }) {
-        let page = table.at(seq * table_stride + i);
-        if (page < 0_i32) | (page >= pages) {
-            for c in 0..m.rows() {
-                let seen = if m.many { sees(n_all, queries, first + (c / m.group) as i32) } else { n };
-                if seen > i * m.page_tokens as i32 {
-                    fault.put(c, 1_i32);
-                    status.put(1, 1_i32);
-                    status.put(3, seq);
-                }
-            }
-        }
-    }
+    find_faults(m, table, status, &mut fault, seq * table_stride, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
@@ -253,6 +230,54 @@ pub fn attend<T: Float>(
             } else {
                 if own {
                     nothing::<T>(out, lse, of, m.d);
+                }
+            }
+        }
+    }
+}
+
+/// First byte of tile `t`. A bad table entry reads page 0; whoever finishes the row finds it and drops the row.
+#[device]
+fn tile_at(m: &DecodeMeta, table: &Global<i32>, line: i32, pages: i32, page_bytes: u32, own_bytes: i64, t: i32) -> i64 {
+    let entry = table.at(line + (t as u32 / (m.page_tokens / 32) as u32) as i32);
+    let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
+    page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64)
+}
+
+/// The query's bytes from byte `at` on, band after band.
+#[device]
+fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [Tile<i8>; 4] {
+    let band = m.d / bands;
+    [query_part(query, at, m.d, m.cols, band, m.key_quads), query_part(query, at + 1 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 2 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 3 % bands * band, m.d, m.cols, band, m.key_quads)]
+}
+
+/// Scores of a tile in log2 units.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
+    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
+    if m.record > 0 {
+        score.map3(worth, bias, fused)
+    } else if k[0].spec().affine {
+        score.map3(worth, &(offsets(k[0], tokens, m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
+    } else {
+        score * worth
+    }
+}
+
+/// A page of the first `n` tokens that does not exist drops the rows that see it.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn find_faults(m: &DecodeMeta, table: &Global<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, line: i32, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
+    for i in threads((n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
+        let page = table.at(line + i);
+        if (page < 0_i32) | (page >= pages) {
+            for c in 0..m.rows() {
+                let seen = if m.many { sees(n_all, queries, first + (c / m.group) as i32) } else { n };
+                if seen > i * m.page_tokens as i32 {
+                    fault.put(c, 1_i32);
+                    status.put(1, 1_i32);
+                    status.put(3, seq);
                 }
             }
         }

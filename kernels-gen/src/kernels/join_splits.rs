@@ -3,8 +3,8 @@
 //! Parts are folded along the tree of [`super::leaves`]: eight neighbours by a warp, then those of eight warps, then tree after
 //! tree. Cost: reads (d + 2) * 4 bytes a part, writes d elements.
 
-use super::leaves::{FOLD, LEAF, TREE, finish, nothing, stacked, tree};
-use super::softmax::{folded, weight};
+use super::leaves::{FOLD, LEAF, TREE, finish, nothing, tree};
+use super::softmax::{left_worth, right_worth};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -112,11 +112,10 @@ pub fn join<T: Float>(
             let (o, l, top) = eight(&a, &b, live);
             let (mut o, mut l, mut top) = (o, l, top);
             if round > 0_i32 {
-                let most = fmax(tops.at(w), top);
-                let (left, right) = (weight(tops.at(w), most), weight(top, most));
-                l = folded(l, right, sums.at(w) * left);
-                o = stacked(&o, right, &outs.row(w * m.d, m.d), left);
-                top = most;
+                let (left, right) = (left_worth(tops.at(w), top), right_worth(tops.at(w), top));
+                l = l.mul_add(right, sums.at(w) * left);
+                o = o.mul_add(right, &(outs.row(w * m.d, m.d) * left));
+                top = fmax(tops.at(w), top);
             }
             outs.put_row(w * m.d, &o);
             sums.put(w, l);

@@ -8,7 +8,7 @@
 use super::decode_attention::DecodeMeta;
 use super::many::joined;
 use super::softmax::*;
-use super::values::{lowered, total_of, whole};
+use super::values::{inverse, raises, total_of};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -34,13 +34,26 @@ pub fn log_each(leaves: i32, most: i32, warps: usize, depth: usize) -> i32 {
     log.min(most)
 }
 
-/// Output of a band, [d, cols], at a leaf's end.
+/// Output of a band at a leaf's end: [d, cols], with two parts folded halves [d / 2, 8].
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, high_half: &Tile<f32>, half: &Tile<f32>, shift: &Tile<i64>, d: usize) -> Tile<f32> {
-    let o = if m.apart { joined(high, low) } else { whole(&lowered(c, low, m.quads, d), m.parts) };
-    let half = if m.apart { joined(high_half, half) } else { whole(half, m.parts) };
-    let o = if c.spec().odd() { o + &(half * 0.5_f32) } else { o };
+    let raised = m.quads & raises(c, d) & !m.apart;
+    // Dims at different heights come down by a factor of their own; after folding where a lane's rows begin at a multiple of eight.
+    let late = raised & (m.parts == 2) & (d % 128 == 0);
+    let low = if raised & !late { low * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { low.clone() };
+    let o = if m.apart {
+        joined(high, &low)
+    } else {
+        if m.parts == 2 { low.fold_halves(256) } else { low }
+    };
+    let half = (if m.apart { joined(high_half, half) } else { if m.parts == 2 { half.fold_halves(256) } else { half.clone() } }) * 0.5_f32;
+    let o = if late {
+        let by = raise(d / 2, c.spec().raised).cast::<f32>().map(inverse);
+        if c.spec().odd() { o.map3(&by, &half, fused) } else { o * &by }
+    } else {
+        if c.spec().odd() { o + &half } else { o }
+    };
     if c.spec().affine { o + &(total_of(shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o }
 }
 
@@ -55,20 +68,25 @@ pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, held_stat: &mu
         if (((r >> (k & 31_i32)) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
             let place = w * m.places() as i32 + k;
             let (its_top, its_l) = (held_stat.cols(place * (2 * m.cols) as i32, 2, m.cols), held_stat.cols(place * (2 * m.cols) as i32 + 1_i32, 2, m.cols));
-            let next = its_top.map2(&top, fmax);
-            let (left, right) = (its_top.map2(&next, weight), top.map2(&next, weight));
-            l = l.map3(&right, &(its_l * &left), folded);
+            let (left, right) = (its_top.map2(&top, left_worth), its_top.map2(&top, right_worth));
+            l = l.map3(&right, &(its_l * &left), fused);
             for i in 0..bands {
-                let before = held.acc(place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32, m.d, m.rows(), m.d / bands, m.cols);
-                o[i] = o[i].map3(&right, &(before * &left), folded);
+                let at = place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32;
+                let before = if m.parts == 2 { held.halves(at, m.d, m.rows(), m.d / bands / 2) } else { held.acc(at, m.d, m.rows(), m.d / bands, m.cols) };
+                o[i] = o[i].map3(&right, &(before * &left), fused);
             }
-            top = next;
+            top = its_top.map2(&top, fmax);
         }
     }
     let place = w * m.places() as i32 + if last { 0_i32 } else { popc(((r ^ (r + 1_i32)) >> 1) as u32) as i32 };
     sync_warp();
     for i in 0..bands {
-        held.put_acc(place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32, 1, m.d, m.rows(), &o[i]);
+        let at = place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32;
+        if m.parts == 2 {
+            held.put_halves(at, m.d, m.rows(), &o[i]);
+        } else {
+            held.put_acc(at, 1, m.d, m.rows(), &o[i]);
+        }
     }
     held_stat.put_cols(place * (2 * m.cols) as i32, 2, m.cols, &top);
     held_stat.put_cols(place * (2 * m.cols) as i32 + 1_i32, 2, m.cols, &l);
@@ -94,13 +112,6 @@ pub fn of_block(m: &DecodeMeta, held: &Shared<f32>, held_stat: &Shared<f32>, col
     tree([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0], [a.1, b.1, c.1, d.1, e.1, f.1, g.1, h.1], [a.2, b.2, c.2, d.2, e.2, f.2, g.2, h.2], live)
 }
 
-/// A part of a row, worth `right`, on top of the part to its left, worth `left`.
-#[device]
-pub fn stacked(part: &Tile<f32>, right: f32, before: &Tile<f32>, left: f32) -> Tile<f32> {
-    let before = before * left;
-    if right > 0.0_f32 { part.mul_add(right, &before) } else { before }
-}
-
 /// Eight neighbouring parts of a row, of which the first `live` exist: their tree.
 #[device]
 pub fn tree(o: [Tile<f32>; 8], l: [f32; 8], top: [f32; 8], live: i32) -> (Tile<f32>, f32, f32) {
@@ -109,21 +120,21 @@ pub fn tree(o: [Tile<f32>; 8], l: [f32; 8], top: [f32; 8], live: i32) -> (Tile<f
         for i in 0..4 >> level {
             let (at, next) = (i * (2 << level), i * (2 << level) + (1 << level));
             if (next as i32) < live {
-                let most = fmax(top[at], top[next]);
-                let (left, right) = (weight(top[at], most), weight(top[next], most));
-                l[at] = folded(l[next], right, l[at] * left);
-                o[at] = stacked(&o[next], right, &o[at], left);
-                top[at] = most;
+                let (left, right) = (left_worth(top[at], top[next]), right_worth(top[at], top[next]));
+                l[at] = l[next].mul_add(right, l[at] * left);
+                o[at] = o[next].mul_add(right, &(&o[at] * left));
+                top[at] = fmax(top[at], top[next]);
             }
         }
     }
     (o[0].clone(), l[0], top[0])
 }
 
-/// What a row's output and log-sum-exp are, from all of it: divided, rotated back. Nothing where `some` is false.
+/// What a row's output and log-sum-exp are, from all of it: divided, rotated back. Nothing where `some` is false. Zeros are
+/// positive, whatever parts of factor 0 were folded.
 #[device]
 pub fn finish<T: Float>(v: &dyn Codec, out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d: usize, inv_sqrt_d: f32, some: bool, o: &Tile<f32>, l: f32, top: f32) {
-    let y = o.clone() / (if some { l } else { 1.0_f32 });
+    let y = (o + 0.0_f32) / (if some { l } else { 1.0_f32 });
     let back = if v.spec().rotate { y.hadamard() * inv_sqrt_d } else { y };
     let kept = if some { back } else { vector(d, 0.0_f32) };
     out.put_row(row as i64 * d as i64, &kept.to::<T>());

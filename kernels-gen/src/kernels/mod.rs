@@ -93,10 +93,10 @@ const RING_BUDGET: usize = 216 * 1024;
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
-    // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets: twelve
-    // warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
-    let few = (cols > 8 || !c.k.exact() && c.v.affine) && cols * d <= 1024;
-    let light = !c.k.heavy && !c.v.heavy && cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
+    // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets and heavy codecs:
+    // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
+    let few = (cols > 8 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
+    let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
     let of = |warps, min_blocks| {
         // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few.
         let stages = if tile < 4096 || (warps < 8 && min_blocks == 1) { 3 } else { 2 };

@@ -26,10 +26,22 @@ pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_zero(x - top)
 }
 
-/// A neighbour's part, worth `by`, on top of the one to its left. One that weighs nothing leaves that as it is, zeros' signs too.
+/// What the smaller of two maxima is worth under the larger one.
 #[device]
-pub fn folded(right: f32, by: f32, left: f32) -> f32 {
-    if by > 0.0_f32 { right.mul_add(by, left) } else { left }
+pub fn fading(a: f32, b: f32) -> f32 {
+    exp2_or_zero(if a < b { a - b } else { b - a })
+}
+
+/// What the left part of two neighbours with these maxima is worth.
+#[device]
+pub fn left_worth(a: f32, b: f32) -> f32 {
+    if a < b { fading(a, b) } else { 1.0_f32 }
+}
+
+/// What the right part is worth.
+#[device]
+pub fn right_worth(a: f32, b: f32) -> f32 {
+    if a < b { 1.0_f32 } else { fading(a, b) }
 }
 
 /// Scales at or past the end are 0, whatever their slots hold.

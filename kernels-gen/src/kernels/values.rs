@@ -59,12 +59,6 @@ pub fn raises(c: &dyn Codec, d: usize) -> bool {
     (d >= 64) & (c.spec().raised[7] > 0)
 }
 
-/// Outputs at the height of their values.
-#[device]
-pub fn lowered(c: &dyn Codec, out: &Tile<f32>, quads: bool, d: usize) -> Tile<f32> {
-    if quads & raises(c, d) { out * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { out.clone() }
-}
-
 /// Of a power of two: a division of constants would stay one.
 #[device]
 pub fn inverse(x: f32) -> f32 {
@@ -82,12 +76,6 @@ pub fn small_float(x: i32) -> f32 {
 pub fn peaks(x: &Tile<f32>, parts: usize) -> Tile<f32> {
     let peak = x.max_rows();
     if parts == 2 { peak.map2(&peak.swap_halves(), fmax) } else { peak }
-}
-
-/// Sums of the two bytes' columns, joined.
-#[device]
-pub fn whole(x: &Tile<f32>, parts: usize) -> Tile<f32> {
-    if parts == 2 { x.mul_add(256.0_f32, &x.swap_halves()) } else { x.clone() }
 }
 
 /// Sum of weights over both halves of the tokens.

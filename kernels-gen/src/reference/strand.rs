@@ -8,7 +8,7 @@
 //! vectors they use them, which closures would not.
 
 use crate::kernels::TREE;
-use crate::kernels::softmax::{folded, weight};
+use crate::kernels::softmax::{left_worth, right_worth};
 use crate::layout::TILE;
 use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
@@ -222,23 +222,23 @@ impl Partial {
     /// Two neighbours under the larger maximum.
     #[inline(always)]
     fn fold(mut self, right: Partial) -> Partial {
-        let m = fmax(self.m, right.m);
-        let (own, its) = (weight(self.m, m), weight(right.m, m));
-        self.l = folded(right.l, its, self.l * own);
+        let (own, its) = (left_worth(self.m, right.m), right_worth(self.m, right.m));
+        self.l = right.l.mul_add(its, self.l * own);
         for (o, r) in self.o.iter_mut().zip(&right.o) {
-            *o = folded(*r, its, *o * own);
+            *o = r.mul_add(its, *o * own);
         }
-        self.m = m;
+        self.m = fmax(self.m, right.m);
         self
     }
 
-    /// Writes the output row and returns its natural log-sum-exp; without tokens 0 and -inf.
+    /// Writes the output row and returns its natural log-sum-exp; without tokens 0 and -inf. Zeros are positive: a fold whose
+    /// right part weighs nothing may have turned one.
     pub fn finish(self, c: &Half, out: &mut [f32]) -> f32 {
         if self.l <= 0.0 {
             out.fill(0.0);
             return f32::NEG_INFINITY;
         }
-        out.iter_mut().zip(&self.o).for_each(|(out, o)| *out = o / self.l);
+        out.iter_mut().zip(&self.o).for_each(|(out, o)| *out = (o + 0.0) / self.l);
         if c.rotate {
             rotate(out);
         }

@@ -294,9 +294,28 @@ impl<'a> Machine<'a> {
                 x.iter().map(|x| x & 0xff).collect()
             }
             Op::FoldHalves { src, weight } => {
-                let x = self.tile(*src)?.1;
-                let wide = |i: usize| scalar::int(DType::I32, x[i]);
-                pair::tile(|t, head| scalar::truncated(DType::I32, (wide(t * 8 + head) * *weight as i64 + wide(t * 8 + head + 4)) as u64))
+                let (shape, x) = self.tile(*src)?;
+                let both = |r: usize, head: usize| match shape.dtype {
+                    DType::F32 => u64::from(f32::from_bits(x[r * 8 + head] as u32).mul_add(*weight as f32, f32::from_bits(x[r * 8 + head + 4] as u32)).to_bits()),
+                    d => scalar::truncated(d, (scalar::int(d, x[r * 8 + head]) * *weight as i64 + scalar::int(d, x[r * 8 + head + 4])) as u64),
+                };
+                match shape.rows {
+                    1 => (0..8).map(|c| both(0, c % 4)).collect(),
+                    n => (0..n * 4).map(|i| both(pair::whose(n, i / 8, i % 8), i % 4)).collect(),
+                }
+            }
+            Op::LoadHalves { buf, at, stride, heads } => {
+                let (at, Ty::Tile { rows, .. }) = (self.offset(*at)?, self.p.ty(out)) else { return Err(Wrong::Unsupported { op: "LoadHalves into a scalar".into() }) };
+                let place = |i: usize| at + ((i % 4).min(heads - 1) * stride + 4 * pair::whose(2 * rows, i / 8, i % 8)) as i64;
+                (0..rows * 8).map(|i| self.load(buf, place(i), DType::F32, buffers)).collect::<Result<Vec<u64>, _>>()?
+            }
+            Op::StoreHalves { buf, at, stride, heads, value } => {
+                let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
+                for (i, bits) in x.iter().enumerate().filter(|(i, _)| i % 4 < *heads) {
+                    let place = at + (i % 4 * stride + 4 * pair::whose(2 * shape.rows, i / 8, i % 8)) as i64;
+                    self.store(buf, place, DType::F32, *bits, buffers)?;
+                }
+                return Ok(());
             }
             Op::SplitHalves(a) => {
                 let x = self.tile(*a)?.1;
