@@ -186,26 +186,43 @@ fn distortion_on_gaussian_rows_is_as_designed() {
 }
 
 /// A block codes to a point that codes to itself, and the code takes no more bits than it says.
+fn codes_points_to_themselves(name: &str, c: &Half, rounds: i32, random: &mut Random) {
+    for round in 0..rounds {
+        let top = 0.01 * 1.5_f32.powi(round % 20);
+        let side = c.bands[0].side(1.0, top).map(|s| half::f16::from_f32(s).to_f32());
+        let code = c.bands[0].encode(std::array::from_fn(|_| random.gaussian() * top * 0.5), side);
+        for (w, word) in code.into_iter().enumerate() {
+            assert_eq!(word, if c.bits <= 32 * w { 0 } else { kept(word, c.bits - 32 * w) }, "{name}: {code:08x?} has more than {} bits", c.bits);
+        }
+        let words = c.bands[0].decode(code);
+        let byte = |w: usize, i: usize| (words[w + i / 4] >> (8 * (i % 4)) & 0xff) as i32;
+        let lane = |i: usize| byte(0, i) + if c.wide_lanes() { 256 * byte(2, i) } else { 0 };
+        let unit = c.bands[0].scale(side) / if c.unit { side[0] } else { 1.0 };
+        let point = std::array::from_fn(|i| unit * (lane(i) as f32 - c.zero2 as f32 / 2.0));
+        assert_eq!(c.bands[0].encode(point, side), code, "{name}: {point:?}");
+    }
+}
+
 #[test]
 fn every_family_codes_points_to_themselves() {
     let mut random = Random(7);
     // `turboquant` has tests of its own: its levels are chosen by the row's range or its dims.
     for (name, c) in halves().filter(|(_, c)| c.exact() && !c.affine && !c.spread) {
-        for round in 0..4000 {
-            let top = 0.01 * 1.5_f32.powi(round % 20);
-            let side = c.bands[0].side(1.0, top).map(|s| half::f16::from_f32(s).to_f32());
-            let code = c.bands[0].encode(std::array::from_fn(|_| random.gaussian() * top * 0.5), side);
-            for (w, word) in code.into_iter().enumerate() {
-                assert_eq!(word, if c.bits <= 32 * w { 0 } else { kept(word, c.bits - 32 * w) }, "{name}: {code:08x?} has more than {} bits", c.bits);
-            }
-            let words = c.bands[0].decode(code);
-            let byte = |w: usize, i: usize| (words[w + i / 4] >> (8 * (i % 4)) & 0xff) as i32;
-            let lane = |i: usize| byte(0, i) + if c.wide_lanes() { 256 * byte(2, i) } else { 0 };
-            let unit = c.bands[0].scale(side) / if c.unit { side[0] } else { 1.0 };
-            let point = std::array::from_fn(|i| unit * (lane(i) as f32 - c.zero2 as f32 / 2.0));
-            assert_eq!(c.bands[0].encode(point, side), code, "{name}: {point:?}");
-        }
+        codes_points_to_themselves(name, c, 4000, &mut random);
     }
+}
+
+/// Whatever layout its codes have.
+#[test]
+fn every_q_codes_points_to_themselves() {
+    let mut random = Random(9);
+    let mut quick = vec![];
+    for name in (1..=255).flat_map(|q| [format!("e8q{q}"), format!("d4q{q}")]) {
+        let c = &codec(&name).unwrap().k;
+        codes_points_to_themselves(&name, c, 100, &mut random);
+        quick.extend(c.bytewise.then_some(name));
+    }
+    assert_eq!(quick.len(), 40, "decoded four at a time: {quick:?}");
 }
 
 /// Counted widths: ceil(8 log2(2Q + 1)) for E8 but at Q = 139, ceil(4 log2(2Q + 1) - 1) twice for D4.

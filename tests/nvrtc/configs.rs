@@ -167,6 +167,10 @@ pub fn configs() -> Vec<Config> {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
         }
+        for d in [128, 256] {
+            let Ok(codec) = codec(CALIBRATED[1]) else { continue };
+            all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::MappedStore(elem) }));
+        }
         for codec in SLOTTED.iter().filter_map(|name| codec(name).ok()) {
             all.extend([Slots::Store, Slots::Import, Slots::Export].map(|which| Config { arch, codec, d: 128, kernel: Kernel::Slots(which) }));
         }

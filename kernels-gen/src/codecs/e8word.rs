@@ -91,7 +91,7 @@ pub fn cosets4(w: [u32; 8], width: usize) -> u32 {
 #[device]
 pub fn with_coset(digits: [u32; 8], coset: u32, i: usize, up: usize) -> u32 {
     // The last digit's lowest bit is stored plus the coset.
-    if i < 7 { digits[i] | coset.wrapping_mul(1_u32 << up) } else { digits[i] ^ coset.wrapping_mul(3_u32 << up) }
+    if i < 7 { digits[i] | coset.wrapping_mul(1_u32 << up) } else { digits[i] ^ ((coset << (up + 1)) | (coset << up)) }
 }
 
 /// As `lanes_of` for four tokens at once: see [`crate::codec::Codec::decode4`].

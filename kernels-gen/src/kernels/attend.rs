@@ -71,8 +71,18 @@ pub fn attend<T: Float>(
     let log_each = log_each(leaves, unit, m.warps, m.depth);
     let each = 1_i32 << (log_each & 31_i32);
     let live = ((leaves - begin).min(most).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32);
+    // What is needed again at the end waits in shared memory, lest it take registers during the loop.
+    let mut later = shared::<i32>(6);
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
+        if c == 0_i32 {
+            later.put(0, seq);
+            later.put(1, split);
+            later.put(2, n);
+            later.put(3, n_all);
+            later.put(4, live);
+            later.put(5, if whole { 1_i32 } else { 0_i32 });
+        }
     }
     if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
@@ -209,6 +219,7 @@ pub fn attend<T: Float>(
             }
         }
     }
+    let (seq, split, n, n_all, live, whole) = (later.at(0), later.at(1), later.at(2), later.at(3), later.at(4), later.at(5) > 0_i32);
     find_faults(m, table, status, &mut fault, seq * table_stride, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {

@@ -122,6 +122,15 @@ pub fn code_at(c: &dyn Codec, cache: &Global<u8>, at: i64, token: u32, block: u3
             let byte = if values { quad_byte(token, block, b, c.spec().bits, d / 8) } else { key_quad_byte(token, block, b, c.spec().bits, d / 8) };
             code[b / 4] = code[b / 4] | ((cache.load::<u8>(at + byte as i64) as u32) << (b % 4 * 8));
         }
+        for p in 0..3 {
+            let (above, w) = tail_plane(c.spec().tail(), p);
+            if w > 0 {
+                let first = c.spec().bits - c.spec().tail() + above;
+                let bit = quad_tail_bit(token, block, w, values, d);
+                let byte = cache.load::<u8>(at + ((d / 2 * first) as u32 + (bit >> 3)) as i64) as u32;
+                code[first / 32] = code[first / 32] | (((byte >> (bit & 7_u32)) & ((1_u32 << w) - 1_u32)) << (first % 32));
+            }
+        }
     } else {
         for p in 0..c.spec().wide() {
             let (w, first) = (c.spec().widths()[p], c.spec().firsts()[p]);
@@ -162,12 +171,12 @@ fn shared_byte(c: &dyn Codec, token: u32, block: u32, values: bool, d: usize) ->
     element * (c.spec().shared / 8) as u32
 }
 
-/// Keeps the bits of a code word that fill no byte: eight blocks share the bytes of theirs.
+/// Keeps the bits of a code word of row `r` that fill no byte: several blocks share the bytes of theirs.
 #[device]
-pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, i: i32, code: [u32; 4]) {
+pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, r: i32, block: i32, code: [u32; 4]) {
     if c.spec().tail() > 0 {
         let first = c.spec().bits - c.spec().tail();
-        tails.put(i, code[first / 32] >> (first % 32));
+        tails.put(block * 32_i32 + r, code[first / 32] >> (first % 32));
     }
 }
 
@@ -182,6 +191,22 @@ fn tail_plane(bits: usize, p: usize) -> (usize, usize) {
     }
 }
 
+/// Bit of a block in a transposed plane of tails of `w` bits.
+#[device]
+fn quad_tail_bit(token: u32, block: u32, w: usize, values: bool, d: usize) -> u32 {
+    let (nb, own) = ((d / 8) as u32, (d / 32) as u32);
+    let (t, n, bits) = (block / own, (token & 3_u32) * own + block % own, block * w as u32);
+    if values {
+        (((token >> 2) * (nb * w as u32 / 8_u32) + (bits >> 3)) * 4_u32 + (token & 3_u32)) * 8_u32 + (bits & 7_u32)
+    } else {
+        if w == 1 {
+            ((token >> 2) * (nb / 2_u32) + (n >> 1)) * 8_u32 + (n & 1_u32) * 4_u32 + t
+        } else {
+            (((token >> 2) * (w / 2) as u32 + ((t * w as u32) >> 3)) * nb + n) * 8_u32 + ((t * w as u32) & 7_u32)
+        }
+    }
+}
+
 /// A byte of a transposed plane of tails: `w` bits from bit `at` on of the tails of 8 / w blocks of row `r`.
 #[device]
 fn tail_byte(tails: &Shared<u32>, r: i32, i: i32, at: usize, w: usize, values: bool, d: usize) -> u32 {
@@ -193,7 +218,7 @@ fn tail_byte(tails: &Shared<u32>, r: i32, i: i32, at: usize, w: usize, values: b
         } else {
             if w == 1 { (f % 4) as i32 * own + i * 2_i32 + (f / 4) as i32 } else { (i / own * (8 / w) as i32 + f as i32) * own + i % own }
         };
-        byte = byte | (((tails.at(r * (d / 8) as i32 + block) >> at) & ((1_u32 << w) - 1_u32)) << (w * f));
+        byte = byte | (((tails.at(block * 32_i32 + r) >> at) & ((1_u32 << w) - 1_u32)) << (w * f));
     }
     byte
 }
@@ -219,13 +244,13 @@ pub fn join_quad_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &S
     }
 }
 
-/// The tails of eight blocks, from `i` on, become as many bytes as a tail has bits.
+/// The tails of eight blocks of row `r`, from `block` on, become as many bytes as a tail has bits.
 #[device]
-pub fn join_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, i: i32) {
+pub fn join_tails(c: &dyn Codec, cache: &mut Global<u8>, at: i64, tails: &Shared<u32>, r: i32, block: i32) {
     let w = c.spec().tail();
     let mut bytes = [0_u32; 8];
     for b in 0..8 {
-        let tail = tails.at(i + b as i32);
+        let tail = tails.at((block + b as i32) * 32_i32 + r);
         let (byte, bit) = (b * w / 8, b * w % 8);
         bytes[byte] = bytes[byte] | (tail << bit);
         if bit + w > 8 {

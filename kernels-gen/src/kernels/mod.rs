@@ -51,6 +51,8 @@ pub enum Elem {
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let layout = c.layout(d);
+    // Codecs that search no lattice need fewer registers.
+    let light = [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());
     StoreMeta {
         d,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },
@@ -64,7 +66,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         key_quads: layout.key_quads(),
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
-        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else { 8 },
+        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light { 9 } else { 8 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
@@ -93,14 +95,17 @@ const RING_BUDGET: usize = 216 * 1024;
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
-    // Sixteen columns of 64 dims take more registers a thread, and so do float keys beside values with offsets and heavy codecs:
+    // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do float keys beside values with
+    // offsets and heavy codecs:
     // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
-    let few = (cols > 8 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
+    let few = (cols > 8 || group > 4 && d > 64 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
     let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
     let of = |warps, min_blocks| {
-        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few.
-        let stages = if tile < 4096 || (warps < 8 && min_blocks == 1) { 3 } else { 2 };
-        DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX)
+        let with = |stages| DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX);
+        let (two, three) = (with(2), with(3));
+        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few. A third is not worth a smaller share.
+        let more = tile < 4096 || (warps < 8 && min_blocks == 1);
+        if more && three.warps == two.warps && three.depth == two.depth { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
         (true, _) => &[(4, 3), (4, 2)],

@@ -148,7 +148,7 @@ pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides
                     let mut words = [0_u32; 8];
                     for j in strided(first, own.min(first + 4_i32), 1) {
                         let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
-                        put_tail(c, tails, r * (d / 8) as i32 + (i & 3_i32) * own + j, code);
+                        put_tail(c, tails, r, (i & 3_i32) * own + j, code);
                         for b in 0..c.spec().bits / 8 {
                             words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
                         }
@@ -161,7 +161,7 @@ pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides
                 for j in strided(0_i32, own, 1) {
                     let block = (i & 3_i32) * own + j;
                     let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
-                    put_tail(c, tails, r * (d / 8) as i32 + block, code);
+                    put_tail(c, tails, r, block, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
                     }
@@ -215,7 +215,7 @@ pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sid
         let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
             let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
-            put_tail(c, tails, r * (d / 8) as i32 + block, code);
+            put_tail(c, tails, r, block, code);
             if tile >= 0_i64 {
                 put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);
             }
@@ -250,7 +250,7 @@ pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles:
             if tiles.at(r) >= 0_i64 {
                 let from = codes_at + d / 2 * (c.spec().bits - w);
                 let at = tiles.at(r) + (from as u32 + places.at(r) * (d / 64 * w) as u32) as i64 + (part * w as i32) as i64;
-                join_tails(c, cache, at, tails, r * (d / 8) as i32 + part * 8_i32);
+                join_tails(c, cache, at, tails, r, part * 8_i32);
             }
         }
     }

@@ -236,8 +236,10 @@ impl DecodePlan {
             ];
             queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
         }
-        // As many blocks as run at once, and no more than there can be parts.
-        let blocks = (variant.resident / call.cache.kv_heads).clamp(1, call.batch * space.splits);
+        // As many blocks as run at once, and no more than there can be parts. Whole sequences are a block each: the device itself
+        // gives the next one to whoever is ready.
+        let most = call.batch * space.splits;
+        let blocks = if space.splits == 1 { most } else { (variant.resident / call.cache.kv_heads).clamp(1, most) };
         let out = if layer.is_some() { joined } else { call.out };
         let decode = [
             Arg::Ptr(if layer.is_some() { records } else { call.q }),
