@@ -124,7 +124,12 @@ impl Config {
         (64 * self.d, self.codec.tile_bytes(self.d))
     }
 
-    /// No spill is allowed, whatever the ledger says. Groups of 6 and 7 are known to spill a little.
+    /// A loop over the tiles of a cache.
+    pub fn loops(&self) -> bool {
+        matches!(self.kernel, Kernel::Decode { .. } | Kernel::Calibrated { .. })
+    }
+
+    /// Spills are refused, whatever the ledger says. Groups of 6 and 7 are known to spill a little.
     pub fn gated(&self) -> bool {
         let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if group > 8 || group == 6 || group == 7);
         self.arch == Arch::SM_90A && self.d <= 128 && small

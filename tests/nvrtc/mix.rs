@@ -38,6 +38,8 @@ pub struct Mix {
     pub turn: Option<(usize, usize)>,
     /// What every turn passes by kind; without a loop, the whole kernel.
     pub kinds: [usize; KINDS.len()],
+    /// Accesses to local memory among what every turn passes; not recorded.
+    pub local: usize,
 }
 
 fn kind(op: &str) -> usize {
@@ -51,7 +53,8 @@ impl Mix {
         let counted: Vec<&Instruction> = main.as_ref().map_or_else(|| all.iter().collect(), |(always, _)| always.clone());
         let mut kinds = [0; KINDS.len()];
         counted.iter().for_each(|i| kinds[kind(&i.op)] += 1);
-        Mix { whole: all.len(), turn: main.map(|(always, sometimes)| (always.len(), sometimes.len())), kinds }
+        let local = main.as_ref().map_or(0, |(always, _)| always.iter().filter(|i| i.op.starts_with("LDL") || i.op.starts_with("STL")).count());
+        Mix { whole: all.len(), turn: main.map(|(always, sometimes)| (always.len(), sometimes.len())), kinds, local }
     }
 
     /// Disassembles a cubin.
@@ -104,7 +107,7 @@ fn parse(text: &str) -> Option<Mix> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let pairs = words.chunks(2).map(|p| Some((*p.first()?, p.get(1)?.parse().ok()?))).collect::<Option<BTreeMap<&str, usize>>>()?;
     let turn = pairs.get("turn").copied().zip(pairs.get("sometimes").copied());
-    Some(Mix { whole: *pairs.get("whole")?, turn, kinds: KINDS.map(|k| pairs.get(k.0).copied().unwrap_or(0)) })
+    Some(Mix { whole: *pairs.get("whole")?, turn, kinds: KINDS.map(|k| pairs.get(k.0).copied().unwrap_or(0)), local: 0 })
 }
 
 /// `name: mix` a line.

@@ -51,8 +51,9 @@ pub enum Elem {
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let layout = c.layout(d);
-    // Codecs that search no lattice need fewer registers.
-    let light = [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());
+    // Codecs that search no lattice need fewer registers, unless a thread codes a whole row twice.
+    let corrected = c.k.bands.iter().chain(c.v.bands).any(|half| half.spec().corrected);
+    let light = !corrected && [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());
     StoreMeta {
         d,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },

@@ -169,10 +169,13 @@ impl DecodePlan {
         Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, around })
     }
 
-    /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
+    /// Bytes of workspace that serve launches of this size and of every smaller one, however they are cut; the memory is the
+    /// caller's.
     pub fn workspace_bytes(&self, batch: usize, heads: usize, table_stride: usize) -> Result<u64> {
         let capacity = capacity(table_stride, self.shape.page_tokens)?;
-        self.space(batch, heads, capacity)?.1.bytes()
+        // The least share of a block is the same for every shape of the kernel.
+        let m = &self.decode.own().meta;
+        Workspace::new(batch, heads, m, capacity, Some(m.least()))?.bytes()
     }
 
     /// The kernel for a call of that size, and how it is cut.

@@ -99,10 +99,12 @@ impl QueriesPlan {
         Ok(QueriesPlan { shape: Shape { codec, head_dim, page_tokens }, elem, splits, meta, resident, attend, join, narrow })
     }
 
-    /// Bytes of workspace that a launch of this size needs; the memory is the caller's.
+    /// Bytes of workspace that serve launches of this size and of every smaller one, however they are cut; the memory is the
+    /// caller's.
     pub fn workspace_bytes(&self, batch: usize, heads: usize, queries: usize, table_stride: usize) -> Result<u64> {
         within("queries", queries, 1, i32::MAX as usize)?;
-        self.passes(batch, heads / self.meta.group, queries, table_stride)?.bytes()
+        let capacity = capacity(table_stride, self.shape.page_tokens)?;
+        most_bytes(&self.meta, batch, heads / self.meta.group, queries, capacity)
     }
 
     fn passes(&self, batch: usize, kv_heads: usize, queries: usize, table_stride: usize) -> Result<Passes> {
@@ -224,6 +226,16 @@ impl QueriesPlan {
     }
 }
 
+/// What no call of this size or a smaller one exceeds: its passes take the least share, or are as large as passes may be.
+fn most_bytes(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, capacity: usize) -> Result<u64> {
+    let splits = kernels::splits_of(m, capacity, m.least());
+    let of_block = product("the workspace", &[batch, kv_heads, splits, m.rows(), m.d + 2, 4])?;
+    let all = product("the workspace", &[batch, kv_heads, splits, m.rows(), m.d + 2, 4, queries.div_ceil(m.queries)])?;
+    let lse = product("the workspace", &[batch, queries, kv_heads, m.group, 4])?.next_multiple_of(256);
+    // 512: part and stat are rounded up to 256 each.
+    Ok(all.min(of_block.max(PASS_BYTES)) + 512 + lse)
+}
+
 /// Fails for a codec whose queries are mapped before the kernel, a token a sequence.
 pub(crate) fn served(codec: Codec) -> Result<()> {
     if codec.calibrated().is_err() {
@@ -254,6 +266,11 @@ mod tests {
         let whole = Passes::new(&m, 1, 8, 2048, 1024, 0).unwrap();
         assert_eq!((whole.splits, whole.part, whole.of_pass), (1, 0, 1024));
         assert!(Passes::new(&m, usize::MAX, 8, 1, 1024, 0).is_err());
+        // A workspace for a long chunk serves a short one, whose blocks are more.
+        let most = most_bytes(&m, 2, 8, 2048, 1 << 17).unwrap();
+        for (batch, queries, unit) in [(2, 2048, m.least()), (2, 2048, m.depth), (2, 64, m.least()), (1, 1, m.least()), (1, 2047, m.depth)] {
+            assert!(Passes::new(&m, batch, 8, queries, 1 << 17, unit).unwrap().bytes().unwrap() <= most, "{batch} {queries} {unit}");
+        }
         assert!(served(Codec::open("kvfuse-4").unwrap()).unwrap_err().to_string().contains("one by one"));
     }
 }
