@@ -9,7 +9,7 @@ use independent::{Table, codec_rows, run};
 
 #[test]
 fn a_snapshot_reproduces_the_independent_numbers() {
-    let codecs = "bf16,fp8,fp8:k,turboquant_4bit_nc,d4q10:v,e8q38,symmetric_int4:k,kakeya_e8q4,kakeya_e8q10:v";
+    let codecs = "bf16,fp8,scaled_e4m3_64,scaled_e4m3_64:k,turboquant_4bit_nc,d4q10:v,e8q38,symmetric_int4:k,kakeya_e8q4,kakeya_e8q10:v";
     let table = Table::read();
     for row in codec_rows(&run(codecs, ReadPath::Snapshot, 1, Choice::Cpu)) {
         let theirs = table.of(&row.codec, ReadPath::Snapshot);

@@ -4,9 +4,11 @@
 //! * `kakeya_e8qQ`, `kakeya_d4qQ`: the nearest lattice point, then every coordinate clamped to -Q..Q, so that points at
 //!   the edge leave the lattice. `e8qQ` and `d4qQ` look for the nearest point within the box.
 //! * `symmetric_intB`: 2^B - 1 levels around 0. `intB` uses all 2^B, half a step off.
+//! * `scaled_e4m3_64`: E4M3 under an f32 scale for 64 numbers, multiplied in f32. `fp8_e4m3_64` stores the same and multiplies in bf16.
 
 use half::f16;
 use kernels_gen::reference::rotate;
+use kernels_gen::registry::codec;
 
 /// One of these formats.
 #[derive(Debug)]
@@ -21,7 +23,11 @@ enum Format {
     Lattice(usize, u32),
     /// bits
     Symmetric(u32),
+    Scaled,
 }
+
+/// Numbers under one scale of `scaled_e4m3_64`.
+const SCALED: usize = 64;
 
 impl Published {
     /// The format of that name, kept for the rest of the program.
@@ -32,7 +38,8 @@ impl Published {
         };
         let format = number("kakeya_e8q", 255).map(|q| Format::Lattice(8, q));
         let format = format.or_else(|| number("kakeya_d4q", 255).map(|q| Format::Lattice(4, q)));
-        let format = format.or_else(|| number("symmetric_int", 8).filter(|b| *b > 1).map(Format::Symmetric))?;
+        let format = format.or_else(|| number("symmetric_int", 8).filter(|b| *b > 1).map(Format::Symmetric));
+        let format = format.or_else(|| (name == "scaled_e4m3_64").then_some(Format::Scaled))?;
         Some(Box::leak(Box::new(Published { name: name.into(), format })))
     }
 
@@ -44,6 +51,7 @@ impl Published {
                 d / n * (n as f64 * f64::from(2 * q + 1).log2() - free).ceil() as usize + 32
             }
             Format::Symmetric(bits) => d * bits as usize + 16,
+            Format::Scaled => 8 * d + 32 * d.div_ceil(SCALED),
         }
     }
 
@@ -52,8 +60,17 @@ impl Published {
         match self.format {
             Format::Lattice(n, q) => lattice(x, n, q as f32),
             Format::Symmetric(bits) => symmetric(x, ((1_u32 << (bits - 1)) - 1) as f32),
+            Format::Scaled => x.chunks(SCALED).flat_map(scaled).collect(),
         }
     }
+}
+
+/// The largest E4M3 number is 448.
+fn scaled(x: &[f32]) -> Vec<f32> {
+    let scale = top(x, 1e-10) / 448.0;
+    let Ok(e4m3) = codec("fp8_e4m3") else { return vec![f32::NAN; x.len()] };
+    let y: Vec<f32> = x.iter().map(|x| x / scale).collect();
+    e4m3.k.decode_row(&e4m3.k.encode_row(&y), y.len()).into_iter().map(|y| y * scale).collect()
 }
 
 fn rounded(x: f32) -> f32 {
@@ -116,7 +133,7 @@ mod tests {
     fn names_and_bits() {
         let bits = |name: &str| Published::of(name).map(|format| format.row_bits(128) as f64 / 128.0);
         assert_eq!(bits("kakeya_e8q38"), Some(6.625));
-        assert_eq!((bits("kakeya_d4q10"), bits("symmetric_int4")), (Some(4.5), Some(4.125)));
+        assert_eq!((bits("kakeya_d4q10"), bits("symmetric_int4"), bits("scaled_e4m3_64")), (Some(4.5), Some(4.125), Some(8.5)));
         assert!(["kakeya_e8q0", "kakeya_e8", "symmetric_int1", "e8q38"].iter().all(|name| Published::of(name).is_none()));
     }
 
@@ -135,6 +152,7 @@ mod tests {
             let y = Published::of(name).unwrap().round_trip(&x);
             x.iter().zip(&y).map(|(x, y)| (x - y) * (x - y)).sum::<f32>() / x.iter().map(|x| x * x).sum::<f32>()
         };
+        assert!((1e-5..1e-3).contains(&loss("scaled_e4m3_64")));
         let all = ["kakeya_e8q38", "kakeya_d4q38", "symmetric_int6", "kakeya_e8q10", "symmetric_int4", "kakeya_e8q4"].map(loss);
         assert!(all[0] < 1e-3 && all.is_sorted() && all[5] < 0.1, "{all:?}");
     }

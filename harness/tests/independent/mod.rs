@@ -12,7 +12,7 @@ use serde::Deserialize;
 /// Our name and theirs. `intB` has 2^B levels half a step off zero where theirs has 2^B - 1 around it, and `e8qQ` looks for
 /// the nearest point within the box where theirs clamps the nearest one of all: with few levels that is another codec,
 /// and theirs has a name of its own.
-pub const SAME: [(&str, &str); 22] = [
+pub const SAME: [(&str, &str); 23] = [
     ("bf16", "bf16"),
     ("fp8_e4m3_64", "fp8_e4m3_64"),
     ("turboquant_4bit_nc", "tq_4bit_nc"),
@@ -25,6 +25,7 @@ pub const SAME: [(&str, &str); 22] = [
     ("e8q16", "e8_q16"),
     ("e8q38", "e8_q38"),
     ("e8q44", "e8_q44"),
+    ("scaled_e4m3_64", "fp8_e4m3_64"),
     ("symmetric_int8", "int8_had"),
     ("symmetric_int6", "int6_had"),
     ("symmetric_int4", "int4_had"),
