@@ -124,10 +124,10 @@ fn over(config: &Config, taken: &Taken, ceilings: &BTreeMap<&str, u32>) -> Optio
     (spilt > allowed).then(|| format!("{name} spills {spilt} bytes, allowed {allowed}"))
 }
 
-/// Slots an element, the busiest pipe and its share of the time that reading the tile takes, for kernels with a loop.
+/// Slots an element, the busiest pipe and its share of the time that reading the tile takes, for decode kernels.
 fn mixes(rows: &[(&Config, &Taken)]) -> String {
     let mut text = format!("{:54} {:>6} {:>6} {:>6} {:>10} {:>8}\n", "instructions", "kernel", "turn", "slots", "busiest", "of read");
-    for (config, taken) in rows {
+    for (config, taken) in rows.iter().filter(|(config, _)| config.loops()) {
         let Some((mix, (always, _))) = taken.mix.as_ref().and_then(|m| Some((m, m.turn?))) else { continue };
         let (elements, bytes) = config.tile();
         let (slots, pipe, share) = mix.load(elements, bytes);
