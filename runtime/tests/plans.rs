@@ -1,6 +1,6 @@
 //! Store and decode on a GPU against the scalar reference: the cache byte for byte, the output bit for
 //! bit where the codec promises it. Every buffer lies between guard zones that must not change.
-//! Skipped, aloud, without a GPU or NVRTC.
+//! Skipped, aloud, without a GPU or NVRTC. One file, though long: all tests run plans on the same guarded problem.
 
 use half::bf16;
 use kernels_gen::reference::{self, CacheShape, Decoded};

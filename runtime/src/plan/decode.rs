@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::store::size_of_elem;
 use super::variants::{Build, Variant, Variants};
+use super::workspace::Workspace;
 use super::{load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::calibration::{Layer, needs};
@@ -19,7 +20,7 @@ use crate::tuning::Point;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::maps::MapMeta;
-use kernels_gen::kernels::{self, Elem, LEAF, Mapping, SEGMENT};
+use kernels_gen::kernels::{self, Elem, LEAF, Mapping};
 
 /// What a decode plan is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -78,60 +79,6 @@ pub struct DecodePlan {
     narrow: Arc<Kernel>,
     /// Of a calibrated codec: queries before, outputs after.
     around: Option<[(MapMeta, Arc<Kernel>); 2]>,
-}
-
-/// How a call is cut, and where its partial results lie in the workspace, in bytes.
-struct Workspace {
-    /// log2 of the leaves of a warp; none: the device chooses.
-    unit: Option<usize>,
-    /// Parts that the longest sequence may leave; 1: none.
-    splits: usize,
-    segments: usize,
-    part: u64,
-    stat: u64,
-    chosen: u64,
-    lse: u64,
-    /// Of a calibrated codec: queries, then joined outputs.
-    records: u64,
-    joined: u64,
-}
-
-impl Workspace {
-    /// f32 part `[batch, heads, splits, d]`, stat `[batch, heads, splits, 2]`, i32 chosen `[1]`, lse `[batch, heads]`, each rounded
-    /// up to 256 bytes, no part where blocks have whole sequences; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
-    fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: Option<usize>) -> Result<Self> {
-        let (splits, segments, d) = (kernels::splits_of(m, capacity, unit.unwrap_or(m.least())), capacity.div_ceil(SEGMENT), m.d);
-        let joined = if m.record > 0 { d } else { 0 };
-        let left = if splits > 1 { splits } else { 0 };
-        let rounded =
-            |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
-        Ok(Workspace {
-            unit,
-            splits,
-            segments,
-            part: rounded(&[batch, heads, left, d, 4])?,
-            stat: rounded(&[batch, heads, left, 2, 4])?,
-            chosen: 256,
-            lse: rounded(&[batch, heads, 4])?,
-            records: rounded(&[batch, heads / m.group, segments, m.record])?,
-            joined: rounded(&[batch, heads, joined, 4])?,
-        })
-    }
-
-    /// part, stat, chosen, lse, records, joined.
-    fn cut<'a>(&self, call: &Decode<'a>) -> Result<[Span<'a>; 6]> {
-        let mut at = 0;
-        let mut next = |bytes| {
-            at += bytes;
-            call.workspace.part(at - bytes, bytes)
-        };
-        Ok([next(self.part)?, next(self.stat)?, next(self.chosen)?, next(self.lse)?, next(self.records)?, next(self.joined)?])
-    }
-
-    fn bytes(&self) -> Result<u64> {
-        let sum = [self.stat, self.chosen, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
-        Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
-    }
 }
 
 impl DecodePlan {
@@ -373,21 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_workspace_holds_every_part() {
-        let codec = Codec::open("kvfuse-4").unwrap();
-        let m = kernels::decode_meta(codec.info(), 128, 4, 64);
-        assert_eq!(m.warps, 8);
-        let space = Workspace::new(3, 8, &m, 4097, None).unwrap();
-        assert_eq!((space.splits, space.part, space.stat, space.lse), (3, 3 * 8 * 3 * 128 * 4, 768, 256));
-        assert_eq!(space.bytes().unwrap(), space.part + 768 + 256 + 256);
-        let one = Workspace::new(3, 8, &m, 4097, Some(2)).unwrap();
-        assert_eq!((one.splits, one.part, one.stat), (1, 0, 0));
-        assert!(Workspace::new(usize::MAX, 8, &m, 4097, None).is_err());
-        // Queries of nine segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
-        let m = kernels::calibrated_meta(codec.info(), 128, 4, 64);
-        let more = Workspace::new(3, 8, &m, 4097, None).unwrap();
-        assert_eq!((more.records, more.joined), ((3 * 2 * 9 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
-        assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records + more.joined);
+    fn tables_name_a_bounded_number_of_tokens() {
         assert!(capacity(0, 32).is_err() && capacity(1 << 26, 64).is_err());
         assert_eq!(capacity((1 << 26) - 1, 32).unwrap(), ((1 << 26) - 1) * 32);
     }

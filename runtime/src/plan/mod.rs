@@ -10,6 +10,7 @@ mod queries;
 mod slots;
 mod store;
 mod variants;
+mod workspace;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
