@@ -38,6 +38,7 @@ fn sources(arch: Arch) -> Vec<(String, Result<Source, Report>)> {
 
 #[test]
 fn the_forward_pass_compiles_without_spills() {
+    let _machine = super::beside_others();
     if let Err(why) = runtime::nvrtc::version() {
         return println!("SKIPPED the_forward_pass_compiles_without_spills: {why}");
     }

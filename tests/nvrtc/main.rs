@@ -14,7 +14,7 @@ mod sass;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -27,6 +27,13 @@ use runtime::compile::compile_in;
 const RECORDED_WITH: (i32, i32) = (13, 0);
 const CEILINGS: &str = include_str!("ceilings.txt");
 const THREADS: usize = 2;
+
+/// Read by tests that compile, written by the one that times: it has the machine to itself.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+pub fn beside_others() -> RwLockReadGuard<'static, ()> {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What a compiled configuration takes.
 struct Taken {
@@ -148,6 +155,7 @@ fn record(rows: &[(&Config, &Taken)]) -> std::io::Result<()> {
 
 #[test]
 fn every_kernel_compiles_within_its_ceiling() {
+    let _machine = beside_others();
     let set = |name| std::env::var_os(name).is_some_and(|v| v == "1");
     let version = match runtime::nvrtc::version() {
         Ok(version) => version,
@@ -188,13 +196,13 @@ fn every_kernel_compiles_within_its_ceiling() {
     assert!(wrong.is_empty(), "{} of {} configurations:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
 
-/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five. The limit is for a machine that
-/// compiles other kernels meanwhile.
+/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five.
 #[test]
 fn a_second_start_takes_no_time() {
     if let Err(why) = runtime::nvrtc::version() {
         return println!("SKIPPED a_second_start_takes_no_time: {why}");
     }
+    let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
     let folder = std::env::temp_dir().join(format!("kvf-second-start-{}", std::process::id()));
     for codec in ["int4", "e8q38"] {
         let start = |cache: &Cache| {
@@ -207,7 +215,7 @@ fn a_second_start_takes_no_time() {
         let first = start(&Cache::at(&folder));
         let second = (0..5).map(|_| start(&Cache::at(&folder))).fold(f64::INFINITY, f64::min);
         println!("{codec}: first start {first:.0} ms, second start {second:.1} ms");
-        assert!(second <= 150.0, "{codec}: a second start takes {second:.0} ms");
+        assert!(second <= 50.0, "{codec}: a second start takes {second:.0} ms");
     }
     std::fs::remove_dir_all(&folder).expect("the folder was made");
 }

@@ -18,6 +18,7 @@ const SHAPES: [(usize, usize, usize); 8] =
 
 #[test]
 fn kernels_of_many_queries_compile() {
+    let _machine = super::beside_others();
     if let Err(why) = runtime::nvrtc::version() {
         return println!("SKIPPED kernels_of_many_queries_compile: {why}");
     }
