@@ -9,7 +9,7 @@ use super::codes::code_at;
 use super::offset::within;
 use super::rows::{quad_at, steps_of};
 use super::softmax::bounded;
-use super::store::{StoreMeta, tile_of};
+use super::store::{StoreMeta, put_place};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -35,13 +35,7 @@ pub fn load<T: Float>(
     for r in threads(32) {
         let token = (first + r).min(tokens - 1_i32);
         let slot = if first + r < tokens { slots.at(token) } else { -1_i64 };
-        let inside = (slot >= 0_i64) & (slot < slot_count);
-        tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
-        places.put(r, (slot & 31_i64) as u32);
-        if slot >= slot_count {
-            status.put(0, 1_i32);
-            status.put(3, token);
-        }
+        put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
     }
     if kind == 0_i32 {
         for band in 0..kc.len() {

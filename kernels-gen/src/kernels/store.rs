@@ -83,13 +83,7 @@ pub fn store<T: Float>(
             turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
         }
         if j == 0_i32 {
-            let inside = (slot >= 0_i64) & (slot < slot_count);
-            tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
-            places.put(r, (slot & 31_i64) as u32);
-            if slot >= slot_count {
-                status.put(0, 1_i32);
-                status.put(3, token);
-            }
+            put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
         }
     }
     if kind == 0_i32 {
@@ -253,6 +247,20 @@ pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles:
                 join_tails(c, cache, at, tails, r, part * 8_i32);
             }
         }
+    }
+}
+
+/// Where row `r` of a block lies: the first byte of its tile, below 0 if it has none, and its place there. A slot beyond the
+/// cache is reported.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn put_place(slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize, r: i32, token: i32, tiles: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>) {
+    let inside = (slot >= 0_i64) & (slot < slot_count);
+    tiles.put(r, if inside { tile_of(slot, kv_heads, head, page_tokens, tile_bytes) } else { -1_i64 });
+    places.put(r, (slot & 31_i64) as u32);
+    if slot >= slot_count {
+        status.put(0, 1_i32);
+        status.put(3, token);
     }
 }
 
