@@ -1,0 +1,158 @@
+"""kvfuse from Python: the C library by ctypes, nothing to build or install.
+
+Rows are torch tensors on a GPU, or anything in host memory with a writable buffer (torch CPU tensors, numpy arrays,
+array.array): then the scalar reference does the work, slowly, with the same bits where the codec promises them.
+
+The library is found in $KVFUSE_LIB or ../../target/release (cargo build --release -p runtime).
+"""
+
+import ctypes
+import math
+import os
+from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from pathlib import Path
+
+ABI_VERSION = 1
+BF16, F32 = 1, 2
+STORE, DECODE = 1, 2
+
+
+class Error(RuntimeError):
+    """What the library says of a failed call; `status` is its KVF_ERR_* number."""
+
+    def __init__(self, status, sentence):
+        super().__init__(sentence)
+        self.status = status
+
+
+class _Struct(Structure):
+    """A struct of kvfuse.h: sized and versioned, the rest zero."""
+
+    def __init__(self, **fields):
+        super().__init__(struct_size=ctypes.sizeof(type(self)), abi_version=ABI_VERSION, **fields)
+
+
+def _struct(name, *fields, reserved):
+    head = [("struct_size", c_uint32), ("abi_version", c_uint32)]
+    rows = [(field, kind) for kind, fields in fields for field in fields.split()]
+    return type(name, (_Struct,), {"_fields_": head + rows + [("reserved", c_uint64 * reserved)]})
+
+
+_PlanDesc = _struct("kvf_plan_desc", (c_void_p, "codec"), (c_int32, "device head_dim heads kv_heads page_tokens dtype splits flags queries slot_page_tokens"), reserved=3)
+_Cache = _struct("kvf_cache", (c_void_p, "base"), (c_uint64, "bytes"), (c_int64, "pages"), (c_int32, "page_tokens kv_heads head_dim layer"), (c_void_p, "calibration"), reserved=3)
+_CalibrationDesc = _struct("kvf_calibration_desc", (c_void_p, "codec"), (c_char_p, "path model"), (c_int64, "positions"), (c_int32, "device layers kv_heads head_dim"), reserved=4)
+_StoreArgs = _struct("kvf_store_args", (c_void_p, "k v slots status"), (c_int64, "tokens k_token_stride k_head_stride v_token_stride v_head_stride"), (c_void_p, "positions workspace"), (c_uint64, "workspace_bytes"), reserved=1)
+_DecodeArgs = _struct("kvf_decode_args", (c_void_p, "q table lens out lse workspace"), (c_uint64, "workspace_bytes"), (c_void_p, "status"), (c_int32, "batch table_stride"), (c_float, "scale"), (c_int32, "queries"), reserved=4)
+
+
+def _open():
+    built = Path(__file__).resolve().parents[2] / "target" / "release" / "libruntime.so"
+    library = ctypes.CDLL(os.environ.get("KVFUSE_LIB", str(built)))
+    library.kvf_last_error.restype = library.kvf_codec_name.restype = c_char_p
+    return library
+
+
+_library = _open()
+
+
+def _call(name, *arguments):
+    status = getattr(_library, name)(*arguments)
+    if status:
+        raise Error(status, _library.kvf_last_error().decode())
+
+
+def _asked(name, kind, *arguments):
+    """What a call writes behind its last pointer."""
+    value = kind()
+    _call(name, *arguments, byref(value))
+    return value.value
+
+
+def _address(rows):
+    """Where the numbers of a tensor or buffer begin; None stays None."""
+    if rows is None or isinstance(rows, int):
+        return rows
+    if hasattr(rows, "data_ptr"):
+        return rows.data_ptr()
+    return ctypes.addressof(ctypes.c_char.from_buffer(rows))
+
+
+def codecs():
+    """The names of the registry. More are understood: e8q1 .. e8q255, KEYS/VALUES, A+B+C+D."""
+    return [_library.kvf_codec_name(i).decode() for i in range(_library.kvf_codec_count())]
+
+
+class Codec:
+    """A codec by its name. With `calibration`, a file of `harness calibrate`, and `layer` it is that layer's `kvfuse-N`."""
+
+    def __init__(self, name, *, calibration=None, layer=0, layers=0, kv_heads=0, head_dim=0, positions=0, device=-1):
+        self.name, self.layer = name, layer
+        self.handle, self.calibration = c_void_p(), c_void_p()
+        _call("kvf_codec_open", name.encode(), byref(self.handle))
+        if calibration:
+            desc = _CalibrationDesc(codec=self.handle, path=os.fsencode(calibration), positions=positions, device=device, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
+            _call("kvf_calibration_load", byref(desc), byref(self.calibration))
+            own = c_void_p()
+            _call("kvf_calibration_codec", self.calibration, layer, byref(own))
+            _call("kvf_codec_close", self.handle)
+            self.handle = own
+
+    def block_bytes(self, head_dim, page_tokens):
+        """Bytes of a page of one kv head, keys and values."""
+        return _asked("kvf_block_bytes", c_uint64, self.handle, head_dim, page_tokens)
+
+    def bits(self, head_dim):
+        """Stored bits a number, scales included."""
+        return _asked("kvf_stored_bits_per_element", c_double, self.handle, head_dim)
+
+    def exact(self):
+        """Whether the GPU gives the reference's bits."""
+        return bool(_asked("kvf_codec_exact", c_int32, self.handle))
+
+
+class Cache:
+    """Pages of one layer in `base`, `pages * kv_heads * codec.block_bytes(head_dim, page_tokens)` bytes that the caller owns.
+
+    `heads` query heads attend to `kv_heads`; `dtype` is that of k, v, q and out. On a GPU (`device` >= 0) calls enqueue on
+    `stream`, by default torch's current one, and nothing waits; `space(bytes)` must give device memory for the workspace.
+    """
+
+    def __init__(self, codec, base, pages, *, heads, kv_heads, head_dim, page_tokens=64, dtype=BF16, device=-1, space=None):
+        self.codec, self.base, self.pages, self.dtype, self.device, self.space = codec, base, pages, dtype, device, space
+        self.heads, self.kv_heads, self.head_dim, self.page_tokens = heads, kv_heads, head_dim, page_tokens
+        count = pages * kv_heads * codec.block_bytes(head_dim, page_tokens)
+        self.desc = _Cache(base=_address(base), bytes=count, pages=pages, page_tokens=page_tokens, kv_heads=kv_heads, head_dim=head_dim, layer=codec.layer, calibration=codec.calibration)
+        self.plan, self.workspace, self.workspace_bytes = c_void_p(), None, 0
+        if device >= 0:
+            desc = _PlanDesc(codec=codec.handle, device=device, head_dim=head_dim, heads=heads, kv_heads=kv_heads, page_tokens=page_tokens, dtype=dtype, flags=STORE | DECODE)
+            _call("kvf_plan_create", byref(desc), byref(self.plan))
+
+    def store(self, k, v, slots, status, *, tokens, positions=None, stream=None):
+        """Codes and stores rows k, v [tokens, kv_heads, head_dim] at slots [tokens] i64: page * page_tokens + offset, below 0
+        none. `status` [4] i32 is zeroed once by the caller; `positions` [tokens] i32 is for calibrated codecs."""
+        row = self.head_dim
+        args = _StoreArgs(k=_address(k), v=_address(v), slots=_address(slots), status=_address(status), tokens=tokens, positions=_address(positions),
+                          k_token_stride=self.kv_heads * row, k_head_stride=row, v_token_stride=self.kv_heads * row, v_head_stride=row)
+        if not self.plan:
+            return _call("kvf_ref_store", self.codec.handle, self.dtype, byref(self.desc), byref(args))
+        _call("kvf_store", self.plan, byref(self.desc), byref(args), self._stream(stream))
+
+    def decode(self, q, table, lens, out, status, *, batch, stride, lse=None, scale=None, stream=None):
+        """Attention of q [batch, heads, head_dim] over the first lens [batch] i32 tokens of the pages in table [batch, stride]
+        i32, into out like q and lse [batch, heads] f32 (natural log). `scale` is 1/sqrt(head_dim) unless given."""
+        args = _DecodeArgs(q=_address(q), table=_address(table), lens=_address(lens), out=_address(out), lse=_address(lse), status=_address(status),
+                           batch=batch, table_stride=stride, scale=scale or 1 / math.sqrt(self.head_dim))
+        if not self.plan:
+            return _call("kvf_ref_decode", self.codec.handle, self.dtype, self.heads, byref(self.desc), byref(args))
+        need = _asked("kvf_workspace_bytes", c_uint64, self.plan, batch, stride)
+        if need > self.workspace_bytes:
+            self.workspace, self.workspace_bytes = self.space(need), need
+        args.workspace, args.workspace_bytes = _address(self.workspace), self.workspace_bytes
+        _call("kvf_decode", self.plan, byref(self.desc), byref(args), self._stream(stream))
+
+    def _stream(self, stream):
+        if stream is None:
+            import torch
+
+            stream = torch.cuda.current_stream(self.device).cuda_stream
+        return c_void_p(stream)
