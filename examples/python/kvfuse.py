@@ -1,7 +1,7 @@
 """kvfuse from Python: the C library by ctypes, nothing to build or install.
 
-Rows are torch tensors on a GPU, or anything in host memory with a writable buffer (torch CPU tensors, numpy arrays,
-array.array): then the scalar reference does the work, slowly, with the same bits where the codec promises them.
+Rows are contiguous torch tensors on a GPU, or anything in host memory with a writable buffer (torch CPU tensors, numpy
+arrays, array.array): then the scalar reference does the work, slowly, with the same bits where the codec promises them.
 
 The library is found in $KVFUSE_LIB or ../../target/release (cargo build --release -p runtime).
 """
@@ -83,19 +83,12 @@ def codecs():
 
 
 class Codec:
-    """A codec by its name. With `calibration`, a file of `harness calibrate`, and `layer` it is that layer's `kvfuse-N`."""
+    """A codec by its name; a `kvfuse-N` for a model comes from its Calibration."""
 
-    def __init__(self, name, *, calibration=None, layer=0, layers=0, kv_heads=0, head_dim=0, positions=0, device=-1):
-        self.name, self.layer = name, layer
-        self.handle, self.calibration = c_void_p(), c_void_p()
-        _call("kvf_codec_open", name.encode(), byref(self.handle))
-        if calibration:
-            desc = _CalibrationDesc(codec=self.handle, path=os.fsencode(calibration), positions=positions, device=device, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
-            _call("kvf_calibration_load", byref(desc), byref(self.calibration))
-            own = c_void_p()
-            _call("kvf_calibration_codec", self.calibration, layer, byref(own))
-            _call("kvf_codec_close", self.handle)
-            self.handle = own
+    def __init__(self, name, *, handle=None, calibration=None, layer=0):
+        self.name, self.handle, self.calibration, self.layer = name, handle or c_void_p(), calibration, layer
+        if not handle:
+            _call("kvf_codec_open", name.encode(), byref(self.handle))
 
     def block_bytes(self, head_dim, page_tokens):
         """Bytes of a page of one kv head, keys and values."""
@@ -110,6 +103,21 @@ class Codec:
         return bool(_asked("kvf_codec_exact", c_int32, self.handle))
 
 
+class Calibration:
+    """What `harness calibrate` fitted to a model of so many layers, for sequences of up to `positions` tokens; `device` -1 is the host."""
+
+    def __init__(self, name, path, *, layers, kv_heads, head_dim, positions, device=-1):
+        self.name, self.handle = name, c_void_p()
+        desc = _CalibrationDesc(codec=Codec(name).handle, path=os.fsencode(path), positions=positions, device=device, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
+        _call("kvf_calibration_load", byref(desc), byref(self.handle))
+
+    def codec(self, layer):
+        """The codec of a layer, in coordinates of its own."""
+        own = c_void_p()
+        _call("kvf_calibration_codec", self.handle, layer, byref(own))
+        return Codec(self.name, handle=own, calibration=self, layer=layer)
+
+
 class Cache:
     """Pages of one layer in `base`, `pages * kv_heads * codec.block_bytes(head_dim, page_tokens)` bytes that the caller owns.
 
@@ -121,11 +129,10 @@ class Cache:
         self.codec, self.base, self.pages, self.dtype, self.device, self.space = codec, base, pages, dtype, device, space
         self.heads, self.kv_heads, self.head_dim, self.page_tokens = heads, kv_heads, head_dim, page_tokens
         count = pages * kv_heads * codec.block_bytes(head_dim, page_tokens)
-        self.desc = _Cache(base=_address(base), bytes=count, pages=pages, page_tokens=page_tokens, kv_heads=kv_heads, head_dim=head_dim, layer=codec.layer, calibration=codec.calibration)
-        self.plan, self.workspace, self.workspace_bytes = c_void_p(), None, 0
+        self.desc = _Cache(base=_address(base), bytes=count, pages=pages, page_tokens=page_tokens, kv_heads=kv_heads, head_dim=head_dim, layer=codec.layer, calibration=codec.calibration and codec.calibration.handle)
+        self.plans, self.workspace, self.workspace_bytes = {}, None, 0
         if device >= 0:
-            desc = _PlanDesc(codec=codec.handle, device=device, head_dim=head_dim, heads=heads, kv_heads=kv_heads, page_tokens=page_tokens, dtype=dtype, flags=STORE | DECODE)
-            _call("kvf_plan_create", byref(desc), byref(self.plan))
+            self._plan(1)
 
     def store(self, k, v, slots, status, *, tokens, positions=None, stream=None):
         """Codes and stores rows k, v [tokens, kv_heads, head_dim] at slots [tokens] i64: page * page_tokens + offset, below 0
@@ -133,22 +140,35 @@ class Cache:
         row = self.head_dim
         args = _StoreArgs(k=_address(k), v=_address(v), slots=_address(slots), status=_address(status), tokens=tokens, positions=_address(positions),
                           k_token_stride=self.kv_heads * row, k_head_stride=row, v_token_stride=self.kv_heads * row, v_head_stride=row)
-        if not self.plan:
+        if self.device < 0:
             return _call("kvf_ref_store", self.codec.handle, self.dtype, byref(self.desc), byref(args))
-        _call("kvf_store", self.plan, byref(self.desc), byref(args), self._stream(stream))
+        _call("kvf_store", self._plan(1), byref(self.desc), byref(args), self._stream(stream))
 
-    def decode(self, q, table, lens, out, status, *, batch, stride, lse=None, scale=None, stream=None):
-        """Attention of q [batch, heads, head_dim] over the first lens [batch] i32 tokens of the pages in table [batch, stride]
-        i32, into out like q and lse [batch, heads] f32 (natural log). `scale` is 1/sqrt(head_dim) unless given."""
+    def decode(self, q, table, lens, out, status, *, batch, stride, queries=1, lse=None, scale=None, stream=None):
+        """Attention of q [batch, queries, heads, head_dim] over the first lens [batch] i32 tokens of the pages in table
+        [batch, stride] i32, into out like q and lse [batch, queries, heads] f32 (natural log). Of several queries the last
+        sees all tokens, each one before it one less. `scale` is 1/sqrt(head_dim) unless given."""
         args = _DecodeArgs(q=_address(q), table=_address(table), lens=_address(lens), out=_address(out), lse=_address(lse), status=_address(status),
-                           batch=batch, table_stride=stride, scale=scale or 1 / math.sqrt(self.head_dim))
-        if not self.plan:
+                           batch=batch, table_stride=stride, queries=queries, scale=scale or 1 / math.sqrt(self.head_dim))
+        if self.device < 0:
             return _call("kvf_ref_decode", self.codec.handle, self.dtype, self.heads, byref(self.desc), byref(args))
-        need = _asked("kvf_workspace_bytes", c_uint64, self.plan, batch, stride)
+        plan = self._plan(queries)
+        need = _asked("kvf_queries_workspace_bytes", c_uint64, plan, batch, queries, stride) if queries > 1 else _asked("kvf_workspace_bytes", c_uint64, plan, batch, stride)
         if need > self.workspace_bytes:
             self.workspace, self.workspace_bytes = self.space(need), need
         args.workspace, args.workspace_bytes = _address(self.workspace), self.workspace_bytes
-        _call("kvf_decode", self.plan, byref(self.desc), byref(args), self._stream(stream))
+        _call("kvf_decode", plan, byref(self.desc), byref(args), self._stream(stream))
+
+    def _plan(self, queries):
+        """Kernels for one query a sequence, for a few, or for a chunk of a prompt; compiled when first asked for."""
+        size = 1 if queries == 1 else 4 if queries <= 4 else 64
+        if size not in self.plans:
+            plan = c_void_p()
+            desc = _PlanDesc(codec=self.codec.handle, device=self.device, head_dim=self.head_dim, heads=self.heads, kv_heads=self.kv_heads, page_tokens=self.page_tokens,
+                             dtype=self.dtype, flags=STORE | DECODE if size == 1 else DECODE, queries=size)
+            _call("kvf_plan_create", byref(desc), byref(plan))
+            self.plans[size] = plan
+        return self.plans[size]
 
     def _stream(self, stream):
         if stream is None:
