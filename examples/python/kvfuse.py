@@ -9,6 +9,7 @@ The library is found in $KVFUSE_LIB or ../../target/release (cargo build --relea
 import ctypes
 import math
 import os
+import weakref
 from ctypes import POINTER, Structure, byref, c_char_p, c_double, c_float, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from pathlib import Path
 
@@ -89,6 +90,7 @@ class Codec:
         self.name, self.handle, self.calibration, self.layer = name, handle or c_void_p(), calibration, layer
         if not handle:
             _call("kvf_codec_open", name.encode(), byref(self.handle))
+        weakref.finalize(self, _library.kvf_codec_close, self.handle)
 
     def block_bytes(self, head_dim, page_tokens):
         """Bytes of a page of one kv head, keys and values."""
@@ -110,6 +112,7 @@ class Calibration:
         self.name, self.handle = name, c_void_p()
         desc = _CalibrationDesc(codec=Codec(name).handle, path=os.fsencode(path), positions=positions, device=device, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
         _call("kvf_calibration_load", byref(desc), byref(self.handle))
+        weakref.finalize(self, _library.kvf_calibration_close, self.handle)
 
     def codec(self, layer):
         """The codec of a layer, in coordinates of its own."""
@@ -167,6 +170,7 @@ class Cache:
             desc = _PlanDesc(codec=self.codec.handle, device=self.device, head_dim=self.head_dim, heads=self.heads, kv_heads=self.kv_heads, page_tokens=self.page_tokens,
                              dtype=self.dtype, flags=STORE | DECODE if size == 1 else DECODE, queries=size)
             _call("kvf_plan_create", byref(desc), byref(plan))
+            weakref.finalize(self, _library.kvf_plan_destroy, plan)
             self.plans[size] = plan
         return self.plans[size]
 
