@@ -109,8 +109,8 @@ class Calibration:
     """What `harness calibrate` fitted to a model of so many layers, for sequences of up to `positions` tokens; `device` -1 is the host."""
 
     def __init__(self, name, path, *, layers, kv_heads, head_dim, positions, device=-1):
-        self.name, self.handle = name, c_void_p()
-        desc = _CalibrationDesc(codec=Codec(name).handle, path=os.fsencode(path), positions=positions, device=device, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
+        self.name, self.handle, of = name, c_void_p(), Codec(name)
+        desc = _CalibrationDesc(codec=of.handle, path=os.fsencode(path), positions=positions, device=device, layers=layers, kv_heads=kv_heads, head_dim=head_dim)
         _call("kvf_calibration_load", byref(desc), byref(self.handle))
         weakref.finalize(self, _library.kvf_calibration_close, self.handle)
 
