@@ -187,8 +187,9 @@ impl DecodePlan {
             queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
         }
         // As many blocks as run at once, and no more than there can be parts. Whole sequences are a block each: the device itself
-        // gives the next one to whoever is ready.
+        // gives the next one to whoever is ready. If all of them run at once, nothing needs counting.
         let most = call.batch * space.splits;
+        let own = space.splits == 1 && most * call.cache.kv_heads <= variant.resident;
         let blocks = if space.splits == 1 { most } else { (variant.resident / call.cache.kv_heads).clamp(1, most) };
         let out = if layer.is_some() { joined } else { call.out };
         let decode = [
@@ -210,9 +211,10 @@ impl DecodePlan {
             Arg::I32(splits),
             Arg::I32(int("the number of blocks", blocks)?),
             Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
+            Arg::I32(i32::from(own)),
             Arg::F32(call.scale),
         ];
-        let grid = [blocks as u32, call.cache.kv_heads as u32, 1];
+        let grid = [call.cache.kv_heads as u32, int("the number of blocks", blocks)? as u32, 1];
         variant.kernel.launch(stream, grid, &decode)?;
         if space.splits > 1 {
             let join = [
