@@ -9,6 +9,7 @@
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
+use super::leaves::LEAF;
 use super::schedule::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -76,6 +77,11 @@ impl DecodeMeta {
         (8 / self.warps).ilog2() as usize
     }
 
+    /// Entries of the page table that a block's share may need.
+    pub fn listed(&self) -> usize {
+        SHARE * LEAF / self.page_tokens + 2
+    }
+
     /// Parts of a row that a warp may hold.
     pub fn places(&self) -> usize {
         self.depth.max(1)
@@ -84,7 +90,7 @@ impl DecodeMeta {
     /// Bytes of a block in shared memory.
     pub fn shared(&self) -> usize {
         let held = self.places() * (self.rows() * self.d + 2 * self.cols) * 4;
-        let schedule = 4 * (2 * LANES * (self.depth + 2) + 4);
+        let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + self.listed());
         self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
     }
 

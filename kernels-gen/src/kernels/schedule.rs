@@ -72,9 +72,9 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
         let small_from = counts.row(row_of(best), LANES).sum();
         for t in lanes(LANES) {
             let (mut large, mut all) = (0_i32, 0_i32);
-            for i in 0..LANES - 1 {
-                large = large + if (i as i32) < t { counts.at(row_of(best) + i as i32) } else { 0_i32 };
-                all = all + if (i as i32) < t { counts.at(row_of(best) + (LANES + i) as i32) } else { 0_i32 };
+            for i in strided(0_i32, batch.min(LANES as i32 - 1_i32), 1) {
+                large = large + if i < t { counts.at(row_of(best) + i) } else { 0_i32 };
+                all = all + if i < t { counts.at(row_of(best) + LANES as i32 + i) } else { 0_i32 };
             }
             places.put(t, large);
             places.put(t + LANES as i32, small_from + all - large);

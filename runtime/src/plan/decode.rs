@@ -90,12 +90,12 @@ impl DecodePlan {
 
     /// As `prepare`, with warps, stages and blocks an SM of another meta value, whatever a tuning says.
     pub fn with_meta(device: &Device, spec: &DecodeSpec, meta: DecodeMeta) -> Result<Self> {
-        Self::with_share(device, spec, meta, 0)
+        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), build))
     }
 
-    /// As `with_meta`; a warp takes so many tokens, 0: as the plan's rule has it. What a tuner tries.
-    pub(crate) fn with_share(device: &Device, spec: &DecodeSpec, meta: DecodeMeta, tokens: usize) -> Result<Self> {
-        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), tokens, build))
+    /// A warp takes so many tokens where no tuning says it, 0: as the plan's rule has it. What a tuner tries.
+    pub(crate) fn take(&mut self, tokens: usize) {
+        self.decode.take(tokens);
     }
 
     fn assemble(device: &Device, spec: &DecodeSpec, variants: impl FnOnce(Build<'_>) -> Result<Variants>) -> Result<Self> {
