@@ -1,11 +1,11 @@
-/* What a step costs the host over the C ABI: store and decode enqueued, then the same step replayed from a graph.
+/* What a step costs the host over the C ABI: store and decode enqueued, then recorded as a kvf_step, then replayed from a graph.
  *
  *   cc -std=c11 -O2 -Iruntime/include benches/host_overhead.c target/release/libruntime.a -ldl -lgcc_s -lrt -lpthread -lm -lc
  *
  * 32 sequences of up to 4096 tokens, 32 query heads, 8 kv heads, D 128, one layer. Steps are enqueued in bursts that
  * fit the driver's queue, so that the device never makes the host wait; the median of bursts counts. `bare_launch_us` is
- * the driver's own cost for one kernel that does nothing, in the same run: a store is one launch, decode one or two. The replayed
- * graph must give the bits of the enqueued step, also after lengths have changed on the device. Rows go to KVF_RESULTS,
+ * the driver's own cost for one kernel that does nothing, in the same run, then with as many arguments as decode has, then also with
+ * the attribute of its launch: a store is one launch, decode one or two. The recorded step and the replayed graph must give the bits of the enqueued step, also after lengths have changed on the device. Rows go to KVF_RESULTS,
  * a JSON object a line. Without a GPU it prints SKIPPED. */
 #define _POSIX_C_SOURCE 200809L
 #include <dlfcn.h>
@@ -23,15 +23,24 @@ enum { D = 128, HEADS = 32, KV_HEADS = 8, PAGE = 64, BATCH = 32, STRIDE = 64, BU
 #define CU(call) do { int rc_ = (call); if (rc_) { printf("FAILED %s: CUDA error %d\n", #call, rc_); exit(1); } } while (0)
 #define LOAD(ret, name, symbol, ...) ret (*name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))dlsym(cuda, symbol)
 
+/* CUlaunchConfig and CUlaunchAttribute of the driver. */
+struct attribute { int id; char pad[4]; union { int value; char bytes[64]; } of; };
+struct config { unsigned grid[3], block[3], shared; void *stream; struct attribute *attributes; unsigned count; };
+
 static kvf_plan *plan;
+static kvf_step *step;
 static kvf_cache cache;
 static kvf_store_args store;
 static kvf_decode_args decode;
 static void *stream, *graph;
 static int (*wait_for)(void *), (*replay)(void *, void *);
 static int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **, void **);
-static void *nothing_kernel;
-static const char nothing_text[] = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing(.param .u64 a) { ret; }\n";
+static int (*launch_ex)(const struct config *, void *, void **, void **);
+static void *nothing_kernel, *twenty_kernel;
+/* Kernels that do nothing, with one argument and with as many as decode has. */
+static const char nothing_text[] = ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry nothing(.param .u64 a) { ret; }\n"
+    ".visible .entry twenty(.param .u64 a, .param .u64 b, .param .u64 c, .param .u64 d, .param .u64 e, .param .u64 f, .param .u64 g, .param .u64 h, .param .u64 i, .param .u64 j,"
+    ".param .u32 k, .param .u32 l, .param .u32 m, .param .u32 n, .param .u32 o, .param .u32 p, .param .u32 q, .param .u32 r, .param .u32 s, .param .u32 t) { ret; }\n";
 
 static void enqueue_store(void) { OK(kvf_store(plan, &cache, &store, stream)); }
 static void enqueue_decode(void) { OK(kvf_decode(plan, &cache, &decode, stream)); }
@@ -41,6 +50,22 @@ static void enqueue_nothing(void) {
     void *arguments[] = {&argument};
     CU(launch(nothing_kernel, 256, 1, 1, 256, 1, 1, 0, stream, arguments, NULL));
 }
+static void enqueue_twenty(void) {
+    uint64_t value = 0;
+    void *arguments[20];
+    for (int i = 0; i < 20; i++) arguments[i] = &value;
+    CU(launch(twenty_kernel, 256, 1, 1, 256, 1, 1, 0, stream, arguments, NULL));
+}
+/* As the kernels of decode are launched: before their predecessor has ended. */
+static void enqueue_early(void) {
+    uint64_t value = 0;
+    void *arguments[20];
+    for (int i = 0; i < 20; i++) arguments[i] = &value;
+    struct attribute early = {.id = 6, .of.value = 1};
+    struct config config = {.grid = {256, 1, 1}, .block = {256, 1, 1}, .stream = stream, .attributes = &early, .count = 1};
+    CU(launch_ex(&config, twenty_kernel, arguments, NULL));
+}
+static void launch_step(void) { OK(kvf_step_launch(step, stream)); }
 static void replay_graph(void) { CU(replay(graph, stream)); }
 
 static double now_us(void) {
@@ -54,12 +79,12 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Microseconds of the host for one `step`. */
-static double host_us(void (*step)(void)) {
+/* Microseconds of the host for one `call`. */
+static double host_us(void (*call)(void)) {
     double each[BURSTS];
     for (int i = -4; i < BURSTS; i++) {
         double begin = now_us();
-        for (int n = 0; n < BURST; n++) step();
+        for (int n = 0; n < BURST; n++) call();
         double took = (now_us() - begin) / BURST;
         if (i >= 0) each[i] = took;
         CU(wait_for(stream));
@@ -69,10 +94,10 @@ static double host_us(void (*step)(void)) {
 }
 
 static void report(const char *codec, const char *device, double create, double again) {
-    double s = host_us(enqueue_store), d = host_us(enqueue_decode), both = host_us(enqueue_both), r = host_us(replay_graph), bare = host_us(enqueue_nothing);
-    char row[512];
-    snprintf(row, sizeof row, "{\"bench\": \"host_overhead\", \"codec\": \"%s\", \"batch\": %d, \"store_us\": %.2f, \"decode_us\": %.2f, \"step_us\": %.2f, "
-             "\"replay_us\": %.2f, \"bare_launch_us\": %.2f, \"plan_ms\": %.2f, \"second_plan_ms\": %.2f, \"device\": \"%s\"}", codec, BATCH, s, d, both, r, bare, create, again, device);
+    double s = host_us(enqueue_store), d = host_us(enqueue_decode), both = host_us(enqueue_both), one = host_us(launch_step), r = host_us(replay_graph), bare = host_us(enqueue_nothing), twenty = host_us(enqueue_twenty), early = launch_ex ? host_us(enqueue_early) : 0.0;
+    char row[640];
+    snprintf(row, sizeof row, "{\"bench\": \"host_overhead\", \"codec\": \"%s\", \"batch\": %d, \"store_us\": %.2f, \"decode_us\": %.2f, \"step_us\": %.2f, \"recorded_step_us\": %.2f, "
+             "\"replay_us\": %.2f, \"bare_launch_us\": %.2f, \"bare_20_arguments_us\": %.2f, \"bare_early_us\": %.2f, \"plan_ms\": %.2f, \"second_plan_ms\": %.2f, \"device\": \"%s\"}", codec, BATCH, s, d, both, one, r, bare, twenty, early, create, again, device);
     puts(row);
     const char *path = getenv("KVF_RESULTS");
     FILE *file = path ? fopen(path, "a") : NULL;
@@ -100,10 +125,11 @@ int main(int argc, char **argv) {
     LOAD(int, find_function, "cuModuleGetFunction", void **, void *, const char *);
     wait_for = synchronize, replay = graph_launch;
     *(void **)&launch = dlsym(cuda, "cuLaunchKernel");
+    *(void **)&launch_ex = dlsym(cuda, "cuLaunchKernelEx");
     char device[128] = "";
     void *context, *captured, *module;
     CU(retain(&context, 0)); CU(set_current(context)); CU(name_of(device, sizeof device, 0)); CU(stream_create(&stream, 1));
-    CU(load_module(&module, nothing_text)); CU(find_function(&nothing_kernel, module, "nothing"));
+    CU(load_module(&module, nothing_text)); CU(find_function(&nothing_kernel, module, "nothing")); CU(find_function(&twenty_kernel, module, "twenty"));
     for (int arg = 1; arg < (argc > 1 ? argc : 2); arg++) {
         const char *name = argc > 1 ? argv[arg] : "int4";
         kvf_codec *codec;
@@ -149,7 +175,11 @@ int main(int argc, char **argv) {
         static const uint16_t nothing[BATCH * HEADS * D];
         if (!memcmp(first, nothing, sizeof first)) return puts("FAILED the step wrote nothing"), 1;
         if (memcmp(first, second, sizeof first)) return puts("FAILED the replayed step has other bits"), 1;
+        OK(kvf_step_create(plan, &cache, &store, &decode, &step));
+        CU(clear(out, 0, sizeof second)); launch_step(); CU(wait_for(stream)); CU(to_host(second, out, sizeof second));
+        if (memcmp(first, second, sizeof first)) return puts("FAILED the recorded step has other bits"), 1;
         report(name, device, create, again);
+        OK(kvf_step_destroy(step));
         OK(kvf_plan_destroy(plan));
         OK(kvf_codec_close(codec));
     }

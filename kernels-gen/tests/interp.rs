@@ -129,8 +129,11 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
     // Fewer blocks than parts, so that some take several and some none in a turn.
     let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
+    // A block for each sequence where it takes all of any.
+    let own = splits == 1 && p.group.is_multiple_of(4);
+    let blocks = if own { batch as i32 } else { blocks };
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
-    let grids = [[blocks as u32, KV_HEADS as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let grids = [[KV_HEADS as u32, blocks as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
 
     // The Rust functions.
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
@@ -139,7 +142,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own), x.scale)
     });
     let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
@@ -152,7 +155,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let joins = stages(kernels::join_ir(c, &j, memory::<T>()).unwrap());
     for (stage, join) in stages(kernels::decode_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
         let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit].map(scalar));
+        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own)].map(scalar));
         args.push(scalar(x.scale));
         let got = interpreted(&what, stage, grids[0], args);
         let bits = c.exact() || stage.0 != "thread";

@@ -102,8 +102,8 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
     let mut status = Global::<i32>::zeroed(4);
     let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
     let mut chosen = Global::<i32>::zeroed(1);
-    launch([3, 2, 1], || {
-        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, 2, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, scale)
+    launch([2, 3, 1], || {
+        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, 2, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, 0, scale)
     });
     let j = kernels::join_meta(d, 64);
     launch([group as u32, 2, batch as u32], || {
@@ -129,6 +129,8 @@ fn decode_equals_the_reference() {
         attended("e8q38", 64, 5, &lens, warps, unit);
     }
     attended("bf16", 64, 2, &lens, 2, 0);
+    // More sequences than lanes count at once.
+    attended("int4", 64, 1, &std::array::from_fn::<i32, 70, _>(|i| 37 * i as i32 % 301), 1, 0);
     attended("e8q38", 128, 8, &[0, 5, 1100], 4, 1);
     attended("int4", 128, 16, &[0, 5, 300], 1, 0);
 }

@@ -143,9 +143,9 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, lens: &[
         let got = interpreted(&what, &queries[i], kernels::queries_grid(&to, segments, KV_HEADS, batch), args);
 
         let mut args = vec![bytes(&got[5]), Arg::Buffer(cache.clone()), buffer(&table), buffer(&lens), nan(rows * d), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([batch as i32, KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, splits as i32, 2, 0].map(scalar));
+        args.extend([batch as i32, KV_HEADS as i32, shape.pages as i32, stride as i32, segments as i32, splits as i32, 2, 0, 0].map(scalar));
         args.push(scalar(scale));
-        let got = interpreted(&what, &decode[i], [2, KV_HEADS as u32, 1], args);
+        let got = interpreted(&what, &decode[i], [KV_HEADS as u32, 2, 1], args);
 
         let mut args = vec![bytes(&got[6]), bytes(&got[7]), bytes(&got[8]), buffer(&table), buffer(&lens), bytes(&got[4]), bytes(&got[5]), bytes(&got[9])];
         args.extend([KV_HEADS as i32, group as i32, splits as i32, shape.pages as i32, stride as i32].map(scalar));

@@ -51,6 +51,7 @@ enum {
 /* Handles are looked up, not followed: one that is closed or garbage gives KVF_ERR_INVALID. */
 typedef struct kvf_codec kvf_codec;
 typedef struct kvf_plan kvf_plan;
+typedef struct kvf_step kvf_step;
 typedef struct kvf_calibration kvf_calibration;
 
 /* What a plan is compiled for. */
@@ -237,6 +238,20 @@ int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
  * sees new lens, tables, q. */
 int32_t kvf_decode(kvf_plan *plan, const kvf_cache *cache, const kvf_decode_args *args, void *stream);
+
+/* Records a layer's step: kvf_store, then kvf_decode, either of which may be left out as null. Addresses, strides, scale and the
+ * numbers of tokens and of sequences are as recorded; rows, slots, lens and tables are read on the device at each launch.
+ * Any thread. Allocates and captures a stream of its own; never call it while a stream is being captured. */
+int32_t kvf_step_create(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *store, const kvf_decode_args *decode, kvf_step **step);
+
+/* Enqueues a recorded step: one call of the driver, a fraction of what its launches take one by one. The same bits.
+ * Any thread; stream as for kvf_store, but not one that is being captured: call kvf_store and kvf_decode there. Launches of one
+ * step run one after another, whatever their streams. */
+int32_t kvf_step_launch(kvf_step *step, void *stream);
+
+/* Forgets a step; null is allowed. Its plan and calibration may be destroyed before it, but not before its work has run.
+ * Any thread. Not before its last launch has run. */
+int32_t kvf_step_destroy(kvf_step *step);
 
 /* Bytes of a token of one kv head in slots: `turboquant_*` codecs, the very bytes of vLLM's.
  * Any thread. No GPU needed. */

@@ -144,29 +144,10 @@ pub unsafe extern "C" fn kvf_store(
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
-        let (cache, args): (Cache, StoreArgs) = unsafe { (read(cache)?, read(args)?) };
-        let calibration = of_cache(&cache)?;
-        let call = Store {
-            tokens: count("tokens", args.tokens)?,
-            k: rows(args.k, args.k_token_stride, args.k_head_stride),
-            v: rows(args.v, args.v_token_stride, args.v_head_stride),
-            slots: unknown(args.slots),
-            cache: plan.cache(&cache)?,
-            status: unknown(args.status),
-        };
-        if call.tokens > 0 {
-            let spans = [call.k.base, call.v.base, call.slots, call.cache.base, call.status];
-            plan.expect_device(["k", "v", "slots", "the cache", "status"].into_iter().zip(spans))?;
-        }
+        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
         // SAFETY: the caller's promise.
         let stream = unsafe { Stream::borrow(&plan.device, stream) };
-        let Some(calibration) = calibration else { return plan.store()?.launch(&stream, &call) };
-        let layer = calibration.on_device(&cache, plan.device.ordinal())?;
-        let positions = unknown(args.positions);
-        if call.tokens > 0 {
-            plan.expect_device([("positions", positions)].into_iter())?;
-        }
-        plan.store()?.launch_calibrated(&stream, &call, &Mapped { layer, positions })
+        plan.enqueue_store(&cache, &args, &stream)
     })
 }
 
@@ -182,35 +163,10 @@ pub unsafe extern "C" fn kvf_decode(
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
-        let (cache, args): (Cache, DecodeArgs) = unsafe { (read(cache)?, read(args)?) };
-        let calibration = of_cache(&cache)?;
-        let call = Decode {
-            batch: count("batch", args.batch)?,
-            q: unknown(args.q),
-            cache: plan.cache(&cache)?,
-            table: unknown(args.table),
-            table_stride: count("table_stride", args.table_stride)?,
-            lens: unknown(args.lens),
-            out: unknown(args.out),
-            lse: (!args.lse.is_null()).then(|| unknown(args.lse)),
-            scale: args.scale,
-            workspace: span(args.workspace, args.workspace_bytes),
-            status: unknown(args.status),
-        };
-        if call.batch > 0 {
-            let spans = [call.q, call.cache.base, call.table, call.lens, call.out, call.workspace, call.status];
-            let names = ["q", "the cache", "table", "lens", "out", "workspace", "status"];
-            plan.expect_device(names.into_iter().zip(spans).chain(call.lse.map(|lse| ("lse", lse))))?;
-        }
+        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
         // SAFETY: the caller's promise.
         let stream = unsafe { Stream::borrow(&plan.device, stream) };
-        let queries = count("queries", args.queries)?;
-        match &calibration {
-            None if queries > 1 => plan.queries()?.launch(&stream, &call, queries),
-            Some(_) if queries > 1 => Err(one_by_one().into()),
-            None => plan.decode()?.launch(&stream, &call),
-            Some(own) => plan.decode()?.launch_calibrated(&stream, &call, &own.on_device(&cache, plan.device.ordinal())?),
-        }
+        plan.enqueue_decode(&cache, &args, &stream)
     })
 }
 
@@ -285,6 +241,60 @@ impl Plan {
                 .transpose()?,
             device,
         })
+    }
+
+    /// What `kvf_store` enqueues.
+    pub fn enqueue_store(&self, cache: &Cache, args: &StoreArgs, stream: &Stream) -> Result<()> {
+        let calibration = of_cache(cache)?;
+        let call = Store {
+            tokens: count("tokens", args.tokens)?,
+            k: rows(args.k, args.k_token_stride, args.k_head_stride),
+            v: rows(args.v, args.v_token_stride, args.v_head_stride),
+            slots: unknown(args.slots),
+            cache: self.cache(cache)?,
+            status: unknown(args.status),
+        };
+        if call.tokens > 0 {
+            let spans = [call.k.base, call.v.base, call.slots, call.cache.base, call.status];
+            self.expect_device(["k", "v", "slots", "the cache", "status"].into_iter().zip(spans))?;
+        }
+        let Some(calibration) = calibration else { return self.store()?.launch(stream, &call) };
+        let layer = calibration.on_device(cache, self.device.ordinal())?;
+        let positions = unknown(args.positions);
+        if call.tokens > 0 {
+            self.expect_device([("positions", positions)].into_iter())?;
+        }
+        self.store()?.launch_calibrated(stream, &call, &Mapped { layer, positions })
+    }
+
+    /// What `kvf_decode` enqueues.
+    pub fn enqueue_decode(&self, cache: &Cache, args: &DecodeArgs, stream: &Stream) -> Result<()> {
+        let calibration = of_cache(cache)?;
+        let call = Decode {
+            batch: count("batch", args.batch)?,
+            q: unknown(args.q),
+            cache: self.cache(cache)?,
+            table: unknown(args.table),
+            table_stride: count("table_stride", args.table_stride)?,
+            lens: unknown(args.lens),
+            out: unknown(args.out),
+            lse: (!args.lse.is_null()).then(|| unknown(args.lse)),
+            scale: args.scale,
+            workspace: span(args.workspace, args.workspace_bytes),
+            status: unknown(args.status),
+        };
+        if call.batch > 0 {
+            let spans = [call.q, call.cache.base, call.table, call.lens, call.out, call.workspace, call.status];
+            let names = ["q", "the cache", "table", "lens", "out", "workspace", "status"];
+            self.expect_device(names.into_iter().zip(spans).chain(call.lse.map(|lse| ("lse", lse))))?;
+        }
+        let queries = count("queries", args.queries)?;
+        match &calibration {
+            None if queries > 1 => self.queries()?.launch(stream, &call, queries),
+            Some(_) if queries > 1 => Err(one_by_one().into()),
+            None => self.decode()?.launch(stream, &call),
+            Some(own) => self.decode()?.launch_calibrated(stream, &call, &own.on_device(cache, self.device.ordinal())?),
+        }
     }
 
     fn store(&self) -> Result<&StorePlan> {

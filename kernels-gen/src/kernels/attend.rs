@@ -47,14 +47,6 @@ pub fn attend<T: Float>(
     slot: i32,
     blocks: i32,
 ) {
-    let len = lens.at(seq);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let n_all = if fits { len } else { 0_i32 };
-    if !fits {
-        status.put(2, 1_i32);
-        status.put(3, seq);
-    }
-    let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
     let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
@@ -63,10 +55,37 @@ pub fn attend<T: Float>(
     let mut held = shared::<f32>(m.warps * m.places() * m.rows() * m.d);
     let mut held_stat = shared::<f32>(m.warps * m.places() * m.cols * 2);
     let mut fault = shared::<i32>(m.rows());
+    let mut pages_of = shared::<i32>(m.listed());
+    let len = lens.at(seq);
+    let begin = split * share(m.warps, unit);
+    let first_page = begin * LEAF as i32 / m.page_tokens as i32;
+    if m.record == 0 {
+        zeros_of(k, &mut zeros, m.d);
+    }
+    // What does not depend on the length is on its way together with it, and a first query row with the pages.
+    let heads = m.cols / m.parts;
+    for w in warps(m.warps) {
+        if (m.record == 0) & !m.many {
+            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, w.min(heads as i32 - 1_i32));
+            list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+            for c in strided(w, heads as i32, m.warps) {
+                let own = c.min(m.rows() as i32 - 1_i32);
+                quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                if heads > m.warps {
+                    x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + m.warps as i32).min(heads as i32 - 1_i32));
+                }
+            }
+        } else {
+            list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+        }
+    }
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let n_all = if fits { len } else { 0_i32 };
+    let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
     let tiles = (n + 31_i32) / 32_i32;
     let leaves = (n + (LEAF as i32 - 1_i32)) / LEAF as i32;
     // The block's leaves, the log2 of a warp's, and how many warps have any.
-    let (begin, most) = (split * share(m.warps, unit), share(m.warps, unit));
+    let most = share(m.warps, unit);
     let whole = leaves <= most;
     let log_each = log_each(leaves, unit, m.warps, m.depth);
     let each = 1_i32 << (log_each & 31_i32);
@@ -82,20 +101,21 @@ pub fn attend<T: Float>(
             later.put(3, n_all);
             later.put(4, live);
             later.put(5, if whole { 1_i32 } else { 0_i32 });
+            if !fits {
+                status.put(2, 1_i32);
+                status.put(3, seq);
+            }
         }
     }
-    if m.record == 0 {
-        zeros_of(k, &mut zeros, m.d);
+    if m.many {
         for w in warps(m.warps) {
             // Blocks without work make no query.
-            for c in strided(w, if live > 0_i32 { (m.cols / m.parts) as i32 } else { 0_i32 }, m.warps as i32) {
+            for c in strided(w, if live > 0_i32 { heads as i32 } else { 0_i32 }, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
-                let x = q.row(row_of(m, seq, kv_heads, head, queries, first, own) as i64 * m.d as i64, m.d);
-                quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, m.cols / m.parts, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
-                if m.many {
-                    for part in 0..m.parts {
-                        zero.put(c + (m.cols + part * m.cols / m.parts) as i32, sees(n_all, queries, first + own / m.group as i32));
-                    }
+                let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
+                quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                for part in 0..m.parts {
+                    zero.put(c + (m.cols + part * heads) as i32, sees(n_all, queries, first + own / m.group as i32));
                 }
             }
         }
@@ -125,7 +145,7 @@ pub fn attend<T: Float>(
         let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high_half = cols(m.cols, 0.0_f32);
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
-            let tokens = ring.copy(cache, tile_at(m, table, seq * table_stride, pages, page_bytes, own_bytes, t));
+            let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, t));
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
             let mut x = scores(m, k, v, &tokens, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
             let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
@@ -220,7 +240,7 @@ pub fn attend<T: Float>(
         }
     }
     let (seq, split, n, n_all, live, whole) = (later.at(0), later.at(1), later.at(2), later.at(3), later.at(4), later.at(5) > 0_i32);
-    find_faults(m, table, status, &mut fault, seq * table_stride, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
+    find_faults(m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
@@ -247,10 +267,28 @@ pub fn attend<T: Float>(
     }
 }
 
+/// The query row of column `c`; columns past the rows have the last one.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, c: i32) -> Tile<T> {
+    q.row(row_of(m, seq, kv_heads, head, queries, first, c.min(m.rows() as i32 - 1_i32)) as i64 * m.d as i64, m.d)
+}
+
+/// Warp `w`'s part of the table entries that a share may need, from entry `first` of a line on.
+#[device]
+fn list_pages(m: &DecodeMeta, table: &Global<i32>, pages_of: &mut Shared<i32>, w: i32, line: i32, first: i32, stride: i32) {
+    for i in lanes(m.listed().div_ceil(m.warps)) {
+        let at = w * m.listed().div_ceil(m.warps) as i32 + i;
+        if at < m.listed() as i32 {
+            pages_of.put(at, table.at(line + (first + at).min(stride - 1_i32).max(0_i32)));
+        }
+    }
+}
+
 /// First byte of tile `t`. A bad table entry reads page 0; whoever finishes the row finds it and drops the row.
 #[device]
-fn tile_at(m: &DecodeMeta, table: &Global<i32>, line: i32, pages: i32, page_bytes: u32, own_bytes: i64, t: i32) -> i64 {
-    let entry = table.at(line + (t as u32 / (m.page_tokens / 32) as u32) as i32);
+fn tile_at(m: &DecodeMeta, pages_of: &Shared<i32>, first_page: i32, pages: i32, page_bytes: u32, own_bytes: i64, t: i32) -> i64 {
+    let entry = pages_of.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - first_page);
     let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
     page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64)
 }
@@ -276,12 +314,12 @@ fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_h
     }
 }
 
-/// A page of the first `n` tokens that does not exist drops the rows that see it.
+/// A page of the first `n` tokens, which the block has all of, that does not exist drops the rows that see it.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn find_faults(m: &DecodeMeta, table: &Global<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, line: i32, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
+fn find_faults(m: &DecodeMeta, pages_of: &Shared<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
     for i in threads((n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
-        let page = table.at(line + i);
+        let page = pages_of.at(i);
         if (page < 0_i32) | (page >= pages) {
             for c in 0..m.rows() {
                 let seen = if m.many { sees(n_all, queries, first + (c / m.group) as i32) } else { n };

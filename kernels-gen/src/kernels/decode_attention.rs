@@ -9,6 +9,7 @@
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
+use super::leaves::LEAF;
 use super::schedule::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -76,6 +77,11 @@ impl DecodeMeta {
         (8 / self.warps).ilog2() as usize
     }
 
+    /// Entries of the page table that a block's share may need.
+    pub fn listed(&self) -> usize {
+        SHARE * LEAF / self.page_tokens + 2
+    }
+
     /// Parts of a row that a warp may hold.
     pub fn places(&self) -> usize {
         self.depth.max(1)
@@ -84,7 +90,7 @@ impl DecodeMeta {
     /// Bytes of a block in shared memory.
     pub fn shared(&self) -> usize {
         let held = self.places() * (self.rows() * self.d + 2 * self.cols) * 4;
-        let schedule = 4 * (self.depth + 2) * (self.threads() + self.warps);
+        let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + self.listed());
         self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
     }
 
@@ -110,7 +116,7 @@ impl Meta for DecodeMeta {
     }
 }
 
-/// Grid: [blocks, kv_heads]; the blocks of a head share out all parts of all sequences.
+/// Grid: [kv_heads, blocks]; the blocks of a head share out all parts of all sequences, the first ones to start the largest.
 #[kernel]
 pub fn decode_attention<T: Float>(
     m: DecodeMeta,
@@ -134,32 +140,41 @@ pub fn decode_attention<T: Float>(
     splits: i32,   // most parts of a sequence
     blocks: i32,
     unit: i32, // log2 of the leaves of a warp, below 0 what ends first
+    own: i32,  // 1: block i has all of sequence i, whatever the lengths
     scale: f32,
 ) {
-    release_next();
-    let (block, head, capacity) = (block_id(0), block_id(1), table_stride * m.page_tokens as i32);
-    let mut counts = shared::<i32>((m.depth + 1) * m.threads());
-    let mut totals = shared::<i32>((m.depth + 1) * m.warps);
-    let mut before = shared::<i32>(m.threads());
-    let mut found = shared::<i32>(2);
-    count_shares(&m, lens, batch, capacity, &mut counts, &mut totals, &mut found);
-    let unit = if unit >= 0_i32 { unit } else { best_unit(&m, &totals, blocks) };
-    shares_before(&m, &counts, &totals, &mut before, unit);
+    if m.record == 0 {
+        after_previous();
+    }
+    let (head, block, capacity) = (block_id(0), block_id(1), table_stride * m.page_tokens as i32);
+    let mut counts = shared::<i32>(2 * LANES * (m.depth + 1));
+    let mut places = shared::<i32>(2 * LANES);
+    let mut found = shared::<i32>(4);
+    let (mut unit, mut all) = (unit, batch);
+    if own == 0_i32 {
+        count_shares(&m, lens, batch, capacity, blocks, unit, &mut counts, &mut places, &mut found);
+        unit = found.at(UNIT);
+        all = found.at(ALL);
+    }
     if (block == 0_i32) & (head == 0_i32) {
         chosen.put(0, unit + m.log_warps() as i32);
     }
     if m.record > 0 {
         after_previous();
     }
-    let all = all_shares(&m, &totals, unit);
+    // Not before its own wait: the join reads lengths while this launch still runs.
+    release_next();
     let mut back = 0_i32;
     for turn in strided(0_i32, all, blocks) {
         // To and fro, so that the blocks that began with the first shares do not get the first of the second turn too.
         let item = turn + if back > 0_i32 { blocks - 1_i32 - block } else { block };
         back = 1_i32 - back;
-        find_share(&m, lens, batch, capacity, &counts, &before, &mut found, unit, item);
-        let seq = if item < all { found.at(0) } else { 0_i32 };
-        let split = if item < all { found.at(1) } else { splits };
+        let (mut seq, mut split) = (item, 0_i32);
+        if own == 0_i32 {
+            find_share(&m, lens, batch, capacity, &counts, &places, &mut found, unit, item);
+            seq = if item < all { found.at(0) } else { 0_i32 };
+            split = if item < all { found.at(1) } else { splits };
+        }
         attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
     }
 }

@@ -170,5 +170,6 @@ pub fn join_splits<T: Float>(
     let mut fault = shared::<i32>(1);
     find_fault(&m, table, status, &mut fault, pages, table_stride, n, seq);
     after_previous();
+    release_next();
     join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, group, chosen.at(0), base, group, member, n, n, member, head, seq);
 }

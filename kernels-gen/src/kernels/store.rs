@@ -64,6 +64,8 @@ pub fn store<T: Float>(
     v_token_stride: i64,
     v_head_stride: i64,
 ) {
+    after_previous();
+    release_next();
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
     let mut rows = shared::<u8>(128 * m.d);
     let mut squares = shared::<f32>(32 * 4);

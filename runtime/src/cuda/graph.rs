@@ -1,9 +1,9 @@
 //! Recording launches once and replaying them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaGraph, CudaStream};
+use cudarc::driver::{CudaGraph, CudaStream, result};
 
 use super::driver::failed;
 use super::stream::Stream;
@@ -41,6 +41,34 @@ impl Graph {
     pub fn launch(&self) -> Result<()> {
         let _here = self.stream.enter()?;
         self.graph.launch().map_err(|e| failed("launching a graph", e))
+    }
+}
+
+/// A recording that any thread may replay, on any stream of its device. Its runs follow one another, whatever their streams.
+pub struct Replay {
+    graph: Mutex<Graph>,
+}
+
+// SAFETY: the driver lets a graph be used from any thread, by one at a time: the mutex sees to that.
+unsafe impl Send for Replay {}
+// SAFETY: likewise.
+unsafe impl Sync for Replay {}
+
+impl Replay {
+    /// As [`Graph::record`].
+    pub fn record(stream: &Stream, enqueue: impl FnOnce(&Stream) -> Result<()>) -> Result<Self> {
+        Ok(Replay { graph: Mutex::new(Graph::record(stream, enqueue)?) })
+    }
+
+    /// Enqueues the recorded launches on `stream`.
+    pub fn launch(&self, stream: &Stream) -> Result<()> {
+        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        if stream.context().cu_ctx() != graph.stream.context().cu_ctx() {
+            return Err(Misuse::Other("what was recorded is of another device than the stream's".into()).into());
+        }
+        let _here = stream.enter()?;
+        // SAFETY: the executable graph lives as long as the lock's guard, the stream as long as `stream`.
+        unsafe { result::graph::launch(graph.graph.cu_graph_exec(), stream.raw()) }.map_err(|e| failed("launching a graph", e))
     }
 }
 

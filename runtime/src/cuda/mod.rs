@@ -21,7 +21,7 @@ pub use cublaslt::Products;
 pub use device::Device;
 pub use driver::{device_count, driver_version, mapped_files};
 pub use event::Event;
-pub use graph::Graph;
+pub use graph::{Graph, Replay};
 pub use kernel::{Arg, Attributes, Kernel};
 pub use memory::{Memory, Plain, Span};
 pub use stream::Stream;

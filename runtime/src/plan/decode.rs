@@ -90,12 +90,12 @@ impl DecodePlan {
 
     /// As `prepare`, with warps, stages and blocks an SM of another meta value, whatever a tuning says.
     pub fn with_meta(device: &Device, spec: &DecodeSpec, meta: DecodeMeta) -> Result<Self> {
-        Self::with_share(device, spec, meta, 0)
+        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), build))
     }
 
-    /// As `with_meta`; a warp takes so many tokens, 0: as the plan's rule has it. What a tuner tries.
-    pub(crate) fn with_share(device: &Device, spec: &DecodeSpec, meta: DecodeMeta, tokens: usize) -> Result<Self> {
-        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), tokens, build))
+    /// A warp takes so many tokens where no tuning says it, 0: as the plan's rule has it. What a tuner tries.
+    pub(crate) fn take(&mut self, tokens: usize) {
+        self.decode.take(tokens);
     }
 
     fn assemble(device: &Device, spec: &DecodeSpec, variants: impl FnOnce(Build<'_>) -> Result<Variants>) -> Result<Self> {
@@ -187,8 +187,9 @@ impl DecodePlan {
             queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
         }
         // As many blocks as run at once, and no more than there can be parts. Whole sequences are a block each: the device itself
-        // gives the next one to whoever is ready.
+        // gives the next one to whoever is ready. If all of them run at once, nothing needs counting.
         let most = call.batch * space.splits;
+        let own = space.splits == 1 && most * call.cache.kv_heads <= variant.resident;
         let blocks = if space.splits == 1 { most } else { (variant.resident / call.cache.kv_heads).clamp(1, most) };
         let out = if layer.is_some() { joined } else { call.out };
         let decode = [
@@ -210,9 +211,10 @@ impl DecodePlan {
             Arg::I32(splits),
             Arg::I32(int("the number of blocks", blocks)?),
             Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
+            Arg::I32(i32::from(own)),
             Arg::F32(call.scale),
         ];
-        let grid = [blocks as u32, call.cache.kv_heads as u32, 1];
+        let grid = [call.cache.kv_heads as u32, int("the number of blocks", blocks)? as u32, 1];
         variant.kernel.launch(stream, grid, &decode)?;
         if space.splits > 1 {
             let join = [

@@ -42,9 +42,14 @@ impl Variants {
         Ok(variants)
     }
 
-    /// One kernel whatever the size, and the tokens of a warp.
-    pub fn forced(device: &Device, meta: DecodeMeta, tokens: usize, build: Build<'_>) -> Result<Self> {
-        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], tuned: vec![], tokens, note: "own rules: its kernel was chosen".into() })
+    /// One kernel whatever the size.
+    pub fn forced(device: &Device, meta: DecodeMeta, build: Build<'_>) -> Result<Self> {
+        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], tuned: vec![], tokens: 0, note: "own rules: its kernel was chosen".into() })
+    }
+
+    /// Tokens that a warp takes where no tuning says it.
+    pub fn take(&mut self, tokens: usize) {
+        self.tokens = tokens;
     }
 
     /// A choice that cannot be built here is left out, and the note says so.

@@ -1,14 +1,13 @@
 //! Measures choices for one plan on this device: device events around a replayed graph, cold L2, join included.
 //!
 //! All cuts of the kernel at the smallest and the largest size first; the best few at every size then, with several shares
-//! for a warp. What does not beat the plan's own rules by a percent is left out: spread is no gain.
+//! for a warp. What does not beat the plan's own rules by a percent is left out, another cut by two: spread is no gain.
 
 use std::fmt;
 
 use super::problem::Problem;
 use super::{Choice, Entry, Point, Tuning, cut, hash};
 use crate::argument::Misuse;
-use crate::compile;
 use crate::cuda::{Device, Stream};
 use crate::error::{Error, Result};
 use crate::plan::{DecodePlan, DecodeSpec, kernel_name, own_meta};
@@ -26,6 +25,8 @@ const FINALISTS: usize = 3;
 const SHARES: [usize; 5] = [0, 1, 2, 4, 8];
 /// What a choice must win.
 const GAIN: f64 = 0.99;
+/// What another cut must win: it is one more kernel that plans load.
+const CUT_GAIN: f64 = 0.98;
 
 /// A batch of equally long sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,13 +51,23 @@ pub fn search(device: &Device, spec: &DecodeSpec, kv_heads: usize, sizes: &[Size
     }
     let own = own_meta(spec).within(device.shared_bytes());
     let (kernel, hash) = kernel_of(device, spec)?;
-    let s = Search { device, stream: device.stream()?, spec, kv_heads, own, kernel, hash };
-    let cuts = cuts(Choice::of(&own), &|choice| s.meta(choice).is_ok());
-    watch(&format!("{}: compiling {} cuts", s.kernel, cuts.len()));
-    s.compile(&cuts);
-    let finalists = s.finalists(&cuts, sizes, watch)?;
-    let best = sizes.iter().map(|&size| s.best(&finalists, size, watch)).collect::<Result<Vec<_>>>()?;
+    let all = cuts(Choice::of(&own), &|choice| cut(own, choice, device.shared_bytes()).is_some());
+    watch(&format!("{kernel}: compiling {} cuts", all.len()));
+    let mut s = Search { device, stream: device.stream()?, spec, kv_heads, kernel, hash, cuts: prepared(device, spec, own, &all)? };
+    s.keep_finalists(sizes, watch)?;
+    let best = sizes.iter().map(|&size| s.best(size, watch)).collect::<Result<Vec<_>>>()?;
     Ok(Tuning { device: device.name().to_string(), entries: best.into_iter().flatten().collect() })
+}
+
+/// A plan for each cut, compiled on as many threads; the plan's own first. What the driver will not load is left out.
+fn prepared(device: &Device, spec: &DecodeSpec, own: DecodeMeta, all: &[Choice]) -> Result<Vec<(Choice, DecodePlan)>> {
+    let plan = |c: Choice| Some(DecodePlan::with_meta(device, spec, cut(own, c, device.shared_bytes())?));
+    let mut plans: Vec<_> = std::thread::scope(|threads| {
+        let jobs: Vec<_> = all.iter().map(|&c| (c, threads.spawn(move || plan(c)))).collect();
+        jobs.into_iter().filter_map(|(c, job)| Some((c, job.join().ok()??))).collect()
+    });
+    plans.retain(|(c, plan)| *c == all[0] || plan.is_ok());
+    plans.into_iter().map(|(c, plan)| Ok((c, plan?))).collect()
 }
 
 struct Search<'a> {
@@ -64,67 +75,59 @@ struct Search<'a> {
     stream: Stream,
     spec: &'a DecodeSpec,
     kv_heads: usize,
-    own: DecodeMeta,
     kernel: String,
     hash: String,
+    /// The plan's own first.
+    cuts: Vec<(Choice, DecodePlan)>,
 }
 
 impl Search<'_> {
-    fn meta(&self, choice: Choice) -> Result<DecodeMeta> {
-        cut(self.own, choice, self.device.shared_bytes()).ok_or_else(|| Error::unsupported("more shared memory than the device has"))
-    }
-
-    /// On as many threads as there are cuts; plans then find them in the cache.
-    fn compile(&self, cuts: &[Choice]) {
-        std::thread::scope(|threads| {
-            for m in cuts.iter().filter_map(|&c| self.meta(c).ok()) {
-                threads.spawn(move || text(self.spec, &m).map(|source| compile::compile(&source, self.device.arch()).is_ok()));
-            }
-        });
-    }
-
-    fn us(&self, problem: &Problem<'_>, choice: Choice) -> Result<f64> {
-        problem.us(&DecodePlan::with_share(self.device, self.spec, self.meta(choice)?, choice.tokens)?)
-    }
-
     fn problem(&self, size: Size) -> Result<Problem<'_>> {
         Problem::new(self.device, &self.stream, self.spec, self.kv_heads, size)
     }
 
-    /// The plan's own cut, and the fastest others at the smallest and the largest size together.
-    fn finalists(&self, cuts: &[Choice], sizes: &[Size], watch: &mut dyn FnMut(&str)) -> Result<Vec<Choice>> {
-        let mut ranked: Vec<(f64, Choice)> = cuts[1..].iter().map(|&c| (0.0, c)).collect();
+    /// Leaves the plan's own cut, and the fastest others at the smallest and the largest size together.
+    fn keep_finalists(&mut self, sizes: &[Size], watch: &mut dyn FnMut(&str)) -> Result<()> {
+        let mut ranks = vec![0.0; self.cuts.len()];
         let ends = [sizes.iter().min_by_key(|s| s.batch * s.tokens), sizes.iter().max_by_key(|s| s.batch * s.tokens)];
         for &size in ends.into_iter().flatten() {
             let problem = self.problem(size)?;
-            let first = self.us(&problem, cuts[0])?;
-            for (rank, cut) in &mut ranked {
+            let first = problem.us(&self.cuts[0].1)?;
+            for (rank, (cut, plan)) in ranks.iter_mut().zip(&self.cuts).skip(1) {
                 // What the driver will not launch is out.
-                let us = self.us(&problem, *cut).unwrap_or(f64::INFINITY);
+                let us = problem.us(plan).unwrap_or(f64::INFINITY);
                 *rank += us / first;
                 watch(&format!("{} {size}: {cut} {us:.1} us, the plan's own {first:.1}", self.kernel));
             }
         }
+        let mut ranked: Vec<_> = ranks.into_iter().zip(std::mem::take(&mut self.cuts)).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-        Ok(std::iter::once(cuts[0]).chain(ranked.into_iter().take(FINALISTS).map(|r| r.1)).collect())
+        self.cuts = ranked.into_iter().take(1 + FINALISTS).map(|r| r.1).collect();
+        Ok(())
     }
 
     /// The best of the finalists with every share, if it wins.
-    fn best(&self, finalists: &[Choice], size: Size, watch: &mut dyn FnMut(&str)) -> Result<Option<Entry>> {
-        let problem = self.problem(size)?;
+    fn best(&mut self, size: Size, watch: &mut dyn FnMut(&str)) -> Result<Option<Entry>> {
+        let problem = Problem::new(self.device, &self.stream, self.spec, self.kv_heads, size)?;
         let tokens = size.tokens.next_multiple_of(LEAF);
-        let own_us = self.us(&problem, finalists[0])?;
-        let mut best = (own_us, finalists[0]);
+        let own = self.cuts[0].0;
+        let own_us = problem.us(&self.cuts[0].1)?;
+        let mut best = (own_us, own_us, own);
         // A warp that may take more than a sequence is as one that may take all of it.
-        let shares = SHARES.map(|share| share * LEAF).into_iter().filter(|share| *share < 2 * tokens);
-        for choice in shares.flat_map(|tokens| finalists.iter().map(move |c| Choice { tokens, ..*c })) {
-            let us = self.us(&problem, choice)?;
-            best = if us < best.0 { (us, choice) } else { best };
+        for share in SHARES.map(|share| share * LEAF).into_iter().filter(|share| *share < 2 * tokens) {
+            for (cut, plan) in &mut self.cuts {
+                plan.take(share);
+                let us = problem.us(plan)?;
+                plan.take(0);
+                let worth = if *cut == own { us } else { us / CUT_GAIN };
+                best = if worth < best.0 { (worth, us, Choice { tokens: share, ..*cut }) } else { best };
+            }
         }
-        watch(&format!("{} {size}: {own_us:.1} us by the plan's rules, {:.1} with {}", self.kernel, best.0, best.1));
+        let (_, us, choice) = best;
+        watch(&format!("{} {size}: {own_us:.1} us by the plan's rules, {us:.1} with {choice}", self.kernel));
         let at = Point { rows: size.batch * self.kv_heads, tokens };
-        let entry = Entry { kernel: self.kernel.clone(), hash: self.hash.clone(), at, choice: best.1, us: best.0, own_us };
-        Ok((best.0 < own_us * GAIN).then_some(entry))
+        let entry = Entry { kernel: self.kernel.clone(), hash: self.hash.clone(), at, choice, us, own_us };
+        Ok((us < own_us * GAIN).then_some(entry))
     }
 }
 

@@ -243,6 +243,7 @@ static void plans(void) {
     kvf_slots sl = slotted();
     kvf_move_args mv = moves();
     kvf_plan *plan;
+    kvf_step *step = NULL;
     uint64_t need;
     BAD(kvf_plan_create(&d, NULL), "plan is null");
     BAD(kvf_plan_create(NULL, &plan), "kvf_plan_desc is null");
@@ -263,6 +264,9 @@ static void plans(void) {
     for (size_t i = 0; i < 5; i++) {
         BAD(kvf_store(bad[i], &c, &s, NULL), "plan");
         BAD(kvf_decode(bad[i], &c, &a, NULL), "plan");
+        BAD(kvf_step_create(bad[i], &c, &s, &a, &step), "plan");
+        BAD(kvf_step_launch((kvf_step *)bad[i], NULL), "step");
+        if (bad[i]) BAD(kvf_step_destroy((kvf_step *)bad[i]), "no open step");
         BAD(kvf_workspace_bytes(bad[i], 1, 1, &need), "plan");
         BAD(kvf_store_slots(bad[i], &sl, &s, NULL), "plan");
         BAD(kvf_import_slots(bad[i], &sl, &c, &mv, NULL), "plan");
@@ -270,6 +274,7 @@ static void plans(void) {
         if (bad[i]) BAD(kvf_plan_destroy(bad[i]), "no open plan");
     }
     GOOD(kvf_plan_destroy(NULL));
+    GOOD(kvf_step_destroy(NULL));
     int rc = kvf_plan_create(&d, &plan);
     expect("a sound plan", rc, rc == KVF_OK ? KVF_OK : rc == KVF_ERR_NO_NVRTC ? KVF_ERR_NO_NVRTC : KVF_ERR_NO_GPU, "");
     if (rc) return (void)printf("plans on a device: SKIPPED, %s\n", kvf_last_error());
@@ -277,6 +282,13 @@ static void plans(void) {
     BAD(kvf_workspace_bytes(plan, 1, 0, &need), "table_stride");
     BAD(kvf_workspace_bytes(plan, 1, 1, NULL), "bytes is null");
     BAD(kvf_decode(plan, &c, &a, NULL), "workspace is null");
+    BAD(kvf_step_create(plan, &c, &s, &a, NULL), "step is null");
+    BAD(kvf_step_create(plan, NULL, &s, &a, &step), "kvf_cache is null");
+    BAD(kvf_step_create(plan, &c, NULL, NULL, &step), "needs one of them");
+    BAD(kvf_step_create(plan, &c, &s, &a, &step), "workspace is null");
+    s.tokens = 0;
+    BAD(kvf_step_create(plan, &c, &s, NULL, &step), "capture is empty");
+    s = store();
     c.kv_heads = 1;
     BAD(kvf_store(plan, &c, &s, NULL), "kv_heads is 1 here and 2 in the plan");
     GOOD(kvf_plan_destroy(plan));
