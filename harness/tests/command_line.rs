@@ -81,6 +81,43 @@ fn ppl_prints_the_table_and_writes_the_report() {
     std::fs::remove_dir_all(out).unwrap();
 }
 
+/// What a run found, with one count changed: the control fails, and the run with it.
+#[test]
+fn a_run_whose_bytes_do_not_add_up_is_invalid() {
+    let out = temporary("bytes");
+    let run = format!("ppl --passages 1 --ctx 64 --score 40..64 --codec int4 --backend cpu --out {} --resume", out.display());
+    assert_eq!(harness(&run).status.code(), Some(0));
+    let progress = out.join("progress.jsonl");
+    let sound = std::fs::read_to_string(&progress).unwrap();
+    let tally = serde_json::from_str::<serde_json::Value>(sound.lines().find(|line| line.contains("int4 passage 0")).unwrap()).unwrap()["found"]["tally"].clone();
+    let written = tally["bytes_written"].as_u64().unwrap();
+    let seen = |alike: u64, apart: u64| serde_json::json!({ "stored_alike": alike, "outputs_apart": apart });
+    for (what, is, part) in [
+        ("bytes_read", (tally["bytes_read"].as_u64().unwrap() - 32).into(), "int4 read"),
+        ("bytes_written", (written + 1).into(), "int4 wrote"),
+        ("seen", seen(written - 1, 0), "the kernel that counts stored"),
+        ("seen", seen(written, 4), "4 bytes of outputs"),
+    ] {
+        let lines: Vec<String> = sound
+            .lines()
+            .map(|line| {
+                let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+                if line["piece"] == "int4 passage 0" {
+                    line["found"]["tally"][what] = serde_json::Value::clone(&is);
+                }
+                line.to_string()
+            })
+            .collect();
+        std::fs::write(&progress, lines.join("\n") + "\n").unwrap();
+        let output = harness(&run);
+        let told = String::from_utf8(output.stderr).unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("report.json")).unwrap()).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{what}: {told}");
+        assert!(told.contains(part) && report["valid"] == false, "{what}: {told}");
+    }
+    std::fs::remove_dir_all(out).unwrap();
+}
+
 #[test]
 fn roundtrip_writes_rows_and_codes() {
     let [input, output, codes] = ["in.npy", "out.npy", "codes.npy"].map(temporary);

@@ -5,7 +5,7 @@ mod browser;
 use std::path::{Path, PathBuf};
 
 use browser::Picture;
-use harness::{assets, audit, sweep};
+use harness::{assets, audit, compare, seeds, sweep, validate};
 use harness::backend::Choice;
 use harness::ppl::{self, Ask, Options, ReadPath, Text};
 use harness::report::Report;
@@ -112,7 +112,7 @@ fn a_browser_paints_the_report() {
 }
 
 #[test]
-fn a_browser_paints_sweeps_and_audits() {
+fn a_browser_paints_the_other_pages() {
     let Some(browser) = browser::browser() else { return };
     let folder = temporary("others");
     std::fs::create_dir_all(&folder).unwrap();
@@ -122,9 +122,30 @@ fn a_browser_paints_sweeps_and_audits() {
     sweep::run(&swept).unwrap().write(&folder).unwrap();
     let audited = audit::Options { text, rows: 64, null_draws: 2, shuffles: 2, output };
     audit::run(&audited).unwrap().write(&folder).unwrap();
-    for (name, drawn) in [("sweep", CODECS[0]), ("audit", INK)] {
+    let validated = validate::Options { codec: Some("int4,e8w4".into()), d: 128, backend: Choice::Cpu, output: Output::default() };
+    validate::run(&validated).unwrap().write(&folder).unwrap();
+    report(&folder).write(&folder).unwrap();
+    let of = |codec: &str| format!("{}:{codec}", folder.display());
+    compare::run(&compare::Options { a: of("bf16"), b: of("int4"), output: Output { out: Some(folder.clone()), ..Output::default() } }).unwrap();
+    let cells = seeds::Options {
+        model: assets::BUNDLED_MODEL.into(),
+        corpus: None,
+        fit_text: None,
+        passages: 2,
+        prefix: 512,
+        scored: 16,
+        only: Some("int4,e8w4".into()),
+        backend: Choice::Cpu,
+        output: Output::default(),
+    };
+    seeds::run(&cells).unwrap().write(&folder).unwrap();
+    let pages = [("sweep", CODECS[0], 2), ("audit", CODECS[0], 5), ("validate", CODECS[0], 1), ("compare", INK, 1), ("seeds", INK, 1)];
+    for (name, drawn, drawings) in pages {
+        let html = std::fs::read_to_string(folder.join(format!("{name}.html"))).unwrap();
+        assert_well_formed(&html);
+        assert!(html.matches("<svg").count() >= drawings && !html.contains("NaN"), "{name}");
         let page = folder.join(format!("{name}.html"));
-        let picture = Picture::of(browser, &page, [1200, 900]);
+        let picture = Picture::of(browser, &page, [1200, 1000]);
         assert_eq!(picture.at(2, 2), PAGE, "{name}");
         assert!(picture.count(CARD) > 200_000 && picture.count(INK) > 1_000, "{name}: {} {}", picture.count(CARD), picture.count(INK));
         assert!(picture.count(drawn) > 150, "{name}: {} pixels of {drawn:x?}", picture.count(drawn));

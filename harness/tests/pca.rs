@@ -121,8 +121,10 @@ fn a_small_experiment() {
     assert!((recipe.bits - (4.0 * alone + 2.0 * 16.0) / 6.0).abs() < 1e-12);
     assert!(recipe.bits > e8.bits && recipe.in_forward.kl > e8.in_forward.kl);
     // the kernel's arithmetic costs little beside the codec
-    let share = &found.shares[0];
-    assert!(share.attention_kl.abs() < 0.2 * share.codec_kl && share.kernel.is_none());
+    let seeds::Parts::Apart(apart) = &e8.parts else { panic!("{:?}", e8.parts) };
+    assert!(apart.attention_kl.abs() < 0.2 * apart.codec_kl && apart.kernel.is_none());
+    assert!((apart.codec_kl + apart.attention_kl - e8.in_forward.kl).abs() < 1e-12);
+    assert!(matches!(recipe.parts, seeds::Parts::CodecAlone) && matches!(found.cells[2].parts, seeds::Parts::Together));
     assert!(found.table().contains("| `e8w4` |"), "{}", found.table());
     let unknown = seeds::Options { only: Some("e8w5".into()), ..options.clone() };
     assert!(seeds::run(&unknown).unwrap_err().to_string().contains("no cell"));

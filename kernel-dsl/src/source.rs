@@ -24,14 +24,22 @@ impl Source {
 
     /// Runs all passes on tile IR and prints it.
     pub fn of(tile: &Program) -> Result<Source, Report> {
-        let p = passes::run(tile)?;
-        Ok(Source {
+        Ok(Source::printed(&passes::run(tile)?))
+    }
+
+    /// The same kernel with one argument more, in which it counts the bytes that it moves of a buffer: see [`passes::count`].
+    pub fn counted(tile: &Program, buffer: &str) -> Result<Source, Report> {
+        Ok(Source::printed(&passes::count::run(&passes::run(tile)?, buffer)))
+    }
+
+    fn printed(p: &Program) -> Source {
+        Source {
             name: p.name.clone(),
-            cuda: emit::cuda(&p),
+            cuda: emit::cuda(p),
             threads: p.threads() as u32,
             shared_bytes: p.shared_bytes as u32,
             min_blocks: p.min_blocks.max(1) as u32,
-        })
+        }
     }
 }
 

@@ -154,7 +154,8 @@ fn distortion_is_that_of_the_formats() {
     }
 }
 
-/// What is simulated elsewhere: E4M3 under an f32 scale of the group, in f32.
+/// What is simulated elsewhere: E4M3 under an f32 scale of the group, in f32. A scale of 8 bits takes one number in a hundred
+/// to the neighbour of its code.
 #[test]
 fn fp8_is_what_engines_store() {
     let rows = Random(6).gaussians(128 * 200);
@@ -165,7 +166,7 @@ fn fp8_is_what_engines_store() {
             let scale = x.iter().fold(0.0_f32, |top, x| top.max(x.abs())) / 448.0;
             let theirs = x.iter().map(|x| e4m3_value(e4m3_of(x / scale)) * scale);
             let off = theirs.zip(y).map(|(a, b)| f64::from((a - b) * (a - b))).sum::<f64>();
-            assert!(off < 1e-4 * x.iter().map(|x| f64::from(x * x)).sum::<f64>());
+            assert!(off < 5e-4 * x.iter().map(|x| f64::from(x * x)).sum::<f64>());
         }
     }
 }

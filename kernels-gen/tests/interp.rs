@@ -11,7 +11,7 @@ use kernel_dsl::tile::launch;
 use kernels_gen::kernels::{self, Elem as Memory};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
-use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use run::{assert_bytes, buffer, counted, global, interpreted, scalar, shuffled, stages};
 use support::Random;
 
 fn memory<T: Float>() -> Memory {
@@ -37,11 +37,20 @@ fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     let strides = [(kv_heads * d) as i64, d as i64].map(scalar);
     let slots = Global::new(&slots);
     let ir = kernels::store_ir(c, &kernels::store_meta(c, d, page_tokens, memory::<T>()), memory::<T>()).unwrap();
-    for stage in stages(ir) {
+    let args = || {
         let mut args = vec![buffer(&k), buffer(&v), buffer(&slots), buffer(&cache), buffer(&Global::<i32>::zeroed(4))];
         args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar((pages * page_tokens) as i64)]);
         args.extend(strides.iter().chain(&strides).cloned());
-        let got = interpreted(&what, &stage, kernels::store_grid(tokens, kv_heads), args);
+        args
+    };
+    let grid = kernels::store_grid(tokens, kv_heads);
+    if d == 64 {
+        let (bytes, moved) = counted(&what, &ir, grid, args());
+        assert_bytes(&format!("{what}, counted"), &bytes[3], &want);
+        assert_eq!(moved, [0, ((tokens - 2) * kv_heads * c.token_bytes(d)) as i64], "{what}: bytes read and written");
+    }
+    for stage in stages(ir) {
+        let got = interpreted(&what, &stage, grid, args());
         assert_bytes(&format!("{what}, {} IR", stage.0), &got[3], &want);
         assert_bytes(&format!("{what}, {} IR, status", stage.0), &got[4], &Global::new(&[1, 0, 0, 17_i32]).bytes);
     }
@@ -153,11 +162,25 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     assert_eq!(Status(flags), x.want.status, "{what}: status");
 
     let joins = stages(kernels::join_ir(c, &j, memory::<T>()).unwrap());
-    for (stage, join) in stages(kernels::decode_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
+    let ir = kernels::decode_ir(c, &m, memory::<T>()).unwrap();
+    let args = || {
         let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
         args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own)].map(scalar));
         args.push(scalar(x.scale));
-        let got = interpreted(&what, stage, grids[0], args);
+        args
+    };
+    if p.d == 64 {
+        let (bytes, moved) = counted(&what, &ir, grids[0], args());
+        for (i, (name, want)) in [("out", &early.bytes), ("lse", &early_lse.bytes), ("part", &part.bytes), ("stat", &stat.bytes)].into_iter().enumerate().filter(|_| c.exact()) {
+            assert_bytes(&format!("{what}, counted: {name}"), &bytes[4 + i], want);
+        }
+        // Whole tiles, of sequences that are not longer than their table.
+        let tiles = |len: &i32| usize::try_from(*len).ok().filter(|n| *n <= STRIDE * p.page_tokens).unwrap_or(0).div_ceil(32);
+        let read = p.lens.iter().map(tiles).sum::<usize>() * KV_HEADS * c.tile_bytes(p.d);
+        assert_eq!(moved, [read as i64, 0], "{what}: bytes read and written");
+    }
+    for (stage, join) in stages(ir).iter().zip(&joins) {
+        let got = interpreted(&what, stage, grids[0], args());
         let bits = c.exact() || stage.0 != "thread";
         if bits {
             assert_bytes(&format!("{what}, {} IR: out", stage.0), &got[4], &early.bytes);

@@ -3,11 +3,13 @@
 
 use std::fmt;
 use std::ops::AddAssign;
+use std::sync::Arc;
 
 use kernels_gen::pca::{Codec, Coding, Whitening, gather, scatter};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::again::Again;
 use super::{Geometry, Stream};
 use crate::error::{Error, Result};
 use crate::model::Rope;
@@ -51,6 +53,7 @@ pub struct Blocks {
     /// of keys, where they are preconditioned. `[layer][kv head]`
     whitenings: Vec<Vec<Whitening>>,
     rope: Rope,
+    again: Arc<Again>,
 }
 
 impl fmt::Debug for Blocks {
@@ -67,10 +70,11 @@ impl Blocks {
         levels: [Option<Vec<f32>>; 2],
         whitenings: Vec<Vec<Whitening>>,
         rope: Rope,
+        again: &Arc<Again>,
     ) -> Result<Blocks> {
         let coding = |settings, levels: &Option<Vec<f32>>| Coding::new(settings, geometry.d, levels.as_deref());
         let codings = [coding(&codec.k, &levels[0])?, coding(&codec.v, &levels[1])?];
-        Ok(Blocks { codec, geometry, codings, whitenings, rope })
+        Ok(Blocks { codec, geometry, codings, whitenings, rope, again: again.clone() })
     }
 
     /// Bytes that belong to the model and not to a context: both triangles of every whitening, tables of levels.
@@ -89,11 +93,14 @@ impl Blocks {
         if coding.settings.raw_layers.contains(&layer) {
             return Ok((x.to_vec(), Sizes { raw: x.len() as u64, ..Sizes::default() }));
         }
+        if let Some(known) = self.again.find((half, layer, start), coding, x) {
+            return Ok(known);
+        }
         let plain = self.prepared(half, layer, start, x);
-        let mut sizes = Sizes::default();
         let mut streams = gather(coding.settings.grouping, &plain, heads, d);
-        for stream in &mut streams {
-            sizes += code(coding, stream)?;
+        let mut sizes = Sizes::default();
+        for own in streams.par_iter_mut().map(|stream| code(coding, stream)).collect::<Result<Vec<_>>>()? {
+            sizes += own;
         }
         let mut rows = scatter(coding.settings.grouping, &streams, heads, d);
         let each = rows.par_chunks_mut(d).zip(plain.par_chunks(d)).zip(x.par_chunks(d));
@@ -102,6 +109,7 @@ impl Blocks {
             let back = if row == plain { x.to_vec() } else { self.restored(half, layer, start, index, row) };
             row.copy_from_slice(&back);
         });
+        self.again.keep((half, layer, start), coding, x, (&rows, sizes));
         Ok((rows, sizes))
     }
 

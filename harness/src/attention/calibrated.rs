@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use kernels_gen::layout::Operand;
+use kernels_gen::layout::{Operand, TILE};
 use kernels_gen::preset::{BadCalibration, Calibration, LayerMaps, Preset, Turns};
 use kernels_gen::reference;
 use kernels_gen::registry::CodecInfo;
@@ -152,7 +152,7 @@ impl Attention for Calibrated {
         let (pages, coded) = (&self.pages, self.fitted.layer(rows.layer).codec);
         let cache = self.caches.get_mut(rows.layer).and_then(Option::as_mut).ok_or_else(|| no_cache(rows.layer))?;
         cache.store(0, rows.start, rows.k, rows.v, pages)?;
-        self.tally.count(rows, coded.token_bytes(d) as u64, kv_heads);
+        self.tally.count(rows, coded.token_bytes(d) as u64, kv_heads, TILE);
         self.given.push(rows.layer, rows.k, rows.v);
         if rows.start + rows.tokens == self.tokens {
             let [k, v] = self.errors(rows.layer)?;

@@ -1,7 +1,7 @@
 //! The measured read path: K and V of every token are coded into a paged cache, and every query, at position p,
 //! attends to the coded rows 0..=p, its own included.
 
-use kernels_gen::layout::Operand;
+use kernels_gen::layout::{Operand, TILE};
 use kernels_gen::registry::CodecInfo;
 
 use super::{Counted, Distortion, Geometry, History, Misread, Pages, Tally};
@@ -84,7 +84,7 @@ impl Attention for Coded {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let cache = self.cache_of(rows.layer)?;
         self.cache.store(cache, rows.start, rows.k, rows.v, &self.pages)?;
-        self.tally.count(rows, self.codec.token_bytes(self.geometry.d) as u64, self.geometry.kv_heads);
+        self.tally.count(rows, self.codec.token_bytes(self.geometry.d) as u64, self.geometry.kv_heads, TILE);
         self.given.push(rows.layer, rows.k, rows.v);
         if rows.start + rows.tokens == self.tokens {
             let [k, v] = self.errors(rows.layer)?;

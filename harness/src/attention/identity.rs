@@ -41,7 +41,7 @@ impl Attention for Identity {
         let layer = self.tally.layer(rows.layer);
         layer.k += Distortion::of_rows(rows.k, &k[own..], d);
         layer.v += Distortion::of_rows(rows.v, &v[own..], d);
-        self.tally.count(rows, 8 * d as u64, self.dense.geometry.kv_heads);
+        self.tally.count(rows, 8 * d as u64, self.dense.geometry.kv_heads, 1);
         self.dense.over(rows, &k, &v)
     }
 }

@@ -1,6 +1,7 @@
 //! The ways a passage can attend: exactly over plain rows, through a paged f32 cache, through a coded paged
 //! cache, or over rows that made a round trip through a codec; and what is counted on the way.
 
+mod again;
 mod blocks;
 mod by_layer;
 mod calibrated;
@@ -17,6 +18,7 @@ mod published;
 mod simulated;
 mod windowed;
 
+pub use again::Again;
 pub use blocks::{Blocks, Sizes};
 pub use by_layer::ByLayer;
 pub use calibrated::{Calibrated, Fitted};
@@ -104,11 +106,23 @@ pub struct Tally {
     pub bytes_written: u64,
     /// bytes of codes and sides that the queries read, one reader a kv head
     pub bytes_read: u64,
+    /// where kernels counted those bytes themselves
+    #[serde(default)]
+    pub seen: Option<Seen>,
     /// bytes of the caches of all layers, page slack included
     pub allocated: u64,
     /// of codecs whose sizes depend on the rows
     #[serde(default)]
     pub sizes: Sizes,
+}
+
+/// What the twins of the kernels saw, which count what they move: every store and every attention runs once more through them.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// bytes that a kernel and its twin both stored, into memories that had nothing in common before
+    pub stored_alike: u64,
+    /// bytes of attention outputs in which they differ
+    pub outputs_apart: u64,
 }
 
 impl Tally {
@@ -119,19 +133,20 @@ impl Tally {
         &mut self.layers[layer]
     }
 
-    /// Counts rows that were written, each key with its value in `token_bytes`, and all tokens that their queries read.
-    pub(crate) fn count(&mut self, rows: &crate::model::Rows, token_bytes: u64, kv_heads: usize) {
+    /// Counts rows that were written, each key with its value in `token_bytes`, and all tokens that their queries read, `whole`
+    /// tokens at a time.
+    pub(crate) fn count(&mut self, rows: &crate::model::Rows, token_bytes: u64, kv_heads: usize, whole: usize) {
         let d = rows.k.len() / (rows.tokens * kv_heads).max(1);
-        self.count_rows([rows.start, rows.tokens], token_bytes, kv_heads, d);
+        self.count_rows([rows.start, rows.tokens, whole], token_bytes, kv_heads, d);
     }
 
     /// The same of `tokens` tokens from position `start` on, of heads of `d` dims.
-    pub(crate) fn count_rows(&mut self, [start, tokens]: [usize; 2], token_bytes: u64, kv_heads: usize, d: usize) {
+    pub(crate) fn count_rows(&mut self, [start, tokens, whole]: [usize; 3], token_bytes: u64, kv_heads: usize, d: usize) {
         let token = token_bytes * kv_heads as u64;
         self.stored += tokens as u64;
         self.elements += (2 * tokens * kv_heads * d) as u64;
         self.bytes_written += tokens as u64 * token;
-        self.bytes_read += (0..tokens).map(|i| (start + i + 1) as u64 * token).sum::<u64>();
+        self.bytes_read += tokens_read(start..start + tokens, whole) * token;
     }
 
     pub fn total(&self) -> LayerDistortion {
@@ -155,9 +170,19 @@ impl AddAssign<&Tally> for Tally {
         self.elements += other.elements;
         self.bytes_written += other.bytes_written;
         self.bytes_read += other.bytes_read;
+        if let Some(more) = other.seen {
+            let seen = self.seen.get_or_insert_default();
+            seen.stored_alike += more.stored_alike;
+            seen.outputs_apart += more.outputs_apart;
+        }
         self.allocated += other.allocated;
         self.sizes += other.sizes;
     }
+}
+
+/// Tokens that queries at these positions read, each up to its own, `whole` at a time.
+pub fn tokens_read(positions: std::ops::Range<usize>, whole: usize) -> u64 {
+    positions.map(|position| ((position + 1).div_ceil(whole) * whole) as u64).sum()
 }
 
 /// An attention whose use can be proved: it counts what it stores.

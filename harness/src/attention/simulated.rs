@@ -1,7 +1,7 @@
 //! Rows that make a round trip through a codec and are then attended to exactly: no packed bytes, no decode
 //! kernel. Separates keys from values, and tells the codec's own loss from the arithmetic of the read path.
 
-use super::{Coder, Counted, Dense, Distortion, Geometry, History, Misread, Stream, Tally};
+use super::{Coder, Counted, Dense, Distortion, Geometry, History, Misread, Sizes, Stream, Tally};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
@@ -39,21 +39,24 @@ impl Simulated {
 
 impl Simulated {
     /// Rows of one half as a reader sees them.
-    fn read(&mut self, half: Stream, rows: &Rows, x: &[f32]) -> Result<Vec<f32>> {
-        let Some(coder) = self.coders[half as usize] else { return Ok(x.to_vec()) };
+    fn read(&self, half: Stream, rows: &Rows, x: &[f32]) -> Result<(Vec<f32>, Sizes)> {
+        let Some(coder) = self.coders[half as usize] else { return Ok((x.to_vec(), Sizes::default())) };
         if coder.leaves_raw(self.own, rows.start) {
-            return Ok(x.to_vec());
+            return Ok((x.to_vec(), Sizes::default()));
         }
         let (read, sizes) = coder.round_trip(half, (rows.layer, rows.start), x, self.dense.geometry.d)?;
-        self.tally.sizes += sizes;
-        Ok(self.misread.read(read))
+        Ok((self.misread.read(read), sizes))
     }
 }
 
 impl Attention for Simulated {
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
         let d = self.dense.geometry.d;
-        let (k, v) = (self.read(Stream::K, rows, rows.k)?, self.read(Stream::V, rows, rows.v)?);
+        let own = &*self;
+        let (k, v) = rayon::join(|| own.read(Stream::K, rows, rows.k), || own.read(Stream::V, rows, rows.v));
+        let ((k, key_sizes), (v, value_sizes)) = (k?, v?);
+        self.tally.sizes += key_sizes;
+        self.tally.sizes += value_sizes;
         let layer = self.tally.layer(rows.layer);
         layer.k += Distortion::of_rows(rows.k, &k, d);
         layer.v += Distortion::of_rows(rows.v, &v, d);

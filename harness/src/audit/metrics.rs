@@ -50,12 +50,14 @@ impl Figures {
     }
 }
 
-struct Moments {
-    variance: f64,
-    fourth: f64,
+/// Of one coordinate, central but for the mean.
+pub struct Moments {
+    pub mean: f64,
+    pub variance: f64,
+    pub fourth: f64,
 }
 
-fn moments(rows: &[f32], d: usize) -> Vec<Moments> {
+pub fn moments(rows: &[f32], d: usize) -> Vec<Moments> {
     let n = (rows.len() / d) as f64;
     let mut means = vec![0.0; d];
     for row in rows.chunks_exact(d) {
@@ -69,9 +71,8 @@ fn moments(rows: &[f32], d: usize) -> Vec<Moments> {
             sum[1] += square * square;
         }
     }
-    let moment =
-        |[square, fourth]: [f64; 2]| Moments { variance: (square / n).max(LEAST_VARIANCE), fourth: fourth / n };
-    sums.into_iter().map(moment).collect()
+    let moment = |([square, fourth], mean): ([f64; 2], f64)| Moments { mean, variance: (square / n).max(LEAST_VARIANCE), fourth: fourth / n };
+    sums.into_iter().zip(means).map(moment).collect()
 }
 
 fn spread(moments: &[Moments]) -> f64 {

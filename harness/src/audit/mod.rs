@@ -2,7 +2,10 @@
 //! figure stands beside what Gaussian rows of the same number and width score, and beside what is left of it once the
 //! coordinates are shuffled against each other. Nothing is gated on any of them.
 
+mod channel;
+mod heat;
 mod metrics;
+mod plot;
 mod table;
 
 use std::path::Path;
@@ -12,7 +15,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+pub use channel::Channel;
 pub use metrics::{Figures, GATES, NAMES};
+
+use kernels_gen::reference::rotate;
 
 use crate::attention::Stream;
 use crate::error::{Error, Result};
@@ -58,6 +64,10 @@ pub struct Finding {
     /// the same rows with every coordinate shuffled over the rows by itself: spreads of single coordinates stay, what
     /// they have to do with each other goes
     pub shuffled: [Band; 5],
+    /// each kv head's rows by themselves
+    pub heads: Vec<Figures>,
+    /// the least Gaussian coordinate, as it is and after the Hadamard rotation
+    pub channels: [Channel; 2],
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -67,6 +77,10 @@ pub struct Audit {
     pub published_gates: [Option<f64>; 5],
     /// Gaussian rows of the same number and width; the ends hold 95 % of the draws
     pub gaussian: [Band; 5],
+    /// as many Gaussian rows as a kv head has
+    pub gaussian_head: [Band; 5],
+    /// of the least Gaussian coordinate of those rows: shares of the rows in bins, likewise
+    pub gaussian_channel: Vec<Band>,
     pub findings: Vec<Finding>,
     pub d: usize,
     pub rows: usize,
@@ -114,13 +128,14 @@ pub fn run(options: &Options) -> Result<Audit> {
     let pieces: Vec<(usize, Stream)> =
         (0..config.num_hidden_layers).flat_map(|layer| Stream::ALL.map(|stream| (layer, stream))).collect();
     let piece = |layer: usize, stream: Stream| format!("layer {layer} {}", stream.name());
-    let mut samples: Vec<Vec<f32>> = vec![Vec::new(); pieces.len()];
+    let kv_heads = config.num_key_value_heads;
+    let mut samples: Vec<Sample> = vec![Sample { heads: vec![Vec::new(); kv_heads], d }; pieces.len()];
     if pieces.iter().any(|(layer, stream)| journal.get::<Finding>(&piece(*layer, *stream)).is_none()) {
         for passage in 0..text.passages {
             let rows = capture(&model, &corpus.passage(passage)[..text.ctx])?;
             for (sample, (layer, stream)) in samples.iter_mut().zip(&pieces) {
                 let share = options.rows.div_ceil(text.passages);
-                draw(rows.rows(*layer, *stream), d, share, seed ^ (passage as u64) << 32 | *layer as u64, sample);
+                sample.draw(rows.rows(*layer, *stream), share, seed ^ (passage as u64) << 32 | *layer as u64);
             }
             eprintln!("passage {}/{} read", passage + 1, text.passages);
         }
@@ -131,13 +146,7 @@ pub fn run(options: &Options) -> Result<Audit> {
         let finding = match journal.get(&name) {
             Some(finding) => finding,
             None => {
-                let finding = Finding {
-                    layer: *layer,
-                    stream: stream.name().into(),
-                    rows: sample.len() / d,
-                    figures: Figures::of(&sample, d),
-                    shuffled: band(options.shuffles, 0.0, |repeat| shuffled(&sample, d, seed + repeat as u64)),
-                };
+                let finding = finding((*layer, *stream), &sample, options);
                 journal.put(&name, &finding)?;
                 finding
             }
@@ -146,14 +155,21 @@ pub fn run(options: &Options) -> Result<Audit> {
         findings.push(finding);
     }
     let rows = findings.first().map_or(options.rows, |f| f.rows);
+    let gaussian = |rows: usize, repeat: usize| -> Vec<f32> {
+        let mut random = Random::new(seed + 1000 + repeat as u64);
+        (0..rows * d).map(|_| random.gaussian() as f32).collect()
+    };
+    let null = |rows: usize| band(options.null_draws, OUTSIDE, |repeat| Figures::of(&gaussian(rows, repeat), d));
+    let channels: Vec<Channel> =
+        (0..options.null_draws).into_par_iter().map(|repeat| Channel::least_gaussian(&gaussian(rows, repeat), d)).collect();
+    let share = |bin: usize| Band::of(&channels.iter().map(|c| c.shares[bin]).collect::<Vec<f64>>(), OUTSIDE);
     Ok(Audit {
         kind: "audit",
         figures: NAMES,
         published_gates: GATES,
-        gaussian: band(options.null_draws, 0.025, |repeat| {
-            let mut random = Random::new(seed + 1000 + repeat as u64);
-            Figures::of(&(0..rows * d).map(|_| random.gaussian() as f32).collect::<Vec<f32>>(), d)
-        }),
+        gaussian: null(rows),
+        gaussian_head: null((rows / kv_heads).max(16)),
+        gaussian_channel: (0..channel::BINS).map(share).collect(),
         findings,
         d,
         rows,
@@ -167,13 +183,41 @@ pub fn run(options: &Options) -> Result<Audit> {
     })
 }
 
-/// Appends `count` different rows, or all there are.
-fn draw(rows: &[f32], d: usize, count: usize, seed: u64, to: &mut Vec<f32>) {
-    let mut order: Vec<usize> = (0..rows.len() / d).collect();
-    Random::new(seed).shuffle(&mut order);
-    order.truncate(count);
-    order.sort_unstable();
-    order.into_iter().for_each(|row| to.extend(&rows[row * d..][..d]));
+/// Of Gaussian draws so many lie beyond each end of a band.
+const OUTSIDE: f64 = 0.025;
+
+/// Rows of one layer of one half of the cache, by kv head.
+#[derive(Clone)]
+struct Sample {
+    heads: Vec<Vec<f32>>,
+    d: usize,
+}
+
+impl Sample {
+    /// Adds `count` different ones of `rows` [token, kv head, d], or all there are.
+    fn draw(&mut self, rows: &[f32], count: usize, seed: u64) {
+        let mut order: Vec<usize> = (0..rows.len() / self.d).collect();
+        Random::new(seed).shuffle(&mut order);
+        order.truncate(count);
+        order.sort_unstable();
+        let heads = self.heads.len();
+        order.into_iter().for_each(|row| self.heads[row % heads].extend(&rows[row * self.d..][..self.d]));
+    }
+}
+
+fn finding((layer, stream): (usize, Stream), sample: &Sample, options: &Options) -> Finding {
+    let (d, rows) = (sample.d, sample.heads.concat());
+    let mut rotated = rows.clone();
+    rotated.chunks_exact_mut(d).for_each(rotate);
+    Finding {
+        layer,
+        stream: stream.name().into(),
+        rows: rows.len() / d,
+        figures: Figures::of(&rows, d),
+        shuffled: band(options.shuffles, 0.0, |repeat| shuffled(&rows, d, options.output.seed + repeat as u64)),
+        heads: sample.heads.par_iter().filter(|head| !head.is_empty()).map(|head| Figures::of(head, d)).collect(),
+        channels: [&rows, &rotated].map(|rows| Channel::least_gaussian(rows, d)),
+    }
 }
 
 fn shuffled(rows: &[f32], d: usize, seed: u64) -> Figures {
@@ -189,14 +233,13 @@ fn shuffled(rows: &[f32], d: usize, seed: u64) -> Figures {
 /// A band of every figure over repetitions; `outside` of them lie beyond each end.
 fn band(repeats: usize, outside: f64, figures: impl Fn(usize) -> Figures + Sync) -> [Band; 5] {
     let all: Vec<[f64; 5]> = (0..repeats).into_par_iter().map(|repeat| figures(repeat).values()).collect();
-    std::array::from_fn(|figure| {
-        let values: Vec<f64> = all.iter().map(|v| v[figure]).collect();
-        Band {
-            mean: mean(values.iter().copied()),
-            low: percentile(&values, outside),
-            high: percentile(&values, 1.0 - outside),
-        }
-    })
+    std::array::from_fn(|figure| Band::of(&all.iter().map(|v| v[figure]).collect::<Vec<f64>>(), outside))
+}
+
+impl Band {
+    fn of(values: &[f64], outside: f64) -> Band {
+        Band { mean: mean(values.iter().copied()), low: percentile(values, outside), high: percentile(values, 1.0 - outside) }
+    }
 }
 
 impl Audit {
@@ -208,8 +251,29 @@ impl Audit {
         table::table(self)
     }
 
+    fn drawings(&self) -> Vec<html::Drawing> {
+        let wide = |title: &str, note, svg| html::Drawing { title: title.into(), note, svg, half: false };
+        let mut drawings = vec![wide(
+            "Figures, layer by layer",
+            "A point inside the grey band is what Gaussian rows of this number and width score. A published gate below the band fires on Gaussian rows too.",
+            plot::figures(self),
+        )];
+        for (stream, name) in Stream::ALL.into_iter().zip(["key", "value"]) {
+            let Some(worst) = plot::worst(self, stream) else { continue };
+            drawings.push(html::Drawing {
+                title: format!("The least Gaussian {name} channel: {} of layer {}", worst.channels[0].coordinate, worst.layer),
+                note: "Grey: where the least Gaussian channel of Gaussian rows lies, 95 % of draws. Blue: this one. Green: the least Gaussian one after the Hadamard rotation.",
+                svg: plot::channel(self, worst),
+                half: true,
+            });
+        }
+        let maps = [0, 4].map(|figure| heat::draw(self, figure)).join("<div style=\"height:18px\"></div>");
+        drawings.push(wide("Where in the model", "Each layer and kv head by itself, against as many Gaussian rows. `as one`: inside the band.", maps));
+        drawings
+    }
+
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::prose("Keys and values, how far from Gaussian", &self.table(), &[]);
+        let page = html::prose("Keys and values, how far from Gaussian", &self.table(), &self.drawings());
         write_files(folder, "audit", &self.json()?, &self.table(), &page)
     }
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use runtime::{Back, Backs, Calibration, Codec, Layer, Load, Mapped, Memory, PagedCache, Rows, Span, Store};
 
-use super::plans::{self, Plans, Scheme};
+use super::plans::{self, Decoding, Plans, Scheme};
 use super::{DeviceRows, Machine};
 use crate::attention::{Geometry, PAGE_TOKENS, Pages};
 use crate::error::{Error, Result};
@@ -96,26 +96,42 @@ impl Cache {
 
     /// Codes the rows that came.
     pub fn store(&self, rows: &DeviceRows) -> Result<()> {
-        self.store_in(rows, self.memory.span())
+        let (call, plan, stream) = (self.call(rows, self.memory.span())?, &self.plans.store, &self.machine.stream);
+        match self.mapped(rows)? {
+            Some(mapped) => Ok(plan.launch_calibrated(stream, &call, &mapped)?),
+            None => Ok(plan.launch(stream, &call)?),
+        }
     }
 
-    /// The same into another memory of that size.
-    pub fn store_in(&self, rows: &DeviceRows, memory: Span) -> Result<()> {
-        let (stream, Geometry { kv_heads, d, .. }) = (&self.machine.stream, self.geometry);
+    /// The same into another memory of that size, by the kernel that counts.
+    pub fn store_counted(&self, rows: &DeviceRows, memory: Span, counter: Span) -> Result<()> {
+        let plan = &self.decoding()?.counted_store;
+        Ok(plan.launch_counted(&self.machine.stream, &self.call(rows, memory)?, self.mapped(rows)?.as_ref(), counter)?)
+    }
+
+    /// What attends to the codes.
+    pub fn decoding(&self) -> Result<&Decoding> {
+        let missing = || Error::Invalid { reasons: vec![format!("{} was prepared without decode", self.codec.name())] };
+        self.plans.decode.as_ref().ok_or_else(missing)
+    }
+
+    fn mapped<'a>(&'a self, rows: &DeviceRows<'a>) -> Result<Option<Mapped<'a>>> {
+        let positions = rows.own_positions()?;
+        Ok(self.maps()?.map(|layer| Mapped { layer, positions }))
+    }
+
+    fn call<'a>(&'a self, rows: &DeviceRows<'a>, memory: Span<'a>) -> Result<Store<'a>> {
+        let Geometry { kv_heads, d, .. } = self.geometry;
         let width = kv_heads * d;
         let strided = |base| Rows { base, token_stride: width as i64, head_stride: d as i64 };
-        let call = Store {
+        Ok(Store {
             tokens: rows.tokens,
             k: strided(rows.own(rows.k, width)?),
             v: strided(rows.own(rows.v, width)?),
             slots: self.places.slots.span().part(8 * rows.start as u64, 8 * rows.tokens as u64)?,
             cache: self.paged_in(memory),
             status: self.places.status.span(),
-        };
-        let plan = &self.plans.store;
-        let Some(layer) = self.maps()? else { return Ok(plan.launch(stream, &call)?) };
-        let mapped = Mapped { layer, positions: rows.own_positions()? };
-        Ok(plan.launch_calibrated(stream, &call, &mapped)?)
+        })
     }
 
     /// Keys and values [token, kv head, d] of `tokens` tokens from `start` on, as the cache has them.

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use kernels_gen::layout::TILE;
 use runtime::{Decode, DecodePlan, Memory, Span};
 
 use super::cache::{Cache, Places};
-use super::compared::{Compared, Written};
-use super::plans::Scheme;
+use super::compared::Compared;
+use super::plans::{Decoding, Scheme};
+use super::twins::Twins;
 use super::{Attend, DeviceRows, Machine};
 use crate::attention::{Geometry, Misread, Tally};
 use crate::error::{Error, Result};
@@ -27,7 +29,7 @@ pub struct Coded {
     /// of a control: the coordinate that comes to each place of what is read, and of a query
     wrong: Option<[Memory; 2]>,
     compared: Compared,
-    written: Written,
+    twins: Twins,
     tally: Tally,
 }
 
@@ -50,7 +52,7 @@ impl Coded {
             table: Memory::from_slice(&machine.device, &places.pages.table.repeat(BATCH))?,
             tally: Tally { allocated, ..Tally::default() },
             compared: Compared::new(machine.clone(), geometry, tokens)?,
-            written: Written::new(machine.clone(), geometry.layers, most)?,
+            twins: Twins::new(machine.clone(), &geometry, tokens, most)?,
             machine,
             geometry,
             tokens,
@@ -79,17 +81,19 @@ impl Coded {
         let own = self.layer(rows.layer)?;
         own.store(rows)?;
         let bytes = own.memory.bytes();
-        let shadow = self.written.shadow(bytes, rows.start == 0)?;
-        own.store_in(rows, shadow.span().part(0, bytes as u64)?)
+        let shadow = self.twins.shadow(bytes, rows.start == 0)?;
+        own.store_counted(rows, shadow.span().part(0, bytes as u64)?, self.twins.of_stores()?)
     }
 
+    /// Attention into `out`, and once more for proof.
     fn decode(&self, rows: &DeviceRows, q: Span, out: Span) -> Result<()> {
         let (own, stream, Geometry { heads, d, scale, .. }) = (self.layer(rows.layer)?, &self.machine.stream, self.geometry);
-        let missing = || Error::Invalid { reasons: vec![format!("{} was prepared without decode", own.codec.name())] };
-        let plan: &DecodePlan = own.plans.decode.as_ref().ok_or_else(missing)?;
+        let Decoding { plan, counted, .. } = own.decoding()?;
         let pages = self.places.pages.count();
-        let workspace = plan.workspace_bytes(BATCH.min(rows.tokens), heads, pages)? as usize;
-        let workspace = self.machine.scratch("decode", workspace)?;
+        let space = |plan: &DecodePlan| plan.workspace_bytes(BATCH.min(rows.tokens), heads, pages);
+        let workspace = self.machine.scratch("decode", space(plan)?.max(space(counted)?) as usize)?;
+        let bytes = 4 * rows.tokens * heads * d;
+        let again = self.machine.scratch("counted output", bytes)?;
         for first in (0..rows.tokens).step_by(BATCH) {
             let batch = BATCH.min(rows.tokens - first);
             let (from, bytes) = ((4 * first * heads * d) as u64, (4 * batch * heads * d) as u64);
@@ -106,12 +110,15 @@ impl Coded {
                 workspace: workspace.span(),
                 status: self.places.status.span(),
             };
-            match own.maps()? {
-                Some(layer) => plan.launch_calibrated(stream, &call, &layer)?,
+            let maps = own.maps()?;
+            match &maps {
+                Some(layer) => plan.launch_calibrated(stream, &call, layer)?,
                 None => plan.launch(stream, &call)?,
             }
+            let call = Decode { out: again.span().part(from, bytes)?, ..call };
+            counted.launch_counted(stream, &call, maps.as_ref(), self.twins.of_attention()?)?;
         }
-        Ok(())
+        self.twins.compare_outputs(out, again.span(), bytes)
     }
 
     /// Compares all rows of a layer with what lies in its cache.
@@ -121,7 +128,7 @@ impl Coded {
         let [k, v] = [machine.scratch("loaded keys", bytes)?, machine.scratch("loaded values", bytes)?];
         let own = self.layer(rows.layer)?;
         own.load(rows, [0, self.tokens], [k.span(), v.span()])?;
-        self.written.count(rows.layer, &own.memory)?;
+        self.twins.compare_caches(rows.layer, &own.memory)?;
         let mut read = [k, v];
         if let Some([table, _]) = &self.wrong {
             let wrong = [machine.scratch("misread keys", bytes)?, machine.scratch("misread values", bytes)?];
@@ -139,7 +146,7 @@ impl Attend for Coded {
         let Geometry { heads, kv_heads, d, .. } = self.geometry;
         self.store(rows)?;
         let token_bytes = self.layer(rows.layer)?.codec.info().token_bytes(d) as u64;
-        self.tally.count_rows([rows.start, rows.tokens], token_bytes, kv_heads, d);
+        self.tally.count_rows([rows.start, rows.tokens, TILE], token_bytes, kv_heads, d);
         match &self.wrong {
             None => self.decode(rows, rows.q, out)?,
             Some([read, aim]) => {
@@ -161,7 +168,7 @@ impl Attend for Coded {
 
     fn tally(&mut self) -> Result<Tally> {
         self.compared.finish(&mut self.tally)?;
-        self.tally.bytes_written = self.written.total()?;
+        self.twins.finish(&mut self.tally)?;
         Ok(self.tally.clone())
     }
 }

@@ -1,9 +1,9 @@
-//! What a device says of a passage: how far the rows of each layer are from what they became, and how many bytes of a
-//! cache were written. Sums of blocks stay there until the passage is through.
+//! What a device says of a passage: how far the rows of each layer are from what they became. Sums of blocks stay
+//! there until the passage is through.
 
 use std::rc::Rc;
 
-use kernels_gen::kernels::forward::distances::{BYTES, ROWS, SUMS};
+use kernels_gen::kernels::forward::distances::{ROWS, SUMS};
 use runtime::{Memory, Span};
 
 use super::Machine;
@@ -56,46 +56,5 @@ impl Compared {
             found.v += half(1);
         }
         Ok(())
-    }
-}
-
-/// Bytes that stores wrote: every layer is stored once more, into a memory that held other bytes before. What both have
-/// in common was written; nothing else is equal.
-pub struct Written {
-    machine: Rc<Machine>,
-    /// i32 [layer, block]
-    counts: Memory,
-    blocks: usize,
-    layers: usize,
-}
-
-impl Written {
-    /// For caches of up to `bytes` bytes a layer, zeroed before anything is stored.
-    pub fn new(machine: Rc<Machine>, layers: usize, bytes: usize) -> Result<Written> {
-        let blocks = bytes.div_ceil(BYTES);
-        let counts = Memory::zeroed(&machine.device, 4 * layers * blocks)?;
-        Ok(Written { machine, counts, blocks, layers })
-    }
-
-    /// The memory to store a layer into once more; `fresh` before its first rows.
-    pub fn shadow(&self, bytes: usize, fresh: bool) -> Result<Rc<Memory>> {
-        let shadow = self.machine.scratch("shadow", bytes)?;
-        if fresh {
-            shadow.fill(&self.machine.stream, 0xff)?;
-        }
-        Ok(shadow)
-    }
-
-    /// Enqueues the count, once all rows of a layer are stored in both.
-    pub fn count(&self, layer: usize, cache: &Memory) -> Result<()> {
-        let (bytes, shadow) = (cache.bytes(), self.shadow(cache.bytes(), false)?);
-        let out = self.counts.span().part((4 * layer * self.blocks) as u64, (4 * self.blocks) as u64)?;
-        self.machine.same_bytes([cache.span(), shadow.span(), out], bytes)
-    }
-
-    /// Waits; all layers together.
-    pub fn total(&self) -> Result<u64> {
-        let counts: Vec<i32> = self.counts.download(&self.machine.stream, 0, self.layers * self.blocks)?;
-        Ok(counts.iter().map(|n| *n as u64).sum())
     }
 }

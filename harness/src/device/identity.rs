@@ -56,7 +56,7 @@ impl Attend for Identity {
         }
         let [k, v] = &read;
         self.exact.over([rows.q, k.span(), v.span(), rows.own_positions()?, out], rows.tokens)?;
-        self.tally.count_rows([rows.start, rows.tokens], 8 * d as u64, self.geometry.kv_heads, d);
+        self.tally.count_rows([rows.start, rows.tokens, 1], 8 * d as u64, self.geometry.kv_heads, d);
         if rows.seen() == self.tokens {
             self.compared.rows(rows.layer, [[rows.k.span(), k.span()], [rows.v.span(), v.span()]])?;
         }

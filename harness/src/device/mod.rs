@@ -16,6 +16,7 @@ mod plans;
 mod probe;
 mod scores;
 mod simulated;
+mod twins;
 mod windowed;
 
 pub use attention::{Attend, DeviceRows, attention, prepare};

@@ -67,7 +67,14 @@ pub struct Plans {
     pub store: StorePlan,
     pub load: LoadPlan,
     /// where queries read codes
-    pub decode: Option<DecodePlan>,
+    pub decode: Option<Decoding>,
+}
+
+/// The kernel that attends, and the twins of both that count what they move: proof that they read and wrote what was asked.
+pub struct Decoding {
+    pub plan: DecodePlan,
+    pub counted: DecodePlan,
+    pub counted_store: StorePlan,
 }
 
 impl Plans {
@@ -80,7 +87,7 @@ impl Plans {
             geometry: *geometry,
             store: StorePlan::prepare(device, &rows)?,
             load: LoadPlan::prepare(device, &rows)?,
-            decode: decode.then(|| DecodePlan::prepare(device, &spec)).transpose()?,
+            decode: decode.then(|| Decoding::make(device, &rows, &spec)).transpose()?,
         })
     }
 
@@ -97,6 +104,16 @@ impl Plans {
         let plans = Rc::new(Plans::make(&machine.device, codec, geometry, decode)?);
         machine.plans.borrow_mut().insert(key(codec), plans.clone());
         Ok(plans)
+    }
+}
+
+impl Decoding {
+    fn make(device: &Device, rows: &StoreSpec, spec: &DecodeSpec) -> Result<Decoding> {
+        Ok(Decoding {
+            plan: DecodePlan::prepare(device, spec)?,
+            counted: DecodePlan::counted(device, spec)?,
+            counted_store: StorePlan::counted(device, rows)?,
+        })
     }
 }
 

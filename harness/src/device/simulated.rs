@@ -3,11 +3,12 @@
 
 use std::rc::Rc;
 
+use rayon::prelude::*;
 use runtime::{Memory, Span};
 
 use super::exact::Exact;
 use super::{Attend, DeviceRows, Machine};
-use crate::attention::{Coder, Distortion, Geometry, Own, Stream, Tally};
+use crate::attention::{Coder, Distortion, Geometry, Own, Sizes, Stream, Tally};
 use crate::error::Result;
 
 pub struct Simulated {
@@ -41,39 +42,36 @@ impl Attend for Simulated {
         let Geometry { kv_heads, d, .. } = self.geometry;
         let (stream, width) = (&self.machine.stream, kv_heads * d);
         let (first, count) = (4 * rows.start * width, rows.tokens * width);
-        let mut coded = [None, None];
-        for (half, raw) in [(Stream::K, rows.k), (Stream::V, rows.v)] {
-            let past = &self.past[half as usize];
+        for (past, raw) in self.past.iter().zip([rows.k, rows.v]) {
             past.copy_from(stream, first, rows.own(raw, width)?)?;
-            let Some(coder) = self.coders[half as usize] else { continue };
-            let x: Vec<f32> = raw.download(stream, first, count)?;
-            let y = if coder.leaves_raw(self.own, rows.start) {
-                x.clone()
-            } else {
-                let (read, sizes) = coder.round_trip(half, (rows.layer, rows.start), &x, d)?;
-                self.tally.sizes += sizes;
-                read
-            };
+        }
+        let halves = [(Stream::K, rows.k), (Stream::V, rows.v)].into_iter().zip(self.coders);
+        let halves = halves.filter_map(|((half, raw), coder)| Some((half, raw, coder?)));
+        let given = halves.map(|(half, raw, coder)| Ok((half, coder, raw.download::<f32>(stream, first, count)?)));
+        let given: Vec<(Stream, Coder, Vec<f32>)> = given.collect::<Result<_>>()?;
+        let own = self.own;
+        let became = |(half, coder, x): &(Stream, Coder, Vec<f32>)| match coder.leaves_raw(own, rows.start) {
+            true => Ok((x.clone(), Sizes::default())),
+            false => coder.round_trip(*half, (rows.layer, rows.start), x, d),
+        };
+        let became: Vec<(Vec<f32>, Sizes)> = given.par_iter().map(became).collect::<Result<_>>()?;
+        for ((half, _, x), (y, sizes)) in given.iter().zip(&became) {
+            self.tally.sizes += *sizes;
             let layer = self.tally.layer(rows.layer);
-            let found = Distortion::of_rows(&x, &y, d);
-            if half == Stream::K {
-                layer.k += found
-            } else {
-                layer.v += found
-            }
-            if self.own == Own::Coded {
-                past.upload(stream, first, &y)?;
-            }
-            coded[half as usize] = Some(y);
+            let of = if *half == Stream::K { &mut layer.k } else { &mut layer.v };
+            *of += Distortion::of_rows(x, y, d);
+        }
+        let put = || -> Result<()> {
+            let each = given.iter().zip(&became);
+            Ok(each.map(|((half, ..), (y, _))| self.past[*half as usize].upload(stream, first, y)).collect::<runtime::Result<()>>()?)
+        };
+        if own == Own::Coded {
+            put()?;
         }
         let [k, v] = &self.past;
         self.exact.over([rows.q, k.span(), v.span(), rows.own_positions()?, out], rows.tokens)?;
-        if self.own == Own::Raw {
-            for (past, y) in self.past.iter().zip(&coded) {
-                if let Some(y) = y {
-                    past.upload(stream, first, y)?;
-                }
-            }
+        if own == Own::Raw {
+            put()?;
         }
         Ok(())
     }

@@ -1,13 +1,15 @@
 //! PCA codecs among the subjects: their settings are checked when the run is planned; what they take from the model,
 //! second moments of its queries and levels of its rows, is fitted once the model is loaded.
 
+use std::sync::Arc;
+
 use kernels_gen::pca::{Codec, Coding, Settings, Table, Whitening, gather};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Options, Plan, ReadPath, Subject};
 use crate::assets;
-use crate::attention::{Blocks, Coder, Dense, Geometry, History, Stream};
+use crate::attention::{Again, Blocks, Coder, Dense, Geometry, History, Stream};
 use crate::calibrate::gram;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -28,7 +30,7 @@ pub struct FitFacts {
     pub static_bytes: Vec<(String, usize)>,
 }
 
-fn codecs(subjects: &[Subject]) -> Vec<&'static Codec> {
+fn all_codecs(subjects: &[Subject]) -> Vec<&'static Codec> {
     let codec = |subject: &Subject| match subject {
         Subject::Coded { coder: Coder::Pca(codec, _), .. } => Some(*codec),
         _ => None,
@@ -51,7 +53,7 @@ pub fn checked(
     geometry: &Geometry,
     config: &Config,
 ) -> Result<Option<Corpus>> {
-    let codecs = codecs(subjects);
+    let codecs = all_codecs(subjects);
     for codec in &codecs {
         if matches!(options.read_path, ReadPath::Decode | ReadPath::Serving) {
             return Err(Error::Usage(format!(
@@ -78,22 +80,20 @@ pub fn checked(
 
 /// Gives the PCA codecs what they need of the model, for contexts up to `tokens`; it is kept for the rest of the program.
 pub fn equip(plan: &mut Plan, model: &Model, tokens: usize) -> Result<Option<FitFacts>> {
-    if codecs(&plan.subjects).is_empty() {
+    let mut codecs: Vec<&'static Codec> = Vec::new();
+    for codec in all_codecs(&plan.subjects) {
+        if codecs.iter().all(|known| known.name != codec.name) {
+            codecs.push(codec);
+        }
+    }
+    if codecs.is_empty() {
         return Ok(None);
     }
     let seen = plan.fit_text.as_ref().map(|text| Seen::of(model, plan.geometry, text)).transpose()?;
-    let mut made: Vec<&'static Blocks> = Vec::new();
+    let made = fitted(&codecs, model, plan.geometry, seen.as_ref(), tokens)?;
     for subject in &mut plan.subjects {
         let Subject::Coded { coder: Coder::Pca(codec, blocks), .. } = subject else { continue };
-        let known = made.iter().find(|b| b.codec.name == codec.name).copied();
-        let own = match known {
-            Some(own) => own,
-            None => Box::leak(Box::new(fitted(codec, model, plan.geometry, seen.as_ref(), tokens)?)),
-        };
-        if known.is_none() {
-            made.push(own);
-        }
-        *blocks = Some(own);
+        *blocks = made.iter().find(|own| own.codec.name == codec.name).copied();
     }
     let text = plan.fit_text.as_ref();
     Ok(Some(FitFacts {
@@ -104,34 +104,46 @@ pub fn equip(plan: &mut Plan, model: &Model, tokens: usize) -> Result<Option<Fit
     }))
 }
 
+/// All of them, each table of levels fitted once.
 fn fitted(
-    codec: &'static Codec,
+    codecs: &[&'static Codec],
     model: &Model,
     geometry: Geometry,
     seen: Option<&Seen>,
     tokens: usize,
-) -> Result<Blocks> {
+) -> Result<Vec<&'static Blocks>> {
     let (longest, missing) = (tokens.max(TOKENS), || Error::Data("no text to fit the pca codecs on was read".into()));
-    let rope = || Rope::of(&model.config, longest);
-    let mut whitenings = Vec::new();
-    if preconditioned(codec) {
-        let layers = seen.ok_or_else(missing)?.queries.iter();
+    let mut whitenings: Vec<Vec<Whitening>> = Vec::new();
+    if codecs.iter().any(|codec| preconditioned(codec)) {
         let of = |moments: &Vec<f64>| Ok(Whitening::of(moments, geometry.d)?);
-        whitenings = layers.map(|heads| heads.iter().map(of).collect()).collect::<Result<Vec<Vec<_>>>>()?;
+        let layers = seen.ok_or_else(missing)?.queries.iter();
+        whitenings = layers.map(|heads| heads.iter().map(of).collect()).collect::<Result<_>>()?;
     }
-    if !fits_levels(&codec.k) && !fits_levels(&codec.v) {
-        return Blocks::new(codec, geometry, [None, None], whitenings, rope()?);
-    }
-    let bare = Blocks::new(codec, geometry, [None, None], whitenings.clone(), rope()?)?;
-    let levels = Stream::ALL.map(|half| -> Result<Option<Vec<f32>>> {
-        let coding = bare.coding(half);
-        if !fits_levels(&coding.settings) {
-            return Ok(None);
+    let again = Arc::new(Again::default());
+    let blocks = |codec: &'static Codec, levels| {
+        let own = if preconditioned(codec) { whitenings.clone() } else { Vec::new() };
+        Blocks::new(codec, geometry, levels, own, Rope::of(&model.config, longest)?, &again)
+    };
+    let mut tables: Vec<(Stream, Blocks)> = Vec::new();
+    for codec in codecs.iter().copied() {
+        for half in Stream::ALL {
+            let settings = if half == Stream::K { &codec.k } else { &codec.v };
+            let known = |(of, own): &(Stream, Blocks)| *of == half && own.coding(half).settings == *settings;
+            if fits_levels(settings) && !tables.iter().any(known) {
+                tables.push((half, blocks(codec, [None, None])?));
+            }
         }
-        seen.ok_or_else(missing)?.levels(&bare, half, geometry).map(Some)
-    });
-    let [k, v] = levels;
-    Blocks::new(codec, geometry, [k?, v?], whitenings, rope()?)
+    }
+    let levels = |(half, bare): &(Stream, Blocks)| seen.ok_or_else(missing)?.levels(bare, *half, geometry);
+    let levels: Vec<Vec<f32>> = tables.par_iter().map(levels).collect::<Result<_>>()?;
+    let of = |half: Stream, settings: &Settings| {
+        let table = |(of, own): &(Stream, Blocks)| *of == half && own.coding(half).settings == *settings;
+        tables.iter().position(table).map(|at| levels[at].clone())
+    };
+    let made = |codec: &&'static Codec| -> Result<&'static Blocks> {
+        Ok(Box::leak(Box::new(blocks(codec, [of(Stream::K, &codec.k), of(Stream::V, &codec.v)])?)))
+    };
+    codecs.iter().map(made).collect()
 }
 
 /// What the base model did on the text.

@@ -184,7 +184,7 @@ pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
     let settings = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": facts.sha256, "corpus": plan.corpus.sha256, "ctx": text.ctx,
         "score": [plan.score.start, plan.score.end], "read-path": options.read_path.name(), "chunk": options.chunk,
-        "backend": backend_name, "calibration": calibration.as_ref().map(|c| &c.sha256),
+        "backend": backend_name, "calibration": calibration.as_ref().map(|c| &c.sha256), "reads": "tiles",
         "fit-text": fitted.as_ref().and_then(|f| f.text_sha256.as_ref()),
     });
     let mut journal = Journal::open(&options.output, &settings)?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Score;
 use super::gates::{Gate, SeedVerdict};
-use crate::attention::{Sizes, Tally};
+use crate::attention::{Seen, Sizes, Tally};
 use crate::report::number::{nan, nan_list, nan_pair};
 
 /// One passage through one subject.
@@ -26,13 +26,16 @@ pub struct Agreement {
     pub kl_max: f64,
 }
 
-/// Bytes that a row moved, and what its codec's sizes and the passage lengths ask for.
+/// Bytes that a row moved, as the kernels counted them, and what its codec's sizes and the passage lengths ask for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Proof {
     pub bytes_written: u64,
     pub bytes_written_expected: u64,
+    /// in whole tiles of 32 tokens, as kernels read
     pub bytes_read: u64,
     pub bytes_read_expected: u64,
+    /// None where the scalar reference ran, whose bytes the host counts
+    pub counted_by_kernels: Option<Seen>,
 }
 
 /// Change of the true token's probability, codec minus base.

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use kernels_gen::layout::TILE;
+
 use super::gates::{self, Measured};
 use super::row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
 use super::{ReadPath, Score, Subject};
-use crate::attention::{Geometry, Tally};
+use crate::attention::{Geometry, Tally, tokens_read};
 use crate::stats::{LEVEL, bootstrap_interval, detectable, mean, mean_with_interval, percentile, standard_error};
 
 /// What a row needs to know of its run.
@@ -149,7 +151,8 @@ fn proof(subject: &Subject, tally: &Tally, passages: u64, run: &Setting) -> Opti
         bytes_written: tally.bytes_written,
         bytes_written_expected: ctx * token,
         bytes_read: tally.bytes_read,
-        bytes_read_expected: ctx * (ctx + 1) / 2 * token,
+        bytes_read_expected: tokens_read(0..run.ctx, if matches!(subject, Subject::Identity) { 1 } else { TILE }) * token,
+        counted_by_kernels: tally.seen,
     })
 }
 

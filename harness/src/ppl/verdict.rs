@@ -63,6 +63,19 @@ fn unproved(row: &Row) -> Option<String> {
         if let Some((did, bytes, expected)) = pairs.into_iter().find(|(_, bytes, expected)| bytes != expected) {
             return Some(format!("{} {did} {bytes} bytes of codes where its sizes ask for {expected}", row.codec));
         }
+        let seen = proof.counted_by_kernels;
+        if let Some(seen) = seen.filter(|seen| seen.stored_alike != proof.bytes_written_expected) {
+            return Some(format!(
+                "{}: of {} bytes the kernel that counts stored {} as the one that serves",
+                row.codec, proof.bytes_written_expected, seen.stored_alike
+            ));
+        }
+        if let Some(seen) = seen.filter(|seen| seen.outputs_apart != 0) {
+            return Some(format!(
+                "{}: the kernel that counts gives {} bytes of outputs that the one that serves does not",
+                row.codec, seen.outputs_apart
+            ));
+        }
     }
     let agreement = row.decode_agreement?;
     let allowed = NOISE_FLOOR.max(AGREEMENT * row.kl_mean);

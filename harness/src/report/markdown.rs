@@ -73,6 +73,7 @@ pub fn document(report: &Report) -> String {
     let _ = writeln!(text, "## Verdicts\n\n{}", verdicts(&report.rows));
     let _ = writeln!(text, "## Distributions\n\n{}", distributions(&report.rows));
     let _ = writeln!(text, "## Layers\n\n{}", layers(&report.rows));
+    let _ = writeln!(text, "## Proof of use\n\n{}", proofs(&report.rows));
     let _ = writeln!(text, "## Provenance\n");
     let _ = writeln!(
         text,
@@ -185,6 +186,21 @@ fn layers(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// Bytes of codes that moved.
+fn proofs(rows: &[Row]) -> String {
+    let mut text = String::from("| row | bytes written | expected | bytes read | expected | counted by |\n|---|--:|--:|--:|--:|---|\n");
+    for row in rows {
+        let Some(p) = row.proof else { continue };
+        let by = if p.counted_by_kernels.is_some() { "the kernels" } else { "the host" };
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {by} |",
+            row.codec, p.bytes_written, p.bytes_written_expected, p.bytes_read, p.bytes_read_expected
+        );
+    }
+    text + "\nKernels count in twins of their own, through which every store and every attention runs once more; both must leave the same bytes.\n"
 }
 
 /// What was measured, in one line; printed above the table too.

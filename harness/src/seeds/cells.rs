@@ -74,8 +74,9 @@ pub fn cells(layers: usize) -> Vec<Cell> {
     ]
 }
 
-/// Codecs whose attention is measured twice: through the packed cache, and over decoded rows by exact attention.
-pub const FUSED: [&str; 4] = ["kvfuse-4", "pca_static_4", "e8w4", "int4"];
+/// Cells whose loss is taken apart: through the packed cache and over decoded rows by exact attention, and on a GPU by the
+/// fused kernel and by the scalar reference within one forward pass. Their sums are of integers: the two must be equal.
+pub const FUSED: [&str; 6] = ["kvfuse-3", "kvfuse-4", "pca_static_4", "e8w4", "int4", "turboquant_4bit_nc"];
 
 #[cfg(test)]
 mod tests {

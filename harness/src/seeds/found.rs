@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Cell;
+use super::{Cell, FUSED};
 use crate::error::{Error, Result};
 use crate::ppl::Row;
 use crate::report::{CorpusFacts, Environment, ModelFacts, Report};
@@ -32,16 +32,27 @@ pub struct CellRow {
     pub bits_of_coded: Option<f64>,
     pub snapshot: Loss,
     pub in_forward: Loss,
+    pub parts: Parts,
 }
 
-/// Where the loss of a fused codec comes from.
+/// What the in-forward divergence of a cell is made of.
 #[derive(Clone, Debug, Serialize)]
-pub struct Share {
-    pub codec: &'static str,
-    /// KL of decoded rows under exact attention
+#[serde(tag = "from", rename_all = "snake_case")]
+pub enum Parts {
+    /// rows that made a round trip, under exact attention: all of it is the codec's, no kernel is in it
+    CodecAlone,
+    /// one number for codec and kernel
+    Together,
+    Apart(Apart),
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Apart {
+    /// decoded rows under exact attention
     pub codec_kl: f64,
-    /// what the attention over codes adds to it
+    /// what attention over codes adds to it, as the scalar reference defines it
     pub attention_kl: f64,
+    /// None where no GPU was there
     pub kernel: Option<Kernel>,
 }
 
@@ -61,7 +72,6 @@ pub struct Found {
     pub valid: bool,
     pub invalid: Vec<String>,
     pub cells: Vec<CellRow>,
-    pub shares: Vec<Share>,
     pub ppl_base: f64,
     pub model: ModelFacts,
     pub corpus: CorpusFacts,
@@ -94,21 +104,27 @@ fn loss(row: &Row) -> Loss {
     }
 }
 
-pub fn cell_row(cell: &Cell, forward: &Report, snapshot: &Report) -> Result<CellRow> {
-    let (forward, snapshot) = (row(forward, &cell.codec)?, row(snapshot, &cell.codec)?);
+/// `kernels` are runs of the kernels and of the scalar reference within one forward pass.
+pub fn cell_row(cell: &Cell, forward: &Report, snapshot: &Report, kernels: Option<(&Report, &Report)>) -> Result<CellRow> {
+    let (in_forward, once) = (row(forward, &cell.codec)?, row(snapshot, &cell.codec)?);
+    let parts = match FUSED.contains(&cell.codec.as_str()) {
+        true => Parts::Apart(apart(&cell.codec, forward, kernels)?),
+        false if in_forward.proof.is_some() => Parts::Together,
+        false => Parts::CodecAlone,
+    };
     Ok(CellRow {
         what: cell.what,
         codec: cell.codec.clone(),
-        bits: snapshot.stored_bits_per_element,
-        compression_vs_bf16: snapshot.compression_vs_bf16,
-        bits_of_coded: snapshot.sizes.coded_bits(),
-        snapshot: loss(snapshot),
-        in_forward: loss(forward),
+        bits: once.stored_bits_per_element,
+        compression_vs_bf16: once.compression_vs_bf16,
+        bits_of_coded: once.sizes.coded_bits(),
+        snapshot: loss(once),
+        in_forward: loss(in_forward),
+        parts,
     })
 }
 
-/// `kernels` are runs of the kernels and of the scalar reference within one forward pass.
-pub fn share(name: &&'static str, forward: &Report, kernels: Option<(&Report, &Report)>) -> Result<Share> {
+fn apart(name: &str, forward: &Report, kernels: Option<(&Report, &Report)>) -> Result<Apart> {
     let (packed, plain) = (row(forward, name)?, row(forward, &format!("{name}:sim"))?);
     let kernel = |(gpu, reference): (&Report, &Report)| -> Result<Kernel> {
         let (gpu, reference) = (row(gpu, name)?, row(reference, name)?);
@@ -118,8 +134,7 @@ pub fn share(name: &&'static str, forward: &Report, kernels: Option<(&Report, &R
             equal: gpu.kl == reference.kl && gpu.dlnppl == reference.dlnppl,
         })
     };
-    Ok(Share {
-        codec: name,
+    Ok(Apart {
         codec_kl: plain.kl_mean,
         attention_kl: packed.kl_mean - plain.kl_mean,
         kernel: kernels.map(kernel).transpose()?,

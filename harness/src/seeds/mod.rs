@@ -3,7 +3,7 @@
 //!
 //! Two runs of `ppl` over the same positions of the same passages. In both, tokens before the scored ones are coded and the
 //! scored ones are read raw until they fill a block: `snapshot` codes a cache that was filled exactly, `in-forward` codes
-//! while the model runs, so that every layer sees what the codec did to those before it. For our codecs the packed cache and
+//! while the model runs, so that every layer sees what the codec did to those before it. For cells that kernels read the packed cache and
 //! its own attention are measured beside round trips of the same rows under exact attention: the difference is what the
 //! fused kernel's arithmetic costs.
 
@@ -26,8 +26,8 @@ use crate::report::{Report, html, write_files};
 use crate::run::Output;
 
 pub use cells::{Cell, FUSED, cells};
-pub use found::{CellRow, Found, Loss, Share};
-use found::{cell_row, share};
+use found::cell_row;
+pub use found::{Apart, CellRow, Found, Kernel, Loss, Parts};
 
 /// The command line of `seeds`.
 #[derive(Clone, Debug, clap::Args)]
@@ -132,16 +132,19 @@ pub fn run(options: &Options) -> Result<Found> {
     };
     let forward = ppl("in-forward", list(&mut names().chain(plain())), ReadPath::All, options.backend, Place::asked())?;
     let snapshot = ppl("snapshot", list(&mut names()), ReadPath::Snapshot, options.backend, Place::asked())?;
-    // the same forward pass for both, so that the kernels alone can differ
+    // The same forward pass for both, on the CPU, so that the kernels alone can differ. Equality needs no long passages.
     let kernels = forward.backend.starts_with("gpu") && !fused.is_empty();
-    let twice = |what, backend| match kernels {
-        true => ppl(what, fused.join(","), ReadPath::All, backend, Place::Cpu).map(Some),
+    let short = Options { prefix: options.prefix.min(512), scored: options.scored.min(128), ..options.clone() };
+    let twice = |what: &str, backend| match kernels {
+        true => {
+            eprintln!("seeds: {what}");
+            ppl::run_at(&ppl_options(&short, what, fused.join(","), ReadPath::All, backend), Place::Cpu).map(Some)
+        }
         false => Ok(None),
     };
     let (gpu, reference) = (twice("kernel", Choice::Gpu)?, twice("reference", Choice::Cpu)?);
-    let rows: Vec<CellRow> = cells.iter().map(|cell| cell_row(cell, &forward, &snapshot)).collect::<Result<_>>()?;
     let both = gpu.as_ref().zip(reference.as_ref());
-    let shares = fused.iter().map(|name| share(name, &forward, both)).collect::<Result<_>>()?;
+    let rows: Vec<CellRow> = cells.iter().map(|cell| cell_row(cell, &forward, &snapshot, both)).collect::<Result<_>>()?;
     let invalid: Vec<String> = [Some(&forward), Some(&snapshot), gpu.as_ref(), reference.as_ref()]
         .into_iter()
         .flatten()
@@ -152,7 +155,6 @@ pub fn run(options: &Options) -> Result<Found> {
         valid: invalid.is_empty(),
         invalid,
         cells: rows,
-        shares,
         ppl_base: forward.ppl_base,
         backend: forward.backend,
         model: forward.model,
@@ -176,7 +178,12 @@ impl Found {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let drawing = ("Full: coded while the model runs; hollow: a filled cache coded once", plot::plot(self));
+        let drawing = html::Drawing {
+            title: "Rate and divergence".into(),
+            note: "Full: coded while the model runs; hollow: a filled cache coded once.",
+            svg: plot::plot(self),
+            half: false,
+        };
         let page = html::prose("The published PCA recipe beside ours", &self.table(), &[drawing]);
         write_files(folder, "seeds", &self.json()?, &self.table(), &page)
     }

@@ -200,8 +200,13 @@ impl Sweep {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let plots = [("Keys", plot::plot(self, "k")), ("Values", plot::plot(self, "v"))];
-        let page = html::prose("Sweep over codecs", &self.table(), &plots);
+        let plot = |title: &str, stream| html::Drawing {
+            title: title.into(),
+            note: "The dashed line is the baseline's error: what lies on it or below is as good.",
+            svg: plot::plot(self, stream),
+            half: true,
+        };
+        let page = html::prose("Sweep over codecs", &self.table(), &[plot("Keys", "k"), plot("Values", "v")]);
         write_files(folder, "sweep", &self.json()?, &self.table(), &page)
     }
 }

@@ -2,6 +2,7 @@
 //! the scalar reference takes, and whether all readers agree.
 
 mod parity;
+mod plot;
 mod real;
 mod rows;
 
@@ -236,7 +237,13 @@ impl Findings {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let page = html::prose("Codecs on made-up and real rows", &self.table(), &[]);
+        let drawing = html::Drawing {
+            title: "Rate and distortion".into(),
+            note: "Relative squared error of keys, or of values where it says so. No code of a Gaussian source lies below the dotted line; the model's rows are not Gaussian.",
+            svg: plot::plot(&self.codecs),
+            half: false,
+        };
+        let page = html::prose("Codecs on made-up and real rows", &self.table(), &[drawing]);
         write_files(folder, "validate", &self.json()?, &self.table(), &page)
     }
 

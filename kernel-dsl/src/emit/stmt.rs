@@ -98,6 +98,7 @@ impl Printer<'_> {
                 let (t, n) = (["", "", "uint2", "", "uint4"][words.len()], words.len());
                 writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", "))
             }
+            Op::AtomicAdd { buf, at, value } => writeln!(o, "{pad}atomicAdd((u64*)({}), (u64)v{value});", self.address(buf, *at)),
             Op::RingFetch { ring, src, at, cond } => {
                 let at = self.address(&Buf::Param(*src), *at);
                 writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at});")

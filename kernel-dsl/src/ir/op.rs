@@ -240,6 +240,8 @@ pub enum Op {
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
     AnyLane(Id),
     Barrier,
+    /// Adds an i64 to what a buffer holds, whoever else does at the time.
+    AtomicAdd { buf: Buf, at: Id, value: Id },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

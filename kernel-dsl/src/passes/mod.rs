@@ -1,6 +1,7 @@
 //! From tile IR to what the printer takes. Each pass keeps the meaning: the interpreter runs before and after it.
 
 pub mod alloc_shared;
+pub mod count;
 pub mod lower;
 pub mod pipeline;
 pub mod simplify;

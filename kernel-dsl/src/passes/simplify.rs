@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::AfterPrevious | Op::ReleaseNext);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::AtomicAdd { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::AfterPrevious | Op::ReleaseNext);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -74,7 +74,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::Mma { a, b, c } => vec![*a, *b, *c],
         Op::MmaRaised { a, b, .. } => vec![*a, *b],
         Op::Load { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadLeft { buf, at } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadHalves { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
-        Op::Store { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
+        Op::Store { buf, at, value } | Op::AtomicAdd { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),
         Op::If { cond, .. } => vec![*cond],
         Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],

@@ -1,8 +1,10 @@
 //! E4M3 under one scale for 64 numbers, as engines cache it: `fp8_e4m3_64` with f32 scales, `fp8_e4m3_64_e8m0` with powers
 //! of two. Not rotated.
 //!
-//! A group's largest magnitude over 448 is its scale, as it is or rounded up to a power of two. A number times a power of two
-//! is exact in a bf16 lane; another scale and the product are rounded to 2^-9 each, far below the number's own error of 2^-4.
+//! A group's largest magnitude over 448 is its scale, rounded up to a power of two or to the nearest f32 of 8 significant bits.
+//! A number times a power of two is exact in a bf16 lane. So is the other scale, and its product with a number is rounded to 2^-9,
+//! far below the number's own error of 2^-4. A scale of more bits would lose them in the lane, for all numbers of the group
+//! alike: that adds up over a dot product, where errors of single numbers do not.
 
 use kernel_dsl::math::{e4m3_of, fmax, mul_bf16x2, pick};
 use kernel_dsl::{codec, device};
@@ -54,7 +56,8 @@ impl Codec for Fp8Group {
     /// Not below 2^-100.
     fn group(&self, top: f32) -> f32 {
         let scale = fmax(top / 448.0_f32, 7.888_609e-31_f32);
-        if self.power { f32::from_bits(scale.to_bits().wrapping_add(0x7f_ffff_u32) & 0x7f80_0000_u32) } else { scale }
+        let (more, kept) = if self.power { (0x7f_ffff_u32, 0x7f80_0000_u32) } else { (0x8000_u32, 0xffff_0000_u32) };
+        f32::from_bits(scale.to_bits().wrapping_add(more) & kept)
     }
 
     fn shared(&self, group: f32) -> u32 {
@@ -71,7 +74,7 @@ impl Codec for Fp8Group {
         [low, high, 0_u32, 0_u32]
     }
 
-    /// The scale, at most 2^29 and rounded to its upper half, meets a number 2^96 times up; 2^24 is left for `scale`.
+    /// The scale, at most 2^29 and of another writer rounded to its upper half, meets a number 2^96 times up; 2^24 is left for `scale`.
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         let sound = (code[2] & 0x7fff_ffff_u32).min(0x4e00_0000_u32).wrapping_add(0x3000_8000_u32);
         let both = if self.power { (code[2].min(156_u32) + 96_u32) * 0x0080_0080_u32 } else { pick(sound, sound, 0x3232_u32) };

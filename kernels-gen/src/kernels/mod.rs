@@ -169,6 +169,12 @@ pub fn join_ir(c: &CodecInfo, m: &JoinMeta, elem: Elem) -> Result<Program, Repor
     }
 }
 
+/// The kernel of that tile IR, with one argument more in which it counts the bytes of the cache that it reads and writes: see
+/// [`kernel_dsl::passes::count`].
+pub fn counted(tile: &Program) -> Result<Source, Report> {
+    Source::counted(tile, "cache")
+}
+
 /// The store kernel. Grid: [`store_grid`].
 pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&store_ir(c, &store_meta(c, d, page_tokens, elem), elem)?)

@@ -22,13 +22,14 @@ pub fn sketch(settings: &Settings, centred: &[f64], d: usize) -> Result<(Vec<f64
     for column in 0..r {
         (0..n).for_each(|row| omega[row * r + column] = f64::from(random.gaussian()));
     }
-    let mut z = back(centred, &omega, d, r);
+    let columns = turned(centred, d);
+    let mut z = product(&columns, &omega, n, r);
     for _ in 0..POWER {
-        let y = orthogonal(&forth(centred, &z, d, r), r);
-        z = orthogonal(&back(centred, &y, d, r), r);
+        let y = orthogonal(&product(centred, &z, d, r), r);
+        z = orthogonal(&product(&columns, &y, n, r), r);
     }
     let q = orthogonal(&z, r);
-    let inside = forth(centred, &q, d, r);
+    let inside = product(centred, &q, d, r);
     let mut gram = vec![0.0; r * r];
     for row in inside.chunks_exact(r) {
         for (x, sums) in row.iter().zip(gram.chunks_exact_mut(r)) {
@@ -41,23 +42,27 @@ pub fn sketch(settings: &Settings, centred: &[f64], d: usize) -> Result<(Vec<f64
     Ok((values.into_iter().map(|v| v / n as f64).collect(), directions))
 }
 
-/// `A Z`: `[n, d]` by `[d, r]`.
-fn forth(a: &[f64], z: &[f64], d: usize, r: usize) -> Vec<f64> {
-    let mut out = vec![0.0; a.len() / d * r];
-    for (row, out) in a.chunks_exact(d).zip(out.chunks_exact_mut(r)) {
-        for (x, z) in row.iter().zip(z.chunks_exact(r)) {
-            out.iter_mut().zip(z).for_each(|(sum, z)| *sum += x * z);
-        }
-    }
-    out
+/// `A^T`, of `A` `[n, d]`.
+fn turned(a: &[f64], d: usize) -> Vec<f64> {
+    let n = a.len() / d;
+    (0..n * d).map(|at| a[at % n * d + at / n]).collect()
 }
 
-/// `A^T Y`: `[n, d]` and `[n, r]` to `[d, r]`.
-fn back(a: &[f64], y: &[f64], d: usize, r: usize) -> Vec<f64> {
-    let mut out = vec![0.0; d * r];
-    for (row, y) in a.chunks_exact(d).zip(y.chunks_exact(r)) {
-        for (x, out) in row.iter().zip(out.chunks_exact_mut(r)) {
-            out.iter_mut().zip(y).for_each(|(sum, y)| *sum += x * y);
+/// `[n, inner]` by `[inner, r]`, every sum in order; eight columns at a time, whose sums stay in registers.
+fn product(left: &[f64], right: &[f64], inner: usize, r: usize) -> Vec<f64> {
+    let mut out = vec![0.0; left.len() / inner * r];
+    for first in (0..r).step_by(8) {
+        let width = 8.min(r - first);
+        let mut columns = vec![[0.0; 8]; inner];
+        for (column, row) in columns.iter_mut().zip(right.chunks_exact(r)) {
+            column[..width].copy_from_slice(&row[first..first + width]);
+        }
+        for (row, out) in left.chunks_exact(inner).zip(out.chunks_exact_mut(r)) {
+            let mut sums = [0.0; 8];
+            for (x, column) in row.iter().zip(&columns) {
+                (0..8).for_each(|c| sums[c] += x * column[c]);
+            }
+            out[first..first + width].copy_from_slice(&sums[..width]);
         }
     }
     out

@@ -22,6 +22,16 @@ pub fn interpreted(what: &str, stage: &(&str, Program), grid: [u32; 3], mut args
     args.into_iter().filter_map(|a| if let Arg::Buffer(bytes) = a { Some(bytes) } else { None }).collect()
 }
 
+/// Runs the thread IR that counts what it moves of `cache`: the buffers, and bytes read and written.
+pub fn counted(what: &str, tile: &Program, grid: [u32; 3], mut args: Vec<Arg>) -> (Vec<Vec<u8>>, [i64; 2]) {
+    args.push(buffer(&Global::<i64>::zeroed(2)));
+    let counting = passes::count::run(&passes::run(tile).unwrap(), "cache");
+    let mut bytes = interpreted(what, &("counting", counting), grid, args);
+    let mut moved = Global::<i64>::zeroed(2);
+    moved.bytes = bytes.pop().unwrap();
+    (bytes, [moved.at(0), moved.at(1)])
+}
+
 pub fn buffer<T: Elem>(x: &Global<T>) -> Arg {
     Arg::Buffer(x.bytes.clone())
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::store::size_of_elem;
 use super::variants::{Build, Variant, Variants};
 use super::workspace::Workspace;
-use super::{load, status};
+use super::{counter_of, load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::calibration::{Layer, needs};
 use crate::codec::Codec;
@@ -79,18 +79,25 @@ pub struct DecodePlan {
     narrow: Arc<Kernel>,
     /// Of a calibrated codec: queries before, outputs after.
     around: Option<[(MapMeta, Arc<Kernel>); 2]>,
+    counts: bool,
 }
 
 impl DecodePlan {
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, spec: &DecodeSpec) -> Result<Self> {
         spec.codec.check_decode(spec.head_dim, spec.group, spec.page_tokens)?;
-        Self::assemble(device, spec, |build| Variants::prepare(device, &kernel_name(spec), own_meta(spec).within(device.shared_bytes()), build))
+        Self::assemble(device, spec, false, |build| Variants::prepare(device, &kernel_name(spec), own_meta(spec).within(device.shared_bytes()), build))
+    }
+
+    /// As `prepare`, of the decode kernel's twin that counts: the same outputs, by [`launch_counted`](Self::launch_counted).
+    pub fn counted(device: &Device, spec: &DecodeSpec) -> Result<Self> {
+        spec.codec.check_decode(spec.head_dim, spec.group, spec.page_tokens)?;
+        Self::assemble(device, spec, true, |build| Variants::forced(device, own_meta(spec).within(device.shared_bytes()), 0, build))
     }
 
     /// As `prepare`, with warps, stages and blocks an SM of another meta value, whatever a tuning says.
     pub fn with_meta(device: &Device, spec: &DecodeSpec, meta: DecodeMeta) -> Result<Self> {
-        Self::assemble(device, spec, |build| Variants::forced(device, meta.within(device.shared_bytes()), build))
+        Self::assemble(device, spec, false, |build| Variants::forced(device, meta.within(device.shared_bytes()), build))
     }
 
     /// A warp takes so many tokens where no tuning says it, 0: as the plan's rule has it. What a tuner tries.
@@ -98,13 +105,16 @@ impl DecodePlan {
         self.decode.take(tokens);
     }
 
-    fn assemble(device: &Device, spec: &DecodeSpec, variants: impl FnOnce(Build<'_>) -> Result<Variants>) -> Result<Self> {
+    fn assemble(device: &Device, spec: &DecodeSpec, counts: bool, variants: impl FnOnce(Build<'_>) -> Result<Variants>) -> Result<Self> {
         let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         let calibrated = codec.calibrated().is_ok();
         let inner = if calibrated { Elem::F32 } else { elem };
-        let decode = variants(&|m| kernels::decode_of(codec.info(), m, inner))?;
+        let decode = variants(&|m| match counts {
+            true => kernels::counted(&kernels::decode_ir(codec.info(), m, inner)?),
+            false => kernels::decode_of(codec.info(), m, inner),
+        })?;
         let wide = kernels::join_meta(head_dim, page_tokens);
         let join = load(device, kernels::join_of(codec.info(), &wide, inner))?;
         let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), inner))?;
@@ -113,7 +123,7 @@ impl DecodePlan {
             Ok((m, load(device, kernels::map_of(codec.info(), &m, mapping, elem))?))
         };
         let around = if calibrated { Some([map(Mapping::Queries)?, map(Mapping::Outputs)?]) } else { None };
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, around })
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, around, counts })
     }
 
     /// Bytes of workspace that serve launches of this size and of every smaller one, however they are cut; the memory is the
@@ -141,15 +151,22 @@ impl DecodePlan {
     /// Enqueues the attention: one or two launches, no allocation, no wait, nothing read back. The shapes are
     /// the host's, the lengths and tables the device's: a captured graph serves new ones.
     pub fn launch(&self, stream: &Stream, call: &Decode<'_>) -> Result<()> {
-        self.enqueue(stream, call, None)
+        self.enqueue(stream, call, None, None)
     }
 
     /// As `launch`, for a calibrated codec over a cache of that layer: two launches more.
     pub fn launch_calibrated(&self, stream: &Stream, call: &Decode<'_>, layer: &Layer<'_>) -> Result<()> {
-        self.enqueue(stream, call, Some(layer))
+        self.enqueue(stream, call, Some(layer), None)
     }
 
-    fn enqueue(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>) -> Result<()> {
+    /// As `launch` or `launch_calibrated`, of a plan that was made to count: adds the bytes of the cache that the kernel read and
+    /// wrote to the two i64 of `counter`.
+    pub fn launch_counted(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, counter: Span<'_>) -> Result<()> {
+        self.enqueue(stream, call, layer, Some(counter))
+    }
+
+    fn enqueue(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, counter: Option<Span<'_>>) -> Result<()> {
+        let counter = counter_of(self.counts, counter)?;
         call.cache.check(&self.shape)?;
         if layer.is_some() != self.around.is_some() {
             return Err(needs(self.shape.codec).into());
@@ -215,7 +232,10 @@ impl DecodePlan {
             Arg::F32(call.scale),
         ];
         let grid = [call.cache.kv_heads as u32, int("the number of blocks", blocks)? as u32, 1];
-        variant.kernel.launch(stream, grid, &decode)?;
+        match counter {
+            Some(counter) => variant.kernel.launch(stream, grid, &[&decode[..], &[counter]].concat())?,
+            None => variant.kernel.launch(stream, grid, &decode)?,
+        }
         if space.splits > 1 {
             let join = [
                 Arg::Ptr(part),

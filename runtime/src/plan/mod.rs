@@ -23,7 +23,8 @@ pub use store::{Mapped, Rows, Store, StorePlan, StoreSpec};
 
 use std::sync::Arc;
 
-use crate::cuda::{Device, Kernel};
+use crate::argument::Misuse;
+use crate::cuda::{Arg, Device, Kernel, Span};
 use crate::error::{Error, Result};
 use kernel_dsl::Source;
 
@@ -33,4 +34,17 @@ fn load(device: &Device, written: std::result::Result<Source, impl std::fmt::Dis
         return Err(Error::unsupported(format!("{} (served: sm_80 and later)", device.arch())));
     }
     device.kernel(&written.map_err(|report| Error::Generate(report.to_string()))?)
+}
+
+/// Where a counting kernel adds the bytes it moves; a plan and its launch must agree on whether it counts.
+fn counter_of(counts: bool, counter: Option<Span<'_>>) -> Result<Option<Arg<'_>>> {
+    match (counts, counter) {
+        (false, None) => Ok(None),
+        (true, Some(counter)) => {
+            counter.expect("counter", "two i64 on the device", 8, 16)?;
+            Ok(Some(Arg::Ptr(counter)))
+        }
+        (true, None) => Err(Misuse::Other("the plan counts what it moves; give it a counter by launch_counted".into()).into()),
+        (false, Some(_)) => Err(Misuse::Other("the plan counts nothing; prepare it by counted".into()).into()),
+    }
 }

@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{load, status};
+use super::{counter_of, load, status};
 use crate::argument::{Misuse, int, within};
 use crate::calibration::{Layer, needs};
 use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
+use kernel_dsl::Report;
+use kernel_dsl::ir::Program;
+use kernels_gen::kernels::store::StoreMeta;
 use kernels_gen::kernels::{self, Elem};
+use kernels_gen::registry::CodecInfo;
+
+type StoreMetaOf = fn(&CodecInfo, usize, usize, Elem) -> StoreMeta;
+type StoreIrOf = fn(&CodecInfo, &StoreMeta, Elem) -> std::result::Result<Program, Report>;
 
 /// What a store kernel is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +75,7 @@ pub struct StorePlan {
     shape: Shape,
     elem: Elem,
     kernel: Arc<Kernel>,
+    counts: bool,
 }
 
 impl StorePlan {
@@ -77,11 +85,42 @@ impl StorePlan {
         codec.check_store(head_dim, page_tokens)?;
         let source = if codec.calibrated().is_ok() { kernels::mapped_store } else { kernels::store };
         let kernel = load(device, source(codec.info(), head_dim, page_tokens, elem))?;
-        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel })
+        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, counts: false })
+    }
+
+    /// As `prepare`, of the kernel's twin that counts: the same bytes stored, by [`launch_counted`](Self::launch_counted).
+    pub fn counted(device: &Device, spec: &StoreSpec) -> Result<Self> {
+        let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
+        codec.check_store(head_dim, page_tokens)?;
+        let (meta, ir): (StoreMetaOf, StoreIrOf) = match codec.calibrated() {
+            Ok(_) => (kernels::mapped_store_meta, kernels::mapped_store_ir),
+            Err(_) => (kernels::store_meta, kernels::store_ir),
+        };
+        let tile = ir(codec.info(), &meta(codec.info(), head_dim, page_tokens, elem), elem);
+        let kernel = load(device, tile.and_then(|tile| kernels::counted(&tile)))?;
+        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, counts: true })
     }
 
     /// Enqueues the store: one launch, no allocation, no wait. Zero tokens enqueue nothing.
     pub fn launch(&self, stream: &Stream, call: &Store<'_>) -> Result<()> {
+        self.plain(stream, call, None)
+    }
+
+    /// As `launch`, for a calibrated codec.
+    pub fn launch_calibrated(&self, stream: &Stream, call: &Store<'_>, mapped: &Mapped<'_>) -> Result<()> {
+        self.through_maps(stream, call, mapped, None)
+    }
+
+    /// As `launch` or `launch_calibrated`, of a plan that was made to count: adds the bytes of the cache that the kernel read and
+    /// wrote to the two i64 of `counter`.
+    pub fn launch_counted(&self, stream: &Stream, call: &Store<'_>, mapped: Option<&Mapped<'_>>, counter: Span<'_>) -> Result<()> {
+        match mapped {
+            Some(mapped) => self.through_maps(stream, call, mapped, Some(counter)),
+            None => self.plain(stream, call, Some(counter)),
+        }
+    }
+
+    fn plain(&self, stream: &Stream, call: &Store<'_>, counter: Option<Span<'_>>) -> Result<()> {
         self.check(call)?;
         if self.shape.codec.calibrated().is_ok() {
             return Err(needs(self.shape.codec).into());
@@ -90,11 +129,10 @@ impl StorePlan {
             return Ok(());
         }
         let args = [Arg::Ptr(call.slots), Arg::Ptr(call.cache.base), Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?), Arg::I32(call.cache.ints()?.0)];
-        self.enqueue(stream, call, &args)
+        self.enqueue(stream, call, &args, counter)
     }
 
-    /// As `launch`, for a calibrated codec.
-    pub fn launch_calibrated(&self, stream: &Stream, call: &Store<'_>, mapped: &Mapped<'_>) -> Result<()> {
+    fn through_maps(&self, stream: &Stream, call: &Store<'_>, mapped: &Mapped<'_>, counter: Option<Span<'_>>) -> Result<()> {
         self.check(call)?;
         mapped.layer.check(self.shape.codec, &call.cache)?;
         if call.tokens == 0 {
@@ -113,7 +151,7 @@ impl StorePlan {
             Arg::I32(call.cache.ints()?.0),
             Arg::I32(int("the segments of the calibration", mapped.layer.segments())?),
         ];
-        self.enqueue(stream, call, &args)
+        self.enqueue(stream, call, &args, counter)
     }
 
     fn check(&self, call: &Store<'_>) -> Result<()> {
@@ -130,7 +168,8 @@ impl StorePlan {
     }
 
     /// With what stands between the rows and the strides.
-    fn enqueue(&self, stream: &Stream, call: &Store<'_>, own: &[Arg<'_>]) -> Result<()> {
+    fn enqueue(&self, stream: &Stream, call: &Store<'_>, own: &[Arg<'_>], counter: Option<Span<'_>>) -> Result<()> {
+        let counter = counter_of(self.counts, counter)?;
         let rows = [Arg::Ptr(call.k.base), Arg::Ptr(call.v.base)];
         let strides = [
             Arg::I64(call.cache.slots()?),
@@ -139,7 +178,7 @@ impl StorePlan {
             Arg::I64(call.v.token_stride),
             Arg::I64(call.v.head_stride),
         ];
-        self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &[&rows, own, &strides].concat())
+        self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &[&rows, own, &strides, counter.as_slice()].concat())
     }
 
     /// The kernel, for its attributes.

@@ -16,12 +16,11 @@ mod takes;
 use std::fmt::Write;
 
 pub use axes::axes;
-pub use labels::beside;
+pub use labels::{beside, width_of};
 use entry::{codecs, entries};
 pub use page::page;
-pub use prose::prose;
-pub use scale::escaped;
-pub use scale::Scale;
+pub use prose::{Drawing, prose};
+pub use scale::{Scale, escaped, power};
 
 use super::Report;
 
@@ -90,6 +89,11 @@ pub fn document(reports: &[Report], warnings: &[String]) -> String {
         &tables::distributions(&entries),
     );
     body += &card(
+        "Proof of use",
+        "Bytes of codes that were written and read. Kernels count in twins of their own, through which every store and every attention runs once more; both must leave the same bytes.",
+        &tables::proofs(&entries),
+    );
+    body += &card(
         "Where the numbers come from",
         "Two runs with the same command and seed give the same numbers.",
         &tables::provenance(reports),
@@ -130,6 +134,10 @@ fn facts(reports: &[Report]) -> String {
         .filter(|r| !["identity", "self"].contains(&r.codec.as_str()) && !r.codec.starts_with("CONTROL_"))
         .map(|r| r.ppl_ratio_detectable)
         .fold(f64::NAN, f64::max);
+    let found = match detectable.is_nan() {
+        true => "\u{2013} <small>one passage</small>".to_string(),
+        false => format!("{:.2} % <small>worst row</small>", 100.0 * (detectable - 1.0)),
+    };
     let items = [
         ("perplexity, raw cache", format!("{:.3}", first.ppl_base)),
         ("scored positions", scored.to_string()),
@@ -141,7 +149,7 @@ fn facts(reports: &[Report]) -> String {
             ),
         ),
         ("noise floor, KL", tables::small(noise)),
-        ("smallest change found 4 times in 5", format!("{:.2} % <small>worst row</small>", 100.0 * (detectable - 1.0))),
+        ("smallest change found 4 times in 5", found),
         ("took", format!("{:.0} s", reports.iter().map(|r| r.seconds).sum::<f64>())),
     ];
     let items: String = items.iter().map(|(what, is)| format!("<div><dt>{what}</dt><dd>{is}</dd></div>")).collect();

@@ -2,15 +2,25 @@
 
 use super::{escaped, page};
 
-/// `drawings` are svg and stand above the text.
-pub fn prose(title: &str, text: &str, drawings: &[(&str, String)]) -> String {
-    let cards: String = drawings
-        .iter()
-        .map(|(name, svg)| {
-            format!("<section class=\"card\"><h2>{name}</h2><div class=\"scroll\">{svg}</div></section>")
-        })
-        .collect();
-    let cards = if drawings.len() > 1 { format!("<div class=\"pair\">{cards}</div>") } else { cards };
+/// A drawing above the text; `svg` may be several. One that is `half` as wide as the page stands beside its neighbour.
+pub struct Drawing {
+    pub title: String,
+    pub note: &'static str,
+    pub svg: String,
+    pub half: bool,
+}
+
+/// `drawings` stand above the text, in their order.
+pub fn prose(title: &str, text: &str, drawings: &[Drawing]) -> String {
+    let card = |drawing: &Drawing| {
+        let note = if drawing.note.is_empty() { String::new() } else { format!("<p>{}</p>", inline(drawing.note)) };
+        format!("<section class=\"card\"><h2>{}</h2>{note}<div class=\"scroll\">{}</div></section>", inline(&drawing.title), drawing.svg)
+    };
+    let group = |group: &[Drawing]| {
+        let cards: String = group.iter().map(card).collect();
+        if group[0].half { format!("<div class=\"pair\">{cards}</div>") } else { cards }
+    };
+    let cards: String = drawings.chunk_by(|a, b| a.half == b.half).map(group).collect();
     let body = format!(
         "<header><h1>{}</h1></header><div style=\"height:16px\"></div>{cards}<section class=\"card\"><div class=\"scroll prose\">{}</div></section>",
         escaped(title),

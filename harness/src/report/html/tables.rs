@@ -97,6 +97,34 @@ pub fn distributions(entries: &[Entry]) -> String {
     table(&head, rows)
 }
 
+/// Bytes of codes that moved, and who counted them.
+pub fn proofs(entries: &[Entry]) -> String {
+    let head = ["row", "bytes written", "as sizes ask", "bytes read", "as lengths ask", "counted by"];
+    let grouped = |n: u64| {
+        let digits = n.to_string();
+        let parts: Vec<&str> = digits.as_bytes().rchunks(3).rev().filter_map(|part| std::str::from_utf8(part).ok()).collect();
+        parts.join("\u{202f}")
+    };
+    let equal = |is: u64, wanted: u64| {
+        let (class, word) = if is == wanted { ("pass", "equal".into()) } else { ("fail", grouped(wanted)) };
+        format!("<span class=\"pill {class}\" style=\"margin:0\">{word}</span>")
+    };
+    let rows = entries.iter().filter_map(|e| {
+        let p = e.row.proof?;
+        let by = if p.counted_by_kernels.is_some() { "the kernels" } else { "the host" };
+        let cells = vec![
+            escaped(&e.label),
+            grouped(p.bytes_written),
+            equal(p.bytes_written, p.bytes_written_expected),
+            grouped(p.bytes_read),
+            equal(p.bytes_read, p.bytes_read_expected),
+            by.into(),
+        ];
+        Some((e.kind != Kind::Codec, cells))
+    });
+    table(&head, rows)
+}
+
 pub fn provenance(reports: &[Report]) -> String {
     let mut html = String::new();
     for (run, report) in reports.iter().enumerate() {

@@ -211,6 +211,7 @@ impl Machine<'_> {
             Op::LoadVec { buf, at, words } => self.load(mask, buf, *at, 4 * words, &s.outs, buffers),
             Op::Store { buf, at, value } => self.store(mask, buf, *at, &[*value], buffers),
             Op::StoreVec { buf, at, values } => self.store(mask, buf, *at, values, buffers),
+            Op::AtomicAdd { buf, at, value } => self.add(mask, buf, *at, *value, buffers),
             Op::RingFetch { ring, src, at, cond } => self.fetch(mask, *ring, &buffers[*src], *at, *cond),
             Op::RingWait { ring } => self.wait(mask, *ring, out),
             Op::AfterPrevious | Op::ReleaseNext => Ok(()),

@@ -95,6 +95,20 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Thread after thread: the sum has no order.
+    pub(super) fn add(&mut self, mask: &Mask, buf: &Buf, at: Id, value: Id, buffers: &mut [Region]) -> Result<(), Wrong> {
+        self.needs(&[at, value])?;
+        for thread in threads(mask) {
+            let Place::Param(b, i) = self.place(buf, at, 8, thread, buffers)? else {
+                return Err(Wrong::Unsupported { op: "AtomicAdd to shared memory".into() });
+            };
+            buffers[b].room(i as i64, 8, 8)?;
+            let sum = memory::read(&buffers[b].bytes, i, 8).wrapping_add(self.get(value, thread));
+            buffers[b].bytes[i..i + 8].copy_from_slice(&sum.to_le_bytes());
+        }
+        Ok(())
+    }
+
     /// First byte of the slot of a warp's copy `n`.
     fn slot(&self, ring: usize, warp: usize, n: usize) -> usize {
         let r = &self.p.rings[ring];

@@ -1,6 +1,8 @@
 //! `compare`: two rows, passage by passage. Two intervals that overlap prove nothing; the difference has an interval
 //! of its own, and it is the only fair one.
 
+mod plot;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -39,6 +41,8 @@ pub struct Pair {
     pub kl_difference_boot95: [f64; 2],
     pub top1_difference: f64,
     pub top1_difference_ci95: [f64; 2],
+    /// passage by passage
+    pub kl_differences: Vec<f64>,
     /// passages in which A diverges less
     pub passages_better: usize,
     pub passages: usize,
@@ -92,7 +96,13 @@ pub fn run(options: &Options) -> Result<Comparison> {
         pairs: pairs.iter().map(|(a, b)| pair(a, b, seed)).collect(),
     };
     if let (Some(folder), false) = (options.output.folder()?, options.output.dry_run) {
-        let page = html::prose("Codecs compared", &found.table(), &[]);
+        let drawing = html::Drawing {
+            title: "Paired differences".into(),
+            note: "Faint dots: passages. Full dot and bar: their mean and its 95 % interval, Student t. Green: A diverges less; orange: B does; grey: not told apart.",
+            svg: plot::plot(&found.pairs),
+            half: false,
+        };
+        let page = html::prose("Codecs compared", &found.table(), &[drawing]);
         write_files(folder, "compare", &found.json()?, &found.table(), &page)?;
     }
     Ok(found)
@@ -160,6 +170,7 @@ fn pair(a: &Row, b: &Row, seed: u64) -> Pair {
         top1_difference_ci95: top1_ci,
         passages_better: kls.iter().filter(|d| **d < 0.0).count(),
         passages: kls.len(),
+        kl_differences: kls,
         verdict: verdict.into(),
     }
 }
