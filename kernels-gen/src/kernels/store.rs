@@ -102,7 +102,7 @@ pub fn store<T: Float>(
         if kind == 0_i32 {
             prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
             for band in 0..kc.len() {
-                code_keys(kc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+                code_keys(kc[0], kc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
             }
             if kc[0].spec().group > 0 {
                 put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
@@ -111,7 +111,7 @@ pub fn store<T: Float>(
         } else {
             prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
             for band in 0..vc.len() {
-                code_values(vc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+                code_values(vc[0], vc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
             }
             if vc[0].spec().group > 0 {
                 put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
@@ -144,25 +144,26 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
     }
 }
 
-/// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
+/// A band of `width` dims, coded with the sides that the `first` band chooses. Four lanes share a token, a quarter of its blocks each: their words
+/// lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
             let r = ((i & 31_i32) >> 2_u32) * 4_i32 + q;
-            let (tile, place, side) = (tiles.at(r), places.at(r), side_of(c, squares, tops, sides, r, d));
+            let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
             if quads {
-                for first in strided(0_i32, own, 4) {
+                for from in strided(0_i32, own, 4) {
                     let mut words = [0_u32; 8];
-                    for j in strided(first, own.min(first + 4_i32), 1) {
+                    for j in strided(from, own.min(from + 4_i32), 1) {
                         let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
                         put_tail(c, tails, r, (i & 3_i32) * own + j, code);
                         words = follow(words, code, c.spec().bits);
                     }
                     if tile >= 0_i64 {
-                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own + first) as u32, words, width);
+                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own + from) as u32, words, width);
                     }
                 }
             } else {
@@ -217,10 +218,10 @@ pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Sha
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
-        let (tile, place, side) = (tiles.at(r), places.at(r), side_of(c, squares, tops, sides, r, d));
+        let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
             let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
             put_tail(c, tails, r, block, code);
