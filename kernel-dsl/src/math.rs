@@ -9,17 +9,20 @@ use kernel_dsl_macros::device;
 
 /// `if a < b { b } else { a }`: fixes the sign of zero, drops a NaN in `a`'s place.
 #[device]
+#[inline]
 pub fn fmax(a: f32, b: f32) -> f32 {
     if a < b { b } else { a }
 }
 
 /// `if b < a { b } else { a }`.
 #[device]
+#[inline]
 pub fn fmin(a: f32, b: f32) -> f32 {
     if b < a { b } else { a }
 }
 
 /// High 32 bits of the 64-bit product.
+#[inline]
 pub fn mul_hi(a: u32, b: u32) -> u32 {
     ((a as u64 * b as u64) >> 32) as u32
 }
@@ -34,6 +37,7 @@ impl mul_hi {
 }
 
 /// `x` forced into [0, 1], free on a GPU after a sum or product; NaN and -0 become 0.
+#[inline]
 pub fn saturate(x: f32) -> f32 {
     if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
 }
@@ -48,6 +52,7 @@ impl saturate {
 }
 
 /// Sum of the four products of the bytes of two words.
+#[inline]
 pub fn dot4(a: u32, b: u32) -> u32 {
     (0..4).fold(0, |sum, i| sum + (a >> (8 * i) & 0xff) * (b >> (8 * i) & 0xff))
 }
@@ -86,6 +91,7 @@ impl mul_bf16x2 {
 }
 
 /// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
+#[inline]
 pub fn funnel(lo: u32, hi: u32, n: usize) -> u32 {
     (((hi as u64) << 32 | lo as u64) >> (n & 31)) as u32
 }
@@ -101,6 +107,7 @@ impl funnel {
 
 /// Four bytes of the eight in (lo, hi): nibble i of `at` says which one becomes byte i; 8 and above ask for the sign
 /// bit of byte `nibble - 8`, repeated.
+#[inline]
 pub fn pick(lo: u32, hi: u32, at: u32) -> u32 {
     let both = u64::from(hi) << 32 | u64::from(lo);
     (0..4).fold(0, |word, i| {

@@ -18,13 +18,15 @@ fn memory<T: Float>() -> Memory {
     if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
 }
 
-/// Twenty tokens into random slots, one negative and one past the cache.
+/// Twenty tokens into random slots, or (bf16) by fours that lie side by side, one negative and one past the cache.
 fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     let c = codec(name).unwrap();
     let mut random = Random((d + c.k.bits) as u64);
     let (tokens, kv_heads, pages) = (20, 2, 3);
     let shape = CacheShape { pages, page_tokens, kv_heads, d };
-    let mut slots: Vec<i64> = shuffled(pages * page_tokens, &mut random).into_iter().take(tokens).map(|s| s as i64).collect();
+    let run = if memory::<T>() == Memory::Bf16 { 4 } else { 1 };
+    let runs = shuffled(pages * page_tokens / run, &mut random);
+    let mut slots: Vec<i64> = runs.into_iter().flat_map(|s| (0..run).map(move |i| (s as usize * run + i) as i64)).take(tokens).collect();
     (slots[2], slots[17]) = (-1, (pages * page_tokens) as i64 + 5);
     let (k, v): (Global<T>, Global<T>) = (global(&random.gaussians(tokens * kv_heads * d)), global(&random.gaussians(tokens * kv_heads * d)));
     let floats = |x: &Global<T>| x.to_vec().into_iter().map(T::to_f32).collect::<Vec<f32>>();

@@ -13,7 +13,10 @@ const PAGE: usize = 64;
 fn run(device: &runtime::Device, stream: &runtime::Stream, c: &CodecInfo, d: usize, tokens: usize, elem: Elem) -> usize {
     let mut noise = Noise(c.k.bits as u64 * 1000 + d as u64 + tokens as u64);
     let shape = CacheShape { pages: tokens.div_ceil(PAGE), page_tokens: PAGE, kv_heads: HEADS, d };
-    let mut slots: Vec<i64> = noise.shuffled(shape.pages * PAGE)[..tokens].iter().map(|x| *x as i64).collect();
+    // One by one, or (bf16) by fours that lie side by side.
+    let run = if elem == Elem::Bf16 { 4 } else { 1 };
+    let runs = noise.shuffled(shape.pages * PAGE / run);
+    let mut slots: Vec<i64> = runs.iter().flat_map(|x| (0..run).map(move |i| (*x as usize * run + i) as i64)).take(tokens).collect();
     slots[tokens / 2] = -1;
     slots[tokens / 3] = (shape.pages * PAGE) as i64;
     let round = |x: Vec<f32>| if elem == Elem::Bf16 { x.into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect() } else { x };

@@ -274,6 +274,16 @@ impl Lower {
                     self.push(Op::Barrier, vec![]);
                     return;
                 }
+                if block && self.known(count).is_some_and(|n| n < self.p.threads() as u64) {
+                    // One turn for some threads.
+                    let zero = self.int(0);
+                    self.push(Op::Bin(BinOp::Add, self.thread, zero), vec![var]);
+                    let cond = self.bin(BinOp::Lt, var, count);
+                    let then = self.region(|l| l.block(body));
+                    self.push(Op::If { cond, then, other: vec![] }, vec![]);
+                    self.push(Op::Barrier, vec![]);
+                    return;
+                }
                 let step = self.int(if block { self.p.threads() as i64 } else { 32 });
                 let lo = if block { self.thread } else { self.lane };
                 let body = self.region(|l| l.block(body));

@@ -5,11 +5,12 @@
 //! Points and side values are those of the original, except that the search stays in the box.
 //! Source: the KakeyaLattice repository.
 
-use kernel_dsl::math::fmax;
+use kernel_dsl::math::{dot4, fmax, saturate};
 use kernel_dsl::{codec, device};
 
-use super::e8q::{bits_at, lane_words, put_bits, scaled};
-use super::lattice::rounded;
+use super::digits::bytes4;
+use super::e8q::{below, bits_at, lane_words, put_bits, scaled};
+use super::lattice::{digits4, odd4, rounded, signs4};
 use super::radix::Radix;
 use crate::codec::{Codec, Lane, Spec};
 
@@ -24,6 +25,10 @@ pub struct D4Q {
     /// A lane in units of the norm times the maximum.
     unit: f32,
     wide: bool,
+    /// Digits are no bytes.
+    large: bool,
+    /// See [`nearest_d4`].
+    span: f32,
 }
 
 impl D4Q {
@@ -32,13 +37,53 @@ impl D4Q {
         let pairs = (2 * q as u64 + 1) * (2 * q as u64 + 1);
         let r = Radix::of(&[pairs, pairs.div_ceil(2)]);
         let unit = (1.0 / q as f64) as f32;
-        D4Q { q: q as f32, levels: 2 * q as u32 + 1, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 127 }
+        D4Q { q: q as f32, levels: 2 * q as u32 + 1, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 127, large: q > 127, span: below(2 * q) }
     }
 }
 
-/// Nearest point of even sum with coordinates in `-q..=q`; ties as in the original.
+/// Digits `p + q` as bytes of the nearest point of even sum with coordinates in `-q..=q`, q below 128; ties as in the original.
+/// `z` is at most a little outside. `span` and `inv`: see [`nearest_even`](super::lattice::nearest_even).
 #[device]
-pub fn nearest_d4(z: [f32; 4], q: f32) -> [f32; 4] {
+pub fn nearest_d4(z: [f32; 4], q: f32, span: f32, inv: f32) -> u32 {
+    let mut t = [0.0_f32; 8];
+    let mut d = [0.0_f32; 8];
+    let mut most = 0_i32;
+    for i in 0..4 {
+        let x = saturate(z[i].mul_add(inv, 0.5_f32)).mul_add(span, -q);
+        t[i] = x + (12_582_912.0_f32 + q);
+        d[i] = x - (t[i] - (12_582_912.0_f32 + q));
+        // The first of equals wins: its number stands in the lowest bits.
+        most = most.max(((d[i].to_bits() & 0x7fff_fffc_u32) | (3 - i) as u32) as i32);
+    }
+    let mut digits = digits4(t, 0);
+    let odd = odd4(digits);
+    let bit = (3_u32 - (most as u32 & 3_u32)) << 3;
+    let down = ((signs4(d, 0) >> (bit & 31_u32)) & 1_u32) == 1_u32;
+    if odd {
+        digits = digits.wrapping_add((if down { 0xffff_ffff_u32 } else { 1_u32 }) << (bit & 31_u32));
+    }
+    if odd & (f32::from_bits(most as u32) < 1.0e-4_f32) {
+        let p = search_d4(z, q);
+        digits = bytes4((p[0] + q) as u32, (p[1] + q) as u32, (p[2] + q) as u32, (p[3] + q) as u32);
+    }
+    digits
+}
+
+/// Pairs of its digits as numbers.
+#[device]
+fn pairs_of(z: [f32; 4], q: f32, levels: u32, large: bool, span: f32, inv: f32) -> (u32, u32) {
+    if !large {
+        let d = nearest_d4(z, q, span, inv);
+        (dot4(d, levels | 256_u32), dot4(d, (levels | 256_u32) << 16))
+    } else {
+        let p = search_d4(z, q);
+        ((p[0] + q) as u32 * levels + (p[1] + q) as u32, (p[2] + q) as u32 * levels + (p[3] + q) as u32)
+    }
+}
+
+/// Where nothing but coordinates at faces can move.
+#[device]
+fn search_d4(z: [f32; 4], q: f32) -> [f32; 4] {
     let mut p = [0.0_f32; 4];
     let mut sum = 0_i32;
     let mut best = -1.0e30_f32;
@@ -84,13 +129,9 @@ impl Codec for D4Q {
             for i in 0..4 {
                 z[i] = scaled[4 * half + i];
             }
-            let p = nearest_d4(z, self.q);
-            let mut d = [0_u32; 4];
-            for i in 0..4 {
-                d[i] = (p[i] + self.q) as u32;
-            }
             // The digits sum to 4 Q + an even number: even.
-            let (a, b) = (d[0] * self.levels + d[1], (d[2] * self.levels + d[3]) >> 1);
+            let (a, last) = pairs_of(z, self.q, self.levels, self.large, self.span, self.unit * 0.5_f32);
+            let b = last >> 1;
             let field = (b >> self.split) * self.radix + (a >> self.split);
             let at = half * self.bits;
             code = put_bits(code, field, at, self.field);

@@ -8,8 +8,8 @@ use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
 use super::d4q::nearest_d4;
-use super::digits::{pack, unpack4};
-use super::e8q::{put_bits, scaled};
+use super::digits::{packed, unpack4};
+use super::e8q::{below, put_bits, scaled};
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
 use super::{elevens, fives};
 use crate::codec::{Codec, Spec};
@@ -25,6 +25,8 @@ pub struct D4QBytes {
     up: usize,
     /// A lane in units of the norm times the maximum.
     unit: f32,
+    /// See [`nearest_d4`].
+    span: f32,
 }
 
 impl D4QBytes {
@@ -36,7 +38,7 @@ impl D4QBytes {
         let (fives, elevens) = ((1..5).map(|low| (5, low, 8 * low + 18)), (1..5).map(|low| (11, low, 8 * low + 26)));
         let (radix, low) = fives.chain(elevens).filter(|p| p.2 < 64).find_map(fits)?;
         let up = if radix == 5 { 5 - low } else { 0 };
-        Some(D4QBytes { q: q as f32, low, radix, bits: counted, up, unit: (1.0 / q as f64) as f32 })
+        Some(D4QBytes { q: q as f32, low, radix, bits: counted, up, unit: (1.0 / q as f64) as f32, span: below(2 * q) })
     }
 }
 
@@ -56,26 +58,21 @@ impl Codec for D4QBytes {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let scaled = scaled(y, side[1], self.q);
-        let mut low = [0_u32; 8];
-        let mut high = [0_u32; 8];
+        let z = scaled(y, side[1], self.q);
+        let mut d = [0_u32; 2];
         for half in 0..2 {
-            let p = nearest_d4([scaled[4 * half], scaled[4 * half + 1], scaled[4 * half + 2], scaled[4 * half + 3]], self.q);
-            for i in 0..4 {
-                let d = (p[i] + self.q) as u32;
-                low[4 * half + i] = d & ((1_u32 << self.low) - 1_u32);
-                high[4 * half + i] = d >> self.low;
-            }
+            d[half] = nearest_d4([z[4 * half], z[4 * half + 1], z[4 * half + 2], z[4 * half + 3]], self.q, self.span, self.unit * 0.5_f32);
         }
+        let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
+        let high = [(d[0] & !lows) >> self.low, (d[1] & !lows) >> self.low];
         let (rest, kept) = if self.radix == 5 {
             fives::pack20(high)
         } else {
             let all = elevens::pack28(high);
             (all & 0x3ff_ffff_u32, all >> 26)
         };
-        low[3] = (low[3] & 0xfffe_u32) | (kept & 1_u32);
-        low[7] = (low[7] & 0xfffe_u32) | (kept >> 1);
-        put_bits(pack(low, self.low), rest, 8 * self.low, self.bits - 8 * self.low)
+        let fixed = [(d[0] & lows & 0xfeff_ffff_u32) | ((kept & 1_u32) << 24), (d[1] & lows & 0xfeff_ffff_u32) | ((kept >> 1) << 24)];
+        put_bits(packed(fixed[0], fixed[1], self.low), rest, 8 * self.low, self.bits - 8 * self.low)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

@@ -9,6 +9,7 @@
 //! two highest bits the upper parts of dims 6 and 7, then their lowest bits in byte 2.
 
 use kernel_dsl::device;
+use kernel_dsl::math::pick;
 
 /// First code bit of the plane of two-bit fields.
 #[device]
@@ -26,40 +27,54 @@ fn ones_at(width: usize) -> usize {
     }
 }
 
-/// The code word of eight digits below `2^width`.
+/// The lowest bytes of four words.
+#[device]
+pub fn bytes4(a: u32, b: u32, c: u32, d: u32) -> u32 {
+    pick(pick(a, b, 0x0040_u32), pick(c, d, 0x0040_u32), 0x5410_u32)
+}
+
+/// The code word of eight digits below `2^width`; above their lowest bytes may be anything.
 #[device]
 pub fn pack(d: [u32; 8], width: usize) -> [u32; 4] {
+    packed(bytes4(d[0], d[1], d[2], d[3]), bytes4(d[4], d[5], d[6], d[7]), width)
+}
+
+/// As [`pack`] for digits that are bytes: dims 0..4, dims 4..8.
+#[device]
+pub fn packed(low: u32, high: u32, width: usize) -> [u32; 4] {
     let mut code = [0_u32; 4];
     if width == 8 {
-        for i in 0..8 {
-            code[i / 4] = code[i / 4] | (d[i] << (8 * (i % 4)));
-        }
-    } else if width == 4 {
-        for i in 0..8 {
-            code[0] = code[0].wrapping_add(d[i] << (8 * (i % 4) + 4 * (i / 4)));
-        }
+        code[0] = low;
+        code[1] = high;
     } else if width == 3 {
-        let (a, b) = (d[0] | (d[2] << 3) | (d[6] >> 1 << 6), d[1] | (d[3] << 3) | (d[7] >> 1 << 6));
-        code[0] = a | (b << 8) | ((d[5] | (d[4] << 3) | ((d[6] & 1_u32) << 6) | ((d[7] & 1_u32) << 7)) << 16);
+        let upper = (high >> 11) & 0xc0c0_u32;
+        let third = ((high >> 8) & 7_u32) | ((high & 7_u32) << 3) | ((high >> 10) & 0x40_u32) | ((high >> 17) & 0x80_u32);
+        code[0] = ((low | (low >> 13)) & 0x3f3f_u32) | upper | (third << 16);
     } else {
-        let two = twos_at(width);
-        let one = ones_at(width);
-        for i in 0..8 {
-            let mut rest = d[i];
-            if width >= 4 {
-                code[0] = code[0] | ((rest & 15_u32) << (8 * (i % 4) + 4 * (i / 4)));
-                rest = rest >> 4;
-            }
-            if width % 4 >= 2 {
-                code[two / 32] = code[two / 32] | ((rest & 3_u32) << (two % 32 + i % 2 * 8 + i / 2 * 2));
-                rest = rest >> 2;
-            }
-            if width % 2 == 1 {
-                code[one / 32] = code[one / 32] | (rest << (one % 32 + i));
-            }
+        let (two, one) = (twos_at(width), ones_at(width));
+        if width == 4 {
+            code[0] = low | (high << 4);
+        }
+        if width > 4 {
+            code[0] = (low & 0x0f0f_0f0f_u32) | ((high & 0x0f0f_0f0f_u32) << 4);
+        }
+        if width % 4 >= 2 {
+            let x = side_by_side(low, high, width / 4 * 4, 0x0303_0303_u32);
+            code[two / 32] = code[two / 32] | (((x | (x >> 14)) & 0xffff_u32) << (two % 32));
+        }
+        if width % 2 == 1 {
+            let x = side_by_side(low, high, width - 1, 0x0101_0101_u32);
+            let pairs = x | (x >> 7);
+            code[one / 32] = code[one / 32] | (((pairs | (pairs >> 14)) & 255_u32) << (one % 32));
         }
     }
     code
+}
+
+/// Fields from bit `at` on of dims 0..4 in the lower halves of bytes, of dims 4..8 in the upper ones.
+#[device]
+fn side_by_side(low: u32, high: u32, at: usize, mask: u32) -> u32 {
+    ((low >> at) & mask) | (((high >> at) & mask) << 4)
 }
 
 /// Bytes of dims 0..4 and 4..8 out of the two-bit fields in the low half of `x`.

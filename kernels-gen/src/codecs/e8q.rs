@@ -6,10 +6,10 @@
 //! coset. The four pairs take ceil(8 log2(2Q + 1)) bits (one more at Q = 139). `e8q38` has a faster layout of its own.
 //! Source: the KakeyaLattice repository.
 
-use kernel_dsl::math::fmax;
+use kernel_dsl::math::{dot4, fmax};
 use kernel_dsl::{codec, device};
 
-use super::lattice::nearest_even;
+use super::lattice::{nearest_even, search_e8};
 use super::radix::Radix;
 use crate::codec::{Codec, Lane, Spec};
 
@@ -24,6 +24,8 @@ pub struct E8Q {
     /// A lane in units of the norm times the maximum.
     unit: f32,
     wide: bool,
+    /// Digits are no bytes.
+    large: bool,
     /// See `nearest_even`.
     span: f32,
     inv: f32,
@@ -35,7 +37,7 @@ impl E8Q {
         let levels = 2 * q as u64 + 1;
         let r = Radix::of(&[levels * levels; 4]);
         let unit = (0.5 / q as f64) as f32;
-        E8Q { q: q as f32, levels: levels as u32, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 63, span: below(2 * q), inv: unit }
+        E8Q { q: q as f32, levels: levels as u32, radix: r.radix, split: r.split, field: r.field, bits: r.bits, unit, wide: q > 63, large: q > 127, span: below(2 * q), inv: unit }
     }
 }
 
@@ -54,6 +56,26 @@ pub fn scaled(y: [f32; 8], top: f32, q: f32) -> [f32; 8] {
         z[i] = y[i] * inverse;
     }
     z
+}
+
+/// Pairs of digits of the nearest point as numbers, and its coset.
+#[device]
+fn pairs_of(z: [f32; 8], q: f32, levels: u32, large: bool, span: f32, inv: f32) -> ([u32; 4], u32) {
+    if !large {
+        let (d, coset) = nearest_even(z, q, span, inv);
+        let mut pairs = [0_u32; 4];
+        for i in 0..4 {
+            pairs[i] = dot4(d[i / 2], (levels | 256_u32) << (16 * (i % 2)));
+        }
+        (pairs, coset)
+    } else {
+        let (d, coset) = search_e8(z, -q, q, q - 1.0_f32);
+        let mut pairs = [0_u32; 4];
+        for i in 0..4 {
+            pairs[i] = d[2 * i] * levels + d[2 * i + 1];
+        }
+        (pairs, coset)
+    }
 }
 
 /// `count` bits from bit `at` of a code word, both known when the kernel is built.
@@ -109,13 +131,13 @@ impl Codec for E8Q {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let (d, coset) = nearest_even(scaled(y, side[1], self.q), self.q, self.span, self.inv);
+        let z = scaled(y, side[1], self.q);
+        let (pairs, coset) = pairs_of(z, self.q, self.levels, self.large, self.span, self.inv);
         let mut code = [0_u32; 4];
         let mut field = 0_u32;
         for k in 0..4 {
             let i = 3 - k;
-            let n = d[2 * i] * self.levels + d[2 * i + 1];
-            let pair = if i == 3 { (n & 0xffff_fffe_u32) | coset } else { n };
+            let pair = if i == 3 { (pairs[i] & 0xffff_fffe_u32) | coset } else { pairs[i] };
             field = field * self.radix + (pair >> self.split);
             if self.split > 0 {
                 code = put_bits(code, pair & ((1_u32 << self.split) - 1_u32), self.field + i * self.split, self.split);

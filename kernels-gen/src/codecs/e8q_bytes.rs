@@ -7,7 +7,7 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
-use super::digits::{heights, pack, unpack4};
+use super::digits::{heights, packed, unpack4};
 use super::e8q::{below, put_bits, scaled};
 use super::e8word::{cosets4, raised_lanes4_of, with_coset};
 use super::lattice::nearest_even;
@@ -62,14 +62,10 @@ impl Codec for E8QBytes {
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let (found, coset) = nearest_even(scaled(y, side[1], self.q), self.q, self.span, self.unit);
-        let mut d = found;
-        d[7] = d[7] ^ coset;
-        let (mut low, mut high) = (d, d);
-        for i in 0..8 {
-            low[i] = d[i] & ((1_u32 << self.low) - 1_u32);
-            high[i] = d[i] >> self.low;
-        }
-        let code = pack(low, self.low);
+        let d = [found[0], found[1] ^ (coset << 24)];
+        let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
+        let code = packed(d[0] & lows, d[1] & lows, self.low);
+        let high = [(d[0] & !lows) >> self.low, (d[1] & !lows) >> self.low];
         if self.radix == 5 {
             put_bits(code, fives::pack19(high), 8 * self.low, 19)
         } else if self.radix == 11 {

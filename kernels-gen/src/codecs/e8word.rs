@@ -8,7 +8,7 @@
 use kernel_dsl::device;
 use kernel_dsl::math::mul_hi;
 
-use super::digits::{height, pack, raised4_of, unpack4, upper};
+use super::digits::{height, packed, raised4_of, unpack4, upper};
 use super::lattice::nearest_wide;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
@@ -49,10 +49,8 @@ fn folded(x: u32, by: usize) -> u32 {
 /// The word of the point that is nearest to z in the box from `low` on, `span` wide; `inv` is 1 / span.
 #[device]
 pub fn word_of(z: [f32; 8], low: f32, span: f32, inv: f32, width: usize) -> [u32; 4] {
-    let (found, coset) = nearest_wide(z, low, span, inv);
-    let mut m = found;
-    m[7] = m[7] ^ coset;
-    pack(m, width)
+    let (m, coset) = nearest_wide(z, low, span, inv);
+    packed(m[0], m[1] ^ (coset << 24), width)
 }
 
 /// The lanes of a word.

@@ -4,12 +4,12 @@
 //! before its point: with a fraction in the lower byte of a half word that is the upper byte.
 
 use kernel_dsl::device;
-use kernel_dsl::math::pick;
+use kernel_dsl::math::{dot4, pick};
 
-/// Twice the fraction of two numbers, the first one first out.
+/// Twice the fraction of the two numbers from byte `at` of a word on, the first one first out.
 #[device]
-fn two(a: u32, b: u32) -> u32 {
-    ((a * 11_u32 + b) * 128_u32 + 120_u32) / 121_u32 * 2_u32
+fn two(h: u32, at: usize) -> u32 {
+    (dot4(h, 0x010b_u32 << (8 * at)) * 128_u32 + 120_u32) / 121_u32 * 2_u32
 }
 
 /// The lower bytes of half words, times eleven.
@@ -25,11 +25,11 @@ fn numbers(w: u32) -> (u32, u32) {
     (pick(even, odd, 0x7351_u32), pick(next(even), next(odd), 0x7351_u32))
 }
 
-/// 28 bits: three fractions in the upper seven bits of a byte each; the fourth has the lowest bits of these, then the
+/// 28 bits of the numbers in the bytes of two words: three fractions in the upper seven bits of a byte each; the fourth has the lowest bits of these, then the
 /// last four.
 #[device]
-pub fn pack28(h: [u32; 8]) -> u32 {
-    let (a, b, c, d) = (two(h[0], h[1]), two(h[2], h[3]), two(h[4], h[5]), two(h[6], h[7]));
+pub fn pack28(h: [u32; 2]) -> u32 {
+    let (a, b, c, d) = (two(h[0], 0), two(h[0], 2), two(h[1], 0), two(h[1], 2));
     let (first, second, third) = (a | ((d >> 1) & 1_u32), b | ((d >> 2) & 1_u32), c | ((d >> 3) & 1_u32));
     first | (second << 8) | (third << 16) | ((d >> 4) << 24)
 }

@@ -6,17 +6,18 @@
 //! passes the end of a byte.
 
 use kernel_dsl::device;
+use kernel_dsl::math::{dot4, pick};
 
-/// Fraction of three numbers, the first one first out.
+/// Fraction of the three numbers in the first bytes of a word, the first one first out.
 #[device]
-fn three(a: u32, b: u32, c: u32) -> u32 {
-    (((a * 5_u32 + b) * 5_u32 + c) * 128_u32 + 124_u32) / 125_u32
+fn three(h: u32) -> u32 {
+    (dot4(h, 0x0001_0519_u32) * 128_u32 + 124_u32) / 125_u32
 }
 
-/// Of two.
+/// Of the two numbers from byte `at` on, `at` even.
 #[device]
-fn two(a: u32, b: u32) -> u32 {
-    ((a * 5_u32 + b) * 32_u32 + 24_u32) / 25_u32
+fn two(h: u32, at: usize) -> u32 {
+    (dot4(h, 0x0105_u32 << (8 * at)) * 32_u32 + 24_u32) / 25_u32
 }
 
 /// Five times a fraction: the next number stands in the upper three bits of each byte.
@@ -25,11 +26,11 @@ fn next(x: u32, v: u32) -> u32 {
     (x & 0x1f1f_1f1f_u32).wrapping_mul(5_u32).wrapping_add(v)
 }
 
-/// 19 bits: the upper five of the fractions of numbers 0 to 2 and 3 to 5 in two bytes, their other three bits each and the
+/// 19 bits of the numbers in the bytes of two words: the upper five of the fractions of numbers 0 to 2 and 3 to 5 in two bytes, their other three bits each and the
 /// last three bits for the rest and the fraction of numbers 6 and 7.
 #[device]
-pub fn pack19(h: [u32; 8]) -> u32 {
-    let (a, b, c) = (three(h[0], h[1], h[2]), three(h[3], h[4], h[5]), two(h[6], h[7]));
+pub fn pack19(h: [u32; 2]) -> u32 {
+    let (a, b, c) = (three(h[0]), three(pick(h[0], h[1], 0x7543_u32)), two(h[1], 2));
     let first = (a >> 2) | ((c & 7_u32) << 5);
     let second = (b >> 2) | ((c >> 3) << 5) | ((b & 1_u32) << 7);
     first | (second << 8) | ((a & 3_u32) << 16) | (((b >> 1) & 1_u32) << 18)
@@ -50,8 +51,8 @@ pub fn unpack19(w: [u32; 4]) -> [u32; 8] {
 
 /// 18 bits and two that are kept elsewhere: fractions of two numbers each.
 #[device]
-pub fn pack20(h: [u32; 8]) -> (u32, u32) {
-    let (a, b, c, d) = (two(h[0], h[1]), two(h[2], h[3]), two(h[4], h[5]), two(h[6], h[7]));
+pub fn pack20(h: [u32; 2]) -> (u32, u32) {
+    let (a, b, c, d) = (two(h[0], 0), two(h[0], 2), two(h[1], 0), two(h[1], 2));
     let (first, second) = (a | ((c & 7_u32) << 5), b | ((d & 7_u32) << 5));
     (first | (second << 8) | ((c >> 3) << 16), d >> 3)
 }

@@ -76,9 +76,8 @@ impl Codec for Int {
         let inverse = if side[0] > 0.0_f32 { self.inv / side[0] } else { 0.0_f32 };
         let mut c = [0_u32; 8];
         for i in 0..8 {
-            // The box is [0, 1]; a sum with 1.5 * 2^23 rounds, ties to even.
-            let z = saturate(y[i].mul_add(inverse, 0.5_f32)).mul_add(self.edge * 2.0_f32, 12_582_912.0_f32);
-            c[i] = z.to_bits().wrapping_sub(0x4b40_0000_u32);
+            // The box is [0, 1]; a sum with 1.5 * 2^23 rounds, ties to even, and has the level in its lowest byte.
+            c[i] = saturate(y[i].mul_add(inverse, 0.5_f32)).mul_add(self.edge * 2.0_f32, 12_582_912.0_f32).to_bits();
         }
         pack(c, self.width)
     }

@@ -9,120 +9,133 @@
 //! where nothing else can move (`at_faces`) the slow search decides.
 
 use kernel_dsl::device;
-use kernel_dsl::math::{fmax, fmin, funnel, saturate};
-use kernel_dsl::ops::popc;
+use kernel_dsl::math::{fmax, fmin, pick, saturate};
+
+use super::digits::bytes4;
 
 /// 1.5 * 2^23: a sum with it rounds to an integer, ties to even, which then stands in the low bits.
 const MAGIC: f32 = 12_582_912.0;
-const MAGIC_BITS: u32 = 0x4b40_0000;
 
-/// What the search knows of a block: rounded coordinates less `lo` (with `MAGIC`), their rounding errors, what moving a
-/// coordinate gains among integers and costs among half integers, and the sum of `1/4` less the loss of half integers.
+/// What the search knows of a block: coordinates rounded less `lo` (with `MAGIC`), their rounding errors, what moving a
+/// coordinate costs among half integers, and the sum of `1/4` less the loss of half integers.
+///
+/// Digits are bytes of two words, so that a coset and a move take a step a word.
 #[device]
-fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], gain: [f32; 8], cost: [f32; 8], sum: f32, lo: f32, hi: f32, half_hi: f32) -> ([u32; 8], u32) {
-    let mut signs = 0_u32;
-    let mut parity = 0_u32;
-    // All but three bits, kept from the compiler: it would mask and number a key in two instructions in the place of one.
-    let mask = (saturate(z[0]).to_bits() >> 31) | 0xffff_fff8_u32;
-    let mut most = ((gain[0].to_bits() & mask) | 7_u32) as i32;
+fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f32, hi: f32, half_hi: f32) -> ([u32; 2], u32) {
+    // All but three bits (and the sign, which no `saturate` leaves), kept from the compiler: it would mask and number a key in
+    // two instructions in the place of one.
+    let mask = (saturate(z[0]).to_bits() & 0x8000_0000_u32) | 0x7fff_fff8_u32;
+    let mut most = ((d[0].to_bits() & mask) | 7_u32) as i32;
     let mut least = (cost[0].to_bits() & mask) as i32;
-    for i in 0..8 {
-        signs = funnel(d[i].to_bits(), signs, 31);
-        parity = parity.wrapping_add(t[i].to_bits());
+    for i in 1..8 {
         // The first of equals wins: its number stands in the lowest bits.
-        most = most.max(((gain[i].to_bits() & mask) | (7 - i) as u32) as i32);
+        most = most.max(((d[i].to_bits() & mask) | (7 - i) as u32) as i32);
         least = least.min(((cost[i].to_bits() & mask) | i as u32) as i32);
     }
-    let odd = (parity & 1_u32) == 1_u32;
-    let half_odd = ((parity ^ popc(signs)) & 1_u32) == 1_u32;
+    let mut words = [digits4(t, 0), digits4(t, 4)];
+    let signs = [signs4(d, 0), signs4(d, 4)];
+    let parity = words[0] ^ words[1];
+    let (odd, half_odd) = (odd4(parity), odd4(parity ^ signs[0] ^ signs[1]));
     let (g, c) = (f32::from_bits(most as u32), f32::from_bits(least as u32));
     let whole_cost = if odd { 1.0_f32 - (g + g) } else { 0.0_f32 };
     let half_cost = if half_odd { (2.0_f32 - sum) + (c + c) } else { 2.0_f32 - sum };
     let half = half_cost < whole_cost;
-    let place = if half { 7_u32 - (least as u32 & 7_u32) } else { most as u32 & 7_u32 };
+    let place = if half { least as u32 & 7_u32 } else { 7_u32 - (most as u32 & 7_u32) };
     let moves = if half { half_odd } else { odd };
-    let down = (((signs >> (place & 7_u32)) & 1_u32) == 1_u32) != half;
-    let by = if down { -1.0_f32 } else { 1.0_f32 };
-    let at = if moves { place } else { 8_u32 };
+    let (word, bit) = (place >> 2, (place & 3_u32) << 3);
+    let negative = (signs[0] & 0x0101_0101_u32) | (signs[1] & 0x0202_0202_u32);
+    let down = (((negative >> ((word + bit) & 31_u32)) & 1_u32) == 1_u32) != half;
+    let by = if moves { (if down { 0xffff_ffff_u32 } else { 1_u32 }) << (bit & 31_u32) } else { 0_u32 };
     // A half integer's digit is that of the integer below.
-    let below = if half { -1.0e30_f32 } else { 0.0_f32 };
-    let mut digits = [0_u32; 8];
-    for i in 0..8 {
-        let floor = t[i] - saturate(d[i] * below);
-        let p = if at == (7 - i) as u32 { floor + by } else { floor };
-        digits[i] = p.to_bits().wrapping_sub(MAGIC_BITS);
+    let ones = if half { 0x0101_0101_u32 } else { 0_u32 };
+    for i in 0..2 {
+        words[i] = words[i].wrapping_sub(signs[i] & ones).wrapping_add(if word == i as u32 { by } else { 0_u32 });
     }
     let mut coset = if half { 1_u32 } else { 0_u32 };
-    let at_faces = (odd & (g < 1.0e-6_f32)) | (half_odd & (c > 0.4999_f32));
+    let at_faces = (odd & (g < 1.0e-4_f32)) | (half_odd & (c > 0.4999_f32));
     if at_faces {
         let (slow, other) = search_e8(z, lo, hi, half_hi);
-        digits = slow;
+        words = [bytes4(slow[0], slow[1], slow[2], slow[3]), bytes4(slow[4], slow[5], slow[6], slow[7])];
         coset = other;
     }
-    (digits, coset)
+    (words, coset)
 }
 
-/// Digits `p - lo` (less 1/2 for half integers) and the coset of the nearest point, whose integers lie in `lo..=hi` and
+/// The lowest bytes of four sums with `MAGIC`, from `at` on.
+#[device]
+pub fn digits4(t: [f32; 8], at: usize) -> u32 {
+    bytes4(t[at].to_bits(), t[at + 1].to_bits(), t[at + 2].to_bits(), t[at + 3].to_bits())
+}
+
+/// 255 in the bytes of four numbers that are below zero.
+#[device]
+pub fn signs4(d: [f32; 8], at: usize) -> u32 {
+    pick(pick(d[at].to_bits(), d[at + 1].to_bits(), 0xfb_u32), pick(d[at + 2].to_bits(), d[at + 3].to_bits(), 0xfb_u32), 0x5410_u32)
+}
+
+/// Whether the lowest bits of four bytes sum to an odd number: the product has that sum in its highest bit.
+#[device]
+pub fn odd4(x: u32) -> bool {
+    ((x & 0x0101_0101_u32).wrapping_mul(0x8080_8080_u32) as i32) < 0_i32
+}
+
+/// Digits `p - lo` (less 1/2 for half integers), bytes of two words, and the coset of the nearest point, whose integers lie in `lo..=hi` and
 /// half integers in `lo + 1/2 ..= hi + 1/2`; `lo` is even. `span` is `hi - lo`, `inv` its reciprocal.
 #[device]
-pub fn nearest_wide(z: [f32; 8], lo: f32, span: f32, inv: f32) -> ([u32; 8], u32) {
+pub fn nearest_wide(z: [f32; 8], lo: f32, span: f32, inv: f32) -> ([u32; 2], u32) {
     let mut t = [0.0_f32; 8];
     let mut d = [0.0_f32; 8];
-    let mut gain = [0.0_f32; 8];
     let mut cost = [0.0_f32; 8];
     let mut sum = 0.0_f32;
     for i in 0..8 {
         let inside = saturate(z[i].mul_add(inv, -lo * inv)).mul_add(span, lo);
         t[i] = inside + (MAGIC - lo);
+        // At a face this is 0: no way out.
         d[i] = inside - (t[i] - (MAGIC - lo));
-        let past = z[i] - inside;
-        gain[i] = d[i].abs() - past.abs();
-        let near = d[i].abs() + past;
+        let near = d[i].abs() + (z[i] - inside);
         sum = sum + near;
         // Within 1/2 of the lowest half integer the way down is closed.
         let low = saturate(z[i].mul_add(-0.015625_f32, (lo + 0.5_f32) * 0.015625_f32));
         cost[i] = low.mul_add(128.0_f32, near);
     }
-    settle(z, t, d, gain, cost, sum, lo, lo + span, lo + span)
+    settle(z, t, d, cost, sum, lo, lo + span, lo + span)
 }
 
-/// As `nearest_wide` for the box `-q..=q` of both cosets; `z` is at most a little outside of it. `span` is the number
+/// As `nearest_wide` for the box `-q..=q` of both cosets, q below 128; `z` is at most a little outside of it. `span` is the number
 /// before `2 q`, so that the uppermost half integer is `q - 1/2`.
 #[device]
-pub fn nearest_even(z: [f32; 8], q: f32, span: f32, inv: f32) -> ([u32; 8], u32) {
+pub fn nearest_even(z: [f32; 8], q: f32, span: f32, inv: f32) -> ([u32; 2], u32) {
     let mut x = [0.0_f32; 8];
     let mut t = [0.0_f32; 8];
     let mut d = [0.0_f32; 8];
-    let mut gain = [0.0_f32; 8];
     let mut cost = [0.0_f32; 8];
     let mut sum = 0.0_f32;
     for i in 0..8 {
         x[i] = saturate(z[i].mul_add(inv, 0.5_f32)).mul_add(span, -q);
         t[i] = x[i] + (MAGIC + q);
         d[i] = x[i] - (t[i] - (MAGIC + q));
-        gain[i] = d[i].abs() - (z[i] - x[i]).abs();
-        sum = sum + gain[i];
+        sum = sum + (d[i].abs() - (z[i] - x[i]).abs());
         // Within 1/2 of the faces half integers have no way out.
         cost[i] = d[i].abs() + saturate(x[i].abs() - (q - 0.5_f32));
     }
-    settle(x, t, d, gain, cost, sum, -q, q, q - 1.0_f32)
+    settle(x, t, d, cost, sum, -q, q, q - 1.0_f32)
 }
 
 /// The point itself, for `-q..=q`.
 #[device]
 pub fn nearest_e8(z: [f32; 8], q: f32) -> [f32; 8] {
     let span = f32::from_bits((q + q).to_bits().wrapping_sub(1_u32));
-    let (digits, coset) = nearest_even(z, q, span, 1.0_f32 / (q + q));
+    let (words, coset) = nearest_even(z, q, span, 1.0_f32 / (q + q));
     let mut p = [0.0_f32; 8];
     for i in 0..8 {
-        p[i] = digits[i] as f32 - q + coset as f32 * 0.5_f32;
+        p[i] = ((words[i / 4] >> (8 * (i % 4))) & 255_u32) as f32 - q + coset as f32 * 0.5_f32;
     }
     p
 }
 
-/// The slow search: nearest points of both cosets, then the nearer.
+/// The slow search, its digits one by one: nearest points of both cosets, then the nearer.
 #[device]
-fn search_e8(z: [f32; 8], lo: f32, hi: f32, half_hi: f32) -> ([u32; 8], u32) {
+pub fn search_e8(z: [f32; 8], lo: f32, hi: f32, half_hi: f32) -> ([u32; 8], u32) {
     let a = nearest_d8(z, lo, hi);
     let mut shifted = [0.0_f32; 8];
     for i in 0..8 {

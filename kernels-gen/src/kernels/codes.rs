@@ -42,18 +42,100 @@ pub fn key_quad_byte(token: u32, block: u32, k: usize, bits: usize, nb: usize) -
     ((word / run as u32) * 32_u32 + (token >> 2) * 4_u32 + block / own) * (4 * run) as u32 + (word % run as u32) * 4_u32 + (n & 3_u32)
 }
 
-/// Byte k of the codes of up to four neighbouring blocks, one after the other in `words[k]`, for transposed keys.
+/// Words k to k + n - 1 side by side.
+#[device]
+fn put_run(cache: &mut Global<u8>, at: i64, words: [u32; 8], k: usize, n: usize) {
+    if n == 4 {
+        cache.save4::<u32>(at, [words[k], words[k + 1], words[k + 2], words[k + 3]]);
+    } else {
+        if n == 2 {
+            cache.save::<i64>(at, words[k] as i64 | ((words[k + 1] as i64) << 32));
+        } else {
+            cache.save::<u32>(at, words[k]);
+        }
+    }
+}
+
+/// Words of four transposed codes that surely lie side by side.
+#[device]
+fn run_of(bits: usize) -> usize {
+    if bits / 8 % 4 == 0 {
+        4
+    } else {
+        if bits / 8 % 2 == 0 { 2 } else { 1 }
+    }
+}
+
+/// Byte k of one more code becomes the upper byte of word k, the others move down.
+#[device]
+pub fn follow(words: [u32; 8], code: [u32; 4], bits: usize) -> [u32; 8] {
+    let mut out = words;
+    for k in 0..bits / 8 {
+        out[k] = pick(words[k], code[k / 4], (0x4321 + k % 4 * 0x1000) as u32);
+    }
+    out
+}
+
+/// Byte k of the codes of up to four neighbouring blocks, the last one uppermost in `words[k]`, for transposed keys.
 #[device]
 pub fn put_quads(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, words: [u32; 8], d: usize) {
-    for k in 0..c.spec().bits / 8 {
-        let byte = at + key_quad_byte(token, block, k, c.spec().bits, d / 8) as i64;
-        if d == 32 {
-            cache.save::<u8>(byte, words[k] as u8);
-        } else {
-            if d == 64 {
-                cache.save::<u16>(byte, words[k] as u16);
+    let (bits, run) = (c.spec().bits, run_of(c.spec().bits));
+    if d < 128 {
+        for k in 0..bits / 8 {
+            let byte = at + key_quad_byte(token, block, k, bits, d / 8) as i64;
+            if d == 32 {
+                cache.save::<u8>(byte, (words[k] >> 24) as u8);
             } else {
-                cache.save::<u32>(byte, words[k]);
+                cache.save::<u16>(byte, (words[k] >> 16) as u16);
+            }
+        }
+    } else {
+        for p in 0..bits / 8 / run {
+            put_run(cache, at + key_quad_byte(token, block, p * run, bits, d / 8) as i64, words, p * run, run);
+        }
+    }
+}
+
+/// Keeps the bytes of a code word of row `r` until those of three more rows are there.
+#[device]
+pub fn keep(c: &dyn Codec, codes: &mut Shared<u32>, r: i32, block: i32, code: [u32; 4], nb: usize) {
+    for w in 0..(c.spec().bits / 8).div_ceil(4) {
+        codes.put((block + (w * nb) as i32) * 32_i32 + r, code[w]);
+    }
+}
+
+/// What `keep` kept of a band of `d` dims, transposed: four tokens side by side make words, others leave byte by byte.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn put_kept(c: &dyn Codec, cache: &mut Global<u8>, codes: &Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, codes_at: usize, d: usize) {
+    let (bits, run) = (c.spec().bits, run_of(c.spec().bits));
+    for i in threads(d) {
+        let (r, block) = ((i & 7_i32) * 4_i32, i >> 3_u32);
+        let (tile, place) = (tiles.at(r), places.at(r));
+        let mut beside = (tile >= 0_i64) & ((place & 3_u32) == 0_u32);
+        for q in 1..4 {
+            beside = beside & (tiles.at(r + q as i32) == tile) & (places.at(r + q as i32) == place + q as u32);
+        }
+        let mut words = [0_u32; 8];
+        for w in 0..(bits / 8).div_ceil(4) {
+            let of = codes.load4::<u32>(((block + (w * (d / 8)) as i32) * 32_i32 + r) * 4_i32);
+            let (low, high) = ([pick(of[0], of[1], 0x5140_u32), pick(of[0], of[1], 0x7362_u32)], [pick(of[2], of[3], 0x5140_u32), pick(of[2], of[3], 0x7362_u32)]);
+            for k in 0..4 {
+                words[4 * w + k] = pick(low[k / 2], high[k / 2], if k % 2 == 0 { 0x5410_u32 } else { 0x7632_u32 });
+            }
+        }
+        if beside {
+            for p in 0..bits / 8 / run {
+                put_run(cache, tile + (codes_at as u32 + quad_byte(place, block as u32, p * run, bits, d / 8)) as i64, words, p * run, run);
+            }
+        } else {
+            for q in 0..4 {
+                if tiles.at(r + q as i32) >= 0_i64 {
+                    for k in 0..bits / 8 {
+                        let byte = codes_at as u32 + quad_byte(places.at(r + q as i32), block as u32, k, bits, d / 8);
+                        cache.save::<u8>(tiles.at(r + q as i32) + byte as i64, (words[k] >> (8 * q)) as u8);
+                    }
+                }
             }
         }
     }
@@ -68,12 +150,14 @@ fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: u
     if w == 16 {
         cache.save::<u16>(at, (code[first / 32] >> (first % 32)) as u16);
     }
+    if w == 32 {
+        cache.save::<u32>(at, code[first / 32]);
+    }
+    if w == 64 {
+        cache.save::<i64>(at, code[first / 32] as i64 | ((code[first / 32 + 1] as i64) << 32));
+    }
     if w == 128 {
         cache.save4::<u32>(at, code);
-    } else {
-        for i in 0..w / 32 {
-            cache.save::<u32>(at + (4 * i) as i64, code[first / 32 + i]);
-        }
     }
 }
 

@@ -23,6 +23,7 @@ pub mod search;
 pub mod slots;
 pub mod softmax;
 pub mod store;
+pub mod straight;
 pub mod values;
 
 pub use decode_attention::SEGMENT;
@@ -53,6 +54,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
     let layout = c.layout(d);
     // Codecs that search no lattice need fewer registers, unless a thread codes a whole row twice.
     let corrected = c.k.bands.iter().chain(c.v.bands).any(|half| half.spec().corrected);
+    let words = c.v.bands.iter().map(|band| (band.spec().bits / 8).div_ceil(4)).max().unwrap_or(0);
     let light = !corrected && [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());
     StoreMeta {
         d,
@@ -65,6 +67,8 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         side_stride: layout.side_stride(),
         quads: layout.quads(),
         key_quads: layout.key_quads(),
+        kept: if layout.quads() { 4 * d * words / c.v.bands.len() } else { 1 },
+        straight: [c.k.bands, c.v.bands].iter().all(|bands| bands.len() == 1 && straight::straight(bands[0])),
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
         min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light { 9 } else { 8 },

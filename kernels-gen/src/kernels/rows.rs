@@ -20,11 +20,17 @@ pub fn quad_at(r: i32, q: i32, line: usize) -> i32 {
     r * (4 * line) as i32 + (at << 4_u32)
 }
 
+/// Byte of the quad `8 k + e` further on than the one at byte `base`: an even one and `e` below 2, or the first of eight.
+#[device]
+pub fn quad_from(base: i32, k: usize, e: usize, line: usize) -> i32 {
+    if line % 32 == 0 { (base ^ ((e ^ (k % 8)) * 16) as i32) + (128 * k) as i32 } else { base + (128 * k + 16 * e) as i32 }
+}
+
 /// Eight coordinates of a row.
 #[device]
 pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, line: usize) -> [f32; 8] {
-    let a = rows.load4::<f32>(quad_at(r, block * 2_i32, line));
-    let b = rows.load4::<f32>(quad_at(r, block * 2_i32 + 1_i32, line));
+    let base = quad_at(r, block * 2_i32, line);
+    let (a, b) = (rows.load4::<f32>(base), rows.load4::<f32>(quad_from(base, 0, 1, line)));
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
@@ -65,17 +71,24 @@ pub fn turn_within<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, j: i32, r: i
             }
         }
     }
+    let base = quad_at(r, j * 2_i32, d);
     for q in 0..d / 16 {
-        rows.save4::<f32>(quad_at(r, (8 * (q / 2) + q % 2) as i32 + j * 2_i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
+        rows.save4::<f32>(quad_from(base, q / 2, q % 2, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
     }
 }
 
 /// Every fourth block of eight from block `j` on.
 #[device]
 pub fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [f32; 128] {
+    blocks_at::<T>(x, at, j, 4, d / 32, elem)
+}
+
+/// So many blocks of eight of the row at byte `at`, `step` apart, from block `first` on.
+#[device]
+pub fn blocks_at<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, count: usize, elem: usize) -> [f32; 128] {
     let mut out = [0.0_f32; 128];
-    for k in 0..d / 32 {
-        let byte = at + ((j + (4 * k) as i32) * (8 * elem) as i32) as i64;
+    for k in 0..count {
+        let byte = at + ((first + (step * k) as i32) * (8 * elem) as i32) as i64;
         let w = x.load4::<u32>(byte);
         let mut more = w;
         if elem == 4 {
@@ -99,8 +112,9 @@ pub fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [
 #[device]
 pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
     let mut x = [0.0_f32; 32];
+    let base = quad_at(r, k * 8_i32, d);
     for q in 0..8 {
-        let w = rows.load4::<f32>(quad_at(r, k * 8_i32 + q as i32, d));
+        let w = rows.load4::<f32>(quad_from(base, 0, q, d));
         for e in 0..4 {
             x[4 * q + e] = w[e];
         }
@@ -130,7 +144,7 @@ pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares
     }
     let top = if c.spec().affine { ends(x, tops, r * (d / 32) as i32 + k + d as i32) } else { fmax(f32::from_bits(above as u32), f32::from_bits(below).abs()) };
     for q in 0..8 {
-        rows.save4::<f32>(quad_at(r, k * 8_i32 + q as i32, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
+        rows.save4::<f32>(quad_from(base, 0, q, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
     }
     tops.put(r * (d / 32) as i32 + k, top);
 }
@@ -172,6 +186,45 @@ pub fn most_of(tops: &Shared<f32>, r: i32, floor: f32, d: usize) -> f32 {
 fn norm_of(squares: &Shared<f32>, r: i32) -> f32 {
     let s = squares.load4::<f32>(r * 16_i32);
     ((s[0] + s[1]) + (s[2] + s[3])).sqrt()
+}
+
+/// Whether the side values of a row follow at once from its norm and its largest magnitude: then no thread waits for them.
+#[device]
+pub fn at_once(c: &dyn Codec) -> bool {
+    (c.spec().tries == 1) & !c.spec().corrected & (c.spec().searches == 0) & (c.spec().group == 0)
+}
+
+/// The side values that follow at once.
+#[device]
+fn wanted_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, r: i32, d: usize) -> [f32; 2] {
+    let norm = if c.spec().unit {
+        norm_of(squares, r)
+    } else {
+        if c.spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
+    };
+    c.trial(norm, most_of(tops, r, if c.spec().affine { f32::NEG_INFINITY } else { 0.0_f32 }, d), 0)
+}
+
+/// The side values that row `r` is coded with.
+#[device]
+pub fn side_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, r: i32, d: usize) -> [f32; 2] {
+    if at_once(c) {
+        let wanted = wanted_of(c, squares, tops, r, d);
+        if c.spec().affine { wanted } else { [half_of(wanted[0]), half_of(wanted[1])] }
+    } else {
+        [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]
+    }
+}
+
+/// Those that are stored for it.
+#[device]
+pub fn stored_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, r: i32, d: usize) -> [f32; 2] {
+    if at_once(c) {
+        let wanted = wanted_of(c, squares, tops, r, d);
+        [half_of(wanted[0]), half_of(wanted[1])]
+    } else {
+        [sides.at(r * 4_i32 + 2_i32), sides.at(r * 4_i32 + 3_i32)]
+    }
 }
 
 /// The side values of a row: those it is coded with, then those that are stored.

@@ -7,7 +7,7 @@
 //! Cost: reads and writes a token's bytes once, a byte at a time on the side of the slots.
 
 use super::codes::{code_at, put_planes};
-use super::rows::{block_of, steps_of, turn_within};
+use super::rows::{block_of, side_of, steps_of, turn_within};
 use super::store::{prepare, tile_of};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
@@ -158,19 +158,20 @@ pub fn store_slots<T: Float>(
     }
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-        code_slots(kc[0], cache, &rows, &sides, &places, m.warps, m.d, 0);
+        code_slots(kc[0], cache, &rows, &squares, &tops, &sides, &places, m.warps, m.d, 0);
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-        code_slots(vc[0], cache, &rows, &sides, &places, m.warps, m.d, m.values_at);
+        code_slots(vc[0], cache, &rows, &squares, &tops, &sides, &places, m.warps, m.d, m.values_at);
     }
 }
 
 /// Codes of 32 rows into their slots, from byte `at` on; sides as they were before any correction.
 #[device]
-fn code_slots(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, places: &Shared<i64>, n: usize, d: usize, at: usize) {
+#[allow(clippy::too_many_arguments)]
+fn code_slots(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, places: &Shared<i64>, n: usize, d: usize, at: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
-        let (place, side) = (places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
+        let (place, side) = (places.at(r), side_of(c, squares, tops, sides, r, d));
         for block in strided(i >> 5_u32, (d / 8) as i32, n) {
             let levels = c.levels(c.encode(block_of(rows, r, block, d), side));
             if place >= 0_i64 {
@@ -180,8 +181,9 @@ fn code_slots(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &
     }
     for r in threads(32) {
         if places.at(r) >= 0_i64 {
+            let side = side_of(c, squares, tops, sides, r, d);
             for e in 0..c.spec().sides {
-                let side = f16::from_f32(fmin(sides.at(r * 4_i32 + e as i32), 65504.0_f32));
+                let side = f16::from_f32(fmin(side[e], 65504.0_f32));
                 cache.save::<f16>(places.at(r) + (at + d / 8 * c.spec().level_bits + 2 * e) as i64, side);
             }
         }

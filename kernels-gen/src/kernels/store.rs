@@ -4,10 +4,11 @@
 //! tokens fill a tile. Any slots will do.
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
-use super::codes::{join_quad_tails, join_tails, key_quad_byte, put_planes, put_quads, put_tail};
+use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
 use super::groups::{group_tops, own_side, put_groups};
-use super::rows::{block_of, choose, turn_across, turn_within};
+use super::rows::{at_once, block_of, choose, side_of, stored_of, turn_across, turn_within};
 use super::search::search_sides;
+use super::straight::pass;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -28,6 +29,10 @@ pub struct StoreMeta {
     pub quads: bool,
     /// Keys are, four blocks to a word.
     pub key_quads: bool,
+    /// Words that wait until values of four tokens can leave side by side, at least 1.
+    pub kept: usize,
+    /// Rows are coded as they come: see [`super::straight`].
+    pub straight: bool,
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
@@ -67,45 +72,54 @@ pub fn store<T: Float>(
     after_previous();
     release_next();
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
-    let mut rows = shared::<u8>(128 * m.d);
-    let mut squares = shared::<f32>(32 * 4);
-    let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
-    let mut sides = shared::<f32>(32 * 4);
-    let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
-    let mut tiles = shared::<i64>(32);
-    let mut places = shared::<u32>(32);
-    for i in threads(128) {
-        // Four threads a row, one of which looks up its slot while the row is on its way.
-        let (r, j) = (i >> 2_u32, i & 3_i32);
-        let token = (first + r).min(tokens - 1_i32);
-        let slot = if first + r < tokens { slots.at(token) } else { -1_i64 };
+    if m.straight {
         if kind == 0_i32 {
-            turn_within::<T>(kc[0], k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+            pass::<T>(&m, kc[0], k, slots, cache, status, false, head, tokens, kv_heads, slot_count, k_token_stride, k_head_stride);
         } else {
-            turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+            pass::<T>(&m, vc[0], v, slots, cache, status, true, head, tokens, kv_heads, slot_count, v_token_stride, v_head_stride);
         }
-        if j == 0_i32 {
-            put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
-        }
-    }
-    if kind == 0_i32 {
-        prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-        for band in 0..kc.len() {
-            code_keys(kc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
-        }
-        if kc[0].spec().group > 0 {
-            put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
-        }
-        finish(kc[0], cache, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
-        prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-        for band in 0..vc.len() {
-            code_values(vc[band], cache, &rows, &sides, &tops, &tiles, &places, &mut tails, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+        let mut rows = shared::<u8>(128 * m.d);
+        let mut squares = shared::<f32>(32 * 4);
+        let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
+        let mut sides = shared::<f32>(32 * 4);
+        let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
+        let mut codes = shared::<u32>(m.kept);
+        let mut tiles = shared::<i64>(32);
+        let mut places = shared::<u32>(32);
+        for i in threads(128) {
+            // Four threads a row; a warp looks up slots while rows are on their way.
+            let (r, j) = (i >> 2_u32, i & 3_i32);
+            let token = (first + r).min(tokens - 1_i32);
+            let slot = if (i < 32_i32) & (first + i < tokens) { slots.at(first + i) } else { -1_i64 };
+            if kind == 0_i32 {
+                turn_within::<T>(kc[0], k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+            } else {
+                turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+            }
+            if i < 32_i32 {
+                put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, i, first + i, &mut tiles, &mut places, status);
+            }
         }
-        if vc[0].spec().group > 0 {
-            put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
+        if kind == 0_i32 {
+            prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
+            for band in 0..kc.len() {
+                code_keys(kc[0], kc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+            }
+            if kc[0].spec().group > 0 {
+                put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
+            }
+            finish(kc[0], cache, &squares, &tops, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+        } else {
+            prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
+            for band in 0..vc.len() {
+                code_values(vc[0], vc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+            }
+            if vc[0].spec().group > 0 {
+                put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
+            }
+            finish(vc[0], cache, &squares, &tops, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
         }
-        finish(vc[0], cache, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
 }
 
@@ -121,8 +135,10 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
     if c[0].spec().searches > 0 {
         search_sides(c, rows, sides, d, d);
     } else {
-        for r in threads(32) {
-            choose(c, rows, squares, tops, sides, r, d);
+        if !at_once(c[0]) {
+            for r in threads(32) {
+                choose(c, rows, squares, tops, sides, r, d);
+            }
         }
     }
     if c[0].spec().group > 0 {
@@ -130,27 +146,26 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
     }
 }
 
-/// A band of `width` dims. Four lanes share a token, a quarter of its blocks each: their words lie side by side.
+/// A band of `width` dims, coded with the sides that the `first` band chooses. Four lanes share a token, a quarter of its blocks each: their words
+/// lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_keys(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let own = (width / 32) as i32;
         for q in strided(i >> 5_u32, 4_i32, n) {
             let r = ((i & 31_i32) >> 2_u32) * 4_i32 + q;
-            let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
+            let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
             if quads {
-                for first in strided(0_i32, own, 4) {
+                for from in strided(0_i32, own, 4) {
                     let mut words = [0_u32; 8];
-                    for j in strided(first, own.min(first + 4_i32), 1) {
+                    for j in strided(from, own.min(from + 4_i32), 1) {
                         let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
                         put_tail(c, tails, r, (i & 3_i32) * own + j, code);
-                        for b in 0..c.spec().bits / 8 {
-                            words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << (((j - first) << 3_u32) as u32 & 31_u32));
-                        }
+                        words = follow(words, code, c.spec().bits);
                     }
                     if tile >= 0_i64 {
-                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own + first) as u32, words, width);
+                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own + from) as u32, words, width);
                     }
                 }
             } else {
@@ -205,29 +220,37 @@ pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Sha
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_values(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tops: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
-        let (tile, place, side) = (tiles.at(r), places.at(r), [sides.at(r * 4_i32), sides.at(r * 4_i32 + 1_i32)]);
+        let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
             let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
             put_tail(c, tails, r, block, code);
-            if tile >= 0_i64 {
-                put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, quads, width);
+            if quads {
+                keep(c, codes, r, block, code, width / 8);
+            } else {
+                if tile >= 0_i64 {
+                    put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, false, width);
+                }
             }
         }
+    }
+    if quads {
+        put_kept(c, cache, codes, tiles, places, codes_at, width);
     }
 }
 
 /// What tokens store once: side values and the bytes of tails.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
+pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
     for r in threads(32) {
         if tiles.at(r) >= 0_i64 {
             let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;
+            let side = stored_of(c, squares, tops, sides, r, d);
             for e in 0..c.spec().sides {
-                cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(sides.at(r * 4_i32 + 2_i32 + e as i32)));
+                cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
             }
         }
     }
@@ -257,9 +280,22 @@ pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, sides: &Shared<f32>, tiles:
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn put_place(slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize, r: i32, token: i32, tiles: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>) {
+    let (tile, place) = place_of(slot, slot_count, kv_heads, head, page_tokens, tile_bytes);
+    tiles.put(r, tile);
+    places.put(r, place);
+    report(slot, slot_count, token, status);
+}
+
+/// The tile of a slot and the place there.
+#[device]
+pub fn place_of(slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> (i64, u32) {
     let inside = (slot >= 0_i64) & (slot < slot_count);
-    tiles.put(r, if inside { tile_of(slot, kv_heads, head, page_tokens, tile_bytes) } else { -1_i64 });
-    places.put(r, (slot & 31_i64) as u32);
+    (if inside { tile_of(slot, kv_heads, head, page_tokens, tile_bytes) } else { -1_i64 }, (slot & 31_i64) as u32)
+}
+
+/// Reports a slot beyond the cache.
+#[device]
+pub fn report(slot: i64, slot_count: i64, token: i32, status: &mut Global<i32>) {
     if slot >= slot_count {
         status.put(0, 1_i32);
         status.put(3, token);
