@@ -92,7 +92,7 @@ impl DecodePlan {
     /// As `prepare`, of the decode kernel's twin that counts: the same outputs, by [`launch_counted`](Self::launch_counted).
     pub fn counted(device: &Device, spec: &DecodeSpec) -> Result<Self> {
         spec.codec.check_decode(spec.head_dim, spec.group, spec.page_tokens)?;
-        Self::assemble(device, spec, true, |build| Variants::forced(device, own_meta(spec).within(device.shared_bytes()), 0, build))
+        Self::assemble(device, spec, true, |build| Variants::forced(device, own_meta(spec).within(device.shared_bytes()), build))
     }
 
     /// As `prepare`, with warps, stages and blocks an SM of another meta value, whatever a tuning says.
