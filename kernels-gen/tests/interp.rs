@@ -139,7 +139,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let rows = batch * KV_HEADS * p.group;
     let m = kernels::decode_meta(c, p.d, p.group, p.page_tokens);
     let (warps, away) = (p.share.0 & !AWAY, p.share.0 & AWAY > 0);
-    let m = if warps > 0 { DecodeMeta { warps: warps.min(m.warps), depth: p.share.1.max(m.depth), away, ..m } } else { m };
+    let m = if warps > 0 { DecodeMeta { warps: warps.min(m.warps), depth: p.share.1.max(m.depth), away: away || m.away, ..m } } else { m };
     let j = kernels::join_meta(p.d, p.page_tokens);
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
     // Fewer blocks than parts, so that some take several and some none in a turn.

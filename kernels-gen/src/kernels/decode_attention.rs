@@ -17,6 +17,9 @@ use kernel_dsl::prelude::*;
 /// Tokens of a segment: those that meet one query of a calibrated codec.
 pub const SEGMENT: usize = 512;
 
+/// Parts wait away from shared memory beside tiles of more bytes only: smaller ones do as well with fewer warps.
+const AWAY: usize = 6000;
+
 /// Most leaves of a block.
 pub const SHARE: usize = 32;
 
@@ -118,7 +121,7 @@ impl DecodeMeta {
         loop {
             self.depth = (SHARE / self.warps).ilog2() as usize;
             self.away = false;
-            self.away = self.warps == 8 && self.shared() > shared && 4 * self.part() <= self.stages * self.tile_bytes;
+            self.away = self.warps == 8 && self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.tile_bytes;
             if self.away && self.shared() > shared {
                 self.away = false;
             }
