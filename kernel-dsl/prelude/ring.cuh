@@ -2,6 +2,12 @@
 // sm_90 on: one bulk copy a slot, completion counted by an mbarrier. Before: cp.async groups.
 extern __shared__ __align__(128) u8 smem[];
 INLINE u32 shared_addr(const void* p) { return (u32)__cvta_generic_to_shared(p); }
+// What barriers order, copies into shared memory that this thread starts later come after as well.
+INLINE void copy_over() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
 template <int STAGES, int BYTES> struct Ring {
   u8* base; u64* full; int head, tail; u32 phase;
   INLINE_MEMBER void init(int slots, int barriers) {

@@ -4,7 +4,7 @@
 use crate::build::{B, V};
 use crate::dtype::Elem;
 use crate::ir::{Layout, UnOp};
-use crate::tile::{MmaIn, Ring, Shared, Tile, current_block};
+use crate::tile::{MmaIn, PutBy, Ring, Shared, Tile, current_block};
 
 macro_rules! twin {
     ($name:ident $(<$g:ident: $bound:path>)? , |$b:ident $(, $a:ident)*| $body:expr) => {
@@ -34,6 +34,12 @@ pub fn ring(stages: usize, bytes: usize) -> Ring {
     Ring::new(stages, bytes)
 }
 twin!(ring, |b, stages, bytes| b.ring(stages, bytes));
+
+/// Places for tiles like `like` that each warp puts by, outside of its registers; undefined at first.
+pub fn put_by<T: Elem>(places: usize, like: &Tile<T>) -> PutBy<T> {
+    PutBy::new(places, like)
+}
+twin!(put_by, |b, places, like| b.put_by(places, like));
 
 /// What the launch before this one wrote may be read from here on, and not before. A kernel with it can be
 /// launched before its predecessor has ended; older devices and ordinary launches wait at the start instead.

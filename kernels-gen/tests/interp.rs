@@ -8,6 +8,7 @@ mod support;
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
+use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem as Memory};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
@@ -69,6 +70,8 @@ struct Problem {
     bad_page: Option<usize>,
 }
 
+/// Beside the warps of a share: parts wait away from shared memory.
+const AWAY: usize = 64;
 const KV_HEADS: usize = 2;
 /// Page table entries of a sequence.
 const STRIDE: usize = 36;
@@ -135,7 +138,8 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let batch = p.lens.len();
     let rows = batch * KV_HEADS * p.group;
     let m = kernels::decode_meta(c, p.d, p.group, p.page_tokens);
-    let m = if p.share.0 > 0 { kernels::decode_attention::DecodeMeta { warps: p.share.0.min(m.warps), depth: p.share.1.max(m.depth), ..m } } else { m };
+    let (warps, away) = (p.share.0 & !AWAY, p.share.0 & AWAY > 0);
+    let m = if warps > 0 { DecodeMeta { warps: warps.min(m.warps), depth: p.share.1.max(m.depth), away: away || m.away, ..m } } else { m };
     let j = kernels::join_meta(p.d, p.page_tokens);
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
     // Fewer blocks than parts, so that some take several and some none in a turn.
@@ -231,6 +235,10 @@ fn decodes(name: &str) {
     // Five leaves, of one block and of several, whose warps take one, two or four.
     for share in [(8, 0), (2, 0), (2, 1), (1, 1), (1, 2)] {
         decode::<f32>(name, &Problem { d: 64, group: 3, page_tokens: 32, share, lens: vec![1100], bad_page: (share.0 == 1).then_some(0).filter(|_| share.1 == 2) });
+    }
+    // Likewise, parts wait away from shared memory.
+    for (group, lens) in [(3, vec![1100]), (8, vec![900])] {
+        decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, share: (AWAY | 1, 2), lens, bad_page: None });
     }
     decode::<bf16>(name, &Problem { d: 128, group: 5, page_tokens: 64, share: (0, 0), lens: vec![40, 3], bad_page: None });
 }

@@ -7,7 +7,7 @@ use quote::format_ident;
 use syn::*;
 
 /// Views of memory and tiles: they may be passed on, `&mut` ones too.
-const VIEWS: [&str; 5] = ["Tile", "Global", "Shared", "Page", "Ring"];
+const VIEWS: [&str; 6] = ["Tile", "Global", "Shared", "Page", "Ring", "PutBy"];
 
 /// The device type a Rust type names, as tokens.
 pub fn dtype_of(t: &Type) -> Option<TokenStream> {
@@ -64,6 +64,14 @@ fn last_name(t: &Type) -> String {
     }
 }
 
+/// A view, or an array of them.
+fn is_view(t: &Type) -> bool {
+    match t {
+        Type::Array(a) => last_name(&a.elem) == "PutBy",
+        t => VIEWS.contains(&last_name(t).as_str()),
+    }
+}
+
 pub fn generic_names(g: &Generics) -> Vec<String> {
     g.type_params().map(|t| t.ident.to_string()).collect()
 }
@@ -87,7 +95,7 @@ impl Body {
                 if let Some(l) = &r.lifetime {
                     self.reject(l, Reject::Lifetime(l.to_string()));
                 }
-                if r.mutability.is_some() && !VIEWS.contains(&last_name(&r.elem).as_str()) {
+                if r.mutability.is_some() && !is_view(&r.elem) {
                     self.reject(t, Reject::MutParam);
                 } else {
                     self.check_type(&r.elem);

@@ -11,11 +11,58 @@ impl B {
         let len = len.size(self, "the length of a shared array");
         let at = {
             let mut p = self.program.borrow_mut();
-            p.shared.push(SharedArray { dtype, len, offset: 0 });
+            p.shared.push(SharedArray { dtype, len, over: None, offset: 0 });
             p.shared.len() - 1
         };
         self.fits();
         V::Buf(Buf::Shared(at), dtype)
+    }
+
+    /// `ring.between::<T>(len)`: an array over the slots of all warps.
+    pub(super) fn between(&self, ring: usize, dtype: DType, len: &V) -> V {
+        let len = len.size(self, "the length of a shared array");
+        let mut p = self.program.borrow_mut();
+        let room = p.warps * p.rings[ring].stages * p.rings[ring].bytes;
+        if len * dtype.size() > room {
+            drop(p);
+            return self.fail(Fault::SharedMemory { want: len * dtype.size(), limit: room, arrays: format!("{len} x {} over a ring", dtype.name()) });
+        }
+        p.shared.push(SharedArray { dtype, len, over: Some(ring), offset: 0 });
+        V::Buf(Buf::Shared(p.shared.len() - 1), dtype)
+    }
+
+    /// `put_by(places, &tile)`: places for tiles of its kind.
+    pub fn put_by(&self, places: V, like: V) -> V {
+        let places = places.size(self, "the number of places");
+        match self.get(&like) {
+            V::S(id) => match self.ty(id) {
+                ty @ Ty::Tile { dtype, .. } if dtype.size() == 4 && ty.regs() % 4 != 3 => {
+                    let mut p = self.program.borrow_mut();
+                    p.own.push(Own { places, ty });
+                    V::Buf(Buf::Own(p.own.len() - 1), dtype)
+                }
+                ty => self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of four bytes" }),
+            },
+            V::Poison => V::Poison,
+            v => self.no_method("put_by", &v),
+        }
+    }
+
+    fn own_method(&self, name: &str, own: usize, args: &[V]) -> V {
+        let ty = self.program.borrow().own[own].ty;
+        match (name, args) {
+            ("put", [place, value]) => {
+                let (place, value) = (self.id_of(place, DType::I32), self.id_of(value, ty.dtype()));
+                if self.ty(value) != ty {
+                    let (left, right) = (self.describe(ty), self.describe(self.ty(value)));
+                    return self.fail(Fault::Types { op: "put".into(), left, right });
+                }
+                self.push(Op::PutBy { own, place, value }, vec![]);
+                V::Unit
+            }
+            ("at", [place]) => self.emit(Op::TakeUp { own, place: self.id_of(place, DType::I32) }, ty),
+            _ => self.fail(Fault::NoMethod { name: name.into(), on: "tiles put by".into() }),
+        }
     }
 
     /// `ring(stages, bytes)`: each warp's queue of asynchronous copies.
@@ -120,6 +167,9 @@ impl B {
 
     /// Methods of buffers and shared arrays of `dtype`; indices and strides count elements.
     pub(super) fn buffer_method(&self, name: &str, buf: Buf, dtype: DType, args: &[V]) -> V {
+        if let Buf::Own(own) = buf {
+            return self.own_method(name, own, args);
+        }
         let e = dtype.size();
         let at = |i: usize| self.byte(buf, &args[i], e);
         let n = |i: usize| args[i].size(self, "the size of a tile");
@@ -193,6 +243,7 @@ impl B {
                 self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (n[0], n[1]), n[2], &args[4])
             }
             (V::Buf(buf, _), "save_row", 2) => self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, dtype.size()), usize::MAX, &args[1]),
+            (V::Ring(ring), "between", 1) => self.between(ring, dtype, &args[0]),
             (v, "cast" | "to", 0) => self.cast(v, dtype),
             (V::Poison, ..) => V::Poison,
             (v, ..) => self.no_method(name, &v),

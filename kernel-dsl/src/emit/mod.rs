@@ -54,6 +54,9 @@ fn kernel(o: &mut String, p: &Program) {
     for (i, r) in p.rings.iter().enumerate() {
         let _ = writeln!(o, "  Ring<{}, {}> ring{i}; ring{i}.init({}, {});", r.stages, r.bytes, r.offset, r.barriers);
     }
+    for (i, own) in p.own.iter().enumerate().filter(|(_, own)| own.places > 0) {
+        let _ = writeln!(o, "  __align__(16) u8 own{i}[{}];", own.places * own.bytes());
+    }
     stmt::Printer { p, line: None }.block(o, &p.body, 1);
     o.push_str("}\n");
 }

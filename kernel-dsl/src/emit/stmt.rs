@@ -32,6 +32,7 @@ impl Printer<'_> {
                 Param::Buffer { name, .. } | Param::Scalar { name, .. } => format!("{name} + v{at}"),
             },
             Buf::Shared(i) => format!("smem + {} + v{at}", self.p.shared[*i].offset),
+            Buf::Own(i) => format!("own{i} + v{at}"),
             Buf::Slot(_, handle) => format!("slot{handle} + v{at}"),
         }
     }
@@ -107,6 +108,7 @@ impl Printer<'_> {
             Op::Barrier => writeln!(o, "{pad}__syncthreads();"),
             Op::AfterPrevious => writeln!(o, "{pad}after_previous();"),
             Op::ReleaseNext => writeln!(o, "{pad}release_next();"),
+            Op::CopyOver => writeln!(o, "{pad}copy_over();"),
             Op::SyncWarp => writeln!(o, "{pad}__syncwarp();"),
             op => {
                 let out = s.outs[0];

@@ -92,8 +92,24 @@ pub enum Param {
 pub struct SharedArray {
     pub dtype: DType,
     pub len: usize,
+    /// The ring whose slots it lies over.
+    pub over: Option<usize>,
     /// Byte offset in dynamic shared memory, set by the `alloc_shared` pass.
     pub offset: usize,
+}
+
+/// Tiles that each warp may put by, in memory of its threads' own: caches and what lies behind them, no registers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Own {
+    pub places: usize,
+    pub ty: Ty,
+}
+
+impl Own {
+    /// Bytes of a place in a thread, a multiple of 16.
+    pub fn bytes(&self) -> usize {
+        (4 * self.ty.regs()).div_ceil(16) * 16
+    }
 }
 
 /// A queue of asynchronous copies, one for each warp.
@@ -125,6 +141,7 @@ pub struct Program {
     pub params: Vec<Param>,
     pub shared: Vec<SharedArray>,
     pub rings: Vec<Ring>,
+    pub own: Vec<Own>,
     pub funcs: Vec<Func>,
     pub body: Vec<Stmt>,
     pub types: Vec<Ty>,

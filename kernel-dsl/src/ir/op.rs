@@ -82,6 +82,8 @@ pub enum Buf {
     Shared(usize),
     /// A slot of a ring: the id is the handle that the copy returned.
     Slot(usize, Id),
+    /// Thread IR only: a thread's own words of tiles that are put by.
+    Own(usize),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -202,6 +204,9 @@ pub enum Op {
     /// f32 of `heads` columns of memory, `stride` bytes apart, as folded halves [rows, 8] and back; columns of further heads repeat the last.
     LoadHalves { buf: Buf, at: Id, stride: usize, heads: usize },
     StoreHalves { buf: Buf, at: Id, stride: usize, heads: usize, value: Id },
+    /// A tile that waits outside of registers, and back.
+    PutBy { own: usize, place: Id, value: Id },
+    TakeUp { own: usize, place: Id },
     /// Right operand of bf16 from an f32 accumulator.
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.
@@ -223,6 +228,8 @@ pub enum Op {
     SyncWarp,
 
     // asynchronous copies
+    /// Copies may follow where arrays over a ring's slots were read and written, in the order of barriers.
+    CopyOver,
     /// Copy `bytes` of the ring from global memory; gives the slot's handle.
     CopyAsync { ring: usize, src: usize, at: Id },
     /// Enqueue a copy if `cond`.

@@ -15,10 +15,13 @@ pub fn print(p: &Program) -> String {
         };
     }
     for (i, s) in p.shared.iter().enumerate() {
-        let _ = writeln!(o, "  shared {i}: [{}; {}] at {}", s.dtype.name(), s.len, s.offset);
+        let _ = writeln!(o, "  shared {i}: [{}; {}] at {}{}", s.dtype.name(), s.len, s.offset, s.over.map_or(String::new(), |ring| format!(" over ring {ring}")));
     }
     for (i, r) in p.rings.iter().enumerate() {
         let _ = writeln!(o, "  ring {i}: {} x {} bytes at {}", r.stages, r.bytes, r.offset);
+    }
+    for (i, s) in p.own.iter().enumerate() {
+        let _ = writeln!(o, "  own {i}: {} x {}", s.places, ty(s.ty));
     }
     for (i, f) in p.funcs.iter().enumerate() {
         let _ = writeln!(o, "func {i} {}{:?} -> {:?}", f.name, f.params, f.results);

@@ -1,4 +1,4 @@
-//! Places shared arrays and rings in dynamic shared memory, 128-byte aligned.
+//! Places shared arrays and rings in dynamic shared memory, 128-byte aligned; an array over a ring takes none of its own.
 
 use crate::ir::Program;
 use crate::report::{Fault, Report};
@@ -27,6 +27,10 @@ pub(crate) fn place(p: &mut Program) -> Result<(), Fault> {
         at += align(p.warps * r.stages * 8);
     }
     for a in &mut p.shared {
+        if let Some(ring) = a.over {
+            a.offset = p.rings[ring].offset;
+            continue;
+        }
         a.offset = at;
         at += align(a.len * a.dtype.size());
         names.push(format!("{} x {}", a.len, a.dtype.name()));

@@ -188,6 +188,7 @@ impl Lower {
             Op::SplitBytes(src) => self.split_bytes(*src, &s.outs),
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
+            Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
             Op::CopyAsync { ring, src, at } => {
                 let cond = self.konst(DType::Bool, 1);
                 self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, cond }, vec![]);
@@ -219,6 +220,7 @@ impl Lower {
             Op::ToOperand(src) => self.to_operand(*src),
             Op::FoldHalves { src, weight } => self.fold_halves(*src, *weight),
             Op::LoadHalves { buf, at, stride, heads } => self.load_halves(*buf, *at, (*stride, *heads), ty),
+            Op::TakeUp { own, place } => self.take_up(*own, *place, ty),
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
             Op::QuadOrder(src) => self.quad_order(*src),

@@ -142,6 +142,35 @@ impl Lower {
         regs
     }
 
+    /// Byte of a place among a thread's own.
+    fn own_place(&mut self, own: usize, place: Id) -> Id {
+        self.scaled(place, self.p.own[own].bytes())
+    }
+
+    /// A lane's registers of a tile, 16 bytes at a time.
+    pub fn put_by(&mut self, own: usize, place: Id, value: Id) {
+        let (at, regs) = (self.own_place(own, place), self.tile(value));
+        for (i, values) in regs.chunks(4).enumerate() {
+            let (at, buf) = (self.offset(at, 16 * i), Buf::Own(own));
+            match *values {
+                [value] => self.push(Op::Store { buf, at, value }, vec![]),
+                _ => self.push(Op::StoreVec { buf, at, values: values.to_vec() }, vec![]),
+            }
+        }
+    }
+
+    pub fn take_up(&mut self, own: usize, place: Id, ty: Ty) -> Vec<Id> {
+        let at = self.own_place(own, place);
+        let mut regs = vec![];
+        for first in (0..ty.regs()).step_by(4) {
+            let (at, words) = (self.offset(at, 4 * first), (ty.regs() - first).min(4));
+            let outs: Vec<Id> = (0..words).map(|_| self.p.fresh(Ty::Scalar(ty.dtype()))).collect();
+            self.push(Op::LoadVec { buf: Buf::Own(own), at, words }, outs.clone());
+            regs.extend(outs);
+        }
+        regs
+    }
+
     /// Columns at or past the limit are not stored; of equal copies only the first lane's is.
     pub fn store_tile(&mut self, op: &Op) {
         let Op::StoreTile { buf, at, row_stride, col_stride, cols, value } = *op else { return };

@@ -66,6 +66,9 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
         guarded.push(Stmt { op: Op::RingFetch { ring, src, at, cond: yes }, outs: vec![], span });
         out.push(Stmt { op: Op::If { cond, then: guarded, other: vec![] }, outs: vec![], span });
     };
+    if p.shared.iter().any(|a| a.over == Some(ring)) {
+        out.push(Stmt { op: Op::CopyOver, outs: vec![], span });
+    }
     let mut turn = lo;
     for i in 0..stages - 1 {
         if i > 0 {

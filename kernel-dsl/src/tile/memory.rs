@@ -20,6 +20,25 @@ pub struct Shared<T> {
     kind: PhantomData<T>,
 }
 
+/// Tiles that a warp has put by, each in a place.
+#[derive(Clone, Debug)]
+pub struct PutBy<T> {
+    tiles: Vec<Tile<T>>,
+}
+
+impl<T: Elem> PutBy<T> {
+    pub fn new(places: usize, like: &Tile<T>) -> Self {
+        let poison = T::from_bits64(0xa5a5_a5a5);
+        PutBy { tiles: vec![like.map(|_| poison); places.max(1)] }
+    }
+    pub fn at(&self, place: i32) -> Tile<T> {
+        self.tiles[place.at()].clone()
+    }
+    pub fn put(&mut self, place: i32, t: &Tile<T>) {
+        self.tiles[place.at()] = t.clone();
+    }
+}
+
 /// An index: negative ones are caught here, on the CPU.
 pub trait At: Copy {
     fn at(self) -> usize;

@@ -1,7 +1,7 @@
 //! Pages of packed codes, and the ring that brings them.
 
 use super::memory::{At, read};
-use super::{Global, Tile};
+use super::{Global, Shared, Tile};
 use crate::dtype::{DType, Elem, bf16};
 use crate::ir::{Feed, Group, Layout, Packing};
 use crate::pack::TOKENS;
@@ -21,6 +21,11 @@ pub struct Page {
 impl Ring {
     pub fn new(_stages: usize, bytes: usize) -> Self {
         Ring { bytes }
+    }
+    /// An array over the slots of all warps' rings. It may be used where this warp's ring, or all of them after a barrier, holds nothing
+    /// that is still wanted, and holds nothing itself once copies start again.
+    pub fn between<T: Elem>(&self, len: usize) -> Shared<T> {
+        Shared::poisoned(len)
     }
     /// Copies the ring's number of bytes from byte `at` on.
     pub fn copy(&self, src: &Global<u8>, at: impl At) -> Page {

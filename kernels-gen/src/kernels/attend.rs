@@ -52,8 +52,7 @@ pub fn attend<T: Float>(
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut worth = shared::<f32>(m.cols);
     let mut zeros = shared::<i32>(m.d);
-    let mut held = shared::<f32>(m.warps * m.places() * m.rows() * m.d);
-    let mut held_stat = shared::<f32>(m.warps * m.places() * m.cols * 2);
+    let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
     let mut pages_of = shared::<i32>(m.listed());
     let len = lens.at(seq);
@@ -144,6 +143,8 @@ pub fn attend<T: Float>(
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high_half = cols(m.cols, 0.0_f32);
+        let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
+        let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, t));
             let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
@@ -217,7 +218,7 @@ pub fn attend<T: Float>(
                     o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, m.d / v.len());
                 }
                 let l = total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32;
-                hold(m, v.len(), &mut held, &mut held_stat, w, r, (r == each - 1_i32) | (t == tiles - 1_i32), log_each, o, l, top.clone());
+                hold(m, v.len(), &mut held, &mut by, w, r, (r == each - 1_i32) | (t == tiles - 1_i32), log_each, o, l, top.clone());
                 for i in 0..v.len() {
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                     high[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
@@ -246,7 +247,7 @@ pub fn attend<T: Float>(
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
             let own = if m.many { first + c / (m.group as i32) < queries } else { true };
             if live > 0_i32 {
-                let (o, l, top) = of_block(m, &held, &held_stat, c, live);
+                let (o, l, top) = of_block(m, &held, c, live);
                 if whole {
                     if own {
                         finish::<T>(v[0], out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);

@@ -17,6 +17,9 @@ use kernel_dsl::prelude::*;
 /// Tokens of a segment: those that meet one query of a calibrated codec.
 pub const SEGMENT: usize = 512;
 
+/// Parts wait away from shared memory beside tiles of more bytes only: smaller ones do as well with fewer warps.
+const AWAY: usize = 6000;
+
 /// Most leaves of a block.
 pub const SHARE: usize = 32;
 
@@ -55,6 +58,8 @@ pub struct DecodeMeta {
     pub depth: usize,
     pub stages: usize,
     pub min_blocks: usize,
+    /// Parts that wait do so outside of shared memory, see [`super::leaves`].
+    pub away: bool,
     pub inv_sqrt_d: f32,
 }
 
@@ -82,23 +87,44 @@ impl DecodeMeta {
         SHARE * LEAF / self.page_tokens + 2
     }
 
-    /// Parts of a row that a warp may hold.
-    pub fn places(&self) -> usize {
-        self.depth.max(1)
+    /// Words of a part: its rows' outputs, then maximum and sum of each column.
+    pub fn part(&self) -> usize {
+        self.stat() + 2 * self.cols
+    }
+
+    /// First word of a part's maxima and sums.
+    pub fn stat(&self) -> usize {
+        self.rows() * self.d
+    }
+
+    /// Words of shared memory from a warp's parts to the next one's: of its ring, or of places for all parts that may wait.
+    pub fn run(&self) -> usize {
+        if self.away { self.stages * self.tile_bytes / 4 } else { self.depth.max(1) * self.part() }
+    }
+
+    /// Parts that a warp puts by.
+    pub fn put_by(&self) -> usize {
+        if self.away { self.depth } else { 0 }
     }
 
     /// Bytes of a block in shared memory.
     pub fn shared(&self) -> usize {
-        let held = self.places() * (self.rows() * self.d + 2 * self.cols) * 4;
+        let held = if self.away { 0 } else { 4 * self.run() };
         let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + self.listed());
         self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
     }
 
-    /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least.
+    /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
+    /// wait away from shared memory before warps or leaves are fewer.
     pub fn within(mut self, shared: usize) -> DecodeMeta {
         let shared = shared.min(228 * 1024 / self.min_blocks - 1024);
         loop {
             self.depth = (SHARE / self.warps).ilog2() as usize;
+            self.away = false;
+            self.away = self.warps == 8 && self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.tile_bytes;
+            if self.away && self.shared() > shared {
+                self.away = false;
+            }
             while self.depth > self.least().max(1) && self.shared() > shared {
                 self.depth -= 1;
             }

@@ -4,6 +4,9 @@
 //! A warp folds the leaves of its own part of the tree as it goes: a finished left part waits in shared memory
 //! (`held`) until its right neighbour is finished too. Left parts of one tree have ever smaller powers of two of leaves, so a
 //! place for each power is enough. A block folds what its warps hold at its end, the join kernel what blocks leave.
+//!
+//! Where rings leave too little shared memory (`away`), left parts wait in memory of the threads' own (`by`: output of each band,
+//! maximum, sum), and a warp's last part, which comes when no copy is on its way, lies in the warp's ring.
 
 use super::decode_attention::DecodeMeta;
 use super::many::joined;
@@ -57,58 +60,72 @@ pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, 
     if c.spec().affine { o + &(total_of(shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o }
 }
 
-/// A closed leaf, the `r`-th of the 2^log_each of warp `w`: folded with the left parts that wait for it, then held itself.
-/// `last`: nothing more comes, so that what is missing on the right is not waited for and all ends up in place 0.
+/// A closed leaf, the `r`-th of the 2^log_each of warp `w`: folded with the left parts that wait for it, then made to wait itself.
+/// `last`: nothing more comes, so that what is missing on the right is not waited for and all ends up where the block looks for it.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, held_stat: &mut Shared<f32>, w: i32, r: i32, last: bool, log_each: i32, o: [Tile<f32>; 2], l: Tile<f32>, top: Tile<f32>) {
+pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, by: &mut [PutBy<f32>; 4], w: i32, r: i32, last: bool, log_each: i32, o: [Tile<f32>; 2], l: Tile<f32>, top: Tile<f32>) {
     let (mut o, mut l, mut top) = (o, l, top);
     for k in strided(0_i32, log_each, 1) {
         let below = (1_i32 << (k & 31_i32)) - 1_i32;
         if (((r >> (k & 31_i32)) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
-            let place = w * m.places() as i32 + k;
-            let (its_top, its_l) = (held_stat.cols(place * (2 * m.cols) as i32, 2, m.cols), held_stat.cols(place * (2 * m.cols) as i32 + 1_i32, 2, m.cols));
+            let at = w * m.run() as i32 + k * m.part() as i32;
+            let its_top = if m.away { by[2].at(k) } else { held.cols(at + m.stat() as i32, 2, m.cols) };
+            let its_l = if m.away { by[3].at(k) } else { held.cols(at + (m.stat() + 1) as i32, 2, m.cols) };
             let (left, right) = (its_top.map2(&top, left_worth), its_top.map2(&top, right_worth));
             l = l.map3(&right, &(its_l * &left), fused);
             for i in 0..bands {
-                let at = place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32;
-                let before = if m.parts == 2 { held.halves(at, m.d, m.rows(), m.d / bands / 2) } else { held.acc(at, m.d, m.rows(), m.d / bands, m.cols) };
+                let at = at + (i * m.d / bands) as i32;
+                let before = if m.away {
+                    by[i].at(k)
+                } else {
+                    if m.parts == 2 { held.halves(at, m.d, m.rows(), m.d / bands / 2) } else { held.acc(at, m.d, m.rows(), m.d / bands, m.cols) }
+                };
                 o[i] = o[i].map3(&right, &(before * &left), fused);
             }
             top = its_top.map2(&top, fmax);
         }
     }
-    let place = w * m.places() as i32 + if last { 0_i32 } else { popc(((r ^ (r + 1_i32)) >> 1) as u32) as i32 };
+    let place = if last { 0_i32 } else { popc(((r ^ (r + 1_i32)) >> 1) as u32) as i32 };
     sync_warp();
-    for i in 0..bands {
-        let at = place * (m.rows() * m.d) as i32 + (i * m.d / bands) as i32;
-        if m.parts == 2 {
-            held.put_halves(at, m.d, m.rows(), &o[i]);
-        } else {
-            held.put_acc(at, 1, m.d, m.rows(), &o[i]);
+    if if m.away { last } else { true } {
+        let at = w * m.run() as i32 + place * m.part() as i32;
+        for i in 0..bands {
+            let at = at + (i * m.d / bands) as i32;
+            if m.parts == 2 {
+                held.put_halves(at, m.d, m.rows(), &o[i]);
+            } else {
+                held.put_acc(at, 1, m.d, m.rows(), &o[i]);
+            }
         }
+        held.put_cols(at + m.stat() as i32, 2, m.cols, &top);
+        held.put_cols(at + (m.stat() + 1) as i32, 2, m.cols, &l);
+    } else {
+        for i in 0..bands {
+            by[i].put(place, &o[i]);
+        }
+        by[2].put(place, &top);
+        by[3].put(place, &l);
     }
-    held_stat.put_cols(place * (2 * m.cols) as i32, 2, m.cols, &top);
-    held_stat.put_cols(place * (2 * m.cols) as i32 + 1_i32, 2, m.cols, &l);
     sync_warp();
 }
 
-/// Part `i` of a row's that a block's warps hold, `live` of them: place 0 of warp i.
+/// Part `i` of a row's that a block's warps hold, `live` of them: the last one of warp i.
 #[device]
-pub fn of_warp(m: &DecodeMeta, held: &Shared<f32>, held_stat: &Shared<f32>, column: i32, i: usize, live: i32) -> (Tile<f32>, f32, f32) {
-    let place = (i as i32).min(live - 1_i32) * m.places() as i32;
-    let at = (place * m.cols as i32 + column) * 2_i32;
-    (held.row((place * m.rows() as i32 + column) * m.d as i32, m.d), held_stat.at(at + 1_i32), held_stat.at(at))
+pub fn of_warp(m: &DecodeMeta, held: &Shared<f32>, column: i32, i: usize, live: i32) -> (Tile<f32>, f32, f32) {
+    let at = (i as i32).min(live - 1_i32) * m.run() as i32;
+    let stat = at + m.stat() as i32 + column * 2_i32;
+    (held.row(at + column * m.d as i32, m.d), held.at(stat + 1_i32), held.at(stat))
 }
 
 /// A row of what a block's warps hold: output, sum, maximum.
 #[device]
-pub fn of_block(m: &DecodeMeta, held: &Shared<f32>, held_stat: &Shared<f32>, column: i32, live: i32) -> (Tile<f32>, f32, f32) {
+pub fn of_block(m: &DecodeMeta, held: &Shared<f32>, column: i32, live: i32) -> (Tile<f32>, f32, f32) {
     let w = m.warps;
-    let (a, b) = (of_warp(m, held, held_stat, column, 0, live), of_warp(m, held, held_stat, column, 1 % w, live));
-    let (c, d) = (of_warp(m, held, held_stat, column, 2 % w, live), of_warp(m, held, held_stat, column, 3 % w, live));
-    let (e, f) = (of_warp(m, held, held_stat, column, 4 % w, live), of_warp(m, held, held_stat, column, 5 % w, live));
-    let (g, h) = (of_warp(m, held, held_stat, column, 6 % w, live), of_warp(m, held, held_stat, column, 7 % w, live));
+    let (a, b) = (of_warp(m, held, column, 0, live), of_warp(m, held, column, 1 % w, live));
+    let (c, d) = (of_warp(m, held, column, 2 % w, live), of_warp(m, held, column, 3 % w, live));
+    let (e, f) = (of_warp(m, held, column, 4 % w, live), of_warp(m, held, column, 5 % w, live));
+    let (g, h) = (of_warp(m, held, column, 6 % w, live), of_warp(m, held, column, 7 % w, live));
     tree([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0], [a.1, b.1, c.1, d.1, e.1, f.1, g.1, h.1], [a.2, b.2, c.2, d.2, e.2, f.2, g.2, h.2], live)
 }
 

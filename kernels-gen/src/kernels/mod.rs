@@ -110,7 +110,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
         let (two, three) = (with(2), with(3));
         // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few. A third is not worth a smaller share.
         let more = tile < 4096 || (warps < 8 && min_blocks == 1);
-        if more && three.warps == two.warps && three.depth == two.depth { three } else { two }
+        if more && three.warps == two.warps && three.depth == two.depth && three.away == two.away { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
         (true, _) => &[(4, 3), (4, 2)],
@@ -145,6 +145,7 @@ fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMet
         depth: 2,
         stages: 2,
         min_blocks: 1,
+        away: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }

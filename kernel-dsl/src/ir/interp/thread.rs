@@ -25,6 +25,8 @@ pub struct Machine<'a> {
     known: Vec<bool>,
     pub(super) shared: Vec<u8>,
     pub(super) shadow: Shadow,
+    /// [own][thread]: what it has put by.
+    pub(super) own: Vec<Vec<u8>>,
     /// [ring, warp]
     pub(super) rings: Vec<Vec<Queue>>,
 }
@@ -40,6 +42,7 @@ impl<'a> Machine<'a> {
             known: vec![],
             shared: vec![],
             shadow: Shadow::new(p.shared_bytes, p.warps),
+            own: vec![],
             rings: vec![],
         }
     }
@@ -52,6 +55,7 @@ impl Stage for Machine<'_> {
         self.block = block;
         self.known = vec![false; p.types.len()];
         self.shared = vec![POISON; p.shared_bytes];
+        self.own = p.own.iter().map(|own| vec![POISON; own.places * own.bytes() * p.threads()]).collect();
         self.shadow.barrier();
         self.rings = p.rings.iter().map(|_| vec![Queue::default(); p.warps]).collect();
         let mut mask = [0; 32];
@@ -214,7 +218,7 @@ impl Machine<'_> {
             Op::AtomicAdd { buf, at, value } => self.add(mask, buf, *at, *value, buffers),
             Op::RingFetch { ring, src, at, cond } => self.fetch(mask, *ring, &buffers[*src], *at, *cond),
             Op::RingWait { ring } => self.wait(mask, *ring, out),
-            Op::AfterPrevious | Op::ReleaseNext => Ok(()),
+            Op::AfterPrevious | Op::ReleaseNext | Op::CopyOver => Ok(()),
             Op::Barrier => {
                 if mask[..self.warps].iter().any(|m| *m != u32::MAX) {
                     return Err(Wrong::Diverged { op: "Barrier".into() });

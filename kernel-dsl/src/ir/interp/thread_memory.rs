@@ -26,6 +26,7 @@ impl Queue {
 enum Place {
     Param(usize, usize),
     Shared(usize),
+    Own(usize, usize),
 }
 
 impl Machine<'_> {
@@ -38,6 +39,10 @@ impl Machine<'_> {
                 let a = &self.p.shared[*i];
                 let name = format!("shared array {i}");
                 Ok(Place::Shared(a.offset + memory::checked(&name, a.len * a.dtype.size(), offset, size, size)?))
+            }
+            Buf::Own(i) => {
+                let each = self.p.own[*i].places * self.p.own[*i].bytes();
+                Ok(Place::Own(*i, thread * each + memory::checked("tiles put by", each, offset, size, size)?))
             }
             Buf::Slot(ring, handle) => {
                 let (r, queue) = (&self.p.rings[*ring], &self.rings[*ring][thread / 32]);
@@ -66,6 +71,7 @@ impl Machine<'_> {
                 let bits = match place {
                     Place::Param(b, i) => memory::read(&buffers[b].bytes, i + n * each, each),
                     Place::Shared(i) => memory::read(&self.shared, i + n * each, each),
+                    Place::Own(own, i) => memory::read(&self.own[own], i + n * each, each),
                 };
                 self.set(*out, thread, scalar::truncated(self.p.ty(*out).dtype(), bits));
             }
@@ -85,6 +91,7 @@ impl Machine<'_> {
                     buffers[b].room(i as i64, size, size)?;
                     buffers[b].bytes[i..i + size].copy_from_slice(&new);
                 }
+                Place::Own(own, i) => self.own[own][i..i + size].copy_from_slice(&new),
                 Place::Shared(i) => {
                     let shared = &mut self.shared;
                     self.shadow.write(i, size, thread, |at| shared[at] == new[at - i])?;

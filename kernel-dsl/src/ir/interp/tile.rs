@@ -4,7 +4,7 @@
 
 use super::element::Element;
 use super::matrix::{self, Shape};
-use super::memory::Region;
+use super::memory::{self, Region};
 use super::tile_memory::Queue;
 use super::trap::{Trap, Wrong};
 use super::turns::Turns;
@@ -12,6 +12,7 @@ use super::{Stage, scalar};
 use crate::dtype::DType;
 use crate::ir::*;
 use crate::tile::pair;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A scalar's bits or a tile's elements, row-major.
@@ -31,6 +32,8 @@ pub struct Machine<'a> {
     pub(super) shared: Vec<Region>,
     /// [ring, warp]
     pub(super) rings: Vec<Vec<Queue>>,
+    /// Tiles put by: (own, warp, place).
+    by: HashMap<(usize, usize, i64), Rc<[u64]>>,
     pub(super) warp: usize,
     pub(super) turns: Turns,
     random: u64,
@@ -46,6 +49,7 @@ impl Stage for Machine<'_> {
         }
         self.shared = p.shared.iter().enumerate().map(|(i, a)| Region::poisoned(format!("shared array {i}"), a.len * a.dtype.size())).collect();
         self.rings = p.rings.iter().map(|_| vec![Queue::default(); p.warps]).collect();
+        self.by.clear();
         self.region(&p.body, buffers)?;
         for (ring, queues) in self.rings.iter().enumerate() {
             let copies: usize = queues.iter().map(|q| q.left()).sum();
@@ -67,6 +71,7 @@ impl<'a> Machine<'a> {
             homes: vec![0; p.types.len()],
             shared: vec![],
             rings: vec![],
+            by: HashMap::new(),
             warp: 0,
             turns: Turns::new(p.params.len() + p.shared.len()),
             random: seed,
@@ -247,7 +252,7 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
-            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp => Ok(()),
+            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::CopyOver => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }
@@ -317,6 +322,15 @@ impl<'a> Machine<'a> {
                 }
                 return Ok(());
             }
+            Op::PutBy { own, place, value } => {
+                let (place, tile) = (self.own_place(*own, *place)?, self.tile(*value)?.1);
+                self.by.insert((*own, self.warp, place), tile);
+                return Ok(());
+            }
+            Op::TakeUp { own, place } => {
+                let place = self.own_place(*own, *place)?;
+                self.by.get(&(*own, self.warp, place)).ok_or(Wrong::Undefined { id: out })?.to_vec()
+            }
             Op::SplitHalves(a) => {
                 let x = self.tile(*a)?.1;
                 let byte = |(row, right): (usize, bool), c: usize| x[row * 8 + c % 4 + 4 * usize::from(right)] >> (if c < 4 { 8 } else { 0 }) & 0xff;
@@ -350,5 +364,10 @@ impl<'a> Machine<'a> {
         };
         self.values[out as usize] = Some(Value::Tile(tile.into()));
         Ok(())
+    }
+
+    fn own_place(&self, own: usize, place: Id) -> Result<i64, Wrong> {
+        let (at, places) = (self.offset(place)?, self.p.own[own].places);
+        memory::checked("tiles put by", places, at, 1, 1).map(|at| at as i64)
     }
 }

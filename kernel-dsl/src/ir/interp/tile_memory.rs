@@ -40,6 +40,7 @@ impl Machine<'_> {
         let (index, region) = match buf {
             Buf::Param(i) => (*i, &buffers[*i]),
             Buf::Shared(i) => (buffers.len() + i, &self.shared[*i]),
+            Buf::Own(_) => return Err(Wrong::Unsupported { op: "a thread's own words at tile stage".into() }),
             Buf::Slot(ring, handle) => {
                 let page = self.page(*ring, *handle)?;
                 let at = memory::checked(&format!("page of ring {ring}"), page.len(), at, size, size)?;
@@ -56,7 +57,7 @@ impl Machine<'_> {
         let (index, region) = match buf {
             Buf::Param(i) => (*i, &mut buffers[*i]),
             Buf::Shared(i) => (buffers.len() + i, &mut self.shared[*i]),
-            Buf::Slot(..) => return Err(Wrong::ReadOnly { buffer: "a page".into() }),
+            Buf::Slot(..) | Buf::Own(_) => return Err(Wrong::ReadOnly { buffer: "a page".into() }),
         };
         let at = region.room(at, size, size)?;
         let changed = memory::read(&region.bytes, at, size) != bits;
