@@ -81,12 +81,15 @@ pub fn measure(s: &Step) -> Result<Times> {
     };
     let attend = |stream: &Stream, copy: usize| {
         let kv = cache.span().part((copy * bytes) as u64, bytes as u64)?;
-        let blocks = (resident / s.kv_heads).clamp(1, s.batch * splits);
+        // As the plan has it.
+        let most = s.batch * splits;
+        let own = splits == 1 && most * s.kv_heads <= resident;
+        let blocks = if splits == 1 { most } else { (resident / s.kv_heads).clamp(1, most) };
         let args = [
             Arg::Ptr(records.span()), Arg::Ptr(kv), Arg::Ptr(table.span()), Arg::Ptr(lens.span()), Arg::Ptr(joined.span()), Arg::Ptr(lse.span()), Arg::Ptr(part.span()), Arg::Ptr(stat.span()), Arg::Ptr(chosen.span()), Arg::Ptr(status.span()),
-            Arg::I32(s.batch as i32), kv_heads, page_count, stride, count, Arg::I32(splits as i32), Arg::I32(blocks as i32), Arg::I32(unit.map_or(-1, |unit| unit as i32)), scale,
+            Arg::I32(s.batch as i32), kv_heads, page_count, stride, count, Arg::I32(splits as i32), Arg::I32(blocks as i32), Arg::I32(unit.map_or(-1, |unit| unit as i32)), Arg::I32(i32::from(own)), scale,
         ];
-        decode.launch(stream, [blocks as u32, s.kv_heads as u32, 1], &args)?;
+        decode.launch(stream, [s.kv_heads as u32, blocks as u32, 1], &args)?;
         if splits == 1 {
             return Ok(());
         }

@@ -15,7 +15,7 @@ use kernels_gen::preset::{Bands, Calibration, PRESETS};
 
 fn options(codec: &str) -> Options {
     Options {
-        text: Text { model: assets::BUNDLED_MODEL.into(), corpus: None, passages: 2, ctx: 640, stream: false },
+        text: Text { model: assets::BUNDLED_MODEL.into(), corpus: None, passages: 2, ctx: 1152, stream: false },
         codec: codec.into(),
         streams: vec![Ask::Both],
         skip_layers: "0".into(),
@@ -23,7 +23,7 @@ fn options(codec: &str) -> Options {
         read_path: ReadPath::All,
         chunk: 32,
         // across the border of two segments
-        score: Some("448..640".into()),
+        score: Some("960..1152".into()),
         calibration: None,
         fit_text: None,
         backend: Choice::Cpu,
@@ -42,9 +42,10 @@ fn calibrated_coordinates_lose_far_less_at_the_same_size() {
     let row = |name: &str| report.rows.iter().find(|r| r.codec == name).unwrap();
     let kl = |name: &str| row(name).kl_mean;
     assert_eq!(row("kvfuse-4").stored_bits_per_element, row("e8w4").stored_bits_per_element);
-    for (row, other) in [(row("kvfuse-4"), row("e8w4")), (row("kvfuse-6"), row("e8w6"))] {
+    // at 6 bits errors are traded for less divergence: what keys lose there may be a little more
+    for (row, other, most) in [(row("kvfuse-4"), row("e8w4"), 1.0), (row("kvfuse-6"), row("e8w6"), 1.1)] {
         assert_eq!(row.stored_bits_per_element, other.stored_bits_per_element);
-        let better = row.kl_mean < other.kl_mean && row.rel_mse_k < other.rel_mse_k && row.rel_mse_v < other.rel_mse_v;
+        let better = row.kl_mean < 0.6 * other.kl_mean && row.rel_mse_k < most * other.rel_mse_k && row.rel_mse_v < other.rel_mse_v;
         assert!(better, "{}: {} {} {}", row.codec, row.kl_mean, row.rel_mse_k, row.rel_mse_v);
     }
     assert!(kl("kvfuse-4") <= 0.35 * kl("e8w4"), "{} against {}", kl("kvfuse-4"), kl("e8w4"));
@@ -71,7 +72,9 @@ fn the_bundled_calibration_is_what_calibrate_makes() {
         assert!((0.0..0.05).contains(&(preset.uniform().bits() - mean)), "{}: {mean}", preset.name);
         for half in [|b: &Bands| b.keys.clone(), |b: &Bands| b.values.clone()] {
             let schedules = bands.iter().map(half).collect::<BTreeSet<Vec<usize>>>().len();
-            assert!((2..=4).contains(&schedules), "{}: {schedules} schedules", preset.name);
+            // at 2 bits a coordinate no layer has any to give away
+            let least = if preset.name == "kvfuse-2" { 1 } else { 2 };
+            assert!((least..=4).contains(&schedules), "{}: {schedules} schedules", preset.name);
         }
     }
     // another machine may sum in another order: energies are stable, the signs of directions need not be

@@ -30,6 +30,9 @@ pub struct Spec {
     pub lane: Lane,
     /// Twice the lane value that stands for zero (u8 lanes).
     pub zero2: i32,
+    /// The dims of a block differ in the lane that stands for zero: for dim i `zero2` is `2^(halves[i] + 1) - 1`.
+    pub mixed: bool,
+    pub halves: [usize; 8],
     /// Rotate by the Hadamard matrix before coding.
     pub rotate: bool,
     /// Divide by the l2 norm before the rotation.
@@ -65,7 +68,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -87,6 +90,11 @@ impl Spec {
     /// What a key's offset is multiplied by besides what a query's sums start from, which is -zero2 / 2 times its integers' sum.
     pub fn lean(&self) -> f32 {
         -2.0 / self.zero2 as f32
+    }
+
+    /// Twice the lane value that stands for zero, by the dim of a block.
+    pub fn zeros2(&self) -> [i32; 8] {
+        if self.mixed { self.halves.map(|half| (2 << half) - 1) } else { [self.zero2; 8] }
     }
 
     /// Zero is a lane value.

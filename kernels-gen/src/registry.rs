@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
-use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Fp8Group, Int, Int4Head, Lloyd, Mxfp4, Nvfp4};
+use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Fp8Group, Int, Int4Head, IntC, Lloyd, Mxfp4, Nvfp4};
 use kernel_dsl::ir::Group;
 use crate::layout::{Codes, Layout, Operand};
 
@@ -88,7 +88,7 @@ pub fn codecs() -> &'static [&'static CodecInfo] {
 }
 
 /// Every name, as a user reads it, and the range of its number.
-const KNOWN_NAMES: [(&str, &str); 29] = [
+const KNOWN_NAMES: [(&str, &str); 30] = [
     ("bf16", ""),
     ("fp8_e4m3", ""),
     ("fp8_e4m3_token", ""),
@@ -103,6 +103,7 @@ const KNOWN_NAMES: [(&str, &str); 29] = [
     ("e8wW", "W 2 to 7"),
     ("e8wW_tried", "W 2 to 5"),
     ("e8cW", "W 1 to 7, calibrated coordinates"),
+    ("intcABCD", "1, 2, 4 or 8 widths of 1 to 8 that fill bytes, calibrated coordinates"),
     ("kvfuse-W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_bW", "W 1 to 4, with options, in `harness ppl`"),
@@ -187,7 +188,7 @@ fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
     let unknown = |name: &str| UnknownCodec { name: name.to_string() };
     let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
     let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries, a.searches, a.affine, a.corrected) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries, b.searches, b.affine, b.corrected);
-    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0 && c.spec().group == 0));
+    let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0 && c.spec().group == 0 && !c.spec().mixed));
     if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }
 
@@ -233,6 +234,9 @@ fn made(name: &str) -> Option<&'static dyn Codec> {
     }
     if let Some(width @ 1..=7) = number("e8c", "") {
         return Some(kept(Box::new(E8C::new(width))));
+    }
+    if let Some(widths) = name.strip_prefix("intc").and_then(|w| w.chars().map(|c| Some(c.to_digit(10)? as usize)).collect::<Option<Vec<_>>>()) {
+        return IntC::of(&widths).map(|c| kept(Box::new(c)));
     }
     if let Some(width @ 2..=8) = number("affine", "") {
         return Some(kept(Box::new(Affine::new(width))));

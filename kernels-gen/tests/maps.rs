@@ -168,7 +168,7 @@ fn rows_are_mapped() {
 
 #[test]
 fn queries_are_mapped_once_a_segment_and_outputs_back() {
-    attended::<f32>("kvfuse-4", 128, 4, 8, &[1100, 0, 512, -3, 33]);
+    attended::<f32>("kvfuse-4", 128, 4, 8, &[SEGMENT as i32 + 40, 0, 300, -3, 33]);
     attended::<f32>("kvfuse-4", 128, 4, 2, &[600, 1]);
 }
 

@@ -10,8 +10,8 @@ pub const ARCHS: [Arch; 5] = [Arch::SM_80, Arch::new(8, 9), Arch::SM_90A, Arch::
 const PAGE: usize = 64;
 /// Bands of several widths.
 const BANDS: [&str; 1] = ["e8w5+e8w4+e8w4+e8w2/e8w5+e8w3"];
-/// The bands of kvfuse-2, -4 and -6.
-const CALIBRATED: [&str; 3] = ["e8c4+e8c2+e8c1+e8c1/e8c3+e8c1", "e8c6+e8c4+e8c4+e8c2/e8c6+e8c2", "e8c7+e8c6+e8c6+e8c5/e8c7+e8c5"];
+/// The widths of kvfuse-2, -4 and -6.
+const CALIBRATED: [&str; 3] = ["intc4211/intc3311", "intc6442", "intc7764"];
 const HEAD_DIMS_DECODE: [usize; 3] = [64, 128, 256];
 const GROUPS: [usize; 9] = [1, 2, 3, 4, 5, 6, 7, 8, 16];
 const CORNERS: [usize; 4] = [1, 4, 8, 16];

@@ -3,12 +3,13 @@
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
 use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset, Shape, Turns, preset};
+use kernels_gen::kernels::SEGMENT;
 use kernels_gen::layout::Operand;
 use kernels_gen::reference::{CacheShape, Calibrated, Sequence, load};
 use runtime::{Back, Backs, Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Load, LoadPlan, Mapped, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
 
 /// Tokens of the longest sequence.
-const MOST: usize = 2048;
+const MOST: usize = 2 * SEGMENT + 64;
 
 struct Problem {
     preset: &'static Preset,
@@ -45,9 +46,9 @@ fn problem(noise: &mut Noise, preset: &'static Preset) -> Problem {
     let (d, elem) = ([128, 128, 256][noise.below(3)], [Elem::F32, Elem::Bf16][noise.below(2)]);
     let group = [1, 2, 3, 4, 4, 5, 6, 7, 8, 16][noise.below(10)];
     let (page, kv_heads, batch) = ([32, 64, 128][noise.below(3)], 1 + noise.below(2), 1 + noise.below(3));
-    let most = [100, 600, 1100, MOST][noise.below(4)];
+    let most = [100, 600, SEGMENT + 128, MOST][noise.below(4)];
     let stride = (most / page).max(1);
-    let lens: Vec<i32> = (0..batch).map(|_| [0, 1, 511, 512, 513, 1024, noise.below(most + 1), most][noise.below(8)].min(stride * page) as i32).collect();
+    let lens: Vec<i32> = (0..batch).map(|_| [0, 1, 512, SEGMENT - 1, SEGMENT, SEGMENT + 1, noise.below(most + 1), most][noise.below(8)].min(stride * page) as i32).collect();
     let pages = batch * stride + 3;
     let table: Vec<i32> = noise.shuffled(pages)[..batch * stride].iter().map(|page| *page as i32).collect();
     let (mut slots, mut positions) = (vec![-1], vec![0]);

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use kernels_gen::layout::{Operand, TILE};
-use kernels_gen::preset::{BadCalibration, Calibration, LayerMaps, Preset, Turns};
+use kernels_gen::preset::{BadCalibration, Bands, Calibration, LayerMaps, Preset, Turns};
 use kernels_gen::reference;
 use kernels_gen::registry::CodecInfo;
 use rayon::prelude::*;
@@ -18,6 +18,7 @@ use crate::model::{Attention, Rows};
 pub struct Fitted {
     pub preset: &'static Preset,
     layers: Vec<(&'static CodecInfo, LayerMaps)>,
+    bands: Vec<Bands>,
     pub turns: Turns,
 }
 
@@ -33,7 +34,8 @@ impl Fitted {
         let layers = (0..calibration.shape.layers)
             .map(|layer| Ok((calibration.codec(preset, layer)?, calibration.maps(preset, layer)?)));
         let layers = layers.collect::<std::result::Result<Vec<_>, BadCalibration>>()?;
-        Ok(Fitted { preset, layers, turns: calibration.turns(tokens) })
+        let bands = (0..calibration.shape.layers).map(|layer| calibration.bands(preset, layer)).collect();
+        Ok(Fitted { preset, layers, bands, turns: calibration.turns(tokens) })
     }
 
     pub fn layer(&self, layer: usize) -> reference::Calibrated<'_> {
@@ -63,13 +65,15 @@ impl Fitted {
     pub fn one_band(&self, half: Stream, band: usize, layer: usize, start: usize, x: &[f32]) -> Vec<f32> {
         let operand = if half == Stream::K { Operand::K } else { Operand::V };
         let coordinates = self.coordinates(operand, layer, start, x);
-        let layer = self.layer(layer);
+        let (bands, layer) = (&self.bands[layer], self.layer(layer));
         let (d, heads, codes) = (layer.maps.d, layer.maps.kv_heads, layer.codec.half(operand));
+        let (order, count) = (bands.order(operand, d), if half == Stream::K { bands.keys.len() } else { bands.values.len() });
+        let own = band * d / count..(band + 1) * d / count;
         let row = |(index, y): (usize, &[f32])| {
             let mut mixed = codes.decode_row(&codes.encode_row(y), d);
-            let own = band * d / codes.bands.len()..(band + 1) * d / codes.bands.len();
-            mixed[..own.start].copy_from_slice(&y[..own.start]);
-            mixed[own.end..].copy_from_slice(&y[own.end..]);
+            for other in order[..own.start].iter().chain(&order[own.end..]) {
+                mixed[*other] = y[*other];
+            }
             layer.row_of(operand, &mixed, index % heads, start + index / heads)
         };
         coordinates.par_chunks(d).enumerate().flat_map_iter(row).collect()

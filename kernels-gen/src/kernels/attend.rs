@@ -228,7 +228,8 @@ pub fn attend<T: Float>(
                 half = cols(m.cols, 0.0_f32);
                 high_half = cols(m.cols, 0.0_f32);
                 shift = acc(8, m.cols, 0_i64);
-                if m.record > 0 {
+                // Only what walks more leaves than a segment has comes to another one.
+                if (m.record > 0) & ((LEAF << m.depth) > m.segment) {
                     let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
                     let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), columns::<T>(q, own, m.cols, m.parts, m.d));
                     q_hi = next.0;

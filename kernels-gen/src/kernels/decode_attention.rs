@@ -14,8 +14,8 @@ use super::schedule::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Tokens of a segment: those that meet one query of a calibrated codec.
-pub const SEGMENT: usize = 512;
+/// Tokens of a segment: those that meet one query of a calibrated codec: as many as a warp of eight in a block walks at most, so that it keeps one query.
+pub const SEGMENT: usize = 1024;
 
 /// Parts wait away from shared memory beside tiles of more bytes only: smaller ones do as well with fewer warps.
 const AWAY: usize = 6000;

@@ -3,6 +3,7 @@
 
 use super::decode_attention::DecodeMeta;
 use super::softmax::fused;
+use super::values::less_zero;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -30,10 +31,9 @@ pub fn hidden(seen: &Shared<i32>, t: i32, cols: usize, parts: usize) -> Tile<i32
 /// As `weighed`, the sums of the weights' high and low bytes apart: each as with two parts.
 #[device]
 pub fn weighed_apart(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), totals: &(Tile<i32>, Tile<i32>), high: &Tile<f32>, low: &Tile<f32>, at: usize, quads: bool, d: usize) -> (Tile<f32>, Tile<f32>) {
-    let zero = -((c.spec().zero2 + 1_i32) / 2);
     let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| c.decode4(x)) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
-    let of_high = mma(&v, &w.0, &(&totals.0 * zero)).cast::<f32>().map3(&w.3, high, fused);
-    let of_low = mma(&v, &w.1, &(&totals.1 * zero)).cast::<f32>().map3(&w.3, low, fused);
+    let of_high = mma(&v, &w.0, &less_zero(c, &totals.0, d)).cast::<f32>().map3(&w.3, high, fused);
+    let of_low = mma(&v, &w.1, &less_zero(c, &totals.1, d)).cast::<f32>().map3(&w.3, low, fused);
     (of_high, of_low)
 }
 

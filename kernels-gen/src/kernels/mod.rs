@@ -348,11 +348,12 @@ pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mappi
         Mapping::Queries => (8, 4, if d > 128 { 2 } else { 4 }),
         Mapping::Outputs => (8, 4, 2),
     };
-    MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, rows, warps, min_blocks }
+    MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, elem: 4, rows, warps, min_blocks }
 }
 
 /// Tile IR of a kernel that maps queries or outputs of type `elem`.
 pub fn map_ir(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Result<Program, Report> {
+    let m = &MapMeta { elem: if elem == Elem::Bf16 { 2 } else { 4 }, ..*m };
     match (mapping, elem) {
         (Mapping::Queries, Elem::Bf16) => maps::queries::map_queries::build::<bf16>(m, c.k.bands),
         (Mapping::Queries, Elem::F32) => maps::queries::map_queries::build::<f32>(m, c.k.bands),
@@ -368,7 +369,7 @@ pub fn map_of(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Resul
 
 /// Blocks that map the queries of sequences of up to `segments` segments.
 pub fn queries_grid(m: &MapMeta, segments: usize, kv_heads: usize, batch: usize) -> [u32; 3] {
-    [(segments.max(1) * m.group).div_ceil(m.rows * m.warps) as u32, kv_heads as u32, batch as u32]
+    [(segments.max(1) * m.group).div_ceil(32) as u32, kv_heads as u32, batch as u32]
 }
 
 /// Blocks that map the outputs of a batch.

@@ -30,14 +30,19 @@ pub fn low_part(v: i32) -> i32 {
     v - (((v + 64_i32) >> 7) << 7)
 }
 
-/// The lane that stands for zero at each of the d dims, where bands differ in it: as the sums' start takes it.
+/// The lane that stands for zero at each of the d dims, where bands or dims differ in it: as the sums' start takes it.
 #[device]
 pub fn zeros_of(k: &[&dyn Codec], zeros: &mut Shared<i32>, d: usize) {
-    if k.len() > 1 {
+    if (k.len() > 1) | k[0].spec().mixed {
         for i in threads(d) {
-            let mut z = k[0].spec().zero2;
+            let mut z = k[0].spec().zeros2()[0];
             for band in 1..k.len() {
                 z = if i < (band * d / k.len()) as i32 { z } else { k[band].spec().zero2 };
+            }
+            if k[0].spec().mixed {
+                for dim in 1..8 {
+                    z = if (i & 7_i32) < dim as i32 { z } else { k[0].spec().zeros2()[dim] };
+                }
             }
             zeros.put(i, if k[0].spec().even() { z / 2 } else { z });
         }
@@ -49,8 +54,8 @@ pub fn zeros_of(k: &[&dyn Codec], zeros: &mut Shared<i32>, d: usize) {
 pub fn integers(k: &[&dyn Codec], zeros: &Shared<i32>, y: Tile<f32>, live: i32, d: usize, scale: f32) -> (Tile<i32>, i32, f32) {
     let top = fmax(y.map(magnitude).max(), 1e-20_f32);
     let v = (y * (k[0].spec().query_max() / top)).map(nearest) * live;
-    // Bands differ in the lane that stands for zero.
-    let start = if k.len() > 1 { (&v * &zeros.row(0, d)).sum() * -1_i32 } else { v.sum() * -(if k[0].spec().even() { k[0].spec().zero2 / 2 } else { k[0].spec().zero2 }) };
+    // Bands, and mixed dims, differ in the lane that stands for zero.
+    let start = if (k.len() > 1) | k[0].spec().mixed { (&v * &zeros.row(0, d)).sum() * -1_i32 } else { v.sum() * -(if k[0].spec().even() { k[0].spec().zero2 / 2 } else { k[0].spec().zero2 }) };
     (v, start, (top * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 })))
 }
 

@@ -279,7 +279,7 @@ pub fn steps_of(c: &dyn Codec, w: [u32; 4]) -> [i32; 8] {
     for i in 0..8 {
         let low = (w[i / 4] >> (8 * (i % 4))) & 255_u32;
         let high = if c.spec().wide_lanes() { (w[2 + i / 4] >> (8 * (i % 4))) & 255_u32 } else { 0_u32 };
-        steps[i] = ((low + high * 256_u32) * 2_u32) as i32 - c.spec().zero2;
+        steps[i] = ((low + high * 256_u32) * 2_u32) as i32 - c.spec().zeros2()[i];
     }
     steps
 }

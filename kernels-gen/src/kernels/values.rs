@@ -33,8 +33,8 @@ pub fn rounded(p: f32, up: f32) -> i32 {
 /// A band's output [d, cols] and a tile's weighted values.
 #[device]
 pub fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, quads: bool, d: usize, parts: usize) -> Tile<f32> {
-    let base = &w.2 * -((c.spec().zero2 + 1_i32) / 2);
     let high = quads & raises(c, d);
+    let base = less_zero(c, &w.2, d);
     let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
     if parts == 2 {
         // Sums stay below 2^22: on top of the bits of 1.5 * 2^23 they are a float's last bits.
@@ -51,6 +51,12 @@ pub fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>,
         };
         o.cast::<f32>().map3(&w.3, out, fused)
     }
+}
+
+/// What sums of weights and lanes start from, so that zero, or the lane above it, weighs nothing.
+#[device]
+pub fn less_zero(c: &dyn Codec, total: &Tile<i32>, d: usize) -> Tile<i32> {
+    if c.spec().mixed { &(total * -1_i32) * &raise(d, c.spec().halves) } else { total * -((c.spec().zero2 + 1_i32) / 2) }
 }
 
 /// Whether values are decoded with their dims at different heights.

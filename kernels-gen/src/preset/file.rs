@@ -2,8 +2,8 @@
 //!
 //! Tensors, all f32: `speeds` `[d/2]`; `keys.basis`, `values.basis` `[layers, kv_heads, d, d]`; `keys.mean`, `keys.energy`,
 //! `values.mean`, `values.energy` `[layers, kv_heads, d]`. The metadata has one entry, `calibration`, of lines NAME=VALUE:
-//! format, version, segment, model, text, tokens, and for each preset the bands of its layers, `kvfuse-4=6+4+4+2/6+2 5+...`.
-//! A file of version 1 has no bands of layers: the presets' uniform ones serve.
+//! format, version, segment, model, text, tokens, and for each preset the bands of its layers, `kvfuse-4=6+4+4+2/7+5+3+1 5+...`.
+//! A file of version 1 has no bands of layers, one of version 2 has bands of other codes: the presets' uniform ones serve.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -15,9 +15,9 @@ use super::{Bands, Calibration, Fit, PRESETS, Shape};
 use crate::kernels::SEGMENT;
 
 pub const FORMAT: &str = "kvfuse-calibration";
-pub const VERSION: &str = "2";
-/// Had the same bands for all layers.
-const UNIFORM: &str = "1";
+pub const VERSION: &str = "3";
+/// Had no bands of layers, or bands of other codes.
+const OLDER: [&str; 2] = ["1", "2"];
 const ENTRY: &str = "calibration";
 
 /// Why a calibration cannot be used.
@@ -39,7 +39,8 @@ impl fmt::Display for BadCalibration {
             Self::Malformed { why } => write!(f, "the calibration is malformed: {why}; {AGAIN}"),
             Self::OtherVersion { found } => write!(
                 f,
-                "the calibration has format version {found}, this program reads {UNIFORM} and {VERSION}; {AGAIN}"
+                "the calibration has format version {found}, this program reads {}, {} and {VERSION}; {AGAIN}",
+                OLDER[0], OLDER[1]
             ),
             Self::OtherSegment { found } => {
                 write!(f, "the calibration was made for segments of {found} tokens, the kernels take {SEGMENT}; {AGAIN}")
@@ -101,7 +102,7 @@ impl Calibration {
             return Err(malformed(format!("its format is {}", line("format")?)));
         }
         let version = line("version")?;
-        if version != VERSION && version != UNIFORM {
+        if version != VERSION && !OLDER.contains(&version.as_str()) {
             return Err(BadCalibration::OtherVersion { found: version });
         }
         let mut bands = BTreeMap::new();

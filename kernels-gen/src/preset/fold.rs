@@ -1,7 +1,7 @@
 //! The affine maps of one layer: basis, decorrelation inside the bands and steps folded into four matrices.
 //!
 //! Inside a band the coordinates are mixed by a Hadamard matrix H over the whole band, so that all have the band's mean
-//! energy e; the step is `sqrt(e) t(w)`. A = basis H / step, B = A^-1 = step H basis^-1 (rows are row vectors:
+//! energy e; the step is `sqrt(e) t(w)`; then bands are dealt out to blocks. A = basis H / step, B = A^-1 = step H basis^-1 (rows are row vectors:
 //! `y = (x - mu) A`, `x = y B + mu`). The four maps are made in f64 and rounded once, to 15-bit integers with a step a column.
 
 use crate::kernels::SEGMENT;
@@ -11,7 +11,7 @@ use crate::reference::{LARGEST, Map};
 use kernel_dsl::pack::left_byte;
 
 use super::inverse::inverse;
-use super::{BadCalibration, Calibration, Preset, STEPS, Turns};
+use super::{BadCalibration, Bands, Calibration, Preset, STEPS, Turns};
 
 /// One affine map a kv head, `out = (x - before) M + after`.
 #[derive(Clone, PartialEq, Debug)]
@@ -93,7 +93,7 @@ pub struct LayerMaps {
 }
 
 impl LayerMaps {
-    /// Segments of 512 tokens, as the attention kernel's.
+    /// Tokens of a segment, as the attention kernel's.
     pub const SEGMENT: usize = SEGMENT;
 
     /// Bytes of the matrices of keys, values, queries and outputs as kernels take them, `[4, kv_heads, 2, d, d]`: high parts, low
@@ -124,7 +124,7 @@ impl Calibration {
     pub fn maps(&self, preset: &Preset, layer: usize) -> Result<LayerMaps, BadCalibration> {
         let bands = self.bands(preset, layer);
         let (keys, values) =
-            (self.folded(Operand::K, &bands.keys, layer)?, self.folded(Operand::V, &bands.values, layer)?);
+            (self.folded(Operand::K, &bands, layer)?, self.folded(Operand::V, &bands, layer)?);
         let (d, kv_heads) = (self.shape.d, self.shape.kv_heads);
         let zeros = vec![0.0; kv_heads * d];
         Ok(LayerMaps {
@@ -143,9 +143,10 @@ impl Calibration {
         Turns::new(&self.speeds, positions)
     }
 
-    fn folded(&self, operand: Operand, widths: &[usize], layer: usize) -> Result<Folded, BadCalibration> {
+    fn folded(&self, operand: Operand, bands: &Bands, layer: usize) -> Result<Folded, BadCalibration> {
         let (d, heads) = (self.shape.d, self.shape.kv_heads);
-        let fit = self.fit(operand);
+        let (fit, order) = (self.fit(operand), bands.order(operand, d));
+        let widths = if operand == Operand::K { &bands.keys } else { &bands.values };
         let (mut forth, mut back) = (Vec::new(), Vec::new());
         for head in layer * heads..(layer + 1) * heads {
             let mut a: Vec<f64> = fit.basis[head * d * d..][..d * d].iter().map(|x| f64::from(*x)).collect();
@@ -160,6 +161,8 @@ impl Calibration {
                     row[own.clone()].iter_mut().for_each(|x| *x /= step);
                     back[own].iter_mut().for_each(|x| *x *= step);
                 }
+                deal(row, &order);
+                deal(back, &order);
             }
             forth.extend(a);
             back.extend(transposed(&bt, d));
@@ -180,6 +183,12 @@ fn band_steps(energy: &[f32], widths: &[usize]) -> Vec<f64> {
     let bands = energy.chunks_exact(energy.len() / widths.len());
     let mean = |band: &[f32]| band.iter().map(|e| f64::from(*e)).sum::<f64>() / band.len() as f64;
     bands.zip(widths).map(|(band, w)| mean(band).sqrt() * STEPS[*w]).collect()
+}
+
+/// Element i goes to `order[i]`.
+fn deal(x: &mut [f64], order: &[usize]) {
+    let from = x.to_vec();
+    order.iter().zip(from).for_each(|(to, value)| x[*to] = value);
 }
 
 /// Multiplies by the Hadamard matrix over sqrt(n), natural order.

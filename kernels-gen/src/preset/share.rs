@@ -3,6 +3,7 @@
 //! to go as the squared error does, and bands, layers, keys and values are assumed to add up.
 
 use super::{Bands, ERRORS, Preset};
+use crate::codecs::places::Places;
 
 /// What the errors of the bands of one layer's keys or values cost.
 #[derive(Clone, PartialEq, Debug)]
@@ -26,7 +27,7 @@ impl Costs {
 pub fn share(layers: &[[Costs; 2]], preset: &Preset, most: usize) -> Vec<Bands> {
     let uniform = [preset.keys, preset.values];
     let budget = layers.len() * (quarters(preset.keys) + quarters(preset.values));
-    let mut menus = uniform.map(|widths| falling(widths.len()));
+    let mut menus = uniform.map(menu);
     let mut found = cheapest(layers, &menus, budget);
     loop {
         menus = [0, 1].map(|side| used(&found.1, side));
@@ -49,7 +50,15 @@ fn quarters(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() * 4 / widths.len()
 }
 
-/// All schedules of so many bands of 1 to 7 bits in which no band is wider than the one before.
+/// All schedules of as many bands whose digits fill bytes, of 2 bits a coordinate and more and at most one less than `uniform` has:
+/// far below, losses are no longer what was measured. Where they take up to 4 bits, no digit may be cut: there unpacking is what costs.
+fn menu(uniform: &[usize]) -> Vec<Vec<usize>> {
+    let least = (quarters(uniform) - 4).max(8);
+    let fits = |widths: &Vec<usize>| quarters(widths) >= least && Places::of(widths).is_some_and(|p| p.parts == 0 || p.bits() > 32);
+    falling(uniform.len()).into_iter().filter(fits).collect()
+}
+
+/// In which no band is wider than the one before, of 1 to 8 bits.
 fn falling(bands: usize) -> Vec<Vec<usize>> {
     let longer = |menu: Vec<Vec<usize>>| {
         let next = |widths: Vec<usize>| {
@@ -116,13 +125,12 @@ mod tests {
     #[test]
     fn layers_that_matter_more_get_more_and_the_total_holds() {
         let layer = |x: f64| [costs(&[8.0 * x, x, x, 0.1 * x]), costs(&[2.0 * x, x])];
-        let bands = share(&[layer(1.0), layer(100.0), layer(0.01)], &PRESET, 6);
+        let bands = share(&[layer(1.0), layer(8.0), layer(0.01)], &PRESET, 6);
         let bits: Vec<f64> = bands.iter().map(Bands::bits).collect();
         assert!(bits[1] > bits[0] && bits[0] > bits[2], "{bands:?}");
         assert!((bits.iter().sum::<f64>() - 9.0).abs() < 0.2, "{bands:?}");
         assert!(bits.iter().sum::<f64>() <= 9.0);
         assert!(bands.iter().all(|b| b.keys.is_sorted_by(|a, b| a >= b)), "{bands:?}");
-        // the least layer is down to one bit everywhere
         assert!(bands[..2].iter().all(|b| b.keys[0] > b.keys[3]), "{bands:?}");
     }
 
@@ -134,7 +142,7 @@ mod tests {
             bands.iter().zip(&layers).map(|(b, c)| c[0].of(&b.keys) + c[1].of(&b.values)).sum::<f64>()
         };
         let found = share(&layers, &preset, 9);
-        let (keys, values) = (falling(2), falling(1));
+        let (keys, values) = (menu(preset.keys), menu(preset.values));
         let each: Vec<Bands> = keys.iter().flat_map(|k| values.iter().map(move |v| (k, v))).map(|(k, v)| Bands { keys: k.clone(), values: v.clone() }).collect();
         for (a, b) in each.iter().flat_map(|a| each.iter().map(move |b| (a, b))) {
             let fits = a.bits() + b.bits() <= 4.0;

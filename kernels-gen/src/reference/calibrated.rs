@@ -100,9 +100,9 @@ impl Calibrated<'_> {
             self.turns.back(&mut turned, segment);
             let mapped = project(&self.maps.query.of_head(kv_head), d, 1, &turned);
             let (low, high) = turned.split_at(d / 2);
-            let pair = |i: usize| low[i].mul_add(mean[i], high[i] * mean[i + d / 2]);
-            let products: Vec<f32> = (0..d / 2).map(pair).collect();
-            let bias = warp_sum(&products) * (scale * std::f32::consts::LOG2_E);
+            let pair = |sum: f32, i: usize| high[i].mul_add(mean[i + d / 2], low[i].mul_add(mean[i], sum));
+            let p: [f32; 4] = std::array::from_fn(|j| (0..d / 2).filter(|i| i / 8 % 4 == j).fold(0.0, pair));
+            let bias = ((p[0] + p[1]) + (p[2] + p[3])) * (scale * std::f32::consts::LOG2_E);
             Query { bias, ..Query::new(&self.codec.k, &mapped, scale) }
         };
         (0..len.div_ceil(SEGMENT).max(1)).map(of_segment).collect()
@@ -118,15 +118,6 @@ impl Calibrated<'_> {
         }
         mapped
     }
-}
-
-/// The sum as a warp takes it: 32 contiguous runs left to right, then a butterfly over 16, 8, 4, 2, 1.
-fn warp_sum(x: &[f32]) -> f32 {
-    let mut p: Vec<f32> = x.chunks_exact(x.len() / 32).map(|run| run[1..].iter().fold(run[0], |a, v| a + v)).collect();
-    for off in [16, 8, 4, 2, 1] {
-        p = (0..32).map(|i| p[i] + p[i ^ off]).collect();
-    }
-    p[0]
 }
 
 fn dot(a: &[i16], b: &[f32]) -> f32 {

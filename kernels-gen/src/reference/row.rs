@@ -173,15 +173,15 @@ impl Half {
     /// `2 * lane - ZERO2`: the coordinates of a block in half units of `scale`. The block is one of so many.
     pub(crate) fn steps(&self, (block, blocks): (usize, usize), code: [u32; 4]) -> [i32; 8] {
         let codec = self.codec(block, blocks);
-        let zero2 = codec.spec().zero2;
-        self.lanes(codec, code).map(|lane| 2 * lane - zero2)
+        let (zeros2, lanes) = (codec.spec().zeros2(), self.lanes(codec, code));
+        std::array::from_fn(|i| 2 * lanes[i] - zeros2[i])
     }
 
     /// `lane - ZERO`, zero rounded up to a lane value: what weights multiply.
     pub(crate) fn value_steps(&self, (block, blocks): (usize, usize), code: [u32; 4]) -> [i32; 8] {
         let codec = self.codec(block, blocks);
-        let zero = (codec.spec().zero2 + 1) / 2;
-        self.lanes(codec, code).map(|lane| lane - zero)
+        let (zeros2, lanes) = (codec.spec().zeros2(), self.lanes(codec, code));
+        std::array::from_fn(|i| lanes[i] - (zeros2[i] + 1) / 2)
     }
 
     /// The coordinates of a block with bf16 lanes.

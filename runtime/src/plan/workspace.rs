@@ -82,10 +82,10 @@ mod tests {
         for (batch, unit) in [(64, None), (64, Some(m.depth)), (1, None), (1, Some(m.least())), (63, Some(m.least()))] {
             assert!(Workspace::new(batch, 8, &m, 1 << 17, unit).unwrap().bytes().unwrap() <= most);
         }
-        // Queries of nine segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
+        // Queries of five segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
         let m = kernels::calibrated_meta(codec.info(), 128, 4, 64);
         let more = Workspace::new(3, 8, &m, 4097, None).unwrap();
-        assert_eq!((more.records, more.joined), ((3 * 2 * 9 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
+        assert_eq!((more.records, more.joined), ((3 * 2 * 5 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
         assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records + more.joined);
     }
 }

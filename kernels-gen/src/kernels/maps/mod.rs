@@ -9,6 +9,7 @@ pub mod outputs;
 pub mod queries;
 pub mod store;
 
+use super::query::finite;
 use crate::reference::LARGEST;
 use kernel_dsl::prelude::*;
 
@@ -24,7 +25,9 @@ pub struct MapMeta {
     pub page_tokens: usize,
     /// Tokens of a segment.
     pub segment: usize,
-    /// Rows of a warp (queries) or of a block (outputs): 8.
+    /// Bytes of a number of the queries or outputs.
+    pub elem: usize,
+    /// Rows of a block of outputs: 8.
     pub rows: usize,
     pub warps: usize,
     pub min_blocks: usize,
@@ -75,10 +78,38 @@ pub fn unit_of(top: f32) -> f32 {
     top * (1.0_f32 / LARGEST)
 }
 
-/// The larger magnitude.
+/// High and low bytes of four integers; `u` has the bits of [`MAGIC`] plus 64 plus the integer: bits 7 on are the high byte, the seven
+/// below the low one plus 64.
 #[device]
-pub fn larger_of(a: f32, b: f32) -> f32 {
-    fmax(a.abs(), b.abs())
+pub fn halves_of(u: [u32; 4]) -> (u32, u32) {
+    let high = pick(pick(u[0] << 1, u[1] << 1, 0x0051_u32), pick(u[2] << 1, u[3] << 1, 0x0051_u32), 0x5410_u32);
+    let seven = (pick(pick(u[0], u[1], 0x0040_u32), pick(u[2], u[3], 0x0040_u32), 0x5410_u32) & 0x7f7f_7f7f_u32) ^ 0x4040_4040_u32;
+    (high, seven | ((seven & 0x4040_4040_u32) << 1))
+}
+
+/// Every fourth block of eight of a row, from block `j` on, sanitised; `back` to the start of the segment whose turn begins at element `from`.
+#[device]
+pub fn turned(x: [f32; 128], turns: &Global<f32>, from: i64, back: bool, j: i32, d: usize) -> [f32; 128] {
+    let mut x = x;
+    for i in 0..d / 4 {
+        x[i] = finite(x[i]);
+    }
+    if back {
+        for k in 0..d / 64 {
+            let at = (from + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
+            for part in 0..2 {
+                let cos = turns.load4::<f32>(at + (16 * part) as i64);
+                let sin = turns.load4::<f32>(at + (16 * part + 2 * d) as i64);
+                for e in 0..4 {
+                    let low = 8 * k + 4 * part + e;
+                    let (a, b) = (x[low], x[low + d / 8]);
+                    x[low] = a.mul_add(cos[e], b * sin[e]);
+                    x[low + d / 8] = b.mul_add(cos[e], -(a * sin[e]));
+                }
+            }
+        }
+    }
+    x
 }
 
 /// What the high parts of 32 columns of a matrix make of rows of integers, see [`crate::reference::project`].

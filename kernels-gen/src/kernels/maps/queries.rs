@@ -1,19 +1,20 @@
 //! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what the decode
 //! kernel multiplies with. One record a (sequence, kv head, segment), [`super::record`] bytes.
 
-use super::super::query::{finite, high_part, integers, low_part, zeros_of};
-use super::super::softmax::fused;
-use super::{MapMeta, integer, large, larger_of, matrix_at, mean_at, per_unit, unit_of, worth_at};
+use super::super::query::finite;
+use super::super::rows::{quad_at, raw};
+use super::store::split;
+use super::{MAGIC, MAGIC_BITS, MapMeta, halves_of, large, matrix_at, mean_at, turned, worth_at};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// A block takes rows (segment, head) of one (sequence, kv head). Its warps share the rows before and after the product,
-/// `m.rows` each, and the columns of the matrix in it. A sequence without tokens gets the
-/// queries of one segment, so that no record is read that was not written.
+/// A block takes 32 rows (segment, head) of one (sequence, kv head), four threads each before and after the product, in which its
+/// warps share the columns of the matrix. A sequence without tokens gets the queries of one segment, so that no record is
+/// read that was not written.
 #[kernel]
 pub fn map_queries<T: Float>(
     m: MapMeta,
-    k: &[&dyn Codec],         // one a band
+    k: &[&dyn Codec],         // one
     q: &Global<T>,            // [batch, heads, d]
     turns: &Global<f32>,      // [segments, 2, d / 2]: cosines, sines
     maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
@@ -25,40 +26,31 @@ pub fn map_queries<T: Float>(
     segments: i32,
     scale: f32,
 ) {
-    let (first, head, seq) = (block_id(0) * (m.rows * m.warps) as i32, block_id(1), block_id(2));
+    let (first, head, seq) = (block_id(0) * 32_i32, block_id(1), block_id(2));
     let len = lens.at(seq);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = (if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 }).max(1_i32) * m.group as i32;
-    let live = (n - first).min((m.rows * m.warps) as i32).max(0_i32);
+    let live = (n - first).min(32_i32).max(0_i32);
+    let line = m.d + 4;
+    let mut rows = shared::<u8>(128 * (m.d + 4));
+    let mut ints = shared::<i8>(32 * m.line());
+    let mut tops = shared::<f32>(32 * 4);
+    let mut units = shared::<f32>(32);
+    let mut biases = shared::<f32>(32 * 4);
+    let mut starts = shared::<i32>(32 * 4);
+    for i in threads(128) {
+        let (r, j) = (i >> 2_u32, i & 3_i32);
+        // The product takes eight rows at a time.
+        if r < ((live + 7_i32) & -8_i32) {
+            let row = (first + r).min(n - 1_i32);
+            let at = (((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) * (m.d * m.elem) as i32) as i64;
+            turn::<T>(q, at, turns, (row / m.group as i32) as i64 * m.d as i64, scales, mean_at(0_i32, kv_heads, head, m.d), j, r, &mut rows, &mut tops, &mut biases, m.d, m.elem, line);
+        }
+    }
     release_next();
-    let mut rows = shared::<i8>(m.rows * m.warps * m.line());
-    let mut values = shared::<f32>(m.rows * m.warps * (m.d + 4));
-    let mut units = shared::<f32>(m.rows * m.warps);
-    let mut biases = shared::<f32>(m.rows * m.warps);
-    let mut zeros = shared::<i32>(m.d);
-    zeros_of(k, &mut zeros, m.d);
-    for w in warps(m.warps) {
-        let (half, mean) = ((m.d / 2) as i64, mean_at(0_i32, kv_heads, head, m.d));
-        let (mean_a, mean_b) = (scales.row(mean, m.d / 2), scales.row(mean + half, m.d / 2));
-        let end = if w * (m.rows as i32) < live { (w + 1_i32) * m.rows as i32 } else { 0_i32 };
-        for top in strided(w * m.rows as i32, end, 4) {
-            // Four rows a turn: one's loads and sums over lanes wait during the others'.
-            for i in 0..4 {
-                let r = top + i as i32;
-                let row = (first + r).min(n - 1_i32);
-                let turn = (row / m.group as i32) as i64 * m.d as i64;
-                let at = ((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) as i64 * m.d as i64;
-                let (x, y) = (q.row(at, m.d / 2).to_f32().map(finite), q.row(at + half, m.d / 2).to_f32().map(finite));
-                let (cos, sin) = (turns.row(turn, m.d / 2), turns.row(turn + half, m.d / 2));
-                let a = x.map3(&cos, &(&y * &sin), fused);
-                let b = y.map3(&cos, &(&x * &sin * -1.0_f32), fused);
-                let top = fmax(a.map2(&b, larger_of).max(), 1e-20_f32);
-                let by = per_unit(top);
-                let (low, high) = (a.map(|x| integer(x, by)), b.map(|x| integer(x, by)));
-                put_halves(&mut rows, r * m.line() as i32, &low, &high, m.d);
-                units.put(r, unit_of(top));
-                biases.put(r, a.map3(&mean_a, &(&b * &mean_b), fused).sum() * (scale * 1.442695_f32));
-            }
+    for i in threads(128) {
+        if (i >> 2_u32) < ((live + 7_i32) & -8_i32) {
+            split(&rows, &tops, &mut ints, &mut units, i >> 2_u32, i & 3_i32, m.d, line);
         }
     }
     for w in warps(m.warps) {
@@ -67,56 +59,124 @@ pub fn map_queries<T: Float>(
             // High parts serve all rows before the low ones are loaded: one of them at a time stays in registers.
             let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
             let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
-            for part in 0..m.warps {
+            for part in 0..4 {
                 if ((8 * part) as i32) < live {
-                    sums[part] = large(&left, &rows.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &rows.operand::<i8>(8 * part * m.line() + m.d, m.line(), 8, m.d));
+                    sums[part] = large(&left, &ints.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &ints.operand::<i8>(8 * part * m.line() + m.d, m.line(), 8, m.d));
                 }
             }
             let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
             let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + column as i64, 1, 32);
-            for part in 0..m.warps {
+            for part in 0..4 {
                 if ((8 * part) as i32) < live {
-                    let sum = mma(&small, &rows.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &sums[part]);
+                    let sum = mma(&small, &ints.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &sums[part]);
                     let y = (sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8)).map(finite);
-                    values.put_acc(column + (8 * part * (m.d + 4)) as i32, 1, m.d + 4, 8, &y);
+                    rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * line) as i32, 4, 4 * line, 8, &y);
                 }
             }
         }
     }
-    for w in warps(m.warps) {
-        let end = if w * (m.rows as i32) < live { (w + 1_i32) * m.rows as i32 } else { 0_i32 };
-        for top in strided(w * m.rows as i32, end, 4) {
-            for i in 0..4 {
-                let r = (top + i as i32).min(live - 1_i32);
-                let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
-                let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
-                let (ints, start, worth) = integers(k, &zeros, values.row(r * (m.d + 4) as i32, m.d), 1_i32, m.d, scale);
-                put_query(queries, record, member, &ints, start, worth, biases.at(r), m.cols, m.parts, m.d);
-                // Columns of no head are zero.
-                if (m.group < m.cols / m.parts) & (member == 0_i32) {
-                    for c in m.group..m.cols / m.parts {
-                        put_query(queries, record, c as i32, &(&ints * 0_i32), 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
-                    }
+    for i in threads(128) {
+        let (r, j) = (i >> 2_u32, i & 3_i32);
+        let mut top = 0.0_f32;
+        if r < live {
+            for quad in 0..m.d / 16 {
+                let y = rows.load4::<f32>(quad_at(r, j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32, line));
+                top = fmax(fmax(fmax(top, y[0].abs()), fmax(y[1].abs(), y[2].abs())), y[3].abs());
+            }
+        }
+        tops.put(i, top);
+    }
+    for i in threads(128) {
+        let (r, j) = (i >> 2_u32, i & 3_i32);
+        if r < live {
+            let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
+            let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
+            starts.put(i, put_query(k[0], queries, record, member, &rows, top_of(&tops, r), j, r, m.cols, m.parts, m.group, m.d, line));
+        }
+    }
+    for r in threads(32) {
+        if r < live {
+            let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
+            let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
+            let (s, b) = (starts.load4::<i32>(r * 16_i32), biases.load4::<f32>(r * 16_i32));
+            let start = ((s[0] + s[1]) + (s[2] + s[3])) * -1_i32;
+            let unit = (top_of(&tops, r) * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 }));
+            put_columns(queries, record, member, start, unit, ((b[0] + b[1]) + (b[2] + b[3])) * (scale * 1.442695_f32), m.cols, m.parts, m.d);
+            // Columns of no head are zero.
+            if (m.group < m.cols / m.parts) & (member == 0_i32) {
+                for c in m.group..m.cols / m.parts {
+                    put_columns(queries, record, c as i32, 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
                 }
             }
         }
     }
 }
 
-/// A row of integers, its first and second half: high bytes, then low ones.
+/// The largest magnitude of a row, of what four threads found.
 #[device]
-fn put_halves(rows: &mut Shared<i8>, at: i32, a: &Tile<i32>, b: &Tile<i32>, d: usize) {
-    rows.save_row::<i8>(at, &a.map(high_part).cast::<i8>());
-    rows.save_row::<i8>(at + (d / 2) as i32, &b.map(high_part).cast::<i8>());
-    rows.save_row::<i8>(at + d as i32, &a.map(low_part).cast::<i8>());
-    rows.save_row::<i8>(at + (d + d / 2) as i32, &b.map(low_part).cast::<i8>());
+fn top_of(tops: &Shared<f32>, r: i32) -> f32 {
+    let own = tops.load4::<f32>(r * 16_i32);
+    fmax(fmax(fmax(own[0], own[1]), fmax(own[2], own[3])), 1e-20_f32)
 }
 
-/// Head `c` of a record.
+/// Every fourth block of eight of a query from block `j` on, turned back; its largest magnitude and its part of the product with the
+/// keys' mean, a chain over pairs of coordinates.
 #[device]
-fn put_query(queries: &mut Global<u8>, record: i64, c: i32, ints: &Tile<i32>, start: i32, unit: f32, bias: f32, cols: usize, parts: usize, d: usize) {
-    queries.save_row::<i8>(record + (c * d as i32) as i64, &ints.map(high_part).cast::<i8>());
-    queries.save_row::<i8>(record + ((c + (cols / parts) as i32) * d as i32) as i64, &ints.map(low_part).cast::<i8>());
+#[allow(clippy::too_many_arguments)]
+fn turn<T: Float>(q: &Global<T>, at: i64, turns: &Global<f32>, from: i64, scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, biases: &mut Shared<f32>, d: usize, elem: usize, line: usize) {
+    let x = turned(raw::<T>(q, at, j, d, elem), turns, from, true, j, d);
+    let (mut top, mut bias) = (1e-20_f32, 0.0_f32);
+    for k in 0..d / 64 {
+        for part in 0..2 {
+            let own = (mean + (j * 8_i32 + (32 * k + 4 * part) as i32) as i64) * 4_i64;
+            let (low, high) = (scales.load4::<f32>(own), scales.load4::<f32>(own + (2 * d) as i64));
+            for e in 0..4 {
+                let (a, b) = (x[8 * k + 4 * part + e], x[8 * k + 4 * part + e + d / 8]);
+                bias = b.mul_add(high[e], a.mul_add(low[e], bias));
+                top = fmax(top, fmax(a.abs(), b.abs()));
+            }
+        }
+    }
+    for quad in 0..d / 16 {
+        rows.save4::<f32>(quad_at(r, j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32, line), [x[4 * quad], x[4 * quad + 1], x[4 * quad + 2], x[4 * quad + 3]]);
+    }
+    tops.put(r * 4_i32 + j, top);
+    biases.put(r * 4_i32 + j, bias);
+}
+
+/// The same blocks of a mapped query as integers, head `member` of a record; the sum of their products with the lanes that stand for zero.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn put_query(c: &dyn Codec, queries: &mut Global<u8>, record: i64, member: i32, rows: &Shared<u8>, top: f32, j: i32, r: i32, cols: usize, parts: usize, group: usize, d: usize, line: usize) -> i32 {
+    let by = c.spec().query_max() / top;
+    let mut sum = 0_i32;
+    for quad in 0..d / 16 {
+        let at = j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32;
+        let y = rows.load4::<f32>(quad_at(r, at, line));
+        let mut u = [0_u32; 4];
+        for e in 0..4 {
+            u[e] = (y[e] * by + (MAGIC + 64.0_f32)).to_bits();
+            let zero = if c.spec().even() { c.spec().zeros2()[quad % 2 * 4 + e] / 2 } else { c.spec().zeros2()[quad % 2 * 4 + e] };
+            sum = sum + u[e].wrapping_sub(MAGIC_BITS + 64_u32) as i32 * zero;
+        }
+        let (high, low) = halves_of(u);
+        let byte = record + (member * d as i32 + at * 4_i32) as i64;
+        queries.save::<u32>(byte, high);
+        queries.save::<u32>(byte + (cols / parts * d) as i64, low);
+        if (group < cols / parts) & (member == 0_i32) {
+            for other in group..cols / parts {
+                queries.save::<u32>(byte + (other * d) as i64, 0_u32);
+                queries.save::<u32>(byte + ((other + cols / parts) * d) as i64, 0_u32);
+            }
+        }
+    }
+    sum
+}
+
+/// What the sums of head `c` start from, the worth of a step, the bias.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn put_columns(queries: &mut Global<u8>, record: i64, c: i32, start: i32, unit: f32, bias: f32, cols: usize, parts: usize, d: usize) {
     for part in 0..parts {
         let at = record + (2 * cols / parts * d) as i64 + (4_i32 * (c + (part * cols / parts) as i32)) as i64;
         queries.save::<i32>(at, start);

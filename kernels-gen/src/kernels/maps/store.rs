@@ -8,7 +8,7 @@ use super::super::query::finite;
 use super::super::rows::{quad_at, raw};
 use super::super::search::search_sides;
 use super::super::store::{StoreMeta, code_keys, code_narrow_keys, code_values, finish, tile_of};
-use super::{MAGIC, large, matrix_at, mean_at, per_unit, unit_of, worth_at};
+use super::{MAGIC, halves_of, large, matrix_at, mean_at, per_unit, turned, unit_of, worth_at};
 use crate::codec::Codec;
 use crate::kernels::SEGMENT;
 use kernel_dsl::prelude::*;
@@ -115,26 +115,8 @@ pub fn store_mapped<T: Float>(
 /// largest magnitude.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn centre<T: Float>(x: &Global<T>, at: i64, turns: &Global<f32>, turn: i64, turned: bool, scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, d: usize, elem: usize, line: usize) {
-    let mut x = raw::<T>(x, at, j, d, elem);
-    for i in 0..d / 4 {
-        x[i] = finite(x[i]);
-    }
-    if turned {
-        for k in 0..d / 64 {
-            let from = (turn + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
-            for part in 0..2 {
-                let cos = turns.load4::<f32>(from + (16 * part) as i64);
-                let sin = turns.load4::<f32>(from + (16 * part + 2 * d) as i64);
-                for e in 0..4 {
-                    let low = 8 * k + 4 * part + e;
-                    let (a, b) = (x[low], x[low + d / 8]);
-                    x[low] = a.mul_add(cos[e], b * sin[e]);
-                    x[low + d / 8] = b.mul_add(cos[e], -(a * sin[e]));
-                }
-            }
-        }
-    }
+fn centre<T: Float>(x: &Global<T>, at: i64, turns: &Global<f32>, turn: i64, turned_back: bool, scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, d: usize, elem: usize, line: usize) {
+    let mut x = turned(raw::<T>(x, at, j, d, elem), turns, turn, turned_back, j, d);
     let mut top = 1e-20_f32;
     for k in 0..d / 32 {
         let from = (mean + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
@@ -153,23 +135,21 @@ fn centre<T: Float>(x: &Global<T>, at: i64, turns: &Global<f32>, turn: i64, turn
 
 /// The same blocks as integers: their high bytes, `d` bytes further on their low ones.
 #[device]
-fn split(rows: &Shared<u8>, tops: &Shared<f32>, ints: &mut Shared<i8>, units: &mut Shared<f32>, r: i32, j: i32, d: usize, line: usize) {
+pub fn split(rows: &Shared<u8>, tops: &Shared<f32>, ints: &mut Shared<i8>, units: &mut Shared<f32>, r: i32, j: i32, d: usize, line: usize) {
     let own = tops.load4::<f32>(r * 16_i32);
     let top = fmax(fmax(own[0], own[1]), fmax(own[2], own[3]));
     let by = per_unit(top);
     for quad in 0..d / 16 {
         let at = j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32;
         let x = rows.load4::<f32>(quad_at(r, at, line));
-        // 64 more than the integer: bits 7 on are the high byte, the seven below the low one plus 64.
         let mut u = [0_u32; 4];
         for e in 0..4 {
             u[e] = x[e].mul_add(by, MAGIC + 64.0_f32).to_bits();
         }
-        let high = pick(pick(u[0] << 1, u[1] << 1, 0x0051_u32), pick(u[2] << 1, u[3] << 1, 0x0051_u32), 0x5410_u32);
-        let seven = (pick(pick(u[0], u[1], 0x0040_u32), pick(u[2], u[3], 0x0040_u32), 0x5410_u32) & 0x7f7f_7f7f_u32) ^ 0x4040_4040_u32;
+        let (high, low) = halves_of(u);
         let byte = r * (2 * d + 16) as i32 + at * 4_i32;
         ints.save::<u32>(byte, high);
-        ints.save::<u32>(byte + d as i32, seven | ((seven & 0x4040_4040_u32) << 1));
+        ints.save::<u32>(byte + d as i32, low);
     }
     if j == 0_i32 {
         units.put(r, unit_of(top));
