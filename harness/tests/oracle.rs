@@ -18,8 +18,9 @@ fn a_snapshot_reproduces_the_independent_numbers() {
         // a search of its own, with tables, takes another of two points that are equally near; levels as bytes are 3e-5 off
         let (gap, share) = match row.codec.split(['q', ':']).next() {
             Some("e8") => (3e-3, 0.12),
-            // lanes and weights of fp8 are bf16 here, and 64 positions are few: 5e-4 and 6 % were found
-            Some("fp8_e4m3_64") => (1e-3, 0.1),
+            // a scale of 8 bits gives one number in a hundred another code, and 64 positions are few: 4e-4 and 10 % were found,
+            // where all passages differ by 4 %; `scaled_e4m3_64` has the very codes
+            Some("fp8_e4m3_64") => (1e-3, 0.2),
             // 64 positions: 4e-4 was found, with KL within 0.4 %
             Some("turbo") | Some("d4") => (1e-3, 0.02),
             _ => (1e-4, 0.01),

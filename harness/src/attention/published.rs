@@ -4,7 +4,7 @@
 //! * `kakeya_e8qQ`, `kakeya_d4qQ`: the nearest lattice point, then every coordinate clamped to -Q..Q, so that points at
 //!   the edge leave the lattice. `e8qQ` and `d4qQ` look for the nearest point within the box.
 //! * `symmetric_intB`: 2^B - 1 levels around 0. `intB` uses all 2^B, half a step off.
-//! * `scaled_e4m3_64`: E4M3 under an f32 scale for 64 numbers, multiplied in f32. `fp8_e4m3_64` stores the same and multiplies in bf16.
+//! * `scaled_e4m3_64`: E4M3 under an f32 scale for 64 numbers, multiplied in f32. `fp8_e4m3_64` stores as much, its scales to 8 significant bits, which a bf16 lane holds.
 
 use half::f16;
 use kernels_gen::reference::rotate;

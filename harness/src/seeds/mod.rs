@@ -18,7 +18,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::assets;
-use crate::backend::Choice;
+use crate::backend::{self, Choice};
 use crate::device::Place;
 use crate::error::{Error, Result};
 use crate::ppl::{self, Ask, ReadPath, Text};
@@ -117,32 +117,62 @@ fn checked(options: &Options) -> Result<(Vec<Cell>, Value)> {
     Ok((cells, plan))
 }
 
+/// What the runs of `ppl` found.
+struct Runs {
+    forward: Report,
+    snapshot: Report,
+    /// kernels and scalar reference within one forward pass on the CPU
+    kernels: Option<[Report; 2]>,
+}
+
+impl Runs {
+    /// Each starts when the one before has ended: on a CPU they would only be in each other's way.
+    fn one_by_one(options: &Options, [all, once, _]: [&str; 3]) -> Result<Runs> {
+        let forward = ppl_run(options, "in-forward", all, ReadPath::All, options.backend, Place::asked())?;
+        let snapshot = ppl_run(options, "snapshot", once, ReadPath::Snapshot, options.backend, Place::asked())?;
+        Ok(Runs { forward, snapshot, kernels: None })
+    }
+
+    /// With a GPU, whose runs leave most cores idle. Kernels and reference have the same forward pass, so that the kernels alone
+    /// can differ; equality needs no long passages.
+    fn side_by_side(options: &Options, [all, once, fused]: [&str; 3]) -> Result<Runs> {
+        let short = Options { prefix: options.prefix.min(512), scored: options.scored.min(128), ..options.clone() };
+        let twice = |what, backend| ppl_run(&short, what, fused, ReadPath::All, backend, Place::Cpu);
+        let stopped = |_| Error::Data("one of the runs stopped early; see above".into());
+        std::thread::scope(|scope| {
+            let snapshot = scope.spawn(|| ppl_run(options, "snapshot", once, ReadPath::Snapshot, options.backend, Place::asked()));
+            let reference = scope.spawn(|| if fused.is_empty() { Ok(None) } else { twice("reference", Choice::Cpu).map(Some) });
+            let forward = ppl_run(options, "in-forward", all, ReadPath::All, options.backend, Place::asked())?;
+            let kernel = if fused.is_empty() { None } else { Some(twice("kernel", Choice::Gpu)?) };
+            let (snapshot, reference) = (snapshot.join().map_err(stopped)??, reference.join().map_err(stopped)??);
+            Ok(Runs { forward, snapshot, kernels: kernel.zip(reference).map(<[Report; 2]>::from) })
+        })
+    }
+}
+
+fn ppl_run(options: &Options, what: &str, names: &str, path: ReadPath, backend: Choice, place: Place) -> Result<Report> {
+    let start = Instant::now();
+    eprintln!("seeds: {what} begins");
+    let report = ppl::run_at(&ppl_options(options, what, names.into(), path, backend), place)?;
+    eprintln!("seeds: {what} done after {:.0} s", start.elapsed().as_secs_f64());
+    Ok(report)
+}
+
 /// Measures all cells both ways.
 pub fn run(options: &Options) -> Result<Found> {
     let start = Instant::now();
     let (cells, _) = checked(options)?;
     options.output.folder()?;
-    let list = |names: &mut dyn Iterator<Item = String>| names.collect::<Vec<_>>().join(",");
-    let names = || cells.iter().map(|cell| cell.codec.clone());
-    let fused: Vec<&str> = FUSED.into_iter().filter(|f| cells.iter().any(|cell| cell.codec == **f)).collect();
-    let plain = || fused.iter().map(|name| format!("{name}:sim"));
-    let ppl = |what: &str, names, path, backend, place| -> Result<Report> {
-        eprintln!("seeds: {what}");
-        ppl::run_at(&ppl_options(options, what, names, path, backend), place)
-    };
-    let forward = ppl("in-forward", list(&mut names().chain(plain())), ReadPath::All, options.backend, Place::asked())?;
-    let snapshot = ppl("snapshot", list(&mut names()), ReadPath::Snapshot, options.backend, Place::asked())?;
-    // The same forward pass for both, on the CPU, so that the kernels alone can differ. Equality needs no long passages.
-    let kernels = forward.backend.starts_with("gpu") && !fused.is_empty();
-    let short = Options { prefix: options.prefix.min(512), scored: options.scored.min(128), ..options.clone() };
-    let twice = |what: &str, backend| match kernels {
-        true => {
-            eprintln!("seeds: {what}");
-            ppl::run_at(&ppl_options(&short, what, fused.join(","), ReadPath::All, backend), Place::Cpu).map(Some)
-        }
-        false => Ok(None),
-    };
-    let (gpu, reference) = (twice("kernel", Choice::Gpu)?, twice("reference", Choice::Cpu)?);
+    let names: Vec<&str> = cells.iter().map(|cell| cell.codec.as_str()).collect();
+    let fused: Vec<&str> = FUSED.into_iter().filter(|name| names.contains(name)).collect();
+    let plain: Vec<String> = fused.iter().map(|name| format!("{name}:sim")).collect();
+    let once = names.join(",");
+    let all = [&[once.clone()], &plain[..]].concat().join(",");
+    let lists = [all.as_str(), once.as_str(), &fused.join(",")];
+    let on_device = backend::open(options.backend)?.device().is_some();
+    let Runs { forward, snapshot, kernels } =
+        if on_device { Runs::side_by_side(options, lists)? } else { Runs::one_by_one(options, lists)? };
+    let (gpu, reference) = kernels.map_or((None, None), |[gpu, reference]| (Some(gpu), Some(reference)));
     let both = gpu.as_ref().zip(reference.as_ref());
     let rows: Vec<CellRow> = cells.iter().map(|cell| cell_row(cell, &forward, &snapshot, both)).collect::<Result<_>>()?;
     let invalid: Vec<String> = [Some(&forward), Some(&snapshot), gpu.as_ref(), reference.as_ref()]
