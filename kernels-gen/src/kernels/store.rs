@@ -159,15 +159,20 @@ pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows:
             let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
             let mut energy = 0_i32;
             if quads {
-                for from in strided((i & 3_i32) * own as i32, ((i & 3_i32) + 1_i32) * own as i32, 4) {
-                    let (words, more) = four_codes(c, rows, tops, side, tails, r, from, own.min(4), band, width, d, line);
-                    energy = energy + more;
+                for from in strided(0_i32, own as i32, 4) {
+                    let mut words = [0_u32; 8];
+                    for j in strided(from, (own as i32).min(from + 4_i32), 1) {
+                        let code = coded(c, rows, tops, side, tails, r, (i & 3_i32) * own as i32 + j, band, width, d, line);
+                        energy = energy + energy_if_corrected(c, code);
+                        words = follow(words, code, c.spec().bits);
+                    }
                     if tile >= 0_i64 {
-                        put_quads(c, cache, tile + codes_at as i64, place, from as u32, words, width);
+                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own as i32 + from) as u32, words, width);
                     }
                 }
             } else {
-                for block in strided((i & 3_i32) * own as i32, ((i & 3_i32) + 1_i32) * own as i32, 1) {
+                for j in strided(0_i32, own as i32, 1) {
+                    let block = (i & 3_i32) * own as i32 + j;
                     let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
                     energy = energy + energy_if_corrected(c, code);
                     if tile >= 0_i64 {
@@ -187,32 +192,6 @@ fn coded(c: &dyn Codec, rows: &Shared<u8>, tops: &Shared<f32>, side: [f32; 2], t
     let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
     put_tail(c, tails, r, block, code);
     code
-}
-
-/// Whether a block takes so few instructions that several are better than a loop.
-#[device]
-fn short(c: &dyn Codec) -> bool {
-    (!c.spec().exact() | c.spec().odd()) & !c.spec().affine & !c.spec().corrected & (c.spec().searches == 0)
-}
-
-/// Byte k of the codes of `n` neighbouring blocks as word k, the last one uppermost, and their energy.
-#[device]
-#[allow(clippy::too_many_arguments)]
-fn four_codes(c: &dyn Codec, rows: &Shared<u8>, tops: &Shared<f32>, side: [f32; 2], tails: &mut Shared<u32>, r: i32, from: i32, n: usize, band: usize, width: usize, d: usize, line: usize) -> ([u32; 8], i32) {
-    let mut words = [0_u32; 8];
-    let mut energy = 0_i32;
-    if short(c) {
-        for j in 0..n {
-            words = follow(words, coded(c, rows, tops, side, tails, r, from + j as i32, band, width, d, line), c.spec().bits);
-        }
-    } else {
-        for block in strided(from, from + n as i32, 1) {
-            let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
-            energy = energy + energy_if_corrected(c, code);
-            words = follow(words, code, c.spec().bits);
-        }
-    }
-    (words, energy)
 }
 
 /// As `code_keys` for bands of 32 dims stored transposed, a warp each: a lane codes a block of four tokens, whose bytes make a
@@ -258,21 +237,14 @@ pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, row
         let r = i & 31_i32;
         let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
         let mut energy = 0_i32;
-        if quads & short(c) {
-            for j in 0..width / 8 / n {
-                let block = (i >> 5_u32) + (j * n) as i32;
-                keep(c, codes, r, block, coded(c, rows, tops, side, tails, r, block, band, width, d, line), width / 8);
-            }
-        } else {
-            for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-                let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
-                energy = energy + energy_if_corrected(c, code);
-                if quads {
-                    keep(c, codes, r, block, code, width / 8);
-                } else {
-                    if tile >= 0_i64 {
-                        put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, false, width);
-                    }
+        for block in strided(i >> 5_u32, (width / 8) as i32, n) {
+            let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
+            energy = energy + energy_if_corrected(c, code);
+            if quads {
+                keep(c, codes, r, block, code, width / 8);
+            } else {
+                if tile >= 0_i64 {
+                    put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, false, width);
                 }
             }
         }
