@@ -7,10 +7,11 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
-use super::d4q::nearest_d4;
+use super::d4::nearest_d4;
 use super::digits::{packed, unpack4};
-use super::e8q::{below, put_bits, scaled};
+use super::e8q::{below, scaled};
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
+use super::radix::put_bits;
 use super::{elevens, fives};
 use crate::codec::{Codec, Spec};
 
@@ -25,7 +26,7 @@ pub struct D4QBytes {
     up: usize,
     /// A lane in units of the norm times the maximum.
     unit: f32,
-    /// See [`nearest_d4`].
+    /// See `nearest_d4`.
     span: f32,
 }
 

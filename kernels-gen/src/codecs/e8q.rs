@@ -10,7 +10,7 @@ use kernel_dsl::math::{dot4, fmax};
 use kernel_dsl::{codec, device};
 
 use super::lattice::{nearest_even, search_e8};
-use super::radix::Radix;
+use super::radix::{Radix, bits_at, lane_words, put_bits};
 use crate::codec::{Codec, Lane, Spec};
 
 #[derive(Debug)]
@@ -76,42 +76,6 @@ fn pairs_of(z: [f32; 8], q: f32, levels: u32, large: bool, span: f32, inv: f32) 
         }
         (pairs, coset)
     }
-}
-
-/// `count` bits from bit `at` of a code word, both known when the kernel is built.
-#[device]
-pub fn bits_at(code: [u32; 4], at: usize, count: usize) -> u32 {
-    let mut x = code[at / 32] >> (at % 32);
-    if at % 32 + count > 32 {
-        x = x | (code[at / 32 + 1] << (32 - at % 32));
-    }
-    if count < 32 { x & ((1_u32 << count) - 1_u32) } else { x }
-}
-
-/// Adds a number at bit `at`.
-#[device]
-pub fn put_bits(code: [u32; 4], x: u32, at: usize, count: usize) -> [u32; 4] {
-    let mut out = code;
-    out[at / 32] = out[at / 32] | (x << (at % 32));
-    if at % 32 + count > 32 {
-        out[at / 32 + 1] = out[at / 32 + 1] | (x >> (32 - at % 32));
-    }
-    out
-}
-
-/// Words of eight lanes: their low bytes, and their high bytes if lanes are wide.
-#[device]
-pub fn lane_words(lanes: [u32; 8], wide: bool) -> [u32; 4] {
-    let mut w = [0_u32; 4];
-    for i in 0..8 {
-        if wide {
-            w[i / 4] = w[i / 4] | ((lanes[i] & 255_u32) << (8 * (i % 4)));
-            w[2 + i / 4] = w[2 + i / 4] | ((lanes[i] >> 8) << (8 * (i % 4)));
-        } else {
-            w[i / 4] = w[i / 4] | (lanes[i] << (8 * (i % 4)));
-        }
-    }
-    w
 }
 
 #[codec]

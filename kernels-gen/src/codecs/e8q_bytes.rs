@@ -8,10 +8,11 @@ use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
 use super::digits::{heights, packed, unpack4};
-use super::e8q::{below, put_bits, scaled};
+use super::e8q::{below, scaled};
 use super::e8word::{cosets4, raised_lanes4_of, with_coset};
 use super::lattice::nearest_even;
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
+use super::radix::put_bits;
 use super::{elevens, fives};
 use crate::codec::{Codec, Spec};
 

@@ -8,7 +8,7 @@
 use kernel_dsl::math::pick;
 use kernel_dsl::{codec, device};
 
-use super::lloyd_max::{levels, mass, midpoints};
+use super::lloyd_max::{bytes, levels, midpoints, step};
 use crate::codec::{Codec, Spec};
 
 #[derive(Debug)]
@@ -41,25 +41,6 @@ impl Lloyd {
         let above = (0..1 << (self.width - 1)).map(|i| f64::from(self.bytes[i / 4] >> (8 * (i % 4)) & 0xff) - 127.5).collect::<Vec<_>>();
         above.iter().rev().map(|l| -l).chain(above.iter().copied()).collect()
     }
-}
-
-/// Bytes of the levels above zero at so many lanes a standard deviation.
-fn bytes(above: &[f64], step: f64) -> Vec<u8> {
-    above.iter().map(|l| (128.0 + (l * step - 0.5).round()) as u8).collect()
-}
-
-/// The factor with the least rounding error that leaves the largest level a byte.
-fn step(levels: &[f64]) -> f64 {
-    let above = &levels[levels.len() / 2..];
-    let mut edges = vec![0.0];
-    edges.extend(midpoints(above));
-    edges.push(10.0);
-    let error = |step: f64| -> f64 {
-        let off = |(b, l): (u8, &f64)| ((f64::from(b) - 127.5) / step - l).powi(2);
-        bytes(above, step).into_iter().zip(above).zip(edges.windows(2)).map(|(level, cell)| off(level) * mass(cell[0], cell[1])).sum()
-    };
-    let most = 127.5 / above[above.len() - 1];
-    (0..1000).map(|i| most * (1.0 - f64::from(i) * 5e-4)).min_by(|a, b| error(*a).total_cmp(&error(*b))).unwrap_or(most)
 }
 
 /// Which level above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.

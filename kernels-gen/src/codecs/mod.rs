@@ -4,6 +4,7 @@
 pub mod affine;
 pub mod bf16;
 pub mod e8c;
+pub mod d4;
 pub mod d4q;
 pub mod d4q_bytes;
 pub mod digits;

@@ -52,7 +52,7 @@ pub enum Elem {
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let layout = c.layout(d);
-    // Codecs that search no lattice need fewer registers, unless a thread codes a whole row twice.
+    // Codecs that search no lattice and look at no decoded code need fewer registers.
     let corrected = c.k.bands.iter().chain(c.v.bands).any(|half| half.spec().corrected);
     let words = c.v.bands.iter().map(|band| (band.spec().bits / 8).div_ceil(4)).max().unwrap_or(0);
     let light = !corrected && [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());

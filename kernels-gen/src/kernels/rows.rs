@@ -171,14 +171,20 @@ fn least_of(tops: &Shared<f32>, r: i32, d: usize) -> f32 {
     least + 0.0_f32
 }
 
-/// The largest magnitude of a row, `floor` at least.
+/// The largest magnitude of a row; of an `affine` codec its largest coordinate.
 #[device]
-pub fn most_of(tops: &Shared<f32>, r: i32, floor: f32, d: usize) -> f32 {
-    let mut top = floor;
+fn most_of(tops: &Shared<f32>, r: i32, affine: bool, d: usize) -> f32 {
+    let (mut top, mut bits) = (f32::NEG_INFINITY, 0_i32);
     for k in 0..d / 32 {
-        top = fmax(top, tops.at(r * (d / 32) as i32 + k as i32));
+        let own = tops.at(r * (d / 32) as i32 + k as i32);
+        if affine {
+            top = fmax(top, own);
+        } else {
+            // Magnitudes are ordered like their bits.
+            bits = bits.max(own.to_bits() as i32);
+        }
     }
-    top
+    if affine { top } else { f32::from_bits(bits as u32) }
 }
 
 /// The l2 norm of a row.
@@ -188,10 +194,11 @@ fn norm_of(squares: &Shared<f32>, r: i32) -> f32 {
     ((s[0] + s[1]) + (s[2] + s[3])).sqrt()
 }
 
-/// Whether the side values of a row follow at once from its norm and its largest magnitude: then no thread waits for them.
+/// Whether the side values that a row is coded with follow at once from its norm and its largest magnitude: then no thread
+/// waits for them.
 #[device]
 pub fn at_once(c: &dyn Codec) -> bool {
-    (c.spec().tries == 1) & !c.spec().corrected & (c.spec().searches == 0) & (c.spec().group == 0)
+    (c.spec().tries == 1) & (c.spec().searches == 0) & (c.spec().group == 0)
 }
 
 /// The side values that follow at once.
@@ -202,7 +209,7 @@ fn wanted_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, r: i32, d
     } else {
         if c.spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
     };
-    c.trial(norm, most_of(tops, r, if c.spec().affine { f32::NEG_INFINITY } else { 0.0_f32 }, d), 0)
+    c.trial(norm, most_of(tops, r, c.spec().affine, d), 0)
 }
 
 /// The side values that row `r` is coded with.
@@ -216,12 +223,19 @@ pub fn side_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: 
     }
 }
 
-/// Those that are stored for it.
+/// Those that are stored for it; `energies`: see [`energy_of`].
 #[device]
-pub fn stored_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, r: i32, d: usize) -> [f32; 2] {
+pub fn stored_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &Shared<i32>, r: i32, d: usize) -> [f32; 2] {
     if at_once(c) {
-        let wanted = wanted_of(c, squares, tops, r, d);
-        [half_of(wanted[0]), half_of(wanted[1])]
+        let own = side_of(c, squares, tops, sides, r, d);
+        let mut energy = 0_i32;
+        if c.spec().corrected {
+            for part in 0..4 {
+                energy = energy + energies.at(r * 4_i32 + part as i32);
+            }
+        }
+        let fixed = if c.spec().corrected { c.correct(own, energy as f32) } else { own };
+        [half_of(fixed[0]), half_of(fixed[1])]
     } else {
         [sides.at(r * 4_i32 + 2_i32), sides.at(r * 4_i32 + 3_i32)]
     }
@@ -235,7 +249,7 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
     } else {
         if bands[0].spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
     };
-    let top = most_of(tops, r, if bands[0].spec().affine { f32::NEG_INFINITY } else { 0.0_f32 }, d);
+    let top = most_of(tops, r, bands[0].spec().affine, d);
     let mut side = [0.0_f32; 2];
     let mut stored = [0.0_f32; 2];
     let mut least = 0.0_f32;
@@ -270,6 +284,17 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
         sides.put(r * 4_i32 + e as i32, side[e]);
         sides.put(r * 4_i32 + 2_i32 + e as i32, stored[e]);
     }
+}
+
+/// Sum of the squares of a block's steps.
+#[device]
+pub fn energy_of(c: &dyn Codec, code: [u32; 4]) -> i32 {
+    let steps = steps_of(c, c.decode(code));
+    let mut sum = 0_i32;
+    for i in 0..8 {
+        sum = sum + steps[i] * steps[i];
+    }
+    sum
 }
 
 /// `2 * lane - zero2` of the eight lanes of a code word.

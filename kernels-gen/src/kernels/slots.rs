@@ -7,7 +7,7 @@
 //! Cost: reads and writes a token's bytes once, a byte at a time on the side of the slots.
 
 use super::codes::{code_at, put_planes};
-use super::rows::{block_of, side_of, steps_of, turn_within};
+use super::rows::{block_of, energy_of, side_of, turn_within};
 use super::store::{prepare, tile_of};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
@@ -311,17 +311,6 @@ fn send(c: &dyn Codec, tiles: &Global<u8>, slots: &mut Global<u8>, near: &Shared
             put_sides(c, slots, near.at(r) + (at + d / 8 * w) as i64, plain);
         }
     }
-}
-
-/// Sum of the squares of a block's steps.
-#[device]
-fn energy_of(c: &dyn Codec, code: [u32; 4]) -> i32 {
-    let steps = steps_of(c, c.decode(code));
-    let mut sum = 0_i32;
-    for i in 0..8 {
-        sum = sum + steps[i] * steps[i];
-    }
-    sum
 }
 
 #[device]

@@ -6,7 +6,7 @@
 
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
 use super::groups::{group_tops, own_side, put_groups};
-use super::rows::{at_once, block_of, choose, side_of, stored_of, turn_across, turn_within};
+use super::rows::{at_once, block_of, choose, energy_of, side_of, stored_of, turn_across, turn_within};
 use super::search::search_sides;
 use super::straight::pass;
 use crate::codec::Codec;
@@ -83,6 +83,7 @@ pub fn store<T: Float>(
         let mut squares = shared::<f32>(32 * 4);
         let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
         let mut sides = shared::<f32>(32 * 4);
+        let mut energies = shared::<i32>(if kc[0].spec().corrected | vc[0].spec().corrected { 32 * 4 } else { 1 });
         let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
         let mut codes = shared::<u32>(m.kept);
         let mut tiles = shared::<i64>(32);
@@ -104,21 +105,21 @@ pub fn store<T: Float>(
         if kind == 0_i32 {
             prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
             for band in 0..kc.len() {
-                code_keys(kc[0], kc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+                code_keys(kc[0], kc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
             }
             if kc[0].spec().group > 0 {
                 put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
             }
-            finish(kc[0], cache, &squares, &tops, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+            finish(kc[0], cache, &squares, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
         } else {
             prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
             for band in 0..vc.len() {
-                code_values(vc[0], vc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+                code_values(vc[0], vc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut energies, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
             }
             if vc[0].spec().group > 0 {
                 put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
             }
-            finish(vc[0], cache, &squares, &tops, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+            finish(vc[0], cache, &squares, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
         }
     }
 }
@@ -150,36 +151,47 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
 /// lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, energies: &mut Shared<i32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
-        let own = (width / 32) as i32;
+        let own = width / 32;
         for q in strided(i >> 5_u32, 4_i32, n) {
             let r = ((i & 31_i32) >> 2_u32) * 4_i32 + q;
             let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
+            let mut energy = 0_i32;
             if quads {
-                for from in strided(0_i32, own, 4) {
+                for from in strided(0_i32, own as i32, 4) {
                     let mut words = [0_u32; 8];
-                    for j in strided(from, own.min(from + 4_i32), 1) {
-                        let code = c.encode(block_of(rows, r, (i & 3_i32) * own + j + (band * (width / 8)) as i32, line), side);
-                        put_tail(c, tails, r, (i & 3_i32) * own + j, code);
+                    for j in strided(from, (own as i32).min(from + 4_i32), 1) {
+                        let code = coded(c, rows, tops, side, tails, r, (i & 3_i32) * own as i32 + j, band, width, d, line);
+                        energy = energy + energy_if_corrected(c, code);
                         words = follow(words, code, c.spec().bits);
                     }
                     if tile >= 0_i64 {
-                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own + from) as u32, words, width);
+                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own as i32 + from) as u32, words, width);
                     }
                 }
             } else {
-                for j in strided(0_i32, own, 1) {
-                    let block = (i & 3_i32) * own + j;
-                    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
-                    put_tail(c, tails, r, block, code);
+                for j in strided(0_i32, own as i32, 1) {
+                    let block = (i & 3_i32) * own as i32 + j;
+                    let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
+                    energy = energy + energy_if_corrected(c, code);
                     if tile >= 0_i64 {
                         put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
                     }
                 }
             }
+            add_energy(c, energies, r * 4_i32 + (i & 3_i32), energy, band);
         }
     }
+}
+
+/// The code of a block of a band; its tail waits for others.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn coded(c: &dyn Codec, rows: &Shared<u8>, tops: &Shared<f32>, side: [f32; 2], tails: &mut Shared<u32>, r: i32, block: i32, band: usize, width: usize, d: usize, line: usize) -> [u32; 4] {
+    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
+    put_tail(c, tails, r, block, code);
+    code
 }
 
 /// As `code_keys` for bands of 32 dims stored transposed, a warp each: a lane codes a block of four tokens, whose bytes make a
@@ -220,13 +232,14 @@ pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Sha
 /// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
+pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, energies: &mut Shared<i32>, codes: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
         let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
+        let mut energy = 0_i32;
         for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-            let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
-            put_tail(c, tails, r, block, code);
+            let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
+            energy = energy + energy_if_corrected(c, code);
             if quads {
                 keep(c, codes, r, block, code, width / 8);
             } else {
@@ -235,20 +248,35 @@ pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, row
                 }
             }
         }
+        add_energy(c, energies, r * 4_i32 + (i >> 5_u32), energy, band);
     }
     if quads {
         put_kept(c, cache, codes, tiles, places, codes_at, width);
     }
 }
 
+/// What side values are corrected by.
+#[device]
+fn energy_if_corrected(c: &dyn Codec, code: [u32; 4]) -> i32 {
+    if c.spec().corrected { energy_of(c, code) } else { 0_i32 }
+}
+
+/// A quarter of a row's energy, of one band more.
+#[device]
+fn add_energy(c: &dyn Codec, energies: &mut Shared<i32>, at: i32, energy: i32, band: usize) {
+    if c.spec().corrected {
+        energies.put(at, if band == 0 { energy } else { energies.at(at) + energy });
+    }
+}
+
 /// What tokens store once: side values and the bytes of tails.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
+pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &Shared<i32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
     for r in threads(32) {
         if tiles.at(r) >= 0_i64 {
             let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;
-            let side = stored_of(c, squares, tops, sides, r, d);
+            let side = stored_of(c, squares, tops, sides, energies, r, d);
             for e in 0..c.spec().sides {
                 cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
             }

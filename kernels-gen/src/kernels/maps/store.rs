@@ -44,6 +44,7 @@ pub fn store_mapped<T: Float>(
     let mut units = shared::<f32>(32);
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(1);
+    let mut energies = shared::<i32>(1);
     let mut codes = shared::<u32>(m.kept);
     let mut tiles = shared::<i64>(32);
     let mut places = shared::<u32>(32);
@@ -98,16 +99,16 @@ pub fn store_mapped<T: Float>(
             code_narrow_keys(kc, cache, &rows, &sides, &tiles, &places, m.keys_at, m.padded());
         } else {
             for band in 0..kc.len() {
-                code_keys(kc[0], kc[band], cache, &rows, &tops, &tops, &sides, &tiles, &places, &mut tails, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
+                code_keys(kc[0], kc[band], cache, &rows, &tops, &tops, &sides, &tiles, &places, &mut tails, &mut energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
             }
         }
-        finish(kc[0], cache, &tops, &tops, &sides, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+        finish(kc[0], cache, &tops, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
         search_sides(vc, &rows, &mut sides, m.d, m.padded());
         for band in 0..vc.len() {
-            code_values(vc[0], vc[band], cache, &rows, &tops, &tops, &sides, &tiles, &places, &mut tails, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
+            code_values(vc[0], vc[band], cache, &rows, &tops, &tops, &sides, &tiles, &places, &mut tails, &mut energies, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
         }
-        finish(vc[0], cache, &tops, &tops, &sides, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+        finish(vc[0], cache, &tops, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
 }
 
