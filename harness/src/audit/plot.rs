@@ -30,7 +30,7 @@ fn legend() -> String {
         let _ = write!(svg, "<g class=\"{colour}\"><circle class=\"dot full\" cx=\"{x}\" cy=\"11\" r=\"4\"/></g><text x=\"{}\" y=\"15\">{name}</text>", x + 11.0);
     }
     svg + "<rect class=\"null\" x=\"214\" y=\"5\" width=\"22\" height=\"12\" rx=\"3\"/><text x=\"244\" y=\"15\">95 % of draws of Gaussian rows</text>\
-           <line class=\"limit\" x1=\"446\" x2=\"470\" y1=\"11\" y2=\"11\"/><text x=\"478\" y=\"15\">published gate: fires above</text>"
+           <line class=\"limit\" x1=\"464\" x2=\"488\" y1=\"11\" y2=\"11\"/><text x=\"496\" y=\"15\">published gate: fires above</text>"
 }
 
 fn panel(svg: &mut String, audit: &Audit, figure: usize) {
@@ -142,11 +142,11 @@ pub fn channel(audit: &Audit, finding: &Finding) -> String {
         let at = 60.0 + 240.0 * index as f64;
         let _ = write!(
             svg,
-            "<g class=\"{colour}\"><line class=\"stroke\" stroke-width=\"2\" x1=\"{at}\" x2=\"{}\" y1=\"14\" y2=\"14\"/></g><text x=\"{}\" y=\"18\">{name}: {}, excess {:.1}</text>",
+            "<g class=\"{colour}\"><line class=\"stroke\" stroke-width=\"2\" x1=\"{at}\" x2=\"{}\" y1=\"14\" y2=\"14\"/></g><text x=\"{}\" y=\"18\">{name}: {}, excess {}</text>",
             at + 20.0,
             at + 27.0,
             of.coordinate,
-            of.excess
+            format!("{:.1}", of.excess).replace('-', "\u{2212}")
         );
     }
     for tick in (-6..=6).step_by(2) {
