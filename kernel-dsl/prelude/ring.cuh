@@ -27,8 +27,9 @@ template <int STAGES, int BYTES> struct Ring {
     u8* dst = base + head * BYTES;
     __syncwarp();
 #if __CUDA_ARCH__ >= 900
+    // What is read once leaves the L2 first (the policy of createpolicy.fractional.L2::evict_first), before what waits there.
     // An elected lane, so that the compiler knows of one: else it loops over the lanes.
-    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n@one mbarrier.arrive.expect_tx.shared::cta.b64 _, [%3], %2;\n@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n}" :: "r"(shared_addr(dst)), "l"(src), "r"(BYTES), "r"(shared_addr(full + head)) : "memory");
+    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n@one mbarrier.arrive.expect_tx.shared::cta.b64 _, [%3], %2;\n@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;\n}" :: "r"(shared_addr(dst)), "l"(src), "r"(BYTES), "r"(shared_addr(full + head)), "l"(0x12f0000000000000ull) : "memory");
 #else
     for (int i = (threadIdx.x & 31) * 16; i < BYTES; i += 512)
       asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(shared_addr(dst + i)), "l"(src + i) : "memory");

@@ -4,6 +4,7 @@ INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE i64 shfl_xor(i64 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE bool any_lane(bool p) { return __any_sync(0xffffffffu, p); }
+INLINE u32 ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
 INLINE u32 prmt(u32 a, u32 b, u32 s) { return __byte_perm(a, b, s); }
 // prmt.b32 with the sign bits that __byte_perm masks away
 INLINE u32 pick(u32 a, u32 b, u32 s) { u32 d; asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(s)); return d; }

@@ -146,6 +146,12 @@ pub fn exp2_or_zero(x: f32) -> f32 {
     if x >= -126.0_f32 { exp2(x) } else { 0.0_f32 }
 }
 
+/// 2^x; below 2^-126 something smaller, from 2^-127 down and for NaN 0. Cheaper than `exp2_or_zero` by a comparison.
+#[device]
+pub fn exp2_or_little(x: f32) -> f32 {
+    exp2(fmax(-127.0_f32, x))
+}
+
 /// log2 of a positive normal number: exponent plus an atanh series on [sqrt(1/2), sqrt(2)), error below 3e-7.
 #[device]
 pub fn log2(x: f32) -> f32 {

@@ -183,6 +183,13 @@ impl B {
             ("max", [x]) if !float => self.binary(BinOp::Max, v, x.clone()),
             ("min" | "max", [_]) => self.fail(Fault::FloatMinMax { name: name.into() }),
             ("any", []) => self.emit(Op::Any(id), Ty::Scalar(DType::Bool)),
+            ("any_rows", [parts]) => match self.ty(id) {
+                Ty::Tile { dtype: DType::Bool, rows: 16.., cols, layout: Layout::MmaC } => {
+                    let pairs = parts.size(self, "the number of parts") == 2;
+                    self.emit(Op::AnyRows { src: id, pairs }, Ty::Tile { dtype: DType::Bool, rows: 1, cols, layout: Layout::Cols })
+                }
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "bools, an accumulator of 16 rows or more" }),
+            },
             ("max_rows", []) => self.reduce(ReduceOp::Max, Axis::Rows, id),
             ("sum_rows", []) => self.reduce(ReduceOp::Add, Axis::Rows, id),
             ("max_cols", []) => self.reduce(ReduceOp::Max, Axis::Cols, id),

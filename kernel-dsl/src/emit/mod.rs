@@ -9,10 +9,11 @@ use crate::ir::*;
 use std::fmt::Write;
 
 /// The prelude, in the order the parts need each other.
-pub const PRELUDE: [(&str, &str); 4] = [
+pub const PRELUDE: [(&str, &str); 5] = [
     ("num", include_str!("../../prelude/num.cuh")),
     ("warp", include_str!("../../prelude/warp.cuh")),
     ("mma", include_str!("../../prelude/mma.cuh")),
+    ("own", include_str!("../../prelude/own.cuh")),
     ("ring", include_str!("../../prelude/ring.cuh")),
 ];
 
@@ -55,7 +56,7 @@ fn kernel(o: &mut String, p: &Program) {
         let _ = writeln!(o, "  Ring<{}, {}> ring{i}; ring{i}.init({}, {});", r.stages, r.bytes, r.offset, r.barriers);
     }
     for (i, own) in p.own.iter().enumerate().filter(|(_, own)| own.places > 0) {
-        let _ = writeln!(o, "  __align__(16) u8 own{i}[{}];", own.places * own.bytes());
+        let _ = writeln!(o, "  __align__(16) u8 memory{i}[{}]; const u64 own{i} = own_at(memory{i});", own.places * own.bytes());
     }
     stmt::Printer { p, line: None }.block(o, &p.body, 1);
     o.push_str("}\n");

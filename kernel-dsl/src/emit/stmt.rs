@@ -86,7 +86,10 @@ impl Printer<'_> {
             Op::LoadVec { buf, at, words } => {
                 let (t, address) = (["", "u32", "uint2", "", "uint4"][*words], self.address(buf, *at));
                 let first = s.outs[0];
-                let _ = writeln!(o, "{pad}const {t} w{first} = *({}{t}*)({address});", self.reads(buf));
+                let _ = match buf {
+                    Buf::Own(_) => writeln!(o, "{pad}const {t} w{first} = own_get{words}({address});"),
+                    _ => writeln!(o, "{pad}const {t} w{first} = *({}{t}*)({address});", self.reads(buf)),
+                };
                 for (i, out) in s.outs.iter().enumerate() {
                     let field = if *words == 1 { String::new() } else { format!(".{}", ["x", "y", "z", "w"][i]) };
                     let d = self.d(*out);
@@ -97,7 +100,10 @@ impl Printer<'_> {
             Op::StoreVec { buf, at, values } => {
                 let words: Vec<String> = values.iter().map(|v| expr::bitcast(self.d(*v), DType::U32, &format!("v{v}"))).collect();
                 let (t, n) = (["", "", "uint2", "", "uint4"][words.len()], words.len());
-                writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", "))
+                match buf {
+                    Buf::Own(_) => writeln!(o, "{pad}own_put{n}({}, {});", self.address(buf, *at), words.join(", ")),
+                    _ => writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", ")),
+                }
             }
             Op::AtomicAdd { buf, at, value } => writeln!(o, "{pad}atomicAdd((u64*)({}), (u64)v{value});", self.address(buf, *at)),
             Op::RingFetch { ring, src, at, cond } => {
@@ -137,6 +143,7 @@ impl Printer<'_> {
             Op::ShflXor(a, m) => format!("shfl_xor(v{a}, {m})"),
             Op::MovMatrix(a) => format!("movmatrix(v{a})"),
             Op::Prmt(a, b, s) => format!("prmt(v{a}, v{b}, 0x{s:04x}u)"),
+            Op::Ballot(a) => format!("ballot(v{a})"),
             Op::AnyLane(a) => format!("any_lane(v{a})"),
             // The verifier lets nothing else into thread IR.
             other => format!("/* {other:?} */ 0"),

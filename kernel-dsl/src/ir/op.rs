@@ -180,6 +180,8 @@ pub enum Op {
     Raise([u8; 8]),
     Reduce { op: ReduceOp, axis: Axis, src: Id },
     Any(Id),
+    /// Of each column of an accumulator, whether any row holds; with `pairs` also of the column four away.
+    AnyRows { src: Id, pairs: bool },
     Mma { a: Id, b: Id, c: Id },
     /// From 0; dim k of the left operand stands `by[k % 8]` bits higher, the result by[7].
     MmaRaised { a: Id, b: Id, by: [u8; 8] },
@@ -246,6 +248,8 @@ pub enum Op {
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
     AnyLane(Id),
+    /// Bit l: lane l.
+    Ballot(Id),
     Barrier,
     /// Adds an i64 to what a buffer holds, whoever else does at the time.
     AtomicAdd { buf: Buf, at: Id, value: Id },

@@ -213,6 +213,7 @@ impl Lower {
                 (0..ty.regs()).map(|i| self.offset(base, i)).collect()
             }
             Op::Raise(by) => self.raise(by, ty.regs()),
+            Op::AnyRows { src, pairs } => self.any_rows(*src, *pairs),
             Op::MmaRaised { a, b, by } => self.mma_raised(*a, *b, by, ty),
             Op::Mma { a, b, c } => self.mma(*a, *b, *c),
             Op::SumK(b) => self.sum_k(*b),

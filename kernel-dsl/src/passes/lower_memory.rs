@@ -152,10 +152,7 @@ impl Lower {
         let (at, regs) = (self.own_place(own, place), self.tile(value));
         for (i, values) in regs.chunks(4).enumerate() {
             let (at, buf) = (self.offset(at, 16 * i), Buf::Own(own));
-            match *values {
-                [value] => self.push(Op::Store { buf, at, value }, vec![]),
-                _ => self.push(Op::StoreVec { buf, at, values: values.to_vec() }, vec![]),
-            }
+            self.push(Op::StoreVec { buf, at, values: values.to_vec() }, vec![]);
         }
     }
 

@@ -80,6 +80,13 @@ impl Tile<bool> {
     pub fn any(&self) -> bool {
         self.data.iter().any(|x| *x)
     }
+
+    /// Of each column whether any row is; of pairs (`parts` 2) also of the column four away.
+    pub fn any_rows(&self, parts: usize) -> Tile<bool> {
+        let holds = |c: usize| (0..self.rows).any(|r| self.get(r, c));
+        let data = (0..self.cols).map(|c| holds(c) || parts == 2 && holds(c ^ 4)).collect();
+        Tile { rows: 1, cols: self.cols, layout: Layout::Cols, data }
+    }
 }
 
 impl<T: Float> Tile<T> {

@@ -9,6 +9,7 @@ use super::offset::{fixed_offset, offsets};
 use super::query::{quantise_query, zeros_of};
 use super::schedule::share;
 use super::softmax::*;
+use super::units::*;
 use super::values::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -47,13 +48,14 @@ pub fn attend<T: Float>(
     slot: i32,
     blocks: i32,
 ) {
-    let ring = ring(m.stages, m.tile_bytes);
+    let ring = ring(m.stages, m.pair * m.tile_bytes);
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut worth = shared::<f32>(m.cols);
     let mut zeros = shared::<i32>(m.d);
     let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
+    let mut side = shared::<i32>(m.cols);
     let mut pages_of = shared::<i32>(m.listed());
     let len = lens.at(seq);
     let begin = split * share(m.warps, unit);
@@ -91,6 +93,9 @@ pub fn attend<T: Float>(
     let live = ((leaves - begin).min(most).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32);
     // What is needed again at the end waits in shared memory, lest it take registers during the loop.
     let mut later = shared::<i32>(6);
+    for c in threads(m.cols) {
+        side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
+    }
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
         if c == 0_i32 {
@@ -138,6 +143,11 @@ pub fn attend<T: Float>(
         let (mut start, mut worth, mut bias) = if m.record > 0 { columns::<T>(q, own, m.cols, m.parts, m.d) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
+        // Sums under units that stay, see `units`: bands' of the low and the high bytes of weights.
+        let mut lift = cols(m.cols, 0_i32);
+        let mut sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
+        let mut high_sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
+        let (mut total, mut high_total) = (cols(m.cols, 0_i32), cols(m.cols, 0_i32));
         let mut half = cols(m.cols, 0.0_f32);
         let mut shift = acc(8, m.cols, 0_i64);
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
@@ -145,80 +155,123 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
-            let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, t));
-            let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
-            let mut x = scores(m, k, v, &tokens, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
-            let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
-            let ends = if m.many { t >= edge } else { t == tiles - 1_i32 };
-            if ends {
-                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
-                x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
-                v_scale = v_scale.map2(&past, kept);
-            }
-            // A new maximum is rare: the rescale stays out of the common path.
-            if x.map2(&top, above).any() {
-                let next = top.map2(&peaks(&x, m.parts), raised);
-                // A fresh leaf has nothing to rescale.
-                if t % TILES as i32 > 0_i32 {
-                    let fade = top.map2(&next, weight);
-                    for i in 0..v.len() {
-                        out[i] = &out[i] * &fade;
-                        if m.apart {
-                            high[i] = &high[i] * &fade;
+        for at in stream(first, tiles.min(first + each * TILES as i32), m.pair, m.stages) {
+            let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, at));
+            for tile in 0..m.pair {
+                let t = at + tile as i32;
+                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at + tile * m.tile_bytes, m.parts);
+                let mut x = scores(m, k, v, &tokens, tile * m.tile_bytes, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
+                let (sides, stride) = (m.sides_at + tile * m.tile_bytes, 2 * (k[0].spec().sides + v[0].spec().sides));
+                let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
+                if ends {
+                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                    x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                    v_scale = v_scale.map2(&past, kept);
+                }
+                // A new maximum is rare: the rescale stays out of the common path.
+                if x.map2(&top, above).any() {
+                    let next = top.map2(&peaks(&x, m.parts), raised);
+                    // A fresh leaf has nothing to rescale.
+                    if t % TILES as i32 > 0_i32 {
+                        if m.steady() {
+                            lift = lift.map3(&top, &next, sunk);
+                        } else {
+                            let fade = top.map2(&next, fade_of);
+                            out[0] = &out[0] * &fade;
+                            if v.len() == 2 {
+                                out[1] = &out[1] * &fade;
+                            }
+                            half = &half * &fade;
+                        }
+                        let total = sum.sum_rows().map3(&top, &next, shifted);
+                        sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                        if v[0].spec().affine {
+                            let total = shift.sum_rows().map3(&top, &next, shifted);
+                            shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
                         }
                     }
-                    half = &half * &fade;
-                    if m.apart {
-                        high_half = &high_half * &fade;
-                    }
-                    let total = sum.sum_rows().map3(&top, &next, shifted);
-                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                    if v[0].spec().affine {
-                        let total = shift.sum_rows().map3(&top, &next, shifted);
-                        shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                    }
+                    top = next;
                 }
-                top = next;
-            }
-            let p = x.map2(&top, weight);
-            sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
-            if v[0].spec().affine {
-                let leans = &p * &offsets(v[0], &tokens, at + 2 * k[0].spec().sides, stride, m.parts);
-                shift = &shift + &(if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) });
-            }
-            if v[0].spec().exact() {
-                let w = weights(p * &v_scale, m.parts);
-                let totals = if m.apart { (w.0.sum_k(), w.1.sum_k()) } else { (w.2.clone(), w.2.clone()) };
-                for i in 0..v.len() {
-                    if m.apart {
-                        let sums = weighed_apart(v[i], &tokens, &w, &totals, &high[i], &out[i], m.values_at[i], m.quads, m.d / v.len());
-                        high[i] = sums.0;
-                        out[i] = sums.1;
-                    } else {
-                        out[i] = weighed(v[i], &tokens, &w, &out[i], m.values_at[i], m.quads, m.d / v.len(), m.parts);
-                    }
+                let p = x.map2(&top, weight);
+                sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
+                if v[0].spec().affine {
+                    let leans = &p * &offsets(v[0], &tokens, sides + 2 * k[0].spec().sides, stride, m.parts);
+                    shift = &shift + &(if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) });
                 }
-                // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
-                if v[0].spec().odd() {
-                    half = totals.1.cast::<f32>().map3(&w.3, &half, fused);
-                    if m.apart {
-                        high_half = totals.0.cast::<f32>().map3(&w.3, &high_half, fused);
+                if m.steady() {
+                    let pv = &p * &v_scale;
+                    let mut w = pv.map2(&lift.map(up_of), rounded);
+                    if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
+                        // Both bytes of a weight have one unit.
+                        let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+                        let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
+                        // A fresh leaf has nothing to move.
+                        if t % TILES as i32 > 0_i32 {
+                            let by = next.map2(&lift, minus);
+                            let low = side.cols(0, 1, m.cols);
+                            for i in 0..v.len() {
+                                let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
+                                sums[i] = next.0;
+                                high_sums[i] = next.1;
+                            }
+                            let next = move_totals(m, &total, &high_total, &low, &by);
+                            total = next.0;
+                            high_total = next.1;
+                        }
+                        lift = next;
+                        w = pv.map2(&lift.map(up_of), rounded);
                     }
+                    let w = bytes_of(&w, m.parts);
+                    total = &total + &w.1.sum_k();
+                    if m.apart {
+                        high_total = &high_total + &w.0.sum_k();
+                    }
+                    for i in 0..v.len() {
+                        let values = values_of(m, v[i], &tokens, m.values_at[i] + tile * m.tile_bytes, m.d / v.len());
+                        sums[i] = mma(&values, &w.1, &sums[i]);
+                        if m.apart {
+                            high_sums[i] = mma(&values, &w.0, &high_sums[i]);
+                        }
+                    }
+                } else if v[0].spec().exact() {
+                    let w = weights(&p * &v_scale);
+                    for i in 0..v.len() {
+                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], m.values_at[i] + tile * m.tile_bytes, m.d / v.len());
+                    }
+                    // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
+                    if v[0].spec().odd() {
+                        half = w.2.cast::<f32>().map3(&w.3, &half, fused);
+                    }
+                } else {
+                    out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0] + tile * m.tile_bytes, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                 }
-            } else {
-                out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
             }
             // A leaf's end: fold it into what the warp holds, start afresh.
-            if (t % TILES as i32 == TILES as i32 - 1_i32) | (t == tiles - 1_i32) {
+            let t = at + (m.pair as i32 - 1_i32);
+            if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let height = m.d / v.len() / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
+                if m.steady() {
+                    for i in 0..v.len() {
+                        out[i] = output_of(m, v[i], &sums[i], &total, &lift, m.d / v.len());
+                        sums[i] = acc(m.d / v.len(), m.cols, 0_i32);
+                        if m.apart {
+                            high[i] = output_of(m, v[i], &high_sums[i], &high_total, &lift, m.d / v.len());
+                            high_sums[i] = acc(m.d / v.len(), m.cols, 0_i32);
+                        }
+                    }
+                    half = total.cast::<f32>() * &lift.map(down_of);
+                    high_half = high_total.cast::<f32>() * &lift.map(down_of);
+                    total = cols(m.cols, 0_i32);
+                    high_total = cols(m.cols, 0_i32);
+                    lift = cols(m.cols, 0_i32);
+                }
                 for i in 0..v.len() {
                     o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, m.d / v.len());
                 }
                 let l = total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32;
-                hold(m, v.len(), &mut held, &mut by, w, r, (r == each - 1_i32) | (t == tiles - 1_i32), log_each, o, l, top.clone());
+                hold(m, v.len(), &mut held, &mut by, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 for i in 0..v.len() {
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                     high[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
@@ -305,12 +358,12 @@ fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [
 /// Scores of a tile in log2 units.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
-    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
+fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: usize, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
+    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
     if m.record > 0 {
         score.map3(worth, bias, fused)
     } else if k[0].spec().affine {
-        score.map3(worth, &(offsets(k[0], tokens, m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
+        score.map3(worth, &(offsets(k[0], tokens, m.sides_at + base, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
     } else {
         score * worth
     }

@@ -23,7 +23,13 @@ pub fn raised(top: f32, peak: f32) -> f32 {
 /// 2^(x - top), 0 for a masked position or an empty maximum.
 #[device]
 pub fn weight(x: f32, top: f32) -> f32 {
-    exp2_or_zero(x - top)
+    exp2_or_little(x - top)
+}
+
+/// What sums under a maximum are worth under the next one.
+#[device]
+pub fn fade_of(top: f32, next: f32) -> f32 {
+    exp2_or_zero(top - next)
 }
 
 /// What the smaller of two maxima is worth under the larger one.

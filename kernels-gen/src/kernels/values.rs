@@ -1,27 +1,20 @@
 //! Values of a tile, weighted: softmax weights become integers, and sums of them with decoded bytes are exact.
 
+use super::decode_attention::DecodeMeta;
 use super::keys::high_bytes;
 use super::softmax::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
 /// Weights as 15-bit integers under the tile's own power of two, so that a tile of small weights loses nothing
-/// to a large one elsewhere: their high bytes (with two parts both bytes, side by side), their low bytes, their
-/// sums and what one is worth.
+/// to a large one elsewhere: their high bytes, their low bytes, their sums and what one is worth.
 #[device]
-pub fn weights(p: Tile<f32>, parts: usize) -> (Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>) {
+pub fn weights(p: Tile<f32>) -> (Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>) {
     // Weights are not negative: their bits order as integers.
     let peak = p.map(bits_of).max_rows();
-    if parts == 2 {
-        let peak = peak.map2(&peak.swap_halves(), larger);
-        let w = p.map2(&peak.map(up), rounded).split_halves();
-        let total = w.sum_k();
-        (w.clone(), w, total, peak.map(down))
-    } else {
-        let (w_lo, w_hi) = p.map2(&peak.map(up), rounded).split_bytes();
-        let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
-        (w_hi, w_lo, total, peak.map(down))
-    }
+    let (w_lo, w_hi) = p.map2(&peak.map(up), rounded).split_bytes();
+    let total = w_hi.sum_k() * 256_i32 + w_lo.sum_k();
+    (w_hi, w_lo, total, peak.map(down))
 }
 
 /// The integer nearest to `p * up`, below 2^16, in the lower half; above it the bits of 1.5 * 2^23.
@@ -30,27 +23,33 @@ pub fn rounded(p: f32, up: f32) -> i32 {
     p.mul_add(up, 12582912.0_f32).to_bits() as i32
 }
 
+/// A band of a tile's values as left operand.
+#[device]
+pub fn values_of(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, at: usize, d: usize) -> Tile<u8> {
+    let high = m.quads & raises(c, d) & !m.apart;
+    if m.quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) }
+}
+
 /// A band's output [d, cols] and a tile's weighted values.
 #[device]
-pub fn weighed(c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, quads: bool, d: usize, parts: usize) -> Tile<f32> {
-    let high = quads & raises(c, d);
+pub fn weighed(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, d: usize) -> Tile<f32> {
     let base = less_zero(c, &w.2, d);
-    let v: Tile<u8> = if quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) };
-    if parts == 2 {
-        // Sums stay below 2^22: on top of the bits of 1.5 * 2^23 they are a float's last bits.
-        let start = if high { &base * &raise(d, c.spec().raised) + 0x4b40_0000_i32 } else { acc(d, 8, 0x4b40_0000_i32) + &base };
-        mma(&v, &w.0, &start).map(small_float).map3(&w.3, out, fused)
+    let v = values_of(m, c, tokens, at, d);
+    let start = if m.quads & raises(c, d) { &base * &raise_of(c, d) } else { base.clone() };
+    let o = if c.spec().wide_lanes() {
+        let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
+        let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
+        hi * 256_i32 + (mma(&v, &w.1, &base) + mma(&top, &w.1, 0_i32) * 256_i32)
     } else {
-        let start = if high { &base * &raise(d, c.spec().raised) } else { base.clone() };
-        let o = if c.spec().wide_lanes() {
-            let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
-            let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
-            hi * 256_i32 + (mma(&v, &w.1, &base) + mma(&top, &w.1, 0_i32) * 256_i32)
-        } else {
-            mma(&v, &w.0, 0_i32) * 256_i32 + mma(&v, &w.1, &start)
-        };
-        o.cast::<f32>().map3(&w.3, out, fused)
-    }
+        mma(&v, &w.0, 0_i32) * 256_i32 + mma(&v, &w.1, &start)
+    };
+    o.cast::<f32>().map3(&w.3, out, fused)
+}
+
+/// What the dims of a lane's rows are worth where they are decoded at different heights.
+#[device]
+pub fn raise_of(c: &dyn Codec, d: usize) -> Tile<i32> {
+    raise(d, c.spec().raised)
 }
 
 /// What sums of weights and lanes start from, so that zero, or the lane above it, weighs nothing.
@@ -69,12 +68,6 @@ pub fn raises(c: &dyn Codec, d: usize) -> bool {
 #[device]
 pub fn inverse(x: f32) -> f32 {
     f32::from_bits(0x7f00_0000_u32 - x.to_bits())
-}
-
-/// x from the bits of x + 1.5 * 2^23.
-#[device]
-pub fn small_float(x: i32) -> f32 {
-    f32::from_bits(x as u32) - 12582912.0_f32
 }
 
 /// Largest score of a column, both halves of the tokens.

@@ -123,7 +123,12 @@ impl Tile<'_> {
 
     fn add_integers(&self, pv: &[f32], strand: &mut Strand) {
         let mut weights = vec![0; self.tokens];
-        let unit = quantise(pv, &mut weights);
+        let unit = if strand.parts == 2 {
+            strand.fit(pv, &mut weights, &self.c.v.zeros(self.layout.d));
+            0.0
+        } else {
+            quantise(pv, &mut weights)
+        };
         for part in 2 - strand.parts..2 {
             let (mut total, mut sums) = (0_i32, vec![0_i32; self.layout.d]);
             for (t, weight) in weights.iter().enumerate() {
@@ -131,6 +136,11 @@ impl Tile<'_> {
                 let v = self.codes(Operand::V, t).flat_map(|(at, code)| self.c.v.value_steps(at, code));
                 total = total.wrapping_add(weight);
                 sums.iter_mut().zip(v).for_each(|(sum, v)| *sum = sum.wrapping_add(v.wrapping_mul(weight)));
+            }
+            if strand.parts == 2 {
+                strand.totals[part] += total;
+                strand.sums[part].iter_mut().zip(sums).for_each(|(o, sum)| *o += sum);
+                continue;
             }
             strand.half[part] = (total as f32).mul_add(unit, strand.half[part]);
             strand.o[part].iter_mut().zip(sums).for_each(|(o, sum)| *o = (sum as f32).mul_add(unit, *o));

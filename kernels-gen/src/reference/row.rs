@@ -177,6 +177,11 @@ impl Half {
         std::array::from_fn(|i| 2 * lanes[i] - zeros2[i])
     }
 
+    /// The lane of each dim from which `value_steps` counts.
+    pub(crate) fn zeros(&self, d: usize) -> Vec<i32> {
+        (0..d).map(|i| (self.codec(i / 8, d / 8).spec().zeros2()[i % 8] + 1) / 2).collect()
+    }
+
     /// `lane - ZERO`, zero rounded up to a lane value: what weights multiply.
     pub(crate) fn value_steps(&self, (block, blocks): (usize, usize), code: [u32; 4]) -> [i32; 8] {
         let codec = self.codec(block, blocks);

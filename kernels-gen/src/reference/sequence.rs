@@ -21,6 +21,8 @@ pub struct Sequence {
 /// One kv head, tokens padded to whole tiles; the lane kind decides which fields are filled.
 #[derive(Default)]
 struct Head {
+    /// Lanes of values that stand for zero. [d]
+    zeros: Vec<i32>,
     /// `2 * lane - ZERO2`. [token, d]
     k: Vec<i16>,
     /// `lane - ZERO`. [token, d]
@@ -44,7 +46,7 @@ impl Sequence {
     pub fn new(c: &CodecInfo, s: &CacheShape, cache: &[u8], table: &[i32], len: usize) -> Result<Sequence, Status> {
         let pages = s.pages_of(table, i32::try_from(len).map_err(|_| Status::BAD_LENGTH)?)?;
         let heads = (0..s.kv_heads).map(|head| {
-            let mut unpacked = Head::default();
+            let mut unpacked = Head { zeros: c.v.zeros(s.d), ..Head::default() };
             for tile in 0..len.div_ceil(TILE) {
                 unpacked.push(c, s.d, s.tile(c, cache, &pages, head, tile), TILE.min(len - tile * TILE));
             }
@@ -198,13 +200,27 @@ impl Head {
     fn add_integers(&self, d: usize, start: usize, x: &[f32], strand: &mut Strand) {
         let mut weights = [0; TILE];
         let weights = &mut weights[..x.len()];
-        let unit = quantise(x, weights);
+        let unit = if strand.parts == 2 {
+            strand.fit(x, weights, &self.zeros);
+            0.0
+        } else {
+            quantise(x, weights)
+        };
         for part in 2 - strand.parts..2 {
             let mut bytes = [0; TILE];
             for (byte, weight) in bytes.iter_mut().zip(&*weights) {
                 *byte = part_of(*weight, part, strand.parts);
             }
             let bytes = &bytes[..x.len()];
+            if strand.parts == 2 {
+                strand.totals[part] += bytes.iter().sum::<i32>();
+                for (&weight, v) in bytes.iter().zip(self.v[start * d..].chunks_exact(d)) {
+                    for (sum, &v) in strand.sums[part].iter_mut().zip(v) {
+                        *sum += i32::from(v) * weight;
+                    }
+                }
+                continue;
+            }
             strand.half[part] = (bytes.iter().sum::<i32>() as f32).mul_add(unit, strand.half[part]);
             for (o, base) in strand.o[part].as_chunks_mut::<DIMS>().0.iter_mut().zip((0..d).step_by(DIMS)) {
                 let mut sums = [0_i32; DIMS];

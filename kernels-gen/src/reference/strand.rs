@@ -8,7 +8,8 @@
 //! vectors they use them, which closures would not.
 
 use crate::kernels::TREE;
-use crate::kernels::softmax::{left_worth, right_worth};
+use crate::kernels::softmax::{left_worth, right_worth, weight};
+use crate::kernels::units::{carried, down_of, fitted, moved, sunk, up_of};
 use crate::layout::TILE;
 use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
 
@@ -74,11 +75,15 @@ pub(super) struct Strand {
     /// Sum of 2^36 p times the offsets of the values, likewise.
     shift: [i64; 2],
     pub parts: usize,
+    /// Two parts: what weights are multiplied by now, sums of both bytes under it in the place of `o` and `half`.
+    lift: i32,
+    pub sums: [Vec<i32>; 2],
+    pub totals: [i32; 2],
 }
 
 impl Strand {
     pub fn new(d: usize, parts: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: [0; 2], parts }
+        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: [0; 2], parts, lift: 0, sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]], totals: [0; 2] }
     }
 
     /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m).
@@ -95,15 +100,18 @@ impl Strand {
             for (part, o) in self.o.iter_mut().enumerate() {
                 self.l[part] >>= fmin(raised - self.m, 63.0) as u32;
                 self.shift[part] >>= fmin(raised - self.m, 63.0) as u32;
-                self.half[part] *= factor;
-                for o in o {
-                    *o *= factor;
+                if self.parts == 1 {
+                    self.half[part] *= factor;
+                    for o in o {
+                        *o *= factor;
+                    }
                 }
             }
+            self.lift = sunk(self.lift, self.m, raised);
             self.m = raised;
         }
         for (s, x) in s.iter_mut().zip(x) {
-            *s = exp2_or_zero(x - self.m);
+            *s = weight(x, self.m);
         }
         // Four tokens, or two and two, are summed before they become an integer.
         for (i, few) in s.chunks(4 / self.parts).enumerate() {
@@ -124,12 +132,38 @@ impl Strand {
         }
     }
 
+    /// Makes integers of weights times value scales, under the unit that stays or under a new one. Sums move with their zeros,
+    /// each worth so many times the weights' total as `zeros` says of its dim.
+    #[inline(always)]
+    pub fn fit(&mut self, pv: &[f32], weights: &mut [i32], zeros: &[i32]) {
+        let next = fitted(self.lift, largest(0.0, pv).to_bits() as i32, self.totals[0].max(self.totals[1]));
+        if next != self.lift {
+            let by = next - self.lift;
+            let [high, low] = &mut self.sums;
+            let [high_total, low_total] = self.totals;
+            self.totals = pair_moved(high_total, low_total, by);
+            for ((high, low), zero) in high.iter_mut().zip(low).zip(zeros) {
+                let [h, l] = pair_moved(*high + zero * high_total, *low + zero * low_total, by);
+                (*high, *low) = (h - zero * self.totals[0], l - zero * self.totals[1]);
+            }
+            self.lift = next;
+        }
+        let power = up_of(self.lift);
+        for (weight, pv) in weights.iter_mut().zip(pv) {
+            *weight = (pv * power).round_ties_even() as i32;
+        }
+    }
+
     #[inline(always)]
     pub fn close(self, c: &Half) -> Partial {
-        let ([high, mut o], [half_high, mut half]) = (self.o, self.half);
+        let ([mut high, mut o], mut half) = (self.o, self.half[1]);
         if self.parts == 2 {
+            let unit = down_of(self.lift);
+            for (o, sums) in [&mut high, &mut o].into_iter().zip(&self.sums) {
+                o.iter_mut().zip(sums).for_each(|(o, sum)| *o = *sum as f32 * unit);
+            }
+            half = (self.totals[0] as f32 * unit).mul_add(256.0, self.totals[1] as f32 * unit);
             o.iter_mut().zip(high).for_each(|(o, high)| *o = high.mul_add(256.0, *o));
-            half = half_high.mul_add(256.0, half);
         }
         if c.exact() && c.zero2 % 2 != 0 {
             o.iter_mut().for_each(|o| *o += half * 0.5);
@@ -140,6 +174,13 @@ impl Strand {
         }
         Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * (1.0 / 536870912.0), o }
     }
+}
+
+/// Sums of high and of low bytes under a unit that moved: what the high ones lose goes to the low ones.
+#[inline(always)]
+fn pair_moved(high: i32, low: i32, by: i32) -> [i32; 2] {
+    let whole = moved(high, by);
+    [whole, moved(low, by) + carried(high, whole, by)]
 }
 
 /// Makes integers of at most 2^15 from weights times value scales; returns the power of two that undoes it.

@@ -277,6 +277,11 @@ impl<'a> Machine<'a> {
                 self.put(out, u64::from(any));
                 return Ok(());
             }
+            Op::AnyRows { src, pairs } => {
+                let (shape, x) = self.tile(*src)?;
+                let holds = |c: usize| (0..shape.rows).any(|r| x[r * shape.cols + c] & 1 != 0);
+                (0..shape.cols).map(|c| u64::from(holds(c) || *pairs && holds(c ^ 4))).collect()
+            }
             Op::Raise(by) => match self.p.ty(out) {
                 Ty::Tile { rows, .. } => (0..rows).map(|r| 1 << by[r % 8]).collect(),
                 Ty::Scalar(_) => vec![1],

@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::ir::{Id, MmaKind, Op, verify};
 
 pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wrong> {
-    let joined = matches!(op, Op::ShflXor(..) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::MmaRegs { .. });
+    let joined = matches!(op, Op::ShflXor(..) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::Ballot(_) | Op::MmaRegs { .. });
     if !joined {
         return Err(Wrong::Unsupported { op: format!("{} at thread stage", verify::name(op)) });
     }
@@ -22,6 +22,7 @@ pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wr
                 let any = (0..32).fold(0, |any, l| any | lane(m, *a, l) & 1);
                 vec![[any; 32]]
             }
+            Op::Ballot(a) => vec![[(0..32).fold(0, |all, l| all | (lane(m, *a, l) & 1) << l); 32]],
             Op::MovMatrix(a) => vec![transposed(std::array::from_fn(|l| lane(m, *a, l)))],
             Op::MmaRegs { kind, a, b, c } => {
                 let regs = |ids: &[Id]| ids.iter().map(|id| std::array::from_fn(|l| lane(m, *id, l))).collect::<Vec<[u64; 32]>>();
