@@ -47,12 +47,12 @@ fn room(total: i32) -> i32 {
     if total == 0_i32 { 255_i32 } else { (148_i32 - ((total as f32).to_bits() >> 23) as i32).max(0_i32) }
 }
 
-/// The unit of a tile whose largest weight has the bits `peak`, after weights that come to `total`: it makes an integer from 2^12 on of it,
+/// The unit of a tile whose largest weight has the bits `peak`, after weights that come to `total`: it makes an integer from 2^13 on of it,
 /// if there is room. A column that weighs nothing keeps its own.
 #[device]
 pub fn fitted(lift: i32, peak: i32, total: i32) -> i32 {
     let (w, e) = (rounded(f32::from_bits(peak as u32), up_of(lift)), ((peak as u32) >> 23) as i32);
-    let wanted = (266_i32 - e).min(MOST_LIFT);
+    let wanted = (267_i32 - e).min(MOST_LIFT);
     if (e > 0_i32) & (overflows(w) | !counts(w)) { if wanted > lift { lift + (wanted - lift).min(room(total)) } else { wanted } } else { lift }
 }
 
