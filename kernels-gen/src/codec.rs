@@ -152,10 +152,13 @@ pub trait Codec: Debug + Send + Sync {
         0.0_f32
     }
 
-    /// The scale after step `step` of a search, which starts at 1: the row's blocks together have said `pull`. The last
-    /// one, rounded to f16, is the row's first side value; the other is 0.
-    fn search(&self, scale: f32, _pull: f32, _step: usize) -> f32 {
-        scale
+    /// The scale after step `step` of a search, which starts at 1: the row's blocks together have said `pull`. Three steps
+    /// lead to one of eight scales `2^(0.6 (2t/7 - 1))`, by halves. The last one, rounded to f16, is the row's first side
+    /// value; the other is 0.
+    fn search(&self, scale: f32, pull: f32, step: usize) -> f32 {
+        let up = [1.2682658_f32, 1.1261731_f32, 1.061213_f32];
+        let down = [0.7884783_f32, 0.887963_f32, 0.942318_f32];
+        scale * (if pull > 0.0_f32 { up[step] } else { down[step] })
     }
 
     /// What is stored in the place of the side values that the row was coded with; `energy` is the row's sum of

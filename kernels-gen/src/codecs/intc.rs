@@ -75,13 +75,6 @@ impl Codec for IntC {
         pull
     }
 
-    /// From 1 to one of eight scales `2^(0.6 (2t/7 - 1))`, by halves.
-    fn search(&self, scale: f32, pull: f32, step: usize) -> f32 {
-        let up = [1.2682658_f32, 1.1261731_f32, 1.061213_f32];
-        let down = [0.7884783_f32, 0.887963_f32, 0.942318_f32];
-        scale * (if pull > 0.0_f32 { up[step] } else { down[step] })
-    }
-
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let inverse = 1.0_f32 / side[0];
         let mut code = [0_u32; 4];
