@@ -48,7 +48,7 @@ pub fn attend<T: Float>(
     slot: i32,
     blocks: i32,
 ) {
-    let ring = ring(m.stages, m.pair * m.tile_bytes);
+    let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut worth = shared::<f32>(m.cols);
@@ -155,99 +155,95 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        for at in stream(first, tiles.min(first + each * TILES as i32), m.pair, m.stages) {
-            let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, at));
-            for tile in 0..m.pair {
-                let t = at + tile as i32;
-                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at + tile * m.tile_bytes, m.parts);
-                let mut x = scores(m, k, v, &tokens, tile * m.tile_bytes, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
-                let (sides, stride) = (m.sides_at + tile * m.tile_bytes, 2 * (k[0].spec().sides + v[0].spec().sides));
-                let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
-                if ends {
-                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
-                    x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
-                    v_scale = v_scale.map2(&past, kept);
+        for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
+            let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, t));
+            let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
+            let mut x = scores(m, k, v, &tokens, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
+            let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
+            let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
+            if ends {
+                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                v_scale = v_scale.map2(&past, kept);
+            }
+            // A new maximum is rare: the rescale stays out of the common path.
+            if x.map2(&top, above).any() {
+                let next = top.map2(&peaks(&x, m.parts), raised);
+                // A fresh leaf has nothing to rescale.
+                if t % TILES as i32 > 0_i32 {
+                    if m.steady() {
+                        lift = lift.map3(&top, &next, sunk);
+                    } else {
+                        let fade = top.map2(&next, fade_of);
+                        out[0] = &out[0] * &fade;
+                        if v.len() == 2 {
+                            out[1] = &out[1] * &fade;
+                        }
+                        half = &half * &fade;
+                    }
+                    let total = sum.sum_rows().map3(&top, &next, shifted);
+                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    if v[0].spec().affine {
+                        let total = shift.sum_rows().map3(&top, &next, shifted);
+                        shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    }
                 }
-                // A new maximum is rare: the rescale stays out of the common path.
-                if x.map2(&top, above).any() {
-                    let next = top.map2(&peaks(&x, m.parts), raised);
-                    // A fresh leaf has nothing to rescale.
+                top = next;
+            }
+            let p = x.map2(&top, weight);
+            sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
+            if v[0].spec().affine {
+                let leans = &p * &offsets(v[0], &tokens, at + 2 * k[0].spec().sides, stride, m.parts);
+                shift = &shift + &(if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) });
+            }
+            if m.steady() {
+                let pv = &p * &v_scale;
+                let mut w = pv.map2(&lift.map(up_of), rounded);
+                if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
+                    // Both bytes of a weight have one unit.
+                    let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+                    let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
+                    // A fresh leaf has nothing to move.
                     if t % TILES as i32 > 0_i32 {
-                        if m.steady() {
-                            lift = lift.map3(&top, &next, sunk);
-                        } else {
-                            let fade = top.map2(&next, fade_of);
-                            out[0] = &out[0] * &fade;
-                            if v.len() == 2 {
-                                out[1] = &out[1] * &fade;
-                            }
-                            half = &half * &fade;
+                        let by = next.map2(&lift, minus);
+                        let low = side.cols(0, 1, m.cols);
+                        for i in 0..v.len() {
+                            let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
+                            sums[i] = next.0;
+                            high_sums[i] = next.1;
                         }
-                        let total = sum.sum_rows().map3(&top, &next, shifted);
-                        sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                        if v[0].spec().affine {
-                            let total = shift.sum_rows().map3(&top, &next, shifted);
-                            shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                        }
+                        let next = move_totals(m, &total, &high_total, &low, &by);
+                        total = next.0;
+                        high_total = next.1;
                     }
-                    top = next;
+                    lift = next;
+                    w = pv.map2(&lift.map(up_of), rounded);
                 }
-                let p = x.map2(&top, weight);
-                sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
-                if v[0].spec().affine {
-                    let leans = &p * &offsets(v[0], &tokens, sides + 2 * k[0].spec().sides, stride, m.parts);
-                    shift = &shift + &(if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) });
+                let w = bytes_of(&w, m.parts);
+                total = &total + &w.1.sum_k();
+                if m.apart {
+                    high_total = &high_total + &w.0.sum_k();
                 }
-                if m.steady() {
-                    let pv = &p * &v_scale;
-                    let mut w = pv.map2(&lift.map(up_of), rounded);
-                    if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
-                        // Both bytes of a weight have one unit.
-                        let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
-                        let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
-                        // A fresh leaf has nothing to move.
-                        if t % TILES as i32 > 0_i32 {
-                            let by = next.map2(&lift, minus);
-                            let low = side.cols(0, 1, m.cols);
-                            for i in 0..v.len() {
-                                let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
-                                sums[i] = next.0;
-                                high_sums[i] = next.1;
-                            }
-                            let next = move_totals(m, &total, &high_total, &low, &by);
-                            total = next.0;
-                            high_total = next.1;
-                        }
-                        lift = next;
-                        w = pv.map2(&lift.map(up_of), rounded);
-                    }
-                    let w = bytes_of(&w, m.parts);
-                    total = &total + &w.1.sum_k();
+                for i in 0..v.len() {
+                    let values = values_of(m, v[i], &tokens, m.values_at[i], m.d / v.len());
+                    sums[i] = mma(&values, &w.1, &sums[i]);
                     if m.apart {
-                        high_total = &high_total + &w.0.sum_k();
+                        high_sums[i] = mma(&values, &w.0, &high_sums[i]);
                     }
-                    for i in 0..v.len() {
-                        let values = values_of(m, v[i], &tokens, m.values_at[i] + tile * m.tile_bytes, m.d / v.len());
-                        sums[i] = mma(&values, &w.1, &sums[i]);
-                        if m.apart {
-                            high_sums[i] = mma(&values, &w.0, &high_sums[i]);
-                        }
-                    }
-                } else if v[0].spec().exact() {
-                    let w = weights(&p * &v_scale);
-                    for i in 0..v.len() {
-                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], m.values_at[i] + tile * m.tile_bytes, m.d / v.len());
-                    }
-                    // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
-                    if v[0].spec().odd() {
-                        half = w.2.cast::<f32>().map3(&w.3, &half, fused);
-                    }
-                } else {
-                    out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0] + tile * m.tile_bytes, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                 }
+            } else if v[0].spec().exact() {
+                let w = weights(&p * &v_scale);
+                for i in 0..v.len() {
+                    out[i] = weighed(m, v[i], &tokens, &w, &out[i], m.values_at[i], m.d / v.len());
+                }
+                // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
+                if v[0].spec().odd() {
+                    half = w.2.cast::<f32>().map3(&w.3, &half, fused);
+                }
+            } else {
+                out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
             }
             // A leaf's end: fold it into what the warp holds, start afresh.
-            let t = at + (m.pair as i32 - 1_i32);
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let height = m.d / v.len() / m.parts;
@@ -358,12 +354,12 @@ fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [
 /// Scores of a tile in log2 units.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: usize, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
-    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
+fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
+    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
     if m.record > 0 {
         score.map3(worth, bias, fused)
     } else if k[0].spec().affine {
-        score.map3(worth, &(offsets(k[0], tokens, m.sides_at + base, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
+        score.map3(worth, &(offsets(k[0], tokens, m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
     } else {
         score * worth
     }

@@ -68,28 +68,28 @@ pub fn query_part(query: &Shared<u8>, at: usize, d: usize, cols: usize, band: us
     if quads { part.quad_order() } else { part }
 }
 
-/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: the tile's first byte.
+/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, base: usize, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
+pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
     let mut hi = acc(32, cols, 0_i32);
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
         if quads & by_height(k, d) {
-            let key: Tile<u8> = tokens.key_quads(base + at[i], k[i].spec().bits, d, 8, |x| k[i].raised4(x));
+            let key: Tile<u8> = tokens.key_quads(at[i], k[i].spec().bits, d, 8, |x| k[i].raised4(x));
             hi = mma_raised(&key, &q_hi[i], k[i].spec().raised);
             if parts == 1 {
                 lo = mma_raised(&key, &q_lo[i], k[i].spec().raised);
             }
         } else {
-            let key: Tile<u8> = if quads { tokens.key_quads(base + at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(base + at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
+            let key: Tile<u8> = if quads { tokens.key_quads(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
             hi = mma(&key, &q_hi[i], &hi);
             if parts == 1 {
                 lo = mma(&key, &q_lo[i], &lo);
             }
         }
         if k[i].spec().wide_lanes() {
-            let top: Tile<u8> = tokens.keys(base + at[i], k[i].spec().bits, d / k.len(), 8, |x| high_bytes(k[i].decode(x)));
+            let top: Tile<u8> = tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| high_bytes(k[i].decode(x)));
             hi = &hi + &(mma(&top, &q_hi[i], 0_i32) * 256_i32);
             lo = &lo + &(mma(&top, &q_lo[i], 0_i32) * 256_i32);
         }

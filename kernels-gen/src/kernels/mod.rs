@@ -145,7 +145,6 @@ fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMet
         warps: 8,
         depth: 2,
         stages: 2,
-        pair: 1,
         min_blocks: 1,
         away: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),

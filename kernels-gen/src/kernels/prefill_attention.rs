@@ -57,7 +57,7 @@ pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_
         ..=1024 => (like.warps.min(4), if few { 2 } else { 3 }),
         _ => (like.warps.min(4), 2),
     };
-    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, pair: 1, ..like }.within(usize::MAX)
+    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }.within(usize::MAX)
 }
 
 /// Tile IR of the kernel.

@@ -61,9 +61,9 @@ pub fn fitted(lift: i32, peak: i32, total: i32) -> i32 {
 #[device]
 fn moved_sums(m: &DecodeMeta, c: &dyn Codec, sums: &Tile<i32>, by: &Tile<i32>, d: usize) -> (Tile<i32>, Tile<i32>) {
     let whole = sums.map2(by, moved);
-    let whole = if m.quads & raises(c, d) & !m.apart { whole.map2(&raise_of(c, d), cleared) } else { whole };
+    let whole = if raises(m, c, d) { whole.map2(&raise_of(c, d), cleared) } else { whole };
     let rest = sums.map3(&whole, by, carried);
-    (whole, if m.quads & raises(c, d) & !m.apart { rest.map2(&raise_of(c, d), cleared) } else { rest })
+    (whole, if raises(m, c, d) { rest.map2(&raise_of(c, d), cleared) } else { rest })
 }
 
 /// A band's sums of high and low bytes under the next unit, side by side (`low`: 1 in columns of low bytes) or apart.
@@ -153,6 +153,6 @@ pub fn bytes_of(w: &Tile<i32>, parts: usize) -> (Tile<u8>, Tile<u8>) {
 #[device]
 pub fn output_of(m: &DecodeMeta, c: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, lift: &Tile<i32>, d: usize) -> Tile<f32> {
     let zero = less_zero(c, total, d);
-    let zero = if m.quads & raises(c, d) & !m.apart { &zero * &raise_of(c, d) } else { acc(d, m.cols, 0_i32) + &zero };
+    let zero = if raises(m, c, d) { &zero * &raise_of(c, d) } else { acc(d, m.cols, 0_i32) + &zero };
     (sums + &zero).cast::<f32>() * &lift.map(down_of)
 }

@@ -26,7 +26,7 @@ pub fn rounded(p: f32, up: f32) -> i32 {
 /// A band of a tile's values as left operand.
 #[device]
 pub fn values_of(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, at: usize, d: usize) -> Tile<u8> {
-    let high = m.quads & raises(c, d) & !m.apart;
+    let high = raises(m, c, d);
     if m.quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) }
 }
 
@@ -35,7 +35,7 @@ pub fn values_of(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, at: usize, d: usi
 pub fn weighed(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, d: usize) -> Tile<f32> {
     let base = less_zero(c, &w.2, d);
     let v = values_of(m, c, tokens, at, d);
-    let start = if m.quads & raises(c, d) { &base * &raise_of(c, d) } else { base.clone() };
+    let start = if raises(m, c, d) { &base * &raise_of(c, d) } else { base.clone() };
     let o = if c.spec().wide_lanes() {
         let top: Tile<u8> = tokens.values(at, c.spec().bits, d, 8, |x| high_bytes(c.decode(x)));
         let hi = mma(&v, &w.0, 0_i32) + mma(&top, &w.0, 0_i32) * 256_i32;
@@ -60,8 +60,8 @@ pub fn less_zero(c: &dyn Codec, total: &Tile<i32>, d: usize) -> Tile<i32> {
 
 /// Whether values are decoded with their dims at different heights.
 #[device]
-pub fn raises(c: &dyn Codec, d: usize) -> bool {
-    (d >= 64) & (c.spec().raised[7] > 0)
+pub fn raises(m: &DecodeMeta, c: &dyn Codec, d: usize) -> bool {
+    m.quads & !m.apart & (d >= 64) & (c.spec().raised[7] > 0)
 }
 
 /// Of a power of two: a division of constants would stay one.
