@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::channel::{BINS, STEP, left};
 use super::{Audit, Finding, GATES, NAMES};
 use crate::attention::Stream;
-use crate::report::html::{Scale, escaped, power};
+use crate::report::html::{Scale, escaped, grid};
 
 const WIDTH: f64 = 1100.0;
 const PANEL: f64 = WIDTH / NAMES.len() as f64;
@@ -51,18 +51,7 @@ fn panel(svg: &mut String, audit: &Audit, figure: usize) {
         null.low,
         null.high
     );
-    for tick in y.ticks(5) {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            x.place[0] - 6.0,
-            x.place[1] + 6.0,
-            x.place[0] - 11.0,
-            at + 4.0,
-            power(tick)
-        );
-    }
+    grid(svg, [x.place[0] - 6.0, x.place[1] + 6.0], 5.0, &y, y.ticks(5));
     if let Some(gate) = GATES[figure] {
         let at = y.at(gate);
         let _ = write!(svg, "<line class=\"limit\" x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", x.place[0] - 6.0, x.place[1] + 6.0);
@@ -108,16 +97,7 @@ pub fn channel(audit: &Audit, finding: &Finding) -> String {
         "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"how often a channel falls where, beside a Gaussian\">"
     );
     let decades = (-6..=0).map(|e| 10_f64.powi(e)).filter(|v| *v > least);
-    for tick in decades {
-        let at = y.at(tick);
-        let _ = write!(
-            svg,
-            "<line class=\"grid\" x1=\"52\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text class=\"soft\" x=\"44\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            width - 14.0,
-            at + 4.0,
-            power(tick)
-        );
-    }
+    grid(&mut svg, x.place, 8.0, &y, decades);
     // the interval of each bin; where it reaches down to no row at all it begins at the foot
     for (bin, null) in audit.gaussian_channel.iter().enumerate().filter(|(_, null)| null.high > 0.0) {
         let (top, foot) = (y.at(null.high), y.at(null.low.max(least)));

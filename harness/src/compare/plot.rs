@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Pair;
-use crate::report::html::{Scale, escaped, width_of};
+use crate::report::html::{Scale, escaped, foot, width_of};
 
 const WIDTH: f64 = 1100.0;
 const ROW: f64 = 40.0;
@@ -20,21 +20,8 @@ pub fn plot(pairs: &[Pair]) -> String {
     let x = Scale::linear(-1.06 * below.max(least), 1.06 * above.max(least), [left, WIDTH - 20.0]);
     let end = height - 44.0;
     let mut svg = format!("<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"differences of KL by passage\">");
-    for tick in x.ticks(8) {
-        let (at, class) = (x.at(tick), if tick.abs() < 1e-12 { "zero" } else { "grid" });
-        let shown = if tick.abs() < 1e-12 { "0".into() } else { format!("{tick:+.1e}").replace('-', "\u{2212}") };
-        let _ = write!(
-            svg,
-            "<line class=\"{class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"6\" y2=\"{end:.1}\"/><text class=\"soft\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{shown}</text>",
-            end + 18.0
-        );
-    }
-    let _ = write!(
-        svg,
-        "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">KL of A minus KL of B, nats; left of 0 A diverges less</text>",
-        (left + WIDTH - 20.0) / 2.0,
-        end + 38.0
-    );
+    let shown = |tick: f64| if tick == 0.0 { "0".into() } else { format!("{tick:+.1e}").replace('-', "\u{2212}") };
+    foot(&mut svg, &x, 8, end, shown, "KL of A minus KL of B, nats; left of 0 A diverges less");
     for (index, p) in pairs.iter().enumerate() {
         let y = 14.0 + ROW * (index as f64 + 0.5);
         let colour = match p.kl_difference_ci95 {

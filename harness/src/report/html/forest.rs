@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::axes::foot;
 use super::entry::Entry;
 use super::labels::width_of;
 use super::scale::{Scale, escaped};
@@ -23,21 +24,8 @@ pub fn draw(entries: &[&Entry], width: f64) -> String {
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"change of perplexity with 95 % intervals\">"
     );
-    for tick in x.ticks(5) {
-        let (at, class) = (x.at(tick), if tick == 0.0 { "zero" } else { "grid" });
-        let shown = if tick > 0.0 { format!("+{tick}") } else { tick.to_string().replace('-', "\u{2212}") };
-        let _ = write!(
-            svg,
-            "<line class=\"{class}\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"6\" y2=\"{end:.1}\"/><text class=\"soft\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{shown} %</text>",
-            end + 18.0
-        );
-    }
-    let _ = write!(
-        svg,
-        "<text class=\"soft\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">change of perplexity against the raw cache</text>",
-        (left + width - 84.0) / 2.0,
-        end + 38.0
-    );
+    let shown = |tick: f64| if tick > 0.0 { format!("+{tick} %") } else { format!("{tick} %").replace('-', "\u{2212}") };
+    foot(&mut svg, &x, 5, end, shown, "change of perplexity against the raw cache");
     for (index, entry) in entries.iter().enumerate() {
         svg += &interval(entry, &x, width, 14.0 + ROW * (index as f64 + 0.5));
     }

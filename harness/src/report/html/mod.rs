@@ -15,12 +15,12 @@ mod takes;
 
 use std::fmt::Write;
 
-pub use axes::axes;
+pub use axes::{axes, foot, grid};
 pub use labels::{beside, width_of};
 use entry::{codecs, entries};
 pub use page::page;
 pub use prose::{Drawing, prose};
-pub use scale::{Scale, escaped, power};
+pub use scale::{Scale, escaped};
 
 use super::Report;
 
