@@ -107,7 +107,8 @@ impl Device {
         Ok(self.lock_kernels().entry(key).or_insert(kernel).clone())
     }
 
-    /// Waits for all work on the device.
+    /// Waits for all work on the device. The driver refuses that, and gives up the capture, while anybody captures one of its streams: [`Stream::synchronise`]
+    /// waits for one stream and disturbs none.
     pub fn synchronise(&self) -> Result<()> {
         let _here = self.enter()?;
         cudarc::driver::result::ctx::synchronize().map_err(|e| failed("waiting for the device", e))

@@ -79,7 +79,9 @@ int cuDevicePrimaryCtxRetain(void **ctx, int device) { (void)device; ENTER; *ctx
 int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; ENTER; return OK; }
 int cuCtxGetCurrent(void **ctx) { ENTER; *ctx = current; return OK; }
 int cuCtxSetCurrent(void *ctx) { ENTER; current = ctx; return OK; }
-int cuCtxSynchronize(void) { ENTER_CURRENT; return OK; }
+/* As the driver's: while any stream is being captured there is no waiting for all of them. */
+static _Atomic int captures;
+int cuCtxSynchronize(void) { ENTER_CURRENT; return captures ? CAPTURING : OK; }
 int cuMemGetInfo_v2(size_t *available, size_t *total) { ENTER_CURRENT; *available = *total = 1 << 30; return OK; }
 
 /* Memory. */
@@ -163,11 +165,12 @@ int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, 
     self->ops[self->count++] = o;
     return OK;
 }
-int cuStreamBeginCapture_v2(void *s, int mode) { STREAM(s); ENTER_CURRENT; if (self->capturing || mode != 1) return INVALID; self->capturing = 1, self->count = 0; return OK; }
+int cuStreamBeginCapture_v2(void *s, int mode) { STREAM(s); ENTER_CURRENT; if (self->capturing || mode != 1) return INVALID; self->capturing = 1, self->count = 0, captures++; return OK; }
 int cuStreamEndCapture(void *s, void **out) {
     STREAM(s);
     int was = self->capturing;
     self->capturing = 0; /* even when it fails */
+    captures -= was;
     ENTER_CURRENT;
     if (!was) return INVALID;
     graph *g = make(sizeof *g);
