@@ -42,10 +42,9 @@ fn calibrated_coordinates_lose_far_less_at_the_same_size() {
     let row = |name: &str| report.rows.iter().find(|r| r.codec == name).unwrap();
     let kl = |name: &str| row(name).kl_mean;
     assert_eq!(row("kvfuse-4").stored_bits_per_element, row("e8w4").stored_bits_per_element);
-    // at 6 bits errors are traded for less divergence: what keys lose there may be a little more
-    for (row, other, most) in [(row("kvfuse-4"), row("e8w4"), 1.0), (row("kvfuse-6"), row("e8w6"), 1.1)] {
+    for (row, other) in [(row("kvfuse-4"), row("e8w4")), (row("kvfuse-6"), row("e8w6"))] {
         assert_eq!(row.stored_bits_per_element, other.stored_bits_per_element);
-        let better = row.kl_mean < 0.6 * other.kl_mean && row.rel_mse_k < most * other.rel_mse_k && row.rel_mse_v < other.rel_mse_v;
+        let better = row.kl_mean < 0.6 * other.kl_mean && row.rel_mse_k < other.rel_mse_k && row.rel_mse_v < other.rel_mse_v;
         assert!(better, "{}: {} {} {}", row.codec, row.kl_mean, row.rel_mse_k, row.rel_mse_v);
     }
     assert!(kl("kvfuse-4") <= 0.35 * kl("e8w4"), "{} against {}", kl("kvfuse-4"), kl("e8w4"));

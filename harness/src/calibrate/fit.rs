@@ -11,7 +11,7 @@ use crate::model::{Config, Weights};
 
 /// Share of the metric of keys, and of values, that is the measured one; the rest counts all errors alike, which keeps
 /// the plain squared error low and the fit steady. Less of it serves values: their metric knows only the next product.
-const KEYS: f64 = 0.7;
+const KEYS: f64 = 0.3;
 const VALUES: f64 = 0.3;
 /// Energies below this share of a head's largest are raised to it.
 const LEAST: f64 = 1e-9;
