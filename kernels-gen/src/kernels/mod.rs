@@ -210,7 +210,9 @@ pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> 
 /// Meta value of the store kernel that takes keys as projections leave them; `calibrated`: of a codec whose rows are mapped.
 pub fn rope_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, rope: Rope, calibrated: bool) -> StoreMeta {
     let m = if calibrated { mapped_store_meta(c, d, page_tokens, elem) } else { store_meta(c, d, page_tokens, elem) };
-    StoreMeta { straight: false, rope, min_blocks: m.min_blocks.min(7), ..m }
+    // The table, the weights and rows of f32 take registers besides.
+    let most = if d > 128 { m.min_blocks - 1 } else if elem == Elem::F32 { 6 } else { 7 };
+    StoreMeta { straight: false, rope, min_blocks: m.min_blocks.min(most), ..m }
 }
 
 /// Tile IR of that kernel.
