@@ -15,7 +15,8 @@ from pathlib import Path
 
 ABI_VERSION = 1
 BF16, F32 = 1, 2
-STORE, DECODE = 1, 2
+STORE, DECODE, ROPE = 1, 2, 16
+INTERLEAVED, NORM, WEIGHTS, TABLE_BF16, QUERIES = 1, 2, 4, 8, 16
 
 
 class Error(RuntimeError):
@@ -39,10 +40,11 @@ def _struct(name, *fields, reserved):
     return type(name, (_Struct,), {"_fields_": head + rows + [("reserved", c_uint64 * reserved)]})
 
 
-_PlanDesc = _struct("kvf_plan_desc", (c_void_p, "codec"), (c_int32, "device head_dim heads kv_heads page_tokens dtype splits flags queries slot_page_tokens"), reserved=3)
+_PlanDesc = _struct("kvf_plan_desc", (c_void_p, "codec"), (c_int32, "device head_dim heads kv_heads page_tokens dtype splits flags queries slot_page_tokens rotary_dim rope"), reserved=2)
 _Cache = _struct("kvf_cache", (c_void_p, "base"), (c_uint64, "bytes"), (c_int64, "pages"), (c_int32, "page_tokens kv_heads head_dim layer"), (c_void_p, "calibration"), reserved=3)
 _CalibrationDesc = _struct("kvf_calibration_desc", (c_void_p, "codec"), (c_char_p, "path model"), (c_int64, "positions"), (c_int32, "device layers kv_heads head_dim"), reserved=4)
-_StoreArgs = _struct("kvf_store_args", (c_void_p, "k v slots status"), (c_int64, "tokens k_token_stride k_head_stride v_token_stride v_head_stride"), (c_void_p, "positions workspace"), (c_uint64, "workspace_bytes"), reserved=1)
+_StoreArgs = _struct("kvf_store_args", (c_void_p, "k v slots status"), (c_int64, "tokens k_token_stride k_head_stride v_token_stride v_head_stride"), (c_void_p, "positions workspace"), (c_uint64, "workspace_bytes"), (c_void_p, "rope"), reserved=0)
+_RopeArgs = _struct("kvf_rope", (c_void_p, "cos_sin"), (c_int64, "positions"), (c_void_p, "k_norm q_norm q q_out k_out"), (c_int64, "q_token_stride q_head_stride"), (c_int32, "rotary_dim flags heads"), (c_float, "epsilon"), reserved=4)
 _DecodeArgs = _struct("kvf_decode_args", (c_void_p, "q table lens out lse workspace"), (c_uint64, "workspace_bytes"), (c_void_p, "status"), (c_int32, "batch table_stride"), (c_float, "scale"), (c_int32, "queries"), reserved=4)
 
 
@@ -121,14 +123,30 @@ class Calibration:
         return Codec(self.name, handle=own, calibration=self, layer=layer)
 
 
+class Rope:
+    """What keys and queries of a layer pass on their way: a norm of each head if weights [head_dim] f32 are given, then RoPE by
+    cos_sin [positions, rotary_dim], f32 (or bf16: `bf16`): cosines, then sines. Neighbours turn together if `interleaved`, as in GPT-J;
+    else coordinates half of rotary_dim apart. Tensors are held here, so that they live as long."""
+
+    def __init__(self, cos_sin, positions, rotary_dim, *, k_norm=None, q_norm=None, epsilon=1e-6, interleaved=False, bf16=False):
+        self.cos_sin, self.positions, self.rotary_dim, self.k_norm, self.q_norm, self.epsilon = cos_sin, positions, rotary_dim, k_norm, q_norm, epsilon
+        self.flags = QUERIES | (INTERLEAVED if interleaved else 0) | (NORM | WEIGHTS if k_norm is not None else 0) | (TABLE_BF16 if bf16 else 0)
+
+    def args(self, q, q_out, heads, head_dim):
+        return _RopeArgs(cos_sin=_address(self.cos_sin), positions=self.positions, k_norm=_address(self.k_norm), q_norm=_address(self.q_norm), q=_address(q), q_out=_address(q_out),
+                         q_token_stride=heads * head_dim, q_head_stride=head_dim, rotary_dim=self.rotary_dim, flags=self.flags, heads=heads, epsilon=self.epsilon)
+
+
 class Cache:
     """Pages of one layer in `base`, `pages * kv_heads * codec.block_bytes(head_dim, page_tokens)` bytes that the caller owns.
 
     `heads` query heads attend to `kv_heads`; `dtype` is that of k, v, q and out. On a GPU (`device` >= 0) calls enqueue on
-    `stream`, by default torch's current one, and nothing waits; `space(bytes)` must give device memory for the workspace.
+    `stream`, by default torch's current one, and nothing waits; `space(bytes)` must give device memory for the workspace. With a
+    `rope` keys and queries are given as projections leave them, q and q_out [tokens, heads, head_dim] beside k and v.
     """
 
-    def __init__(self, codec, base, pages, *, heads, kv_heads, head_dim, page_tokens=64, dtype=BF16, device=-1, space=None):
+    def __init__(self, codec, base, pages, *, heads, kv_heads, head_dim, page_tokens=64, dtype=BF16, device=-1, space=None, rope=None):
+        self.rope = rope
         self.codec, self.base, self.pages, self.dtype, self.device, self.space = codec, base, pages, dtype, device, space
         self.heads, self.kv_heads, self.head_dim, self.page_tokens = heads, kv_heads, head_dim, page_tokens
         count = pages * kv_heads * codec.block_bytes(head_dim, page_tokens)
@@ -137,12 +155,14 @@ class Cache:
         if device >= 0:
             self._plan(1)
 
-    def store(self, k, v, slots, status, *, tokens, positions=None, stream=None):
+    def store(self, k, v, slots, status, *, tokens, positions=None, q=None, q_out=None, stream=None):
         """Codes and stores rows k, v [tokens, kv_heads, head_dim] at slots [tokens] i64: page * page_tokens + offset, below 0
-        none. `status` [4] i32 is zeroed once by the caller; `positions` [tokens] i32 is for calibrated codecs."""
+        none. `status` [4] i32 is zeroed once by the caller; `positions` [tokens] i32 is for calibrated codecs and for a rope, which makes q ready for `decode` as q_out."""
         row = self.head_dim
         args = _StoreArgs(k=_address(k), v=_address(v), slots=_address(slots), status=_address(status), tokens=tokens, positions=_address(positions),
                           k_token_stride=self.kv_heads * row, k_head_stride=row, v_token_stride=self.kv_heads * row, v_head_stride=row)
+        rope = self.rope and self.rope.args(q, q_out, self.heads, row)
+        args.rope = ctypes.addressof(rope) if rope else None
         if self.device < 0:
             return _call("kvf_ref_store", self.codec.handle, self.dtype, byref(self.desc), byref(args))
         _call("kvf_store", self._plan(1), byref(self.desc), byref(args), self._stream(stream))
@@ -168,7 +188,9 @@ class Cache:
         if size not in self.plans:
             plan = c_void_p()
             desc = _PlanDesc(codec=self.codec.handle, device=self.device, head_dim=self.head_dim, heads=self.heads, kv_heads=self.kv_heads, page_tokens=self.page_tokens,
-                             dtype=self.dtype, flags=STORE | DECODE if size == 1 else DECODE, queries=size)
+                             dtype=self.dtype, flags=(ROPE if self.rope else STORE) | DECODE if size == 1 else DECODE, queries=size)
+            if self.rope and size == 1:
+                desc.rotary_dim, desc.rope = self.rope.rotary_dim, self.rope.flags
             _call("kvf_plan_create", byref(desc), byref(plan))
             weakref.finalize(self, _library.kvf_plan_destroy, plan)
             self.plans[size] = plan

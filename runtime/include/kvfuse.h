@@ -36,15 +36,24 @@ enum {
 enum { KVF_DTYPE_BF16 = 1, KVF_DTYPE_F32 = 2 };
 
 /* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. SLOTS: kvf_store_slots,
- * kvf_import_slots, kvf_export_slots. */
-enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8 };
+ * kvf_import_slots, kvf_export_slots. ROPE: kvf_store of keys as projections leave them, see kvf_rope. */
+enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8, KVF_PLAN_ROPE = 16 };
+
+/* What keys pass before they are stored, a sum. INTERLEAVED: neighbours turn together (GPT-J), not coordinates half of
+ * rotary_dim apart (NeoX, Hugging Face). NORM: each head is divided by its root mean square first, and with WEIGHTS
+ * multiplied by a weight a coordinate. BF16: cos_sin is bf16, not f32. QUERIES: queries pass too. KEYS_OUT: keys are also
+ * given back. */
+enum {
+    KVF_ROPE_INTERLEAVED = 1, KVF_ROPE_NORM = 2, KVF_ROPE_WEIGHTS = 4, KVF_ROPE_BF16 = 8, KVF_ROPE_QUERIES = 16,
+    KVF_ROPE_KEYS_OUT = 32
+};
 
 /* Words of a status, 4 x int32 that the caller zeroes once: kernels set them and never clear one. */
 enum {
     KVF_STATUS_BAD_SLOT = 0,   /* 1: a slot beyond the cache; that token was not stored */
     KVF_STATUS_BAD_PAGE = 1,   /* 1: a page outside the cache; that sequence's out is 0, its lse -inf */
     KVF_STATUS_BAD_LENGTH = 2, /* 1: a length below 0 or beyond the table; likewise. Or a token's position that the
-                                * calibration was not loaded for; that token was not stored */
+                                * calibration was not loaded for, or that cos_sin has no row of; that token was not stored */
     KVF_STATUS_WHERE = 3       /* index of one offender, a token or a sequence (not set by kvf_ref_*) */
 };
 
@@ -69,7 +78,9 @@ typedef struct {
     int32_t queries;     /* query tokens a sequence that kvf_decode shall take, about: 2 to 4 speculative ones, or a
                           * chunk of a prompt; any number is then served. 0 or 1: one */
     int32_t slot_page_tokens; /* with KVF_PLAN_SLOTS: tokens of a page of slots, any number; else 0 */
-    uint64_t reserved[3];
+    int32_t rotary_dim;       /* with KVF_PLAN_ROPE: coordinates that turn, a multiple of 16; else 0 */
+    int32_t rope;             /* likewise: KVF_ROPE_* */
+    uint64_t reserved[2];
 } kvf_plan_desc;
 
 /* A paged cache. Page p of kv head h is at base + (p * kv_heads + h) * kvf_block_bytes(). */
@@ -96,6 +107,23 @@ typedef struct {
     uint64_t reserved[4];
 } kvf_calibration_desc;
 
+/* Keys as projections leave them, with a plan of KVF_PLAN_ROPE: kvf_store normalises and turns them, all in f32, and codes
+ * them, in one launch. What it does not look at may be null or 0. Outputs may not lie over their inputs. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    const void *cos_sin;  /* [positions, rotary_dim]: rotary_dim / 2 cosines, then as many sines; 16-byte aligned */
+    int64_t positions;    /* rows of it; a token at another position is not stored, and raised in status */
+    const float *k_norm;  /* WEIGHTS: [head_dim], f32 whatever the plan's dtype, 16-byte aligned */
+    const float *q_norm;  /* likewise, with QUERIES */
+    const void *q;        /* QUERIES: [tokens, heads, head_dim], strided like k */
+    void *q_out;          /* [tokens, heads, head_dim], contiguous as kvf_decode takes them, 16-byte aligned */
+    void *k_out;          /* KEYS_OUT: [tokens, kv_heads, head_dim], likewise */
+    int64_t q_token_stride, q_head_stride;
+    int32_t rotary_dim, flags, heads; /* as in the plan; heads: with QUERIES */
+    float epsilon;                    /* NORM: added to the mean square */
+    uint64_t reserved[4];
+} kvf_rope;
+
 /* Rows [tokens, kv_heads, head_dim]; a row is contiguous, strides are in elements, multiples of 8. */
 typedef struct {
     uint32_t struct_size, abi_version;
@@ -104,11 +132,12 @@ typedef struct {
     int32_t *status;      /* [4], zeroed once by the caller */
     int64_t tokens;
     int64_t k_token_stride, k_head_stride, v_token_stride, v_head_stride;
-    /* With a calibration; else null and 0. */
+    /* With a calibration or rope; else null. */
     const int32_t *positions; /* [tokens]: each token's place in its sequence, from 0 */
+    /* With a calibration; else null and 0. */
     void *workspace;          /* 16-byte aligned, in use until the work has run; unused by kvf_ref_store */
     uint64_t workspace_bytes;
-    uint64_t reserved[1];
+    const kvf_rope *rope;     /* of a plan with KVF_PLAN_ROPE, read by the call; else null */
 } kvf_store_args;
 
 /* One query token a sequence, or `queries`: then q and out are [batch, queries, heads, head_dim], lse [batch, queries,

@@ -13,18 +13,20 @@ use crate::ffi::{guard, put, put_text};
 use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
 use crate::ffi_handle::Table;
-use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, StoreArgs, count, elem, read};
+use crate::ffi_rope::{of_desc, rope_of};
+use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, RopeArgs, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
 use crate::plan::{
-    Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, one_by_one, served,
+    Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, RopePlan, RopeSpec, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, check_rope, one_by_one, served,
 };
 use crate::tuning;
 
-/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`, `KVF_PLAN_SLOTS`.
+/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`, `KVF_PLAN_SLOTS`, `KVF_PLAN_ROPE`.
 const STORE: i32 = 1;
 const DECODE: i32 = 2;
 const CHECKED: i32 = 4;
 const SLOTS: i32 = 8;
+const ROPE: i32 = 16;
 
 pub(crate) static PLANS: Table<Arc<Plan>> = Table::new("plan");
 
@@ -32,10 +34,11 @@ pub(crate) static PLANS: Table<Arc<Plan>> = Table::new("plan");
 pub(crate) struct Plan {
     pub device: Device,
     pub kv_heads: usize,
-    heads: usize,
+    pub heads: usize,
     // Ask the driver about every address before a launch.
     checked: bool,
     store: Option<StorePlan>,
+    pub rope: Option<RopePlan>,
     decode: Option<DecodePlan>,
     queries: Option<QueriesPlan>,
     slots: Option<SlotsPlan>,
@@ -124,7 +127,9 @@ pub unsafe extern "C" fn kvf_queries_workspace_bytes(
 pub unsafe extern "C" fn kvf_store_workspace_bytes(plan: *mut c_void, tokens: i64, bytes: *mut u64) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
-        plan.store()?;
+        if plan.rope.is_none() {
+            plan.store()?;
+        }
         count("tokens", tokens)?;
         // SAFETY: the caller's promise.
         unsafe { put(bytes, "bytes", 0) }
@@ -144,10 +149,10 @@ pub unsafe extern "C" fn kvf_store(
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
-        let (cache, args) = unsafe { (read(cache)?, read(args)?) };
+        let (cache, args): (Cache, StoreArgs) = unsafe { (read(cache)?, read(args)?) };
         // SAFETY: the caller's promise.
-        let stream = unsafe { Stream::borrow(&plan.device, stream) };
-        plan.enqueue_store(&cache, &args, &stream)
+        let (rope, stream) = unsafe { (rope_of(&args)?, Stream::borrow(&plan.device, stream)) };
+        plan.enqueue_store(&cache, &args, rope.as_ref(), &stream)
     })
 }
 
@@ -199,9 +204,9 @@ impl Plan {
                 format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
             return Err(Misuse::Other(text).into());
         }
-        if desc.flags & !(STORE | DECODE | CHECKED | SLOTS) != 0 || desc.flags & (STORE | DECODE | SLOTS) == 0 {
+        if desc.flags & !(STORE | DECODE | CHECKED | SLOTS | ROPE) != 0 || desc.flags & (STORE | DECODE | SLOTS | ROPE) == 0 {
             let allowed =
-                "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2) and KVF_PLAN_SLOTS (8), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
+                "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2), KVF_PLAN_SLOTS (8) and KVF_PLAN_ROPE (16), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
             return Err(Misuse::Range { what: "flags", value: i64::from(desc.flags), allowed }.into());
         }
         let ((head_dim, page_tokens), group) = (dims, heads / kv_heads);
@@ -220,6 +225,18 @@ impl Plan {
             let allowed = "0 without KVF_PLAN_SLOTS".into();
             return Err(Misuse::Range { what: "slot_page_tokens", value: i64::from(desc.slot_page_tokens), allowed }.into());
         }
+        let rope = (desc.flags & ROPE != 0).then(|| of_desc(desc.rotary_dim, desc.rope, group)).transpose()?;
+        match &rope {
+            Some(rope) => {
+                codec.check_store(head_dim, page_tokens)?;
+                check_rope(rope, head_dim)?;
+            }
+            None if desc.rotary_dim != 0 || desc.rope != 0 => {
+                let text = "rotary_dim and rope are set without KVF_PLAN_ROPE (16); set the flag, or leave them 0";
+                return Err(Misuse::Other(text.into()).into());
+            }
+            None => {}
+        }
         let queries = count("queries", desc.queries)?;
         if queries > 1 {
             served(codec)?;
@@ -232,6 +249,7 @@ impl Plan {
             heads,
             checked: desc.flags & CHECKED != 0,
             store: wants_store.then(|| StorePlan::prepare(&device, &store)).transpose()?,
+            rope: rope.map(|rope| RopePlan::prepare(&device, &RopeSpec { store, rope })).transpose()?,
             decode: wants_decode.then(|| DecodePlan::prepare(&device, &decode)).transpose()?,
             queries: (wants_decode && queries > 1)
                 .then(|| QueriesPlan::prepare(&device, &decode, queries))
@@ -244,7 +262,7 @@ impl Plan {
     }
 
     /// What `kvf_store` enqueues.
-    pub fn enqueue_store(&self, cache: &Cache, args: &StoreArgs, stream: &Stream) -> Result<()> {
+    pub fn enqueue_store(&self, cache: &Cache, args: &StoreArgs, rope: Option<&RopeArgs>, stream: &Stream) -> Result<()> {
         let calibration = of_cache(cache)?;
         let call = Store {
             tokens: count("tokens", args.tokens)?,
@@ -258,8 +276,11 @@ impl Plan {
             let spans = [call.k.base, call.v.base, call.slots, call.cache.base, call.status];
             self.expect_device(["k", "v", "slots", "the cache", "status"].into_iter().zip(spans))?;
         }
-        let Some(calibration) = calibration else { return self.store()?.launch(stream, &call) };
-        let layer = calibration.on_device(cache, self.device.ordinal())?;
+        let layer = calibration.as_ref().map(|own| own.on_device(cache, self.device.ordinal())).transpose()?;
+        if let Some(rope) = rope {
+            return self.enqueue_rope(&call, args, rope, layer, stream);
+        }
+        let Some(layer) = layer else { return self.store()?.launch(stream, &call) };
         let positions = unknown(args.positions);
         if call.tokens > 0 {
             self.expect_device([("positions", positions)].into_iter())?;

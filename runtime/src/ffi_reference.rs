@@ -14,6 +14,7 @@ use crate::ffi::guard;
 use crate::calibration::{needs, reaches};
 use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
+use crate::ffi_rope::{rope_of, turn_on_host};
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, count, elem, read};
 use crate::page::{PagedCache, Shape};
 use crate::plan::status::{BAD_LENGTH, BAD_PAGE, BAD_SLOT};
@@ -49,9 +50,16 @@ pub unsafe extern "C" fn kvf_ref_store(
         let (k, v) = unsafe { (gather("k", &k, elem, tokens, &shape)?, gather("v", &v, elem, tokens, &shape)?) };
         // SAFETY: likewise.
         let slots = unsafe { values("slots", args.slots, tokens) }?;
+        // SAFETY: likewise.
+        let rope = unsafe { rope_of(&args) }?;
+        let (k, slots, unknown) = match &rope {
+            // SAFETY: likewise.
+            Some(rope) => unsafe { turn_on_host(&args, rope, elem, tokens, &shape, &k, slots) }?,
+            None => (k, slots, Status::OK),
+        };
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
         let bytes = unsafe { std::slice::from_raw_parts_mut(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
-        let status = match &calibration {
+        let mut status = match &calibration {
             None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
             None => reference::store(codec.info(), &shape, bytes, &k, &v, &slots),
             Some(own) => {
@@ -62,6 +70,7 @@ pub unsafe extern "C" fn kvf_ref_store(
                 Status(stored.0 | status.0)
             }
         };
+        status.set(unknown);
         // SAFETY: likewise.
         unsafe { raise(args.status, status) }
     })
@@ -128,13 +137,7 @@ pub unsafe extern "C" fn kvf_ref_decode(
         };
         // SAFETY: likewise.
         unsafe {
-            match elem {
-                Elem::F32 => write("out", args.out.cast::<f32>(), &found.out)?,
-                Elem::Bf16 => {
-                    let rounded: Vec<bf16> = found.out.iter().map(|&x| bf16::from_f32(x)).collect();
-                    write("out", args.out.cast::<bf16>(), &rounded)?;
-                }
-            }
+            write_numbers("out", args.out, elem, &found.out)?;
             if !args.lse.is_null() {
                 write("lse", args.lse, &found.lse)?;
             }
@@ -160,7 +163,7 @@ fn known(slots: &[i64], positions: &[i32], segments: usize) -> (Vec<i64>, Vec<us
 }
 
 /// A host address in the form that the launches' checks take.
-fn address(base: *const c_void) -> Span<'static> {
+pub(crate) fn address(base: *const c_void) -> Span<'static> {
     // SAFETY: never reaches a device; only its address and size are looked at.
     unsafe { Span::from_raw(base as u64, u64::MAX) }
 }
@@ -183,7 +186,7 @@ fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
 ///
 /// # Safety
 /// Every row that the strides reach is readable host memory.
-unsafe fn gather(
+pub(crate) unsafe fn gather(
     what: &'static str,
     rows: &Rows<'_>,
     elem: Elem,
@@ -206,7 +209,7 @@ unsafe fn gather(
 
 /// # Safety
 /// `from` is null or `count` numbers of that type are readable.
-unsafe fn numbers_of(what: &'static str, from: *const c_void, elem: Elem, count: usize) -> Result<Vec<f32>> {
+pub(crate) unsafe fn numbers_of(what: &'static str, from: *const c_void, elem: Elem, count: usize) -> Result<Vec<f32>> {
     match elem {
         // SAFETY: the caller's promise.
         Elem::F32 => unsafe { values(what, from.cast::<f32>(), count) },
@@ -222,10 +225,24 @@ unsafe fn numbers_of(what: &'static str, from: *const c_void, elem: Elem, count:
 ///
 /// # Safety
 /// `from` is null or `count` values are readable.
-unsafe fn values<T: crate::cuda::Plain>(what: &'static str, from: *const T, count: usize) -> Result<Vec<T>> {
+pub(crate) unsafe fn values<T: crate::cuda::Plain>(what: &'static str, from: *const T, count: usize) -> Result<Vec<T>> {
     expect(what, from)?;
     // SAFETY: not null, aligned, readable by the caller's promise.
     Ok(unsafe { std::slice::from_raw_parts(from, count) }.to_vec())
+}
+
+/// # Safety
+/// `to` is null or as many numbers of that type are writable.
+pub(crate) unsafe fn write_numbers(what: &'static str, to: *mut c_void, elem: Elem, numbers: &[f32]) -> Result<()> {
+    match elem {
+        // SAFETY: the caller's promise.
+        Elem::F32 => unsafe { write(what, to.cast::<f32>(), numbers) },
+        Elem::Bf16 => {
+            let rounded: Vec<bf16> = numbers.iter().map(|&x| bf16::from_f32(x)).collect();
+            // SAFETY: likewise.
+            unsafe { write(what, to.cast::<bf16>(), &rounded) }
+        }
+    }
 }
 
 /// # Safety

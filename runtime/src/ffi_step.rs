@@ -11,6 +11,7 @@ use crate::cuda::{Replay, Stream};
 use crate::ffi::{guard, put};
 use crate::ffi_handle::Table;
 use crate::ffi_plan::{PLANS, Plan};
+use crate::ffi_rope::rope_of;
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, read};
 
 static STEPS: Table<Arc<Step>> = Table::new("step");
@@ -45,9 +46,11 @@ pub unsafe extern "C" fn kvf_step_create(
         // SAFETY: the caller's promise.
         let store: Option<StoreArgs> = (!store.is_null()).then(|| unsafe { read(store) }).transpose()?;
         // SAFETY: the caller's promise.
+        let rope = store.as_ref().map(|store| unsafe { rope_of(store) }).transpose()?.flatten();
+        // SAFETY: the caller's promise.
         let decode: Option<DecodeArgs> = (!decode.is_null()).then(|| unsafe { read(decode) }).transpose()?;
         let replay = Replay::record(&plan.device.stream()?, |stream| {
-            store.map_or(Ok(()), |store| plan.enqueue_store(&cache, &store, stream))?;
+            store.map_or(Ok(()), |store| plan.enqueue_store(&cache, &store, rope.as_ref(), stream))?;
             decode.map_or(Ok(()), |decode| plan.enqueue_decode(&cache, &decode, stream))
         })?;
         // SAFETY: checked by the first `put`.

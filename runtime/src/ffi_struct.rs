@@ -43,7 +43,9 @@ pub struct PlanDesc {
     pub flags: i32,
     pub queries: i32,
     pub slot_page_tokens: i32,
-    reserved: [u64; 3],
+    pub rotary_dim: i32,
+    pub rope: i32,
+    reserved: [u64; 2],
 }
 
 /// `kvf_cache`.
@@ -95,7 +97,29 @@ pub struct StoreArgs {
     pub positions: *const i32,
     pub workspace: *mut std::ffi::c_void,
     pub workspace_bytes: u64,
-    reserved: [u64; 1],
+    pub rope: *const RopeArgs,
+    reserved: [u64; 0],
+}
+
+/// `kvf_rope`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct RopeArgs {
+    header: Header,
+    pub cos_sin: *const std::ffi::c_void,
+    pub positions: i64,
+    pub k_norm: *const f32,
+    pub q_norm: *const f32,
+    pub q: *const std::ffi::c_void,
+    pub q_out: *mut std::ffi::c_void,
+    pub k_out: *mut std::ffi::c_void,
+    pub q_token_stride: i64,
+    pub q_head_stride: i64,
+    pub rotary_dim: i32,
+    pub flags: i32,
+    pub heads: i32,
+    pub epsilon: f32,
+    reserved: [u64; 4],
 }
 
 /// `kvf_decode_args`.
@@ -164,6 +188,7 @@ c_struct! {
     Cache = "kvf_cache", 80;
     CalibrationDesc = "kvf_calibration_desc", 88;
     StoreArgs = "kvf_store_args", 112;
+    RopeArgs = "kvf_rope", 128;
     DecodeArgs = "kvf_decode_args", 120;
     Slots = "kvf_slots", 88;
     MoveArgs = "kvf_move_args", 64;

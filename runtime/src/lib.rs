@@ -39,6 +39,7 @@ mod ffi_codec;
 mod ffi_handle;
 mod ffi_plan;
 mod ffi_reference;
+mod ffi_rope;
 mod ffi_slots;
 mod ffi_step;
 mod ffi_struct;
@@ -53,8 +54,9 @@ pub use cuda::{Arg, Device, Event, Graph, Kernel, Memory, Products, Replay, Span
 pub use doctor::{Doctor, doctor};
 pub use error::{Error, Kind, Places, Reasons, Result};
 pub use kernels_gen::kernels::Elem;
+pub use kernels_gen::kernels::rope::Rope;
 pub use page::PagedCache;
 pub use plan::{
-    Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, MoveSlots, QueriesPlan, Rows, SlotCache, SlotsPlan, SlotsSpec, Store,
+    Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, MoveSlots, QueriesPlan, RopePlan, RopeSpec, Roped, Rows, SlotCache, SlotsPlan, SlotsSpec, Store,
     StorePlan, StoreSlots, StoreSpec, status,
 };

@@ -50,6 +50,15 @@ fn the_example_engine_decodes() {
     }
 }
 
+#[test]
+fn the_example_of_rope_decodes() {
+    let Some(program) = build("gcc", &["-std=c11"], "examples/c/rope_store.c", "rope_store") else { return };
+    for codec in ["int8", "int4", "bf16"] {
+        let text = run(&program, &[codec]);
+        assert!(text.contains(": good") && (text.contains("GPU as the reference") || text.contains("no usable GPU")), "{text}");
+    }
+}
+
 /// The one that was fitted to the bundled model.
 const CALIBRATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/qwen3-tiny/kvfuse.calibration");
 

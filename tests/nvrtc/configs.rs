@@ -2,7 +2,8 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, rope_store, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::rope::Rope;
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -28,6 +29,9 @@ enum Kernel {
     Join(Elem),
     Map(Mapping, Elem),
     MappedStore(Elem),
+    /// Norm and RoPE in front of a store.
+    Rope(Elem),
+    MappedRope(Elem),
     Slots(Slots),
 }
 
@@ -67,6 +71,8 @@ impl Config {
             }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
             Kernel::MappedStore(elem) => mapped_store(self.codec, self.d, PAGE, elem),
+            Kernel::Rope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), false),
+            Kernel::MappedRope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), true),
             Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
             Kernel::Slots(which) => {
                 let m = slot_meta(self.codec, self.d, 16, PAGE, Elem::Bf16).expect("a codec with slots");
@@ -93,6 +99,8 @@ impl Config {
             Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
             Kernel::MappedStore(_) => "store_mapped",
+            Kernel::Rope(_) => "store_rope",
+            Kernel::MappedRope(_) => "store_rope_mapped",
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
             Kernel::Back(_) => "map_back",
@@ -105,7 +113,7 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
+            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
@@ -134,6 +142,11 @@ impl Config {
         let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if group > 8 || group == 6 || group == 7);
         self.arch == Arch::SM_90A && self.d <= 128 && small
     }
+}
+
+/// What keys and queries of Qwen3 pass, and keys are given back too.
+fn qwen3(d: usize) -> Rope {
+    Rope { dims: d, pairs: false, norm: true, weights: true, table_elem: 4, group: 4, keys: true }
 }
 
 /// Bytes of shared memory that one block may have.
@@ -175,6 +188,7 @@ pub fn configs() -> Vec<Config> {
         for d in [128, 256] {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::MappedStore(elem) }));
+            all.push(Config { arch, codec, d, kernel: Kernel::MappedRope(Elem::Bf16) });
         }
         for codec in SLOTTED.iter().filter_map(|name| codec(name).ok()) {
             all.extend([Slots::Store, Slots::Import, Slots::Export].map(|which| Config { arch, codec, d: 128, kernel: Kernel::Slots(which) }));
@@ -187,6 +201,12 @@ pub fn configs() -> Vec<Config> {
                 if arch == Arch::SM_90A || d == 128 {
                     add(d, Kernel::Load(Elem::F32));
                 }
+            }
+            add(128, Kernel::Rope(Elem::Bf16));
+            if arch == Arch::SM_90A {
+                add(128, Kernel::Rope(Elem::F32));
+                add(64, Kernel::Rope(Elem::Bf16));
+                add(256, Kernel::Rope(Elem::Bf16));
             }
             for d in HEAD_DIMS_DECODE {
                 let every = arch == Arch::SM_90A || d == 128;

@@ -30,7 +30,7 @@ struct Problem {
 }
 
 /// What a model's fit looks like: a basis not far from the identity, energies that fall.
-fn fitted(noise: &mut Noise, kv_heads: usize, d: usize) -> Fitted {
+pub fn fitted(noise: &mut Noise, kv_heads: usize, d: usize) -> Fitted {
     let mut fit = || {
         let mut basis: Vec<f32> = (0..kv_heads * d * d).map(|_| noise.gauss() * 0.2 / (d as f32).sqrt()).collect();
         (0..kv_heads * d).for_each(|row| basis[row * d + row % d] += 1.0);

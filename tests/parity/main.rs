@@ -7,6 +7,7 @@ mod calibrated;
 mod decode;
 mod load;
 mod prefill;
+mod rope;
 mod slots;
 mod store;
 

@@ -17,6 +17,7 @@ pub mod maps;
 pub mod offset;
 pub mod prefill_attention;
 pub mod query;
+pub mod rope;
 pub mod rows;
 pub mod schedule;
 pub mod search;
@@ -37,6 +38,7 @@ use back::BackMeta;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
 use maps::MapMeta;
+use rope::Rope;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
@@ -74,6 +76,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
         min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light { 9 } else { 8 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
+        rope: Rope::default(),
     }
 }
 
@@ -202,6 +205,50 @@ pub fn mapped_store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Progr
 /// The store kernel of a calibrated codec. Grid: [`store_grid`].
 pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&mapped_store_ir(c, &mapped_store_meta(c, d, page_tokens, elem), elem)?)
+}
+
+/// Meta value of the store kernel that takes keys as projections leave them; `calibrated`: of a codec whose rows are mapped.
+pub fn rope_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, rope: Rope, calibrated: bool) -> StoreMeta {
+    let m = if calibrated { mapped_store_meta(c, d, page_tokens, elem) } else { store_meta(c, d, page_tokens, elem) };
+    // The table, the weights and rows of f32 take registers besides.
+    let most = if d > 128 { m.min_blocks - 1 } else if elem == Elem::F32 { 6 } else { 7 };
+    StoreMeta { straight: false, rope, min_blocks: m.min_blocks.min(most), ..m }
+}
+
+/// Tile IR of that kernel.
+pub fn rope_store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => rope::store::store_rope::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => rope::store::store_rope::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// Of that of a calibrated codec.
+pub fn mapped_rope_store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
+    match elem {
+        Elem::Bf16 => rope::mapped::store_rope_mapped::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => rope::mapped::store_rope_mapped::build::<f32>(m, c.k.bands, c.v.bands),
+    }
+}
+
+/// The kernel that normalises and turns keys, and queries beside them, then stores. Grid: [`rope_grid`].
+pub fn rope_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, rope: Rope, calibrated: bool) -> Result<Source, Report> {
+    let ir = if calibrated { mapped_rope_store_ir } else { rope_store_ir };
+    Source::of(&ir(c, &rope_store_meta(c, d, page_tokens, elem, rope, calibrated), elem)?)
+}
+
+/// The kernel that normalises and turns heads and stores nothing. Grid: [blocks of 32 tokens, heads, 1].
+pub fn turn_heads(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, rope: Rope) -> Result<Source, Report> {
+    let m = rope_store_meta(c, d, page_tokens, elem, rope, false);
+    Source::of(&match elem {
+        Elem::Bf16 => rope::rows::turn_heads::build::<bf16>(&m)?,
+        Elem::F32 => rope::rows::turn_heads::build::<f32>(&m)?,
+    })
+}
+
+/// Blocks of the store with rope: those of the store, then those of each query head of a kv head.
+pub fn rope_grid(rope: &Rope, tokens: usize, kv_heads: usize) -> [u32; 3] {
+    [tokens.div_ceil(32) as u32, kv_heads as u32, 2 + rope.group as u32]
 }
 
 /// Tile IR of the kernel that gives back what was stored, as `elem`. Grid: [`store_grid`].

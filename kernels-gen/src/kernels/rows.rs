@@ -34,11 +34,17 @@ pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, line: usize) -> [f32; 8] 
     [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]]
 }
 
-/// Four threads a row, each every fourth block of eight: sanitised, squares summed, and the butterflies that stay
-/// within a block or join blocks a multiple of four apart. `squares` takes four sums a row.
+/// Four threads a row, each every fourth block of eight, from memory: see [`turn_own`].
 #[device]
 pub fn turn_within<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize, elem: usize) {
-    let mut x = raw::<T>(x, at, j, d, elem);
+    turn_own(c, raw::<T>(x, at, j, d, elem), j, r, rows, squares, d);
+}
+
+/// Every fourth block of eight from block `j` on: sanitised, squares summed, and the butterflies that stay
+/// within a block or join blocks a multiple of four apart. `squares` takes four sums a row.
+#[device]
+pub fn turn_own(c: &dyn Codec, x: [f32; 128], j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize) {
+    let mut x = x;
     // Magnitudes, or squares, that sum to little need no care.
     let mut all = [0.0_f32; 4];
     for i in 0..d / 4 {

@@ -6,6 +6,7 @@
 
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
 use super::groups::{group_tops, own_side, put_groups};
+use super::rope::Rope;
 use super::rows::{at_once, block_of, choose, energy_of, side_of, stored_of, turn_across, turn_within};
 use super::search::search_sides;
 use super::straight::pass;
@@ -36,12 +37,19 @@ pub struct StoreMeta {
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
+    /// What keys pass before all that, in the kernels of [`super::rope`].
+    pub rope: Rope,
 }
 
 impl StoreMeta {
     /// Elements from row to row where rows are padded in the place of swizzled, for what writes a quad of eight tokens at once.
     pub fn padded(&self) -> usize {
         self.d + 4
+    }
+
+    /// One over the numbers of a row.
+    pub fn inverse(&self) -> f32 {
+        1.0 / self.d as f32
     }
 }
 
@@ -103,25 +111,39 @@ pub fn store<T: Float>(
             }
         }
         if kind == 0_i32 {
-            prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-            for band in 0..kc.len() {
-                code_keys(kc[0], kc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
-            }
-            if kc[0].spec().group > 0 {
-                put_groups(kc[0], cache, &tops, &tiles, &places, m.keys_at[0], m.d, false);
-            }
-            finish(kc[0], cache, &squares, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+            code_as_keys(&m, kc, cache, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
         } else {
-            prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-            for band in 0..vc.len() {
-                code_values(vc[0], vc[band], cache, &rows, &squares, &tops, &sides, &tiles, &places, &mut tails, &mut energies, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
-            }
-            if vc[0].spec().group > 0 {
-                put_groups(vc[0], cache, &tops, &tiles, &places, m.values_at[0], m.d, true);
-            }
-            finish(vc[0], cache, &squares, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+            code_as_values(&m, kc, vc, cache, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
         }
     }
+}
+
+/// Rows of keys that were loaded, through the phases that are left.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+    prepare(kc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
+    for band in 0..kc.len() {
+        code_keys(kc[0], kc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+    }
+    if kc[0].spec().group > 0 {
+        put_groups(kc[0], cache, tops, tiles, places, m.keys_at[0], m.d, false);
+    }
+    finish(kc[0], cache, squares, tops, sides, energies, tiles, places, tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+}
+
+/// Likewise rows of values; their sides lie behind those of the keys.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+    prepare(vc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
+    for band in 0..vc.len() {
+        code_values(vc[0], vc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+    }
+    if vc[0].spec().group > 0 {
+        put_groups(vc[0], cache, tops, tiles, places, m.values_at[0], m.d, true);
+    }
+    finish(vc[0], cache, squares, tops, sides, energies, tiles, places, tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
 }
 
 /// Rows, turned, and their side values go to shared memory.

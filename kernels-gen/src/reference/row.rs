@@ -220,7 +220,7 @@ fn butterfly(x: &mut [f32], h: usize) {
 
 /// Sum of squares as four threads take it: thread j has every fourth block of eight from block j on and four fused
 /// chains, over its coordinates 0, 4, .. and so on.
-fn squares(x: &[f32]) -> f32 {
+pub(super) fn squares(x: &[f32]) -> f32 {
     let pairs = |s: [f32; 4]| (s[0] + s[1]) + (s[2] + s[3]);
     pairs(std::array::from_fn(|j| {
         let own: Vec<f32> = x.as_chunks::<8>().0.iter().skip(j).step_by(4).flatten().copied().collect();

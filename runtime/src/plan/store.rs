@@ -121,7 +121,7 @@ impl StorePlan {
     }
 
     fn plain(&self, stream: &Stream, call: &Store<'_>, counter: Option<Span<'_>>) -> Result<()> {
-        self.check(call)?;
+        call.check(&self.shape, self.elem)?;
         if self.shape.codec.calibrated().is_ok() {
             return Err(needs(self.shape.codec).into());
         }
@@ -133,7 +133,7 @@ impl StorePlan {
     }
 
     fn through_maps(&self, stream: &Stream, call: &Store<'_>, mapped: &Mapped<'_>, counter: Option<Span<'_>>) -> Result<()> {
-        self.check(call)?;
+        call.check(&self.shape, self.elem)?;
         mapped.layer.check(self.shape.codec, &call.cache)?;
         if call.tokens == 0 {
             return Ok(());
@@ -152,19 +152,6 @@ impl StorePlan {
             Arg::I32(int("the segments of the calibration", mapped.layer.segments())?),
         ];
         self.enqueue(stream, call, &args, counter)
-    }
-
-    fn check(&self, call: &Store<'_>) -> Result<()> {
-        call.cache.check(&self.shape)?;
-        if call.tokens == 0 {
-            return Ok(());
-        }
-        within("tokens", call.tokens, 1, i32::MAX as usize)?;
-        let rows = [call.tokens, call.cache.kv_heads, call.cache.head_dim];
-        call.k.check("k", rows, self.elem)?;
-        call.v.check("v", rows, self.elem)?;
-        call.slots.expect("slots", "one i64 a token", 8, 8 * call.tokens as u64)?;
-        Ok(call.status.expect("status", "four i32 on the device", 4, status::BYTES)?)
     }
 
     /// With what stands between the rows and the strides.
@@ -187,17 +174,41 @@ impl StorePlan {
     }
 }
 
+impl Store<'_> {
+    /// Fails unless everything lies where a kernel of that shape will look for it.
+    pub(super) fn check(&self, shape: &Shape, elem: Elem) -> Result<()> {
+        self.cache.check(shape)?;
+        if self.tokens == 0 {
+            return Ok(());
+        }
+        within("tokens", self.tokens, 1, i32::MAX as usize)?;
+        let rows = [self.tokens, self.cache.kv_heads, self.cache.head_dim];
+        self.k.check("k", rows, elem)?;
+        self.v.check("v", rows, elem)?;
+        self.slots.expect("slots", "one i64 a token", 8, 8 * self.tokens as u64)?;
+        Ok(self.status.expect("status", "four i32 on the device", 4, status::BYTES)?)
+    }
+}
+
 impl Rows<'_> {
     /// Fails unless the base is aligned and holds every row of `[tokens, heads, d]` that the strides reach.
     pub(crate) fn check(&self, what: &'static str, [tokens, heads, d]: [usize; 3], elem: Elem) -> Result<()> {
         let sound = |stride: i64| stride >= 0 && stride % 8 == 0;
         if let Some(value) = [self.token_stride, self.head_stride].into_iter().find(|&s| !sound(s)) {
-            let what = if what == "k" { "a stride of k" } else { "a stride of v" };
+            let what = match what {
+                "k" => "a stride of k",
+                "q" => "a stride of q",
+                _ => "a stride of v",
+            };
             return Err(Misuse::Range { what, value, allowed: "a multiple of 8 elements, not negative".into() }.into());
         }
-        let bytes = self.reach(tokens, heads, d).and_then(|elements| elements.checked_mul(size_of_elem(elem) as u64));
-        let need = bytes.filter(|&b| b <= i64::MAX as u64).ok_or(Misuse::Overflow { what, limit: "63 bits" })?;
+        let need = self.bytes(tokens, heads, d, elem).filter(|&b| b <= i64::MAX as u64).ok_or(Misuse::Overflow { what, limit: "63 bits" })?;
         Ok(self.base.expect(what, "the first row", 16, need)?)
+    }
+
+    /// Bytes from the first row to the end of the last.
+    pub(super) fn bytes(&self, tokens: usize, heads: usize, d: usize, elem: Elem) -> Option<u64> {
+        self.reach(tokens, heads, d)?.checked_mul(size_of_elem(elem) as u64)
     }
 
     /// Elements from the first row to the end of the last.

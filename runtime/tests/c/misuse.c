@@ -9,7 +9,8 @@
 
 _Static_assert(sizeof(kvf_plan_desc) == 80 && sizeof(kvf_cache) == 80, "frozen for ABI 1");
 _Static_assert(sizeof(kvf_store_args) == 112 && sizeof(kvf_decode_args) == 120, "frozen for ABI 1");
-_Static_assert(offsetof(kvf_plan_desc, queries) == 48 && offsetof(kvf_plan_desc, reserved) == 56, "frozen");
+_Static_assert(offsetof(kvf_plan_desc, queries) == 48 && offsetof(kvf_plan_desc, reserved) == 64, "frozen");
+_Static_assert(sizeof(kvf_rope) == 128 && offsetof(kvf_rope, rotary_dim) == 80 && offsetof(kvf_store_args, rope) == 104, "frozen");
 _Static_assert(offsetof(kvf_cache, head_dim) == 40 && offsetof(kvf_cache, calibration) == 48, "frozen");
 _Static_assert(offsetof(kvf_store_args, tokens) == 40 && offsetof(kvf_store_args, positions) == 80, "frozen");
 _Static_assert(sizeof(kvf_calibration_desc) == 88 && offsetof(kvf_calibration_desc, device) == 40, "frozen");
@@ -84,8 +85,9 @@ static int try_plan(kvf_plan_desc d) {
 #define STORE_ARGS(a) try_store(cache(), a)
 #define DECODE_CACHE(c) try_decode(c, decode())
 #define DECODE_ARGS(a) try_decode(cache(), a)
-#define HEADERS(try_, make) do { EACH(try_, make, struct_size, 0, 1, 8, sizeof(make()) - 1, sizeof(make()) - 8, 5000, UINT32_MAX); \
-    EACH(try_, make, abi_version, 0, 2, UINT32_MAX); \
+#define SIZES(try_, make) do { EACH(try_, make, struct_size, 0, 1, 8, sizeof(make()) - 1, sizeof(make()) - 8, 5000, UINT32_MAX); \
+    EACH(try_, make, abi_version, 0, 2, UINT32_MAX); } while (0)
+#define HEADERS(try_, make) do { SIZES(try_, make); \
     for (size_t r_ = 0; r_ < sizeof make().reserved / 8; r_++) EACH(try_, make, reserved[r_], 1, UINT64_MAX); } while (0)
 #define CACHES(try_) do { EACH(try_, cache, base, NULL, (char *)bytes + 1, (char *)bytes + 8); \
     EACH(try_, cache, bytes, 0, 1, count - 1); EACH(try_, cache, pages, 0, -1, PAGES + 1, INT64_MIN, INT64_MAX, 1ll << 31); \
@@ -141,7 +143,7 @@ static void reference(void) {
     for (size_t i = 0; i < 9; i++) NOT(kvf_ref_decode(codec, KVF_DTYPE_F32, heads[i], &c, &a));
     CACHES(STORE_CACHE);
     CACHES(DECODE_CACHE);
-    HEADERS(STORE_ARGS, store);
+    SIZES(STORE_ARGS, store);
     HEADERS(DECODE_ARGS, decode);
     EACH(STORE_ARGS, store, k, NULL, (char *)k + 1, (char *)k + 4, (char *)k + 8);
     EACH(STORE_ARGS, store, v, NULL, (char *)v + 1, (char *)v + 4, (char *)v + 8);
@@ -165,6 +167,84 @@ static void reference(void) {
     GOOD(try_store(c, WITH(store, tokens, 0)));
     GOOD(try_decode(c, WITH(decode, batch, 0)));
     GOOD(try_decode(c, WITH(decode, lse, NULL)));
+}
+
+static int32_t places[TOKENS] = {0, 1, 2, 3, 4};
+static _Alignas(16) float turns[8 * D], norm[D], given[TOKENS * HEADS * D];
+static kvf_rope rope(void) {
+    return (kvf_rope){.struct_size = sizeof(kvf_rope), .abi_version = KVF_ABI_VERSION, .cos_sin = turns, .positions = 8, .k_norm = norm,
+        .q_norm = norm, .q = k, .q_out = given, .k_out = given, .q_token_stride = 0, .q_head_stride = D, .rotary_dim = D, .heads = HEADS,
+        .flags = KVF_ROPE_NORM | KVF_ROPE_WEIGHTS | KVF_ROPE_QUERIES | KVF_ROPE_KEYS_OUT, .epsilon = 1e-6f};
+}
+static int try_rope(kvf_rope r) {
+    kvf_store_args a = store();
+    a.rope = &r, a.positions = places;
+    return try_store(cache(), a);
+}
+
+/* Keys as projections leave them. */
+static void roped(void) {
+    kvf_rope r = rope();
+    kvf_store_args a = store();
+    kvf_cache c = cache();
+    GOOD(try_rope(r));
+    HEADERS(try_rope, rope);
+    EACH(try_rope, rope, cos_sin, NULL, (char *)turns + 2);
+    EACH(try_rope, rope, positions, 0, -1, INT64_MIN, INT64_MAX, 1ll << 31);
+    EACH(try_rope, rope, k_norm, NULL, (float *)((char *)norm + 2));
+    EACH(try_rope, rope, q_norm, NULL, (float *)((char *)norm + 2));
+    EACH(try_rope, rope, q, NULL, (char *)k + 4);
+    EACH(try_rope, rope, q_out, NULL, (char *)given + 2);
+    EACH(try_rope, rope, k_out, NULL, (char *)given + 2);
+    EACH(try_rope, rope, q_token_stride, -8, 4, INT64_MIN, INT64_MAX);
+    EACH(try_rope, rope, q_head_stride, -8, 4, INT64_MIN, INT64_MAX);
+    EACH(try_rope, rope, rotary_dim, 0, -1, 8, 24, D + 16, INT_MIN, INT_MAX);
+    EACH(try_rope, rope, flags, 64, -1, KVF_ROPE_WEIGHTS, INT_MIN, INT_MAX);
+    EACH(try_rope, rope, heads, 0, 1, 3, -1, INT_MIN, INT_MAX);
+    EACH(try_rope, rope, epsilon, -1.0f, 0.0f / 0.0f, 1.0f / 0.0f);
+    a.rope = &r;
+    BAD(try_store(c, a), "positions is null");
+    r.k_norm = r.q_norm = NULL, r.q = NULL, r.q_out = r.k_out = NULL, r.heads = 0, r.flags = KVF_ROPE_NORM;
+    GOOD(try_rope(r));
+    r.cos_sin = NULL;
+    a.positions = places;
+    BAD(try_store(c, a), "cos_sin is null");
+    /* A position beyond the table stores nothing and is raised. */
+    void *before = malloc(count);
+    memcpy(before, bytes, count);
+    int32_t far[TOKENS] = {8, -1, 9, INT_MAX, INT_MIN};
+    memset(status, 0, sizeof status);
+    r = rope(), a = store(), a.rope = &r, a.positions = far;
+    GOOD(try_store(c, a));
+    cases++;
+    if (!status[KVF_STATUS_BAD_LENGTH] || memcmp(before, bytes, count) || given[0] != 0.0f) failures++, printf("FAILED positions\n");
+    free(before);
+    /* Of plans. */
+    kvf_plan_desc d = desc();
+    kvf_plan *plan;
+    d.rotary_dim = D;
+    BAD(kvf_plan_create(&d, &plan), "without KVF_PLAN_ROPE");
+    d.flags = KVF_PLAN_ROPE, d.rope = 64;
+    BAD(kvf_plan_create(&d, &plan), "the flags of rope");
+    d.rope = KVF_ROPE_WEIGHTS, d.rotary_dim = 24;
+    expect("a plan of no rope", kvf_plan_create(&d, &plan), KVF_ERR_UNSUPPORTED, "rotary dim of 24 (served: multiples of 16");
+    d.rope = rope().flags, d.rotary_dim = D;
+    int rc = kvf_plan_create(&d, &plan);
+    expect("a plan with rope", rc, rc == KVF_OK ? KVF_OK : rc == KVF_ERR_NO_NVRTC ? KVF_ERR_NO_NVRTC : KVF_ERR_NO_GPU, "");
+    if (rc) return;
+    r = rope(), a = store(), a.positions = places;
+    BAD(kvf_store(plan, &c, &a, NULL), "cannot store");
+    a.rope = &r, r.rotary_dim = 32;
+    BAD(kvf_store(plan, &c, &a, NULL), "rotary_dim is 32 here and 64 in the plan");
+    r = rope(), r.flags |= KVF_ROPE_INTERLEAVED;
+    BAD(kvf_store(plan, &c, &a, NULL), "flags of rope");
+    r = rope(), r.cos_sin = NULL;
+    BAD(kvf_store(plan, &c, &a, NULL), "cos_sin is null");
+    r = rope(), r.q_out = k;
+    BAD(kvf_store(plan, &c, &a, NULL), "q_out lies over q");
+    r = rope(), r.q_norm = NULL;
+    BAD(kvf_store(plan, &c, &a, NULL), "q_norm is null");
+    GOOD(kvf_plan_destroy(plan));
 }
 
 /* Two query tokens of a sequence are two sequences of one, the first a token shorter. */
@@ -258,7 +338,9 @@ static void plans(void) {
     EACH(try_plan, desc, page_tokens, 0, -1, 1, 33, INT_MIN, INT_MAX);
     EACH(try_plan, desc, dtype, 0, 3, -1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, splits, -1, INT_MIN);
-    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, 32, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, rotary_dim, -1, 64, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, rope, -1, 1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, slot_page_tokens, -1, 16, INT_MIN, INT_MAX);
     kvf_plan *bad[] = {NULL, garbage, (kvf_plan *)codec, (kvf_plan *)1, (kvf_plan *)&d};
     for (size_t i = 0; i < 5; i++) {
@@ -332,6 +414,7 @@ int main(void) {
     reference();
     several();
     statuses();
+    roped();
     plans();
     tunings();
     slots_of_codecs();

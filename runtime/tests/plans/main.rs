@@ -8,6 +8,7 @@ mod enqueued;
 mod guarded;
 mod problem;
 mod refused;
+mod rope;
 mod slots;
 mod tuning;
 

@@ -57,22 +57,38 @@ pub fn store_mapped<T: Float>(
         let mean = mean_at(kind, kv_heads, head, m.d);
         if kind == 0_i32 {
             let turn = (if known { position / SEGMENT as i32 } else { 0_i32 }) as i64 * m.d as i64;
-            centre::<T>(k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, turns, turn, true, scales, mean, j, r, &mut rows, &mut tops, m.d, m.elem, m.padded());
+            let row = raw::<T>(k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, m.d, m.elem);
+            centre(turned(row, turns, turn, true, j, m.d), scales, mean, j, r, &mut rows, &mut tops, m.d, m.padded());
         } else {
-            centre::<T>(v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, turns, 0_i64, false, scales, mean, j, r, &mut rows, &mut tops, m.d, m.elem, m.padded());
+            let row = raw::<T>(v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, m.d, m.elem);
+            centre(turned(row, turns, 0_i64, false, j, m.d), scales, mean, j, r, &mut rows, &mut tops, m.d, m.padded());
         }
         if j == 0_i32 {
-            let inside = known & (slot >= 0_i64) & (slot < slot_count);
-            tiles.put(r, if inside { tile_of(slot, kv_heads, head, m.page_tokens, m.tile_bytes) } else { -1_i64 });
-            places.put(r, (slot & 31_i64) as u32);
-            if (slot >= slot_count) | (!known & (slot >= 0_i64)) {
-                status.put(if slot >= slot_count { 0_i32 } else { 2_i32 }, 1_i32);
-                status.put(3, token);
-            }
+            put_mapped(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
         }
     }
+    code_mapped(&m, kc, vc, maps, scales, cache, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, kv_heads);
+}
+
+/// The place of a token whose segment is `known`.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn put_mapped(known: bool, slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize, r: i32, token: i32, tiles: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>) {
+    let inside = known & (slot >= 0_i64) & (slot < slot_count);
+    tiles.put(r, if inside { tile_of(slot, kv_heads, head, page_tokens, tile_bytes) } else { -1_i64 });
+    places.put(r, (slot & 31_i64) as u32);
+    if (slot >= slot_count) | (!known & (slot >= 0_i64)) {
+        status.put(if slot >= slot_count { 0_i32 } else { 2_i32 }, 1_i32);
+        status.put(3, token);
+    }
+}
+
+/// Centred rows through what is left: integers, maps, scales and codes.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, rows: &mut Shared<u8>, ints: &mut Shared<i8>, tops: &Shared<f32>, units: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32, head: i32, kv_heads: i32) {
     for i in threads(128) {
-        split(&rows, &tops, &mut ints, &mut units, i >> 2_u32, i & 3_i32, m.d, m.padded());
+        split(rows, tops, ints, units, i >> 2_u32, i & 3_i32, m.d, m.padded());
     }
     for w in warps(m.warps) {
         let line = 2 * m.d + 16;
@@ -94,30 +110,29 @@ pub fn store_mapped<T: Float>(
         }
     }
     if kind == 0_i32 {
-        search_sides(kc, &rows, &mut sides, m.d, m.padded());
+        search_sides(kc, rows, sides, m.d, m.padded());
         if m.key_quads & (kc.len() == 4) & (m.d == 128) {
-            code_narrow_keys(kc, cache, &rows, &sides, &tiles, &places, m.keys_at, m.padded());
+            code_narrow_keys(kc, cache, rows, sides, tiles, places, m.keys_at, m.padded());
         } else {
             for band in 0..kc.len() {
-                code_keys(kc[0], kc[band], cache, &rows, &tops, &tops, &sides, &tiles, &places, &mut tails, &mut energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
+                code_keys(kc[0], kc[band], cache, rows, tops, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
             }
         }
-        finish(kc[0], cache, &tops, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+        finish(kc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
-        search_sides(vc, &rows, &mut sides, m.d, m.padded());
+        search_sides(vc, rows, sides, m.d, m.padded());
         for band in 0..vc.len() {
-            code_values(vc[0], vc[band], cache, &rows, &tops, &tops, &sides, &tiles, &places, &mut tails, &mut energies, &mut codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
+            code_values(vc[0], vc[band], cache, rows, tops, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
         }
-        finish(vc[0], cache, &tops, &tops, &sides, &energies, &tiles, &places, &tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+        finish(vc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
 }
 
-/// Every fourth block of eight of row `r` from block `j` on: sanitised, `turned` back, less the mean. `tops` takes the
-/// largest magnitude.
+/// Every fourth block of eight of row `r` from block `j` on, `turned`, less the mean. `tops` takes the largest magnitude.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn centre<T: Float>(x: &Global<T>, at: i64, turns: &Global<f32>, turn: i64, turned_back: bool, scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, d: usize, elem: usize, line: usize) {
-    let mut x = turned(raw::<T>(x, at, j, d, elem), turns, turn, turned_back, j, d);
+pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, d: usize, line: usize) {
+    let mut x = x;
     let mut top = 1e-20_f32;
     for k in 0..d / 32 {
         let from = (mean + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
