@@ -10,6 +10,7 @@ pub mod forward;
 pub mod groups;
 pub mod join_splits;
 pub mod keys;
+pub mod kivi;
 pub mod leaves;
 pub mod load;
 pub mod many;
@@ -126,7 +127,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
 }
 
 /// What a decode kernel's meta value says of its codec and rows.
-fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
     DecodeMeta {
         d,

@@ -6,6 +6,7 @@
 
 mod attention;
 mod calibrated;
+mod kivi;
 mod prefill;
 mod project;
 mod rope;
@@ -17,6 +18,7 @@ mod strand;
 
 pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
+pub use kivi::{KiviHead, decode_kivi, store_groups};
 pub use prefill::prefill;
 pub use project::{LARGEST, Map, project};
 pub use rope::RopeTable;
