@@ -21,6 +21,11 @@ fn memory<T: Float>() -> Memory {
     if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
 }
 
+/// Slots of the tokens of tiles that begin at these; only a tile's first one counts.
+fn spread(tiles: &[i64]) -> Vec<i64> {
+    tiles.iter().flat_map(|first| (0..32).map(move |t| if t == 0 { *first } else { -7 })).collect()
+}
+
 fn bytes_of(c: &Kivi, s: &CacheShape) -> usize {
     s.pages * s.kv_heads * s.page_tokens / 32 * KiviLayout::of(c, s.d).tile_bytes()
 }
@@ -44,7 +49,7 @@ fn tiles_hold_the_simulated_numbers() {
         let s = CacheShape { pages: 1, page_tokens: 64, kv_heads: 1, d };
         let (k, v) = (rows(&mut random, 64, d), rows(&mut random, 64, d));
         let mut cache = vec![0xa5; bytes_of(&c, &s)];
-        assert_eq!(reference::store_groups(&c, &s, &mut cache, &k, &v, &[32, 0]), Status::OK);
+        assert_eq!(reference::store_groups(&c, &s, &mut cache, &k, &v, &spread(&[32, 0])), Status::OK);
         let mut head = KiviHead::new(&c, d);
         cache.chunks(KiviLayout::of(&c, d).tile_bytes()).rev().for_each(|tile| head.push(tile));
         let [keys, values] = head.numbers();
@@ -75,7 +80,7 @@ fn attention_is_that_of_the_numbers() {
         let s = CacheShape { pages: 20, page_tokens: 32, kv_heads: 1, d };
         let (k, v) = (rows(&mut random, tokens, d), rows(&mut random, tokens, d));
         let mut cache = vec![0; bytes_of(&c, &s)];
-        reference::store_groups(&c, &s, &mut cache, &k, &v, &(0..20).map(|i| 32 * i).collect::<Vec<i64>>());
+        reference::store_groups(&c, &s, &mut cache, &k, &v, &spread(&(0..20).map(|i| 32 * i).collect::<Vec<i64>>()));
         let mut head = KiviHead::new(&c, d);
         cache.chunks(KiviLayout::of(&c, d).tile_bytes()).for_each(|tile| head.push(tile));
         let [keys, values] = head.numbers();
@@ -95,7 +100,7 @@ fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     let (c, mut random) = (codec(name).unwrap(), Random(d as u64 + 1));
     let s = CacheShape { pages: 3, page_tokens, kv_heads: KV_HEADS, d };
     // One for nobody, one that begins no tile.
-    let (slots, tokens) = ([32, -1, 0, 17_i64], 4 * 32);
+    let (slots, tokens) = (spread(&[32, -1, 0, 17]), 4 * 32);
     let (k, v): (Global<T>, Global<T>) = (global(&rows(&mut random, tokens * KV_HEADS, d)), global(&rows(&mut random, tokens * KV_HEADS, d)));
     let floats = |x: &Global<T>| x.to_vec().into_iter().map(T::to_f32).collect::<Vec<f32>>();
     let mut want = vec![0xee; bytes_of(&c, &s)];
@@ -105,11 +110,11 @@ fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     let m = fused::store_meta(&c, d, page_tokens, memory::<T>());
     let (slots, mut cache, mut flags) = (Global::new(&slots), Global::<u8>::new(&vec![0xee; want.len()]), Global::<i32>::zeroed(4));
     let (grid, token, head, count) = ([4, KV_HEADS as u32, 2], (KV_HEADS * d) as i64, d as i64, (3 * page_tokens) as i64);
-    let args = vec![buffer(&k), buffer(&v), buffer(&slots), buffer(&cache), buffer(&flags), scalar(KV_HEADS as i32), scalar(count), scalar(token), scalar(head), scalar(token), scalar(head)];
+    let args = vec![buffer(&k), buffer(&v), buffer(&slots), buffer(&cache), buffer(&flags), scalar(tokens as i32), scalar(KV_HEADS as i32), scalar(count), scalar(token), scalar(head), scalar(token), scalar(head)];
     let halves = c.halves();
-    launch(grid, || fused::store::store_groups::<T>(m, halves.k.bands[0], halves.v.bands[0], &k, &v, &slots, &mut cache, &mut flags, KV_HEADS as i32, count, token, head, token, head));
+    launch(grid, || fused::store::store_groups::<T>(m, halves.k.bands[0], halves.v.bands[0], &k, &v, &slots, &mut cache, &mut flags, tokens as i32, KV_HEADS as i32, count, token, head, token, head));
     assert_bytes(&format!("{what}, Rust"), &cache.bytes, &want);
-    assert_eq!(flags.to_vec(), [1, 0, 0, 3], "{what}");
+    assert_eq!(flags.to_vec(), [1, 0, 0, 96], "{what}");
     for stage in stages(fused::store_ir(&c, &m, memory::<T>()).unwrap()) {
         let got = interpreted(&what, &stage, grid, args.clone());
         assert_bytes(&format!("{what}, {} IR", stage.0), &got[3], &want);
@@ -154,7 +159,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     }
     let mut cache = vec![0xff; bytes_of(&c, &s)];
     let n = slots.len() * 32 * KV_HEADS;
-    assert!(reference::store_groups(&c, &s, &mut cache, &rows(&mut random, n, d), &rows(&mut random, n, d), &slots).is_ok());
+    assert!(reference::store_groups(&c, &s, &mut cache, &rows(&mut random, n, d), &rows(&mut random, n, d), &spread(&slots)).is_ok());
     if p.bad_page {
         table[0] = pages as i32;
     }
@@ -167,26 +172,27 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let m = fused::decode_meta(&c, d, p.group, p.page_tokens);
     let m = DecodeMeta { warps: p.share.0, depth: p.share.1.max(1), ..m };
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
+    // Fewer blocks than parts, so that some take several.
+    let (unit, blocks) = (p.share.1 as i32, 2 + p.group as i32 % 2);
     let j = kernels::join_meta(d, p.page_tokens);
     let (table, lens, cache) = (Global::new(&table), Global::new(&p.lens), Global::new(&cache));
-    let grids = [[splits as u32, KV_HEADS as u32, batch as u32], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let grids = [[KV_HEADS as u32, blocks as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
     let what = format!("{name} decode d {d} group {} share {:?} lens {:?}", p.group, p.share, p.lens);
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
     let rows = batch * heads;
     let (mut part, mut stat, mut status, mut chosen) = (nan(rows * splits * d), nan(rows * splits * 2), Global::<i32>::zeroed(4), Global::<i32>::zeroed(1));
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * d]), nan(rows));
     let mut args = vec![buffer(&q), buffer(&cache), buffer(&table), buffer(&lens), buffer(&out), buffer(&lse), buffer(&part), buffer(&stat), buffer(&chosen), buffer(&status)];
-    args.extend([KV_HEADS as i32, pages as i32, STRIDE as i32, splits as i32, p.share.1 as i32].map(scalar));
+    args.extend([batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0].map(scalar));
     args.push(scalar(scale));
     let halves = c.halves();
-    let (k, v) = (halves.k.bands[0], halves.v.bands[0]);
-    launch(grids[0], || fused::attend::decode_tiles::<T>(m, k, v, &q, &cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, KV_HEADS as i32, pages as i32, STRIDE as i32, splits as i32, p.share.1 as i32, scale));
+    launch(grids[0], || kernels::decode_attention::decode_attention::<T>(m, halves.k.bands, halves.v.bands, &q, &cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0, scale));
     let first = [out.bytes.clone(), lse.bytes.clone(), part.bytes.clone(), stat.bytes.clone(), chosen.bytes.clone(), status.bytes.clone()];
-    launch(grids[1], || kernels::join_splits::join_splits::<T>(j, v, &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, pages as i32, STRIDE as i32));
+    launch(grids[1], || kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, pages as i32, STRIDE as i32));
     check(&format!("{what}, Rust"), &want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
     assert_eq!(Status(flags), want.status, "{what}: status");
-    for stage in stages(fused::decode_ir(&c, &m, memory::<T>()).unwrap()) {
+    for stage in stages(kernels::decode_ir(&halves, &m, memory::<T>()).unwrap()) {
         let got = interpreted(&what, &stage, grids[0], args.clone());
         for (i, name) in ["out", "lse", "part", "stat", "chosen", "status"].iter().enumerate() {
             assert_bytes(&format!("{what}, {} IR: {name}", stage.0), &got[4 + i], &first[i]);

@@ -15,6 +15,7 @@ pub mod leaves;
 pub mod load;
 pub mod many;
 pub mod maps;
+pub mod merge;
 pub mod offset;
 pub mod prefill_attention;
 pub mod query;
@@ -150,6 +151,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         depth: 2,
         stages: 2,
         min_blocks: 1,
+        kivi: false,
         away: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }

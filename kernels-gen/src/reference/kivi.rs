@@ -17,11 +17,11 @@ fn tile_byte(s: &CacheShape, tile: usize, page: usize, head: usize, offset: usiz
     ((page * s.kv_heads + head) * (s.page_tokens / TILE) + offset / TILE) * tile
 }
 
-/// Codes `k` and `v` `[tile * 32, kv head, d]`, a tile's tokens at slot `slots[tile]` and on, which begins a tile of the cache. A
-/// negative slot is skipped; another is too, and reported.
+/// Codes whole tiles of `k` and `v` `[token, kv head, d]`: 32 tokens go to the slot of the first and those behind it. A negative
+/// slot is skipped; one that begins no tile of the cache is too, and reported.
 pub fn store_groups(c: &Kivi, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f32], slots: &[i64]) -> Status {
     let (layout, mut status) = (KiviLayout::of(c, s.d), Status::OK);
-    for (i, &slot) in slots.iter().enumerate().filter(|(_, slot)| **slot >= 0) {
+    for (i, &slot) in slots.iter().step_by(TILE).enumerate().filter(|(_, slot)| **slot >= 0) {
         let Some((page, offset)) = position(s, slot).filter(|(_, offset)| offset % TILE == 0) else {
             status.set(Status::BAD_SLOT);
             continue;

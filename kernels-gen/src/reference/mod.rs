@@ -7,6 +7,7 @@
 mod attention;
 mod calibrated;
 mod kivi;
+mod merge;
 mod prefill;
 mod project;
 mod rope;
@@ -19,6 +20,7 @@ mod strand;
 pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
 pub use kivi::{KiviHead, decode_kivi, store_groups};
+pub use merge::merge;
 pub use prefill::prefill;
 pub use project::{LARGEST, Map, project};
 pub use rope::RopeTable;

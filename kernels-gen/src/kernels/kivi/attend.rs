@@ -19,44 +19,41 @@ use super::values::{pairs_of, summed, weighed_band};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Grid: [splits, kv_heads, batch].
-#[kernel]
-pub fn decode_tiles<T: Float>(
-    m: DecodeMeta,
+/// Attention of a sequence's query row, a block's share of it, as `attend` has it.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn attend_tiles<T: Float>(
+    m: &DecodeMeta,
     k: &dyn Codec,
     v: &dyn Codec,
-    q: &Global<T>,            // [batch, heads, d]
-    cache: &Global<u8>,       // [pages, kv_heads, block]
-    table: &Global<i32>,      // [batch, table_stride]
-    lens: &Global<i32>,       // [batch]
-    out: &mut Global<T>,      // [batch, heads, d]
-    lse: &mut Global<f32>,    // [batch, heads], natural logarithm
-    part: &mut Global<f32>,   // [batch, kv_heads, splits, group, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, splits, group, 2]: maximum, sum
-    chosen: &mut Global<i32>, // [1]: log2 of the leaves of a block, for the join kernel
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    q: &Global<T>,
+    cache: &Global<u8>,
+    table: &Global<i32>,
+    lens: &Global<i32>,
+    out: &mut Global<T>,
+    lse: &mut Global<f32>,
+    part: &mut Global<f32>,
+    stat: &mut Global<f32>,
+    status: &mut Global<i32>,
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
-    splits: i32, // most parts of a sequence
-    unit: i32,   // log2 of the leaves of a warp
+    splits: i32,
+    unit: i32,
     scale: f32,
+    head: i32,
+    seq: i32,
+    split: i32,
 ) {
-    after_previous();
-    release_next();
-    let (split, head, seq) = (block_id(0), block_id(1), block_id(2));
-    if (split == 0_i32) & (head == 0_i32) & (seq == 0_i32) {
-        chosen.put(0, unit + m.log_warps() as i32);
-    }
     let mut rows = shared::<f32>(m.heads() * m.d);
     let mut held = shared::<f32>(m.warps * m.run());
     let mut fault = shared::<i32>(m.rows());
     let mut pages_of = shared::<i32>(m.listed());
     let (len, begin) = (lens.at(seq), split * share(m.warps, unit));
     let first_page = begin * LEAF as i32 / m.page_tokens as i32;
-    take_rows::<T>(&m, q, &mut rows, (seq * kv_heads + head) * m.group as i32);
+    take_rows::<T>(m, q, &mut rows, (seq * kv_heads + head) * m.group as i32);
     for w in warps(m.warps) {
-        list_pages(&m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+        list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
     }
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = if fits { len } else { 0_i32 };
@@ -70,13 +67,13 @@ pub fn decode_tiles<T: Float>(
             status.put(3, seq);
         }
     }
-    walk(&m, k, v, cache, &rows, &pages_of, &mut held, kv_heads, head, pages, first_page, begin, n, log_each, scale);
-    find_faults(&m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n, 1_i32, 0_i32, seq);
+    walk(m, k, v, cache, &rows, &pages_of, &mut held, kv_heads, head, pages, first_page, begin, n, log_each, scale);
+    find_faults(m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n, 1_i32, 0_i32, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = (seq * kv_heads + head) * m.group as i32 + c;
             if live > 0_i32 {
-                let (o, l, top) = of_block(&m, &held, c, live);
+                let (o, l, top) = of_block(m, &held, c, live);
                 if whole {
                     finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
                 } else {

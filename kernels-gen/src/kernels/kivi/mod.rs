@@ -7,7 +7,7 @@ pub mod queries;
 pub mod store;
 pub mod values;
 
-use super::decode_attention::{DecodeMeta, SHARE};
+use super::decode_attention::DecodeMeta;
 use super::{Elem, shape};
 use crate::kivi::{Kivi, KiviLayout};
 use kernel_dsl::dtype::bf16;
@@ -42,38 +42,18 @@ impl DecodeMeta {
         self.d / 32
     }
 
-    /// Bytes of a block of KIVI's kernel in shared memory.
-    fn kivi_shared(&self) -> usize {
-        let warp = self.stages * (self.tile_bytes + 8) + 4 * self.run() + self.query_bytes() + 64 * self.heads() + 8 * self.cols;
-        self.warps * warp + 4 * self.heads() * self.d + 4 * (self.listed() + self.rows() + self.cols) + 1024
+    /// Bytes of a block in shared memory besides what every decode kernel has.
+    pub fn kivi_shared(&self) -> usize {
+        self.warps * (self.query_bytes() + 64 * self.heads() + 8 * self.cols) + 4 * self.heads() * self.d
     }
 }
 
-/// Meta value of the decode kernel. `d`: 64 or 128; `group`: 1 to 8.
+/// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`Kivi::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
 /// Twelve warps an SM, in blocks of four: a thread keeps four units and four totals more than with one scale a token.
 pub fn decode_meta(kivi: &Kivi, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let layout = KiviLayout::of(kivi, d);
-    let of = shape(&kivi.halves(), d, group, page_tokens);
-    let mut m = DecodeMeta { tile_bytes: layout.tile_bytes(), warps: 4, min_blocks: 3, stages: 2, depth: (SHARE / 4).ilog2() as usize, away: false, ..of };
-    while m.depth > m.least().max(1) && m.kivi_shared() > 228 * 1024 / m.min_blocks - 1024 {
-        m.depth -= 1;
-    }
-    m
-}
-
-/// Tile IR of the decode kernel.
-pub fn decode_ir(kivi: &Kivi, m: &DecodeMeta, elem: Elem) -> Result<Program, Report> {
-    let c = kivi.halves();
-    match elem {
-        Elem::Bf16 => attend::decode_tiles::build::<bf16>(m, c.k.bands[0], c.v.bands[0]),
-        Elem::F32 => attend::decode_tiles::build::<f32>(m, c.k.bands[0], c.v.bands[0]),
-    }
-}
-
-/// The decode kernel. Grid: [splits, kv_heads, batch]; then the join kernel of [`super::join_splits`].
-pub fn decode(kivi: &Kivi, m: &DecodeMeta, elem: Elem) -> Result<Source, Report> {
-    Source::of(&decode_ir(kivi, m, elem)?)
+    let (layout, of) = (KiviLayout::of(kivi, d), shape(&kivi.halves(), d, group, page_tokens));
+    DecodeMeta { kivi: true, tile_bytes: layout.tile_bytes(), warps: 4, min_blocks: 3, stages: 2, ..of }.within(usize::MAX)
 }
 
 /// Meta value of the kernel that codes whole tiles.
@@ -102,7 +82,7 @@ pub fn store_ir(kivi: &Kivi, m: &GroupsMeta, elem: Elem) -> Result<Program, Repo
     }
 }
 
-/// The kernel that codes whole tiles. Grid: [tiles, kv_heads, 2].
+/// The kernel that codes whole tiles. Grid: [`super::store_grid`].
 pub fn store(kivi: &Kivi, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&store_ir(kivi, &store_meta(kivi, d, page_tokens, elem), elem)?)
 }

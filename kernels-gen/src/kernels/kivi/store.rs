@@ -63,17 +63,18 @@ fn word_of(step: f32, least: f32) -> u32 {
     f16::from_f32(step).to_bits() as u32 | ((f16::from_f32(least).to_bits() as u32) << 16)
 }
 
-/// Grid: [tiles, kv_heads, 2].
+/// Grid: [tokens / 32, kv_heads, 2].
 #[kernel]
 pub fn store_groups<T: Float>(
     m: GroupsMeta,
     kc: &dyn Codec,
     vc: &dyn Codec,
-    k: &Global<T>,            // [tiles * 32, kv_heads, d], strided
+    k: &Global<T>,            // [tokens, kv_heads, d], strided
     v: &Global<T>,            // likewise
-    slots: &Global<i64>,      // [tiles], of the first token; below 0: not coded
+    slots: &Global<i64>,      // [tokens]; of each 32 the first says where their tile is; below 0: nowhere
     cache: &mut Global<u8>,   // [pages, kv_heads, block]
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    tokens: i32, // a multiple of 32
     kv_heads: i32,
     slot_count: i64,
     k_token_stride: i64,
@@ -89,17 +90,17 @@ pub fn store_groups<T: Float>(
     let mut tiles = shared::<i64>(32);
     let mut places = shared::<u32>(32);
     for r in threads(32) {
-        let first = slots.at(block_id(0));
+        let first = slots.at(block_id(0) * 32_i32);
         // A tile begins where its tokens do.
         let slot = if (first & 31_i64) == 0_i64 { first + r as i64 } else { slot_count };
         let (tile, place) = place_of(if first < 0_i64 { -1_i64 } else { slot }, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes);
         tiles.put(r, tile);
         places.put(r, place);
         if (r == 0_i32) & (first >= 0_i64) {
-            report(slot, slot_count, block_id(0), status);
+            report(slot, slot_count, block_id(0) * 32_i32, status);
         }
     }
-    let from = block_id(0) as i64 * 32_i64;
+    let from = (block_id(0) * 32_i32).min(tokens - 32_i32) as i64;
     if values == 0_i32 {
         code_channels::<T>(&m, k, from * k_token_stride + head as i64 * k_head_stride, k_token_stride, cache, &tiles, &mut digits);
         for i in threads(128) {
