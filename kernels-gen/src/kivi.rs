@@ -1,14 +1,16 @@
 //! KIVI's cache: keys coded a channel at a time over groups of 32 tokens, values a token at a time over groups of 32
 //! channels, the latest tokens left as they are.
 //!
-//! A group of 32 numbers is `least + step * code`, both f16, codes of 1 to 8 bits. Keys are coded `window` tokens at a time
-//! once so many are there; a value once `window` newer ones are. It is a scalar codec: no kernel reads its bytes. A kernel
-//! would have to code a tile when its last token comes, and to attend to raw rows beside it.
+//! A group of 32 numbers is `least + step * code`, both f16, codes of 1 to 8 bits. As published, and simulated, keys are coded
+//! `window` tokens at a time once so many are there, a value once `window` newer ones are. The kernels ([`crate::kernels::kivi`])
+//! have tiles ([`KiviLayout`]): 32 tokens' keys and values are coded together, once `window` newer tokens are there; numbers and
+//! codes are the same.
 //! Source: Liu et al., KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, 2024.
 
 mod layout;
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use half::f16;
 use kernel_dsl::math::{fmax, fmin, sanitise};
@@ -40,6 +42,20 @@ pub fn codec(name: &str) -> Option<Kivi> {
     Some(Kivi { name: name.into(), key_bits: width(k)?, value_bits: width(v)?, window })
 }
 
+/// Everything that was opened by name; entries live as long as the program.
+static OPENED: Mutex<BTreeMap<String, &'static Kivi>> = Mutex::new(BTreeMap::new());
+
+/// As [`codec`], kept for the rest of the program.
+pub fn open(name: &str) -> Option<&'static Kivi> {
+    let mut known = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.get(name) {
+        return Some(found);
+    }
+    let made: &'static Kivi = Box::leak(Box::new(codec(name)?));
+    known.insert(name.to_string(), made);
+    Some(made)
+}
+
 /// The codes of keys and values by their bits.
 static STEPS: LazyLock<[[CodecInfo; 8]; 8]> = LazyLock::new(|| {
     let codecs: [&'static dyn Codec; 8] = std::array::from_fn(|i| -> &'static dyn Codec { Box::leak(Box::new(Steps::new(i + 1))) });
@@ -48,8 +64,8 @@ static STEPS: LazyLock<[[CodecInfo; 8]; 8]> = LazyLock::new(|| {
 
 impl Kivi {
     /// The codes of keys and values; steps and least values are apart.
-    pub fn halves(&self) -> CodecInfo {
-        STEPS[self.key_bits - 1][self.value_bits - 1]
+    pub fn halves(&self) -> &'static CodecInfo {
+        &STEPS[self.key_bits - 1][self.value_bits - 1]
     }
 
     /// Of `tokens` tokens, how many keys are coded.
@@ -60,6 +76,11 @@ impl Kivi {
     /// How many values are.
     pub fn coded_values(&self, tokens: usize) -> usize {
         tokens.saturating_sub(self.window)
+    }
+
+    /// Of `tokens` tokens, those that the kernels' cache keeps coded: whole tiles, once `window` newer tokens are there.
+    pub fn coded_tiles(&self, tokens: usize) -> usize {
+        tokens.saturating_sub(self.window) / GROUP * GROUP
     }
 
     /// Bytes of a coded group.
@@ -147,6 +168,7 @@ mod tests {
         let c = codec("kivi_k2v2_r64").unwrap();
         assert_eq!([0, 63, 64, 127, 130].map(|n| c.coded_keys(n)), [0, 0, 64, 64, 128]);
         assert_eq!([0, 63, 64, 65, 130].map(|n| c.coded_values(n)), [0, 0, 0, 1, 66]);
+        assert_eq!([0, 64, 95, 96, 127, 128].map(|n| c.coded_tiles(n)), [0, 0, 0, 32, 32, 64]);
     }
 
     /// A channel that is large in every token costs a key nothing: it is a group of its own.

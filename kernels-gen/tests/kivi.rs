@@ -192,7 +192,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     check(&format!("{what}, Rust"), &want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
     assert_eq!(Status(flags), want.status, "{what}: status");
-    for stage in stages(kernels::decode_ir(&halves, &m, memory::<T>()).unwrap()) {
+    for stage in stages(kernels::decode_ir(halves, &m, memory::<T>()).unwrap()) {
         let got = interpreted(&what, &stage, grids[0], args.clone());
         for (i, name) in ["out", "lse", "part", "stat", "chosen", "status"].iter().enumerate() {
             assert_bytes(&format!("{what}, {} IR: {name}", stage.0), &got[4 + i], &first[i]);

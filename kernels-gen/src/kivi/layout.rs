@@ -10,7 +10,7 @@ use super::{GROUP, Group, Kivi};
 #[derive(Clone, Copy, Debug)]
 pub struct KiviLayout {
     codes: Layout,
-    halves: CodecInfo,
+    halves: &'static CodecInfo,
 }
 
 impl KiviLayout {

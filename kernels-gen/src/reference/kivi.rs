@@ -173,7 +173,7 @@ pub fn decode_kivi(c: &Kivi, s: &CacheShape, cache: &[u8], q: &[f32], heads: usi
                 head.push(&cache[at..at + bytes]);
             }
             for row in b * heads + kv_head * group..b * heads + (kv_head + 1) * group {
-                let (out, lse) = head.attend(&q[row * s.d..][..s.d], len as usize, parts(&c.halves(), group), scale);
+                let (out, lse) = head.attend(&q[row * s.d..][..s.d], len as usize, parts(c.halves(), group), scale);
                 decoded.out[row * s.d..][..s.d].copy_from_slice(&out);
                 decoded.lse[row] = lse;
             }

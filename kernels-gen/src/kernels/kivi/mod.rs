@@ -52,7 +52,7 @@ impl DecodeMeta {
 ///
 /// Twelve warps an SM, in blocks of four: a thread keeps four units and four totals more than with one scale a token.
 pub fn decode_meta(kivi: &Kivi, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let (layout, of) = (KiviLayout::of(kivi, d), shape(&kivi.halves(), d, group, page_tokens));
+    let (layout, of) = (KiviLayout::of(kivi, d), shape(kivi.halves(), d, group, page_tokens));
     DecodeMeta { kivi: true, tile_bytes: layout.tile_bytes(), warps: 4, min_blocks: 3, stages: 2, ..of }.within(usize::MAX)
 }
 
