@@ -3,15 +3,13 @@
 
 use std::ffi::c_void;
 
-use half::bf16;
-use kernels_gen::kernels::Elem;
 use kernels_gen::reference;
 
 use crate::argument::{int, product};
 use crate::cuda::Stream;
 use crate::ffi::guard;
 use crate::ffi_plan::{PLANS, unknown};
-use crate::ffi_reference::{numbers_of, values, write};
+use crate::ffi_reference::{numbers_of, values, write, write_numbers};
 use crate::ffi_struct::{MergeArgs, count, elem, read};
 use crate::plan::{Merge, MergePlan, State};
 
@@ -56,10 +54,7 @@ pub unsafe extern "C" fn kvf_ref_merge(dtype: i32, head_dim: i32, args: *const M
         let (out, lse) = reference::merge((&a, &x), (&b, &y), d);
         // SAFETY: likewise.
         unsafe {
-            match elem {
-                Elem::F32 => write("out", args.out.cast::<f32>(), &out)?,
-                Elem::Bf16 => write("out", args.out.cast::<bf16>(), &out.iter().map(|x| bf16::from_f32(*x)).collect::<Vec<bf16>>())?,
-            }
+            write_numbers("out", args.out, elem, &out)?;
             write("lse", args.lse, &lse)
         }
     })

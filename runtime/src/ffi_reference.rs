@@ -54,7 +54,6 @@ pub unsafe extern "C" fn kvf_ref_store(
         // SAFETY: likewise.
         let rope = unsafe { rope_of(&args) }?;
         let (k, slots, unknown) = match &rope {
-            // SAFETY: likewise.
             Some(rope) => {
                 codec.by_token("a store with rope")?;
                 // SAFETY: the caller's promise.
