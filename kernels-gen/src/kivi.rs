@@ -1,12 +1,25 @@
 //! KIVI's cache: keys coded a channel at a time over groups of 32 tokens, values a token at a time over groups of 32
 //! channels, the latest tokens left as they are.
 //!
-//! A group of 32 numbers is `least + step * code`, both f16, codes of 1 to 8 bits. Keys are coded `window` tokens at a time
-//! once so many are there; a value once `window` newer ones are. It is a scalar codec: no kernel reads its bytes. A kernel
-//! would have to code a tile when its last token comes, and to attend to raw rows beside it.
+//! A group of 32 numbers is `least + step * code`, both f16, codes of 1 to 8 bits. As published, and simulated, keys are coded
+//! `window` tokens at a time once so many are there, a value once `window` newer ones are. The kernels ([`crate::kernels::kivi`])
+//! have tiles ([`KiviLayout`]): 32 tokens' keys and values are coded together, once `window` newer tokens are there; numbers and
+//! codes are the same.
 //! Source: Liu et al., KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, 2024.
 
+mod layout;
+
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use half::f16;
+use kernel_dsl::math::{fmax, fmin, sanitise};
+
+pub use layout::KiviLayout;
+
+use crate::codec::Codec;
+use crate::codecs::Steps;
+use crate::registry::CodecInfo;
 
 /// Numbers under one scale: tokens of a channel, or channels of a token.
 pub const GROUP: usize = 32;
@@ -29,7 +42,32 @@ pub fn codec(name: &str) -> Option<Kivi> {
     Some(Kivi { name: name.into(), key_bits: width(k)?, value_bits: width(v)?, window })
 }
 
+/// Everything that was opened by name; entries live as long as the program.
+static OPENED: Mutex<BTreeMap<String, &'static Kivi>> = Mutex::new(BTreeMap::new());
+
+/// As [`codec`], kept for the rest of the program.
+pub fn open(name: &str) -> Option<&'static Kivi> {
+    let mut known = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(found) = known.get(name) {
+        return Some(found);
+    }
+    let made: &'static Kivi = Box::leak(Box::new(codec(name)?));
+    known.insert(name.to_string(), made);
+    Some(made)
+}
+
+/// The codes of keys and values by their bits.
+static STEPS: LazyLock<[[CodecInfo; 8]; 8]> = LazyLock::new(|| {
+    let codecs: [&'static dyn Codec; 8] = std::array::from_fn(|i| -> &'static dyn Codec { Box::leak(Box::new(Steps::new(i + 1))) });
+    codecs.map(|k| codecs.map(|v| CodecInfo::pair(k, v)))
+});
+
 impl Kivi {
+    /// The codes of keys and values; steps and least values are apart.
+    pub fn halves(&self) -> &'static CodecInfo {
+        &STEPS[self.key_bits - 1][self.value_bits - 1]
+    }
+
     /// Of `tokens` tokens, how many keys are coded.
     pub fn coded_keys(&self, tokens: usize) -> usize {
         tokens / self.window * self.window
@@ -38,6 +76,11 @@ impl Kivi {
     /// How many values are.
     pub fn coded_values(&self, tokens: usize) -> usize {
         tokens.saturating_sub(self.window)
+    }
+
+    /// Of `tokens` tokens, those that the kernels' cache keeps coded: whole tiles, once `window` newer tokens are there.
+    pub fn coded_tiles(&self, tokens: usize) -> usize {
+        tokens.saturating_sub(self.window) / GROUP * GROUP
     }
 
     /// Bytes of a coded group.
@@ -63,29 +106,47 @@ impl Kivi {
     }
 }
 
+/// A group of numbers, coded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Group {
+    pub step: f16,
+    pub least: f16,
+    pub digits: [u8; GROUP],
+}
+
+impl Group {
+    /// NaN becomes 0, the rest is clamped to f16. `least` is never a negative zero.
+    pub fn of(x: &[f32; GROUP], bits: usize) -> Group {
+        let sound = x.map(|x| sanitise(x, 65504.0));
+        let (least, most) = sound.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (fmin(a, *x), fmax(b, *x)));
+        let top = ((1 << bits) - 1) as f32;
+        let (step, least) = (f16::from_f32(fmin((most - least) / top, 65504.0)), f16::from_f32(least + 0.0));
+        let digit = |x: f32| if step > f16::ZERO { fmin(fmax((x - least.to_f32()) / step.to_f32(), 0.0), top).round_ties_even() as u8 } else { 0 };
+        Group { step, least, digits: sound.map(digit) }
+    }
+
+    /// The numbers that a reader sees.
+    pub fn numbers(&self) -> [f32; GROUP] {
+        self.digits.map(|digit| f32::from(digit).mul_add(self.step.to_f32(), self.least.to_f32()))
+    }
+}
+
 /// `[step][least][codes]`, the lowest bits first.
 fn write(x: &[f32; GROUP], bits: usize) -> Vec<u8> {
-    let sound = x.map(|x| if x.is_nan() { 0.0 } else { x.clamp(-65504.0, 65504.0) });
-    let (least, most) = sound.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
-    let step = f16::from_f32(((most - least) / ((1 << bits) - 1) as f32).min(65504.0));
-    let least = f16::from_f32(least);
-    let mut bytes = [step.to_le_bytes(), least.to_le_bytes()].concat();
+    let group = Group::of(x, bits);
+    let mut bytes = [group.step.to_le_bytes(), group.least.to_le_bytes()].concat();
     bytes.resize(Kivi::group_bytes(bits), 0);
-    for (i, x) in sound.iter().enumerate() {
-        let z = if step > f16::ZERO { (x - least.to_f32()) / step.to_f32() } else { 0.0 };
-        let code = z.round_ties_even().clamp(0.0, ((1 << bits) - 1) as f32) as usize;
-        (0..bits).for_each(|b| bytes[4 + (i * bits + b) / 8] |= ((code >> b & 1) << ((i * bits + b) % 8)) as u8);
+    for (i, digit) in group.digits.iter().enumerate() {
+        (0..bits).for_each(|b| bytes[4 + (i * bits + b) / 8] |= (digit >> b & 1) << ((i * bits + b) % 8));
     }
     bytes
 }
 
 fn read(bytes: &[u8], bits: usize) -> [f32; GROUP] {
-    let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32();
-    let bit = |n: usize| u32::from(bytes[4 + n / 8] >> (n % 8) & 1);
-    std::array::from_fn(|i| {
-        let code = (0..bits).fold(0, |code, b| code | bit(i * bits + b) << b);
-        (code as f32).mul_add(half(0), half(2))
-    })
+    let half = |at: usize| f16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let bit = |n: usize| bytes[4 + n / 8] >> (n % 8) & 1;
+    let digits = std::array::from_fn(|i| (0..bits).fold(0, |code, b| code | bit(i * bits + b) << b));
+    Group { step: half(0), least: half(2), digits }.numbers()
 }
 
 #[cfg(test)]
@@ -107,6 +168,7 @@ mod tests {
         let c = codec("kivi_k2v2_r64").unwrap();
         assert_eq!([0, 63, 64, 127, 130].map(|n| c.coded_keys(n)), [0, 0, 64, 64, 128]);
         assert_eq!([0, 63, 64, 65, 130].map(|n| c.coded_values(n)), [0, 0, 0, 1, 66]);
+        assert_eq!([0, 64, 95, 96, 127, 128].map(|n| c.coded_tiles(n)), [0, 0, 0, 32, 32, 64]);
     }
 
     /// A channel that is large in every token costs a key nothing: it is a group of its own.

@@ -108,7 +108,7 @@ const KNOWN_NAMES: [(&str, &str); 30] = [
     ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_bW", "W 1 to 4, with options, in `harness ppl`"),
     ("pca_v13", "with options, in `harness ppl`"),
-    ("kivi_kAvB", "A and B 1 to 8, `_rN` for N raw tokens, in `harness ppl`"),
+    ("kivi_kAvB", "A and B 1 to 8, `_rN` for N raw tokens; plans of whole tiles, and `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
     ("e8q38", ""),
     ("d4qQ", "Q 1 to 255"),

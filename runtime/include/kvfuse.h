@@ -36,8 +36,9 @@ enum {
 enum { KVF_DTYPE_BF16 = 1, KVF_DTYPE_F32 = 2 };
 
 /* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. SLOTS: kvf_store_slots,
- * kvf_import_slots, kvf_export_slots. ROPE: kvf_store of keys as projections leave them, see kvf_rope. */
-enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8, KVF_PLAN_ROPE = 16 };
+ * kvf_import_slots, kvf_export_slots. ROPE: kvf_store of keys as projections leave them, see kvf_rope.
+ * MERGE: kvf_merge. */
+enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8, KVF_PLAN_ROPE = 16, KVF_PLAN_MERGE = 32 };
 
 /* What keys pass before they are stored, a sum. INTERLEAVED: neighbours turn together (GPT-J), not coordinates half of
  * rotary_dim apart (NeoX, Hugging Face). NORM: each head is divided by its root mean square first, and with WEIGHTS
@@ -181,6 +182,20 @@ typedef struct {
     uint64_t reserved[3];
 } kvf_move_args;
 
+/* Two attention states of the same query rows over different tokens, and where the state over both goes: it may be one of
+ * them. A state is what kvf_decode gives: out [rows, head_dim], 16-byte aligned, and lse [rows]; rows are batch * heads. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    const void *a;
+    const float *a_lse;
+    const void *b;
+    const float *b_lse;
+    void *out;
+    float *lse;
+    int64_t rows;
+    uint64_t reserved[3];
+} kvf_merge_args;
+
 /* The ABI's and the library's version. Any thread; never fail. */
 uint32_t kvf_abi_version(void);
 const char *kvf_version_string(void);
@@ -260,13 +275,22 @@ int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *byte
 
 /* Enqueues coding and storing of new tokens. All pointers are device addresses.
  * Any thread; a CUstream/cudaStream_t of the plan's device (null: legacy default). No allocation, no wait,
- * no read-back: may be captured. The thread's current context is the same afterwards. */
+ * no read-back: may be captured. The thread's current context is the same afterwards.
+ * The kivi_* codecs code whole tiles: tokens is a multiple of 32, and of each 32 the first one's slot, a multiple of 32, says
+ * where all go. */
 int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *args, void *stream);
 
 /* Enqueues attention of the query tokens of each sequence; lens and tables are read on the device only.
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
  * sees new lens, tables, q. */
 int32_t kvf_decode(kvf_plan *plan, const kvf_cache *cache, const kvf_decode_args *args, void *stream);
+
+/* Enqueues joining two attention states: a prefix that sequences share and what each has of its own, or coded tokens and raw
+ * ones. With m the larger lse, a = 2^((a_lse - m) log2 e), b likewise: out = fma(b_out, b, a_out a) / (a + b),
+ * lse = m + ln 2 log2(a + b); a state of lse -inf has no tokens, and the other passes unchanged. Of a plan with
+ * KVF_PLAN_MERGE, for its head_dim and dtype. The same bits as kvf_ref_merge.
+ * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured. */
+int32_t kvf_merge(kvf_plan *plan, const kvf_merge_args *args, void *stream);
 
 /* Records a layer's step: kvf_store, then kvf_decode, either of which may be left out as null. Addresses, strides, scale and the
  * numbers of tokens and of sequences are as recorded; rows, slots, lens and tables are read on the device at each launch.
@@ -300,6 +324,8 @@ int32_t kvf_export_slots(kvf_plan *plan, const kvf_slots *slots, const kvf_cache
  * kvf_codec_exact says so the GPU gives the same bits. Any thread; synchronous. No GPU needed. */
 int32_t kvf_ref_store(kvf_codec *codec, int32_t dtype, const kvf_cache *cache, const kvf_store_args *args);
 int32_t kvf_ref_decode(kvf_codec *codec, int32_t dtype, int32_t heads, const kvf_cache *cache, const kvf_decode_args *args);
+
+int32_t kvf_ref_merge(int32_t dtype, int32_t head_dim, const kvf_merge_args *args);
 
 /* Environment, read by the first call that needs it:
  *   KVF_NVRTC       the libnvrtc file to use, exactly

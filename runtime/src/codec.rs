@@ -1,5 +1,7 @@
 //! A codec as engines see it: a name, its sizes, and which shapes its kernels serve.
 
+use kernels_gen::kernels::kivi as groups;
+use kernels_gen::kivi::{self, Kivi, KiviLayout};
 use kernels_gen::layout::TILE;
 use kernels_gen::preset::{self, Preset};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codec};
@@ -18,19 +20,24 @@ const MAX_PAGE_TOKENS: usize = 1 << 16;
 pub struct Codec {
     info: &'static CodecInfo,
     preset: Option<&'static Preset>,
+    /// It codes groups of 32 tokens.
+    kivi: Option<&'static Kivi>,
 }
 
 impl Codec {
     /// The codec of that name; the error lists the known ones, nearest first.
     pub fn open(name: &str) -> Result<Self> {
+        if let Some(kivi) = kivi::open(name) {
+            return Ok(Codec { info: kivi.halves(), preset: None, kivi: Some(kivi) });
+        }
         let preset = preset::preset(name);
         let info = preset.map_or_else(|| codec(name), Preset::codec)?;
-        Ok(Codec { info, preset })
+        Ok(Codec { info, preset, kivi: None })
     }
 
     /// A calibrated codec with the bands of one layer.
     pub(crate) fn fitted(preset: &'static Preset, info: &'static CodecInfo) -> Self {
-        Codec { info, preset: Some(preset) }
+        Codec { info, preset: Some(preset), kivi: None }
     }
 
     /// What makes it a calibrated one: `kvfuse-4` and its like, which need a [`crate::Calibration`].
@@ -39,8 +46,29 @@ impl Codec {
         self.preset.ok_or_else(none)
     }
 
+    /// What makes it one that codes whole tiles of 32 tokens: `kivi_k2v2` and its like.
+    pub fn kivi(self) -> Option<&'static Kivi> {
+        self.kivi
+    }
+
+    /// Fails for a codec that codes groups of tokens: what asks works on single ones.
+    pub(crate) fn by_token(self, what: &str) -> Result<()> {
+        self.kivi.map_or(Ok(()), |kivi| Err(Misuse::Other(format!("{} codes groups of {TILE} tokens; {what} takes codecs that code tokens", kivi.name)).into()))
+    }
+
+    /// Fails unless so many tokens can be stored at once.
+    pub(crate) fn check_tokens(self, tokens: usize) -> Result<()> {
+        match self.kivi {
+            Some(kivi) if !tokens.is_multiple_of(TILE) => Err(Misuse::Other(format!("{tokens} tokens for {}, which codes whole tiles; store a multiple of {TILE}", kivi.name)).into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Its name.
     pub fn name(self) -> &'static str {
+        if let Some(kivi) = self.kivi {
+            return &kivi.name;
+        }
         self.preset.map_or(self.info.name, |preset| preset.name)
     }
 
@@ -51,14 +79,23 @@ impl Codec {
 
     /// Bits a cached number takes, sides included.
     pub fn stored_bits_per_element(self, head_dim: usize) -> Result<f64> {
-        refuse(dim_reasons(head_dim, &HEAD_DIMS_STORE))?;
-        Ok(self.info.stored_bits_per_element(head_dim))
+        refuse(dim_reasons(head_dim, self.dims(&HEAD_DIMS_STORE)))?;
+        Ok((8 * self.tile_bytes(head_dim)) as f64 / (2 * TILE * head_dim) as f64)
+    }
+
+    fn tile_bytes(self, head_dim: usize) -> usize {
+        self.kivi.map_or_else(|| self.info.tile_bytes(head_dim), |kivi| KiviLayout::of(kivi, head_dim).tile_bytes())
+    }
+
+    /// Those of `served` that this codec has kernels for.
+    fn dims<'a>(self, served: &'a [usize]) -> &'a [usize] {
+        if self.kivi.is_some() { &groups::HEAD_DIMS } else { served }
     }
 
     /// Bytes of one page of one kv head, keys and values.
     pub fn block_bytes(self, head_dim: usize, page_tokens: usize) -> Result<usize> {
         self.check_store(head_dim, page_tokens)?;
-        Ok(page_tokens / TILE * self.info.tile_bytes(head_dim))
+        Ok(page_tokens / TILE * self.tile_bytes(head_dim))
     }
 
     /// Bytes of a cache of `pages` pages.
@@ -68,7 +105,7 @@ impl Codec {
 
     /// Fails, with every reason, unless rows can be stored in this shape.
     pub fn check_store(self, head_dim: usize, page_tokens: usize) -> Result<()> {
-        let mut reasons = dim_reasons(head_dim, &HEAD_DIMS_STORE);
+        let mut reasons = dim_reasons(head_dim, self.dims(&HEAD_DIMS_STORE));
         reasons.extend(self.band_reasons(head_dim));
         reasons.extend(page_reasons(page_tokens));
         refuse(reasons)
@@ -76,9 +113,9 @@ impl Codec {
 
     /// Fails, with every reason, unless attention is served in this shape.
     pub fn check_decode(self, head_dim: usize, group: usize, page_tokens: usize) -> Result<()> {
-        let mut reasons = dim_reasons(head_dim, &HEAD_DIMS_DECODE);
-        if !(1..=8).contains(&group) && group != 16 {
-            reasons.push(format!("{group} query heads a kv head (served: 1 to 8, and 16)"));
+        let mut reasons = dim_reasons(head_dim, self.dims(&HEAD_DIMS_DECODE));
+        if !(1..=8).contains(&group) && (group != 16 || self.kivi.is_some()) {
+            reasons.push(format!("{group} query heads a kv head (served: 1 to 8{})", if self.kivi.is_some() { "" } else { ", and 16" }));
         }
         reasons.extend(self.band_reasons(head_dim));
         reasons.extend(page_reasons(page_tokens));
@@ -135,6 +172,20 @@ mod tests {
         );
         assert!(codec.check_decode(128, 16, 32).is_ok());
         assert!(codec.check_store(512, 0).is_err());
+        let text = Codec::open("kivi_k2v2").unwrap().check_decode(256, 16, 64).unwrap_err().to_string();
+        assert_eq!(text, "unsupported: head dim 256 (served: 64, 128); 16 query heads a kv head (served: 1 to 8)");
+    }
+
+    #[test]
+    fn groups_of_tokens() {
+        let codec = Codec::open("kivi_k2v4_r32").unwrap();
+        assert_eq!((codec.name(), codec.block_bytes(128, 64).unwrap()), ("kivi_k2v4_r32", 2 * (32 * 128 * 6 / 8 + 2 * 512)));
+        // Two bits and four, and a pair of f16 for 32 numbers.
+        assert_eq!(codec.stored_bits_per_element(64).unwrap(), 4.0);
+        assert!(codec.check_tokens(64).is_ok() && codec.check_tokens(33).is_err());
+        assert!(codec.by_token("load").unwrap_err().to_string().contains("groups of 32 tokens; load takes"));
+        assert!(codec.check_slots(128, 16, 32).is_err());
+        assert!(Codec::open("int4").unwrap().by_token("load").is_ok());
     }
 
     #[test]

@@ -17,16 +17,17 @@ use crate::ffi_rope::{of_desc, rope_of};
 use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, RopeArgs, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
 use crate::plan::{
-    Decode, DecodePlan, DecodeSpec, Mapped, QueriesPlan, RopePlan, RopeSpec, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, check_rope, one_by_one, served,
+    Decode, DecodePlan, DecodeSpec, Mapped, MergePlan, QueriesPlan, RopePlan, RopeSpec, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, check_rope, one_by_one, served,
 };
 use crate::tuning;
 
-/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`, `KVF_PLAN_SLOTS`, `KVF_PLAN_ROPE`.
+/// `KVF_PLAN_STORE`, `KVF_PLAN_DECODE`, `KVF_PLAN_CHECKED`, `KVF_PLAN_SLOTS`, `KVF_PLAN_ROPE`, `KVF_PLAN_MERGE`.
 const STORE: i32 = 1;
 const DECODE: i32 = 2;
 const CHECKED: i32 = 4;
 const SLOTS: i32 = 8;
 const ROPE: i32 = 16;
+const MERGE: i32 = 32;
 
 pub(crate) static PLANS: Table<Arc<Plan>> = Table::new("plan");
 
@@ -42,6 +43,7 @@ pub(crate) struct Plan {
     decode: Option<DecodePlan>,
     queries: Option<QueriesPlan>,
     slots: Option<SlotsPlan>,
+    merge: Option<MergePlan>,
 }
 
 /// # Safety
@@ -204,9 +206,9 @@ impl Plan {
                 format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
             return Err(Misuse::Other(text).into());
         }
-        if desc.flags & !(STORE | DECODE | CHECKED | SLOTS | ROPE) != 0 || desc.flags & (STORE | DECODE | SLOTS | ROPE) == 0 {
+        if desc.flags & !(STORE | DECODE | CHECKED | SLOTS | ROPE | MERGE) != 0 || desc.flags & (STORE | DECODE | SLOTS | ROPE | MERGE) == 0 {
             let allowed =
-                "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2), KVF_PLAN_SLOTS (8) and KVF_PLAN_ROPE (16), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
+                "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2), KVF_PLAN_SLOTS (8), KVF_PLAN_ROPE (16) and KVF_PLAN_MERGE (32), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
             return Err(Misuse::Range { what: "flags", value: i64::from(desc.flags), allowed }.into());
         }
         let ((head_dim, page_tokens), group) = (dims, heads / kv_heads);
@@ -228,6 +230,7 @@ impl Plan {
         let rope = (desc.flags & ROPE != 0).then(|| of_desc(desc.rotary_dim, desc.rope, group)).transpose()?;
         match &rope {
             Some(rope) => {
+                codec.by_token("a store with rope")?;
                 codec.check_store(head_dim, page_tokens)?;
                 check_rope(rope, head_dim)?;
             }
@@ -236,6 +239,10 @@ impl Plan {
                 return Err(Misuse::Other(text.into()).into());
             }
             None => {}
+        }
+        let wants_merge = desc.flags & MERGE != 0;
+        if wants_merge {
+            MergePlan::check_dim(head_dim)?;
         }
         let queries = count("queries", desc.queries)?;
         if queries > 1 {
@@ -257,6 +264,7 @@ impl Plan {
             slots: wants_slots
                 .then(|| SlotsPlan::prepare(&device, &SlotsSpec { codec, head_dim, slot_page_tokens, page_tokens, elem }))
                 .transpose()?,
+            merge: wants_merge.then(|| MergePlan::prepare(&device, head_dim, elem)).transpose()?,
             device,
         })
     }
@@ -337,6 +345,11 @@ impl Plan {
     pub fn slots(&self) -> Result<&SlotsPlan> {
         let none = || Misuse::Other("this plan has no slots; create it with KVF_PLAN_SLOTS".into()).into();
         self.slots.as_ref().ok_or_else(none)
+    }
+
+    pub fn merge(&self) -> Result<&MergePlan> {
+        let none = || Misuse::Other("this plan cannot merge; create it with KVF_PLAN_MERGE".into()).into();
+        self.merge.as_ref().ok_or_else(none)
     }
 
     pub fn cache(&self, cache: &Cache) -> Result<PagedCache<'static>> {

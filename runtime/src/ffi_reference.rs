@@ -43,6 +43,7 @@ pub unsafe extern "C" fn kvf_ref_store(
             return Ok(());
         }
         int("tokens", tokens)?;
+        codec.check_tokens(tokens)?;
         let strided = |base, token_stride, head_stride| Rows { base: address(base), token_stride, head_stride };
         let k = strided(args.k, args.k_token_stride, args.k_head_stride);
         let v = strided(args.v, args.v_token_stride, args.v_head_stride);
@@ -53,15 +54,21 @@ pub unsafe extern "C" fn kvf_ref_store(
         // SAFETY: likewise.
         let rope = unsafe { rope_of(&args) }?;
         let (k, slots, unknown) = match &rope {
-            // SAFETY: likewise.
-            Some(rope) => unsafe { turn_on_host(&args, rope, elem, tokens, &shape, &k, slots) }?,
+            Some(rope) => {
+                codec.by_token("a store with rope")?;
+                // SAFETY: the caller's promise.
+                unsafe { turn_on_host(&args, rope, elem, tokens, &shape, &k, slots) }?
+            }
             None => (k, slots, Status::OK),
         };
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
+        let bytes = unsafe { std::slice::from_raw_parts_mut(cache.base.cast::<u8>(), bytes_of(codec, &shape)?) };
         let mut status = match &calibration {
             None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
-            None => reference::store(codec.info(), &shape, bytes, &k, &v, &slots),
+            None => match codec.kivi() {
+                Some(kivi) => reference::store_groups(kivi, &shape, bytes, &k, &v, &slots),
+                None => reference::store(codec.info(), &shape, bytes, &k, &v, &slots),
+            },
             Some(own) => {
                 // SAFETY: likewise.
                 let positions = unsafe { values("positions", args.positions, tokens) }?;
@@ -120,15 +127,19 @@ pub unsafe extern "C" fn kvf_ref_decode(
             )
         };
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
-        let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), shape.bytes(codec.info())) };
+        let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), bytes_of(codec, &shape)?) };
         let found = match &calibration {
             None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
             Some(_) if tokens > 1 => return Err(one_by_one().into()),
             None if tokens > 1 => {
+                codec.by_token("decode of several query tokens")?;
                 let info = codec.info();
                 reference::prefill(info, &shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale)
             }
-            None => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+            None => match codec.kivi() {
+                Some(kivi) => reference::decode_kivi(kivi, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+                None => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+            },
             Some(own) => {
                 let layer = own.on_host(&cache, codec)?;
                 reaches(most, own.segments())?;
@@ -180,6 +191,10 @@ fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
     paged.check(&Shape { codec: *codec, head_dim: paged.head_dim, page_tokens: paged.page_tokens })?;
     let PagedCache { pages, page_tokens, kv_heads, head_dim: d, .. } = paged;
     Ok(CacheShape { pages, page_tokens, kv_heads, d })
+}
+
+fn bytes_of(codec: Codec, s: &CacheShape) -> Result<usize> {
+    Ok(codec.cache_bytes(s.pages, s.page_tokens, s.kv_heads, s.d)? as usize)
 }
 
 /// Gathers strided rows into `[tokens, kv_heads, d]`.
@@ -247,7 +262,7 @@ pub(crate) unsafe fn write_numbers(what: &'static str, to: *mut c_void, elem: El
 
 /// # Safety
 /// `to` is null or `values.len()` values are writable.
-unsafe fn write<T: crate::cuda::Plain>(what: &'static str, to: *mut T, values: &[T]) -> Result<()> {
+pub(crate) unsafe fn write<T: crate::cuda::Plain>(what: &'static str, to: *mut T, values: &[T]) -> Result<()> {
     expect(what, to)?;
     // SAFETY: not null, aligned, writable by the caller's promise; `values` is our own memory.
     unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), to, values.len()) };

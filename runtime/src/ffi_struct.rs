@@ -170,6 +170,21 @@ pub struct MoveArgs {
     reserved: [u64; 3],
 }
 
+/// `kvf_merge_args`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MergeArgs {
+    header: Header,
+    pub a: *const std::ffi::c_void,
+    pub a_lse: *const f32,
+    pub b: *const std::ffi::c_void,
+    pub b_lse: *const f32,
+    pub out: *mut std::ffi::c_void,
+    pub lse: *mut f32,
+    pub rows: i64,
+    reserved: [u64; 3],
+}
+
 macro_rules! c_struct {
     ($($t:ty = $name:literal, $size:literal;)*) => { $(
         // SAFETY: repr(C), a header first, plain fields only; the size below leaves no room for padding.
@@ -192,6 +207,7 @@ c_struct! {
     DecodeArgs = "kvf_decode_args", 120;
     Slots = "kvf_slots", 88;
     MoveArgs = "kvf_move_args", 64;
+    MergeArgs = "kvf_merge_args", 88;
 }
 
 /// Reads a struct of the caller's, checking size, version and reserved words.

@@ -37,6 +37,7 @@ mod ffi;
 mod ffi_calibration;
 mod ffi_codec;
 mod ffi_handle;
+mod ffi_merge;
 mod ffi_plan;
 mod ffi_reference;
 mod ffi_rope;
@@ -57,6 +58,6 @@ pub use kernels_gen::kernels::Elem;
 pub use kernels_gen::kernels::rope::Rope;
 pub use page::PagedCache;
 pub use plan::{
-    Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, MoveSlots, QueriesPlan, RopePlan, RopeSpec, Roped, Rows, SlotCache, SlotsPlan, SlotsSpec, Store,
+    Back, Backs, Decode, DecodePlan, DecodeSpec, Load, LoadPlan, Mapped, Merge, MergePlan, MoveSlots, QueriesPlan, RopePlan, RopeSpec, Roped, Rows, SlotCache, SlotsPlan, SlotsSpec, State, Store,
     StorePlan, StoreSlots, StoreSpec, status,
 };

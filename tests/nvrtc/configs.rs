@@ -2,8 +2,9 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, rope_store, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::{kivi as groups, merge::merge, Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, rope_store, slot_meta, store, store_slots_ir};
 use kernels_gen::kernels::rope::Rope;
+use kernels_gen::kivi::{Kivi, KiviLayout, open};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -33,6 +34,10 @@ enum Kernel {
     Rope(Elem),
     MappedRope(Elem),
     Slots(Slots),
+    /// Of KIVI's tiles.
+    GroupsStore(&'static Kivi, Elem),
+    GroupsDecode { kivi: &'static Kivi, group: usize },
+    Merge(Elem),
 }
 
 /// Rows into slots of bf16 rows, slots into tiles, tiles into slots.
@@ -45,6 +50,9 @@ enum Slots {
 
 /// Codecs with slots of every width.
 const SLOTTED: [&str; 2] = ["turboquant_k8v4", "turboquant_3bit_nc"];
+
+/// KIVI at both widths.
+const KIVI: [&str; 2] = ["kivi_k2v2", "kivi_k4v4"];
 
 /// One kernel to compile.
 pub struct Config {
@@ -74,6 +82,12 @@ impl Config {
             Kernel::Rope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), false),
             Kernel::MappedRope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), true),
             Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
+            Kernel::GroupsStore(kivi, elem) => groups::store(kivi, self.d, PAGE, elem),
+            Kernel::GroupsDecode { kivi, group } => {
+                let meta = groups::decode_meta(kivi, self.d, group, PAGE).within(self.shared_limit() as usize);
+                Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
+            }
+            Kernel::Merge(elem) => merge(self.d, elem),
             Kernel::Slots(which) => {
                 let m = slot_meta(self.codec, self.d, 16, PAGE, Elem::Bf16).expect("a codec with slots");
                 Source::of(&match which {
@@ -104,42 +118,54 @@ impl Config {
             Kernel::Map(Mapping::Queries, _) => "map_queries",
             Kernel::Map(Mapping::Outputs, _) => "map_outputs",
             Kernel::Back(_) => "map_back",
+            Kernel::GroupsStore(..) => "store",
+            Kernel::GroupsDecode { .. } => "decode",
+            Kernel::Merge(_) => "merge",
             Kernel::Slots(Slots::Store) => "store_slots",
             Kernel::Slots(Slots::Import) => "import_slots",
             Kernel::Slots(Slots::Export) => "export_slots",
         };
-        format!("{} {kernel} {} d{}", self.arch, self.codec.name, self.d)
+        let codec = match self.kernel {
+            Kernel::GroupsStore(kivi, _) | Kernel::GroupsDecode { kivi, .. } => &kivi.name,
+            Kernel::Merge(_) => "states",
+            _ => self.codec.name,
+        };
+        format!("{} {kernel} {codec} d{}", self.arch, self.d)
     }
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) => {
+            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) | Kernel::GroupsStore(_, elem) | Kernel::Merge(elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
-            Kernel::Decode { group } | Kernel::Calibrated { group } => format!("{} group{group}", self.line()),
+            Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } => format!("{} group{group}", self.line()),
             Kernel::Slots(_) => self.line(),
         }
     }
 
     /// Instructions are counted and gated.
     pub fn counted(&self) -> bool {
-        let usual = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if ![1, 4, 8].contains(&group));
+        let usual = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } if ![1, 4, 8].contains(&group));
         self.arch == Arch::SM_90A && self.d == 128 && usual
     }
 
     /// Numbers in a tile of 32 tokens, and its bytes.
     pub fn tile(&self) -> (usize, usize) {
-        (64 * self.d, self.codec.tile_bytes(self.d))
+        let bytes = match self.kernel {
+            Kernel::GroupsStore(kivi, _) | Kernel::GroupsDecode { kivi, .. } => KiviLayout::of(kivi, self.d).tile_bytes(),
+            _ => self.codec.tile_bytes(self.d),
+        };
+        (64 * self.d, bytes)
     }
 
     /// A loop over the tiles of a cache.
     pub fn loops(&self) -> bool {
-        matches!(self.kernel, Kernel::Decode { .. } | Kernel::Calibrated { .. })
+        matches!(self.kernel, Kernel::Decode { .. } | Kernel::Calibrated { .. } | Kernel::GroupsDecode { .. })
     }
 
     /// Spills are refused, whatever the ledger says. Groups of 6 and 7 are known to spill a little.
     pub fn gated(&self) -> bool {
-        let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } if group > 8 || group == 6 || group == 7);
+        let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } if group > 8 || group == 6 || group == 7);
         self.arch == Arch::SM_90A && self.d <= 128 && small
     }
 }
@@ -189,6 +215,17 @@ pub fn configs() -> Vec<Config> {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
             all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::MappedStore(elem) }));
             all.push(Config { arch, codec, d, kernel: Kernel::MappedRope(Elem::Bf16) });
+        }
+        for kivi in KIVI.iter().filter_map(|name| open(name)) {
+            let codec = kivi.halves();
+            let every = arch == Arch::SM_90A;
+            for d in groups::HEAD_DIMS.into_iter().filter(|d| every || *d == 128) {
+                all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::GroupsStore(kivi, elem) }));
+                all.extend([1, 4, 8].map(|group| Config { arch, codec, d, kernel: Kernel::GroupsDecode { kivi, group } }));
+            }
+        }
+        if let Some(codec) = codecs().first() {
+            all.extend([64, 128, 256, 512].into_iter().flat_map(|d| [Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Merge(elem) })));
         }
         for codec in SLOTTED.iter().filter_map(|name| codec(name).ok()) {
             all.extend([Slots::Store, Slots::Import, Slots::Export].map(|which| Config { arch, codec, d: 128, kernel: Kernel::Slots(which) }));

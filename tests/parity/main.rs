@@ -5,6 +5,7 @@ mod support;
 
 mod calibrated;
 mod decode;
+mod kivi;
 mod load;
 mod prefill;
 mod rope;

@@ -12,7 +12,7 @@ use super::loaded::Loaded;
 use super::plans::{self, Scheme, Wanted};
 use super::simulated::Simulated;
 use super::windowed::Windowed;
-use crate::attention::{self, Coder, Geometry, Own, Tally};
+use crate::attention::{self, Coder, Counted, Geometry, Own, Tally};
 use crate::error::Result;
 use crate::ppl::{ReadPath, Streams, Subject};
 
@@ -93,7 +93,10 @@ pub fn attention(
             let halves = [streams != Streams::V, streams != Streams::K];
             let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
                 if let Coder::Kivi(codec) = coder {
-                    let inner = attention::Windowed::new(codec, geometry, halves, own);
+                    let inner: Box<dyn Counted> = match packed && attention::Grouped::serves(&geometry) {
+                        true => Box::new(attention::Grouped::new(codec, geometry)),
+                        false => Box::new(attention::Windowed::new(codec, geometry, halves, own)),
+                    };
                     return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
                 }
                 Ok(match scheme(coder) {

@@ -1,22 +1,22 @@
-//! A cache that keeps its latest tokens raw, on the host: it is there to be compared with, and no kernel reads its bytes.
+//! A cache that keeps its latest tokens raw, on the host: simulated, or by the scalar references of its kernels.
 
 use std::rc::Rc;
 
 use runtime::Span;
 
 use super::{Attend, DeviceRows, Machine};
-use crate::attention::{Counted, Geometry, Tally, Windowed as OnHost};
+use crate::attention::{Counted, Geometry, Tally};
 use crate::error::Result;
-use crate::model::{Attention, Rows};
+use crate::model::Rows;
 
 pub struct Windowed {
     machine: Rc<Machine>,
     geometry: Geometry,
-    inner: OnHost,
+    inner: Box<dyn Counted>,
 }
 
 impl Windowed {
-    pub fn new(machine: Rc<Machine>, geometry: Geometry, inner: OnHost) -> Windowed {
+    pub fn new(machine: Rc<Machine>, geometry: Geometry, inner: Box<dyn Counted>) -> Windowed {
         Windowed { machine, geometry, inner }
     }
 }

@@ -38,8 +38,8 @@ pub fn any_coder(name: &str, without: Option<Without>) -> Result<Coder> {
     if let Some(variant) = Variant::of_static(name) {
         return Ok(Coder::Preset(variant, None));
     }
-    if let Some(found) = kivi::codec(name) {
-        return Ok(Coder::Kivi(Box::leak(Box::new(found))));
+    if let Some(found) = kivi::open(name) {
+        return Ok(Coder::Kivi(found));
     }
     match pca::codec(name) {
         Some(found) => Ok(Coder::Pca(Box::leak(Box::new(found?)), None)),
@@ -83,7 +83,7 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
         };
         let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
         // no kernel reads the bytes of these
-        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..) | Coder::Kivi(_)));
+        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..)));
         let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
             Ask::Both => whole,
@@ -134,7 +134,7 @@ mod tests {
             names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
             ["pca_static_4", "pca_static_4:sim"]
         );
-        assert_eq!(names("kivi_k2v2,kivi_k4v4:v", &[Ask::Both], &[0])[2..4], ["kivi_k2v2:sim", "kivi_k4v4:v"]);
+        assert_eq!(names("kivi_k2v2,kivi_k2v2:sim,kivi_k4v4:v", &[Ask::Both], &[0])[2..5], ["kivi_k2v2", "kivi_k2v2:sim", "kivi_k4v4:v"]);
         assert!(subjects("pca_static_5", &[Ask::Both], &[0], &[]).is_err());
         assert_eq!(subjects("pca_b9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);
         assert_eq!(subjects("e8w9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);

@@ -5,7 +5,7 @@ use kernels_gen::registry::CodecInfo;
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Identity, Own, Simulated, Sizes, Stream, Windowed,
+    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Own, Simulated, Sizes, Stream, Windowed,
 };
 use crate::backend::Backend;
 use crate::error::Result;
@@ -192,6 +192,9 @@ impl Subject {
                         }
                         (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
                             Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?)
+                        }
+                        (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => {
+                            Box::new(Grouped::new(codec, geometry))
                         }
                         (Coder::Kivi(codec), _) => Box::new(Windowed::new(codec, geometry, streams.halves(), own)),
                         (_, Streams::K) => Box::new(simulated(Some(coder), None)),

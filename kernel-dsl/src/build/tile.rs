@@ -233,6 +233,13 @@ impl B {
                 t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),
                 _ => self.no_method(name, &V::S(id)),
             },
+            ("band", [index, of]) => {
+                let (index, of) = (index.size(self, "the number of a band"), of.size(self, "the number of bands"));
+                match self.ty(id) {
+                    Ty::Tile { dtype, rows, cols, layout: Layout::MmaA } if index < of && rows % (16 * of) == 0 => self.emit(Op::Band { src: id, index, of }, Ty::Tile { dtype, rows: rows / of, cols, layout: Layout::MmaA }),
+                    t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "a left operand, 16 rows for each of its bands" }),
+                }
+            }
             ("swap_halves", []) => match self.ty(id) {
                 t @ Ty::Tile { cols: 8, layout: Layout::Cols | Layout::MmaC, .. } => self.emit(Op::SwapHalves(id), t),
                 t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "its columns 8" }),

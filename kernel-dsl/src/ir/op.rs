@@ -199,6 +199,8 @@ pub enum Op {
     SwapHalves(Id),
     /// A right operand of bytes in the order of a left one that was unpacked by fours of blocks.
     QuadOrder(Id),
+    /// Of each lane's run of rows of a left operand the `index`-th of `of` parts.
+    Band { src: Id, index: usize, of: usize },
     /// The tokens of a tile of pairs.
     PairIndex,
     /// A tile of pairs of one value a token, `stride` bytes apart.

@@ -82,7 +82,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],
         Op::ParFor { count, .. } => vec![*count],
         Op::Call { args, .. } => args.clone(),
-        Op::Reduce { src, .. } | Op::AnyRows { src, .. } | Op::FoldHalves { src, .. } => vec![*src],
+        Op::Reduce { src, .. } | Op::AnyRows { src, .. } | Op::FoldHalves { src, .. } | Op::Band { src, .. } => vec![*src],
         Op::CopyAsync { at, .. } => vec![*at],
         Op::RingFetch { at, cond, .. } => vec![*at, *cond],
         Op::MmaRegs { a, b, c, .. } => [a.clone(), b.clone(), c.clone()].concat(),

@@ -39,7 +39,20 @@ mma_in!(i8, i8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
 mma_in!(bf16, bf16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
 mma_in!(f16, f16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
 
+/// Row of a left operand of `rows` rows that is row `r` of its band `index` of `of`: each of eight lanes has a run of rows, a
+/// band a part of each run.
+pub(crate) fn band_row(rows: usize, r: usize, index: usize, of: usize) -> usize {
+    let (run, own) = (rows / 8, rows / 8 / of);
+    r / own * run + index * own + r % own
+}
+
 impl<T: Elem> Tile<T> {
+    /// Band `index` of `of` of a left operand: see [`band_row`]. It costs nothing: a lane holds those rows in registers of their own.
+    pub fn band(&self, index: usize, of: usize) -> Tile<T> {
+        let data = (0..self.data.len() / of).map(|i| self.get(band_row(self.rows, i / self.cols, index, of), i % self.cols)).collect();
+        Tile { rows: self.rows / of, cols: self.cols, layout: self.layout, data }
+    }
+
     /// A right operand of bytes for a left one from [`super::Page::key_quads`]: the same elements, in another order of k in
     /// the registers.
     pub fn quad_order(&self) -> Tile<T> {

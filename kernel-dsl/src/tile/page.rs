@@ -53,6 +53,11 @@ impl Page {
         read(&self.bytes, byte.at())
     }
 
+    /// Four 32-bit values from a byte offset, a multiple of 16, on.
+    pub fn load4<U: Elem>(&self, byte: impl At) -> [U; 4] {
+        std::array::from_fn(|i| self.load(byte.at() + 4 * i))
+    }
+
     /// `n` values of type `U`, `stride` bytes apart, one a row of an accumulator.
     pub fn rows<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
         let data = (0..n).map(|i| read(&self.bytes, byte.at() + i * stride)).collect();

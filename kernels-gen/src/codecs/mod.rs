@@ -28,6 +28,7 @@ pub mod nvfp4;
 pub mod places;
 pub mod quads;
 pub mod radix;
+pub mod steps;
 
 pub use affine::Affine;
 pub use bf16::Bf16;
@@ -45,3 +46,4 @@ pub use intc::IntC;
 pub use lloyd::Lloyd;
 pub use mxfp4::Mxfp4;
 pub use nvfp4::Nvfp4;
+pub use steps::Steps;

@@ -327,7 +327,7 @@ fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, h
 
 /// Warp `w`'s part of the table entries that a share may need, from entry `first` of a line on.
 #[device]
-fn list_pages(m: &DecodeMeta, table: &Global<i32>, pages_of: &mut Shared<i32>, w: i32, line: i32, first: i32, stride: i32) {
+pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, pages_of: &mut Shared<i32>, w: i32, line: i32, first: i32, stride: i32) {
     for i in lanes(m.listed().div_ceil(m.warps)) {
         let at = w * m.listed().div_ceil(m.warps) as i32 + i;
         if at < m.listed() as i32 {
@@ -338,7 +338,7 @@ fn list_pages(m: &DecodeMeta, table: &Global<i32>, pages_of: &mut Shared<i32>, w
 
 /// First byte of tile `t`. A bad table entry reads page 0; whoever finishes the row finds it and drops the row.
 #[device]
-fn tile_at(m: &DecodeMeta, pages_of: &Shared<i32>, first_page: i32, pages: i32, page_bytes: u32, own_bytes: i64, t: i32) -> i64 {
+pub fn tile_at(m: &DecodeMeta, pages_of: &Shared<i32>, first_page: i32, pages: i32, page_bytes: u32, own_bytes: i64, t: i32) -> i64 {
     let entry = pages_of.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - first_page);
     let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
     page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64)
@@ -368,7 +368,7 @@ fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_h
 /// A page of the first `n` tokens, which the block has all of, that does not exist drops the rows that see it.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn find_faults(m: &DecodeMeta, pages_of: &Shared<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
+pub fn find_faults(m: &DecodeMeta, pages_of: &Shared<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
     for i in threads((n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
         let page = pages_of.at(i);
         if (page < 0_i32) | (page >= pages) {

@@ -9,6 +9,7 @@
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
+use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
 use super::schedule::*;
 use crate::codec::Codec;
@@ -58,6 +59,8 @@ pub struct DecodeMeta {
     pub depth: usize,
     pub stages: usize,
     pub min_blocks: usize,
+    /// KIVI's tiles: see [`super::kivi`].
+    pub kivi: bool,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
     pub inv_sqrt_d: f32,
@@ -116,7 +119,8 @@ impl DecodeMeta {
     pub fn shared(&self) -> usize {
         let held = if self.away { 0 } else { 4 * self.run() };
         let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + self.listed());
-        self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
+        let own = if self.kivi { self.kivi_shared() } else { 0 };
+        own + self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
     }
 
     /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
@@ -126,7 +130,7 @@ impl DecodeMeta {
         loop {
             self.depth = (SHARE / self.warps).ilog2() as usize;
             self.away = false;
-            self.away = self.warps == 8 && self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.tile_bytes;
+            self.away = self.warps == 8 && !self.kivi && self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.tile_bytes;
             if self.away && self.shared() > shared {
                 self.away = false;
             }
@@ -206,6 +210,10 @@ pub fn decode_attention<T: Float>(
             seq = if item < all { found.at(0) } else { 0_i32 };
             split = if item < all { found.at(1) } else { splits };
         }
-        attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
+        if m.kivi {
+            attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);
+        } else {
+            attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
+        }
     }
 }

@@ -10,10 +10,12 @@ pub mod forward;
 pub mod groups;
 pub mod join_splits;
 pub mod keys;
+pub mod kivi;
 pub mod leaves;
 pub mod load;
 pub mod many;
 pub mod maps;
+pub mod merge;
 pub mod offset;
 pub mod prefill_attention;
 pub mod query;
@@ -126,7 +128,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
 }
 
 /// What a decode kernel's meta value says of its codec and rows.
-fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
     DecodeMeta {
         d,
@@ -149,6 +151,7 @@ fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMet
         depth: 2,
         stages: 2,
         min_blocks: 1,
+        kivi: false,
         away: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }

@@ -6,6 +6,8 @@
 
 mod attention;
 mod calibrated;
+mod kivi;
+mod merge;
 mod prefill;
 mod project;
 mod rope;
@@ -17,6 +19,8 @@ mod strand;
 
 pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
+pub use kivi::{KiviHead, decode_kivi, store_groups};
+pub use merge::merge;
 pub use prefill::prefill;
 pub use project::{LARGEST, Map, project};
 pub use rope::RopeTable;

@@ -156,6 +156,12 @@ impl Strand {
 
     #[inline(always)]
     pub fn close(self, c: &Half) -> Partial {
+        self.closed(c.odd(), c.affine)
+    }
+
+    /// Where zero lies half way between two lane values (`odd`), half of the weights' sum is due; `affine`: the share of offsets.
+    #[inline(always)]
+    pub fn closed(self, odd: bool, affine: bool) -> Partial {
         let ([mut high, mut o], mut half) = (self.o, self.half[1]);
         if self.parts == 2 {
             let unit = down_of(self.lift);
@@ -165,10 +171,10 @@ impl Strand {
             half = (self.totals[0] as f32 * unit).mul_add(256.0, self.totals[1] as f32 * unit);
             o.iter_mut().zip(high).for_each(|(o, high)| *o = high.mul_add(256.0, *o));
         }
-        if c.exact() && c.zero2 % 2 != 0 {
+        if odd {
             o.iter_mut().for_each(|o| *o += half * 0.5);
         }
-        if c.affine {
+        if affine {
             let shift = (self.shift[0] + self.shift[1]) as f32 * (1.0 / 68_719_476_736.0);
             o.iter_mut().for_each(|o| *o += shift);
         }

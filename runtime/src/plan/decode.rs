@@ -309,11 +309,14 @@ impl DecodePlan {
 /// What a tuning calls the plan's decode kernel.
 pub(crate) fn kernel_name(spec: &DecodeSpec) -> String {
     let DecodeSpec { codec, head_dim, group, page_tokens, elem, .. } = spec;
-    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", codec.info().name, if *elem == Elem::Bf16 { "bf16" } else { "f32" })
+    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", codec.kivi().map_or(codec.info().name, |kivi| &kivi.name), if *elem == Elem::Bf16 { "bf16" } else { "f32" })
 }
 
 /// The meta value that the plan's own rules give.
 pub(crate) fn own_meta(spec: &DecodeSpec) -> DecodeMeta {
+    if let Some(kivi) = spec.codec.kivi() {
+        return kernels::kivi::decode_meta(kivi, spec.head_dim, spec.group, spec.page_tokens);
+    }
     let of = if spec.codec.calibrated().is_ok() { kernels::calibrated_meta } else { kernels::decode_meta };
     of(spec.codec.info(), spec.head_dim, spec.group, spec.page_tokens)
 }

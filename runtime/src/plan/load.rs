@@ -89,6 +89,7 @@ impl LoadPlan {
     /// Compiles and loads. Slow the first time; not while a stream is being captured. `spec.elem` is the type of what comes back.
     pub fn prepare(device: &Device, spec: &StoreSpec) -> Result<Self> {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
+        codec.by_token("load")?;
         codec.check_store(head_dim, page_tokens)?;
         let calibrated = codec.calibrated().is_ok();
         let inner = if calibrated { Elem::F32 } else { elem };

@@ -6,6 +6,7 @@ pub mod status;
 
 mod decode;
 mod load;
+mod merge;
 mod queries;
 mod rope;
 mod slots;
@@ -16,6 +17,7 @@ mod workspace;
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
 pub use load::{Back, Backs, Load, LoadPlan};
+pub use merge::{Merge, MergePlan, State};
 pub use queries::QueriesPlan;
 pub(crate) use queries::{one_by_one, served};
 pub(crate) use rope::check_rope;

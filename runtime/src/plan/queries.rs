@@ -239,7 +239,7 @@ fn most_bytes(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, cap
 /// Fails for a codec whose queries are mapped before the kernel, a token a sequence.
 pub(crate) fn served(codec: Codec) -> Result<()> {
     if codec.calibrated().is_err() {
-        return Ok(());
+        return codec.by_token("decode of several query tokens");
     }
     Err(one_by_one().into())
 }

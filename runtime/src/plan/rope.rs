@@ -59,6 +59,7 @@ impl RopePlan {
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, spec: &RopeSpec) -> Result<Self> {
         let StoreSpec { codec, head_dim, page_tokens, elem } = spec.store;
+        codec.by_token("a store with rope")?;
         codec.check_store(head_dim, page_tokens)?;
         check_rope(&spec.rope, head_dim)?;
         let calibrated = codec.calibrated().is_ok();

@@ -84,7 +84,10 @@ impl StorePlan {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
         codec.check_store(head_dim, page_tokens)?;
         let source = if codec.calibrated().is_ok() { kernels::mapped_store } else { kernels::store };
-        let kernel = load(device, source(codec.info(), head_dim, page_tokens, elem))?;
+        let kernel = load(device, match codec.kivi() {
+            Some(kivi) => kernels::kivi::store(kivi, head_dim, page_tokens, elem),
+            None => source(codec.info(), head_dim, page_tokens, elem),
+        })?;
         Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, counts: false })
     }
 
@@ -96,7 +99,10 @@ impl StorePlan {
             Ok(_) => (kernels::mapped_store_meta, kernels::mapped_store_ir),
             Err(_) => (kernels::store_meta, kernels::store_ir),
         };
-        let tile = ir(codec.info(), &meta(codec.info(), head_dim, page_tokens, elem), elem);
+        let tile = match codec.kivi() {
+            Some(kivi) => kernels::kivi::store_ir(kivi, &kernels::kivi::store_meta(kivi, head_dim, page_tokens, elem), elem),
+            None => ir(codec.info(), &meta(codec.info(), head_dim, page_tokens, elem), elem),
+        };
         let kernel = load(device, tile.and_then(|tile| kernels::counted(&tile)))?;
         Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, counts: true })
     }
@@ -182,6 +188,7 @@ impl Store<'_> {
             return Ok(());
         }
         within("tokens", self.tokens, 1, i32::MAX as usize)?;
+        shape.codec.check_tokens(self.tokens)?;
         let rows = [self.tokens, self.cache.kv_heads, self.cache.head_dim];
         self.k.check("k", rows, elem)?;
         self.v.check("v", rows, elem)?;

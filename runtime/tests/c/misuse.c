@@ -315,6 +315,40 @@ static void slots_of_codecs(void) {
     GOOD(kvf_codec_close(c));
 }
 
+/* Whole tiles of groups, and states that are merged. */
+static void groups(void) {
+    kvf_codec *c = NULL;
+    kvf_plan_desc d = desc();
+    kvf_store_args s = store();
+    kvf_cache k_ = cache();
+    kvf_plan *plan;
+    uint64_t bytes = 0;
+    double bits = 0;
+    GOOD(kvf_codec_open("kivi_k2v2", &c));
+    GOOD(kvf_block_bytes(c, 128, 32, &bytes));
+    GOOD(kvf_stored_bits_per_element(c, 128, &bits));
+    if (bytes != 3072 || bits != 3.0) failures++, printf("FAILED tiles of groups: %d bytes, %g bits\n", (int)bytes, bits);
+    expect("tiles of 256 dims", kvf_block_bytes(c, 256, 32, &bytes), KVF_ERR_UNSUPPORTED, "head dim 256 (served: 64, 128)");
+    d.codec = c, d.queries = 4;
+    expect("several queries over groups", kvf_plan_create(&d, &plan), KVF_ERR_INVALID, "codes groups of 32 tokens");
+    k_.bytes = (uint64_t)1 << 40, s.tokens = 33;
+    BAD(kvf_ref_store(c, KVF_DTYPE_BF16, &k_, &s), "store a multiple of 32");
+    float x[2][64] = {{1, 2}, {3}}, lse[2] = {0, -1.0f / 0.0f}, into = 0;
+    kvf_merge_args m = {.struct_size = sizeof m, .abi_version = KVF_ABI_VERSION, .a = x[0], .a_lse = lse, .b = x[1], .b_lse = lse + 1, .out = x[1], .lse = &into, .rows = 1};
+    GOOD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m));
+    if (memcmp(x[0], x[1], sizeof x[0]) || into != 0) failures++, printf("FAILED merge with nothing\n");
+    NOT(kvf_ref_merge(KVF_DTYPE_F32, 80, &m));
+    NOT(kvf_ref_merge(7, 64, &m));
+    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, NULL), "kvf_merge_args is null");
+    m.rows = -1;
+    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m), "rows is -1");
+    m.rows = 1, m.b_lse = NULL;
+    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m), "b_lse is null");
+    m.reserved[2] = 1;
+    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m), "does not know");
+    GOOD(kvf_codec_close(c));
+}
+
 static void plans(void) {
     kvf_plan_desc d = desc();
     kvf_cache c = cache();
@@ -322,6 +356,7 @@ static void plans(void) {
     kvf_decode_args a = decode();
     kvf_slots sl = slotted();
     kvf_move_args mv = moves();
+    kvf_merge_args mg = {.struct_size = sizeof mg, .abi_version = KVF_ABI_VERSION};
     kvf_plan *plan;
     kvf_step *step = NULL;
     uint64_t need;
@@ -338,7 +373,7 @@ static void plans(void) {
     EACH(try_plan, desc, page_tokens, 0, -1, 1, 33, INT_MIN, INT_MAX);
     EACH(try_plan, desc, dtype, 0, 3, -1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, splits, -1, INT_MIN);
-    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, 32, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, 48, 64, -1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, rotary_dim, -1, 64, INT_MIN, INT_MAX);
     EACH(try_plan, desc, rope, -1, 1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, slot_page_tokens, -1, 16, INT_MIN, INT_MAX);
@@ -353,6 +388,7 @@ static void plans(void) {
         BAD(kvf_store_slots(bad[i], &sl, &s, NULL), "plan");
         BAD(kvf_import_slots(bad[i], &sl, &c, &mv, NULL), "plan");
         BAD(kvf_export_slots(bad[i], &sl, &c, &mv, NULL), "plan");
+        BAD(kvf_merge(bad[i], &mg, NULL), "plan");
         if (bad[i]) BAD(kvf_plan_destroy(bad[i]), "no open plan");
     }
     GOOD(kvf_plan_destroy(NULL));
@@ -415,6 +451,7 @@ int main(void) {
     several();
     statuses();
     roped();
+    groups();
     plans();
     tunings();
     slots_of_codecs();

@@ -11,7 +11,7 @@ use super::turns::Turns;
 use super::{Stage, scalar};
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::tile::pair;
+use crate::tile::{band_row, pair};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -346,6 +346,11 @@ impl<'a> Machine<'a> {
                 (0..x.len()).map(|i| x[i ^ 4]).collect()
             }
             Op::QuadOrder(a) => self.tile(*a)?.1.to_vec(),
+            Op::Band { src, index, of } => {
+                let (shape, x) = self.tile(*src)?;
+                let row = |r: usize| band_row(shape.rows, r, *index, *of);
+                (0..x.len() / of).map(|i| x[row(i / shape.cols) * shape.cols + i % shape.cols]).collect()
+            }
             Op::PairIndex => pair::tile(|t, _| t as u64),
             Op::LoadPairs { buf, at, stride, elem } => {
                 let at = self.offset(*at)?;

@@ -1,0 +1,195 @@
+//! Decode attention over KIVI's tiles: as [`super::super::attend`], with a query of its own in every tile and weights of their own
+//! in every band of 32 channels.
+//!
+//! Leaves, their tree and the join are those of every codec. A block takes 2^unit leaves a warp of one (sequence, kv head).
+//! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
+
+use super::super::attend::{find_faults, list_pages, tile_at};
+use super::super::decode_attention::DecodeMeta;
+use super::super::keys::{high_half, low_half};
+use super::super::leaves::{LEAF, TILES, finish, log_each, nothing, of_block};
+use super::super::offset::fixed_offset;
+use super::super::schedule::share;
+use super::super::softmax::*;
+use super::super::units::{down_of, sunk};
+use super::super::values::{peaks, total_of};
+use super::leaves::{closed_band, hold_bands};
+use super::queries::{measure, quantise, take_rows};
+use super::values::{pairs_of, summed, weighed_band};
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// Attention of a sequence's query row, a block's share of it, as `attend` has it.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn attend_tiles<T: Float>(
+    m: &DecodeMeta,
+    k: &dyn Codec,
+    v: &dyn Codec,
+    q: &Global<T>,
+    cache: &Global<u8>,
+    table: &Global<i32>,
+    lens: &Global<i32>,
+    out: &mut Global<T>,
+    lse: &mut Global<f32>,
+    part: &mut Global<f32>,
+    stat: &mut Global<f32>,
+    status: &mut Global<i32>,
+    kv_heads: i32,
+    pages: i32,
+    table_stride: i32,
+    splits: i32,
+    unit: i32,
+    scale: f32,
+    head: i32,
+    seq: i32,
+    split: i32,
+) {
+    let mut rows = shared::<f32>(m.heads() * m.d);
+    let mut held = shared::<f32>(m.warps * m.run());
+    let mut fault = shared::<i32>(m.rows());
+    let mut pages_of = shared::<i32>(m.listed());
+    let (len, begin) = (lens.at(seq), split * share(m.warps, unit));
+    let first_page = begin * LEAF as i32 / m.page_tokens as i32;
+    take_rows::<T>(m, q, &mut rows, (seq * kv_heads + head) * m.group as i32);
+    for w in warps(m.warps) {
+        list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+    }
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let n = if fits { len } else { 0_i32 };
+    let (leaves, most) = ((n + (LEAF as i32 - 1_i32)) / LEAF as i32, share(m.warps, unit));
+    let (whole, log_each) = (leaves <= most, log_each(leaves, unit, m.warps, m.depth));
+    let live = ((leaves - begin).min(most).max(0_i32) + ((1_i32 << (log_each & 31_i32)) - 1_i32)) >> (log_each & 31_i32);
+    for c in threads(m.rows()) {
+        fault.put(c, 0_i32);
+        if (c == 0_i32) & !fits {
+            status.put(2, 1_i32);
+            status.put(3, seq);
+        }
+    }
+    walk(m, k, v, cache, &rows, &pages_of, &mut held, kv_heads, head, pages, first_page, begin, n, log_each, scale);
+    find_faults(m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n, 1_i32, 0_i32, seq);
+    for w in warps(m.warps) {
+        for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
+            let of = (seq * kv_heads + head) * m.group as i32 + c;
+            if live > 0_i32 {
+                let (o, l, top) = of_block(m, &held, c, live);
+                if whole {
+                    finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
+                } else {
+                    let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
+                    part.put_row(row * m.d as i64, &o);
+                    stat.put(row * 2_i64, top);
+                    stat.put(row * 2_i64 + 1_i64, l);
+                }
+            } else {
+                nothing::<T>(out, lse, of, m.d);
+            }
+        }
+    }
+}
+
+/// Scores of a tile in log2 units, from a warp's integers.
+#[device]
+fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, units: &Shared<f32>, w: i32) -> Tile<f32> {
+    let (at, column) = (w * m.query_bytes() as i32, w * (2 * m.cols) as i32);
+    let q = query.operand::<i8>(at, m.row_bytes(), m.cols, m.d).quad_order();
+    let key: Tile<u8> = tokens.key_quads(m.keys_at[0], k.spec().bits, m.d, 8, |x| k.decode4(x));
+    let high = mma(&key, &q, 0_i32);
+    let s = if m.parts == 2 {
+        high.fold_halves(128)
+    } else {
+        let q = query.operand::<i8>(at + (m.cols * m.row_bytes()) as i32, m.row_bytes(), m.cols, m.d).quad_order();
+        high * 128_i32 + &mma(&key, &q, 0_i32)
+    };
+    s.cast::<f32>().map3(&units.cols(column, 1, m.cols), &units.cols(column + m.cols as i32, 1, m.cols), fused)
+}
+
+/// Every warp's leaves of the first `n` tokens, from leaf `begin` on, 2^log_each of them a warp.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: &Shared<f32>, pages_of: &Shared<i32>, held: &mut Shared<f32>, kv_heads: i32, head: i32, pages: i32, first_page: i32, begin: i32, n: i32, log_each: i32, scale: f32) {
+    let ring = ring(m.stages, m.tile_bytes);
+    let mut query = shared::<u8>(m.warps * m.query_bytes());
+    let mut tops = shared::<i32>(m.warps * 8 * m.heads());
+    let mut leans = shared::<f32>(m.warps * 8 * m.heads());
+    let mut units = shared::<f32>(m.warps * 2 * m.cols);
+    let mut side = shared::<i32>(m.cols);
+    for c in threads(m.cols) {
+        side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
+    }
+    let (tiles, each) = ((n + 31_i32) / 32_i32, 1_i32 << (log_each & 31_i32));
+    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
+    for w in warps(m.warps) {
+        let low = side.cols(0, 1, m.cols);
+        let (mut top, mut sum) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64));
+        // Of each band: the unit of its weights, their total and sums under it; or outputs; and what least values come to.
+        let mut lift = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
+        let mut total = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
+        let mut sums = [acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32)];
+        let mut out = [acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32)];
+        let mut shift = [acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64)];
+        let first = (begin + w * each) * TILES as i32;
+        for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
+            let tokens = ring.copy(cache, tile_at(m, pages_of, first_page, pages, page_bytes, own_bytes, t));
+            measure(m, &tokens, rows, &mut tops, &mut leans, w);
+            quantise(m, &tokens, rows, &tops, &leans, &mut query, &mut units, w, scale);
+            let mut x = scores(m, k, &tokens, &query, &units, w);
+            if t >= tiles - 1_i32 {
+                x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32)), visible);
+            }
+            let fresh = t % TILES as i32 == 0_i32;
+            // A new maximum is rare: the rescale stays out of the common path.
+            if x.map2(&top, above).any() {
+                let next = top.map2(&peaks(&x, m.parts), raised);
+                if !fresh {
+                    let fade = top.map2(&next, fade_of);
+                    for i in 0..m.bands() {
+                        lift[i] = lift[i].map3(&top, &next, sunk);
+                        out[i] = &out[i] * &fade;
+                        let total = shift[i].sum_rows().map3(&top, &next, shifted);
+                        shift[i] = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    }
+                    let total = sum.sum_rows().map3(&top, &next, shifted);
+                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                }
+                top = next;
+            }
+            let p = x.map2(&top, weight);
+            sum = &sum + &p.lane_sums().map(fixed);
+            let values: Tile<u8> = tokens.quads(m.values_at[0], v.spec().bits, m.d, 8, |x| v.decode4(x));
+            for i in 0..m.bands() {
+                let pairs = pairs_of(m, &tokens, i);
+                shift[i] = &shift[i] + &(&p * &pairs.map(high_half)).lane_sums().map(fixed_offset);
+                let pv = &p * &pairs.map(low_half);
+                if m.parts == 2 {
+                    let next = summed(m, v, &values.band(i, m.bands()), &pv, &lift[i], &total[i], &sums[i], &low, fresh);
+                    lift[i] = next.0;
+                    total[i] = next.1;
+                    sums[i] = next.2;
+                } else {
+                    out[i] = weighed_band(&values.band(i, m.bands()), pv, &out[i]);
+                }
+            }
+            // A leaf's end: fold it into what the warp holds, start afresh.
+            if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
+                let r = (t / TILES as i32) & (each - 1_i32);
+                let height = 32 / m.parts;
+                let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
+                for i in 0..m.bands() {
+                    o[i] = closed_band(m, &(if m.parts == 2 { sums[i].cast::<f32>() * &lift[i].map(down_of) } else { out[i].clone() }), &shift[i]);
+                    lift[i] = cols(m.cols, 0_i32);
+                    total[i] = cols(m.cols, 0_i32);
+                    sums[i] = acc(32, m.cols, 0_i32);
+                    out[i] = acc(32, m.cols, 0.0_f32);
+                    shift[i] = acc(8, m.cols, 0_i64);
+                }
+                let l = total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32;
+                hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
+                top = cols(m.cols, f32::NEG_INFINITY);
+                sum = acc(8, m.cols, 0_i64);
+            }
+        }
+    }
+}
