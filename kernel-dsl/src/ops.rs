@@ -4,7 +4,7 @@
 use crate::build::{B, V};
 use crate::dtype::Elem;
 use crate::ir::{Layout, UnOp};
-use crate::tile::{MmaIn, PutBy, Ring, Shared, Tile, current_block};
+use crate::tile::{ByTurn, MmaIn, PutBy, Ring, Shared, Tile, current_block};
 
 macro_rules! twin {
     ($name:ident $(<$g:ident: $bound:path>)? , |$b:ident $(, $a:ident)*| $body:expr) => {
@@ -40,6 +40,13 @@ pub fn put_by<T: Elem>(places: usize, like: &Tile<T>) -> PutBy<T> {
     PutBy::new(places, like)
 }
 twin!(put_by, |b, places, like| b.put_by(places, like));
+
+/// `len` values for each of the block's threads: what a turn of a `threads(n)` loop puts there, the same turn of a later one
+/// finds, in registers. `n` is the number of the block's threads; undefined at first.
+pub fn by_turn<T: Elem>(threads: usize, len: usize) -> ByTurn<T> {
+    ByTurn::new(threads, len)
+}
+twin!(by_turn<T: Elem>, |b, threads, len| b.kept(T::DTYPE, threads, len));
 
 /// What the launch before this one wrote may be read from here on, and not before. A kernel with it can be
 /// launched before its predecessor has ended; older devices and ordinary launches wait at the start instead.

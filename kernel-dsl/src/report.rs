@@ -40,6 +40,8 @@ pub enum Fault {
     Stages { stages: usize },
     PipelineSource { why: &'static str },
     DivisorUnknown,
+    /// Kept values of another turn, or of a loop that has not one turn a thread.
+    OtherTurn,
     ShiftCount,
     StageOp { op: String, stage: &'static str },
 }
@@ -72,6 +74,7 @@ impl fmt::Display for Fault {
             Fault::SharedMemory { want, limit, arrays } => write!(f, "the block needs {want} bytes of shared memory and has {limit} ({arrays}); use fewer stages, warps or a smaller tile"),
             Fault::Stages { stages } => write!(f, "a ring or stream cannot have {stages} stages; use 2 to 8"),
             Fault::PipelineSource { why } => write!(f, "this copy cannot be moved ahead of its loop: {why}; compute its address from the loop variable and values from outside the loop"),
+            Fault::OtherTurn => write!(f, "kept values belong to a turn of a loop over all threads of the block; index with the variable of `for i in threads(n)`, n being 32 times the warps, or use `shared`"),
             Fault::DivisorUnknown => write!(f, "integer division needs a divisor known when the kernel is built; compute it from the meta value, or multiply by a reciprocal the caller passes"),
             Fault::ShiftCount => write!(f, "a shift count must be a constant or masked to the width; write `a << (n & 31)`"),
             Fault::StageOp { op, stage } => write!(f, "`{op}` may not stand in {stage} IR; this is a fault of a pass, please report it"),

@@ -205,3 +205,60 @@ fn stages_agree_on_random_programs() {
         assert_eq!(results[0], results[2], "seed {seed}: thread IR differs");
     }
 }
+
+// Values by turn.
+
+/// Each turn keeps two numbers over a loop of others, which may see only what is shared.
+#[kernel]
+fn kept_over(_m: Pair, x: &Global<i32>, out: &mut Global<i32>) {
+    let mut own = by_turn::<i32>(64, 2);
+    let mut all = shared::<i32>(64);
+    for i in threads(64) {
+        own.put(i, 0, x.at(i));
+        own.put(i, 1, i);
+        if x.at(i) < 0_i32 {
+            own.put(i, 1, -1_i32);
+        }
+        all.put(63_i32 - i, x.at(i));
+    }
+    for i in threads(64) {
+        own.put(i, 0, own.at(i, 0) + all.at(i));
+    }
+    for i in threads(64) {
+        for k in 0..2 {
+            out.put(i * 2_i32 + k as i32, own.at(i, k));
+        }
+    }
+}
+
+#[test]
+fn turns_keep_their_own() {
+    let x: Vec<i32> = (0..64).map(|i| 7 * i - 100).collect();
+    let want: Vec<i32> = (0..64).flat_map(|i| [x[i] + x[63 - i], if x[i] < 0 { -1 } else { i as i32 }]).collect();
+    let (gx, mut gy) = (Global::new(&x), Global::<i32>::zeroed(128));
+    launch([1, 1, 1], || kept_over(Pair, &gx, &mut gy));
+    assert_eq!(gy.to_vec(), want, "Rust");
+    let tile = kept_over::build(&Pair).unwrap();
+    for (stage, p) in [("tile", passes::simplify::run(&tile)), ("thread", passes::run(&tile).unwrap())] {
+        for seed in 0..5 {
+            let mut args = vec![buffer(&x), buffer(&[0_i32; 128])];
+            run_seeded(&p, [1, 1, 1], &mut args, seed).unwrap_or_else(|trap| panic!("{stage}: {trap}"));
+            assert_eq!(values::<i32>(&args[1]), want, "{stage} IR");
+        }
+    }
+}
+
+/// What nobody put there is no value.
+#[kernel]
+fn kept_nothing(_m: Pair, out: &mut Global<i32>) {
+    let own = by_turn::<i32>(64, 1);
+    for i in threads(64) {
+        out.put(i, own.at(i, 0));
+    }
+}
+
+#[test]
+fn what_no_turn_kept_is_undefined() {
+    let mut args = vec![buffer(&[0_i32; 64])];
+    assert!(run_seeded(&kept_nothing::build(&Pair).unwrap(), [1, 1, 1], &mut args, 1).is_err());
+}

@@ -65,6 +65,39 @@ impl B {
         }
     }
 
+    /// `by_turn::<T>(threads, len)`: as many values for each turn of a loop over all threads.
+    pub fn kept(&self, dtype: DType, threads: V, len: V) -> V {
+        let (threads, len) = (threads.size(self, "the number of threads"), len.size(self, "the length of what is kept"));
+        let mut p = self.program.borrow_mut();
+        if threads != p.threads() {
+            drop(p);
+            return self.fail(Fault::OtherTurn);
+        }
+        p.kept.push(KeptArray { dtype, len });
+        V::Kept(p.kept.len() - 1)
+    }
+
+    /// `put(i, k, value)` and `at(i, k)`, k known while building.
+    pub(super) fn kept_method(&self, name: &str, kept: usize, args: &[V]) -> V {
+        let KeptArray { dtype, len } = self.program.borrow().kept[kept].clone();
+        let turn_of = |turn: &V| self.id_of(turn, DType::I32);
+        let place = |k: &V| self.get(k).size(self, "the index of a kept value");
+        match (name, args) {
+            ("put" | "at", [_, k, ..]) if place(k) >= len => self.fail(Fault::IndexOutside { index: place(k) as i64, len }),
+            ("put", [turn, k, value]) => {
+                let (turn, k, value) = (turn_of(turn), place(k), self.id_of(value, dtype));
+                if self.ty(value) != Ty::Scalar(dtype) {
+                    let (left, right) = (dtype.name().into(), self.describe(self.ty(value)));
+                    return self.fail(Fault::Types { op: "put".into(), left, right });
+                }
+                self.push(Op::Keep { kept, turn, k, value }, vec![]);
+                V::Unit
+            }
+            ("at", [turn, k]) => self.emit(Op::Kept { kept, turn: turn_of(turn), k: place(k) }, Ty::Scalar(dtype)),
+            _ => self.fail(Fault::NoMethod { name: name.into(), on: "kept values".into() }),
+        }
+    }
+
     /// `ring(stages, bytes)`: each warp's queue of asynchronous copies.
     pub fn ring(&self, stages: V, bytes: V) -> V {
         let (stages, bytes) = (stages.size(self, "the number of stages"), bytes.size(self, "the bytes of a ring slot"));

@@ -153,6 +153,7 @@ impl B {
         match (&recv, name, args.as_slice()) {
             (V::Poison, ..) => V::Poison,
             (V::Buf(buf, dtype), ..) => self.buffer_method(name, *buf, *dtype, &args),
+            (V::Kept(kept), ..) => self.kept_method(name, *kept, &args),
             (V::Ring(r), "copy", [src, at]) => self.copy(*r, src, at),
             (V::Int(n), "min", [V::Int(m)]) => V::Int(*n.min(m)),
             (V::Int(n), "max", [V::Int(m)]) => V::Int(*n.max(m)),

@@ -24,6 +24,8 @@ pub enum V {
     Tuple(Vec<V>),
     Buf(Buf, DType),
     Ring(usize),
+    /// What turns keep.
+    Kept(usize),
 }
 
 impl V {

@@ -112,6 +112,13 @@ impl Own {
     }
 }
 
+/// What each turn of a loop over all threads of a block keeps, in registers of its thread.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptArray {
+    pub dtype: DType,
+    pub len: usize,
+}
+
 /// A queue of asynchronous copies, one for each warp.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ring {
@@ -142,6 +149,7 @@ pub struct Program {
     pub shared: Vec<SharedArray>,
     pub rings: Vec<Ring>,
     pub own: Vec<Own>,
+    pub kept: Vec<KeptArray>,
     pub funcs: Vec<Func>,
     pub body: Vec<Stmt>,
     pub types: Vec<Ty>,

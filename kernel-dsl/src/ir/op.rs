@@ -211,6 +211,9 @@ pub enum Op {
     /// A tile that waits outside of registers, and back.
     PutBy { own: usize, place: Id, value: Id },
     TakeUp { own: usize, place: Id },
+    /// What this turn of a loop over all threads keeps for the same turn of a later one, and has kept.
+    Keep { kept: usize, turn: Id, k: usize, value: Id },
+    Kept { kept: usize, turn: Id, k: usize },
     /// Right operand of bf16 from an f32 accumulator.
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.

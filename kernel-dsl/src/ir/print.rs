@@ -23,6 +23,9 @@ pub fn print(p: &Program) -> String {
     for (i, s) in p.own.iter().enumerate() {
         let _ = writeln!(o, "  own {i}: {} x {}", s.places, ty(s.ty));
     }
+    for (i, s) in p.kept.iter().enumerate() {
+        let _ = writeln!(o, "  kept {i}: [{}; {}] a thread", s.dtype.name(), s.len);
+    }
     for (i, f) in p.funcs.iter().enumerate() {
         let _ = writeln!(o, "func {i} {}{:?} -> {:?}", f.name, f.params, f.results);
         block(&mut o, p, &f.body, 1);

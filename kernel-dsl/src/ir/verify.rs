@@ -23,7 +23,7 @@ pub fn tile(p: &Program) -> Result<(), Report> {
 /// Thread IR: scalars only.
 pub fn thread(p: &Program) -> Result<(), Report> {
     walk(&p.body, false, &|s, _| {
-        let tile = s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. })) || matches!(s.op, Op::ParFor { .. } | Op::CopyAsync { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::PutBy { .. } | Op::Any(_));
+        let tile = s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. })) || matches!(s.op, Op::ParFor { .. } | Op::CopyAsync { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::Kept { .. } | Op::Any(_));
         tile.then(|| Fault::StageOp { op: name(&s.op), stage: "thread" })
     })
 }

@@ -18,6 +18,9 @@ pub(super) struct Lower {
     pub g: Id,
     pub t: Id,
     thread: Id,
+    /// Variables of what turns keep, and the turn of the loop over all threads that is being lowered.
+    kept: Vec<Vec<Id>>,
+    turn: Option<Id>,
     fault: Option<Report>,
 }
 
@@ -26,12 +29,17 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     let mut p = src.clone();
     p.body.clear();
     p.lowered = true;
-    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, fault: None };
+    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, kept: vec![], turn: None, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
     l.g = l.shift(BinOp::Shr, l.lane, 2);
     let three = l.int(3);
     l.t = l.emit(Op::Bin(BinOp::And, l.lane, three), DType::I32);
+    for array in &src.kept {
+        let zero = l.konst(array.dtype, 0);
+        let vars = (0..array.len).map(|_| l.emit(Op::VarNew(zero), array.dtype)).collect();
+        l.kept.push(vars);
+    }
     l.block(&src.body);
     if let Some(r) = l.fault {
         return Err(r);
@@ -189,6 +197,16 @@ impl Lower {
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
+            Op::Keep { kept, turn, k, value } => {
+                self.own_turn(*turn);
+                let var = self.kept[*kept][*k];
+                self.push(Op::VarSet(var, *value), vec![]);
+            }
+            Op::Kept { kept, turn, k } => {
+                self.own_turn(*turn);
+                let var = self.kept[*kept][*k];
+                self.push(Op::VarGet(var), s.outs.clone());
+            }
             Op::CopyAsync { ring, src, at } => {
                 let cond = self.konst(DType::Bool, 1);
                 self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, cond }, vec![]);
@@ -201,6 +219,13 @@ impl Lower {
                 }
                 _ => self.push(op.clone(), s.outs.clone()),
             },
+        }
+    }
+
+    /// A thread has no more than its own turn has kept.
+    fn own_turn(&mut self, turn: Id) {
+        if self.turn != Some(turn) {
+            self.fail(Fault::OtherTurn);
         }
     }
 
@@ -274,7 +299,9 @@ impl Lower {
                     // One turn for every thread: no loop, so that its start can be scheduled with what came before.
                     let zero = self.int(0);
                     self.push(Op::Bin(BinOp::Add, self.thread, zero), vec![var]);
+                    self.turn = Some(var);
                     self.block(body);
+                    self.turn = None;
                     self.push(Op::Barrier, vec![]);
                     return;
                 }

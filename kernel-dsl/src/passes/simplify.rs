@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -77,6 +77,8 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::Store { buf, at, value } | Op::AtomicAdd { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::PutBy { place, value, .. } => vec![*place, *value],
         Op::TakeUp { place, .. } => vec![*place],
+        Op::Keep { turn, value, .. } => vec![*turn, *value],
+        Op::Kept { turn, .. } => vec![*turn],
         Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),
         Op::If { cond, .. } => vec![*cond],
         Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],

@@ -26,6 +26,26 @@ pub struct PutBy<T> {
     tiles: Vec<Tile<T>>,
 }
 
+/// Values that turns of a loop over a block's threads keep for themselves.
+#[derive(Clone, Debug)]
+pub struct ByTurn<T> {
+    values: Vec<T>,
+    len: usize,
+}
+
+impl<T: Elem> ByTurn<T> {
+    pub fn new(threads: usize, len: usize) -> Self {
+        ByTurn { values: vec![T::from_bits64(0xa5a5_a5a5); threads * len], len }
+    }
+    /// Value `k` of turn `i`.
+    pub fn at(&self, i: i32, k: usize) -> T {
+        self.values[i.at() * self.len + k]
+    }
+    pub fn put(&mut self, i: i32, k: usize, v: T) {
+        self.values[i.at() * self.len + k] = v;
+    }
+}
+
 impl<T: Elem> PutBy<T> {
     pub fn new(places: usize, like: &Tile<T>) -> Self {
         let poison = T::from_bits64(0xa5a5_a5a5);

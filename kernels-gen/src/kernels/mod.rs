@@ -8,6 +8,7 @@ pub mod codes;
 pub mod decode_attention;
 pub mod forward;
 pub mod groups;
+pub mod held;
 pub mod join_splits;
 pub mod keys;
 pub mod kivi;
@@ -74,6 +75,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         key_quads: layout.key_quads(),
         kept: if layout.quads() { 4 * d * words / c.v.bands.len() } else { 1 },
         straight: [c.k.bands, c.v.bands].iter().all(|bands| bands.len() == 1 && straight::straight(bands[0])),
+        held: [held::holds(c.k.bands, d), held::holds(c.v.bands, d)],
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
         min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light { 9 } else { 8 },
@@ -214,7 +216,7 @@ pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> 
 pub fn rope_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, rope: Rope, calibrated: bool) -> StoreMeta {
     let m = if calibrated { mapped_store_meta(c, d, page_tokens, elem) } else { store_meta(c, d, page_tokens, elem) };
     // The table, the weights and rows of f32 take registers besides.
-    let most = if d > 128 { m.min_blocks - 1 } else if elem == Elem::F32 { 6 } else { 7 };
+    let most = if d > 128 { m.min_blocks - 1 } else if elem == Elem::F32 { 5 } else { 7 };
     StoreMeta { straight: false, rope, min_blocks: m.min_blocks.min(most), ..m }
 }
 

@@ -116,7 +116,7 @@ pub fn blocks_at<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, coun
 /// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32,
 /// or, `affine`, the largest coordinate of each 32 and then, from `d` on, the least.
 #[device]
-pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
+pub fn turned_across(c: &dyn Codec, k: i32, r: i32, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) -> [f32; 32] {
     let mut x = [0.0_f32; 32];
     let base = quad_at(r, k * 8_i32, d);
     for q in 0..8 {
@@ -149,10 +149,19 @@ pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares
         below = below.max(x[i].to_bits());
     }
     let top = if c.spec().affine { ends(x, tops, r * (d / 32) as i32 + k + d as i32) } else { fmax(f32::from_bits(above as u32), f32::from_bits(below).abs()) };
+    tops.put(r * (d / 32) as i32 + k, top);
+    x
+}
+
+/// Back to shared memory with them, where others code them.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) {
+    let x = turned_across(c, k, r, rows, squares, tops, d, inv_sqrt_d);
+    let base = quad_at(r, k * 8_i32, d);
     for q in 0..8 {
         rows.save4::<f32>(quad_from(base, 0, q, d), [x[4 * q], x[4 * q + 1], x[4 * q + 2], x[4 * q + 3]]);
     }
-    tops.put(r * (d / 32) as i32 + k, top);
 }
 
 /// The largest of 32 coordinates; the least goes to element `at` of `tops`.

@@ -5,6 +5,7 @@
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
+use super::held::{code_held_keys, code_held_values};
 use super::groups::{group_tops, own_side, put_groups};
 use super::rope::Rope;
 use super::rows::{at_once, block_of, choose, energy_of, side_of, stored_of, turn_across, turn_within};
@@ -34,6 +35,8 @@ pub struct StoreMeta {
     pub kept: usize,
     /// Rows are coded as they come: see [`super::straight`].
     pub straight: bool,
+    /// Rows of keys, and of values, stay in registers: see [`super::held`].
+    pub held: [bool; 2],
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,
@@ -96,6 +99,7 @@ pub fn store<T: Float>(
         let mut codes = shared::<u32>(m.kept);
         let mut tiles = shared::<i64>(32);
         let mut places = shared::<u32>(32);
+        let mut held = by_turn::<f32>(128, 32);
         for i in threads(128) {
             // Four threads a row; a warp looks up slots while rows are on their way.
             let (r, j) = (i >> 2_u32, i & 3_i32);
@@ -111,9 +115,9 @@ pub fn store<T: Float>(
             }
         }
         if kind == 0_i32 {
-            code_as_keys(&m, kc, cache, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
+            code_as_keys(&m, kc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
         } else {
-            code_as_values(&m, kc, vc, cache, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
+            code_as_values(&m, kc, vc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
         }
     }
 }
@@ -121,10 +125,14 @@ pub fn store<T: Float>(
 /// Rows of keys that were loaded, through the phases that are left.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
-    prepare(kc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
-    for band in 0..kc.len() {
-        code_keys(kc[0], kc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+    if m.held[0] {
+        code_held_keys(m, kc[0], cache, held, rows, squares, tops, sides, energies, tails, tiles, places);
+    } else {
+        prepare(kc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
+        for band in 0..kc.len() {
+            code_keys(kc[0], kc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+        }
     }
     if kc[0].spec().group > 0 {
         put_groups(kc[0], cache, tops, tiles, places, m.keys_at[0], m.d, false);
@@ -135,10 +143,14 @@ pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, ro
 /// Likewise rows of values; their sides lie behind those of the keys.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
-    prepare(vc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
-    for band in 0..vc.len() {
-        code_values(vc[0], vc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+    if m.held[1] {
+        code_held_values(m, vc[0], cache, held, rows, squares, tops, sides, energies, tails, codes, tiles, places);
+    } else {
+        prepare(vc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
+        for band in 0..vc.len() {
+            code_values(vc[0], vc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+        }
     }
     if vc[0].spec().group > 0 {
         put_groups(vc[0], cache, tops, tiles, places, m.values_at[0], m.d, true);
@@ -279,13 +291,13 @@ pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, row
 
 /// What side values are corrected by.
 #[device]
-fn energy_if_corrected(c: &dyn Codec, code: [u32; 4]) -> i32 {
+pub fn energy_if_corrected(c: &dyn Codec, code: [u32; 4]) -> i32 {
     if c.spec().corrected { energy_of(c, code) } else { 0_i32 }
 }
 
 /// A quarter of a row's energy, of one band more.
 #[device]
-fn add_energy(c: &dyn Codec, energies: &mut Shared<i32>, at: i32, energy: i32, band: usize) {
+pub fn add_energy(c: &dyn Codec, energies: &mut Shared<i32>, at: i32, energy: i32, band: usize) {
     if c.spec().corrected {
         energies.put(at, if band == 0 { energy } else { energies.at(at) + energy });
     }

@@ -34,6 +34,8 @@ pub struct Machine<'a> {
     pub(super) rings: Vec<Vec<Queue>>,
     /// Tiles put by: (own, warp, place).
     by: HashMap<(usize, usize, i64), Rc<[u64]>>,
+    /// What turns keep: (kept, turn, k).
+    kept: HashMap<(usize, i64, usize), u64>,
     pub(super) warp: usize,
     pub(super) turns: Turns,
     random: u64,
@@ -50,6 +52,7 @@ impl Stage for Machine<'_> {
         self.shared = p.shared.iter().enumerate().map(|(i, a)| Region::poisoned(format!("shared array {i}"), a.len * a.dtype.size())).collect();
         self.rings = p.rings.iter().map(|_| vec![Queue::default(); p.warps]).collect();
         self.by.clear();
+        self.kept.clear();
         self.region(&p.body, buffers)?;
         for (ring, queues) in self.rings.iter().enumerate() {
             let copies: usize = queues.iter().map(|q| q.left()).sum();
@@ -72,6 +75,7 @@ impl<'a> Machine<'a> {
             shared: vec![],
             rings: vec![],
             by: HashMap::new(),
+            kept: HashMap::new(),
             warp: 0,
             turns: Turns::new(p.params.len() + p.shared.len()),
             random: seed,
@@ -226,6 +230,16 @@ impl<'a> Machine<'a> {
                     return Err(Wrong::SharedVariable { id: *var });
                 }
                 self.values[*var as usize] = Some(self.value(*a)?);
+                Ok(())
+            }
+            Op::Keep { kept, turn, k, value } => {
+                let (turn, bits) = (self.offset(*turn)?, self.scalar(*value)?);
+                self.kept.insert((*kept, turn, *k), bits);
+                Ok(())
+            }
+            Op::Kept { kept, turn, k } => {
+                let bits = *self.kept.get(&(*kept, self.offset(*turn)?, *k)).ok_or(Wrong::Undefined { id: out })?;
+                self.put(out, bits);
                 Ok(())
             }
             Op::Load { buf, at } => {

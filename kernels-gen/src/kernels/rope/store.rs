@@ -59,6 +59,7 @@ pub fn store_rope<T: Float>(
         let mut codes = shared::<u32>(m.kept);
         let mut tiles = shared::<i64>(32);
         let mut places = shared::<u32>(32);
+        let mut held = by_turn::<f32>(128, 32);
         if kind == 0_i32 {
             measure::<T>(&m, k, &mut sums, head, tokens, k_token_stride, k_head_stride);
         }
@@ -83,9 +84,9 @@ pub fn store_rope<T: Float>(
             }
         }
         if kind == 0_i32 {
-            code_as_keys(&m, kc, cache, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
+            code_as_keys(&m, kc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
         } else {
-            code_as_values(&m, kc, vc, cache, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
+            code_as_values(&m, kc, vc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
         }
     }
 }
