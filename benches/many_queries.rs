@@ -6,8 +6,11 @@
 
 #[path = "support/mod.rs"]
 mod support;
+#[path = "support/unit.rs"]
+mod unit;
 
-use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Memory, PagedCache, QueriesPlan, Result, Rows, Store, StorePlan, StoreSpec, Stream};
+use kernels_gen::preset::preset;
+use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Layer, Mapped, Memory, PagedCache, QueriesPlan, Result, Rows, Store, StorePlan, StoreSpec, Stream};
 use support::{D, HEADS, KV_HEADS, PAGE};
 
 /// Rows of a launch of decode attention that stands for a chunk.
@@ -27,7 +30,7 @@ struct Setup {
 
 impl Setup {
     /// `rows`: the most query tokens of a launch.
-    fn new(device: &Device, stream: &Stream, codec: Codec, batch: usize, len: usize, rows: usize) -> Result<Setup> {
+    fn new(device: &Device, stream: &Stream, codec: Codec, layer: Option<Layer<'_>>, batch: usize, len: usize, rows: usize) -> Result<Setup> {
         let pages = batch * len / PAGE;
         let order = support::shuffled(pages);
         let cache = Memory::zeroed(device, codec.cache_bytes(pages, PAGE, KV_HEADS, D)? as usize)?;
@@ -40,7 +43,12 @@ impl Setup {
         for first in (0..pages * PAGE).step_by(chunk) {
             let slots: Vec<i64> = (first as i64..(first + chunk).min(pages * PAGE) as i64).collect();
             let own = Memory::from_slice(device, &slots)?;
-            store.launch(stream, &Store { tokens: slots.len(), k: side(k.span()), v: side(v.span()), slots: own.span(), cache: paged, status: status.span() })?;
+            let call = Store { tokens: slots.len(), k: side(k.span()), v: side(v.span()), slots: own.span(), cache: paged, status: status.span() };
+            let positions = Memory::from_slice(device, &slots.iter().map(|slot| (*slot % len as i64) as i32).collect::<Vec<i32>>())?;
+            match layer {
+                Some(layer) => store.launch_calibrated(stream, &call, &Mapped { layer, positions: positions.span() })?,
+                None => store.launch(stream, &call)?,
+            }
             stream.synchronise()?;
         }
         // Sequences one after another, then as many more times the first.
@@ -69,20 +77,26 @@ impl Setup {
     }
 }
 
-fn measure(device: &Device, stream: &Stream, codec: Codec, (batch, len, queries): (usize, usize, usize), s: &Setup) -> Result<()> {
+fn measure(device: &Device, stream: &Stream, codec: Codec, layer: Option<Layer<'_>>, (batch, len, queries): (usize, usize, usize), s: &Setup) -> Result<()> {
     let spec = DecodeSpec { codec, head_dim: D, group: HEADS / KV_HEADS, page_tokens: PAGE, elem: Elem::Bf16, splits: 0 };
     let block = std::env::var("KVF_BLOCK").ok().and_then(|v| v.parse().ok()).unwrap_or(queries).min(queries);
     let (many, one) = (QueriesPlan::prepare(device, &spec, block)?, DecodePlan::prepare(device, &spec)?);
     let workspace = Memory::zeroed(device, many.workspace_bytes(batch, HEADS, queries, len / PAGE)? as usize)?;
     let lens = Memory::from_slice(device, &vec![len as i32; batch])?;
-    let us = support::graph_us(device, stream, 2, |st, _| many.launch(st, &s.call(batch, &lens, &workspace), queries));
+    let us = support::graph_us(device, stream, 2, |st, _| match &layer {
+        Some(layer) => many.launch_calibrated(st, &s.call(batch, &lens, &workspace), queries, layer),
+        None => many.launch(st, &s.call(batch, &lens, &workspace), queries),
+    });
     // The same rows one token at a time: a launch for each of the sequences' tokens, or many launches of a chunk's rows.
     let rows = if batch > 1 { batch } else { BATCH.min(queries) };
     let launches = batch * queries / rows;
     let space = Memory::zeroed(device, one.workspace_bytes(rows, HEADS, len / PAGE)? as usize)?;
     let of_launch = |i: usize| (0..rows).map(|row| (if batch > 1 { len - queries + i + 1 } else { len - queries + i * rows + row + 1 }) as i32).collect::<Vec<i32>>();
     let each: Vec<Memory> = (0..launches).map(|i| Memory::from_slice(device, &of_launch(i))).collect::<Result<_>>()?;
-    let alone = support::graph_us(device, stream, 1, |st, _| each.iter().try_for_each(|lens| one.launch(st, &s.call(rows, lens, &space))));
+    let alone = support::graph_us(device, stream, 1, |st, _| each.iter().try_for_each(|lens| match &layer {
+        Some(layer) => one.launch_calibrated(st, &s.call(rows, lens, &space), layer),
+        None => one.launch(st, &s.call(rows, lens, &space)),
+    }));
     let [attend, join] = many.kernels().map(|k| k.attributes().registers);
     support::report(&serde_json::json!({
         "bench": "many_queries", "codec": codec.name(), "batch": batch, "ctx": len, "queries": queries, "block_queries": many.block_queries(), "heads": HEADS, "kv_heads": KV_HEADS, "d": D,
@@ -93,16 +107,17 @@ fn measure(device: &Device, stream: &Stream, codec: Codec, (batch, len, queries)
 
 fn main() {
     let Some((device, stream)) = support::open("many_queries") else { return };
-    for name in support::chosen("KVF_CODECS", "bf16,int4,e8w4,e8q38") {
+    for name in support::chosen("KVF_CODECS", "bf16,int4,e8w4,e8q38,kvfuse-4") {
         let run = || -> Result<()> {
             let codec = Codec::open(&name)?;
-            let (batch, len) = (32, 8192);
-            let s = Setup::new(&device, &stream, codec, batch, len, 4 * batch)?;
-            (1..=4).try_for_each(|queries| measure(&device, &stream, codec, (batch, len, queries), &s))?;
+            let ((batch, len), (chunk, prefix)) = ((32, 8192), (2048, 32768));
+            let fitted = preset(&name).map(|p| unit::calibration(&device, codec, p, KV_HEADS, prefix + chunk)).transpose()?;
+            let layer = fitted.as_ref().map(|c| c.layer(0)).transpose()?;
+            let s = Setup::new(&device, &stream, codec, layer, batch, len, 4 * batch)?;
+            (1..=4).try_for_each(|queries| measure(&device, &stream, codec, layer, (batch, len, queries), &s))?;
             drop(s);
-            let (chunk, prefix) = (2048, 32768);
-            let s = Setup::new(&device, &stream, codec, 1, prefix + chunk, chunk)?;
-            measure(&device, &stream, codec, (1, prefix + chunk, chunk), &s)
+            let s = Setup::new(&device, &stream, codec, layer, 1, prefix + chunk, chunk)?;
+            measure(&device, &stream, codec, layer, (1, prefix + chunk, chunk), &s)
         };
         if let Err(e) = run() {
             println!("FAILED {name}: {e}");

@@ -157,11 +157,11 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own), x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own), x.scale)
     });
     let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
+        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
     });
     check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();

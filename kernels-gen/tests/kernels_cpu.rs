@@ -103,11 +103,11 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
     let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
     let mut chosen = Global::<i32>::zeroed(1);
     launch([2, 3, 1], || {
-        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, 2, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, 0, scale)
+        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &Global::zeroed(0), &Global::zeroed(0), &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, 2, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, 0, scale)
     });
     let j = kernels::join_meta(d, 64);
     launch([group as u32, 2, batch as u32], || {
-        kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &part, &stat, &chosen, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, splits as i32, pages as i32, stride as i32)
+        kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &gt, &gl, &mut out, &mut lse, &mut status, 2, group as i32, splits as i32, pages as i32, stride as i32)
     });
     let (out, lse) = (out.to_vec(), lse.to_vec());
     for i in 0..out.len() {

@@ -186,9 +186,9 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     args.extend([batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0].map(scalar));
     args.push(scalar(scale));
     let halves = c.halves();
-    launch(grids[0], || kernels::decode_attention::decode_attention::<T>(m, halves.k.bands, halves.v.bands, &q, &cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0, scale));
+    launch(grids[0], || kernels::decode_attention::decode_attention::<T>(m, halves.k.bands, halves.v.bands, &q, &Global::zeroed(0), &Global::zeroed(0), &cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0, scale));
     let first = [out.bytes.clone(), lse.bytes.clone(), part.bytes.clone(), stat.bytes.clone(), chosen.bytes.clone(), status.bytes.clone()];
-    launch(grids[1], || kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, pages as i32, STRIDE as i32));
+    launch(grids[1], || kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, pages as i32, STRIDE as i32));
     check(&format!("{what}, Rust"), &want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
     assert_eq!(Status(flags), want.status, "{what}: status");

@@ -124,9 +124,9 @@ fn attends<T: Float>(name: &str, p: &Problem) {
     let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || prefill::prefill_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, kv, pages, stride, splits, 0, x.scale, queries, 0, blocks, shift as i32));
+    launch(grids[0], || prefill::prefill_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, kv, pages, stride, 0, splits, 0, x.scale, queries, 0, blocks, shift as i32));
     let attended = status.clone();
-    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, log_share, pages, stride, queries, 0, blocks));
+    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, log_share, pages, stride, queries, 0, blocks));
     let bound = if c.exact() { 0.0 } else { 2e-2 };
     check(&format!("{what}, Rust"), bound, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -135,7 +135,7 @@ fn attends<T: Float>(name: &str, p: &Problem) {
     let joins = stages(join_queries_ir(c, &j, memory::<T>()).unwrap());
     for (stage, join) in stages(prefill_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
         let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([kv, pages, stride, splits, 0].map(scalar));
+        args.extend([kv, pages, stride, 0, splits, 0].map(scalar));
         args.push(scalar(x.scale));
         args.extend([queries, 0, blocks, shift as i32].map(scalar));
         let got = interpreted(&what, stage, grids[0], args);

@@ -17,7 +17,7 @@ use crate::ffi_rope::{of_desc, rope_of};
 use crate::ffi_struct::{Cache, DecodeArgs, PlanDesc, RopeArgs, StoreArgs, count, elem, read};
 use crate::page::PagedCache;
 use crate::plan::{
-    Decode, DecodePlan, DecodeSpec, Mapped, MergePlan, QueriesPlan, RopePlan, RopeSpec, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, check_rope, one_by_one, served,
+    Decode, DecodePlan, DecodeSpec, Mapped, MergePlan, QueriesPlan, RopePlan, RopeSpec, Rows, SlotsPlan, SlotsSpec, Store, StorePlan, StoreSpec, check_rope,
 };
 use crate::tuning;
 
@@ -246,7 +246,7 @@ impl Plan {
         }
         let queries = count("queries", desc.queries)?;
         if queries > 1 {
-            served(codec)?;
+            codec.by_token("decode of several query tokens")?;
         }
         let device = Device::open(count("device", desc.device)?)?;
         let store = StoreSpec { codec, head_dim, page_tokens, elem };
@@ -320,9 +320,11 @@ impl Plan {
         let queries = count("queries", args.queries)?;
         match &calibration {
             None if queries > 1 => self.queries()?.launch(stream, &call, queries),
-            Some(_) if queries > 1 => Err(one_by_one().into()),
             None => self.decode()?.launch(stream, &call),
-            Some(own) => self.decode()?.launch_calibrated(stream, &call, &own.on_device(cache, self.device.ordinal())?),
+            Some(own) => {
+                let layer = own.on_device(cache, self.device.ordinal())?;
+                if queries > 1 { self.queries()?.launch_calibrated(stream, &call, queries, &layer) } else { self.decode()?.launch_calibrated(stream, &call, &layer) }
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use crate::ffi_rope::{rope_of, turn_on_host};
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, count, elem, read};
 use crate::page::{PagedCache, Shape};
 use crate::plan::status::{BAD_LENGTH, BAD_PAGE, BAD_SLOT};
-use crate::plan::{Rows, capacity, finite, one_by_one, size_of_elem};
+use crate::plan::{Rows, capacity, finite, size_of_elem};
 use kernels_gen::kernels::{Elem, SEGMENT};
 
 /// # Safety
@@ -130,7 +130,6 @@ pub unsafe extern "C" fn kvf_ref_decode(
         let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), bytes_of(codec, &shape)?) };
         let found = match &calibration {
             None if codec.calibrated().is_ok() => return Err(needs(codec).into()),
-            Some(_) if tokens > 1 => return Err(one_by_one().into()),
             None if tokens > 1 => {
                 codec.by_token("decode of several query tokens")?;
                 let info = codec.info();
@@ -143,7 +142,11 @@ pub unsafe extern "C" fn kvf_ref_decode(
             Some(own) => {
                 let layer = own.on_host(&cache, codec)?;
                 reaches(most, own.segments())?;
-                layer.decode(&shape, bytes, &q, heads, &table, stride, &lens, args.scale)
+                if tokens > 1 {
+                    layer.prefill(&shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale)
+                } else {
+                    layer.decode(&shape, bytes, &q, heads, &table, stride, &lens, args.scale)
+                }
             }
         };
         // SAFETY: likewise.

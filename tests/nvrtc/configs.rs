@@ -2,8 +2,8 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{kivi as groups, merge::merge, Elem, Mapping, calibrated_meta, decode_ir, decode_meta, join_meta, join_of, join_splits, export_slots_ir, import_slots_ir, load, map_back, map_meta, map_of, mapped_store, rope_store, slot_meta, store, store_slots_ir};
 use kernels_gen::kernels::rope::Rope;
+use kernels_gen::kernels::{Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_join_meta, mapped_store, merge::merge, queries_meta, rope_store, slot_meta, store, store_slots_ir};
 use kernels_gen::kivi::{Kivi, KiviLayout, open};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
@@ -28,7 +28,8 @@ enum Kernel {
     /// Over records of queries.
     Calibrated { group: usize },
     Join(Elem),
-    Map(Mapping, Elem),
+    Queries(Elem),
+    MappedJoin(Elem),
     MappedStore(Elem),
     /// Norm and RoPE in front of a store.
     Rope(Elem),
@@ -75,13 +76,14 @@ impl Config {
             }
             Kernel::Calibrated { group } => {
                 let meta = calibrated_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
-                Source::of(&decode_ir(self.codec, &meta, Elem::F32)?)
+                Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
             }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
+            Kernel::MappedJoin(elem) => join_of(self.codec, &mapped_join_meta(self.d, PAGE), elem),
             Kernel::MappedStore(elem) => mapped_store(self.codec, self.d, PAGE, elem),
             Kernel::Rope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), false),
             Kernel::MappedRope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), true),
-            Kernel::Map(mapping, elem) => map_of(self.codec, &map_meta(self.codec, self.d, 4, PAGE, mapping), mapping, elem),
+            Kernel::Queries(elem) => map_queries(self.codec, &queries_meta(&calibrated_meta(self.codec, self.d, 4, PAGE), elem)),
             Kernel::GroupsStore(kivi, elem) => groups::store(kivi, self.d, PAGE, elem),
             Kernel::GroupsDecode { kivi, group } => {
                 let meta = groups::decode_meta(kivi, self.d, group, PAGE).within(self.shared_limit() as usize);
@@ -115,8 +117,8 @@ impl Config {
             Kernel::MappedStore(_) => "store_mapped",
             Kernel::Rope(_) => "store_rope",
             Kernel::MappedRope(_) => "store_rope_mapped",
-            Kernel::Map(Mapping::Queries, _) => "map_queries",
-            Kernel::Map(Mapping::Outputs, _) => "map_outputs",
+            Kernel::Queries(_) => "map_queries",
+            Kernel::MappedJoin(_) => "join_mapped",
             Kernel::Back(_) => "map_back",
             Kernel::GroupsStore(..) => "store",
             Kernel::GroupsDecode { .. } => "decode",
@@ -135,7 +137,7 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Map(_, elem) | Kernel::GroupsStore(_, elem) | Kernel::Merge(elem) => {
+            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Queries(elem) | Kernel::MappedJoin(elem) | Kernel::GroupsStore(_, elem) | Kernel::Merge(elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } => format!("{} group{group}", self.line()),
@@ -207,13 +209,12 @@ pub fn configs() -> Vec<Config> {
             }
             add(256, Kernel::Calibrated { group: 4 });
         }
-        for (mapping, d) in [Mapping::Queries, Mapping::Outputs].into_iter().flat_map(|m| [(m, 128), (m, 256)]) {
+        for (of, d) in [Kernel::Queries, Kernel::MappedJoin, Kernel::MappedStore].into_iter().flat_map(|of| [(of, 128), (of, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
-            all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Map(mapping, elem) }));
+            all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: of(elem) }));
         }
         for d in [128, 256] {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };
-            all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::MappedStore(elem) }));
             all.push(Config { arch, codec, d, kernel: Kernel::MappedRope(Elem::Bf16) });
         }
         for kivi in KIVI.iter().filter_map(|name| open(name)) {

@@ -2,7 +2,8 @@
 
 use kernel_dsl::Source;
 use kernels_gen::kernels::Elem;
-use kernels_gen::kernels::prefill_attention::{join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
+use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
+use kernels_gen::preset::PRESETS;
 use kernels_gen::registry::codecs;
 use runtime::Arch;
 use runtime::cache::Cache;
@@ -25,10 +26,16 @@ fn kernels_of_many_queries_compile() {
     let mut wrong = vec![];
     for (arch, limit) in [(Arch::SM_90A, 227), (Arch::SM_80, 163), (Arch::new(12, 0), 99)] {
         let shapes = if arch == Arch::SM_90A { &SHAPES[..] } else { &SHAPES[1..3] };
-        for c in codecs() {
+        let plain = codecs().iter().map(|&c| (c, false));
+        let presets = PRESETS.iter().map(|p| (p.codec().expect("its bands"), true));
+        for (c, calibrated) in plain.chain(presets) {
             for &(d, group, queries) in shapes {
                 let name = format!("{arch} {} d{d} group{group} queries{queries}", c.name);
-                let m = prefill_meta(c, d, group, queries, 64).within(limit * 1024);
+                if calibrated && d < 128 {
+                    continue;
+                }
+                let of = if calibrated { calibrated_prefill_meta } else { prefill_meta };
+                let m = of(c, d, group, queries, 64).within(limit * 1024);
                 let join = join_queries_ir(c, &join_queries_meta(&m), Elem::Bf16);
                 for (kernel, program) in [("attend", prefill_ir(c, &m, Elem::Bf16)), ("join", join)] {
                     let source = program.and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -44,13 +44,14 @@ fn instruction(line: &str) -> Option<(u32, &str)> {
     Some((u32::from_str_radix(at, 16).ok()?, text.trim().trim_end_matches(';').trim()))
 }
 
-/// The least loop that holds all products of the tensor core that loops hold: `(always, sometimes)`, the instructions
-/// that every turn passes, and those that a branch inside the loop may jump over. None without such a loop.
+/// The least loop that holds a bulk copy and products of the tensor core, without copies the least that holds all products that loops
+/// hold: `(always, sometimes)`, the instructions that every turn passes, and those that a branch inside the loop may jump over. None
+/// without such a loop.
 pub fn main_loop(all: &[Instruction]) -> Option<(Vec<&Instruction>, Vec<&Instruction>)> {
     let loops = all.iter().filter_map(|i| Some((i.target.filter(|to| *to < i.at)?, i.at)));
-    let products = |from: u32, to: u32| all.iter().filter(|i| (from..=to).contains(&i.at) && i.op.contains("MMA.")).count();
-    let best = loops.map(|(from, to)| (products(from, to), from, to)).filter(|l| l.0 > 0);
-    let (_, from, to) = best.max_by_key(|&(count, from, to)| (count, std::cmp::Reverse(to - from)))?;
+    let count = |from: u32, to: u32, op: &str| all.iter().filter(|i| (from..=to).contains(&i.at) && i.op.contains(op)).count();
+    let best = loops.map(|(from, to)| (count(from, to, "UBLKCP") > 0, count(from, to, "MMA."), from, to)).filter(|l| l.1 > 0);
+    let (_, _, from, to) = best.max_by_key(|&(copies, products, from, to)| (copies, if copies { 0 } else { products }, std::cmp::Reverse(to - from)))?;
     let inside: Vec<&Instruction> = all.iter().filter(|i| (from..=to).contains(&i.at)).collect();
     let jumps: Vec<(u32, u32)> = inside.iter().filter_map(|i| Some((i.at, i.target.filter(|t| *t > i.at && *t <= to)?))).collect();
     Some(inside.into_iter().partition(|i| !jumps.iter().any(|&(at, target)| at < i.at && i.at < target)))
@@ -85,4 +86,8 @@ fn a_listing_is_read() {
     assert_eq!(ops(&always), ["IMMA.16832.U8.S8", "BRA", "IADD3", "BRA", "BRA"]);
     assert_eq!(ops(&sometimes), ["FMUL"]);
     assert!(main_loop(&all[2..]).is_none());
+    // Products before the loop over copies, and in a loop around both, are not its own.
+    let at = |at: u32, op: &str, target: Option<u32>| Instruction { at, op: op.into(), target };
+    let all = [at(0, "IMMA.16832", None), at(16, "IMMA.16832", None), at(32, "BRA", Some(16)), at(48, "UBLKCP", None), at(64, "IMMA.16832", None), at(80, "BRA", Some(48)), at(96, "BRA", Some(0))];
+    assert_eq!(main_loop(&all).expect("it has a loop").0.iter().map(|i| i.at).collect::<Vec<_>>(), [48, 64, 80]);
 }

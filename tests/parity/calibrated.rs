@@ -1,4 +1,5 @@
-//! Calibrated codecs through their plans: rows mapped and stored, queries mapped once a segment, outputs mapped back.
+//! Calibrated codecs through their plans: rows mapped and stored, queries mapped once a segment, outputs mapped back; several query
+//! tokens a sequence, and the last of them by decode attention.
 //! Over ragged lengths, several segments, every preset and group; `KVF_CODECS` may name presets.
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
@@ -6,7 +7,7 @@ use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset
 use kernels_gen::kernels::SEGMENT;
 use kernels_gen::layout::Operand;
 use kernels_gen::reference::{CacheShape, Calibrated, Sequence, load};
-use runtime::{Back, Backs, Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Load, LoadPlan, Mapped, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
+use runtime::{Back, Backs, Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Load, LoadPlan, Mapped, PagedCache, QueriesPlan, Rows, Store, StorePlan, StoreSpec, Stream};
 
 /// Tokens of the longest sequence.
 const MOST: usize = 2 * SEGMENT + 64;
@@ -15,6 +16,7 @@ struct Problem {
     preset: &'static Preset,
     elem: Elem,
     group: usize,
+    queries: usize,
     shape: CacheShape,
     stride: usize,
     lens: Vec<i32>,
@@ -45,6 +47,7 @@ pub fn fitted(noise: &mut Noise, kv_heads: usize, d: usize) -> Fitted {
 fn problem(noise: &mut Noise, preset: &'static Preset) -> Problem {
     let (d, elem) = ([128, 128, 256][noise.below(3)], [Elem::F32, Elem::Bf16][noise.below(2)]);
     let group = [1, 2, 3, 4, 4, 5, 6, 7, 8, 16][noise.below(10)];
+    let queries = [1, 2, 3, 4, 5 + noise.below(20)][noise.below(5)];
     let (page, kv_heads, batch) = ([32, 64, 128][noise.below(3)], 1 + noise.below(2), 1 + noise.below(3));
     let most = [100, 600, SEGMENT + 128, MOST][noise.below(4)];
     let stride = (most / page).max(1);
@@ -58,11 +61,11 @@ fn problem(noise: &mut Noise, preset: &'static Preset) -> Problem {
     }
     let round = |x: Vec<f32>| if elem == Elem::Bf16 { x.into_iter().map(|v| half::bf16::from_f32(v).to_f32()).collect() } else { x };
     let n = slots.len() * kv_heads;
-    let (k, v, q) = (round(noise.rows(n, d)), round(noise.rows(n, d)), round(noise.rows(batch * kv_heads * group, d)));
+    let (k, v, q) = (round(noise.rows(n, d)), round(noise.rows(n, d)), round(noise.rows(batch * queries * kv_heads * group, d)));
     let fit = fitted(noise, kv_heads, d);
     let (maps, turns) = (fit.maps(preset, 0).expect("maps"), fit.turns(MOST));
     let shape = CacheShape { pages, page_tokens: page, kv_heads, d };
-    Problem { preset, elem, group, shape, stride, lens, table, splits: noise.below(4), k, v, q, slots, positions, maps, turns }
+    Problem { preset, elem, group, queries, shape, stride, lens, table, splits: noise.below(4), k, v, q, slots, positions, maps, turns }
 }
 
 /// The reference's cache, output and log-sum-exp.
@@ -77,7 +80,9 @@ fn wanted(p: &Problem) -> (Vec<u8>, Vec<f32>, Vec<f32>) {
     for (b, len) in p.lens.iter().enumerate() {
         let row = &p.table[b * p.stride..][..p.stride];
         let sequence = Sequence::new(c, &p.shape, &cache, row, *len as usize).expect("a good table");
-        let found = layer.attend(&sequence, &p.q[b * heads * p.shape.d..][..heads * p.shape.d], heads, &[*len], 1.0 / (p.shape.d as f32).sqrt());
+        let row = p.queries * heads * p.shape.d;
+        let own: Vec<i32> = (1..=p.queries as i32).map(|i| (len - p.queries as i32 + i).max(0)).collect();
+        let found = layer.attend(&sequence, &p.q[b * row..][..row], heads, &own, 1.0 / (p.shape.d as f32).sqrt());
         out.extend(found.0);
         lse.extend(found.1);
     }
@@ -119,25 +124,41 @@ fn bytes_of(x: &[f32], elem: Elem) -> Vec<u8> {
     }
 }
 
+/// Of rows `[batch, queries, n]` those of the last query tokens.
+fn last(x: &[f32], queries: usize, n: usize) -> Vec<f32> {
+    x.chunks_exact(queries * n).flat_map(|of| of[(queries - 1) * n..].to_vec()).collect()
+}
+
 /// What differs, if anything does.
 fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>, Vec<f32>)) -> Result<Option<String>, runtime::Error> {
     let CacheShape { pages, page_tokens, kv_heads, d } = p.shape;
     let (codec, elem, heads, batch) = (Codec::open(p.preset.name)?, p.elem, kv_heads * p.group, p.lens.len());
     let calibration = Calibration::upload(device, codec, &[(p.preset.codec()?, p.maps.clone())], &p.turns)?;
-    let store = StorePlan::prepare(device, &StoreSpec { codec, head_dim: d, page_tokens, elem })?;
-    let decode = DecodePlan::prepare(device, &DecodeSpec { codec, head_dim: d, group: p.group, page_tokens, elem, splits: p.splits })?;
+    let (rows, attention) = (StoreSpec { codec, head_dim: d, page_tokens, elem }, DecodeSpec { codec, head_dim: d, group: p.group, page_tokens, elem, splits: p.splits });
+    // Compiling takes most of the test's time.
+    let (store, decode, many, load) = std::thread::scope(|s| {
+        let store = s.spawn(|| StorePlan::prepare(device, &rows));
+        let decode = s.spawn(|| DecodePlan::prepare(device, &attention));
+        let load = s.spawn(|| LoadPlan::prepare(device, &rows));
+        let many = QueriesPlan::prepare(device, &attention, p.queries);
+        (store.join().expect("a plan"), decode.join().expect("a plan"), many, load.join().expect("a plan"))
+    });
+    let (store, decode, many, load) = (store?, decode?, many?, load?);
+    let alone = [last(&p.q, p.queries, heads * d), last(&want.1, p.queries, heads * d), last(&want.2, p.queries, heads)];
     let put = |bytes: Vec<u8>| {
         let guarded = Guarded::new(device, stream, bytes.len(), 0);
         guarded.upload(stream, &bytes);
         guarded
     };
-    let [k, v, q] = [&p.k, &p.v, &p.q].map(|x| put(bytes_of(x, elem)));
+    let [k, v, q, q_all] = [&p.k, &p.v, &alone[0], &p.q].map(|x| put(bytes_of(x, elem)));
     let ints = |x: &[i32]| put(x.iter().flat_map(|v| v.to_le_bytes()).collect());
     let (positions, table, lens, slots) = (ints(&p.positions), ints(&p.table), ints(&p.lens), put(p.slots.iter().flat_map(|s| s.to_le_bytes()).collect()));
     let (cache, status) = (put(vec![0xff; want.0.len()]), ints(&[0; 4]));
     let room = |bytes: u64| Guarded::new(device, stream, bytes as usize, 0xff);
     let space = room(decode.workspace_bytes(batch, heads, p.stride)?);
-    let (out, lse) = (room(bytes_of(&want.1, elem).len() as u64), room(4 * (batch * heads) as u64));
+    let (out, lse) = (room(bytes_of(&alone[1], elem).len() as u64), room(4 * (batch * heads) as u64));
+    let many_space = room(many.workspace_bytes(batch, heads, p.queries, p.stride)?);
+    let (out_all, lse_all) = (room(bytes_of(&want.1, elem).len() as u64), room(4 * want.2.len() as u64));
 
     let rows = |guarded| Rows { base: Guarded::span(guarded), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
     let paged = PagedCache { base: cache.span(), pages, page_tokens, kv_heads, head_dim: d };
@@ -158,7 +179,8 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
         status: status.span(),
     };
     decode.launch_calibrated(stream, &call, &layer)?;
-    let load = LoadPlan::prepare(device, &StoreSpec { codec, head_dim: d, page_tokens, elem })?;
+    let call = Decode { q: q_all.span(), out: out_all.span(), lse: Some(lse_all.span()), workspace: many_space.span(), ..call };
+    many.launch_calibrated(stream, &call, p.queries, &layer)?;
     let back = [(); 2].map(|()| Guarded::new(device, stream, bytes_of(&p.k, elem).len(), 0));
     let load_space = room(load.workspace_bytes(p.slots.len(), kv_heads)?);
     let call = Load { tokens: p.slots.len(), slots: slots.span(), cache: paged, k: back[0].span(), v: back[1].span(), status: status.span() };
@@ -167,17 +189,19 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
     let words = |x: &[u8]| x.iter().map(|b| u32::from(*b)).collect::<Vec<u32>>();
     let found: Vec<u8> = cache.download(stream, want.0.len());
     let mut wrong = first_difference(&words(&found), &words(&want.0)).map(|e| format!("cache: {e}"));
-    let found: Vec<u8> = out.download(stream, bytes_of(&want.1, elem).len());
-    wrong = wrong.or(first_difference(&words(&found), &words(&bytes_of(&want.1, elem))).map(|e| format!("out: {e}")));
-    let found: Vec<f32> = lse.download(stream, want.2.len());
-    wrong = wrong.or(first_difference(&bits(&found), &bits(&want.2)).map(|e| format!("lse: {e}")));
+    for (what, out, lse, want, want_lse) in [("decode", &out, &lse, &alone[1], &alone[2]), ("several queries", &out_all, &lse_all, &want.1, &want.2)] {
+        let found: Vec<u8> = out.download(stream, bytes_of(want, elem).len());
+        wrong = wrong.or(first_difference(&words(&found), &words(&bytes_of(want, elem))).map(|e| format!("{what}, out: {e}")));
+        let found: Vec<f32> = lse.download(stream, want_lse.len());
+        wrong = wrong.or(first_difference(&bits(&found), &bits(want_lse)).map(|e| format!("{what}, lse: {e}")));
+    }
     for (half, (got, want)) in ["keys", "values"].iter().zip(back.iter().zip(wanted_rows(p, &want.0))) {
         let bytes: Vec<u8> = got.download(stream, bytes_of(&want, elem).len());
         let (top, off) = (most(&want), most(&apart(&bytes, &want, elem)));
         wrong = wrong.or((off.is_nan() || off > top / 100.0).then(|| format!("loaded {half} are off by {off} of {top}")));
     }
     assert_eq!(status.download::<i32>(stream, 4), [0; 4], "no status word is set");
-    for guarded in [&k, &v, &q, &positions, &table, &lens, &slots, &cache, &status, &space, &out, &lse, &back[0], &back[1], &load_space] {
+    for guarded in [&k, &v, &q, &positions, &table, &lens, &slots, &cache, &status, &space, &out, &lse, &q_all, &many_space, &out_all, &lse_all, &back[0], &back[1], &load_space] {
         guarded.check(stream, "calibrated");
     }
     Ok(wrong)
@@ -200,7 +224,7 @@ fn calibrated_is_bit_identical() {
         for (i, (p, want)) in problems.iter().zip(&wants).enumerate() {
             if let Some(e) = run(&device, stream, p, want).expect("it runs") {
                 bad += 1;
-                println!("{} problem {i}: {:?} d {} group {} page {} splits {} lens {:?}: {e}", preset.name, p.elem, p.shape.d, p.group, p.shape.page_tokens, p.splits, p.lens);
+                println!("{} problem {i}: {:?} d {} group {} queries {} page {} splits {} lens {:?}: {e}", preset.name, p.elem, p.shape.d, p.group, p.queries, p.shape.page_tokens, p.splits, p.lens);
             }
         }
         println!("calibrated {}: {} problems, {bad} wrong", preset.name, problems.len());

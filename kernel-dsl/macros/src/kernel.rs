@@ -1,4 +1,6 @@
 //! `#[kernel]`: a block's program. Its builder half declares the arguments, then runs the body.
+//!
+//! A buffer marked `#[when(m.some)]` is an argument only of kernels for whose meta value that holds; the others must not touch it.
 
 use crate::body::{Body, here};
 use crate::reject::Reject;
@@ -8,16 +10,17 @@ use syn::spanned::Spanned;
 use syn::*;
 
 pub fn expand(item: TokenStream) -> TokenStream {
-    let f: ItemFn = match parse2(item) {
+    let mut f: ItemFn = match parse2(item) {
         Ok(f) => f,
         Err(e) => return e.to_compile_error(),
     };
+    let whens: Vec<Option<Expr>> = f.sig.inputs.iter_mut().map(taken_when).collect();
     let mut body = Body::of(&f.sig);
     if let ReturnType::Type(_, t) = &f.sig.output {
         body.reject(t, Reject::KernelReturns);
     }
-    let mut inputs = f.sig.inputs.iter();
-    let (meta, meta_type) = match inputs.next() {
+    let mut inputs = f.sig.inputs.iter().zip(&whens);
+    let (meta, meta_type) = match inputs.next().map(|(first, _)| first) {
         Some(FnArg::Typed(t)) if !matches!(&*t.ty, Type::Reference(_)) && dtype_of(&t.ty).is_none() => match &*t.pat {
             Pat::Ident(p) => (p.ident.clone(), (*t.ty).clone()),
             p => {
@@ -36,13 +39,13 @@ pub fn expand(item: TokenStream) -> TokenStream {
     };
     body.hosts.push(meta.to_string());
     let (mut params, mut hosts) = (Vec::new(), Vec::new());
-    for i in inputs {
+    for (i, when) in inputs {
         match crate::types::host_param(i) {
             Some(name) => {
                 body.add_codec(name.to_string());
                 hosts.push(q!(#i));
             }
-            None => params.push(parameter(&mut body, i)),
+            None => params.push(parameter(&mut body, i, when.as_ref())),
         }
     }
     let code = body.function(&f.block);
@@ -72,7 +75,16 @@ pub fn expand(item: TokenStream) -> TokenStream {
     }
 }
 
-fn parameter(body: &mut Body, input: &FnArg) -> TokenStream {
+/// The condition of `#[when(..)]`, taken off the parameter; rustc knows no such attribute and so blames a wrong one.
+fn taken_when(input: &mut FnArg) -> Option<Expr> {
+    let FnArg::Typed(t) = input else { return None };
+    let at = t.attrs.iter().position(|a| a.path().is_ident("when"))?;
+    let when = t.attrs[at].parse_args().ok()?;
+    t.attrs.remove(at);
+    Some(when)
+}
+
+fn parameter(body: &mut Body, input: &FnArg, when: Option<&Expr>) -> TokenStream {
     let FnArg::Typed(t) = input else { return body.reject(input, Reject::Receiver) };
     let Pat::Ident(p) = &*t.pat else { return body.reject(&t.pat, Reject::Pattern) };
     let (name, title) = (&p.ident, p.ident.to_string());
@@ -85,7 +97,11 @@ fn parameter(body: &mut Body, input: &FnArg) -> TokenStream {
             if let Some(PathSegment { ident, arguments: PathArguments::AngleBracketed(a) }) = path.path.segments.last() {
                 if ident == "Global" {
                     let (a, writable) = (&a.args, r.mutability.is_some());
-                    return q!(let #name = b.buffer(#title, <#a as ::kernel_dsl::dtype::Elem>::DTYPE, #writable););
+                    let buffer = q!(b.buffer(#title, <#a as ::kernel_dsl::dtype::Elem>::DTYPE, #writable));
+                    return match when {
+                        Some(when) => q!(let #name = if #when { #buffer } else { ::kernel_dsl::build::V::Unit };),
+                        None => q!(let #name = #buffer;),
+                    };
                 }
             }
         }

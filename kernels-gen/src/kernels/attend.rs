@@ -1,9 +1,11 @@
 //! The loop of attention over the coded cache, for one query token a sequence and for several.
 
 use super::decode_attention::DecodeMeta;
+use super::faults::find_faults;
 use super::keys::*;
 use super::leaves::*;
 use super::many::*;
+use super::maps::outputs::{put_values, settle};
 use super::maps::queries::{columns, operands};
 use super::offset::{fixed_offset, offsets};
 use super::query::{quantise_query, zeros_of};
@@ -25,6 +27,8 @@ pub fn attend<T: Float>(
     k: &[&dyn Codec],
     v: &[&dyn Codec],
     q: &Global<T>,
+    maps: &Global<i8>,
+    scales: &Global<f32>,
     cache: &Global<u8>,
     table: &Global<i32>,
     lens: &Global<i32>,
@@ -49,10 +53,11 @@ pub fn attend<T: Float>(
     blocks: i32,
 ) {
     let ring = ring(m.stages, m.tile_bytes);
-    let mut query = shared::<u8>(2 * m.cols / m.parts * m.d);
+    // At the end rows that are mapped back lie in the query's place, as integers.
+    let mut query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { 2 * m.cols / m.parts * m.d });
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut worth = shared::<f32>(m.cols);
-    let mut zeros = shared::<i32>(m.d);
+    let mut zeros = shared::<i32>(if m.record > 0 { 0 } else { m.d });
     let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
     let mut side = shared::<i32>(m.cols);
@@ -111,35 +116,36 @@ pub fn attend<T: Float>(
             }
         }
     }
+    // The first tile that not every row sees to its end.
+    let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
+    // Bytes of a page of all kv heads, and of those before the own one.
+    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     if m.many {
         for w in warps(m.warps) {
             // Blocks without work make no query.
             for c in strided(w, if live > 0_i32 { heads as i32 } else { 0_i32 }, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
-                let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
-                quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                if m.record == 0 {
+                    let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
+                    quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                }
                 for part in 0..m.parts {
                     zero.put(c + (m.cols + part * heads) as i32, sees(n_all, queries, first + own / m.group as i32));
                 }
             }
         }
     }
-    // The first tile that not every row sees to its end.
-    let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
-    // Bytes of a page of all kv heads, and of those before the own one.
-    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     for w in warps(m.warps) {
-        let (q_hi, q_lo) = (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len()));
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
         let (start, worth) = (zero.cols(0, 1, m.cols), worth.cols(0, 1, m.cols));
         // What a key's offset adds to its score under each head.
         let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
         let first = (begin + w * each) * TILES as i32;
         // Queries of a segment's own, those of the first one to begin with.
-        let records = (seq * kv_heads + head) as i64 * segments as i64;
+        let records = (if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head }) as i64 * segments as i64;
         let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
-        let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (q_hi, q_lo) };
+        let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len())) };
         let (mut start, mut worth, mut bias) = if m.record > 0 { columns::<T>(q, own, m.cols, m.parts, m.d) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
@@ -291,6 +297,9 @@ pub fn attend<T: Float>(
         }
     }
     let (seq, split, n, n_all, live, whole) = (later.at(0), later.at(1), later.at(2), later.at(3), later.at(4), later.at(5) > 0_i32);
+    // Of rows to be mapped back: what a step is worth, whether there are tokens.
+    let mut units = shared::<f32>(m.settled());
+    let mut some = shared::<i32>(m.settled());
     find_faults(m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
@@ -299,8 +308,11 @@ pub fn attend<T: Float>(
             if live > 0_i32 {
                 let (o, l, top) = of_block(m, &held, c, live);
                 if whole {
+                    let good = (fault.at(c) == 0_i32) & (l > 0.0_f32);
                     if own {
-                        finish::<T>(v[0], out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
+                        let (y, whole) = finished(v[0], m.d, m.inv_sqrt_d, good, &o, l, top);
+                        if m.record > 0 { settle(&y, good, c, &mut query, &mut units, &mut some, m.d) } else { out.put_row(of as i64 * m.d as i64, &y.to::<T>()) }
+                        lse.put(of, whole);
                     }
                 } else {
                     let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
@@ -315,6 +327,9 @@ pub fn attend<T: Float>(
                 }
             }
         }
+    }
+    if m.record > 0 {
+        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole & (live > 0_i32));
     }
 }
 
@@ -362,24 +377,5 @@ fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_h
         score.map3(worth, &(offsets(k[0], tokens, m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
     } else {
         score * worth
-    }
-}
-
-/// A page of the first `n` tokens, which the block has all of, that does not exist drops the rows that see it.
-#[device]
-#[allow(clippy::too_many_arguments)]
-pub fn find_faults(m: &DecodeMeta, pages_of: &Shared<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
-    for i in threads((n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
-        let page = pages_of.at(i);
-        if (page < 0_i32) | (page >= pages) {
-            for c in 0..m.rows() {
-                let seen = if m.many { sees(n_all, queries, first + (c / m.group) as i32) } else { n };
-                if seen > i * m.page_tokens as i32 {
-                    fault.put(c, 1_i32);
-                    status.put(1, 1_i32);
-                    status.put(3, seq);
-                }
-            }
-        }
     }
 }

@@ -11,6 +11,7 @@
 use super::attend::attend;
 use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
+use super::maps;
 use super::schedule::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -105,6 +106,16 @@ impl DecodeMeta {
         if self.away { self.stages * self.tile_bytes / 4 } else { self.depth.max(1) * self.part() }
     }
 
+    /// Bytes of an output as integers.
+    pub fn int_line(&self) -> usize {
+        maps::int_line(self.d)
+    }
+
+    /// Rows of outputs that are mapped back: eight meet the matrix at a time.
+    pub fn settled(&self) -> usize {
+        if self.record > 0 { self.rows().div_ceil(8) * 8 } else { 0 }
+    }
+
     /// The two bytes of a weight are summed apart, under units that stay: see [`super::units`].
     pub fn steady(&self) -> bool {
         self.parts == 2 || self.apart
@@ -119,8 +130,9 @@ impl DecodeMeta {
     pub fn shared(&self) -> usize {
         let held = if self.away { 0 } else { 4 * self.run() };
         let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + self.listed());
+        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { 2 * self.cols / self.parts * self.d + 4 * self.d };
         let own = if self.kivi { self.kivi_shared() } else { 0 };
-        own + self.warps * (self.stages * (self.tile_bytes + 8) + held) + 2 * self.cols / self.parts * self.d + 4 * self.d + schedule + 1024
+        own + self.warps * (self.stages * (self.tile_bytes + 8) + held) + query + schedule + 1024
     }
 
     /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
@@ -158,6 +170,10 @@ pub fn decode_attention<T: Float>(
     k: &[&dyn Codec], // one a band
     v: &[&dyn Codec],
     q: &Global<T>,            // [batch, heads, d], or records [batch, kv_heads, segments, m.record]
+    #[when(m.record > 0)]
+    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.record > 0)]
+    scales: &Global<f32>,     // likewise
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch]
@@ -213,7 +229,7 @@ pub fn decode_attention<T: Float>(
         if m.kivi {
             attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);
         } else {
-            attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
+            attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
         }
     }
 }

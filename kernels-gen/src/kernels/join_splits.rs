@@ -3,12 +3,15 @@
 //! Parts are folded along the tree of [`super::leaves`]: eight neighbours by a warp, then those of eight warps, then tree after
 //! tree. Cost: reads (d + 2) * 4 bytes a part, writes d elements.
 
-use super::leaves::{FOLD, LEAF, TREE, finish, nothing, tree};
+use super::faults::find_fault;
+use super::leaves::{FOLD, LEAF, TREE, finished, nothing, tree};
+use super::maps::int_line;
+use super::maps::outputs::{settle, values_at, where_some};
 use super::softmax::{left_worth, right_worth};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Parts that the one warp of a narrow join takes.
+/// Parts that a warp of a narrow join takes.
 pub const NARROW: usize = FOLD;
 
 /// Shape of a join kernel.
@@ -16,18 +19,20 @@ pub const NARROW: usize = FOLD;
 pub struct JoinMeta {
     pub d: usize,
     pub page_tokens: usize,
-    /// 8, or 1 for rows of up to `NARROW` parts.
+    /// 8, or for rows of up to `NARROW` parts fewer.
     pub warps: usize,
     /// Query heads of a kv head and query tokens of a block: of the join of many queries.
     pub group: usize,
     pub queries: usize,
+    /// Outputs of a calibrated codec: they are mapped back.
+    pub mapped: bool,
     pub inv_sqrt_d: f32,
 }
 
 impl JoinMeta {
-    /// For rows of up to `NARROW` parts: small blocks, so that more rows are joined at once.
+    /// For rows of up to `NARROW` parts: small blocks, so that more rows are joined at once. Four warps share a matrix.
     pub fn narrow(self) -> JoinMeta {
-        JoinMeta { warps: 1, ..self }
+        JoinMeta { warps: if self.mapped { 4 } else { 1 }, ..self }
     }
 }
 
@@ -44,22 +49,6 @@ fn of_split(m: &JoinMeta, part: &Global<f32>, stat: &Global<f32>, base: i64, row
     (part.row(row * m.d as i64, m.d), stat.at(row * 2_i64 + 1_i64), stat.at(row * 2_i64))
 }
 
-/// Whether a page of a sequence's first `len` tokens does not exist: that drops the whole row.
-#[device]
-pub fn find_fault(m: &JoinMeta, table: &Global<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, table_stride: i32, len: i32, seq: i32) {
-    for _ in threads(1) {
-        fault.put(0, 0_i32);
-    }
-    for i in threads((len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
-        let page = table.at(seq * table_stride + i);
-        if (page < 0_i32) | (page >= pages) {
-            fault.put(0, 1_i32);
-            status.put(1, 1_i32);
-            status.put(3, seq);
-        }
-    }
-}
-
 /// Joins a query row, head `member` of query token `token`, from column `column` of `rows` of the parts from `base` on, 2^log_share
 /// leaves each. `len` is what the row sees. Nothing if one block had all `of_block` tokens that its block saw: it has written the row.
 #[device]
@@ -67,6 +56,8 @@ pub fn find_fault(m: &JoinMeta, table: &Global<i32>, status: &mut Global<i32>, f
 pub fn join<T: Float>(
     m: &JoinMeta,
     v: &dyn Codec,
+    maps: &Global<i8>,
+    scales: &Global<f32>,
     part: &Global<f32>,
     stat: &Global<f32>,
     out: &mut Global<T>,
@@ -90,6 +81,9 @@ pub fn join<T: Float>(
     let mut outs = shared::<f32>((m.warps + 1) * m.d);
     let mut sums = shared::<f32>(m.warps + 1);
     let mut tops = shared::<f32>(m.warps + 1);
+    let mut ints = shared::<u8>(if m.mapped { int_line(m.d) } else { 0 });
+    let mut units = shared::<f32>(if m.mapped { 1 } else { 0 });
+    let mut some = shared::<i32>(if m.mapped { 1 } else { 0 });
     // A round folds one tree; the last place has those before it.
     for round in strided(0_i32, count, of_tree) {
         let end = count.min(round + of_tree);
@@ -126,9 +120,22 @@ pub fn join<T: Float>(
         let row = (token * kv_heads + head) * group + member;
         if count > 0_i32 {
             let l = sums.at(m.warps);
-            finish::<T>(v, out, lse, row, m.d, m.inv_sqrt_d, (fault.at(0) == 0_i32) & (l > 0.0_f32), &outs.row(m.warps * m.d, m.d), l, tops.at(m.warps));
+            let good = (fault.at(0) == 0_i32) & (l > 0.0_f32);
+            let (o, top) = (outs.row(m.warps * m.d, m.d), tops.at(m.warps));
+            let (y, whole) = finished(v, m.d, m.inv_sqrt_d, good, &o, l, top);
+            if m.mapped { settle(&y, good, 0_i32, &mut ints, &mut units, &mut some, m.d) } else { out.put_row(row as i64 * m.d as i64, &y.to::<T>()) }
+            lse.put(row, whole);
         } else if !done {
             nothing::<T>(out, lse, row, m.d);
+        }
+    }
+    if m.mapped {
+        let row = (token * kv_heads + head) * group + member;
+        for w in warps(m.warps) {
+            for column in strided(32_i32 * w, if count > 0_i32 { m.d as i32 } else { 0_i32 }, 32 * m.warps) {
+                let y = values_at(maps, scales, &ints, &units, kv_heads, head, column, 0, 1, m.d).map2(&some.cols(0, 0, 8), where_some);
+                out.put_acc(row as i64 * m.d as i64 + column as i64, 1, m.d, 1, &y.to::<T>());
+            }
         }
     }
 }
@@ -149,6 +156,10 @@ fn of_round(m: &JoinMeta, outs: &Shared<f32>, sums: &Shared<f32>, tops: &Shared<
 pub fn join_splits<T: Float>(
     m: JoinMeta,
     v: &dyn Codec,
+    #[when(m.mapped)]
+    maps: &Global<i8>,     // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.mapped)]
+    scales: &Global<f32>,  // likewise
     part: &Global<f32>,    // [batch, kv_heads, splits, group, d]
     stat: &Global<f32>,    // [batch, kv_heads, splits, group, 2]: maximum, sum
     chosen: &Global<i32>,  // [1]: log2 of the leaves of a part
@@ -171,5 +182,5 @@ pub fn join_splits<T: Float>(
     find_fault(&m, table, status, &mut fault, pages, table_stride, n, seq);
     after_previous();
     release_next();
-    join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, group, chosen.at(0), base, group, member, n, n, member, head, seq);
+    join::<T>(&m, v, maps, scales, part, stat, out, lse, &fault, kv_heads, group, chosen.at(0), base, group, member, n, n, member, head, seq);
 }

@@ -147,15 +147,22 @@ pub fn tree(o: [Tile<f32>; 8], l: [f32; 8], top: [f32; 8], live: i32) -> (Tile<f
     (o[0].clone(), l[0], top[0])
 }
 
-/// What a row's output and log-sum-exp are, from all of it: divided, rotated back. Nothing where `some` is false. Zeros are
+/// A row's output and log-sum-exp, from all of it: divided, rotated back. Nothing where `some` is false. Zeros are
 /// positive, whatever parts of factor 0 were folded.
 #[device]
-pub fn finish<T: Float>(v: &dyn Codec, out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d: usize, inv_sqrt_d: f32, some: bool, o: &Tile<f32>, l: f32, top: f32) {
+pub fn finished(v: &dyn Codec, d: usize, inv_sqrt_d: f32, some: bool, o: &Tile<f32>, l: f32, top: f32) -> (Tile<f32>, f32) {
     let y = (o + 0.0_f32) / (if some { l } else { 1.0_f32 });
     let back = if v.spec().rotate { y.hadamard() * inv_sqrt_d } else { y };
     let kept = if some { back } else { vector(d, 0.0_f32) };
-    out.put_row(row as i64 * d as i64, &kept.to::<T>());
-    lse.put(row, if some { (top + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY });
+    (kept, if some { (top + log2(if some { l } else { 1.0_f32 })) * 0.6931472_f32 } else { f32::NEG_INFINITY })
+}
+
+/// The same, written.
+#[device]
+pub fn finish<T: Float>(v: &dyn Codec, out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d: usize, inv_sqrt_d: f32, some: bool, o: &Tile<f32>, l: f32, top: f32) {
+    let (y, whole) = finished(v, d, inv_sqrt_d, some, o, l, top);
+    out.put_row(row as i64 * d as i64, &y.to::<T>());
+    lse.put(row, whole);
 }
 
 /// A row without tokens.

@@ -6,6 +6,7 @@ pub mod attend;
 pub mod back;
 pub mod codes;
 pub mod decode_attention;
+pub mod faults;
 pub mod forward;
 pub mod groups;
 pub mod held;
@@ -107,6 +108,12 @@ const RING_BUDGET: usize = 216 * 1024;
 ///
 /// Two blocks an SM hide each other's latency where shared memory and registers allow it.
 pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    cut(c, shape(c, d, group, page_tokens))
+}
+
+/// Warps, stages and blocks an SM for a kernel of that shape.
+fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
+    let (d, group) = (shape.d, shape.group);
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
     // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do float keys beside values with
     // offsets and heavy codecs:
@@ -114,7 +121,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
     let few = (cols > 8 || group > 4 && d > 64 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
     let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
     let of = |warps, min_blocks| {
-        let with = |stages| DecodeMeta { warps, min_blocks, stages, ..shape(c, d, group, page_tokens) }.within(usize::MAX);
+        let with = |stages| DecodeMeta { warps, min_blocks, stages, ..shape }.within(usize::MAX);
         let (two, three) = (with(2), with(3));
         // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few. A third is not worth a smaller share.
         let more = tile < 4096 || (warps < 8 && min_blocks == 1);
@@ -337,7 +344,7 @@ pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Re
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
-    JoinMeta { d, page_tokens, warps: 8, group: 1, queries: 1, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, page_tokens, warps: 8, group: 1, queries: 1, mapped: false, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
 /// The join kernel. Grid: [group, kv_heads, batch]. Not needed after [`whole_unit`].
@@ -379,53 +386,42 @@ pub fn export_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
     slots::export_slots::build(m, c.k.bands, c.v.bands)
 }
 
-/// What a kernel that maps does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mapping {
-    /// Queries to records, one a segment.
-    Queries,
-    /// Joined outputs to values.
-    Outputs,
-}
-
-/// Meta value of the decode kernel of a calibrated codec: it takes the records of [`Mapping::Queries`] as f32.
+/// Meta value of the decode kernel of a calibrated codec: it takes the records of [`map_queries`] and maps outputs back.
 pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let m = decode_meta(c, d, group, page_tokens);
-    DecodeMeta { record: maps::record(d, m.cols, m.parts), ..m }
+    let m = shape(c, d, group, page_tokens);
+    cut(c, DecodeMeta { record: maps::record(d, m.cols, m.parts), ..m })
 }
 
-/// Meta value of a kernel that maps for the decode kernel of `c` in that shape.
-pub fn map_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize, mapping: Mapping) -> MapMeta {
-    let m = decode_meta(c, d, group, page_tokens);
-    let (rows, warps, min_blocks) = match mapping {
-        Mapping::Queries => (8, 4, if d > 128 { 2 } else { 4 }),
-        Mapping::Outputs => (8, 4, 2),
-    };
-    MapMeta { d, group, cols: m.cols, parts: m.parts, page_tokens, segment: SEGMENT, elem: 4, rows, warps, min_blocks }
+/// Meta value of its join kernel.
+pub fn mapped_join_meta(d: usize, page_tokens: usize) -> JoinMeta {
+    JoinMeta { mapped: true, ..join_meta(d, page_tokens) }
 }
 
-/// Tile IR of a kernel that maps queries or outputs of type `elem`.
-pub fn map_ir(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Result<Program, Report> {
-    let m = &MapMeta { elem: if elem == Elem::Bf16 { 2 } else { 4 }, ..*m };
-    match (mapping, elem) {
-        (Mapping::Queries, Elem::Bf16) => maps::queries::map_queries::build::<bf16>(m, c.k.bands),
-        (Mapping::Queries, Elem::F32) => maps::queries::map_queries::build::<f32>(m, c.k.bands),
-        (Mapping::Outputs, Elem::Bf16) => maps::outputs::map_outputs::build::<bf16>(m),
-        (Mapping::Outputs, Elem::F32) => maps::outputs::map_outputs::build::<f32>(m),
+/// Meta value of the kernel that maps queries for the attention kernel of `m`.
+pub fn queries_meta(m: &DecodeMeta, elem: Elem) -> MapMeta {
+    let (elem, min_blocks) = (if elem == Elem::Bf16 { 2 } else { 4 }, if m.d > 128 { 2 } else { 4 });
+    MapMeta { d: m.d, group: m.group, queries: m.queries, cols: m.cols, parts: m.parts, page_tokens: m.page_tokens, segment: SEGMENT, elem, warps: 4, min_blocks }
+}
+
+/// Tile IR of the kernel that maps queries.
+pub fn queries_ir(c: &CodecInfo, m: &MapMeta) -> Result<Program, Report> {
+    match m.elem {
+        2 => maps::queries::map_queries::build::<bf16>(m, c.k.bands),
+        _ => maps::queries::map_queries::build::<f32>(m, c.k.bands),
     }
 }
 
-/// The kernel of a meta value.
-pub fn map_of(c: &CodecInfo, m: &MapMeta, mapping: Mapping, elem: Elem) -> Result<Source, Report> {
-    Source::of(&map_ir(c, m, mapping, elem)?)
+/// The kernel that maps queries. Grid: [`queries_grid`].
+pub fn map_queries(c: &CodecInfo, m: &MapMeta) -> Result<Source, Report> {
+    Source::of(&queries_ir(c, m)?)
 }
 
-/// Blocks that map the queries of sequences of up to `segments` segments.
-pub fn queries_grid(m: &MapMeta, segments: usize, kv_heads: usize, batch: usize) -> [u32; 3] {
-    [(segments.max(1) * m.group).div_ceil(32) as u32, kv_heads as u32, batch as u32]
+/// Blocks that map the queries of a block of attention over up to `segments` segments: a power of two.
+pub fn query_parts(m: &MapMeta, segments: usize) -> usize {
+    (segments.max(1) * m.rows()).div_ceil(32).next_power_of_two()
 }
 
-/// Blocks that map the outputs of a batch.
-pub fn outputs_grid(m: &MapMeta, kv_heads: usize, batch: usize) -> [u32; 3] {
-    [(batch * m.group).div_ceil(m.rows) as u32, kv_heads as u32, 1]
+/// Blocks that map the queries of `blocks` blocks of query tokens a sequence.
+pub fn queries_grid(m: &MapMeta, segments: usize, kv_heads: usize, batch: usize, blocks: usize) -> [u32; 3] {
+    [(query_parts(m, segments) * blocks) as u32, kv_heads as u32, batch as u32]
 }

@@ -9,9 +9,10 @@
 
 use super::attend::attend;
 use super::decode_attention::DecodeMeta;
-use super::join_splits::{JoinMeta, find_fault, join};
+use super::faults::find_fault;
+use super::join_splits::{JoinMeta, join};
 use super::many::sees;
-use super::{Elem, decode_meta, join_meta, parts};
+use super::{Elem, decode_meta, join_meta, maps, parts};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
 use kernel_dsl::dtype::bf16;
@@ -60,6 +61,12 @@ pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_
     DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }.within(usize::MAX)
 }
 
+/// Of a calibrated codec: the kernel takes the records of [`super::map_queries`] and maps outputs back.
+pub fn calibrated_prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_tokens: usize) -> DecodeMeta {
+    let m = prefill_meta(c, d, group, queries, page_tokens);
+    DecodeMeta { record: maps::record(d, m.cols, m.parts), ..m }.within(usize::MAX)
+}
+
 /// Tile IR of the kernel.
 pub fn prefill_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
@@ -70,7 +77,7 @@ pub fn prefill_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, 
 
 /// Meta value of its join.
 pub fn join_queries_meta(m: &DecodeMeta) -> JoinMeta {
-    JoinMeta { group: m.group, queries: m.queries, ..join_meta(m.d, m.page_tokens) }
+    JoinMeta { group: m.group, queries: m.queries, mapped: m.record > 0, ..join_meta(m.d, m.page_tokens) }
 }
 
 /// Tile IR of its join.
@@ -87,7 +94,11 @@ pub fn prefill_attention<T: Float>(
     m: DecodeMeta,
     k: &[&dyn Codec], // one a band
     v: &[&dyn Codec],
-    q: &Global<T>,            // [batch, queries, heads, d]
+    q: &Global<T>,            // [batch, queries, heads, d], or records [batch, kv_heads, blocks, segments, m.record]
+    #[when(m.record > 0)]
+    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.record > 0)]
+    scales: &Global<f32>,     // likewise
     cache: &Global<u8>,       // [pages, kv_heads, block]
     table: &Global<i32>,      // [batch, table_stride]
     lens: &Global<i32>,       // [batch], the queries' own tokens included
@@ -99,17 +110,21 @@ pub fn prefill_attention<T: Float>(
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
-    splits: i32, // blocks that the longest sequence takes
-    unit: i32,   // log2 of the leaves of a warp
+    segments: i32, // of the records
+    splits: i32,   // blocks that the longest sequence takes
+    unit: i32,     // log2 of the leaves of a warp
     scale: f32,
     queries: i32, // query tokens a sequence
     first: i32,
     blocks: i32,
     log_splits: i32,
 ) {
+    if m.record > 0 {
+        after_previous();
+    }
     release_next();
     let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
-    attend::<T>(&m, k, v, q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, 0_i32, splits, unit, scale, block_id(1), block_id(2), split, queries, (first + slot) * m.queries as i32, slot, blocks)
+    attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, block_id(1), block_id(2), split, queries, (first + slot) * m.queries as i32, slot, blocks)
 }
 
 /// Grid: [group * query tokens, kv_heads, batch], for the tokens from block `first` on.
@@ -117,6 +132,10 @@ pub fn prefill_attention<T: Float>(
 pub fn join_queries<T: Float>(
     m: JoinMeta,
     v: &dyn Codec,
+    #[when(m.mapped)]
+    maps: &Global<i8>,     // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.mapped)]
+    scales: &Global<f32>,  // likewise
     part: &Global<f32>,    // [batch, kv_heads, blocks, splits, rows, d]
     stat: &Global<f32>,    // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
     table: &Global<i32>,   // [batch, table_stride]
@@ -145,5 +164,5 @@ pub fn join_queries<T: Float>(
     let mut fault = shared::<i32>(1);
     find_fault(&m, table, status, &mut fault, pages, table_stride, own, seq);
     after_previous();
-    join::<T>(&m, v, part, stat, out, lse, &fault, kv_heads, m.group as i32, log_share, base, rows, column, own, of_block, column % m.group as i32, head, seq * queries + token);
+    join::<T>(&m, v, maps, scales, part, stat, out, lse, &fault, kv_heads, m.group as i32, log_share, base, rows, column, own, of_block, column % m.group as i32, head, seq * queries + token);
 }

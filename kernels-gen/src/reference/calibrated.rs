@@ -8,6 +8,7 @@ use kernel_dsl::math::sanitise;
 
 use crate::preset::{LayerMaps, Turns};
 use crate::reference::attention::{Decoded, decode_with};
+use crate::reference::prefill::prefill_with;
 use crate::reference::strand::{Query, SEGMENT};
 use crate::reference::{CacheShape, Row, Sequence, Status, project, store};
 use crate::layout::Operand;
@@ -82,6 +83,25 @@ impl Calibrated<'_> {
         let mut decoded = decode_with(self.codec, s, cache, heads, table, table_stride, lens, queries);
         decoded.out = self.output(&decoded.out, &decoded.lse, heads);
         decoded
+    }
+
+    /// As [`crate::reference::prefill`].
+    #[allow(clippy::too_many_arguments)] // the kernels' own argument list
+    pub fn prefill(
+        &self,
+        s: &CacheShape,
+        cache: &[u8],
+        q: &[f32],
+        queries: usize,
+        heads: usize,
+        table: &[i32],
+        table_stride: usize,
+        lens: &[i32],
+        scale: f32,
+    ) -> Decoded {
+        let many = |sequence: &Sequence, q: &[f32], own: &[i32]| self.attend(sequence, q, heads, own, scale);
+        let one_by_one = |q: &[f32], table: &[i32], own: &[i32]| self.decode(s, cache, q, heads, table, table_stride, own, scale);
+        prefill_with(self.codec, s, cache, q, queries, heads, table, table_stride, lens, many, one_by_one)
     }
 
     /// As [`Sequence::attend`], over a sequence that was stored by `store` at the positions of its tokens.

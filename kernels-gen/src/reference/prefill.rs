@@ -19,6 +19,25 @@ pub fn prefill(
     lens: &[i32],
     scale: f32,
 ) -> Decoded {
+    let many = |sequence: &Sequence, q: &[f32], own: &[i32]| sequence.attend(q, heads, own, scale);
+    prefill_with(c, s, cache, q, queries, heads, table, table_stride, lens, many, |q, table, own| decode(c, s, cache, q, heads, table, table_stride, own, scale))
+}
+
+/// As `prefill`: `many` attends the rows of a good sequence, `one_by_one` what may be wrong with pages and lengths.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn prefill_with(
+    c: &CodecInfo,
+    s: &CacheShape,
+    cache: &[u8],
+    q: &[f32],
+    queries: usize,
+    heads: usize,
+    table: &[i32],
+    table_stride: usize,
+    lens: &[i32],
+    many: impl Fn(&Sequence, &[f32], &[i32]) -> (Vec<f32>, Vec<f32>),
+    one_by_one: impl Fn(&[f32], &[i32], &[i32]) -> Decoded,
+) -> Decoded {
     let mut all = Decoded { out: vec![], lse: vec![], status: Status::OK };
     for (b, &len) in lens.iter().enumerate() {
         let pages = &table[b * table_stride..][..table_stride];
@@ -28,10 +47,10 @@ pub fn prefill(
         let own: Vec<i32> = (1..=queries as i32).map(|i| if good { (len - queries as i32 + i).max(0) } else { len }).collect();
         let found = match Sequence::new(c, s, cache, pages, len.max(0) as usize) {
             Ok(sequence) if good => {
-                let (out, lse) = sequence.attend(q, heads, &own, scale);
+                let (out, lse) = many(&sequence, q, &own);
                 Decoded { out, lse, status: Status::OK }
             }
-            _ => decode(c, s, cache, q, heads, &pages.repeat(queries), table_stride, &own, scale),
+            _ => one_by_one(q, &pages.repeat(queries), &own),
         };
         all.out.extend(found.out);
         all.lse.extend(found.lse);

@@ -140,6 +140,17 @@ impl Kernel {
         .map_err(|e| failed("launching a kernel", e))
     }
 
+    /// As `launch`, with the arguments of all lists, one after another.
+    pub fn launch_with(&self, stream: &Stream, grid: [u32; 3], lists: &[&[Arg<'_>]]) -> Result<()> {
+        let mut all = [Arg::I32(0); MAX_ARGS];
+        let mut count = 0;
+        for arg in lists.iter().copied().flatten() {
+            *all.get_mut(count).ok_or_else(|| Misuse::Other(self.describe_args(&[])))? = *arg;
+            count += 1;
+        }
+        self.launch(stream, grid, &all[..count])
+    }
+
     /// Programmatic dependent launch: blocks start when the kernel before them has no more to start.
     fn launch_early(&self, stream: &Stream, grid: [u32; 3], pointers: &mut [*mut c_void]) -> Result<()> {
         let mut attribute = sys::CUlaunchAttribute {

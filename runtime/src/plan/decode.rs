@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use super::records::{Records, Tokens, agrees, Buffers};
 use super::store::size_of_elem;
 use super::variants::{Build, Variant, Variants};
 use super::workspace::Workspace;
 use super::{counter_of, load, status};
 use crate::argument::{Misuse, int, product, within};
-use crate::calibration::{Layer, needs};
+use crate::calibration::Layer;
 use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
@@ -19,8 +20,7 @@ use crate::page::{PagedCache, Shape};
 use crate::tuning::Point;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
-use kernels_gen::kernels::maps::MapMeta;
-use kernels_gen::kernels::{self, Elem, LEAF, Mapping};
+use kernels_gen::kernels::{self, Elem, LEAF};
 
 /// What a decode plan is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -77,8 +77,8 @@ pub struct DecodePlan {
     join: Arc<Kernel>,
     /// For tables of few splits.
     narrow: Arc<Kernel>,
-    /// Of a calibrated codec: queries before, outputs after.
-    around: Option<[(MapMeta, Arc<Kernel>); 2]>,
+    /// Of a calibrated codec.
+    records: Option<Records>,
     counts: bool,
 }
 
@@ -110,20 +110,15 @@ impl DecodePlan {
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         let calibrated = codec.calibrated().is_ok();
-        let inner = if calibrated { Elem::F32 } else { elem };
         let decode = variants(&|m| match counts {
-            true => kernels::counted(&kernels::decode_ir(codec.info(), m, inner)?),
-            false => kernels::decode_of(codec.info(), m, inner),
+            true => kernels::counted(&kernels::decode_ir(codec.info(), m, elem)?),
+            false => kernels::decode_of(codec.info(), m, elem),
         })?;
-        let wide = kernels::join_meta(head_dim, page_tokens);
-        let join = load(device, kernels::join_of(codec.info(), &wide, inner))?;
-        let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), inner))?;
-        let map = |mapping| -> Result<(MapMeta, Arc<Kernel>)> {
-            let m = kernels::map_meta(codec.info(), head_dim, group, page_tokens, mapping);
-            Ok((m, load(device, kernels::map_of(codec.info(), &m, mapping, elem))?))
-        };
-        let around = if calibrated { Some([map(Mapping::Queries)?, map(Mapping::Outputs)?]) } else { None };
-        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, around, counts })
+        let wide = if calibrated { kernels::mapped_join_meta(head_dim, page_tokens) } else { kernels::join_meta(head_dim, page_tokens) };
+        let join = load(device, kernels::join_of(codec.info(), &wide, elem))?;
+        let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), elem))?;
+        let records = Records::prepare(device, codec, &decode.own().meta, elem)?;
+        Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, records, counts })
     }
 
     /// Bytes of workspace that serve launches of this size and of every smaller one, however they are cut; the memory is the
@@ -154,7 +149,7 @@ impl DecodePlan {
         self.enqueue(stream, call, None, None)
     }
 
-    /// As `launch`, for a calibrated codec over a cache of that layer: two launches more.
+    /// As `launch`, for a calibrated codec over a cache of that layer: one launch more.
     pub fn launch_calibrated(&self, stream: &Stream, call: &Decode<'_>, layer: &Layer<'_>) -> Result<()> {
         self.enqueue(stream, call, Some(layer), None)
     }
@@ -168,53 +163,37 @@ impl DecodePlan {
     fn enqueue(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, counter: Option<Span<'_>>) -> Result<()> {
         let counter = counter_of(self.counts, counter)?;
         call.cache.check(&self.shape)?;
-        if layer.is_some() != self.around.is_some() {
-            return Err(needs(self.shape.codec).into());
-        }
-        layer.map_or(Ok(()), |layer| layer.check(self.shape.codec, &call.cache))?;
+        let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
+        agrees(self.shape.codec, call, layer, capacity)?;
         if call.batch == 0 {
             return Ok(());
         }
         let heads = product("the number of heads", &[self.group, call.cache.kv_heads])? as usize;
         within("batch", call.batch, 1, 65535)?;
         within("the number of heads", heads, 1, 65535)?;
-        let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
-        layer.map_or(Ok(()), |layer| layer.reaches(capacity))?;
         let (variant, space) = self.space(call.batch, heads, capacity)?;
         self.check(call, heads, &space)?;
-        let [part, stat, chosen, own_lse, records, joined] = space.cut(call)?;
+        let [part, stat, chosen, own_lse, records] = space.cut(call)?;
         let lse = call.lse.unwrap_or(own_lse);
         let splits = int("the number of splits", space.splits)?;
         let (kv_heads, pages) = call.cache.ints()?;
         let segments = int("the number of segments", space.segments)?;
         let stride = int("table_stride", call.table_stride)?;
-        if let (Some([(m, queries), _]), Some(layer)) = (&self.around, layer) {
-            let args = [
-                Arg::Ptr(call.q),
-                Arg::Ptr(layer.turns()),
-                Arg::Ptr(layer.maps()),
-                Arg::Ptr(layer.scales()),
-                Arg::Ptr(call.lens),
-                Arg::Ptr(records),
-                Arg::I32(kv_heads),
-                Arg::I32(stride),
-                Arg::I32(segments),
-                Arg::F32(call.scale),
-            ];
-            queries.launch(stream, kernels::queries_grid(m, space.segments, call.cache.kv_heads, call.batch), &args)?;
+        if let (Some(of), Some(layer)) = (&self.records, layer) {
+            of.launch(stream, call, layer, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 })?;
         }
         // As many blocks as run at once, and no more than there can be parts. Whole sequences are a block each: the device itself
         // gives the next one to whoever is ready. If all of them run at once, nothing needs counting.
         let most = call.batch * space.splits;
         let own = space.splits == 1 && most * call.cache.kv_heads <= variant.resident;
         let blocks = if space.splits == 1 { most } else { (variant.resident / call.cache.kv_heads).clamp(1, most) };
-        let out = if layer.is_some() { joined } else { call.out };
+        let maps = Buffers::of(layer);
+        let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];
         let decode = [
-            Arg::Ptr(if layer.is_some() { records } else { call.q }),
             Arg::Ptr(call.cache.base),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
-            Arg::Ptr(out),
+            Arg::Ptr(call.out),
             Arg::Ptr(lse),
             Arg::Ptr(part),
             Arg::Ptr(stat),
@@ -232,10 +211,7 @@ impl DecodePlan {
             Arg::F32(call.scale),
         ];
         let grid = [call.cache.kv_heads as u32, int("the number of blocks", blocks)? as u32, 1];
-        match counter {
-            Some(counter) => variant.kernel.launch(stream, grid, &[&decode[..], &[counter]].concat())?,
-            None => variant.kernel.launch(stream, grid, &decode)?,
-        }
+        variant.kernel.launch_with(stream, grid, &[&q, maps.args(), &decode, counter.as_slice()])?;
         if space.splits > 1 {
             let join = [
                 Arg::Ptr(part),
@@ -243,7 +219,7 @@ impl DecodePlan {
                 Arg::Ptr(chosen),
                 Arg::Ptr(call.table),
                 Arg::Ptr(call.lens),
-                Arg::Ptr(out),
+                Arg::Ptr(call.out),
                 Arg::Ptr(lse),
                 Arg::Ptr(call.status),
                 Arg::I32(kv_heads),
@@ -253,19 +229,9 @@ impl DecodePlan {
                 Arg::I32(stride),
             ];
             let kernel = if space.splits <= NARROW { &self.narrow } else { &self.join };
-            kernel.launch(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &join)?;
+            kernel.launch_with(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &[maps.args(), &join])?;
         }
-        let (Some([_, (m, outputs)]), Some(layer)) = (&self.around, layer) else { return Ok(()) };
-        let args = [
-            Arg::Ptr(joined),
-            Arg::Ptr(lse),
-            Arg::Ptr(layer.maps()),
-            Arg::Ptr(layer.scales()),
-            Arg::Ptr(call.out),
-            Arg::I32(int("batch", call.batch)?),
-            Arg::I32(kv_heads),
-        ];
-        outputs.launch(stream, kernels::outputs_grid(m, call.cache.kv_heads, call.batch), &args)
+        Ok(())
     }
 
     /// The decode and the join kernel, for their attributes.

@@ -2,23 +2,24 @@
 //!
 //! Each query token has the bits that [`super::DecodePlan`] gives it alone, with the length up to itself. Blocks of query
 //! tokens decode the cache once for up to 16 rows; their partial results go through a workspace of bounded size,
-//! so a long chunk is enqueued as several passes of two launches.
+//! so a long chunk is enqueued as several passes of two launches; of a calibrated codec three, the first of which maps queries to every segment.
 
 use std::sync::Arc;
 
 use super::decode::{capacity, finite, unit_within};
+use super::records::{Records, Tokens, agrees, Buffers};
 use super::store::size_of_elem;
 use super::{Decode, DecodeSpec, load, status};
 use crate::argument::{Misuse, int, product, within};
-use crate::codec::Codec;
+use crate::calibration::Layer;
 use crate::cuda::{Arg, Device, Kernel, Stream};
 use crate::error::Result;
 use crate::page::Shape;
 use kernel_dsl::Source;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
-use kernels_gen::kernels::prefill_attention::{join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
-use kernels_gen::kernels::{self, Elem};
+use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
+use kernels_gen::kernels::{self, Elem, SEGMENT};
 
 /// Bytes of partial results that a pass may take, if one block of query tokens does not need more.
 const PASS_BYTES: u64 = 512 << 20;
@@ -35,6 +36,8 @@ pub struct QueriesPlan {
     join: Arc<Kernel>,
     /// For tables of few splits.
     narrow: Arc<Kernel>,
+    /// Of a calibrated codec.
+    records: Option<Records>,
 }
 
 /// How a call is cut into passes, and where a pass's partial results lie in the workspace.
@@ -48,16 +51,17 @@ struct Passes {
     part: u64,
     stat: u64,
     lse: u64,
+    records: u64,
 }
 
 impl Passes {
     /// f32 part `[batch, kv_heads, blocks of a pass, splits, rows, d]`, stat likewise with 2, lse
-    /// `[batch, queries, heads]`, each rounded up to 256 bytes.
+    /// `[batch, queries, heads]`, records `[batch, kv_heads, blocks of a pass, segments, record]`, each rounded up to 256 bytes.
     fn new(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, capacity: usize, unit: usize) -> Result<Self> {
         let splits = kernels::splits_of(m, capacity, unit);
         let left = if splits > 1 { splits } else { 0 };
         let blocks = queries.div_ceil(m.queries);
-        let of_block = product("the workspace", &[batch, kv_heads, left, m.rows(), m.d + 2, 4])?.max(1);
+        let of_block = of_blocks(m, batch, kv_heads, left, 1, capacity)?.max(1);
         let most = (PASS_BYTES / of_block).clamp(1, blocks as u64) as usize;
         // Passes of equal size.
         let of_pass = blocks.div_ceil(blocks.div_ceil(most));
@@ -71,11 +75,12 @@ impl Passes {
             part: rounded(&[batch, kv_heads, of_pass, left, m.rows(), m.d, 4])?,
             stat: rounded(&[batch, kv_heads, of_pass, left, m.rows(), 2, 4])?,
             lse: rounded(&[batch, queries, kv_heads, m.group, 4])?,
+            records: Records::bytes(m, batch, kv_heads, of_pass, capacity)?.next_multiple_of(256),
         })
     }
 
     fn bytes(&self) -> Result<u64> {
-        let sum = self.part.checked_add(self.stat).and_then(|s| s.checked_add(self.lse));
+        let sum = [self.stat, self.lse, self.records].into_iter().try_fold(self.part, u64::checked_add);
         Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
     }
 }
@@ -88,15 +93,17 @@ impl QueriesPlan {
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
         within("queries", queries, 1, i32::MAX as usize)?;
-        served(codec)?;
+        codec.by_token("decode of several query tokens")?;
         let c = codec.info();
-        let meta = prefill_meta(c, head_dim, group, queries, page_tokens).within(device.shared_bytes());
+        let of = if codec.calibrated().is_ok() { calibrated_prefill_meta } else { prefill_meta };
+        let meta = of(c, head_dim, group, queries, page_tokens).within(device.shared_bytes());
         let wide = join_queries_meta(&meta);
         let attend = load(device, prefill_ir(c, &meta, elem).and_then(|p| Source::of(&p)))?;
         let join = load(device, join_queries_ir(c, &wide, elem).and_then(|p| Source::of(&p)))?;
         let narrow = load(device, join_queries_ir(c, &wide.narrow(), elem).and_then(|p| Source::of(&p)))?;
         let resident = device.multiprocessors() * attend.attributes().blocks_per_multiprocessor.max(1) as usize;
-        Ok(QueriesPlan { shape: Shape { codec, head_dim, page_tokens }, elem, splits, meta, resident, attend, join, narrow })
+        let records = Records::prepare(device, codec, &meta, elem)?;
+        Ok(QueriesPlan { shape: Shape { codec, head_dim, page_tokens }, elem, splits, meta, resident, attend, join, narrow, records })
     }
 
     /// Bytes of workspace that serve launches of this size and of every smaller one, however they are cut; the memory is the
@@ -121,7 +128,17 @@ impl QueriesPlan {
     /// `[batch, queries, heads, d]`, `lse` `[batch, queries, heads]`. `lens` count the query tokens, whose keys and
     /// values are stored: token i sees the first `len - queries + i + 1` tokens, or where that is below 1 none.
     pub fn launch(&self, stream: &Stream, call: &Decode<'_>, queries: usize) -> Result<()> {
+        self.enqueue(stream, call, queries, None)
+    }
+
+    /// As `launch`, for a calibrated codec over a cache of that layer: a launch more in each pass.
+    pub fn launch_calibrated(&self, stream: &Stream, call: &Decode<'_>, queries: usize, layer: &Layer<'_>) -> Result<()> {
+        self.enqueue(stream, call, queries, Some(layer))
+    }
+
+    fn enqueue(&self, stream: &Stream, call: &Decode<'_>, queries: usize, layer: Option<&Layer<'_>>) -> Result<()> {
         call.cache.check(&self.shape)?;
+        agrees(self.shape.codec, call, layer, capacity(call.table_stride, self.shape.page_tokens)?)?;
         if call.batch == 0 || queries == 0 {
             return Ok(());
         }
@@ -134,17 +151,24 @@ impl QueriesPlan {
         int("query rows", product("query rows", &[call.batch, queries, heads])? as usize)?;
         for first in (0..passes.blocks).step_by(passes.of_pass) {
             let blocks = passes.of_pass.min(passes.blocks - first);
-            self.pass(stream, call, queries, &passes, first, blocks)?;
+            self.pass(stream, call, layer, &passes, Tokens { queries, first, blocks })?;
         }
         Ok(())
     }
 
     /// Blocks `first ..` of the query tokens: their partial results, then the join.
-    fn pass(&self, stream: &Stream, call: &Decode<'_>, queries: usize, p: &Passes, first: usize, blocks: usize) -> Result<()> {
-        let m = &self.meta;
+    fn pass(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, p: &Passes, of: Tokens) -> Result<()> {
+        let (m, Tokens { queries, first, blocks }) = (&self.meta, of);
+        let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
         let part = call.workspace.part(0, p.part)?;
         let stat = call.workspace.part(p.part, p.stat)?;
         let lse = call.lse.map_or_else(|| call.workspace.part(p.part + p.stat, p.lse), Ok)?;
+        let records = call.workspace.part(p.part + p.stat + p.lse, p.records)?;
+        if let (Some(kernel), Some(layer)) = (&self.records, layer) {
+            kernel.launch(stream, call, layer, records, capacity, of)?;
+        }
+        let maps = Buffers::of(layer);
+        let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];
         let (kv_heads, pages) = call.cache.ints()?;
         let (table_stride, splits) = (int("table_stride", call.table_stride)?, int("the number of splits", p.splits)?);
         let (tokens, first_block) = (int("queries", queries)?, int("queries", first)?);
@@ -152,7 +176,6 @@ impl QueriesPlan {
         // Splits as a power of two: the kernel takes a block's number apart by shifts.
         let shift = p.splits.next_power_of_two().ilog2();
         let attend = [
-            Arg::Ptr(call.q),
             Arg::Ptr(call.cache.base),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
@@ -164,6 +187,7 @@ impl QueriesPlan {
             Arg::I32(kv_heads),
             Arg::I32(pages),
             Arg::I32(table_stride),
+            Arg::I32(int("the number of segments", capacity.div_ceil(SEGMENT))?),
             Arg::I32(splits),
             Arg::I32(p.unit as i32),
             Arg::F32(call.scale),
@@ -174,7 +198,7 @@ impl QueriesPlan {
         ];
         let grid = [call.cache.kv_heads as u32, call.batch as u32];
         let x = product("queries", &[blocks, 1 << shift])? as usize;
-        self.attend.launch(stream, [int("queries", x)? as u32, grid[0], grid[1]], &attend)?;
+        self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &attend])?;
         if p.splits == 1 {
             return Ok(());
         }
@@ -197,7 +221,7 @@ impl QueriesPlan {
         ];
         let kernel = if p.splits <= NARROW { &self.narrow } else { &self.join };
         let of_pass = (blocks * m.queries).min(queries - first * m.queries);
-        kernel.launch(stream, [(of_pass * m.group) as u32, grid[0], grid[1]], &join)
+        kernel.launch_with(stream, [(of_pass * m.group) as u32, grid[0], grid[1]], &[maps.args(), &join])
     }
 
     /// The attention and the join kernel, for their attributes.
@@ -229,29 +253,24 @@ impl QueriesPlan {
 /// What no call of this size or a smaller one exceeds: its passes take the least share, or are as large as passes may be.
 fn most_bytes(m: &DecodeMeta, batch: usize, kv_heads: usize, queries: usize, capacity: usize) -> Result<u64> {
     let splits = kernels::splits_of(m, capacity, m.least());
-    let of_block = product("the workspace", &[batch, kv_heads, splits, m.rows(), m.d + 2, 4])?;
-    let all = product("the workspace", &[batch, kv_heads, splits, m.rows(), m.d + 2, 4, queries.div_ceil(m.queries)])?;
+    let of_block = of_blocks(m, batch, kv_heads, splits, 1, capacity)?;
+    let all = of_blocks(m, batch, kv_heads, splits, queries.div_ceil(m.queries), capacity)?;
     let lse = product("the workspace", &[batch, queries, kv_heads, m.group, 4])?.next_multiple_of(256);
-    // 512: part and stat are rounded up to 256 each.
-    Ok(all.min(of_block.max(PASS_BYTES)) + 512 + lse)
+    // 768: part, stat and records are rounded up to 256 each.
+    Ok(all.min(of_block.max(PASS_BYTES)) + 768 + lse)
 }
 
-/// Fails for a codec whose queries are mapped before the kernel, a token a sequence.
-pub(crate) fn served(codec: Codec) -> Result<()> {
-    if codec.calibrated().is_err() {
-        return codec.by_token("decode of several query tokens");
-    }
-    Err(one_by_one().into())
-}
-
-/// What a calibrated codec says to several query tokens.
-pub(crate) fn one_by_one() -> Misuse {
-    Misuse::Other("a calibrated codec takes one query token a sequence; decode several one by one".into())
+/// Partial results and records of `blocks` blocks of query tokens a sequence.
+fn of_blocks(m: &DecodeMeta, batch: usize, kv_heads: usize, splits: usize, blocks: usize, capacity: usize) -> Result<u64> {
+    let parts = product("the workspace", &[batch, kv_heads, blocks, splits, m.rows(), m.d + 2, 4])?;
+    let sum = parts.checked_add(Records::bytes(m, batch, kv_heads, blocks, capacity)?);
+    Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::Codec;
 
     #[test]
     fn passes_are_equal_and_bounded() {
@@ -271,6 +290,10 @@ mod tests {
         for (batch, queries, unit) in [(2, 2048, m.least()), (2, 2048, m.depth), (2, 64, m.least()), (1, 1, m.least()), (1, 2047, m.depth)] {
             assert!(Passes::new(&m, batch, 8, queries, 1 << 17, unit).unwrap().bytes().unwrap() <= most, "{batch} {queries} {unit}");
         }
-        assert!(served(Codec::open("kvfuse-4").unwrap()).unwrap_err().to_string().contains("one by one"));
+        // Records of queries count: a block of two tokens has 2 KB of them for each of 128 segments and 8 kv heads.
+        let m = calibrated_prefill_meta(Codec::open("kvfuse-4").unwrap().info(), 128, 4, 2048, 64);
+        let own = Passes::new(&m, 1, 8, 2048, 1 << 17, m.depth).unwrap();
+        assert!(own.part + own.stat + own.records <= PASS_BYTES + 768 && own.records >= (8 * own.of_pass * 128 * m.record) as u64 && own.of_pass < own.blocks);
+        assert!(own.bytes().unwrap() <= most_bytes(&m, 1, 8, 2048, 1 << 17).unwrap());
     }
 }

@@ -1,6 +1,7 @@
 //! What a decode call keeps in its workspace, and where: the plan says how much, the caller owns the memory.
 
 use super::Decode;
+use super::records::Records;
 use crate::argument::{Misuse, product};
 use crate::cuda::Span;
 use crate::error::Result;
@@ -18,17 +19,15 @@ pub(super) struct Workspace {
     pub stat: u64,
     pub chosen: u64,
     pub lse: u64,
-    /// Of a calibrated codec: queries, then joined outputs.
+    /// Queries of a calibrated codec.
     pub records: u64,
-    pub joined: u64,
 }
 
 impl Workspace {
     /// f32 part `[batch, heads, splits, d]`, stat `[batch, heads, splits, 2]`, i32 chosen `[1]`, lse `[batch, heads]`, each rounded
-    /// up to 256 bytes, no part where blocks have whole sequences; of a calibrated codec also records `[batch, kv_heads, segments, record]` and f32 outputs.
+    /// up to 256 bytes, no part where blocks have whole sequences; then records `[batch, kv_heads, segments, record]`.
     pub fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: Option<usize>) -> Result<Self> {
         let (splits, segments, d) = (kernels::splits_of(m, capacity, unit.unwrap_or(m.least())), capacity.div_ceil(SEGMENT), m.d);
-        let joined = if m.record > 0 { d } else { 0 };
         let left = if splits > 1 { splits } else { 0 };
         let rounded =
             |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
@@ -40,23 +39,22 @@ impl Workspace {
             stat: rounded(&[batch, heads, left, 2, 4])?,
             chosen: 256,
             lse: rounded(&[batch, heads, 4])?,
-            records: rounded(&[batch, heads / m.group, segments, m.record])?,
-            joined: rounded(&[batch, heads, joined, 4])?,
+            records: Records::bytes(m, batch, heads / m.group, 1, capacity)?.next_multiple_of(256),
         })
     }
 
-    /// part, stat, chosen, lse, records, joined.
-    pub fn cut<'a>(&self, call: &Decode<'a>) -> Result<[Span<'a>; 6]> {
+    /// part, stat, chosen, lse, records.
+    pub fn cut<'a>(&self, call: &Decode<'a>) -> Result<[Span<'a>; 5]> {
         let mut at = 0;
         let mut next = |bytes| {
             at += bytes;
             call.workspace.part(at - bytes, bytes)
         };
-        Ok([next(self.part)?, next(self.stat)?, next(self.chosen)?, next(self.lse)?, next(self.records)?, next(self.joined)?])
+        Ok([next(self.part)?, next(self.stat)?, next(self.chosen)?, next(self.lse)?, next(self.records)?])
     }
 
     pub fn bytes(&self) -> Result<u64> {
-        let sum = [self.stat, self.chosen, self.lse, self.records, self.joined].into_iter().try_fold(self.part, u64::checked_add);
+        let sum = [self.stat, self.chosen, self.lse, self.records].into_iter().try_fold(self.part, u64::checked_add);
         Ok(sum.ok_or(Misuse::Overflow { what: "the workspace", limit: "64 bits" })?)
     }
 }
@@ -82,10 +80,10 @@ mod tests {
         for (batch, unit) in [(64, None), (64, Some(m.depth)), (1, None), (1, Some(m.least())), (63, Some(m.least()))] {
             assert!(Workspace::new(batch, 8, &m, 1 << 17, unit).unwrap().bytes().unwrap() <= most);
         }
-        // Queries of five segments and two kv heads, 8 columns of 128 bytes and 12 more each; joined rows.
+        // Queries of five segments and two kv heads, 8 columns of 128 bytes and 12 more each.
         let m = kernels::calibrated_meta(codec.info(), 128, 4, 64);
         let more = Workspace::new(3, 8, &m, 4097, None).unwrap();
-        assert_eq!((more.records, more.joined), ((3 * 2 * 5 * 8 * 140_u64).next_multiple_of(256), 3 * 8 * 128 * 4));
-        assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records + more.joined);
+        assert_eq!(more.records, (3 * 2 * 5 * 8 * 140_u64).next_multiple_of(256));
+        assert_eq!(more.bytes().unwrap(), space.bytes().unwrap() + more.records);
     }
 }

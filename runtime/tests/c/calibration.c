@@ -56,6 +56,27 @@ static int try_load(kvf_calibration_desc d) {
 static int try_store(kvf_codec *c, kvf_cache at, kvf_store_args a) { return kvf_ref_store(c, KVF_DTYPE_F32, &at, &a); }
 static int try_decode(kvf_codec *c, kvf_cache at, kvf_decode_args a) { return kvf_ref_decode(c, KVF_DTYPE_F32, HEADS, &at, &a); }
 
+/* Several query tokens a sequence: the last one sees what one that comes alone does, the one before it a token less. */
+static void several(void) {
+    enum { QUERIES = 3 };
+    static _Alignas(16) float many[BATCH * QUERIES * HEADS * D], got[BATCH * QUERIES * HEADS * D];
+    for (int i = 0; i < BATCH * QUERIES * HEADS * D; i++) many[i] = (float)(i % 11) - 5.0f, got[i] = 9.0f;
+    kvf_decode_args a = decode();
+    a.q = many, a.out = got, a.queries = QUERIES;
+    GOOD(try_decode(own, cache(), a));
+    for (int t = 0; t < QUERIES; t++) {
+        int32_t len[BATCH] = {t, 0}; /* the first sequence has two tokens: token t of three sees t of them */
+        kvf_decode_args one = decode();
+        one.q = many + t * HEADS * D, one.lens = len, one.batch = 1;
+        GOOD(try_decode(own, cache(), one));
+        cases++;
+        if (memcmp(out, got + t * HEADS * D, sizeof(float) * HEADS * D)) failures++, printf("FAILED token %d differs from itself alone\n", t);
+    }
+    cases++;
+    for (int i = QUERIES * HEADS * D; i < 2 * QUERIES * HEADS * D; i++)
+        if (got[i] != 0.0f) { failures++, printf("FAILED a row without tokens is not 0\n"); break; }
+}
+
 #define WITH(make, field, value) __extension__({ __typeof__(make()) s_ = make(); s_.field = value; s_; })
 
 static void loads(const char *other) {
@@ -85,6 +106,7 @@ static void uses(void) {
     uint64_t need;
     GOOD(try_store(own, cache(), store()));
     GOOD(try_decode(own, cache(), decode()));
+    several();
     BAD(try_store(kvfuse, WITH(cache, calibration, NULL), store()), "name a layer of its calibration");
     BAD(try_decode(kvfuse, WITH(cache, calibration, NULL), decode()), "name a layer of its calibration");
     BAD(try_store(kvfuse, WITH(cache, calibration, (kvf_calibration *)kvfuse), store()), "no open calibration");

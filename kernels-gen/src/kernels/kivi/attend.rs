@@ -4,7 +4,8 @@
 //! Leaves, their tree and the join are those of every codec. A block takes 2^unit leaves a warp of one (sequence, kv head).
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
-use super::super::attend::{find_faults, list_pages, tile_at};
+use super::super::attend::{list_pages, tile_at};
+use super::super::faults::find_faults;
 use super::super::decode_attention::DecodeMeta;
 use super::super::keys::{high_half, low_half};
 use super::super::leaves::{LEAF, TILES, finish, log_each, nothing, of_block};

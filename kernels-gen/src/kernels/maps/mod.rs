@@ -1,6 +1,6 @@
 //! The affine maps around the kernels of a calibrated codec: `out = (x - before) M + after`, one matrix a kv head.
 //!
-//! Rows in the store, queries before decode, outputs after the join. A row becomes 15-bit integers under its own largest
+//! Rows in the store, queries before decode, outputs where they come to be. A row becomes 15-bit integers under its own largest
 //! magnitude, a matrix is of 15-bit integers with a step a column: sums of products are exact, so the tensor core makes
 //! them in whatever order. Rows are its right operand, 8 at a time; 32 columns of the matrix its left one.
 //! Cost: 3 d^2 byte products a row; 2 d^2 bytes of matrix a block.
@@ -13,36 +13,46 @@ use super::query::finite;
 use crate::reference::LARGEST;
 use kernel_dsl::prelude::*;
 
-/// Shape of the kernels that map queries and outputs.
+/// Shape of the kernel that maps queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MapMeta {
     pub d: usize,
-    /// Query heads of a kv head.
+    /// Query heads of a kv head, and query tokens of a block of attention.
     pub group: usize,
+    pub queries: usize,
     /// Columns of the decode kernel and those of one head's weights, as [`super::decode_attention::DecodeMeta`] has them.
     pub cols: usize,
     pub parts: usize,
     pub page_tokens: usize,
     /// Tokens of a segment.
     pub segment: usize,
-    /// Bytes of a number of the queries or outputs.
+    /// Bytes of a number of the queries.
     pub elem: usize,
-    /// Rows of a block of outputs: 8.
-    pub rows: usize,
     pub warps: usize,
     pub min_blocks: usize,
 }
 
 impl MapMeta {
-    /// Bytes of the queries of one (sequence, kv head, segment): see [`queries`].
+    /// Query rows of a block of attention.
+    pub fn rows(&self) -> usize {
+        self.queries * self.group
+    }
+
+    /// Bytes of the queries of one (block of attention, segment): see [`queries`].
     pub fn record(&self) -> usize {
         record(self.d, self.cols, self.parts)
     }
 
-    /// Bytes of a row of integers in shared memory, high bytes and low bytes: rows four apart meet at no bank.
+    /// Bytes of a row of integers in shared memory.
     pub fn line(&self) -> usize {
         2 * self.d + 16
     }
+}
+
+/// Bytes of a row of integers in shared memory, high bytes and low bytes: rows four apart meet at no bank.
+#[device]
+pub fn int_line(d: usize) -> usize {
+    2 * d + 16
 }
 
 /// Operand bytes `[high | low, heads, d]`, then for each column the start of its sums, the worth of a step, the bias.

@@ -1,5 +1,5 @@
-//! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what the decode
-//! kernel multiplies with. One record a (sequence, kv head, segment), [`super::record`] bytes.
+//! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what attention
+//! multiplies with. One record a (sequence, kv head, block of query tokens, segment), [`super::record`] bytes.
 
 use super::super::query::finite;
 use super::super::rows::{quad_at, raw};
@@ -8,28 +8,34 @@ use super::{MAGIC, MAGIC_BITS, MapMeta, halves_of, large, matrix_at, mean_at, tu
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// A block takes 32 rows (segment, head) of one (sequence, kv head), four threads each before and after the product, in which its
+/// A block takes 32 rows (segment, query row) of one block of attention, four threads each before and after the product, in which its
 /// warps share the columns of the matrix. A sequence without tokens gets the queries of one segment, so that no record is
-/// read that was not written.
+/// read that was not written. Grid: [blocks << log_parts | part, kv_heads, batch], for the blocks of query tokens from `block` on.
 #[kernel]
 pub fn map_queries<T: Float>(
     m: MapMeta,
     k: &[&dyn Codec],         // one
-    q: &Global<T>,            // [batch, heads, d]
+    q: &Global<T>,            // [batch, queries, heads, d]
     turns: &Global<f32>,      // [segments, 2, d / 2]: cosines, sines
     maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
     scales: &Global<f32>,     // likewise
     lens: &Global<i32>,       // [batch]
-    queries: &mut Global<u8>, // [batch, kv_heads, segments, record]
+    records: &mut Global<u8>, // [batch, kv_heads, blocks, segments, record]
     kv_heads: i32,
     table_stride: i32,
     segments: i32,
     scale: f32,
+    queries: i32, // query tokens a sequence
+    block: i32,
+    blocks: i32,
+    log_parts: i32,
 ) {
-    let (first, head, seq) = (block_id(0) * 32_i32, block_id(1), block_id(2));
+    let (slot, head, seq) = (block_id(0) >> (log_parts & 31_i32), block_id(1), block_id(2));
+    let first = (block_id(0) - (slot << (log_parts & 31_i32))) * 32_i32;
+    let line_of = (seq * kv_heads + head) as i64 * blocks as i64 + slot as i64;
     let len = lens.at(seq);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let n = (if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 }).max(1_i32) * m.group as i32;
+    let n = (if fits { (len + (m.segment as i32 - 1_i32)) / m.segment as i32 } else { 0_i32 }).max(1_i32) * m.rows() as i32;
     let live = (n - first).min(32_i32).max(0_i32);
     let line = m.d + 4;
     let mut rows = shared::<u8>(128 * (m.d + 4));
@@ -43,8 +49,10 @@ pub fn map_queries<T: Float>(
         // The product takes eight rows at a time.
         if r < ((live + 7_i32) & -8_i32) {
             let row = (first + r).min(n - 1_i32);
-            let at = (((seq * kv_heads + head) * m.group as i32 + row % m.group as i32) * (m.d * m.elem) as i32) as i64;
-            turn::<T>(q, at, turns, (row / m.group as i32) as i64 * m.d as i64, scales, mean_at(0_i32, kv_heads, head, m.d), j, r, &mut rows, &mut tops, &mut biases, m.d, m.elem, line);
+            let column = row % m.rows() as i32;
+            let token = seq * queries + ((block + slot) * m.queries as i32 + column / m.group as i32).min(queries - 1_i32);
+            let at = ((token * kv_heads + head) * m.group as i32 + column % m.group as i32) as i64 * (m.d * m.elem) as i64;
+            turn::<T>(q, at, turns, (row / m.rows() as i32) as i64 * m.d as i64, scales, mean_at(0_i32, kv_heads, head, m.d), j, r, &mut rows, &mut tops, &mut biases, m.d, m.elem, line);
         }
     }
     release_next();
@@ -89,27 +97,44 @@ pub fn map_queries<T: Float>(
     for i in threads(128) {
         let (r, j) = (i >> 2_u32, i & 3_i32);
         if r < live {
-            let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
-            let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
-            starts.put(i, put_query(k[0], queries, record, member, &rows, top_of(&tops, r), j, r, m.cols, m.parts, m.group, m.d, line));
+            let (segment, member) = ((first + r) / m.rows() as i32, (first + r) % m.rows() as i32);
+            let record = (line_of * segments as i64 + segment as i64) * m.record() as i64;
+            starts.put(i, put_query(k[0], records, record, member, &rows, top_of(&tops, r), j, r, m.cols, m.parts, m.rows(), m.d, line));
         }
     }
     for r in threads(32) {
         if r < live {
-            let (segment, member) = ((first + r) / m.group as i32, (first + r) % m.group as i32);
-            let record = ((seq * kv_heads + head) as i64 * segments as i64 + segment as i64) * m.record() as i64;
-            let (s, b) = (starts.load4::<i32>(r * 16_i32), biases.load4::<f32>(r * 16_i32));
-            let start = ((s[0] + s[1]) + (s[2] + s[3])) * -1_i32;
-            let unit = (top_of(&tops, r) * (1.0_f32 / k[0].spec().query_max())) * (scale * (if k[0].spec().even() { 1.442695_f32 } else { 0.7213475_f32 }));
-            put_columns(queries, record, member, start, unit, ((b[0] + b[1]) + (b[2] + b[3])) * (scale * 1.442695_f32), m.cols, m.parts, m.d);
+            let (segment, member) = ((first + r) / m.rows() as i32, (first + r) % m.rows() as i32);
+            let record = (line_of * segments as i64 + segment as i64) * m.record() as i64;
+            put_columns(records, record, member, start_of(&starts, r), worth_of(k[0], top_of(&tops, r), scale), bias_of(&biases, r, scale), m.cols, m.parts, m.d);
             // Columns of no head are zero.
-            if (m.group < m.cols / m.parts) & (member == 0_i32) {
-                for c in m.group..m.cols / m.parts {
-                    put_columns(queries, record, c as i32, 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
+            if (m.rows() < m.cols / m.parts) & (member == 0_i32) {
+                for c in m.rows()..m.cols / m.parts {
+                    put_columns(records, record, c as i32, 0_i32, 0.0_f32, 0.0_f32, m.cols, m.parts, m.d);
                 }
             }
         }
     }
+}
+
+/// What a row's sums start from, of what four threads found.
+#[device]
+fn start_of(starts: &Shared<i32>, r: i32) -> i32 {
+    let s = starts.load4::<i32>(r * 16_i32);
+    ((s[0] + s[1]) + (s[2] + s[3])) * -1_i32
+}
+
+/// What a step of a sum is worth in log2 units.
+#[device]
+fn worth_of(c: &dyn Codec, top: f32, scale: f32) -> f32 {
+    (top * (1.0_f32 / c.spec().query_max())) * (scale * (if c.spec().even() { 1.442695_f32 } else { 0.7213475_f32 }))
+}
+
+/// What the keys' mean adds to a score, in log2 units.
+#[device]
+fn bias_of(biases: &Shared<f32>, r: i32, scale: f32) -> f32 {
+    let b = biases.load4::<f32>(r * 16_i32);
+    ((b[0] + b[1]) + (b[2] + b[3])) * (scale * 1.442695_f32)
 }
 
 /// The largest magnitude of a row, of what four threads found.
@@ -152,14 +177,8 @@ fn put_query(c: &dyn Codec, queries: &mut Global<u8>, record: i64, member: i32, 
     let mut sum = 0_i32;
     for quad in 0..d / 16 {
         let at = j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32;
-        let y = rows.load4::<f32>(quad_at(r, at, line));
-        let mut u = [0_u32; 4];
-        for e in 0..4 {
-            u[e] = (y[e] * by + (MAGIC + 64.0_f32)).to_bits();
-            let zero = if c.spec().even() { c.spec().zeros2()[quad % 2 * 4 + e] / 2 } else { c.spec().zeros2()[quad % 2 * 4 + e] };
-            sum = sum + u[e].wrapping_sub(MAGIC_BITS + 64_u32) as i32 * zero;
-        }
-        let (high, low) = halves_of(u);
+        let (high, low, start) = digits_of_query(c, rows.load4::<f32>(quad_at(r, at, line)), by, quad);
+        sum = sum + start;
         let byte = record + (member * d as i32 + at * 4_i32) as i64;
         queries.save::<u32>(byte, high);
         queries.save::<u32>(byte + (cols / parts * d) as i64, low);
@@ -171,6 +190,20 @@ fn put_query(c: &dyn Codec, queries: &mut Global<u8>, record: i64, member: i32, 
         }
     }
     sum
+}
+
+/// High and low bytes of four coordinates, and the sum of their products with the lanes that stand for zero.
+#[device]
+fn digits_of_query(c: &dyn Codec, y: [f32; 4], by: f32, quad: usize) -> (u32, u32, i32) {
+    let mut u = [0_u32; 4];
+    let mut sum = 0_i32;
+    for e in 0..4 {
+        u[e] = (y[e] * by + (MAGIC + 64.0_f32)).to_bits();
+        let zero = if c.spec().even() { c.spec().zeros2()[quad % 2 * 4 + e] / 2 } else { c.spec().zeros2()[quad % 2 * 4 + e] };
+        sum = sum + u[e].wrapping_sub(MAGIC_BITS + 64_u32) as i32 * zero;
+    }
+    let (high, low) = halves_of(u);
+    (high, low, sum)
 }
 
 /// What the sums of head `c` start from, the worth of a step, the bias.

@@ -157,12 +157,7 @@ pub fn split(rows: &Shared<u8>, tops: &Shared<f32>, ints: &mut Shared<i8>, units
     let by = per_unit(top);
     for quad in 0..d / 16 {
         let at = j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32;
-        let x = rows.load4::<f32>(quad_at(r, at, line));
-        let mut u = [0_u32; 4];
-        for e in 0..4 {
-            u[e] = x[e].mul_add(by, MAGIC + 64.0_f32).to_bits();
-        }
-        let (high, low) = halves_of(u);
+        let (high, low) = digits_of(rows.load4::<f32>(quad_at(r, at, line)), by);
         let byte = r * (2 * d + 16) as i32 + at * 4_i32;
         ints.save::<u32>(byte, high);
         ints.save::<u32>(byte + d as i32, low);
@@ -170,4 +165,14 @@ pub fn split(rows: &Shared<u8>, tops: &Shared<f32>, ints: &mut Shared<i8>, units
     if j == 0_i32 {
         units.put(r, unit_of(top));
     }
+}
+
+/// High and low bytes of four coordinates as integers.
+#[device]
+fn digits_of(x: [f32; 4], by: f32) -> (u32, u32) {
+    let mut u = [0_u32; 4];
+    for e in 0..4 {
+        u[e] = x[e].mul_add(by, MAGIC + 64.0_f32).to_bits();
+    }
+    halves_of(u)
 }
