@@ -153,7 +153,8 @@ impl B {
         match (&recv, name, args.as_slice()) {
             (V::Poison, ..) => V::Poison,
             (V::Buf(buf, dtype), ..) => self.buffer_method(name, *buf, *dtype, &args),
-            (V::Ring(r), "copy", [src, at]) => self.copy(*r, src, at),
+            (V::Ring(r), "copy", [src, at]) => self.copy(*r, src, at, None),
+            (V::Ring(r), "copy_some", [src, at, bytes]) => self.copy(*r, src, at, Some(bytes)),
             (V::Int(n), "min", [V::Int(m)]) => V::Int(*n.min(m)),
             (V::Int(n), "max", [V::Int(m)]) => V::Int(*n.max(m)),
             (V::Int(n), "div_ceil", [V::Int(m)]) if *m > 0 => V::Int((n + m - 1) / m),
