@@ -4,7 +4,7 @@
 //!
 //! `KVF_SHAPES=32x8192,1x65536+31x4096` chooses shapes (sequences x tokens), `KVF_CODECS=int4,e8w4` codecs, `KVF_GROUPS=1,4,8` query
 //! heads a kv head, `KVF_RESULTS=FILE` appends JSON, `KVF_QUICK=1` leaves out criterion's own samples. What is timed is the plan's launch, by
-//! the tuning that it finds; `KVF_SPLITS`, `KVF_WARPS`, `KVF_STAGES` and `KVF_MIN_BLOCKS` change what it would choose.
+//! the tuning that it finds; `KVF_SPLITS`, `KVF_WARPS`, `KVF_STAGES`, `KVF_PAIR` (tiles a copy) and `KVF_MIN_BLOCKS` change what it would choose.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -109,12 +109,12 @@ fn measure(s: &Setup, group: &mut BenchmarkGroup<'_, WallTime>, id: BenchmarkId)
 fn plan(s: &Setup, codec: Codec) -> Result<DecodePlan, runtime::Error> {
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
     let spec = DecodeSpec { codec, head_dim: D, group: s.group, page_tokens: PAGE, elem: Elem::Bf16, splits: number("KVF_SPLITS").unwrap_or(0) };
-    let [warps, stages, min_blocks] = ["KVF_WARPS", "KVF_STAGES", "KVF_MIN_BLOCKS"].map(number);
-    if warps.or(stages).or(min_blocks).is_none() {
+    let [warps, stages, pair, min_blocks] = ["KVF_WARPS", "KVF_STAGES", "KVF_PAIR", "KVF_MIN_BLOCKS"].map(number);
+    if warps.or(stages).or(pair).or(min_blocks).is_none() {
         return DecodePlan::prepare(s.device, &spec);
     }
     let own = kernels::decode_meta(s.c, D, s.group, PAGE);
-    let m = DecodeMeta { warps: warps.unwrap_or(own.warps), stages: stages.unwrap_or(own.stages), min_blocks: min_blocks.unwrap_or(own.min_blocks), ..own };
+    let m = DecodeMeta { warps: warps.unwrap_or(own.warps), stages: stages.unwrap_or(own.stages), pair: pair.unwrap_or(own.pair), min_blocks: min_blocks.unwrap_or(own.min_blocks), ..own };
     DecodePlan::with_meta(s.device, &spec, m)
 }
 

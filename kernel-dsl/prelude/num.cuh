@@ -2,6 +2,8 @@
 typedef unsigned char u8; typedef signed char i8; typedef unsigned short u16; typedef int i32;
 typedef unsigned int u32; typedef long long i64; typedef unsigned long long u64;
 #define INLINE static __device__ __forceinline__
+// The compiler does not look through it: what is masked before a shift stays so.
+INLINE u32 opaque(u32 x) { asm("" : "+r"(x)); return x; }
 INLINE float bits_f32(u32 x) { return __uint_as_float(x); }
 INLINE float f16_to_f32(u16 x) { float y; asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x)); return y; }
 INLINE u16 f32_to_f16(float x) { u16 y; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x)); return y; }

@@ -51,6 +51,21 @@ impl saturate {
     }
 }
 
+/// `x`, of which the compiler knows nothing: it would take a mask before several shifts for as many masks after them.
+#[inline]
+pub fn opaque(x: u32) -> u32 {
+    x
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct opaque {}
+impl opaque {
+    pub fn ir(b: &B, x: V) -> V {
+        b.unary(UnOp::Opaque, x)
+    }
+}
+
 /// Sum of the four products of the bytes of two words.
 #[inline]
 pub fn dot4(a: u32, b: u32) -> u32 {

@@ -61,6 +61,31 @@ fn sums_are_those_of_the_accesses() {
     assert_eq!(again[3], Arg::Buffer([0x0101_0101_0101_0101_u64 + 800, 0x0101_0101_0101_0101_u64 + 34].map(u64::to_le_bytes).concat()));
 }
 
+/// Copies two words in the first turn, one in the last.
+#[kernel]
+fn sized(_m: Shape, x: &Global<u8>, out: &mut Global<u32>, pages: i32) {
+    let ring = ring(2, 32);
+    for w in warps(2) {
+        let mut sum = 0_u32;
+        for i in stream(0, pages, 2, 2) {
+            let page = ring.copy_some(x, i as i64 * 16_i64, (pages - i).min(2_i32) * 16_i32);
+            sum = sum + page.load::<u32>(0);
+        }
+        out.put(w, sum);
+    }
+}
+
+#[test]
+fn a_copy_counts_the_bytes_that_it_brings() {
+    let thread = passes::run(&sized::build(&Shape).unwrap()).unwrap();
+    let counting = passes::count::run(&thread, "x");
+    for pages in [0_u64, 1, 2, 5] {
+        let mut args = vec![Arg::Buffer(vec![0; 16 * pages as usize]), Arg::Buffer(vec![0; 8]), Arg::Scalar(pages), Arg::Buffer(vec![0; 16])];
+        run(&counting, [1, 1, 1], &mut args).unwrap();
+        assert_eq!(args[3], Arg::Buffer([2 * 16 * pages, 0].map(u64::to_le_bytes).concat()));
+    }
+}
+
 #[test]
 fn the_kernel_that_serves_stays_as_it_is() {
     let tile = mixed::build(&Shape).unwrap();

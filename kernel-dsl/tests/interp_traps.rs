@@ -103,6 +103,20 @@ fn streamed(_m: Pair, x: &Global<u8>, out: &mut Global<u32>) {
     }
 }
 
+/// Copies `bytes`, reads the word at byte `at`.
+#[kernel]
+fn sized(_m: Pair, x: &Global<u8>, out: &mut Global<u32>, bytes: i32, at: i32) {
+    let ring = ring(2, 32);
+    for w in warps(1) {
+        let mut sum = 0_u32;
+        for i in stream(0, 2, 1, 2) {
+            let page = ring.copy_some(x, i as i64 * 32_i64, bytes);
+            sum = sum + page.load::<u32>(at);
+        }
+        out.put(w, sum);
+    }
+}
+
 #[kernel]
 fn odd_address(_m: Pair, x: &Global<u8>, out: &mut Global<u32>) {
     for i in threads(1) {
@@ -208,6 +222,24 @@ fn rings_are_queues_of_bounded_length() {
     assert_eq!(doubled, [Wrong::RingFull { ring: 0, stages: 2 }, Wrong::RingFull { ring: 0, stages: 2 }]);
     let unwaited = edited(&mut |region| region.retain(|s| !matches!(s.op, Op::For { .. })));
     assert_eq!(unwaited, [Wrong::RingLeft { ring: 0, copies: 1 }, Wrong::RingLeft { ring: 0, copies: 1 }]);
+}
+
+#[test]
+fn copies_have_a_sound_size_and_end_where_they_end() {
+    let args = |bytes: i32, at: i32| [buffer(&[1_u32; 16]), buffer(&[0_u32]), Arg::Scalar(bytes as u64), Arg::Scalar(at as u64)];
+    let tile = sized::build(&Pair).unwrap();
+    for p in [tile.clone(), passes::run(&tile).unwrap()] {
+        let mut whole = args(32, 28).to_vec();
+        run(&p, [1, 1, 1], &mut whole).unwrap();
+        assert_eq!(values::<u32>(&whole[1]), [2]);
+        let mut part = args(16, 12).to_vec();
+        run(&p, [1, 1, 1], &mut part).unwrap();
+        assert_eq!(values::<u32>(&part[1]), [2]);
+        assert!(matches!(trap(&p, &args(16, 16)).what, Wrong::OutOfBounds { at: 16, len: 16, .. }));
+        for bytes in [0, 8, 24, 48] {
+            assert_eq!(trap(&p, &args(bytes, 0)).what, Wrong::CopySize { ring: 0, bytes: bytes.into(), most: 32 });
+        }
+    }
 }
 
 #[kernel]

@@ -34,7 +34,7 @@ fn scale(
 }
 
 #[kernel]
-fn touches(m: Shape, #[when(m.scaled)] by: &Global<f32>, out: &mut Global<f32>) {
+fn touches(_m: Shape, #[when(_m.scaled)] by: &Global<f32>, out: &mut Global<f32>) {
     for i in threads(32) {
         out.put(i, by.at(i));
     }
@@ -47,13 +47,13 @@ fn names(p: &kernel_dsl::ir::Program) -> Vec<&str> {
 #[test]
 fn a_kernel_has_the_buffers_of_its_meta_value() {
     let x: Vec<f32> = (0..32).map(|i| i as f32 - 7.5).collect();
-    let (x, by) = (Global::new(&x), Global::new(&[2.0_f32; 32]));
+    let (x, by, none) = (Global::new(&x), Global::new(&[2.0_f32; 32]), Global::zeroed(0));
     for scaled in [false, true] {
         let m = Shape { scaled };
         let program = scale::build(&m).unwrap();
         assert_eq!(names(&program), if scaled { vec!["x", "by", "out"] } else { vec!["x", "out"] });
         let mut want = Global::<f32>::zeroed(32);
-        launch([1, 1, 1], || scale(m, &x, if scaled { &by } else { &Global::zeroed(0) }, &mut want));
+        launch([1, 1, 1], || scale(m, &x, if scaled { &by } else { &none }, &mut want));
         let buffers = if scaled { vec![&x, &by] } else { vec![&x] };
         let mut args: Vec<Arg> = buffers.into_iter().map(|b| Arg::Buffer(b.bytes.clone())).collect();
         args.push(Arg::Buffer(vec![0xee; 128]));

@@ -329,12 +329,15 @@ impl B {
     }
 
     /// `ring.copy(&buffer, byte_offset)`: gives the page, which the copy will have filled.
-    pub(super) fn copy(&self, ring: usize, src: &V, at: &V) -> V {
+    /// Copies the ring's bytes, or so many.
+    pub(super) fn copy(&self, ring: usize, src: &V, at: &V, bytes: Option<&V>) -> V {
         let V::Buf(Buf::Param(src), dtype) = self.get(src) else {
             return self.fail(Fault::PipelineSource { why: "it does not read a kernel argument" });
         };
         let at = self.byte(Buf::Param(src), at, 1);
-        match self.emit(Op::CopyAsync { ring, src, at }, Ty::Scalar(DType::I32)) {
+        let all = V::Int(self.program.borrow().rings[ring].bytes as i64);
+        let bytes = self.id_of(bytes.unwrap_or(&all), DType::I32);
+        match self.emit(Op::CopyAsync { ring, src, at, bytes }, Ty::Scalar(DType::I32)) {
             V::S(id) => V::Buf(Buf::Slot(ring, id), dtype),
             v => v,
         }

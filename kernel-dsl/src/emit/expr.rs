@@ -29,6 +29,7 @@ pub fn unary(op: UnOp, d: DType, a: &str) -> String {
         (UnOp::Round, _) => format!("rintf({a})"),
         (UnOp::Saturate, _) => format!("__saturatef({a})"),
         (UnOp::Popc, _) => format!("(u32)__popc({a})"),
+        (UnOp::Opaque, _) => format!("opaque({a})"),
     }
 }
 

@@ -106,9 +106,9 @@ impl Printer<'_> {
                 }
             }
             Op::AtomicAdd { buf, at, value } => writeln!(o, "{pad}atomicAdd((u64*)({}), (u64)v{value});", self.address(buf, *at)),
-            Op::RingFetch { ring, src, at, cond } => {
+            Op::RingFetch { ring, src, at, bytes, cond } => {
                 let at = self.address(&Buf::Param(*src), *at);
-                writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at});")
+                writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at}, v{bytes});")
             }
             Op::RingWait { ring } => writeln!(o, "{pad}u8* slot{} = ring{ring}.wait();", s.outs[0]),
             Op::Barrier => writeln!(o, "{pad}__syncthreads();"),

@@ -16,6 +16,8 @@ pub enum UnOp {
     /// Into [0, 1]; NaN becomes 0.
     Saturate,
     Popc,
+    /// The same number, of which the compiler then knows nothing.
+    Opaque,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -237,10 +239,10 @@ pub enum Op {
     // asynchronous copies
     /// Copies may follow where arrays over a ring's slots were read and written, in the order of barriers.
     CopyOver,
-    /// Copy `bytes` of the ring from global memory; gives the slot's handle.
-    CopyAsync { ring: usize, src: usize, at: Id },
+    /// Copy `bytes`, at most the ring's, from global memory; gives the slot's handle.
+    CopyAsync { ring: usize, src: usize, at: Id, bytes: Id },
     /// Enqueue a copy if `cond`.
-    RingFetch { ring: usize, src: usize, at: Id, cond: Id },
+    RingFetch { ring: usize, src: usize, at: Id, bytes: Id, cond: Id },
     /// Wait for the oldest copy; gives the slot's handle.
     RingWait { ring: usize },
 

@@ -47,6 +47,13 @@ fn made(op: Op, out: Id) -> Stmt {
     Stmt { op, outs: vec![out], span: NOWHERE }
 }
 
+/// How many bytes an access moves.
+enum Bytes {
+    Known(usize),
+    /// What a value says.
+    Of(Id),
+}
+
 struct Counter {
     /// index of the parameter
     watched: Option<usize>,
@@ -80,16 +87,16 @@ impl Counter {
     }
 
     /// Which sum grows by how many bytes; for what a whole warp does together, the condition under which it does it.
-    fn moved(&self, s: &Stmt) -> Option<(Id, usize, Option<Id>)> {
+    fn moved(&self, s: &Stmt) -> Option<(Id, Bytes, Option<Id>)> {
         let [read, written] = self.sums;
         let ours = |buf: &Buf| matches!(buf, Buf::Param(i) if Some(*i) == self.watched);
         let size = |id: Id| self.p.ty(id).dtype().size();
         match &s.op {
-            Op::Load { buf, .. } if ours(buf) => Some((read, size(s.outs[0]), None)),
-            Op::LoadVec { buf, words, .. } if ours(buf) => Some((read, 4 * words, None)),
-            Op::Store { buf, value, .. } if ours(buf) => Some((written, size(*value), None)),
-            Op::StoreVec { buf, values, .. } if ours(buf) => Some((written, values.iter().map(|v| size(*v)).sum(), None)),
-            Op::RingFetch { ring, src, cond, .. } if Some(*src) == self.watched => Some((read, self.p.rings[*ring].bytes, Some(*cond))),
+            Op::Load { buf, .. } if ours(buf) => Some((read, Bytes::Known(size(s.outs[0])), None)),
+            Op::LoadVec { buf, words, .. } if ours(buf) => Some((read, Bytes::Known(4 * words), None)),
+            Op::Store { buf, value, .. } if ours(buf) => Some((written, Bytes::Known(size(*value)), None)),
+            Op::StoreVec { buf, values, .. } if ours(buf) => Some((written, Bytes::Known(values.iter().map(|v| size(*v)).sum()), None)),
+            Op::RingFetch { src, bytes, cond, .. } if Some(*src) == self.watched => Some((read, Bytes::Of(*bytes), Some(*cond))),
             _ => None,
         }
     }
@@ -100,8 +107,11 @@ impl Counter {
         id
     }
 
-    fn add(&mut self, sum: Id, bytes: usize, once: Option<Id>, out: &mut Vec<Stmt>) {
-        let mut bytes = self.fresh(Op::Const(bytes as u64), DType::I64, out);
+    fn add(&mut self, sum: Id, bytes: Bytes, once: Option<Id>, out: &mut Vec<Stmt>) {
+        let mut bytes = match bytes {
+            Bytes::Known(n) => self.fresh(Op::Const(n as u64), DType::I64, out),
+            Bytes::Of(id) => self.fresh(Op::Cast(id), DType::I64, out),
+        };
         if let Some(cond) = once {
             let counts = self.fresh(Op::Bin(BinOp::And, cond, self.first), DType::Bool, out);
             bytes = self.fresh(Op::Select(counts, bytes, self.zero), DType::I64, out);

@@ -207,9 +207,9 @@ impl Lower {
                 let var = self.kept[*kept][*k];
                 self.push(Op::VarGet(var), s.outs.clone());
             }
-            Op::CopyAsync { ring, src, at } => {
+            Op::CopyAsync { ring, src, at, bytes } => {
                 let cond = self.konst(DType::Bool, 1);
-                self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, cond }, vec![]);
+                self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, bytes: *bytes, cond }, vec![]);
                 self.push(Op::RingWait { ring: *ring }, s.outs.clone());
             }
             op => match (ty, out) {
@@ -257,14 +257,30 @@ impl Lower {
             Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),
             Op::Hadamard(src) => self.hadamard(*src),
-            op => (0..ty.regs()).map(|r| self.element(op, ty, r)).collect(),
+            op => self.elements(op, ty),
         }
     }
 
-    /// Register `r` of an element-wise operation.
-    fn element(&mut self, op: &Op, ty: Ty, r: usize) -> Id {
+    /// Registers of an element-wise operation; what elements share, such as a token's scale, is made once.
+    fn elements(&mut self, op: &Op, ty: Ty) -> Vec<Id> {
+        let mut made: Vec<(Op, Id)> = vec![];
+        (0..ty.regs())
+            .map(|r| {
+                let own = self.element(op, ty, r);
+                let before = made.iter().find(|(op, _)| *op == own && !matches!(own, Op::VarNew(_))).map(|m| m.1);
+                before.unwrap_or_else(|| {
+                    let id = self.emit(own.clone(), ty.reg_dtype());
+                    made.push((own, id));
+                    id
+                })
+            })
+            .collect()
+    }
+
+    /// What makes register `r` of it.
+    fn element(&mut self, op: &Op, ty: Ty, r: usize) -> Op {
         let x = |id: &Id| self.operand(*id, ty, r);
-        let op = match op {
+        match op {
             Op::Un(o, a) => Op::Un(*o, x(a)),
             Op::Bin(o, a, c) => Op::Bin(*o, x(a), x(c)),
             Op::Fma(a, c, d) => Op::Fma(x(a), x(c), x(d)),
@@ -279,8 +295,7 @@ impl Lower {
                 self.fail(Fault::StageOp { op: format!("{other:?}"), stage: "tile" });
                 Op::Const(0)
             }
-        };
-        self.emit(op, ty.reg_dtype())
+        }
     }
 
     fn parallel(&mut self, par: Par, var: Id, count: Id, body: &[Stmt]) {

@@ -1,6 +1,6 @@
 //! Asynchronous copies run ahead of their loop: `stages - 1` of them are in flight while one is used.
 //!
-//! A loop of S stages that copies at an address computed from its variable becomes: S - 1 fetches before
+//! A loop of S stages that copies at an address computed from its variable, as its size may be, becomes: S - 1 fetches before
 //! the loop, and in each turn one wait for the oldest copy and one fetch for the turn S - 1 ahead. The
 //! ring is a queue, so the meaning stays: turn i reads what was copied from turn i's address.
 
@@ -39,12 +39,12 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
     let Op::For { var, lo, hi, step, stages, mut body } = s.op else { return Ok(()) };
     let fail = |why| Err(Report { what: Fault::PipelineSource { why }, span: Some(span) });
     let Some(at) = body.iter().position(|s| matches!(s.op, Op::CopyAsync { .. })) else { return fail("the loop holds no copy") };
-    let Op::CopyAsync { ring, src, at: address } = body[at].op else { return Ok(()) };
+    let Op::CopyAsync { ring, src, at: address, bytes } = body[at].op else { return Ok(()) };
     if copies(&body, ring) > 1 {
         return fail("the loop copies through its ring more than once");
     }
     let written = assigned(&body);
-    let Some(slice) = address_slice(&body[..at], address, &written) else {
+    let Some(slice) = slice_of(&body[..at], &[address, bytes], &written) else {
         return fail("its address depends on what the loop changes");
     };
 
@@ -61,9 +61,9 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
         for s in &slice {
             guarded.push(renamed(p, s, &mut map));
         }
-        let at = map.get(&address).copied().unwrap_or(address);
+        let [at, bytes] = [address, bytes].map(|id| map.get(&id).copied().unwrap_or(id));
         let yes = scalar(p, Op::Const(1), DType::Bool, &mut guarded);
-        guarded.push(Stmt { op: Op::RingFetch { ring, src, at, cond: yes }, outs: vec![], span });
+        guarded.push(Stmt { op: Op::RingFetch { ring, src, at, bytes, cond: yes }, outs: vec![], span });
         out.push(Stmt { op: Op::If { cond, then: guarded, other: vec![] }, outs: vec![], span });
     };
     if p.shared.iter().any(|a| a.over == Some(ring)) {
@@ -118,9 +118,9 @@ fn copies(stmts: &[Stmt], ring: usize) -> usize {
     stmts.iter().map(|s| own(s) + inner(&s.op).iter().map(|b| copies(b, ring)).sum::<usize>()).sum()
 }
 
-/// The statements the address needs, or None if one of them may not be repeated.
-fn address_slice(stmts: &[Stmt], address: Id, written: &Written) -> Option<Vec<Stmt>> {
-    let mut need = HashSet::from([address]);
+/// The statements that `values` need, or None if one of them may not be repeated.
+fn slice_of(stmts: &[Stmt], values: &[Id], written: &Written) -> Option<Vec<Stmt>> {
+    let mut need: HashSet<Id> = values.iter().copied().collect();
     let mut slice = vec![];
     for s in stmts.iter().rev() {
         if !s.outs.iter().any(|o| need.contains(o)) {

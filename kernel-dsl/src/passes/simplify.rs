@@ -85,8 +85,8 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::ParFor { count, .. } => vec![*count],
         Op::Call { args, .. } => args.clone(),
         Op::Reduce { src, .. } | Op::AnyRows { src, .. } | Op::FoldHalves { src, .. } | Op::Band { src, .. } => vec![*src],
-        Op::CopyAsync { at, .. } => vec![*at],
-        Op::RingFetch { at, cond, .. } => vec![*at, *cond],
+        Op::CopyAsync { at, bytes, .. } => vec![*at, *bytes],
+        Op::RingFetch { at, bytes, cond, .. } => vec![*at, *bytes, *cond],
         Op::MmaRegs { a, b, c, .. } => [a.clone(), b.clone(), c.clone()].concat(),
     }
 }

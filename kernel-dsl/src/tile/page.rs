@@ -29,7 +29,11 @@ impl Ring {
     }
     /// Copies the ring's number of bytes from byte `at` on.
     pub fn copy(&self, src: &Global<u8>, at: impl At) -> Page {
-        Page { bytes: src.bytes[at.at()..at.at() + self.bytes].to_vec() }
+        self.copy_some(src, at, self.bytes as i32)
+    }
+    /// Copies `bytes` from byte `at` on: a multiple of 16, above 0, at most the ring's. What is behind them may not be read.
+    pub fn copy_some(&self, src: &Global<u8>, at: impl At, bytes: i32) -> Page {
+        Page { bytes: src.bytes[at.at()..at.at() + bytes.at().min(self.bytes)].to_vec() }
     }
 }
 

@@ -6,7 +6,7 @@
 //! sum to c. Lanes are `2m + c`.
 
 use kernel_dsl::device;
-use kernel_dsl::math::mul_hi;
+use kernel_dsl::math::{mul_hi, opaque};
 
 use super::digits::{height, packed, raised4_of, unpack4, upper};
 use super::lattice::nearest_wide;
@@ -82,14 +82,15 @@ pub fn cosets4(w: [u32; 8], width: usize) -> u32 {
     } else {
         if width >= 2 { folded(folded(w[0] ^ w[1], 2), 4) } else { folded(folded(folded(w[0], 1), 2), 4) }
     };
-    sum & 0x0101_0101_u32
+    // It is shifted to several heights.
+    opaque(sum & 0x0101_0101_u32)
 }
 
 /// Digits in bytes, doubled, become lanes: `coset` at the height `up` where they stand.
 #[device]
 pub fn with_coset(digits: [u32; 8], coset: u32, i: usize, up: usize) -> u32 {
     // The last digit's lowest bit is stored plus the coset.
-    if i < 7 { digits[i] | coset.wrapping_mul(1_u32 << up) } else { digits[i] ^ ((coset << (up + 1)) | (coset << up)) }
+    if i < 7 { digits[i] | coset.wrapping_mul(1_u32 << up) } else { digits[i] ^ coset.wrapping_mul(3_u32 << up) }
 }
 
 /// As `lanes_of` for four tokens at once: see [`crate::codec::Codec::decode4`].

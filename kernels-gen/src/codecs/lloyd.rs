@@ -55,10 +55,16 @@ fn cell(y: f32, midpoints: [i32; 7], n: usize) -> (u32, u32) {
     (level, if size < 0_i32 { 0_u32 } else { sign })
 }
 
-/// Where the sign of dimension i of a 3-bit code stands in its third byte.
+/// Where the level of dimension i of a 3-bit code stands, and its sign: dims 0..4 in the lower three bits of four nibbles; of the
+/// others the signs above them and the levels in the third byte, in pairs that one shift spreads to nibbles.
+#[device]
+fn level_at(i: usize) -> usize {
+    if i < 4 { 4 * i } else { 16 + i % 2 * 4 + (i - 4) / 2 * 2 }
+}
+
 #[device]
 fn sign_at(i: usize) -> usize {
-    if i < 4 { i % 2 * 4 + 2 + i / 2 } else { i % 2 * 4 + (i - 4) / 2 }
+    if i < 4 { 4 * i + 2 } else { 4 * (i - 4) + 3 }
 }
 
 /// A code with a level and its sign at dimension i.
@@ -68,7 +74,7 @@ fn put(code: [u32; 4], i: usize, level: u32, sign: u32, width: usize) -> [u32; 4
     if width == 4 {
         out[0] = out[0] | ((level | (sign << 3)) << (4 * i));
     } else {
-        out[0] = out[0] | (level << (4 * (i % 4) + i / 4 * 2)) | (sign << (16 + sign_at(i)));
+        out[0] = out[0] | (level << level_at(i)) | (sign << sign_at(i));
     }
     out
 }
@@ -108,8 +114,8 @@ impl Codec for Lloyd {
         let mut c = [0_u32; 8];
         let below = (1_u32 << (self.width - 1)) - 1_u32;
         for i in 0..8 {
-            let level = (if self.width == 4 { code[0] >> (4 * i) } else { code[0] >> (4 * (i % 4) + i / 4 * 2) }) & below;
-            let sign = (if self.width == 4 { code[0] >> (4 * i + 3) } else { code[0] >> (16 + sign_at(i)) }) & 1_u32;
+            let level = (if self.width == 4 { code[0] >> (4 * i) } else { code[0] >> level_at(i) }) & below;
+            let sign = (if self.width == 4 { code[0] >> (4 * i + 3) } else { code[0] >> sign_at(i) }) & 1_u32;
             c[i] = if sign == 1_u32 { below - level } else { below + 1_u32 + level };
         }
         c
@@ -135,10 +141,9 @@ impl Codec for Lloyd {
             let left = w << 4;
             [low ^ pick(left, w, 0xd9c8_u32), high ^ pick(left, w, 0xfbea_u32), 0_u32, 0_u32]
         } else {
-            let signs = (w >> 16) | (w >> 16 << 7);
-            let low = (w & 0x3333_u32) | (signs & 0x4444_u32);
-            let high = ((w >> 2) & 0x3333_u32) | ((signs << 2) & 0x4444_u32);
-            [pick(self.bytes[0], self.bytes[1], low), pick(self.bytes[0], self.bytes[1], high), 0_u32, 0_u32]
+            let levels = w >> 16;
+            let high = ((w >> 1) & 0x4444_u32) | ((levels | (levels << 6)) & 0x3333_u32);
+            [pick(self.bytes[0], self.bytes[1], w & 0x7777_u32), pick(self.bytes[0], self.bytes[1], high), 0_u32, 0_u32]
         }
     }
 

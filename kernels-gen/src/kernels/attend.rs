@@ -52,7 +52,7 @@ pub fn attend<T: Float>(
     slot: i32,
     blocks: i32,
 ) {
-    let ring = ring(m.stages, m.tile_bytes);
+    let ring = ring(m.stages, m.pair * m.tile_bytes);
     // At the end rows that are mapped back lie in the query's place, as integers.
     let mut query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { 2 * m.cols / m.parts * m.d });
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
@@ -61,19 +61,22 @@ pub fn attend<T: Float>(
     let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
     let mut side = shared::<i32>(m.cols);
-    let mut pages_of = shared::<i32>(m.listed());
+    let mut from = shared::<i64>(m.listed());
     let len = lens.at(seq);
     let begin = split * share(m.warps, unit);
     let first_page = begin * LEAF as i32 / m.page_tokens as i32;
     if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
     }
+    // Bytes of a page of all kv heads, and of those before the own one.
+    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     // What does not depend on the length is on its way together with it, and a first query row with the pages.
     let heads = m.cols / m.parts;
     for w in warps(m.warps) {
         if (m.record == 0) & !m.many {
             let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, w.min(heads as i32 - 1_i32));
-            list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+            list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, own_bytes);
             for c in strided(w, heads as i32, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
                 quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
@@ -82,13 +85,13 @@ pub fn attend<T: Float>(
                 }
             }
         } else {
-            list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+            list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, own_bytes);
         }
     }
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n_all = if fits { len } else { 0_i32 };
     let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
-    let tiles = (n + 31_i32) / 32_i32;
+    let tiles = (n + 31_i32) >> 5;
     let leaves = (n + (LEAF as i32 - 1_i32)) / LEAF as i32;
     // The block's leaves, the log2 of a warp's, and how many warps have any.
     let most = share(m.warps, unit);
@@ -118,9 +121,6 @@ pub fn attend<T: Float>(
     }
     // The first tile that not every row sees to its end.
     let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
-    // Bytes of a page of all kv heads, and of those before the own one.
-    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     if m.many {
         for w in warps(m.warps) {
             // Blocks without work make no query.
@@ -161,94 +161,100 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
-            let tokens = ring.copy(cache, tile_at(m, &pages_of, first_page, pages, page_bytes, own_bytes, t));
-            let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, m.sides_at, m.parts);
-            let mut x = scores(m, k, v, &tokens, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
-            let (at, stride) = (m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides));
-            let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
-            if ends {
-                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
-                x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
-                v_scale = v_scale.map2(&past, kept);
-            }
-            // A new maximum is rare: the rescale stays out of the common path.
-            if x.map2(&top, above).any() {
-                let next = top.map2(&peaks(&x, m.parts), raised);
-                // A fresh leaf has nothing to rescale.
-                if t % TILES as i32 > 0_i32 {
-                    if m.steady() {
-                        lift = lift.map3(&top, &next, sunk);
-                    } else {
-                        let fade = top.map2(&next, fade_of);
-                        out[0] = &out[0] * &fade;
-                        if v.len() == 2 {
-                            out[1] = &out[1] * &fade;
-                        }
-                        half = &half * &fade;
+        let end = tiles.min(first + each * TILES as i32);
+        for at in stream(first, end, m.pair, m.stages) {
+            let tokens = ring.copy_some(cache, tile_at(m, &from, first_page, at), (end - at).min(m.pair as i32) * m.tile_bytes as i32);
+            for i in 0..m.pair {
+                let (t, base) = (at + i as i32, (i * m.tile_bytes) as i32);
+                // The last copy may have one tile.
+                if if i == 0 { true } else { t < end } {
+                    let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
+                    let mut x = scores(m, k, v, &tokens, base, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
+                    let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
+                    if ends {
+                        let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                        x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                        v_scale = v_scale.map2(&past, kept);
                     }
-                    let total = sum.sum_rows().map3(&top, &next, shifted);
-                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    // A new maximum is rare: the rescale stays out of the common path.
+                    if x.map2(&top, above).any() {
+                        let next = top.map2(&peaks(&x, m.parts), raised);
+                        // A fresh leaf has nothing to rescale.
+                        if t % TILES as i32 > 0_i32 {
+                            if m.steady() {
+                                lift = lift.map3(&top, &next, sunk);
+                            } else {
+                                let fade = top.map2(&next, fade_of);
+                                out[0] = &out[0] * &fade;
+                                if v.len() == 2 {
+                                    out[1] = &out[1] * &fade;
+                                }
+                                half = &half * &fade;
+                            }
+                            let total = sum.sum_rows().map3(&top, &next, shifted);
+                            sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                            if v[0].spec().affine {
+                                let total = shift.sum_rows().map3(&top, &next, shifted);
+                                shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                            }
+                        }
+                        top = next;
+                    }
+                    let p = x.map2(&top, weight);
+                    sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
                     if v[0].spec().affine {
-                        let total = shift.sum_rows().map3(&top, &next, shifted);
-                        shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                        shift = &shift + &offset_sums(m, k[0], v[0], &tokens, base + m.sides_at as i32, &p);
                     }
-                }
-                top = next;
-            }
-            let p = x.map2(&top, weight);
-            sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
-            if v[0].spec().affine {
-                let leans = &p * &offsets(v[0], &tokens, at + 2 * k[0].spec().sides, stride, m.parts);
-                shift = &shift + &(if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) });
-            }
-            if m.steady() {
-                let pv = &p * &v_scale;
-                let mut w = pv.map2(&lift.map(up_of), rounded);
-                if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
-                    // Both bytes of a weight have one unit.
-                    let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
-                    let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
-                    // A fresh leaf has nothing to move.
-                    if t % TILES as i32 > 0_i32 {
-                        let by = next.map2(&lift, minus);
-                        let low = side.cols(0, 1, m.cols);
-                        for i in 0..v.len() {
-                            let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
-                            sums[i] = next.0;
-                            high_sums[i] = next.1;
+                    if m.steady() {
+                        let pv = &p * &v_scale;
+                        let mut w = pv.map2(&lift.map(up_of), rounded);
+                        if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
+                            // Both bytes of a weight have one unit.
+                            let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+                            let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
+                            // A fresh leaf has nothing to move.
+                            if t % TILES as i32 > 0_i32 {
+                                let by = next.map2(&lift, minus);
+                                let low = side.cols(0, 1, m.cols);
+                                for i in 0..v.len() {
+                                    let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
+                                    sums[i] = next.0;
+                                    high_sums[i] = next.1;
+                                }
+                                let next = move_totals(m, &total, &high_total, &low, &by);
+                                total = next.0;
+                                high_total = next.1;
+                            }
+                            lift = next;
+                            w = pv.map2(&lift.map(up_of), rounded);
                         }
-                        let next = move_totals(m, &total, &high_total, &low, &by);
-                        total = next.0;
-                        high_total = next.1;
+                        let w = bytes_of(&w, m.parts);
+                        total = &total + &w.1.sum_k();
+                        if m.apart {
+                            high_total = &high_total + &w.0.sum_k();
+                        }
+                        for i in 0..v.len() {
+                            let values = values_of(m, v[i], &tokens, base + m.values_at[i] as i32, m.d / v.len());
+                            sums[i] = mma(&values, &w.1, &sums[i]);
+                            if m.apart {
+                                high_sums[i] = mma(&values, &w.0, &high_sums[i]);
+                            }
+                        }
+                    } else if v[0].spec().exact() {
+                        let w = weights(&p * &v_scale);
+                        for i in 0..v.len() {
+                            out[i] = weighed(m, v[i], &tokens, &w, &out[i], base + m.values_at[i] as i32, m.d / v.len());
+                        }
+                        // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
+                        if v[0].spec().odd() {
+                            half = w.2.cast::<f32>().map3(&w.3, &half, fused);
+                        }
+                    } else {
+                        out[0] = mma(&tokens.grouped_values::<bf16>(base + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                     }
-                    lift = next;
-                    w = pv.map2(&lift.map(up_of), rounded);
                 }
-                let w = bytes_of(&w, m.parts);
-                total = &total + &w.1.sum_k();
-                if m.apart {
-                    high_total = &high_total + &w.0.sum_k();
-                }
-                for i in 0..v.len() {
-                    let values = values_of(m, v[i], &tokens, m.values_at[i], m.d / v.len());
-                    sums[i] = mma(&values, &w.1, &sums[i]);
-                    if m.apart {
-                        high_sums[i] = mma(&values, &w.0, &high_sums[i]);
-                    }
-                }
-            } else if v[0].spec().exact() {
-                let w = weights(&p * &v_scale);
-                for i in 0..v.len() {
-                    out[i] = weighed(m, v[i], &tokens, &w, &out[i], m.values_at[i], m.d / v.len());
-                }
-                // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
-                if v[0].spec().odd() {
-                    half = w.2.cast::<f32>().map3(&w.3, &half, fused);
-                }
-            } else {
-                out[0] = mma(&tokens.grouped_values::<bf16>(m.values_at[0], v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
             }
+            let t = (at + m.pair as i32).min(end) - 1_i32;
             // A leaf's end: fold it into what the warp holds, start afresh.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
@@ -300,7 +306,7 @@ pub fn attend<T: Float>(
     // Of rows to be mapped back: what a step is worth, whether there are tokens.
     let mut units = shared::<f32>(m.settled());
     let mut some = shared::<i32>(m.settled());
-    find_faults(m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
+    find_faults(m, &from, status, &mut fault, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
@@ -340,23 +346,25 @@ fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, h
     q.row(row_of(m, seq, kv_heads, head, queries, first, c.min(m.rows() as i32 - 1_i32)) as i64 * m.d as i64, m.d)
 }
 
-/// Warp `w`'s part of the table entries that a share may need, from entry `first` of a line on.
+/// Where the pages begin that a share may need, from entry `first` of a line of the table on: warp `w`'s part. A bad entry reads page 0
+/// and is marked by an odd number; whoever finishes the row drops it.
 #[device]
-pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, pages_of: &mut Shared<i32>, w: i32, line: i32, first: i32, stride: i32) {
+#[allow(clippy::too_many_arguments)]
+pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w: i32, line: i32, first: i32, stride: i32, pages: i32, page_bytes: u32, own_bytes: i64) {
     for i in lanes(m.listed().div_ceil(m.warps)) {
         let at = w * m.listed().div_ceil(m.warps) as i32 + i;
         if at < m.listed() as i32 {
-            pages_of.put(at, table.at(line + (first + at).min(stride - 1_i32).max(0_i32)));
+            let entry = table.at(line + (first + at).min(stride - 1_i32).max(0_i32)) as u32;
+            from.put(at, if entry < pages as u32 { entry as i64 * page_bytes as i64 + own_bytes } else { own_bytes + 1_i64 });
         }
     }
 }
 
-/// First byte of tile `t`. A bad table entry reads page 0; whoever finishes the row finds it and drops the row.
+/// First byte of tile `t`.
 #[device]
-pub fn tile_at(m: &DecodeMeta, pages_of: &Shared<i32>, first_page: i32, pages: i32, page_bytes: u32, own_bytes: i64, t: i32) -> i64 {
-    let entry = pages_of.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - first_page);
-    let page = if (entry as u32) < pages as u32 { entry as u32 } else { 0_u32 };
-    page as i64 * page_bytes as i64 + (own_bytes + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64)
+pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, first_page: i32, t: i32) -> i64 {
+    let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - first_page);
+    (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
 }
 
 /// The query's bytes from byte `at` on, band after band.
@@ -369,13 +377,20 @@ fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [
 /// Scores of a tile in log2 units.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
-    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(0, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
+fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
+    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
     if m.record > 0 {
         score.map3(worth, bias, fused)
     } else if k[0].spec().affine {
-        score.map3(worth, &(offsets(k[0], tokens, m.sides_at, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
+        score.map3(worth, &(offsets(k[0], tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
     } else {
         score * worth
     }
+}
+
+/// What a tile's weights and the offsets of its values come to; its sides are at byte `at`.
+#[device]
+fn offset_sums(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, p: &Tile<f32>) -> Tile<i64> {
+    let leans = p * &offsets(v, tokens, at + (2 * k.spec().sides) as i32, 2 * (k.spec().sides + v.spec().sides), m.parts);
+    if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) }
 }

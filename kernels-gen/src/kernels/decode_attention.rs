@@ -19,8 +19,8 @@ use kernel_dsl::prelude::*;
 /// Tokens of a segment: those that meet one query of a calibrated codec: as many as a warp of eight in a block walks at most, so that it keeps one query.
 pub const SEGMENT: usize = 1024;
 
-/// Parts wait away from shared memory beside tiles of more bytes only: smaller ones do as well with fewer warps.
-const AWAY: usize = 6000;
+/// Parts wait away from shared memory beside copies of more bytes only: smaller ones do as well with fewer warps.
+pub(super) const AWAY: usize = 6000;
 
 /// Most leaves of a block.
 pub const SHARE: usize = 32;
@@ -59,6 +59,8 @@ pub struct DecodeMeta {
     /// log2 of the most leaves that a warp takes.
     pub depth: usize,
     pub stages: usize,
+    /// Tiles of a copy, 1 or 2: neighbours in a page of an even number of tiles.
+    pub pair: usize,
     pub min_blocks: usize,
     /// KIVI's tiles: see [`super::kivi`].
     pub kivi: bool,
@@ -103,7 +105,7 @@ impl DecodeMeta {
 
     /// Words of shared memory from a warp's parts to the next one's: of its ring, or of places for all parts that may wait.
     pub fn run(&self) -> usize {
-        if self.away { self.stages * self.tile_bytes / 4 } else { self.depth.max(1) * self.part() }
+        if self.away { self.stages * self.pair * self.tile_bytes / 4 } else { self.depth.max(1) * self.part() }
     }
 
     /// Bytes of an output as integers.
@@ -129,10 +131,10 @@ impl DecodeMeta {
     /// Bytes of a block in shared memory.
     pub fn shared(&self) -> usize {
         let held = if self.away { 0 } else { 4 * self.run() };
-        let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + self.listed());
+        let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + 2 * self.listed());
         let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { 2 * self.cols / self.parts * self.d + 4 * self.d };
         let own = if self.kivi { self.kivi_shared() } else { 0 };
-        own + self.warps * (self.stages * (self.tile_bytes + 8) + held) + query + schedule + 1024
+        own + self.warps * (self.stages * (self.pair * self.tile_bytes + 8) + held) + query + schedule + 1024
     }
 
     /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
@@ -142,7 +144,7 @@ impl DecodeMeta {
         loop {
             self.depth = (SHARE / self.warps).ilog2() as usize;
             self.away = false;
-            self.away = self.warps == 8 && !self.kivi && self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.tile_bytes;
+            self.away = self.warps == 8 && !self.kivi && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.pair * self.tile_bytes;
             if self.away && self.shared() > shared {
                 self.away = false;
             }

@@ -8,10 +8,9 @@ use kernel_dsl::prelude::*;
 /// A page of the first `n` tokens, which the block has all of, that does not exist drops the rows that see it.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn find_faults(m: &DecodeMeta, pages_of: &Shared<i32>, status: &mut Global<i32>, fault: &mut Shared<i32>, pages: i32, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
+pub fn find_faults(m: &DecodeMeta, from: &Shared<i64>, status: &mut Global<i32>, fault: &mut Shared<i32>, n: i32, n_all: i32, queries: i32, first: i32, seq: i32) {
     for i in threads((n + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
-        let page = pages_of.at(i);
-        if (page < 0_i32) | (page >= pages) {
+        if (from.at(i) & 1_i64) > 0_i64 {
             for c in 0..m.rows() {
                 let seen = if m.many { sees(n_all, queries, first + (c / m.group) as i32) } else { n };
                 if seen > i * m.page_tokens as i32 {

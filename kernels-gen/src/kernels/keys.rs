@@ -28,13 +28,13 @@ pub fn high_bytes(w: [u32; 4]) -> [u32; 4] {
 
 /// One f16 a token at byte `at`, `stride` bytes a token, as rows or as pairs.
 #[device]
-pub fn sides(tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
+pub fn sides(tokens: &Page, at: i32, stride: usize, parts: usize) -> Tile<f32> {
     if parts == 2 { tokens.pairs::<f16>(at, stride).to_f32() } else { tokens.rows::<f16>(at, stride, 32).to_f32() }
 }
 
 /// Scales of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
-pub fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
+pub fn scales(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, parts: usize) -> Tile<f32> {
     if (c.spec().sides == 0) & (c.spec().group > 0) {
         if parts == 2 { acc(16, 8, c.scale([0.0_f32, 0.0_f32])) } else { rows(32, c.scale([0.0_f32, 0.0_f32])) }
     } else if c.spec().sides == 0 {
@@ -43,7 +43,7 @@ pub fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usi
         if c.spec().sides == 1 {
             sides(tokens, at, stride, parts).map(|a| step(c, a, 0.0_f32))
         } else {
-            let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2, stride, parts));
+            let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2_i32, stride, parts));
             a.map2(&b, |a, b| step(c, a, b))
         }
     }
@@ -51,13 +51,13 @@ pub fn scales(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usi
 
 /// Scales of keys and of values: one load where each has one side.
 #[device]
-pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: usize, parts: usize) -> (Tile<f32>, Tile<f32>) {
+pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, parts: usize) -> (Tile<f32>, Tile<f32>) {
     if (k.spec().sides == 1) & (v.spec().sides == 1) {
         let both = if parts == 2 { tokens.pairs::<u32>(at, 4) } else { tokens.rows::<u32>(at, 4, 32) };
         (both.map(|x| step(k, low_half(x), 0.0_f32)), both.map(|x| step(v, high_half(x), 0.0_f32)))
     } else {
         let stride = 2 * (k.spec().sides + v.spec().sides);
-        (scales(k, tokens, at, stride, parts), scales(v, tokens, at + 2 * k.spec().sides, stride, parts))
+        (scales(k, tokens, at, stride, parts), scales(v, tokens, at + (2 * k.spec().sides) as i32, stride, parts))
     }
 }
 
@@ -68,28 +68,28 @@ pub fn query_part(query: &Shared<u8>, at: usize, d: usize, cols: usize, band: us
     if quads { part.quad_order() } else { part }
 }
 
-/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band.
+/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
+pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, base: i32, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
     let mut hi = acc(32, cols, 0_i32);
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
         if quads & by_height(k, d) {
-            let key: Tile<u8> = tokens.key_quads(at[i], k[i].spec().bits, d, 8, |x| k[i].raised4(x));
+            let key: Tile<u8> = tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d, 8, |x| k[i].raised4(x));
             hi = mma_raised(&key, &q_hi[i], k[i].spec().raised);
             if parts == 1 {
                 lo = mma_raised(&key, &q_lo[i], k[i].spec().raised);
             }
         } else {
-            let key: Tile<u8> = if quads { tokens.key_quads(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
+            let key: Tile<u8> = if quads { tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
             hi = mma(&key, &q_hi[i], &hi);
             if parts == 1 {
                 lo = mma(&key, &q_lo[i], &lo);
             }
         }
         if k[i].spec().wide_lanes() {
-            let top: Tile<u8> = tokens.keys(at[i], k[i].spec().bits, d / k.len(), 8, |x| high_bytes(k[i].decode(x)));
+            let top: Tile<u8> = tokens.keys(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| high_bytes(k[i].decode(x)));
             hi = &hi + &(mma(&top, &q_hi[i], 0_i32) * 256_i32);
             lo = &lo + &(mma(&top, &q_lo[i], 0_i32) * 256_i32);
         }

@@ -119,13 +119,18 @@ fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
     // offsets and heavy codecs:
     // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
     let few = (cols > 8 || group > 4 && d > 64 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
-    let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET;
+    // Of larger tiles eight warps with twice the registers and all parts at hand are faster than sixteen.
+    let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET && tile <= decode_attention::AWAY;
     let of = |warps, min_blocks| {
-        let with = |stages| DecodeMeta { warps, min_blocks, stages, ..shape }.within(usize::MAX);
-        let (two, three) = (with(2), with(3));
-        // Tiles of 4 KiB and more keep the memory busy two at a time, unless warps are few. A third is not worth a smaller share.
-        let more = tile < 4096 || (warps < 8 && min_blocks == 1);
-        if more && three.warps == two.warps && three.depth == two.depth && three.away == two.away { three } else { two }
+        let with = |stages, pair| DecodeMeta { warps, min_blocks, stages, pair, ..shape }.within(usize::MAX);
+        let (two, three, pairs) = (with(2, 1), with(3, 1), with(2, 2));
+        let as_many = |m: &DecodeMeta| m.warps == two.warps && m.depth == two.depth && m.away == two.away;
+        // Copies of less than 4 KiB do not keep the memory busy: two tiles each where pages have them side by side.
+        if tile < 4096 && shape.page_tokens % 64 == 0 && as_many(&pairs) {
+            return pairs;
+        }
+        // Two at a time keep the memory busy, unless warps are few. A third is not worth a smaller share.
+        if warps < 8 && (tile < 4096 || min_blocks == 1) && as_many(&three) { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
         (true, _) => &[(4, 3), (4, 2)],
@@ -159,6 +164,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         warps: 8,
         depth: 2,
         stages: 2,
+        pair: 1,
         min_blocks: 1,
         kivi: false,
         away: false,

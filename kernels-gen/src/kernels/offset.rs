@@ -28,7 +28,7 @@ fn offset_of(c: &dyn Codec, a: f32, b: f32) -> f32 {
 
 /// Offsets of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token.
 #[device]
-pub fn offsets(c: &dyn Codec, tokens: &Page, at: usize, stride: usize, parts: usize) -> Tile<f32> {
-    let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2, stride, parts));
+pub fn offsets(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, parts: usize) -> Tile<f32> {
+    let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2_i32, stride, parts));
     a.map2(&b, |a, b| offset_of(c, a, b))
 }

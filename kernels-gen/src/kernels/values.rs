@@ -25,14 +25,14 @@ pub fn rounded(p: f32, up: f32) -> i32 {
 
 /// A band of a tile's values as left operand.
 #[device]
-pub fn values_of(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, at: usize, d: usize) -> Tile<u8> {
+pub fn values_of(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, at: i32, d: usize) -> Tile<u8> {
     let high = raises(m, c, d);
     if m.quads { tokens.quads(at, c.spec().bits, d, 8, |x| if high { c.raised4(x) } else { c.decode4(x) }) } else { tokens.values(at, c.spec().bits, d, 8, |x| c.decode(x)) }
 }
 
 /// A band's output [d, cols] and a tile's weighted values.
 #[device]
-pub fn weighed(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: usize, d: usize) -> Tile<f32> {
+pub fn weighed(m: &DecodeMeta, c: &dyn Codec, tokens: &Page, w: &(Tile<u8>, Tile<u8>, Tile<i32>, Tile<f32>), out: &Tile<f32>, at: i32, d: usize) -> Tile<f32> {
     let base = less_zero(c, &w.2, d);
     let v = values_of(m, c, tokens, at, d);
     let start = if raises(m, c, d) { &base * &raise_of(c, d) } else { base.clone() };

@@ -74,3 +74,9 @@ pub fn give_back(regions: Vec<Region>, args: &mut [Arg]) {
         }
     }
 }
+
+/// The size of a copy into a ring of `most` bytes a slot.
+pub fn copied(ring: usize, most: usize, bytes: i64) -> Result<usize, Wrong> {
+    let sound = usize::try_from(bytes).ok().filter(|n| (16..=most).contains(n) && n % 16 == 0);
+    sound.ok_or(Wrong::CopySize { ring, bytes, most })
+}

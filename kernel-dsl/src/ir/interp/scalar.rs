@@ -56,6 +56,7 @@ pub fn unary(op: UnOp, d: DType, a: u64) -> Result<u64, Wrong> {
         (UnOp::Neg, _) => return Ok(truncated(d, int(d, a).wrapping_neg() as u64)),
         (UnOp::Abs, _) => return Ok(truncated(d, int(d, a).wrapping_abs() as u64)),
         (UnOp::Not, d) if !d.is_float() => return Ok(truncated(d, !a)),
+        (UnOp::Opaque, DType::U32) => return Ok(a),
         (UnOp::Popc, DType::U32) => return Ok(u64::from((a as u32).count_ones())),
         _ => return unsupported(op, d),
     };

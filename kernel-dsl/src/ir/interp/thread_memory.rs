@@ -14,6 +14,8 @@ pub struct Queue {
     fetched: usize,
     waited: usize,
     in_flight: VecDeque<Vec<u8>>,
+    /// Bytes of the page waited for last.
+    len: usize,
 }
 
 impl Queue {
@@ -45,12 +47,12 @@ impl Machine<'_> {
                 Ok(Place::Own(*i, thread * each + memory::checked("tiles put by", each, offset, size, size)?))
             }
             Buf::Slot(ring, handle) => {
-                let (r, queue) = (&self.p.rings[*ring], &self.rings[*ring][thread / 32]);
+                let queue = &self.rings[*ring][thread / 32];
                 if self.get(*handle, thread) as usize != queue.waited {
                     return Err(Wrong::StaleSlot { ring: *ring });
                 }
                 let name = format!("page of ring {ring}");
-                Ok(Place::Shared(self.slot(*ring, thread / 32, queue.waited - 1) + memory::checked(&name, r.bytes, offset, size, size)?))
+                Ok(Place::Shared(self.slot(*ring, thread / 32, queue.waited - 1) + memory::checked(&name, queue.len, offset, size, size)?))
             }
         }
     }
@@ -122,16 +124,17 @@ impl Machine<'_> {
         r.offset + (warp * r.stages + n % r.stages) * r.bytes
     }
 
-    pub(super) fn fetch(&mut self, mask: &Mask, ring: usize, src: &Region, at: Id, cond: Id) -> Result<(), Wrong> {
-        self.needs(&[at, cond])?;
-        let (stages, bytes) = (self.p.rings[ring].stages, self.p.rings[ring].bytes);
+    pub(super) fn fetch(&mut self, mask: &Mask, ring: usize, src: &Region, [at, bytes, cond]: [Id; 3]) -> Result<(), Wrong> {
+        self.needs(&[at, bytes, cond])?;
+        let (stages, most) = (self.p.rings[ring].stages, self.p.rings[ring].bytes);
         for w in self.whole_warps(mask, "RingFetch")? {
-            if (1..32).any(|l| [at, cond].iter().any(|id| self.get(*id, w * 32 + l) != self.get(*id, w * 32))) {
+            if (1..32).any(|l| [at, bytes, cond].iter().any(|id| self.get(*id, w * 32 + l) != self.get(*id, w * 32))) {
                 return Err(Wrong::Uneven { op: "RingFetch".into() });
             }
             if self.get(cond, w * 32) & 1 == 0 {
                 continue;
             }
+            let bytes = memory::copied(ring, most, scalar::int(self.p.ty(bytes).dtype(), self.get(bytes, w * 32)))?;
             let from = src.range(scalar::int(self.p.ty(at).dtype(), self.get(at, w * 32)), bytes, 16)?;
             let n = self.rings[ring][w].fetched;
             // The page waited for last keeps its slot.
@@ -154,13 +157,13 @@ impl Machine<'_> {
             let queue = &mut self.rings[ring][w];
             let Some(page) = queue.in_flight.pop_front() else { return Err(Wrong::RingEmpty { ring }) };
             queue.waited += 1;
-            let n = queue.waited;
+            let (n, before) = (queue.waited, std::mem::replace(&mut queue.len, page.len()));
             let slot = self.slot(ring, w, n - 1);
             self.shared[slot..slot + page.len()].copy_from_slice(&page);
             self.shadow.copy_ends(slot, page.len(), w);
             if n > 1 {
                 let over = self.slot(ring, w, n - 2);
-                self.shared[over..over + page.len()].fill(POISON);
+                self.shared[over..over + before].fill(POISON);
             }
             (0..32).for_each(|l| self.set(handle, w * 32 + l, n as u64));
         }

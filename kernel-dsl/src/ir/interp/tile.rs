@@ -258,12 +258,12 @@ impl<'a> Machine<'a> {
                 values.iter().enumerate().try_for_each(|(i, v)| self.store(buf, self.offset(*at)? + 4 * i as i64, d(*v), self.scalar(*v)?, buffers))
             }
             Op::Store { buf, at, value } => self.store(buf, self.offset(*at)?, d(*value), self.scalar(*value)?, buffers),
-            Op::CopyAsync { ring, src, at } => {
-                self.fetch(*ring, &buffers[*src], *at)?;
+            Op::CopyAsync { ring, src, at, bytes } => {
+                self.fetch(*ring, &buffers[*src], *at, *bytes)?;
                 self.wait(*ring, out)
             }
-            Op::RingFetch { ring, src, at, cond } => {
-                if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at) } else { Ok(()) }
+            Op::RingFetch { ring, src, at, bytes, cond } => {
+                if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at, *bytes) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
             Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::CopyOver => Ok(()),

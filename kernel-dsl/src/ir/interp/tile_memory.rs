@@ -88,15 +88,16 @@ impl Machine<'_> {
         (0..rows * cols).map(|i| self.load(buf, at + left_byte(rows, cols, i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 
-    pub(super) fn fetch(&mut self, ring: usize, src: &Region, at: Id) -> Result<(), Wrong> {
+    pub(super) fn fetch(&mut self, ring: usize, src: &Region, at: Id, bytes: Id) -> Result<(), Wrong> {
         let r = &self.p.rings[ring];
-        let from = src.range(self.offset(at)?, r.bytes, 16)?;
+        let bytes = memory::copied(ring, r.bytes, self.offset(bytes)?)?;
+        let from = src.range(self.offset(at)?, bytes, 16)?;
         let queue = &mut self.rings[ring][self.warp];
         // The page waited for last keeps its slot.
         if queue.in_flight.len() + usize::from(queue.waited > 0) >= r.stages {
             return Err(Wrong::RingFull { ring, stages: r.stages });
         }
-        queue.in_flight.push_back(src.bytes[from..from + r.bytes].to_vec());
+        queue.in_flight.push_back(src.bytes[from..from + bytes].to_vec());
         Ok(())
     }
 

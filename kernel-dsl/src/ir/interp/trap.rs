@@ -33,6 +33,8 @@ pub enum Wrong {
     RingEmpty { ring: usize },
     RingFull { ring: usize, stages: usize },
     RingLeft { ring: usize, copies: usize },
+    /// A copy of a size that its ring's slots do not take.
+    CopySize { ring: usize, bytes: i64, most: usize },
     Race { buffer: String, at: usize, clash: Clash },
     SharedVariable { id: u32 },
     Diverged { op: String },
@@ -54,6 +56,7 @@ impl fmt::Display for Wrong {
             Wrong::StaleSlot { ring } => write!(f, "a page of ring {ring} is read after the next one was waited for; use it in its own turn only"),
             Wrong::RingEmpty { ring } => write!(f, "ring {ring} is waited for but no copy is under way; fetch first"),
             Wrong::RingFull { ring, stages } => write!(f, "ring {ring} gets more copies than its {stages} slots hold; wait for one first"),
+            Wrong::CopySize { ring, bytes, most } => write!(f, "{bytes} bytes are copied into ring {ring}; copy a multiple of 16, at least 16 and at most {most}"),
             Wrong::RingLeft { ring, copies } => write!(f, "{copies} copies into ring {ring} are under way when the kernel ends; wait for each"),
             Wrong::Race { buffer, at, clash } => match clash {
                 Clash::Writes => write!(f, "byte {at} of `{buffer}` is given two values in one parallel loop; let one iteration own it"),

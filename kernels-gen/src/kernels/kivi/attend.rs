@@ -49,12 +49,13 @@ pub fn attend_tiles<T: Float>(
     let mut rows = shared::<f32>(m.heads() * m.d);
     let mut held = shared::<f32>(m.warps * m.run());
     let mut fault = shared::<i32>(m.rows());
-    let mut pages_of = shared::<i32>(m.listed());
+    let mut from = shared::<i64>(m.listed());
     let (len, begin) = (lens.at(seq), split * share(m.warps, unit));
     let first_page = begin * LEAF as i32 / m.page_tokens as i32;
     take_rows::<T>(m, q, &mut rows, (seq * kv_heads + head) * m.group as i32);
     for w in warps(m.warps) {
-        list_pages(m, table, &mut pages_of, w, seq * table_stride, first_page, table_stride);
+        let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+        list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
     }
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = if fits { len } else { 0_i32 };
@@ -68,8 +69,8 @@ pub fn attend_tiles<T: Float>(
             status.put(3, seq);
         }
     }
-    walk(m, k, v, cache, &rows, &pages_of, &mut held, kv_heads, head, pages, first_page, begin, n, log_each, scale);
-    find_faults(m, &pages_of, status, &mut fault, pages, if whole & (live > 0_i32) { n } else { 0_i32 }, n, 1_i32, 0_i32, seq);
+    walk(m, k, v, cache, &rows, &from, &mut held, first_page, begin, n, log_each, scale);
+    find_faults(m, &from, status, &mut fault, if whole & (live > 0_i32) { n } else { 0_i32 }, n, 1_i32, 0_i32, seq);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = (seq * kv_heads + head) * m.group as i32 + c;
@@ -109,7 +110,7 @@ fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, unit
 /// Every warp's leaves of the first `n` tokens, from leaf `begin` on, 2^log_each of them a warp.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: &Shared<f32>, pages_of: &Shared<i32>, held: &mut Shared<f32>, kv_heads: i32, head: i32, pages: i32, first_page: i32, begin: i32, n: i32, log_each: i32, scale: f32) {
+fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: &Shared<f32>, from: &Shared<i64>, held: &mut Shared<f32>, first_page: i32, begin: i32, n: i32, log_each: i32, scale: f32) {
     let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(m.warps * m.query_bytes());
     let mut tops = shared::<i32>(m.warps * 8 * m.heads());
@@ -120,8 +121,6 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
         side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
     }
     let (tiles, each) = ((n + 31_i32) / 32_i32, 1_i32 << (log_each & 31_i32));
-    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     for w in warps(m.warps) {
         let low = side.cols(0, 1, m.cols);
         let (mut top, mut sum) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64));
@@ -133,7 +132,7 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
         let mut shift = [acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64)];
         let first = (begin + w * each) * TILES as i32;
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
-            let tokens = ring.copy(cache, tile_at(m, pages_of, first_page, pages, page_bytes, own_bytes, t));
+            let tokens = ring.copy(cache, tile_at(m, from, first_page, t));
             measure(m, &tokens, rows, &mut tops, &mut leans, w);
             quantise(m, &tokens, rows, &tops, &leans, &mut query, &mut units, w, scale);
             let mut x = scores(m, k, &tokens, &query, &units, w);
