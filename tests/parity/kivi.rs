@@ -4,7 +4,7 @@ use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
 use kernels_gen::kernels::Elem;
 use kernels_gen::kivi::{Kivi, KiviLayout, open};
 use kernels_gen::reference::{self, CacheShape};
-use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Merge, MergePlan, PagedCache, Rows, State, Store, StorePlan, StoreSpec, Stream};
+use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Load, LoadPlan, Merge, MergePlan, PagedCache, Rows, State, Store, StorePlan, StoreSpec, Stream};
 
 const NAMES: [&str; 5] = ["kivi_k2v2", "kivi_k4v4", "kivi_k2v4", "kivi_k3v3", "kivi_k8v1"];
 
@@ -123,4 +123,91 @@ fn merge_is_bit_identical() {
         println!("merge d {d}: {rows} rows, {}", wrong.as_deref().unwrap_or("0 differing"));
         assert!(wrong.is_none(), "merge d {d}: {wrong:?}");
     }
+}
+
+/// Tokens come one by one, as an engine has it: all go raw into a cache of bf16 whose pages are a tile; a tile whose window has
+/// passed is loaded from there, coded, and its raw page given back. After every few tokens attention over both, merged, is that
+/// over the numbers that are stored.
+#[test]
+fn a_window_is_kept_beside_the_tiles() {
+    let Some((device, stream)) = gpu("a_window_is_kept_beside_the_tiles") else { return };
+    let (c, kv_heads, group, d, most) = (open("kivi_k4v4_r32").expect("a codec"), 2, 4, 128, 330);
+    let (heads, width, scale) = (kv_heads * group, kv_heads * d, 1.0 / (d as f32).sqrt());
+    let [coded, raw] = [&c.name[..], "bf16"].map(|name| Codec::open(name).expect("a codec"));
+    let store = |codec| StorePlan::prepare(&device, &StoreSpec { codec, head_dim: d, page_tokens: 32, elem: Elem::F32 }).expect("a plan");
+    let decode = |codec| DecodePlan::prepare(&device, &DecodeSpec { codec, head_dim: d, group, page_tokens: 32, elem: Elem::F32, splits: 0 }).expect("a plan");
+    let (stores, decodes) = ([store(coded), store(raw)], [decode(coded), decode(raw)]);
+    let load = LoadPlan::prepare(&device, &StoreSpec { codec: raw, head_dim: d, page_tokens: 32, elem: Elem::F32 }).expect("a plan");
+    let merge = MergePlan::prepare(&device, d, Elem::F32).expect("a plan");
+    // The raw cache has three pages, one more than the window fills.
+    let pages = [most / 32 + 1, 3];
+    let caches: Vec<Guarded> = [coded, raw].iter().zip(pages).map(|(codec, n)| Guarded::new(&device, &stream, codec.cache_bytes(n, 32, kv_heads, d).expect("a size") as usize, 0)).collect();
+    let paged = |i: usize| PagedCache { base: caches[i].span(), pages: pages[i], page_tokens: 32, kv_heads, head_dim: d };
+    let status = Guarded::new(&device, &stream, 16, 0);
+    let (tile, next) = ([(); 2].map(|()| Guarded::new(&device, &stream, 32 * width * 4, 0)), [(); 2].map(|()| Guarded::new(&device, &stream, width * 4, 0)));
+    let slots = Guarded::new(&device, &stream, 32 * 8, 0);
+    let states = [(); 2].map(|()| (Guarded::new(&device, &stream, heads * d * 4, 0xff), Guarded::new(&device, &stream, heads * 4, 0xff)));
+    let workspace = Guarded::new(&device, &stream, decodes.iter().map(|p| p.workspace_bytes(1, heads, pages[0]).expect("a size") as usize).max().unwrap_or(0), 0xff);
+    let (table, lens, query) = (Guarded::new(&device, &stream, pages[0] * 4, 0), Guarded::new(&device, &stream, 4, 0), Guarded::new(&device, &stream, heads * d * 4, 0));
+    let words = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let at = |x: &Guarded, slot: i64, count: i64| x.upload(&stream, &(0..count).flat_map(|i| (slot + i).to_le_bytes()).collect::<Vec<u8>>());
+    let put = |i: usize, k: &Guarded, v: &Guarded, tokens: usize| {
+        let [k, v] = [k, v].map(|g| Rows { base: g.span(), token_stride: width as i64, head_stride: d as i64 });
+        let call = Store { tokens, k, v, slots: slots.span(), cache: paged(i), status: status.span() };
+        stores[i].launch(&stream, &call).expect("launch");
+    };
+    let mut noise = Noise(5);
+    let (mut keys, mut values, mut done) = (Vec::<f32>::new(), Vec::<f32>::new(), 0);
+    for token in 0..most {
+        let (k, v): (Vec<f32>, Vec<f32>) = ((0..width).map(|_| noise.gauss()).collect(), (0..width).map(|_| noise.gauss()).collect());
+        next[0].upload(&stream, &words(&k));
+        next[1].upload(&stream, &words(&v));
+        // Page t of the sequence lies in page t % 3.
+        at(&slots, (token / 32 % 3 * 32 + token % 32) as i64, 1);
+        put(1, &next[0], &next[1], 1);
+        keys.extend(k.iter().map(|x| reference::to_bf16(*x)));
+        values.extend(v.iter().map(|x| reference::to_bf16(*x)));
+        if c.coded_tiles(token + 1) > done {
+            at(&slots, (done / 32 % 3 * 32) as i64, 32);
+            load.launch(&stream, &Load { tokens: 32, slots: slots.span(), cache: paged(1), k: tile[0].span(), v: tile[1].span(), status: status.span() }).expect("launch");
+            at(&slots, done as i64, 32);
+            put(0, &tile[0], &tile[1], 32);
+            let own = done * width..(done + 32) * width;
+            keys.splice(own.clone(), c.keys(&keys[own.clone()]));
+            values.splice(own.clone(), c.values(&values[own]));
+            done += 32;
+        }
+        if token % 29 != 28 {
+            continue;
+        }
+        let q: Vec<f32> = (0..heads * d).map(|_| reference::to_bf16(noise.gauss())).collect();
+        query.upload(&stream, &words(&q));
+        for (i, first) in [0, done / 32].into_iter().enumerate() {
+            let entries: Vec<i32> = (0..pages[0] as i32).map(|p| if i == 0 { p } else { (first as i32 + p) % 3 }).collect();
+            table.upload(&stream, &entries.iter().flat_map(|p| p.to_le_bytes()).collect::<Vec<u8>>());
+            lens.upload(&stream, &((if i == 0 { done } else { token + 1 - done }) as i32).to_le_bytes());
+            let call = Decode { batch: 1, q: query.span(), cache: paged(i), table: table.span(), table_stride: pages[0], lens: lens.span(), out: states[i].0.span(), lse: Some(states[i].1.span()), scale, workspace: workspace.span(), status: status.span() };
+            decodes[i].launch(&stream, &call).expect("launch");
+        }
+        let state = |i: usize| State { out: states[i].0.span(), lse: states[i].1.span() };
+        merge.launch(&stream, &Merge { rows: heads, a: state(0), b: state(1), into: state(0) }).expect("launch");
+        let out: Vec<f32> = states[0].0.download(&stream, heads * d);
+        let mut off = 0.0_f64;
+        for head in 0..heads {
+            let row = |x: &[f32], t: usize| x[t * width + head / group * d..][..d].to_vec();
+            let dot = |t: usize| q[head * d..][..d].iter().zip(row(&keys, t)).map(|(a, b)| f64::from(*a) * f64::from(b)).sum::<f64>() * f64::from(scale);
+            let weights: Vec<f64> = (0..=token).map(|t| dot(t).exp()).collect();
+            let total: f64 = weights.iter().sum();
+            for i in 0..d {
+                let wanted: f64 = (0..=token).map(|t| weights[t] * f64::from(row(&values, t)[i])).sum::<f64>() / total;
+                off = off.max((f64::from(out[head * d + i]) - wanted).abs());
+            }
+        }
+        println!("window: {} tokens, {done} coded, off by {off:.1e}", token + 1);
+        // Raw weights are rounded to bf16, 2^-9 of values up to 4.
+        assert!(off < 4.0 / 512.0, "{} tokens, {done} coded: off by {off}", token + 1);
+    }
+    let flags: Vec<i32> = status.download(&stream, 4);
+    assert_eq!(flags, [0; 4]);
+    caches.iter().for_each(|g| g.check(&stream, "window"));
 }

@@ -7,16 +7,16 @@
 use super::super::attend::{list_pages, tile_at};
 use super::super::faults::find_faults;
 use super::super::decode_attention::DecodeMeta;
-use super::super::keys::{high_half, low_half};
+use super::super::keys::high_half;
 use super::super::leaves::{LEAF, TILES, finish, log_each, nothing, of_block};
 use super::super::offset::fixed_offset;
 use super::super::schedule::share;
 use super::super::softmax::*;
-use super::super::units::{down_of, sunk};
-use super::super::values::{peaks, total_of};
+use super::super::units::{down_of, fitted, largest, minus, move_sums, move_totals, sunk, up_of};
+use super::super::values::{peaks, rounded, total_of};
 use super::leaves::{closed_band, hold_bands};
 use super::queries::{measure, quantise, take_rows};
-use super::values::{pairs_of, summed, weighed_band};
+use super::values::{either, misfit, never, pairs_of, weighed_band, weighted};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -96,15 +96,18 @@ pub fn attend_tiles<T: Float>(
 fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, units: &Shared<f32>, w: i32) -> Tile<f32> {
     let (at, column) = (w * m.query_bytes() as i32, w * (2 * m.cols) as i32);
     let q = query.operand::<i8>(at, m.row_bytes(), m.cols, m.d).quad_order();
-    let key: Tile<u8> = tokens.key_quads(m.keys_at[0], k.spec().bits, m.d, 8, |x| k.decode4(x));
-    let high = mma(&key, &q, 0_i32);
+    // Digits may stay at the height where they are stored: their sums are so much larger, exactly.
+    let up = if m.d >= 128 { k.spec().raised[7] } else { 0 };
+    let key: Tile<u8> = tokens.key_quads(m.keys_at[0], k.spec().bits, m.d, 8, |x| if up > 0 { k.raised4(x) } else { k.decode4(x) });
+    let high = if up > 0 { mma_raised(&key, &q, k.spec().raised) } else { mma(&key, &q, 0_i32) };
     let s = if m.parts == 2 {
         high.fold_halves(128)
     } else {
         let q = query.operand::<i8>(at + (m.cols * m.row_bytes()) as i32, m.row_bytes(), m.cols, m.d).quad_order();
-        high * 128_i32 + &mma(&key, &q, 0_i32)
+        high * 128_i32 + &(if up > 0 { mma_raised(&key, &q, k.spec().raised) } else { mma(&key, &q, 0_i32) })
     };
-    s.cast::<f32>().map3(&units.cols(column, 1, m.cols), &units.cols(column + m.cols as i32, 1, m.cols), fused)
+    let x = s.cast::<f32>();
+    (if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }).map3(&units.cols(column, 1, m.cols), &units.cols(column + m.cols as i32, 1, m.cols), fused)
 }
 
 /// Every warp's leaves of the first `n` tokens, from leaf `begin` on, 2^log_each of them a warp.
@@ -160,16 +163,38 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
             sum = &sum + &p.lane_sums().map(fixed);
             let values: Tile<u8> = tokens.quads(m.values_at[0], v.spec().bits, m.d, 8, |x| v.decode4(x));
             for i in 0..m.bands() {
-                let pairs = pairs_of(m, &tokens, i);
-                shift[i] = &shift[i] + &(&p * &pairs.map(high_half)).lane_sums().map(fixed_offset);
-                let pv = &p * &pairs.map(low_half);
-                if m.parts == 2 {
-                    let next = summed(m, v, &values.band(i, m.bands()), &pv, &lift[i], &total[i], &sums[i], &low, fresh);
-                    lift[i] = next.0;
-                    total[i] = next.1;
-                    sums[i] = next.2;
-                } else {
-                    out[i] = weighed_band(&values.band(i, m.bands()), pv, &out[i]);
+                let least = pairs_of(m, &tokens, i).map(high_half);
+                shift[i] = &shift[i] + &(&p * &least).lane_sums().map(fixed_offset);
+            }
+            if m.parts == 2 {
+                let mut w = [acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32)];
+                let mut wrong = acc(16, m.cols, 0_i32).map(never);
+                for i in 0..m.bands() {
+                    w[i] = weighted(m, &tokens, i, &p).map2(&lift[i].map(up_of), rounded);
+                    wrong = wrong.map2(&misfit(m, &w[i]), either);
+                }
+                // One choice for all bands: those that fit keep their unit, and nothing moves.
+                if wrong.any() {
+                    for i in 0..m.bands() {
+                        let pv = weighted(m, &tokens, i, &p);
+                        let next = lift[i].map3(&largest(&pv, m.parts), &total[i].map2(&total[i].swap_halves(), larger), fitted);
+                        if !fresh {
+                            let by = next.map2(&lift[i], minus);
+                            sums[i] = move_sums(m, v, &sums[i], &sums[i], &low, &by, 32).0;
+                            total[i] = move_totals(m, &total[i], &total[i], &low, &by).0;
+                        }
+                        lift[i] = next;
+                        w[i] = pv.map2(&lift[i].map(up_of), rounded);
+                    }
+                }
+                for i in 0..m.bands() {
+                    let bytes = w[i].split_halves();
+                    total[i] = &total[i] + &bytes.sum_k();
+                    sums[i] = mma(&values.band(i, m.bands()), &bytes, &sums[i]);
+                }
+            } else {
+                for i in 0..m.bands() {
+                    out[i] = weighed_band(&values.band(i, m.bands()), weighted(m, &tokens, i, &p), &out[i]);
                 }
             }
             // A leaf's end: fold it into what the warp holds, start afresh.

@@ -1,10 +1,10 @@
 //! Values of a tile by bands of 32 channels, each under steps of its own: weights become integers once a band.
 
 use super::super::decode_attention::DecodeMeta;
-use super::super::softmax::{fused, larger};
-use super::super::units::*;
-use super::super::values::{rounded, weights};
-use crate::codec::Codec;
+use super::super::keys::low_half;
+use super::super::softmax::fused;
+use super::super::units::{counts, misfits};
+use super::super::values::weights;
 use kernel_dsl::prelude::*;
 
 /// (step, least) of a band's values, one pair a token.
@@ -14,24 +14,26 @@ pub fn pairs_of(m: &DecodeMeta, tokens: &Page, band: usize) -> Tile<u32> {
     if m.parts == 2 { tokens.pairs::<u32>(at, 4) } else { tokens.rows::<u32>(at, 4, 32) }
 }
 
-/// A band's sums with one tile more: unit, total, sums. A fresh leaf has nothing to move.
+/// Weights times a band's steps.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn summed(m: &DecodeMeta, v: &dyn Codec, values: &Tile<u8>, pv: &Tile<f32>, lift: &Tile<i32>, total: &Tile<i32>, sums: &Tile<i32>, low: &Tile<i32>, fresh: bool) -> (Tile<i32>, Tile<i32>, Tile<i32>) {
-    let (mut lift, mut total, mut sums) = (lift.clone(), total.clone(), sums.clone());
-    let mut w = pv.map2(&lift.map(up_of), rounded);
-    if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
-        let next = lift.map3(&largest(pv, m.parts), &total.map2(&total.swap_halves(), larger), fitted);
-        if !fresh {
-            let by = next.map2(&lift, minus);
-            sums = move_sums(m, v, &sums, &sums, low, &by, 32).0;
-            total = move_totals(m, &total, &total, low, &by).0;
-        }
-        lift = next;
-        w = pv.map2(&lift.map(up_of), rounded);
-    }
-    let bytes = w.split_halves();
-    (lift, &total + &bytes.sum_k(), mma(values, &bytes, &sums))
+pub fn weighted(m: &DecodeMeta, tokens: &Page, band: usize, p: &Tile<f32>) -> Tile<f32> {
+    p * &pairs_of(m, tokens, band).map(low_half)
+}
+
+/// Where integer weights do not fit their unit.
+#[device]
+pub fn misfit(m: &DecodeMeta, w: &Tile<i32>) -> Tile<bool> {
+    w.map2(&w.map(counts).any_rows(m.parts), misfits)
+}
+
+#[device]
+pub fn either(a: bool, b: bool) -> bool {
+    a | b
+}
+
+#[device]
+pub fn never(x: i32) -> bool {
+    x < 0_i32
 }
 
 /// With more heads a band's output, under a unit of the tile's own.
