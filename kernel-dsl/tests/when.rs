@@ -1,4 +1,5 @@
 //! Buffers that only some kernels have: `#[when(..)]`.
+#![allow(dead_code)]
 
 use kernel_dsl::ir::Param;
 use kernel_dsl::ir::interp::{Arg, run};
