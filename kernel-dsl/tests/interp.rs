@@ -250,6 +250,7 @@ fn turns_keep_their_own() {
 
 /// What nobody put there is no value.
 #[kernel]
+#[allow(dead_code)]
 fn kept_nothing(_m: Pair, out: &mut Global<i32>) {
     let own = by_turn::<i32>(64, 1);
     for i in threads(64) {

@@ -35,6 +35,7 @@ fn scale(
 }
 
 #[kernel]
+#[allow(dead_code)]
 fn touches(_m: Shape, #[when(_m.scaled)] by: &Global<f32>, out: &mut Global<f32>) {
     for i in threads(32) {
         out.put(i, by.at(i));

@@ -291,6 +291,15 @@ fn groups() {
     }
 }
 
+/// Small tiles come two a copy: odd and even counts of them, over several leaves.
+#[test]
+fn pairs() {
+    for name in ["int2", "e8w2"] {
+        assert_eq!(kernels::decode_meta(codec(name).unwrap(), 128, 4, 64).pair, 2, "{name}");
+        decode::<bf16>(name, &Problem { d: 128, group: 4, page_tokens: 64, share: (0, 0), lens: vec![545, 0, 64, 97], bad_page: None });
+    }
+}
+
 /// Every other family in a few shapes.
 #[test]
 fn families() {

@@ -10,7 +10,7 @@ use crate::argument::Misuse;
 use crate::error::Result;
 
 /// Measured files that come with the library.
-const SHIPPED: [&str; 0] = [];
+const SHIPPED: [&str; 1] = [include_str!("../../tuned/h200.tuning")];
 
 static LOADED: RwLock<Option<Tuning>> = RwLock::new(None);
 
@@ -84,6 +84,17 @@ mod tests {
         let choice = Choice { warps: 8, stages: 2, min_blocks: 2, tokens: 0 };
         let entry = Entry { kernel: "decode int4".into(), hash: "aa".into(), at: Point { rows: 1, tokens: 32 }, choice, us: 1.0, own_us: 2.0 };
         Tuning { device: "GPU".into(), entries: vec![entry] }
+    }
+
+    /// A file that a kernel's change has made useless is said by its plans; one that cannot be read would not be.
+    #[test]
+    fn what_is_shipped_is_read_and_serves_its_device() {
+        for text in SHIPPED {
+            let t = Tuning::parse(text).unwrap();
+            assert!(!t.entries.is_empty() && t.entries.iter().all(|e| e.us < e.own_us), "{}", t.device);
+            let first = &t.entries[0];
+            assert!(found(&|_| None, &t.device, &first.kernel, &first.hash).note.ends_with("the shipped tuning"));
+        }
     }
 
     #[test]
