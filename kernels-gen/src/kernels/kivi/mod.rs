@@ -8,7 +8,8 @@ pub mod store;
 pub mod values;
 
 use super::decode_attention::DecodeMeta;
-use super::{Elem, shape};
+use super::Elem;
+use super::cuts::shape;
 use crate::kivi::{Kivi, KiviLayout};
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;

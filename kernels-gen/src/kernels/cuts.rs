@@ -1,0 +1,118 @@
+//! How decode kernels are cut into warps, stages, blocks and shares: by rules that were measured, unless a tuning says otherwise.
+//! No cut changes a bit of a result.
+
+use super::decode_attention::{self, DecodeMeta};
+use super::{LEAF, SEGMENT, keys_at, maps, values_at};
+use crate::codec::Lane;
+use crate::registry::CodecInfo;
+
+/// How many columns a head's weights take: with u8 lanes and up to 4 heads their two bytes are summed apart,
+/// side by side in the tensor core's 8 columns. Part of the result's definition.
+pub fn parts(c: &CodecInfo, group: usize) -> usize {
+    if c.k.lane == Lane::U8 && c.v.lane == Lane::U8 && group <= 4 { 2 } else { 1 }
+}
+
+/// Shared memory that rings may take of an SM, what the rest of a block needs left out.
+const RING_BUDGET: usize = 216 * 1024;
+
+/// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
+///
+/// Two blocks an SM hide each other's latency where shared memory and registers allow it.
+pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    cut(c, shape(c, d, group, page_tokens))
+}
+
+/// Warps, stages and blocks an SM for a kernel of that shape.
+fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
+    let (d, group) = (shape.d, shape.group);
+    let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
+    // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do float keys beside values with
+    // offsets and heavy codecs:
+    // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
+    let few = (cols > 8 || group > 4 && d > 64 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
+    // Of larger tiles eight warps with twice the registers and all parts at hand are faster than sixteen.
+    let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET && tile <= decode_attention::AWAY;
+    let of = |warps, min_blocks| {
+        let with = |stages, pair| DecodeMeta { warps, min_blocks, stages, pair, ..shape }.within(usize::MAX);
+        let (two, three, pairs) = (with(2, 1), with(3, 1), with(2, 2));
+        let as_many = |m: &DecodeMeta| m.warps == two.warps && m.depth == two.depth && m.away == two.away;
+        // Copies of less than 4 KiB do not keep the memory busy: two tiles each where pages have them side by side.
+        if tile < 4096 && shape.page_tokens % 64 == 0 && as_many(&pairs) {
+            return pairs;
+        }
+        // Two at a time keep the memory busy, unless warps are few. A third is not worth a smaller share.
+        if warps < 8 && (tile < 4096 || min_blocks == 1) && as_many(&three) { three } else { two }
+    };
+    let shapes: &[(usize, usize)] = match (few, light) {
+        (true, _) => &[(4, 3), (4, 2)],
+        (_, true) => &[(8, 2), (4, 3)],
+        _ => &[(8, 1), (4, 1), (2, 1)],
+    };
+    // The first of them that need not do with fewer warps.
+    shapes.iter().map(|&(warps, blocks)| (warps, of(warps, blocks))).find(|(warps, m)| m.warps == *warps).map_or_else(|| of(8, 1), |(_, m)| m)
+}
+
+/// What a decode kernel's meta value says of its codec and rows.
+pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
+    DecodeMeta {
+        d,
+        group,
+        cols,
+        parts: parts(c, group),
+        many: false,
+        queries: 1,
+        apart: false,
+        page_tokens,
+        tile_bytes: tile,
+        keys_at: keys_at(c, d),
+        values_at: values_at(c, d),
+        sides_at: layout.sides_at(),
+        quads: layout.quads(),
+        key_quads: layout.key_quads(),
+        record: 0,
+        segment: SEGMENT,
+        warps: 8,
+        depth: 2,
+        stages: 2,
+        pair: 1,
+        min_blocks: 1,
+        kivi: false,
+        away: false,
+        inv_sqrt_d: 1.0 / (d as f32).sqrt(),
+    }
+}
+
+/// Meta value of the decode kernel of a calibrated codec: it takes the records of [`super::map_queries`] and maps outputs back.
+pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let m = shape(c, d, group, page_tokens);
+    cut(c, DecodeMeta { record: maps::record(d, m.cols, m.parts), ..m })
+}
+
+/// Parts of a sequence as long as its table, of `capacity` tokens, when a warp takes 2^unit leaves.
+pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
+    capacity.div_ceil(LEAF << unit).div_ceil(m.warps).max(1)
+}
+
+/// What a launch takes whose `rows` (sequence, kv head) are as long as their tables, as [`super::schedule::best_unit`] has it.
+fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: usize) -> usize {
+    (rows.max(1) * splits_of(m, capacity, unit)).div_ceil(resident.max(1)) * ((4 << unit) + 1)
+}
+
+/// log2 of a warp's leaves that ends first for rows as long as their tables; the larger one of two.
+pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
+    (m.least()..=m.depth).rev().min_by_key(|&unit| time_of(m, rows, capacity, resident, unit)).unwrap_or(m.depth)
+}
+
+/// The log2 of a warp's leaves with which a block has all of any sequence, if that costs little more than the best: then
+/// there is nothing to join.
+pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> Option<usize> {
+    let time = |unit| time_of(m, rows, capacity, resident, unit);
+    let whole = (m.least()..=m.depth).find(|&unit| splits_of(m, capacity, unit) == 1)?;
+    (10 * time(whole) <= 12 * time(best_unit(m, rows, capacity, resident))).then_some(whole)
+}
+
+/// log2 of the leaves of a block.
+pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
+    m.warps.ilog2() as usize + unit
+}
