@@ -95,34 +95,20 @@ impl Attention for Grouped {
 
 impl Counted for Grouped {
     fn tally(&self) -> Tally {
-        let mut tally = self.tally.clone();
-        self.sizes.iter().for_each(|sizes| tally.sizes += *sizes);
-        tally
+        self.tally.clone().with_sizes(&self.sizes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::Dense;
+    use crate::attention::{Dense, chunks};
 
     const GEOMETRY: Geometry = Geometry { layers: 1, heads: 4, kv_heads: 2, d: 64, scale: 0.15 };
     const TOKENS: usize = 130;
 
-    fn numbers(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
-    }
-
     fn run(attention: &mut dyn Attention, chunks: &[usize]) -> Vec<f32> {
-        let (q, k, v) = (numbers(TOKENS * 4 * 64, 1), numbers(TOKENS * 2 * 64, 2), numbers(TOKENS * 2 * 64, 3));
-        let (mut start, mut out) = (0, Vec::new());
-        for &tokens in chunks {
-            let part = |x: &[f32], width: usize| x[start * width..(start + tokens) * width].to_vec();
-            let (q, k, v) = (part(&q, 256), part(&k, 128), part(&v, 128));
-            out.extend(attention.attend(&Rows { layer: 0, start, tokens, q: &q, k: &k, v: &v }).unwrap());
-            start += tokens;
-        }
-        out
+        chunks::run(attention, &GEOMETRY, chunks)
     }
 
     fn grouped(name: &str) -> Grouped {

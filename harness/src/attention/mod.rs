@@ -18,6 +18,8 @@ mod probe;
 mod published;
 mod simulated;
 mod windowed;
+#[cfg(test)]
+mod chunks;
 
 pub use again::Again;
 pub use blocks::{Blocks, Sizes};
@@ -128,6 +130,12 @@ pub struct Seen {
 }
 
 impl Tally {
+    /// With what the caches of all layers hold as they stand.
+    pub(crate) fn with_sizes(mut self, layers: &[Sizes]) -> Tally {
+        layers.iter().for_each(|sizes| self.sizes += *sizes);
+        self
+    }
+
     pub(crate) fn layer(&mut self, layer: usize) -> &mut LayerDistortion {
         if self.layers.len() <= layer {
             self.layers.resize(layer + 1, LayerDistortion::default());

@@ -120,36 +120,21 @@ impl Attention for Windowed {
 
 impl Counted for Windowed {
     fn tally(&self) -> Tally {
-        let mut tally = self.tally.clone();
-        self.sizes.iter().for_each(|sizes| tally.sizes += *sizes);
-        tally
+        self.tally.clone().with_sizes(&self.sizes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attention::Dense;
+    use crate::attention::{Dense, chunks};
     use kernels_gen::kivi::codec;
 
     const GEOMETRY: Geometry = Geometry { layers: 1, heads: 4, kv_heads: 2, d: 32, scale: 0.2 };
     const TOKENS: usize = 100;
 
-    fn numbers(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1000.0 - 1.0).collect()
-    }
-
-    /// The outputs of all tokens, coming in chunks of these sizes.
     fn run(attention: &mut dyn Attention, chunks: &[usize]) -> Vec<f32> {
-        let (q, k, v) = (numbers(TOKENS * 4 * 32, 1), numbers(TOKENS * 2 * 32, 2), numbers(TOKENS * 2 * 32, 3));
-        let (mut start, mut out) = (0, Vec::new());
-        for &tokens in chunks {
-            let part = |x: &'_ [f32], width: usize| x[start * width..(start + tokens) * width].to_vec();
-            let (q, k, v) = (part(&q, 128), part(&k, 64), part(&v, 64));
-            out.extend(attention.attend(&Rows { layer: 0, start, tokens, q: &q, k: &k, v: &v }).unwrap());
-            start += tokens;
-        }
-        out
+        chunks::run(attention, &GEOMETRY, chunks)
     }
 
     fn windowed(name: &str, own: Own) -> Windowed {

@@ -323,9 +323,7 @@ pub fn attend<T: Float>(
                 } else {
                     let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
                     let row = (line as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
-                    part.put_row(row * m.d as i64, &o);
-                    stat.put(row * 2_i64, top);
-                    stat.put(row * 2_i64 + 1_i64, l);
+                    leave(part, stat, row, m.d, &o, l, top);
                 }
             } else {
                 if own {

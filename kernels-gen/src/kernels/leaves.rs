@@ -165,6 +165,14 @@ pub fn finish<T: Float>(v: &dyn Codec, out: &mut Global<T>, lse: &mut Global<f32
     lse.put(row, whole);
 }
 
+/// A row's share, for the join kernel.
+#[device]
+pub fn leave(part: &mut Global<f32>, stat: &mut Global<f32>, row: i64, d: usize, o: &Tile<f32>, l: f32, top: f32) {
+    part.put_row(row * d as i64, o);
+    stat.put(row * 2_i64, top);
+    stat.put(row * 2_i64 + 1_i64, l);
+}
+
 /// A row without tokens.
 #[device]
 pub fn nothing<T: Float>(out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d: usize) {

@@ -62,6 +62,24 @@ impl Meta for StoreMeta {
     }
 }
 
+/// Largest magnitudes that a block keeps: of quarter rows, of both ends of ranges, of groups.
+#[device]
+pub fn tops_of(kc: &[&dyn Codec], vc: &[&dyn Codec], d: usize) -> usize {
+    if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * d } else { d }
+}
+
+/// Energies of quarter rows that a block keeps.
+#[device]
+pub fn energies_of(kc: &[&dyn Codec], vc: &[&dyn Codec]) -> usize {
+    if kc[0].spec().corrected | vc[0].spec().corrected { 32 * 4 } else { 1 }
+}
+
+/// Words of tails that wait in a block.
+#[device]
+pub fn tails_of(kc: &[&dyn Codec], vc: &[&dyn Codec], d: usize) -> usize {
+    4 * d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1
+}
+
 #[kernel]
 pub fn store<T: Float>(
     m: StoreMeta,
@@ -92,10 +110,10 @@ pub fn store<T: Float>(
     } else {
         let mut rows = shared::<u8>(128 * m.d);
         let mut squares = shared::<f32>(32 * 4);
-        let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
+        let mut tops = shared::<f32>(tops_of(kc, vc, m.d));
         let mut sides = shared::<f32>(32 * 4);
-        let mut energies = shared::<i32>(if kc[0].spec().corrected | vc[0].spec().corrected { 32 * 4 } else { 1 });
-        let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
+        let mut energies = shared::<i32>(energies_of(kc, vc));
+        let mut tails = shared::<u32>(tails_of(kc, vc, m.d));
         let mut codes = shared::<u32>(m.kept);
         let mut tiles = shared::<i64>(32);
         let mut places = shared::<u32>(32);

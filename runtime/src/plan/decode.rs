@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::records::{Records, Tokens, agrees, Buffers};
+use super::records::{Buffers, Records, Tokens, agrees};
 use super::store::size_of_elem;
 use super::variants::{Build, Variant, Variants};
 use super::workspace::Workspace;

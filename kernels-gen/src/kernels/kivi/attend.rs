@@ -5,10 +5,10 @@
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::super::attend::{list_pages, tile_at};
-use super::super::faults::find_faults;
 use super::super::decode_attention::DecodeMeta;
+use super::super::faults::find_faults;
 use super::super::keys::high_half;
-use super::super::leaves::{LEAF, TILES, finish, log_each, nothing, of_block};
+use super::super::leaves::{LEAF, TILES, finish, leave, log_each, nothing, of_block};
 use super::super::offset::fixed_offset;
 use super::super::schedule::share;
 use super::super::softmax::*;
@@ -80,9 +80,7 @@ pub fn attend_tiles<T: Float>(
                     finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
                 } else {
                     let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
-                    part.put_row(row * m.d as i64, &o);
-                    stat.put(row * 2_i64, top);
-                    stat.put(row * 2_i64 + 1_i64, l);
+                    leave(part, stat, row, m.d, &o, l, top);
                 }
             } else {
                 nothing::<T>(out, lse, of, m.d);

@@ -7,9 +7,9 @@ pub mod queries;
 pub mod store;
 pub mod values;
 
-use super::decode_attention::DecodeMeta;
 use super::Elem;
 use super::cuts::shape;
+use super::decode_attention::DecodeMeta;
 use crate::kivi::{Kivi, KiviLayout};
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
@@ -60,7 +60,6 @@ pub fn decode_meta(kivi: &Kivi, d: usize, group: usize, page_tokens: usize) -> D
 /// Meta value of the kernel that codes whole tiles.
 pub fn store_meta(kivi: &Kivi, d: usize, page_tokens: usize, elem: Elem) -> GroupsMeta {
     let layout = KiviLayout::of(kivi, d);
-    let halves = kivi.halves().layout(d);
     GroupsMeta {
         d,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },
@@ -70,7 +69,6 @@ pub fn store_meta(kivi: &Kivi, d: usize, page_tokens: usize, elem: Elem) -> Grou
         pairs_at: layout.pairs_at(),
         kept: 4 * d * kivi.value_bits.div_ceil(4),
         tops: [((1 << kivi.key_bits) - 1) as f32, ((1 << kivi.value_bits) - 1) as f32],
-        quads: halves.quads() && halves.key_quads(),
     }
 }
 

@@ -24,8 +24,6 @@ pub struct GroupsMeta {
     pub kept: usize,
     /// The largest digits of keys and of values.
     pub tops: [f32; 2],
-    /// Codes are stored transposed, which they always are.
-    pub quads: bool,
 }
 
 impl GroupsMeta {

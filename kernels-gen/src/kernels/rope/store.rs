@@ -5,7 +5,7 @@
 //! Cost: reads d elements a row and, from the cache, a row of the table; writes code and side bytes, and d elements a query.
 
 use super::super::rows::{turn_own, turn_within};
-use super::super::store::{StoreMeta, code_as_keys, code_as_values, put_place};
+use super::super::store::{StoreMeta, code_as_keys, code_as_values, energies_of, put_place, tails_of, tops_of};
 use super::{inverse_rms, leave, measure, roped, row_at, turn_rows};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -52,10 +52,10 @@ pub fn store_rope<T: Float>(
     } else {
         let mut rows = shared::<u8>(128 * m.d);
         let mut squares = shared::<f32>(32 * 4);
-        let mut tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
+        let mut tops = shared::<f32>(tops_of(kc, vc, m.d));
         let mut sides = shared::<f32>(32 * 4);
-        let mut energies = shared::<i32>(if kc[0].spec().corrected | vc[0].spec().corrected { 32 * 4 } else { 1 });
-        let mut tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
+        let mut energies = shared::<i32>(energies_of(kc, vc));
+        let mut tails = shared::<u32>(tails_of(kc, vc, m.d));
         let mut codes = shared::<u32>(m.kept);
         let mut tiles = shared::<i64>(32);
         let mut places = shared::<u32>(32);
