@@ -9,7 +9,8 @@ use super::codes::code_at;
 use super::offset::within;
 use super::rows::{quad_at, steps_of};
 use super::softmax::bounded;
-use super::store::{StoreMeta, put_place};
+use super::place::put_place;
+use super::store::StoreMeta;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 

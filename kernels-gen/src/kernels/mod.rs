@@ -20,6 +20,7 @@ pub mod many;
 pub mod maps;
 pub mod merge;
 pub mod offset;
+pub mod place;
 pub mod prefill_attention;
 pub mod query;
 pub mod rope;

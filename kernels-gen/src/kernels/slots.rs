@@ -8,7 +8,8 @@
 
 use super::codes::{code_at, put_planes};
 use super::rows::{block_of, energy_of, side_of, turn_within};
-use super::store::{prepare, tile_of};
+use super::place::tile_of;
+use super::store::prepare;
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
 use kernel_dsl::prelude::*;

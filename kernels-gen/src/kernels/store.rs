@@ -5,8 +5,9 @@
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
-use super::held::{code_held_keys, code_held_values};
 use super::groups::{group_tops, own_side, put_groups};
+use super::held::{code_held_keys, code_held_values};
+use super::place::put_place;
 use super::rope::Rope;
 use super::rows::{at_once, block_of, choose, energy_of, side_of, stored_of, turn_across, turn_within};
 use super::search::search_sides;
@@ -353,39 +354,4 @@ pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, squares: &Shared<f32>, tops
             }
         }
     }
-}
-
-/// Where row `r` of a block lies: the first byte of its tile, below 0 if it has none, and its place there. A slot beyond the
-/// cache is reported.
-#[device]
-#[allow(clippy::too_many_arguments)]
-pub fn put_place(slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize, r: i32, token: i32, tiles: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>) {
-    let (tile, place) = place_of(slot, slot_count, kv_heads, head, page_tokens, tile_bytes);
-    tiles.put(r, tile);
-    places.put(r, place);
-    report(slot, slot_count, token, status);
-}
-
-/// The tile of a slot and the place there.
-#[device]
-pub fn place_of(slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> (i64, u32) {
-    let inside = (slot >= 0_i64) & (slot < slot_count);
-    (if inside { tile_of(slot, kv_heads, head, page_tokens, tile_bytes) } else { -1_i64 }, (slot & 31_i64) as u32)
-}
-
-/// Reports a slot beyond the cache.
-#[device]
-pub fn report(slot: i64, slot_count: i64, token: i32, status: &mut Global<i32>) {
-    if slot >= slot_count {
-        status.put(0, 1_i32);
-        status.put(3, token);
-    }
-}
-
-/// Byte offset of the tile that holds a slot.
-#[device]
-pub fn tile_of(slot: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize) -> i64 {
-    let tiles = (page_tokens / 32) as i64;
-    let page = (slot / page_tokens as i64) * kv_heads as i64 + head as i64;
-    (page * tiles + (slot / 32_i64) % tiles) * tile_bytes as i64
 }

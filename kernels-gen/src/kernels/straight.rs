@@ -5,7 +5,8 @@
 
 use super::codes::put_planes;
 use super::rows::blocks_at;
-use super::store::{StoreMeta, place_of, report};
+use super::place::{place_of, report};
+use super::store::StoreMeta;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 

@@ -5,7 +5,7 @@
 //! Cost: reads d elements a row, writes its code and pair bytes; bound by memory.
 
 use super::super::codes::{follow, keep, put_kept, put_quads};
-use super::super::store::{place_of, report};
+use super::super::place::{place_of, report};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 

@@ -4,10 +4,11 @@
 //! tokens on the tensor core; then the plain store's threads choose scales and code.
 //! Cost: reads d elements a row and 2 d^2 bytes of matrix a block; 3 d^2 byte products a row.
 
+use super::super::place::put_known;
 use super::super::query::finite;
 use super::super::rows::{quad_at, raw};
 use super::super::search::search_sides;
-use super::super::store::{StoreMeta, code_keys, code_narrow_keys, code_values, finish, tile_of};
+use super::super::store::{StoreMeta, code_keys, code_narrow_keys, code_values, finish};
 use super::{MAGIC, halves_of, large, matrix_at, mean_at, per_unit, turned, unit_of, worth_at};
 use crate::codec::Codec;
 use crate::kernels::SEGMENT;
@@ -64,23 +65,10 @@ pub fn store_mapped<T: Float>(
             centre(turned(row, turns, 0_i64, false, j, m.d), scales, mean, j, r, &mut rows, &mut tops, m.d, m.padded());
         }
         if j == 0_i32 {
-            put_mapped(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
+            put_known(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
         }
     }
     code_mapped(&m, kc, vc, maps, scales, cache, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, kv_heads);
-}
-
-/// The place of a token whose segment is `known`.
-#[device]
-#[allow(clippy::too_many_arguments)]
-pub fn put_mapped(known: bool, slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize, r: i32, token: i32, tiles: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>) {
-    let inside = known & (slot >= 0_i64) & (slot < slot_count);
-    tiles.put(r, if inside { tile_of(slot, kv_heads, head, page_tokens, tile_bytes) } else { -1_i64 });
-    places.put(r, (slot & 31_i64) as u32);
-    if (slot >= slot_count) | (!known & (slot >= 0_i64)) {
-        status.put(if slot >= slot_count { 0_i32 } else { 2_i32 }, 1_i32);
-        status.put(3, token);
-    }
 }
 
 /// Centred rows through what is left: integers, maps, scales and codes.

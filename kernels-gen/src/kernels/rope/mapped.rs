@@ -3,8 +3,9 @@
 //! Cost: that of the calibrated store; a row of the table besides, and d elements a query.
 
 use super::super::maps::mean_at;
-use super::super::maps::store::{centre, code_mapped, put_mapped};
+use super::super::maps::store::{centre, code_mapped};
 use super::super::maps::turned;
+use super::super::place::put_known;
 use super::super::rows::raw;
 use super::super::store::StoreMeta;
 use super::{inverse_rms, leave, measure, roped, row_at, turn_rows};
@@ -91,7 +92,7 @@ pub fn store_rope_mapped<T: Float>(
                 centre(turned(row, back, 0_i64, false, j, m.d), scales, mean, j, r, &mut rows, &mut tops, m.d, m.padded());
             }
             if j == 0_i32 {
-                put_mapped(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
+                put_known(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
             }
         }
         code_mapped(&m, kc, vc, maps, scales, cache, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, kv_heads);

@@ -4,8 +4,9 @@
 //! The plain store, but for how keys are loaded. Blocks beyond its two axes take query heads.
 //! Cost: reads d elements a row and, from the cache, a row of the table; writes code and side bytes, and d elements a query.
 
+use super::super::place::put_known;
 use super::super::rows::{turn_own, turn_within};
-use super::super::store::{StoreMeta, code_as_keys, code_as_values, energies_of, put_place, tails_of, tops_of};
+use super::super::store::{StoreMeta, code_as_keys, code_as_values, energies_of, tails_of, tops_of};
 use super::{inverse_rms, leave, measure, roped, row_at, turn_rows};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -88,16 +89,5 @@ pub fn store_rope<T: Float>(
         } else {
             code_as_values(&m, kc, vc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
         }
-    }
-}
-
-/// As `put_place`; a token whose position the table does not hold has no place, and is reported as a bad length.
-#[device]
-#[allow(clippy::too_many_arguments)]
-fn put_known(known: bool, slot: i64, slot_count: i64, kv_heads: i32, head: i32, page_tokens: usize, tile_bytes: usize, r: i32, token: i32, tiles: &mut Shared<i64>, places: &mut Shared<u32>, status: &mut Global<i32>) {
-    put_place(if known | (slot >= slot_count) { slot } else { -1_i64 }, slot_count, kv_heads, head, page_tokens, tile_bytes, r, token, tiles, places, status);
-    if !known & (slot >= 0_i64) & (slot < slot_count) {
-        status.put(2, 1_i32);
-        status.put(3, token);
     }
 }
