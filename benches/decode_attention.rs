@@ -21,6 +21,7 @@ use kernels_gen::preset::{Preset, preset};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codec, codecs};
 use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Graph, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use support::{D, KV_HEADS, PAGE, chosen};
 
@@ -118,6 +119,25 @@ fn plan(s: &Setup, codec: Codec) -> Result<DecodePlan, runtime::Error> {
     DecodePlan::with_meta(s.device, &spec, m)
 }
 
+/// Compiles what will be timed, as many kernels at a time as there are cores; what is measured later finds them in the cache.
+fn compile(device: &Device, subjects: &[&'static CodecInfo], groups: &[usize]) {
+    let jobs: Vec<(&'static CodecInfo, usize)> = subjects.iter().flat_map(|c| groups.iter().map(|g| (*c, *g))).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(&(c, group)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            // A codec that fails says so where it is measured.
+            let Ok(codec) = Codec::open(c.name) else { continue };
+            let _ = DecodePlan::prepare(device, &DecodeSpec { codec, head_dim: D, group, page_tokens: PAGE, elem: Elem::Bf16, splits: 0 });
+            let _ = StorePlan::prepare(device, &StoreSpec { codec, head_dim: D, page_tokens: PAGE, elem: Elem::Bf16 });
+        }
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            threads.spawn(work);
+        }
+    });
+}
+
 fn main() {
     let Some((device, stream)) = support::open("decode_attention") else { return };
     let shapes = chosen("KVF_SHAPES", "32x8192,8x32768,64x4096,1x131072,1x32768,1x65536+31x4096,47x4096,32x128+32x4096,33x4096");
@@ -125,6 +145,7 @@ fn main() {
     let names = chosen("KVF_CODECS", &codecs().iter().map(|c| c.name).collect::<Vec<_>>().join(","));
     let presets: Vec<&'static Preset> = names.iter().filter_map(|n| preset(n)).collect();
     let subjects: Vec<&'static CodecInfo> = names.iter().filter(|n| preset(n).is_none()).map(|n| codec(n).unwrap_or_else(|e| panic!("KVF_CODECS: {e}"))).collect();
+    compile(&device, &subjects, &groups);
     let mut criterion = Criterion::default().sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1)).configure_from_args();
     let mut group = criterion.benchmark_group("decode_attention");
     for shape in &shapes {
