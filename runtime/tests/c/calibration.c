@@ -1,23 +1,6 @@
 /* Every way to load or name a calibration wrongly: each must come back as an error, with a text. No GPU needed.
  * Its argument is the calibration of a model of 6 layers, 2 kv heads and head dim 128. */
-#include <limits.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "kvfuse.h"
-
-static int cases, failures;
-
-static void expect(const char *what, int rc, int want, const char *text) {
-    const char *said = kvf_last_error();
-    cases++;
-    if (rc == want && (rc == KVF_OK || strstr(said, text))) return;
-    failures++;
-    printf("FAILED %s: code %d (%s), text: %s\n", what, rc, kvf_status_str(rc), said);
-}
-#define BAD(call, text) expect(#call, call, KVF_ERR_INVALID, text)
-#define GOOD(call) expect(#call, call, KVF_OK, "")
+#include "expect.h"
 
 enum { D = 128, HEADS = 8, KV_HEADS = 2, PAGE = 32, PAGES = 3, STRIDE = 2, BATCH = 2, TOKENS = 5 };
 static const char *file;
