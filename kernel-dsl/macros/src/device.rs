@@ -1,4 +1,4 @@
-//! `#[device]` and `#[codec]`: the builder half of functions.
+//! `#[device]` and `#[codec]` on functions: their builder half.
 
 use crate::body::Body;
 use crate::reject::Reject;
@@ -44,10 +44,11 @@ fn half(sig: &Signature, block: &Block, of_codec: bool) -> (Vec<TokenStream>, To
         body.check_type(t);
     }
     let tokens = body.function(block);
+    let structs = std::mem::take(&mut body.structs);
     let tokens = match body.errors {
         // The half still stands, so that its callers have nothing to complain of.
         Some(_) => q!(::core::unimplemented!()),
-        None => q!(#(let #variables = b.var(#variables);)* #tokens),
+        None => q!(#(::kernel_dsl::build::device_struct::<#structs>();)* #(let #variables = b.var(#variables);)* #tokens),
     };
     (params, tokens, body.errors)
 }
@@ -61,6 +62,9 @@ fn compile_errors(e: Option<Error>) -> TokenStream {
 }
 
 pub fn expand(item: TokenStream) -> TokenStream {
+    if let Ok(s) = parse2::<ItemStruct>(item.clone()) {
+        return crate::structs::expand(s);
+    }
     let f: ItemFn = match parse2(item) {
         Ok(f) => f,
         Err(e) => return e.to_compile_error(),

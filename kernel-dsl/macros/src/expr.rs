@@ -40,6 +40,7 @@ impl Body {
                 let items: Vec<_> = t.elems.iter().map(|e| self.expr(e)).collect();
                 if items.is_empty() { q!(::kernel_dsl::build::V::Unit) } else { q!(::kernel_dsl::build::V::Tuple(vec![#({ let v = #items; b.get(&v) }),*])) }
             }
+            Expr::Struct(s) => self.structure(s),
             Expr::If(i) => self.if_else(i),
             Expr::Block(x) => self.block(&x.block),
             Expr::ForLoop(f) => self.for_loop(f),
@@ -122,8 +123,25 @@ impl Body {
                 let (base, i) = (self.place(&f.base), i.index as i64);
                 q!({ let base = #base; b.element(&base, ::kernel_dsl::build::V::Int(#i)) })
             }
-            _ => self.reject(f, Reject::Field),
+            Member::Named(name) => {
+                let (line, base, name) = (here(name.span()), self.place(&f.base), name.to_string());
+                q!({ let base = #base; #line b.field(&base, #name) })
+            }
         }
+    }
+
+    /// `Rows { base, stride: 4_i64 }`.
+    fn structure(&mut self, s: &ExprStruct) -> TokenStream {
+        if let Some(rest) = &s.rest {
+            return self.reject(rest, Reject::Expression);
+        }
+        let mut fields = Vec::new();
+        for f in &s.fields {
+            let Member::Named(name) = &f.member else { return self.reject(f, Reject::Expression) };
+            let (name, v) = (name.to_string(), self.expr(&f.expr));
+            fields.push(q!((#name, { let v = #v; b.get(&v) })));
+        }
+        q!(::kernel_dsl::build::V::Struct(::std::vec![#(#fields),*]))
     }
 
     fn unary(&mut self, u: &ExprUnary) -> TokenStream {

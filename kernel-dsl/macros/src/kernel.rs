@@ -4,7 +4,7 @@
 
 use crate::body::{Body, here};
 use crate::reject::Reject;
-use crate::types::{dtype_of, text};
+use crate::types::{buffer_element, dtype_of, struct_param, text};
 use proc_macro2::TokenStream;
 use syn::spanned::Spanned;
 use syn::*;
@@ -92,18 +92,17 @@ fn parameter(body: &mut Body, input: &FnArg, when: Option<&Expr>) -> TokenStream
         let param = q!(b.scalar_param(#title, #d));
         return if p.mutability.is_some() { q!(let #name = b.var(#param);) } else { q!(let #name = #param;) };
     }
+    if let Some(of) = struct_param(input) {
+        return q!(let #name = <#of as ::kernel_dsl::build::Arguments>::declare(b, #title););
+    }
     if let Type::Reference(r) = &*t.ty {
-        if let Type::Path(path) = &*r.elem {
-            if let Some(PathSegment { ident, arguments: PathArguments::AngleBracketed(a) }) = path.path.segments.last() {
-                if ident == "Global" {
-                    let (a, writable) = (&a.args, r.mutability.is_some());
-                    let buffer = q!(b.buffer(#title, <#a as ::kernel_dsl::dtype::Elem>::DTYPE, #writable));
-                    return match when {
-                        Some(when) => q!(let #name = if #when { #buffer } else { ::kernel_dsl::build::V::Unit };),
-                        None => q!(let #name = #buffer;),
-                    };
-                }
-            }
+        if let Some(a) = buffer_element(&r.elem) {
+            let writable = r.mutability.is_some();
+            let buffer = q!(b.buffer(#title, <#a as ::kernel_dsl::dtype::Elem>::DTYPE, #writable));
+            return match when {
+                Some(when) => q!(let #name = if #when { #buffer } else { ::kernel_dsl::build::V::Unit };),
+                None => q!(let #name = #buffer;),
+            };
         }
     }
     body.reject(&t.ty, Reject::KernelParam(text(&t.ty)))

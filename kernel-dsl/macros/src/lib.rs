@@ -15,11 +15,13 @@ mod expr;
 mod flow;
 mod kernel;
 mod reject;
+mod structs;
 mod types;
 
 use proc_macro::TokenStream;
 
-/// Scalar code, or code over tiles, that kernels call: runs on the CPU as written, and builds IR.
+/// Scalar code, or code over tiles, that kernels call: runs on the CPU as written, and builds IR. On a struct: values that
+/// travel together; a kernel may take one of buffers and scalars as a parameter, `rows: &Rows<T>`.
 #[proc_macro_attribute]
 pub fn device(_: TokenStream, item: TokenStream) -> TokenStream {
     device::expand(item.into()).into()

@@ -57,10 +57,34 @@ pub fn meta_param(input: &FnArg) -> Option<&Ident> {
     (r.mutability.is_none() && last_name(&r.elem).ends_with("Meta")).then_some(&p.ident)
 }
 
-fn last_name(t: &Type) -> String {
+pub fn last_name(t: &Type) -> String {
     match t {
         Type::Path(p) => p.path.segments.last().map(|s| s.ident.to_string()).unwrap_or_default(),
         _ => String::new(),
+    }
+}
+
+/// Names of structs that are no device values, whatever stands on them.
+const OF_RUST: [&str; 12] = ["String", "Vec", "Option", "Result", "Box", "Rc", "Arc", "Cell", "RefCell", "HashMap", "BTreeMap", "PhantomData"];
+
+/// Written like a struct's: whether it is a `#[device]` one, rustc checks.
+fn is_struct(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && !VIEWS.contains(&name) && !OF_RUST.contains(&name)
+}
+
+/// The struct of a `&Rows<T>` or `&mut Rows<T>` parameter.
+pub fn struct_param(input: &FnArg) -> Option<&Type> {
+    let FnArg::Typed(t) = input else { return None };
+    let Type::Reference(r) = &*t.ty else { return None };
+    is_struct(&last_name(&r.elem)).then_some(&*r.elem)
+}
+
+/// `T` of `Global<T>`.
+pub fn buffer_element(t: &Type) -> Option<&GenericArgument> {
+    let Type::Path(p) = t else { return None };
+    match &p.path.segments.last()?.arguments {
+        PathArguments::AngleBracketed(a) if last_name(t) == "Global" => a.args.first(),
+        _ => None,
     }
 }
 
@@ -68,7 +92,7 @@ fn last_name(t: &Type) -> String {
 fn is_view(t: &Type) -> bool {
     match t {
         Type::Array(a) => last_name(&a.elem) == "PutBy",
-        t => VIEWS.contains(&last_name(t).as_str()),
+        t => VIEWS.contains(&last_name(t).as_str()) || is_struct(&last_name(t)),
     }
 }
 
@@ -83,7 +107,9 @@ impl Body {
             Type::Path(_) => {
                 let name = last_name(t);
                 let known = dtype(&name).is_some() || name == "usize" || self.generics.contains(&name) || VIEWS.contains(&name.as_str());
-                if !known {
+                if !known && is_struct(&name) {
+                    self.structs.push(t.clone());
+                } else if !known {
                     self.reject(t, Reject::Type(text(t)));
                 }
             }

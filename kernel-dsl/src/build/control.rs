@@ -11,6 +11,7 @@ impl B {
         match self.get(&v) {
             V::Array(items) => V::Array(items.into_iter().map(|x| self.var(x)).collect()),
             V::Tuple(items) => V::Tuple(items.into_iter().map(|x| self.var(x)).collect()),
+            V::Struct(fields) => self.each_field(&fields, |x| self.var(x.clone())),
             V::S(id) => {
                 let ty = self.ty(id);
                 match self.emit(Op::VarNew(id), ty) {
@@ -31,6 +32,7 @@ impl B {
             V::Var(id) => self.emit(Op::VarGet(*id), self.ty(*id)),
             V::Array(items) => V::Array(items.iter().map(|x| self.get(x)).collect()),
             V::Tuple(items) => V::Tuple(items.iter().map(|x| self.get(x)).collect()),
+            V::Struct(fields) => self.each_field(fields, |x| self.get(x)),
             v => v.clone(),
         }
     }
@@ -57,6 +59,7 @@ impl B {
                     self.assign(p, v);
                 }
             }
+            (V::Struct(a), c @ V::Struct(_)) => drop(self.joined_fields(a, &c, |p, v| self.assign(p, v.clone()))),
             (V::Poison, _) | (_, V::Poison) | (V::Unit, _) => {}
             _ => return self.fail(Fault::NotMutable),
         }
@@ -122,6 +125,7 @@ impl B {
             (V::Array(x), V::Array(y)) | (V::Tuple(x), V::Tuple(y)) if x.len() == y.len() => {
                 V::Array(x.iter().zip(y).map(|(x, y)| self.placeholder(x, y)).collect())
             }
+            (V::Struct(x), V::Struct(_)) => self.joined_fields(x, c, |x, y| self.placeholder(x, y)),
             (V::S(i), _) | (_, V::S(i)) => match self.ty(*i) {
                 Ty::Scalar(d) => self.var(self.constant(d, 0)),
                 t => {

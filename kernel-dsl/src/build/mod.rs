@@ -9,7 +9,7 @@ mod scalar;
 mod tile;
 mod value;
 
-pub use value::{Konst, V};
+pub use value::{Arguments, DeviceStruct, Konst, V, device_struct};
 
 use crate::dtype::DType;
 use crate::ir::*;

@@ -225,6 +225,7 @@ impl B {
             (V::Unit, V::Unit) => V::Unit,
             (V::Array(x), V::Array(y)) if x.len() == y.len() => V::Array(x.iter().zip(&y).map(|(x, y)| self.select(c, x, y)).collect()),
             (V::Tuple(x), V::Tuple(y)) if x.len() == y.len() => V::Tuple(x.iter().zip(&y).map(|(x, y)| self.select(c, x, y)).collect()),
+            (V::Struct(x), y @ V::Struct(_)) => self.joined_fields(&x, &y, |x, y| self.select(c, x, y)),
             (V::Poison, _) | (_, V::Poison) => V::Poison,
             (x, y) => {
                 let like = match (&x, &y) {

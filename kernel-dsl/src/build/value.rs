@@ -3,6 +3,7 @@
 use super::B;
 use crate::dtype::{DType, Elem, bf16, f16};
 use crate::ir::{Buf, Id};
+use crate::report::Fault;
 
 /// A value in the device half of a function.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub enum V {
     Ring(usize),
     /// What turns keep.
     Kept(usize),
+    /// Values that travel together, by the names of their fields.
+    Struct(Vec<(&'static str, V)>),
 }
 
 impl V {
@@ -42,7 +45,51 @@ impl V {
     }
 }
 
+/// A struct with `#[device]` on it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no device type",
+    label = "not a device type",
+    note = "put `#[device]` on the struct; its fields are device types: scalars, views such as `Global<T>`, arrays, other such structs"
+)]
+pub trait DeviceStruct {}
+
+/// That a type in a signature is one, for rustc to check.
+pub fn device_struct<T: DeviceStruct>() {}
+
+/// A device struct that a kernel takes: each field is an argument.
+#[diagnostic::on_unimplemented(
+    message = "a kernel cannot take `{Self}`",
+    label = "not a struct of arguments",
+    note = "put `#[device]` on a struct whose fields are all `Global<T>` or scalars"
+)]
+pub trait Arguments: DeviceStruct {
+    /// Declares each field as an argument of the kernel, `name_field`.
+    fn declare(b: &B, name: &str) -> V;
+}
+
 impl B {
+    /// A field of a struct.
+    pub fn field(&self, v: &V, name: &'static str) -> V {
+        match v {
+            V::Struct(fields) => match fields.iter().find(|(n, _)| *n == name) {
+                Some((_, v)) => v.clone(),
+                None => self.fail(Fault::NoField { name }),
+            },
+            V::Poison => V::Poison,
+            _ => self.fail(Fault::NoField { name }),
+        }
+    }
+
+    /// The same struct with each field passed through `f`.
+    pub(super) fn each_field(&self, fields: &[(&'static str, V)], f: impl Fn(&V) -> V) -> V {
+        V::Struct(fields.iter().map(|(name, v)| (*name, f(v))).collect())
+    }
+
+    /// Two structs of one kind as one, field by field: literals may list fields in any order.
+    pub(super) fn joined_fields(&self, a: &[(&'static str, V)], c: &V, f: impl Fn(&V, &V) -> V) -> V {
+        V::Struct(a.iter().map(|(name, x)| (*name, f(x, &self.field(c, name)))).collect())
+    }
+
     /// An index into a list of the host, which must be known while building.
     pub fn known(&self, v: &V) -> usize {
         self.get(v).size(self, "the index of a list of codecs")

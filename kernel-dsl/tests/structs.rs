@@ -1,0 +1,112 @@
+//! Values that travel together: `#[device]` on a struct.
+
+use kernel_dsl::ir::Param;
+use kernel_dsl::ir::interp::{Arg, run};
+use kernel_dsl::prelude::*;
+use kernel_dsl::tile::launch;
+
+#[derive(Clone, Copy)]
+struct Shape {
+    d: usize,
+}
+
+impl Meta for Shape {
+    fn launch(&self) -> Launch {
+        Launch { warps: 1, min_blocks: 1 }
+    }
+}
+
+/// Rows of a tensor.
+#[device]
+struct Rows<T: Float> {
+    base: Global<T>, // [tokens, d], strided
+    stride: i32,
+}
+
+/// What a kernel gives.
+#[device]
+struct Sums {
+    #[out]
+    of: Global<f32>,
+    #[out]
+    count: Global<i32>,
+    by: f32,
+}
+
+/// A row's extremes and where it lies: made, chosen and changed on the device.
+#[device]
+#[derive(Clone, Copy)]
+struct Range {
+    low: f32,
+    high: f32,
+}
+
+#[device]
+fn first<T: Float>(rows: &Rows<T>, token: i32) -> f32 {
+    rows.base.at(token * rows.stride).to_f32()
+}
+
+#[device]
+fn wider(range: Range, x: f32) -> Range {
+    if x < range.low {
+        Range { low: x, high: range.high }
+    } else {
+        // In another order, and of a value of its own.
+        Range { high: fmax(range.high, x), low: range.low }
+    }
+}
+
+#[device]
+fn add(sums: &mut Sums, i: i32, range: &Range) {
+    sums.of.put(i, (range.high - range.low) * sums.by);
+    sums.count.put(i, 1_i32);
+}
+
+#[kernel]
+fn spread<T: Float>(m: Shape, x: &Rows<T>, y: &Rows<f32>, sums: &mut Sums, tokens: i32) {
+    for i in threads(32) {
+        if i < tokens {
+            let mut range = Range { low: first::<T>(x, i), high: first::<T>(x, i) };
+            for k in 0..m.d as i32 {
+                range = wider(range, x.base.at(i * x.stride + k).to_f32());
+                range.high = range.high + y.base.at(i * y.stride) * 0.0_f32;
+            }
+            add(sums, i, &range);
+        }
+    }
+}
+
+#[test]
+fn fields_are_arguments_in_order() {
+    let program = spread::build::<bf16>(&Shape { d: 4 }).unwrap();
+    let names: Vec<&str> = program.params.iter().map(|p| match p { Param::Buffer { name, .. } | Param::Scalar { name, .. } => name.as_str() }).collect();
+    assert_eq!(names, ["x_base", "x_stride", "y_base", "y_stride", "sums_of", "sums_count", "sums_by", "tokens"]);
+    let written: Vec<bool> = program.params.iter().filter_map(|p| match p { Param::Buffer { writable, .. } => Some(*writable), Param::Scalar { .. } => None }).collect();
+    assert_eq!(written, [false, false, true, true]);
+}
+
+#[test]
+fn the_interpreter_does_what_rust_does() {
+    let (tokens, stride, d) = (9, 7, 5);
+    let x: Vec<f32> = (0..tokens * stride).map(|i| ((i * i * 31) % 17) as f32 - 8.0).collect();
+    let y = vec![1.0_f32; tokens];
+    let m = Shape { d };
+    let rows = Rows { base: Global::new(&x), stride: stride as i32 };
+    let others = Rows { base: Global::new(&y), stride: 1 };
+    let mut sums = Sums { of: Global::zeroed(tokens), count: Global::zeroed(tokens), by: 0.5 };
+    launch([1, 1, 1], || spread(m, &rows, &others, &mut sums, tokens as i32));
+    for (i, row) in x.chunks(stride).enumerate() {
+        let (low, high) = row[..d].iter().fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+        assert_eq!(sums.of.to_vec()[i], (high - low) * 0.5, "row {i}");
+    }
+    let poison = || Arg::Buffer(vec![0xee; 4 * tokens]);
+    let scalar = |bits: u32| Arg::Scalar(u64::from(bits));
+    let mut args = vec![
+        Arg::Buffer(rows.base.bytes.clone()), scalar(stride as u32), Arg::Buffer(others.base.bytes.clone()), scalar(1),
+        poison(), poison(), scalar(0.5_f32.to_bits()), scalar(tokens as u32),
+    ];
+    run(&spread::build::<f32>(&m).unwrap(), [1, 1, 1], &mut args).unwrap();
+    let bytes = |i: usize| match &args[i] { Arg::Buffer(b) => b.clone(), Arg::Scalar(_) => panic!("a buffer") };
+    assert_eq!(bytes(4), sums.of.bytes);
+    assert_eq!(bytes(5), sums.count.bytes);
+}
