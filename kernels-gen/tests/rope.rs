@@ -7,7 +7,8 @@ mod support;
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
-use kernels_gen::kernels::rope::Rope;
+use kernels_gen::kernels::arguments::{Rows, Stored};
+use kernels_gen::kernels::rope::{Passed, Rope, Turns};
 use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
 use kernels_gen::preset::preset;
 use kernels_gen::reference::{self, CacheShape, Calibrated, RopeTable, Status};
@@ -102,17 +103,21 @@ impl<T: Float> Problem<T> {
         [cache, given(&k, &kw), given(&q, &qw)]
     }
 
-    fn args(&self, cache: usize) -> Vec<Arg> {
-        let [k, v, q] = &self.rows;
-        let mut args = vec![buffer(k), buffer(v), buffer(q), buffer(&Global::new(&self.positions)), buffer(&Global::new(&self.slots)), buffer(&self.table.0)];
-        args.extend(self.weights.each_ref().map(buffer));
-        args.extend([Arg::Buffer(vec![0xcc; k.bytes.len()]), Arg::Buffer(vec![0xcc; q.bytes.len()]), Arg::Buffer(vec![0xee; cache]), buffer(&Global::<i32>::zeroed(4))]);
-        args.extend([self.slots.len(), KV_HEADS, TURNS].map(|n| scalar(n as i32)));
-        args.extend([scalar(EPSILON), scalar((3 * PAGE) as i64)]);
-        let d = self.shape.d;
-        args.extend([KV_HEADS * d, d, KV_HEADS * d, d, KV_HEADS * self.rope.group * d, d].map(|n| scalar(n as i64)));
-        args
+    /// Arguments of the kernel; `fitted`: those of a calibrated one.
+    fn args(&self, cache: usize, fitted: Vec<Arg>) -> Vec<Arg> {
+        let ([k, v, q], d) = (&self.rows, self.shape.d);
+        let rows = |x, heads: usize| [buffer(x), scalar((heads * d) as i64), scalar(d as i64)];
+        let turns = [buffer(&Global::new(&self.positions)), buffer(&self.table.0), scalar(TURNS as i32), scalar(EPSILON)];
+        let left = [k, q].map(|x| Arg::Buffer(vec![0xcc; x.bytes.len()]));
+        let stored = [buffer(&Global::new(&self.slots)), Arg::Buffer(vec![0xee; cache]), buffer(&Global::<i32>::zeroed(4)), scalar((3 * PAGE) as i64), scalar(self.slots.len() as i32), scalar(KV_HEADS as i32)];
+        let rows = [rows(k, KV_HEADS), rows(v, KV_HEADS), rows(q, KV_HEADS * self.rope.group)].into_iter().flatten();
+        rows.chain(turns).chain(self.weights.each_ref().map(buffer)).chain(left).chain(fitted).chain(stored).collect()
     }
+}
+
+/// What a kernel leaves, of `fitted` buffers more: keys and queries given back, the cache, the status words.
+fn outputs(mut got: Vec<Vec<u8>>, fitted: usize) -> [Vec<u8>; 4] {
+    [7, 8, 10 + fitted, 11 + fitted].map(|i| std::mem::take(&mut got[i]))
 }
 
 fn stored<T: Float>(name: &str, d: usize, rope: Rope, tokens: usize) {
@@ -123,24 +128,25 @@ fn stored<T: Float>(name: &str, d: usize, rope: Rope, tokens: usize) {
     let grid = kernels::rope_grid(&rope, tokens, KV_HEADS);
     let left = |bytes: &[u8], given: bool, want: &[u8], what: &str| if given { assert_bytes(what, bytes, want) } else { assert!(bytes.iter().all(|b| *b == 0xcc), "{what}: written") };
     for stage in stages(kernels::rope_store_ir(c, &m, memory::<T>()).unwrap()) {
-        let got = interpreted(&what, &stage, grid, p.args(want[0].len()));
+        let [keys, queries, cache, status] = outputs(interpreted(&what, &stage, grid, p.args(want[0].len(), vec![])), 0);
         let at = |part: &str| format!("{what}, {} IR, {part}", stage.0);
-        assert_bytes(&at("cache"), &got[10], &want[0]);
-        left(&got[8], rope.keys, &want[1], &at("keys"));
-        left(&got[9], rope.group > 0, &want[2], &at("queries"));
-        assert_eq!(got[11][..12], Global::new(&[1, 0, i32::from(tokens > 32)]).bytes, "{}", at("status"));
+        assert_bytes(&at("cache"), &cache, &want[0]);
+        left(&keys, rope.keys, &want[1], &at("keys"));
+        left(&queries, rope.group > 0, &want[2], &at("queries"));
+        assert_eq!(status[..12], Global::new(&[1, 0, i32::from(tokens > 32)]).bytes, "{}", at("status"));
     }
     // The Rust function.
     let zeroed = |bytes: &[u8]| -> Global<T> { global(&vec![0.0; bytes.len() / T::DTYPE.size()]) };
-    let (mut k_out, mut q_out, mut cache, mut status) = (zeroed(&want[1]), zeroed(&want[2]), Global::<u8>::new(&vec![0xee; want[0].len()]), Global::<i32>::zeroed(4));
-    let ([k, v, q], [kw, qw]) = (&p.rows, &p.weights);
-    let (positions, slots, t) = (Global::new(&p.positions), Global::new(&p.slots), (KV_HEADS * d) as i64);
-    launch(grid, || {
-        kernels::rope::store::store_rope::<T>(m, c.k.bands, c.v.bands, k, v, q, &positions, &slots, &p.table.0, kw, qw, &mut k_out, &mut q_out, &mut cache, &mut status, tokens as i32, KV_HEADS as i32, TURNS as i32, EPSILON, (3 * PAGE) as i64, t, d as i64, t, d as i64, t * rope.group as i64, d as i64)
-    });
-    assert_bytes(&format!("{what}, Rust, cache"), &cache.bytes, &want[0]);
+    let ([k, v, q], [kw, qw]) = (p.rows, p.weights);
+    let rows = |base, heads: usize| Rows { base, token_stride: (heads * d) as i64, head_stride: d as i64 };
+    let turns = Turns { positions: Global::new(&p.positions), table: p.table.0, turns: TURNS as i32, epsilon: EPSILON };
+    let mut passed = Passed { k_weight: kw, q_weight: qw, k_out: zeroed(&want[1]), q_out: zeroed(&want[2]) };
+    let mut to = Stored { slots: Global::new(&p.slots), cache: Global::new(&vec![0xee; want[0].len()]), status: Global::zeroed(4), slot_count: (3 * PAGE) as i64, tokens: tokens as i32, kv_heads: KV_HEADS as i32 };
+    let (k, v, q) = (rows(k, KV_HEADS), rows(v, KV_HEADS), rows(q, KV_HEADS * rope.group));
+    launch(grid, || kernels::rope::store::store_rope::<T>(m, c.k.bands, c.v.bands, &k, &v, &q, &turns, &mut passed, &mut to));
+    assert_bytes(&format!("{what}, Rust, cache"), &to.cache.bytes, &want[0]);
     if rope.group > 0 {
-        assert_bytes(&format!("{what}, Rust, queries"), &q_out.bytes, &want[2]);
+        assert_bytes(&format!("{what}, Rust, queries"), &passed.q_out.bytes, &want[2]);
     }
 }
 
@@ -186,18 +192,16 @@ fn mapped<T: Float>(name: &str, d: usize, rope: Rope) {
     let mut want = vec![0xee; x.shape.bytes(c)];
     let layer = Calibrated { codec: c, maps: &maps, turns: &back };
     assert!(layer.store(&x.shape, &mut want, &of.rows(&k, d, &kw, &places), &v, &places, &slots).is_ok());
-    let mut args = x.args(want.len());
-    args.splice(10..10, [buffer(&Global::new(&back.packed())), buffer(&Global::new(&maps.packed())), buffer(&Global::new(&maps.scales()))]);
-    args.insert(18, scalar(1_i32));
+    let args = x.args(want.len(), vec![buffer(&Global::new(&back.packed())), buffer(&Global::new(&maps.packed())), buffer(&Global::new(&maps.scales())), scalar(1_i32)]);
     let what = format!("{name} d {d} {rope:?}");
     let m = kernels::rope_store_meta(c, d, PAGE, memory::<T>(), rope, true);
     for stage in stages(kernels::mapped_rope_store_ir(c, &m, memory::<T>()).unwrap()) {
-        let got = interpreted(&what, &stage, kernels::rope_grid(&rope, 40, KV_HEADS), args.clone());
+        let [keys, queries, cache, status] = outputs(interpreted(&what, &stage, kernels::rope_grid(&rope, 40, KV_HEADS), args.clone()), 3);
         let at = |part: &str| format!("{what}, {} IR, {part}", stage.0);
-        assert_bytes(&at("cache"), &got[13], &want);
-        assert_bytes(&at("keys"), &got[8], &global::<T>(&of.given(&k, d, &kw, &x.positions)).bytes);
-        assert_bytes(&at("queries"), &got[9], &global::<T>(&of.given(&q, d, &qw, &x.positions)).bytes);
-        assert_eq!(got[14], Global::new(&[0, 0, 1, 32_i32]).bytes, "{}", at("status"));
+        assert_bytes(&at("cache"), &cache, &want);
+        assert_bytes(&at("keys"), &keys, &global::<T>(&of.given(&k, d, &kw, &x.positions)).bytes);
+        assert_bytes(&at("queries"), &queries, &global::<T>(&of.given(&q, d, &qw, &x.positions)).bytes);
+        assert_eq!(status, Global::new(&[0, 0, 1, 32_i32]).bytes, "{}", at("status"));
     }
 }
 

@@ -8,9 +8,9 @@ use kernels_gen::kernels::SEGMENT;
 use kernels_gen::preset::{self, BadCalibration, LayerMaps, Shape, Turns};
 use kernels_gen::registry::CodecInfo;
 
-use crate::argument::{Misuse, agree, within};
+use crate::argument::{Misuse, agree, int, within};
 use crate::codec::Codec;
-use crate::cuda::{Device, Memory, Span};
+use crate::cuda::{Arg, Device, Memory, Span};
 use crate::error::Result;
 use crate::page::PagedCache;
 
@@ -106,6 +106,12 @@ impl<'a> Layer<'a> {
     /// f32 [segments, 2, d / 2].
     pub(crate) fn turns(&self) -> Span<'a> {
         self.calibration.turns.span()
+    }
+
+    /// As kernels take them: `kernels::arguments::Fitted`.
+    pub(crate) fn args(&self) -> Result<[Arg<'a>; 4]> {
+        let segments = int("the segments of the calibration", self.segments())?;
+        Ok([Arg::Ptr(self.turns()), Arg::Ptr(self.maps()), Arg::Ptr(self.scales()), Arg::I32(segments)])
     }
 
     pub(crate) fn segments(&self) -> usize {

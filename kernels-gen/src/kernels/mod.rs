@@ -2,6 +2,7 @@
 //!
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
+pub mod arguments;
 pub mod attend;
 pub mod back;
 pub mod codes;

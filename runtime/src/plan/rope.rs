@@ -84,13 +84,11 @@ impl RopePlan {
             return Ok(());
         }
         let given = self.given(call, roped)?;
-        let q = roped.q.filter(|_| self.rope.group > 0);
-        let rows = [Arg::Ptr(call.k.base), Arg::Ptr(call.v.base), own(q.map(|q| q.base)), Arg::Ptr(roped.positions), Arg::Ptr(call.slots), Arg::Ptr(roped.table)];
-        let maps = layer.map_or(vec![], |layer| vec![Arg::Ptr(layer.turns()), Arg::Ptr(layer.maps()), Arg::Ptr(layer.scales())]);
-        let ints = [Arg::Ptr(call.cache.base), Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?), Arg::I32(call.cache.ints()?.0), Arg::I32(int("the positions of cos_sin", roped.turns)?)];
-        let segments = layer.map(|layer| int("the segments of the calibration", layer.segments())).transpose()?.map(Arg::I32);
-        let strides = [call.k.token_stride, call.k.head_stride, call.v.token_stride, call.v.head_stride, q.map_or(0, |q| q.token_stride), q.map_or(0, |q| q.head_stride)];
-        let args = [&rows, &given.map(own) as &[Arg<'_>], &maps, &ints, segments.as_slice(), &[Arg::F32(roped.epsilon), Arg::I64(call.cache.slots()?)], &strides.map(Arg::I64)].concat();
+        let q = roped.q.filter(|_| self.rope.group > 0).unwrap_or(Rows { base: Span::null(), token_stride: 0, head_stride: 0 });
+        let turns = [Arg::Ptr(roped.positions), Arg::Ptr(roped.table), Arg::I32(int("the positions of cos_sin", roped.turns)?), Arg::F32(roped.epsilon)];
+        let fitted = layer.map(|layer| layer.args()).transpose()?;
+        let args: [&[Arg<'_>]; 5] = [&[call.k, call.v, q].map(Rows::args).concat(), &turns, &given.map(own), fitted.as_slice().as_flattened(), &call.stored()?];
+        let args = args.concat();
         self.kernel.launch(stream, kernels::rope_grid(&self.rope, call.tokens, call.cache.kv_heads), &args)
     }
 

@@ -197,6 +197,21 @@ impl Store<'_> {
     }
 }
 
+impl<'a> Rows<'a> {
+    /// As kernels take them: `kernels::arguments::Rows`.
+    pub(super) fn args(self) -> [Arg<'a>; 3] {
+        [Arg::Ptr(self.base), Arg::I64(self.token_stride), Arg::I64(self.head_stride)]
+    }
+}
+
+impl<'a> Store<'a> {
+    /// As kernels take them: `kernels::arguments::Stored`.
+    pub(super) fn stored(&self) -> Result<[Arg<'a>; 6]> {
+        let (kv_heads, slots) = (self.cache.ints()?.0, self.cache.slots()?);
+        Ok([Arg::Ptr(self.slots), Arg::Ptr(self.cache.base), Arg::Ptr(self.status), Arg::I64(slots), Arg::I32(int("tokens", self.tokens)?), Arg::I32(kv_heads)])
+    }
+}
+
 impl Rows<'_> {
     /// Fails unless the base is aligned and holds every row of `[tokens, heads, d]` that the strides reach.
     pub(crate) fn check(&self, what: &'static str, [tokens, heads, d]: [usize; 3], elem: Elem) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod mapped;
 pub mod rows;
 pub mod store;
 
+use super::arguments::Rows;
 use super::query::finite;
 use super::rows::{blocks_at, raw};
 use super::store::StoreMeta;
@@ -31,6 +32,40 @@ pub struct Rope {
     pub keys: bool,
 }
 
+/// What keys and queries are turned by.
+#[device]
+pub struct Turns {
+    /// `[tokens]`: each token's place in its sequence
+    pub positions: Global<i32>,
+    /// `[turns, dims]`: cosines, then sines
+    pub table: Global<u8>,
+    /// Places that the table holds.
+    pub turns: i32,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
+
+/// The rest of what keys and queries pass: weights, and where they are given back.
+#[device]
+pub struct Passed<T: Float> {
+    /// `[d]`
+    pub k_weight: Global<f32>,
+    pub q_weight: Global<f32>,
+    /// `[tokens, kv_heads, d]`
+    #[out]
+    pub k_out: Global<T>,
+    /// `[tokens, heads, d]`
+    #[out]
+    pub q_out: Global<T>,
+}
+
+/// The place of a token in the table, and whether it holds it.
+#[device]
+pub fn place_in(turns: &Turns, token: i32) -> (i32, bool) {
+    let position = turns.positions.at(token);
+    (position, (position >= 0_i32) & (position < turns.turns))
+}
+
 /// A thread's share of a row's sum of squares: four fused chains over its coordinates 0, 4, .. and so on.
 #[device]
 fn squares_of<T: Float>(m: &StoreMeta, x: &Global<T>, at: i64, j: i32) -> f32 {
@@ -42,19 +77,25 @@ fn squares_of<T: Float>(m: &StoreMeta, x: &Global<T>, at: i64, j: i32) -> f32 {
     (all[0] + all[1]) + (all[2] + all[3])
 }
 
-/// First byte of a row of `[tokens, heads, d]`, strides in elements.
+/// First byte of a row.
 #[device]
-pub fn row_at(m: &StoreMeta, token: i32, head: i32, token_stride: i64, head_stride: i64) -> i64 {
-    (token as i64 * token_stride + head as i64 * head_stride) * m.elem as i64
+pub fn row_at<T: Float>(m: &StoreMeta, x: &Rows<T>, token: i32, head: i32) -> i64 {
+    (token as i64 * x.token_stride + head as i64 * x.head_stride) * m.elem as i64
+}
+
+/// First byte of a row of `[tokens, heads, d]` without gaps.
+#[device]
+fn given_at(m: &StoreMeta, token: i32, head: i32, heads: i32) -> i64 {
+    (token as i64 * (heads * m.d as i32) as i64 + head as i64 * m.d as i64) * m.elem as i64
 }
 
 /// Sums of squares of a block's 32 rows, four a row, where rows are normalised.
 #[device]
-pub fn measure<T: Float>(m: &StoreMeta, x: &Global<T>, sums: &mut Shared<f32>, head: i32, tokens: i32, token_stride: i64, head_stride: i64) {
+pub fn measure<T: Float>(m: &StoreMeta, x: &Rows<T>, sums: &mut Shared<f32>, head: i32, tokens: i32) {
     if m.rope.norm {
         for i in threads(128) {
             let token = (block_id(0) * 32_i32 + (i >> 2_u32)).min(tokens - 1_i32);
-            sums.put(i, squares_of::<T>(m, x, row_at(m, token, head, token_stride, head_stride), i & 3_i32));
+            sums.put(i, squares_of::<T>(m, &x.base, row_at::<T>(m, x, token, head), i & 3_i32));
         }
     }
 }
@@ -182,16 +223,18 @@ fn turn_apart<T: Float>(m: &StoreMeta, own: [f32; 128], x: &Global<T>, at: i64, 
     y
 }
 
-/// Every fourth block of eight, from block `j` on, of the row at byte `at`: as attention wants it, in f32.
+/// Every fourth block of eight, from block `j` on, of row `r` of a block: as attention wants it, in f32.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn roped<T: Float>(m: &StoreMeta, x: &Global<T>, at: i64, weight: &Global<f32>, by: f32, table: &Global<u8>, position: i32, j: i32) -> [f32; 128] {
+pub fn roped<T: Float>(m: &StoreMeta, x: &Rows<T>, token: i32, head: i32, weight: &Global<f32>, sums: &Shared<f32>, turns: &Turns, position: i32, r: i32, j: i32) -> [f32; 128] {
+    let at = row_at::<T>(m, x, token, head);
+    let by = inverse_rms(m, sums, r, turns.epsilon);
     let row = position as i64 * (m.rope.dims * m.rope.table_elem) as i64;
-    let own = normed(m, raw::<T>(x, at, j, m.d, m.elem), weight, by, j, 4, m.d / 32);
+    let own = normed(m, raw::<T>(&x.base, at, j, m.d, m.elem), weight, by, j, 4, m.d / 32);
     if m.rope.pairs {
-        turn_pairs(m, own, table, row, j)
+        turn_pairs(m, own, &turns.table, row, j)
     } else {
-        if m.rope.dims % 64 == 0 { turn_halves(m, own, table, row, j) } else { turn_apart::<T>(m, own, x, at, weight, by, table, row, j) }
+        if m.rope.dims % 64 == 0 { turn_halves(m, own, &turns.table, row, j) } else { turn_apart::<T>(m, own, &x.base, at, weight, by, &turns.table, row, j) }
     }
 }
 
@@ -217,20 +260,40 @@ pub fn leave<T: Float>(m: &StoreMeta, out: &mut Global<T>, at: i64, x: [f32; 128
     }
 }
 
+/// A row of keys, made ready; it is given back where that is wanted and the token is there.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn key_row<T: Float>(m: &StoreMeta, k: &Rows<T>, passed: &mut Passed<T>, turns: &Turns, sums: &Shared<f32>, token: i32, head: i32, heads: i32, position: i32, known: bool, there: bool, r: i32, j: i32) -> [f32; 128] {
+    let row = roped::<T>(m, k, token, head, &passed.k_weight, sums, turns, if known { position } else { 0_i32 }, r, j);
+    if m.rope.keys {
+        if there {
+            leave::<T>(m, &mut passed.k_out, given_at(m, token, head, heads), row, known, j);
+        }
+    }
+    row
+}
+
 /// A block's 32 rows of a head, normalised and turned; they leave as `[token, head, d]`.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn turn_rows<T: Float>(m: &StoreMeta, x: &Global<T>, out: &mut Global<T>, positions: &Global<i32>, weight: &Global<f32>, table: &Global<u8>, sums: &mut Shared<f32>, head: i32, heads: i32, tokens: i32, turns: i32, epsilon: f32, token_stride: i64, head_stride: i64) {
-    measure::<T>(m, x, sums, head, tokens, token_stride, head_stride);
+pub fn turn_rows<T: Float>(m: &StoreMeta, x: &Rows<T>, out: &mut Global<T>, weight: &Global<f32>, turns: &Turns, sums: &mut Shared<f32>, head: i32, heads: i32, tokens: i32) {
+    measure::<T>(m, x, sums, head, tokens);
     for i in threads(128) {
         let (r, j) = (i >> 2_u32, i & 3_i32);
         let token = block_id(0) * 32_i32 + r;
         if token < tokens {
-            let position = positions.at(token);
-            let known = (position >= 0_i32) & (position < turns);
-            let by = inverse_rms(m, sums, r, epsilon);
-            let row = roped::<T>(m, x, row_at(m, token, head, token_stride, head_stride), weight, by, table, if known { position } else { 0_i32 }, j);
-            leave::<T>(m, out, row_at(m, token, head, (heads * m.d as i32) as i64, m.d as i64), row, known, j);
+            let (position, known) = place_in(turns, token);
+            let row = roped::<T>(m, x, token, head, weight, sums, turns, if known { position } else { 0_i32 }, r, j);
+            leave::<T>(m, out, given_at(m, token, head, heads), row, known, j);
         }
+    }
+}
+
+/// Those of query head `own` of a kv head.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn turn_queries<T: Float>(m: &StoreMeta, q: &Rows<T>, passed: &mut Passed<T>, turns: &Turns, sums: &mut Shared<f32>, head: i32, own: i32, tokens: i32, kv_heads: i32) {
+    if m.rope.group > 0 {
+        turn_rows::<T>(m, q, &mut passed.q_out, &passed.q_weight, turns, sums, head * m.rope.group as i32 + own, kv_heads * m.rope.group as i32, tokens);
     }
 }

@@ -2,28 +2,24 @@
 //!
 //! Cost: reads d elements a row twice, the second time from the cache, and a row of the table; writes d elements.
 
+use super::super::arguments::Rows;
 use super::super::store::StoreMeta;
-use super::turn_rows;
+use super::{Turns, turn_rows};
 use kernel_dsl::prelude::*;
 
 /// Grid: blocks of 32 tokens, heads.
 #[kernel]
 pub fn turn_heads<T: Float>(
     m: StoreMeta,
-    x: &Global<T>,           // [tokens, heads, d], strided
-    positions: &Global<i32>, // [tokens]
-    table: &Global<u8>,      // [turns, dims]: cosines, then sines
-    weight: &Global<f32>,    // [d]
-    out: &mut Global<T>,     // [tokens, heads, d]
+    x: &Rows<T>,
+    turns: &Turns,
+    weight: &Global<f32>, // [d]
+    out: &mut Global<T>,  // [tokens, heads, d]
     tokens: i32,
     heads: i32,
-    turns: i32,
-    epsilon: f32,
-    token_stride: i64,
-    head_stride: i64,
 ) {
     after_previous();
     release_next();
     let mut sums = shared::<f32>(32 * 4);
-    turn_rows::<T>(&m, x, out, positions, weight, table, &mut sums, block_id(1), heads, tokens, turns, epsilon, token_stride, head_stride);
+    turn_rows::<T>(&m, x, out, weight, turns, &mut sums, block_id(1), heads, tokens);
 }
