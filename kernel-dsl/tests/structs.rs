@@ -56,6 +56,18 @@ fn wider(range: Range, x: f32) -> Range {
     }
 }
 
+/// Changed in place, by a function that a function calls.
+#[device]
+fn lift(range: &mut Range, by: f32) {
+    range.high = range.high + by;
+}
+
+#[device]
+fn lift_twice(range: &mut Range, by: f32) {
+    lift(range, by);
+    lift(range, by);
+}
+
 #[device]
 fn add(sums: &mut Sums, i: i32, range: &Range) {
     sums.of.put(i, (range.high - range.low) * sums.by);
@@ -69,7 +81,7 @@ fn spread<T: Float>(m: Shape, x: &Rows<T>, y: &Rows<f32>, sums: &mut Sums, token
             let mut range = Range { low: first::<T>(x, i), high: first::<T>(x, i) };
             for k in 0..m.d as i32 {
                 range = wider(range, x.base.at(i * x.stride + k).to_f32());
-                range.high = range.high + y.base.at(i * y.stride) * 0.0_f32;
+                lift_twice(&mut range, y.base.at(i * y.stride));
             }
             add(sums, i, &range);
         }
@@ -96,7 +108,12 @@ fn the_interpreter_does_what_rust_does() {
     let mut sums = Sums { of: Global::zeroed(tokens), count: Global::zeroed(tokens), by: 0.5 };
     launch([1, 1, 1], || spread(m, &rows, &others, &mut sums, tokens as i32));
     for (i, row) in x.chunks(stride).enumerate() {
-        let (low, high) = row[..d].iter().fold((f32::MAX, f32::MIN), |(a, b), x| (a.min(*x), b.max(*x)));
+        let low = row[..d].iter().fold(f32::MAX, |a, x| a.min(*x));
+        // The highest one is raised by 2 after each coordinate.
+        let mut high = row[0];
+        for x in &row[..d] {
+            high = high.max(*x) + 2.0;
+        }
         assert_eq!(sums.of.to_vec()[i], (high - low) * 0.5, "row {i}");
     }
     let poison = || Arg::Buffer(vec![0xee; 4 * tokens]);

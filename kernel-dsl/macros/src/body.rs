@@ -19,6 +19,8 @@ pub struct Body {
     pub hosts: Vec<String>,
     /// Those among them that have device functions of their own: `&dyn` parameters and `self`.
     pub codecs: Vec<String>,
+    /// `&mut` parameters, which pass on what they stand for.
+    pub changed: Vec<String>,
     /// Types that must be `#[device]` structs.
     pub structs: Vec<Type>,
 }

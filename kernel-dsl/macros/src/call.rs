@@ -47,7 +47,12 @@ impl Body {
     fn argument(&mut self, e: &Expr) -> Argument {
         match self.codec(e).or_else(|| self.meta(e)) {
             Some(value) => Argument::Host(value),
-            None => Argument::Value(self.expr(e)),
+            // What the callee changes must be the caller's own.
+            None => match e {
+                Expr::Reference(r) if r.mutability.is_some() => Argument::Place(self.place(&r.expr)),
+                Expr::Path(p) if p.path.get_ident().is_some_and(|i| self.changed.iter().any(|c| i == c)) => Argument::Place(self.place(e)),
+                e => Argument::Value(self.expr(e)),
+            },
         }
     }
 
@@ -139,6 +144,7 @@ impl Body {
 /// What a call passes on.
 enum Argument {
     Value(TokenStream),
+    Place(TokenStream),
     Host(TokenStream),
 }
 
@@ -148,9 +154,9 @@ fn bind(args: &[Argument]) -> (Vec<TokenStream>, Vec<TokenStream>) {
     for (i, a) in args.iter().enumerate() {
         match a {
             Argument::Host(x) => names.push(x.clone()),
-            Argument::Value(x) => {
+            Argument::Value(x) | Argument::Place(x) => {
                 let name = Ident::new(&format!("a{i}"), Span::mixed_site());
-                lets.push(q!(let #name = { let v = #x; b.get(&v) };));
+                lets.push(if matches!(a, Argument::Value(_)) { q!(let #name = { let v = #x; b.get(&v) };) } else { q!(let #name = #x;) });
                 names.push(q!(#name));
             }
         }

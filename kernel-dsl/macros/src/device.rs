@@ -25,6 +25,9 @@ fn half(sig: &Signature, block: &Block, of_codec: bool) -> (Vec<TokenStream>, To
         match input {
             FnArg::Typed(t) => {
                 body.check_type(&t.ty);
+                if let (Pat::Ident(p), Type::Reference(TypeReference { mutability: Some(_), .. })) = (&*t.pat, &*t.ty) {
+                    body.changed.push(p.ident.to_string());
+                }
                 match &*t.pat {
                     Pat::Ident(p) if p.subpat.is_none() && p.by_ref.is_none() => {
                         params.push(value(&p.ident));
