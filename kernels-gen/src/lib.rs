@@ -4,6 +4,7 @@ pub mod codec;
 pub mod codecs;
 pub mod kernels;
 pub mod kivi;
+pub mod latent;
 pub mod layout;
 pub mod pca;
 pub mod preset;
