@@ -360,29 +360,24 @@ fn slots() {
         let size = kernels::slots::slot_bytes(c, d);
         let strides = [16 * kv_heads * size, kv_heads * size, size].map(|s| scalar(s as i64));
         let (slots, other, status) = (buffer(&Global::new(&slots)), buffer(&Global::new(&other)), buffer(&Global::<i32>::zeroed(4)));
-        let bytes = |n: usize, fill: u8| Arg::Buffer(vec![fill; n]);
+        let poison = |n: usize, fill: u8| Arg::Buffer(vec![fill; n]);
         let grid = kernels::store_grid(tokens, kv_heads);
+        let in_slots = |bytes: Arg| [vec![bytes, slots.clone(), scalar(64_i64)], strides.to_vec()].concat();
+        let in_tiles = |bytes: Arg| vec![bytes, other.clone(), scalar(64_i64), scalar(kv_heads as i32)];
+        let last = [status, scalar(tokens as i32)];
         for stage in stages(kernels::store_slots_ir(c, &m, Memory::F32).unwrap()) {
-            let mut args = vec![buffer(&k), buffer(&v), slots.clone(), bytes(stored.len(), 0xee), status.clone(), scalar(tokens as i32), scalar(64_i64)];
-            args.extend([(kv_heads * d) as i64, d as i64, (kv_heads * d) as i64, d as i64].map(scalar));
-            args.extend(strides.clone());
-            let got = interpreted(name, &stage, grid, args);
-            assert_bytes(&format!("{name} store_slots, {} IR", stage.0), &got[3], &stored);
+            let rows = |x| vec![buffer(x), scalar((kv_heads * d) as i64), scalar(d as i64)];
+            let got = interpreted(name, &stage, grid, [&rows(&k)[..], &rows(&v), &in_slots(poison(stored.len(), 0xee)), &last].concat());
+            assert_bytes(&format!("{name} store_slots, {} IR", stage.0), &got[2], &stored);
             assert_bytes(&format!("{name} store_slots, {} IR, status", stage.0), &got[4], &Global::new(&[1, 0, 0, 17_i32]).bytes);
         }
         for stage in stages(kernels::import_slots_ir(c, &m).unwrap()) {
-            let mut args = vec![Arg::Buffer(stored.clone()), slots.clone(), bytes(brought.len(), 0xdd), other.clone(), status.clone()];
-            args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar(64_i64), scalar(64_i64)]);
-            args.extend(strides.clone());
-            let got = interpreted(name, &stage, grid, args);
+            let got = interpreted(name, &stage, grid, [&in_slots(Arg::Buffer(stored.clone()))[..], &in_tiles(poison(brought.len(), 0xdd)), &last].concat());
             assert_bytes(&format!("{name} import_slots, {} IR", stage.0), &got[2], &brought);
         }
         for stage in stages(kernels::export_slots_ir(c, &m).unwrap()) {
-            let mut args = vec![Arg::Buffer(brought.clone()), other.clone(), bytes(sent.len(), 0xcc), slots.clone(), status.clone()];
-            args.extend([scalar(tokens as i32), scalar(kv_heads as i32), scalar(64_i64), scalar(64_i64)]);
-            args.extend(strides.clone());
-            let got = interpreted(name, &stage, grid, args);
-            assert_bytes(&format!("{name} export_slots, {} IR", stage.0), &got[2], &sent);
+            let got = interpreted(name, &stage, grid, [&in_slots(poison(sent.len(), 0xcc))[..], &in_tiles(Arg::Buffer(brought.clone())), &last].concat());
+            assert_bytes(&format!("{name} export_slots, {} IR", stage.0), &got[0], &sent);
         }
     }
 }

@@ -44,17 +44,15 @@ fn slots_are_bit_identical() {
             let strides = [Arg::I64(16 * HEADS as i64 * size), Arg::I64(HEADS as i64 * size), Arg::I64(size)];
             let grid = kernels::store_grid(tokens, HEADS);
 
-            let slots = Guarded::new(&device, &stream, stored.len(), 0x77);
-            let (ts, hs) = (Arg::I64((HEADS * d) as i64), Arg::I64(d as i64));
-            let args = [Arg::Ptr(gk.span()), Arg::Ptr(gv.span()), Arg::Ptr(gat.span()), Arg::Ptr(slots.span()), Arg::Ptr(status.span()), Arg::I32(tokens as i32), Arg::I64(tokens as i64), ts, hs, ts, hs];
-            kernel(kernels::store_slots_ir(c, &m, Elem::F32)).launch(&stream, grid, &[&args[..], &strides].concat()).expect("launch");
-            let counts = [Arg::I32(tokens as i32), Arg::I32(HEADS as i32), Arg::I64(tokens as i64), Arg::I64((tiles.pages * 64) as i64)];
-            let cache = Guarded::new(&device, &stream, brought.len(), 0x77);
-            let args = [Arg::Ptr(slots.span()), Arg::Ptr(gat.span()), Arg::Ptr(cache.span()), Arg::Ptr(gto.span()), Arg::Ptr(status.span())];
-            kernel(kernels::import_slots_ir(c, &m)).launch(&stream, grid, &[&args[..], &counts, &strides].concat()).expect("launch");
-            let back = Guarded::new(&device, &stream, sent.len(), 0x77);
-            let args = [Arg::Ptr(cache.span()), Arg::Ptr(gto.span()), Arg::Ptr(back.span()), Arg::Ptr(gat.span()), Arg::Ptr(status.span())];
-            kernel(kernels::export_slots_ir(c, &m)).launch(&stream, grid, &[&args[..], &counts, &strides].concat()).expect("launch");
+            let [slots, cache, back] = [&stored, &brought, &sent].map(|want| Guarded::new(&device, &stream, want.len(), 0x77));
+            let rows = |x: &Guarded| [Arg::Ptr(x.span()), Arg::I64((HEADS * d) as i64), Arg::I64(d as i64)];
+            let in_slots = |x: &Guarded| [&[Arg::Ptr(x.span()), Arg::Ptr(gat.span()), Arg::I64(tokens as i64)], &strides].concat();
+            let in_tiles = [Arg::Ptr(cache.span()), Arg::Ptr(gto.span()), Arg::I64((tiles.pages * 64) as i64), Arg::I32(HEADS as i32)];
+            let last = [Arg::Ptr(status.span()), Arg::I32(tokens as i32)];
+            let run = |ir, args: [&[Arg]; 4]| kernel(ir).launch(&stream, grid, &args.concat()).expect("launch");
+            run(kernels::store_slots_ir(c, &m, Elem::F32), [&rows(&gk), &rows(&gv), &in_slots(&slots), &last]);
+            run(kernels::import_slots_ir(c, &m), [&in_slots(&slots), &in_tiles, &last, &[]]);
+            run(kernels::export_slots_ir(c, &m), [&in_slots(&back), &in_tiles, &last, &[]]);
             for (what, got, want) in [("store_slots", &slots, &stored), ("import_slots", &cache, &brought), ("export_slots", &back, &sent)] {
                 let bytes: Vec<u8> = got.download(&stream, want.len());
                 got.check(&stream, what);

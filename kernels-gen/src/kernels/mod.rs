@@ -275,19 +275,19 @@ pub fn slot_meta(c: &CodecInfo, d: usize, page_tokens: usize, tile_tokens: usize
 /// Tile IR of the kernel that codes rows into slots.
 pub fn store_slots_ir(c: &CodecInfo, m: &SlotMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
-        Elem::Bf16 => slots::store_slots::build::<bf16>(m, c.k.bands, c.v.bands),
-        Elem::F32 => slots::store_slots::build::<f32>(m, c.k.bands, c.v.bands),
+        Elem::Bf16 => slots::store::store_slots::build::<bf16>(m, c.k.bands, c.v.bands),
+        Elem::F32 => slots::store::store_slots::build::<f32>(m, c.k.bands, c.v.bands),
     }
 }
 
 /// Tile IR of the kernel that moves tokens from slots to tiles. Grid of all three: [`store_grid`].
 pub fn import_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
-    slots::import_slots::build(m, c.k.bands, c.v.bands)
+    slots::moves::import_slots::build(m, c.k.bands, c.v.bands)
 }
 
 /// Tile IR of the kernel that moves tokens from tiles to slots.
 pub fn export_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
-    slots::export_slots::build(m, c.k.bands, c.v.bands)
+    slots::moves::export_slots::build(m, c.k.bands, c.v.bands)
 }
 
 /// Meta value of its join kernel.

@@ -119,25 +119,23 @@ impl SlotsPlan {
         call.v.check("v", rows, self.spec.elem)?;
         check_places("slots", call.slots, call.tokens)?;
         call.status.expect("status", "four i32 on the device", 4, status::BYTES)?;
-        let mut args = vec![Arg::Ptr(call.k.base), Arg::Ptr(call.v.base), Arg::Ptr(call.slots), Arg::Ptr(call.cache.base), Arg::Ptr(call.status)];
-        args.extend([Arg::I32(int("tokens", call.tokens)?), Arg::I64(call.cache.slots()?)]);
-        args.extend([call.k.token_stride, call.k.head_stride, call.v.token_stride, call.v.head_stride].map(Arg::I64));
-        args.extend(call.cache.strides().map(Arg::I64));
+        let args: [&[Arg<'_>]; 4] = [&call.k.args(), &call.v.args(), &call.cache.args(call.slots)?, &[Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?)]];
+        let args = args.concat();
         self.store.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &args)
     }
 
     /// Enqueues bringing tokens from slots into tiles, likewise.
     pub fn import(&self, stream: &Stream, call: &MoveSlots<'_>) -> Result<()> {
-        self.shift(&self.import, stream, call, [call.slots.base, call.at, call.tiles.base, call.places])
+        self.shift(&self.import, stream, call)
     }
 
     /// Enqueues taking tokens from tiles into slots. Codes are kept bit for bit; a side that norm correction changed comes
     /// back to within one step of its f16.
     pub fn export(&self, stream: &Stream, call: &MoveSlots<'_>) -> Result<()> {
-        self.shift(&self.export, stream, call, [call.tiles.base, call.places, call.slots.base, call.at])
+        self.shift(&self.export, stream, call)
     }
 
-    fn shift(&self, kernel: &Kernel, stream: &Stream, call: &MoveSlots<'_>, spans: [Span<'_>; 4]) -> Result<()> {
+    fn shift(&self, kernel: &Kernel, stream: &Stream, call: &MoveSlots<'_>) -> Result<()> {
         let SlotsSpec { codec, head_dim, page_tokens, .. } = self.spec;
         self.check_slots(&call.slots)?;
         call.tiles.check(&Shape { codec, head_dim, page_tokens })?;
@@ -149,10 +147,9 @@ impl SlotsPlan {
         check_places("slots", call.at, call.tokens)?;
         check_places("places", call.places, call.tokens)?;
         call.status.expect("status", "four i32 on the device", 4, status::BYTES)?;
-        let mut args: Vec<Arg<'_>> = spans.into_iter().chain([call.status]).map(Arg::Ptr).collect();
-        args.extend([Arg::I32(int("tokens", call.tokens)?), Arg::I32(call.tiles.ints()?.0)]);
-        args.extend([Arg::I64(call.slots.slots()?), Arg::I64(call.tiles.slots()?)]);
-        args.extend(call.slots.strides().map(Arg::I64));
+        let tiles = [Arg::Ptr(call.tiles.base), Arg::Ptr(call.places), Arg::I64(call.tiles.slots()?), Arg::I32(call.tiles.ints()?.0)];
+        let args: [&[Arg<'_>]; 3] = [&call.slots.args(call.at)?, &tiles, &[Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?)]];
+        let args = args.concat();
         kernel.launch(stream, kernels::store_grid(call.tokens, call.tiles.kv_heads), &args)
     }
 
@@ -163,7 +160,13 @@ impl SlotsPlan {
     }
 }
 
-impl SlotCache<'_> {
+impl<'a> SlotCache<'a> {
+    /// As kernels take them, `kernels::slots::Slots`, with the place of each token.
+    fn args(&self, at: Span<'a>) -> Result<[Arg<'a>; 6]> {
+        let [page, token, head] = self.strides().map(Arg::I64);
+        Ok([Arg::Ptr(self.base), Arg::Ptr(at), Arg::I64(self.slots()?), page, token, head])
+    }
+
     fn strides(&self) -> [i64; 3] {
         [self.page_stride, self.token_stride, self.head_stride]
     }
