@@ -25,10 +25,10 @@ pub enum Error {
     Malformed { path: PathBuf, why: String },
     #[error("model in {} is not supported: {why}", path.display())]
     Unsupported { path: PathBuf, why: String },
-    #[error("tensor {name} is missing from the model in {}; the checkpoint is incomplete or not a qwen3 model", path.display())]
+    #[error("tensor {name} is missing from the model in {}; the checkpoint is incomplete, or config.json belongs to another one", path.display())]
     MissingTensor { name: String, path: PathBuf },
-    #[error("tensor {name} has dtype {found}; expected bf16, f16 or f32")]
-    Dtype { name: String, found: String },
+    #[error("tensor {name} has dtype {found}; expected {wanted}")]
+    Dtype { name: String, found: String, wanted: &'static str },
     #[error("tensor {name} has shape {found:?}; config.json asks for {wanted:?}")]
     Shape { name: String, found: Vec<usize>, wanted: Vec<usize> },
     #[error(

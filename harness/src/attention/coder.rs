@@ -1,6 +1,7 @@
 //! What turns a row into what its readers see: a shipped codec, or a published method that ours are measured against.
 
 use kernels_gen::kivi::Kivi;
+use kernels_gen::latent::{self, DIM};
 use kernels_gen::pca;
 use kernels_gen::preset::{Preset, preset};
 use kernels_gen::registry::{CodecInfo, Half};
@@ -67,6 +68,8 @@ pub enum Coder {
     Kivi(&'static Kivi),
     /// as others define it, simulated
     Published(&'static Published),
+    /// rows of DeepSeek-V4's architecture, which serve all heads
+    Latent(&'static latent::Format),
     /// not coded at all; engines keep such rows as bf16
     Raw,
 }
@@ -92,6 +95,7 @@ impl Coder {
             Coder::Pca(codec, _) => &codec.name,
             Coder::Kivi(codec) => &codec.name,
             Coder::Published(format) => &format.name,
+            Coder::Latent(format) => format.name(),
             Coder::Raw => RAW,
         }
     }
@@ -102,7 +106,7 @@ impl Coder {
             Coder::Codec(codec) => Some(codec),
             Coder::Preset(_, Some(fitted)) => Some(fitted.layer(layer).codec),
             Coder::Preset(variant, None) => variant.preset.codec().ok(),
-            Coder::Pca(..) | Coder::Kivi(_) | Coder::Published(_) | Coder::Raw => None,
+            Coder::Pca(..) | Coder::Kivi(_) | Coder::Published(_) | Coder::Latent(_) | Coder::Raw => None,
         }
     }
 
@@ -111,6 +115,7 @@ impl Coder {
         let simulated = match self {
             Coder::Raw => RAW_BITS,
             Coder::Published(format) => format.row_bits(d) as f64 / d as f64,
+            Coder::Latent(format) => (8 * format.row_bytes()) as f64 / d as f64,
             _ => f64::NAN,
         };
         self.codec(layer).map_or(simulated, |codec| (8 * half.of(codec).vector_bytes(d)) as f64 / d as f64)
@@ -134,6 +139,7 @@ impl Coder {
         let row = |x: &[f32]| match self {
             Coder::Codec(codec) => half.of(codec).decode_row(&half.of(codec).encode_row(x), d),
             Coder::Published(format) => format.round_trip(x),
+            Coder::Latent(format) => x.first_chunk::<DIM>().map_or(vec![f32::NAN; x.len()], |x| format.round_trip(x).to_vec()),
             Coder::Raw => x.to_vec(),
             // no number may come of a codec that lacks what was fitted to the model, or that is no matter of single rows
             Coder::Preset(..) | Coder::Pca(..) | Coder::Kivi(_) => vec![f32::NAN; x.len()],

@@ -12,10 +12,12 @@ mod distortion;
 mod grouped;
 mod history;
 mod identity;
+mod latent;
 mod misread;
 mod pages;
 mod probe;
 mod published;
+mod row_tally;
 mod simulated;
 mod windowed;
 #[cfg(test)]
@@ -32,10 +34,12 @@ pub use distortion::{Distortion, LayerDistortion};
 pub use grouped::Grouped;
 pub use history::History;
 pub use identity::Identity;
+pub use latent::{Kept, Kinds, Latent, Passage, Through};
 pub use misread::Misread;
 pub use pages::Pages;
 pub use probe::Probe;
 pub use published::Published;
+pub use row_tally::{KindTally, RowTally, Sum, expected as expected_rows};
 pub use simulated::{Own, Simulated};
 pub use windowed::Windowed;
 
@@ -118,6 +122,9 @@ pub struct Tally {
     /// of codecs whose sizes depend on the rows
     #[serde(default)]
     pub sizes: Sizes,
+    /// of rows that serve all heads
+    #[serde(default)]
+    pub rows: Option<RowTally>,
 }
 
 /// What the twins of the kernels saw, which count what they move: every store and every attention runs once more through them.
@@ -187,6 +194,9 @@ impl AddAssign<&Tally> for Tally {
         }
         self.allocated += other.allocated;
         self.sizes += other.sizes;
+        if let Some(more) = &other.rows {
+            *self.rows.get_or_insert_default() += more;
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::plans::{self, Scheme, Wanted};
 use super::simulated::Simulated;
 use super::windowed::Windowed;
 use crate::attention::{self, Coder, Counted, Geometry, Own, Tally};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ppl::{ReadPath, Streams, Subject};
 
 /// What one attention call gets: the rows of the next tokens of a passage.
@@ -82,8 +82,9 @@ pub fn attention(
     Ok(match *subject {
         Subject::Identity => Box::new(Identity::new(machine.clone(), geometry, tokens)?),
         Subject::Noise => Box::new(Exact::reordered(machine.clone(), geometry)),
-        Subject::Control(codec) => {
-            let (scheme, all) = (Scheme::Codec(codec), (0..geometry.layers).collect::<Vec<usize>>());
+        Subject::Control(coder) => {
+            let broken = || Error::Usage(format!("{} has no kernel to read wrongly", coder.name()));
+            let (scheme, all) = (scheme(coder).ok_or_else(broken)?, (0..geometry.layers).collect::<Vec<usize>>());
             match packed {
                 true => Box::new(coded(scheme, &all)?.misreading()?),
                 false => Box::new(loaded(scheme, &all, [true, true])?.misreading()?),

@@ -72,9 +72,7 @@ impl Model {
         let config = Config::read(&config_path)?;
         let weights = Weights::read(folder)?;
         let norm = weights.tensor("model.norm.weight", &[config.hidden_size])?;
-        let config_bytes = std::fs::read(&config_path).map_err(Error::reading(&config_path))?;
-        let mut digests = vec![FileDigest { file: "config.json".into(), sha256: super::sha256(&config_bytes) }];
-        digests.extend(weights.digests.iter().cloned());
+        let digests = super::digests(&config_path, &weights)?;
         Ok(Model { config, digests, weights, norm, resident: None })
     }
 

@@ -123,7 +123,7 @@ pub fn normed(x: &Tensor, weight: &[f32], eps: f32) -> Result<Tensor> {
     Ok(Tensor::from_vec(rows, x.shape(), &Device::Cpu)?)
 }
 
-fn rms_norm(row: &mut [f32], weight: &[f32], eps: f32) {
+pub fn rms_norm(row: &mut [f32], weight: &[f32], eps: f32) {
     let mean_square = row.iter().map(|v| v * v).sum::<f32>() / row.len() as f32;
     let inverse = 1.0 / (mean_square + eps).sqrt();
     for (value, w) in row.iter_mut().zip(weight) {

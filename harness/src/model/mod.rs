@@ -1,12 +1,16 @@
 //! A dense decoder (Qwen2, Qwen3, Llama) in f32 on the CPU: enough to measure what a coded cache does to a real model.
 //! The attention is a trait object, so the same forward pass runs exactly or through any codec.
 
+mod architecture;
 mod config;
 mod forward;
 mod layer;
+mod quantised;
 mod rope;
+pub mod v4;
 mod weights;
 
+pub use architecture::Architecture;
 pub use config::Config;
 pub use forward::{Lane, Logits, Model};
 pub use rope::Rope;
@@ -33,4 +37,12 @@ pub struct Rows<'a> {
 pub trait Attention {
     /// Returns [token, head, d].
     fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>>;
+}
+
+/// Of config.json and of the files with weights.
+fn digests(config: &std::path::Path, weights: &Weights) -> Result<Vec<FileDigest>> {
+    let bytes = std::fs::read(config).map_err(crate::error::Error::reading(config))?;
+    let mut digests = vec![FileDigest { file: "config.json".into(), sha256: sha256(&bytes) }];
+    digests.extend(weights.digests.iter().cloned());
+    Ok(digests)
 }

@@ -96,7 +96,7 @@ pub fn speeds(config: &super::Config) -> crate::error::Result<Vec<f32>> {
     Ok(speeds_of(config.rope_theta(), scaling, config.head_dim()))
 }
 
-fn speeds_of(theta: f32, scaling: Scaling, d: usize) -> Vec<f32> {
+pub(super) fn speeds_of(theta: f32, scaling: Scaling, d: usize) -> Vec<f32> {
     let half = d / 2;
     match scaling {
         Scaling::None => (0..half).map(|i| 1.0 / theta.powf((2 * i) as f32 / d as f32)).collect(),

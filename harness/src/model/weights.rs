@@ -106,6 +106,41 @@ impl Weights {
         place.read(name, 0, place.bytes)
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Shape and dtype of a tensor, where there is one.
+    pub(super) fn found(&self, name: &str) -> Option<(&[usize], Dtype)> {
+        self.tensors.get(name).map(|place| (&place.shape[..], place.dtype))
+    }
+
+    /// The bytes of a tensor as they lie in the file.
+    pub(super) fn bytes(&self, name: &str, wanted: &[usize]) -> Result<Vec<u8>> {
+        let place = self.place(name, wanted)?;
+        place.bytes(0, place.bytes)
+    }
+
+    /// Whole numbers; no number below zero has a place in a checkpoint.
+    pub fn integers(&self, name: &str, wanted: &[usize]) -> Result<Vec<u32>> {
+        let place = self.place(name, wanted)?;
+        let data = place.bytes(0, place.bytes)?;
+        let wide: Vec<i64> = match place.dtype {
+            Dtype::I32 => data.as_chunks::<4>().0.iter().map(|b| i32::from_le_bytes(*b).into()).collect(),
+            Dtype::I64 => data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
+            other => return Err(Error::Dtype { name: name.into(), found: format!("{other:?}"), wanted: "i32 or i64" }),
+        };
+        let number = |n: &i64| u32::try_from(*n).map_err(|_| Error::Data(format!("tensor {name} holds {n}; its numbers start at 0")));
+        wide.iter().map(number).collect()
+    }
+
+    /// One of the matrices that lie in a tensor [matrix, rows, columns].
+    pub fn slab(&self, name: &str, wanted: &[usize; 3], index: usize) -> Result<Vec<f32>> {
+        let place = self.place(name, wanted)?;
+        let bytes = place.bytes / wanted[0];
+        place.read(name, index * bytes, bytes)
+    }
+
     /// Rows of a matrix [rows, columns], in the order asked for.
     pub fn rows(&self, name: &str, wanted: &[usize; 2], rows: &[u32]) -> Result<Vec<f32>> {
         let place = self.place(name, wanted)?;
@@ -128,17 +163,22 @@ impl Weights {
 }
 
 impl Place {
-    fn read(&self, name: &str, offset: usize, bytes: usize) -> Result<Vec<f32>> {
+    fn bytes(&self, offset: usize, bytes: usize) -> Result<Vec<u8>> {
         let mut data = vec![0; bytes];
         let mut file = File::open(&self.path).map_err(Error::reading(&self.path))?;
         file.seek(SeekFrom::Start(self.start + offset as u64)).map_err(Error::reading(&self.path))?;
         file.read_exact(&mut data).map_err(Error::reading(&self.path))?;
+        Ok(data)
+    }
+
+    fn read(&self, name: &str, offset: usize, bytes: usize) -> Result<Vec<f32>> {
+        let data = self.bytes(offset, bytes)?;
         let halves = || data.as_chunks::<2>().0.iter().map(|b| u16::from_le_bytes(*b));
         match self.dtype {
             Dtype::BF16 => Ok(halves().map(|h| f32::from_bits(u32::from(h) << 16)).collect()),
             Dtype::F16 => Ok(halves().map(|h| half::f16::from_bits(h).to_f32()).collect()),
             Dtype::F32 => Ok(data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
-            other => Err(Error::Dtype { name: name.into(), found: format!("{other:?}") }),
+            other => Err(Error::Dtype { name: name.into(), found: format!("{other:?}"), wanted: "bf16, f16 or f32" }),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{Agreement, Backend, LogProbs, Options, PassageRow, Plan, ReadPath, S
 use crate::attention::{Counted, Dense, Probe, Tally};
 use crate::device::Forward;
 use crate::error::{Error, Result};
-use crate::model::{Attention, Lane, Model, Rows};
+use crate::model::{Attention, Lane, Logits, Model, Rows, v4};
 use crate::run::Journal;
 
 /// Positions whose logits are in memory at once.
@@ -18,10 +18,15 @@ const SCORED_AT_ONCE: usize = 256;
 /// Positions whose attention outputs are compared with exact ones.
 const PROBED: usize = 32;
 
+/// The base model, and where its forward pass runs.
+pub enum Base {
+    Dense(Model),
+    Device(Model, Forward),
+    Rows(v4::Model),
+}
+
 pub struct Run<'a> {
-    pub model: Model,
-    /// where the forward pass runs, if not on the CPU
-    pub device: Option<Forward>,
+    pub base: Base,
     pub backend: Box<dyn Backend>,
     pub plan: &'a Plan,
     pub options: &'a Options,
@@ -45,9 +50,10 @@ impl Run<'_> {
         let mut found: Vec<Option<PassageRow>> = subjects.iter().map(|s| journal.get(&piece(s))).collect();
         let missing: Vec<usize> = (0..subjects.len()).filter(|i| found[*i].is_none()).collect();
         if !missing.is_empty() {
-            let rows = match &self.device {
-                Some(forward) => self.measure_on(forward, index, &missing)?,
-                None => self.measure(index, &missing)?,
+            let rows = match &self.base {
+                Base::Dense(model) => self.measure(model, index, &missing)?,
+                Base::Device(model, forward) => self.measure_on((model, forward), index, &missing)?,
+                Base::Rows(model) => self.measure_rows(model, index, &missing)?,
             };
             for (at, row) in missing.iter().zip(rows) {
                 journal.put(&piece(&subjects[*at]), &row)?;
@@ -61,7 +67,7 @@ impl Run<'_> {
         Ok(found.into_iter().flatten().collect())
     }
 
-    fn measure(&self, index: usize, missing: &[usize]) -> Result<Vec<PassageRow>> {
+    fn measure(&self, model: &Model, index: usize, missing: &[usize]) -> Result<Vec<PassageRow>> {
         let (plan, text) = (self.plan, &self.options.text);
         let passage = plan.corpus.passage(index);
         let ids = &passage[..text.ctx];
@@ -72,10 +78,12 @@ impl Run<'_> {
         for way in &mut ways {
             lanes.push(Lane::new(self.chunks(way.path, way.of), &mut way.attention));
         }
-        let states = self.model.hidden(ids, plan.score.clone(), &mut lanes, |layer| self.tell(index, layer))?;
+        let states = model.hidden(ids, plan.score.clone(), &mut lanes, |layer| self.tell(index, layer))?;
         let seconds: Vec<f64> = lanes.iter().skip(1).map(|lane| lane.seconds).collect();
         drop(lanes);
-        let (scores, agreements) = self.score(index, &states, &ways, gold)?;
+        let head = model.head()?;
+        let repeats: Vec<bool> = ways.iter().map(|way| way.repeats).collect();
+        let (scores, agreements) = self.score(index, &states, &repeats, gold, |rows| model.predict(&head, rows))?;
         let rows = missing.iter().map(|subject| {
             let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
             let first = mine(false).unwrap_or_default();
@@ -140,22 +148,23 @@ impl Run<'_> {
         Ok(ways)
     }
 
-    /// Scores of every way against the base (the first state), and how far a repetition is from what it repeats.
+    /// Scores of every way against the base (the first state), and how far a repetition is from what it repeats, the way
+    /// before it.
     #[allow(clippy::type_complexity)]
-    fn score(
+    pub(super) fn score(
         &self,
         index: usize,
         states: &[Tensor],
-        ways: &[Way],
+        ways: &[bool],
         gold: &[u32],
+        predict: impl Fn(&Tensor) -> Result<Logits>,
     ) -> Result<(Vec<Vec<super::Score>>, Vec<Option<Agreement>>)> {
-        let head = self.model.head()?;
         let mut scores: Vec<Vec<super::Score>> = ways.iter().map(|_| Vec::new()).collect();
         let mut apart: Vec<(bool, Vec<f64>)> = ways.iter().map(|_| (true, Vec::new())).collect();
         for first in (0..gold.len()).step_by(SCORED_AT_ONCE) {
             let count = SCORED_AT_ONCE.min(gold.len() - first);
             let gold = &gold[first..first + count];
-            let logits = |at: usize| self.model.predict(&head, &states[at].narrow(0, first, count)?.contiguous()?);
+            let logits = |at: usize| predict(&states[at].narrow(0, first, count)?.contiguous()?);
             let base = LogProbs::of(&logits(0)?);
             if !base.is_finite() {
                 return Err(Error::Data(format!(
@@ -163,21 +172,21 @@ impl Run<'_> {
                 )));
             }
             let mut original = None;
-            for (at, way) in ways.iter().enumerate() {
+            for (at, repeats) in ways.iter().enumerate() {
                 let coded = logits(at + 1)?;
                 scores[at].extend(base.compare(&coded, gold));
-                if let (true, Some(original)) = (way.repeats, &original) {
+                if let (true, Some(original)) = (*repeats, &original) {
                     let (exact, kl) = &mut apart[at];
                     *exact &= coded.values == *original;
-                    let theirs = crate::model::Logits { vocab: coded.vocab, values: Vec::clone(original) };
+                    let theirs = Logits { vocab: coded.vocab, values: Vec::clone(original) };
                     kl.extend(LogProbs::of(&coded).compare(&theirs, gold).iter().map(|s| s.kl));
                 }
                 original = Some(coded.values);
             }
         }
-        let agreement = |(way, (exact, kl)): (&Way, (bool, Vec<f64>))| {
+        let agreement = |(repeats, (exact, kl)): (&bool, (bool, Vec<f64>))| {
             let kl_mean = crate::stats::mean(kl.iter().copied());
-            way.repeats.then(|| Agreement { exact, kl_mean, kl_max: kl.into_iter().fold(0.0, f64::max) })
+            repeats.then(|| Agreement { exact, kl_mean, kl_max: kl.into_iter().fold(0.0, f64::max) })
         };
         Ok((scores, ways.iter().zip(apart).map(agreement).collect()))
     }

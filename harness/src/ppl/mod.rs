@@ -4,12 +4,15 @@
 mod blocks;
 mod calibrated;
 mod gates;
+mod latent_row;
 mod measure;
 mod names;
 mod on_device;
 mod path;
 mod plan;
 mod row;
+mod row_names;
+mod rows;
 mod scores;
 mod subject;
 mod table;
@@ -23,6 +26,7 @@ use serde_json::{Value, json};
 
 pub use blocks::FitFacts;
 pub use gates::{Gate, SeedVerdict};
+pub use latent_row::{KindRow, LatentRow};
 pub use path::ReadPath;
 pub use plan::check_sizes;
 pub use scores::{LogProbs, Score};
@@ -33,11 +37,12 @@ pub use row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
 use crate::attention::{Geometry, PAGE_TOKENS};
 use crate::backend::{self, Backend};
 use crate::corpus::Corpus;
-use crate::error::Result;
-use crate::model::{Config, Model};
+use crate::error::{Error, Result};
+use crate::model::{Architecture, Config, Model, v4};
 use crate::report::{self, Environment, Report};
 use crate::run::{Journal, Output};
 use crate::{assets, calibrate, device, stats};
+use measure::Base;
 
 pub const DEFAULT_CODECS: &str = "bf16,fp8,int4,e8w4,e8q38,int4:k,int4:v";
 
@@ -67,10 +72,11 @@ pub struct Options {
     #[command(flatten)]
     pub text: Text,
     /// codecs, comma separated; fp8 is the engines' format, fp8_e4m3_64; NAME:k and NAME:v code one half, NAME:sim
-    /// leaves out the packed cache
+    /// leaves out the packed cache. Of a model with rows that serve all heads: formats of rows, NAME:window, :csa, :hca
+    /// code one kind, fp8 is v4_fp8, and other codecs take a row as one vector
     #[arg(long, default_value = DEFAULT_CODECS)]
     pub codec: String,
-    /// which halves of the cache to code, comma separated, for every codec without a half of its own
+    /// which halves of the cache to code, or which kinds of rows, comma separated, for every codec without one of its own
     #[arg(long, value_enum, value_delimiter = ',', default_value = "both")]
     pub streams: Vec<Ask>,
     /// sweep: so many layers at either end stay raw, comma separated
@@ -99,10 +105,17 @@ pub struct Options {
     pub output: Output,
 }
 
+impl Options {
+    /// What was asked for, or what the architecture has when nothing was.
+    fn codecs(&self, rows: bool) -> &str {
+        if rows && self.codec == DEFAULT_CODECS { row_names::DEFAULT_CODECS } else { &self.codec }
+    }
+}
+
 /// A checked wish: nothing is left that could fail late.
 pub struct Plan {
     pub folder: PathBuf,
-    pub config: Config,
+    pub architecture: Architecture,
     pub corpus: Corpus,
     pub geometry: Geometry,
     pub subjects: Vec<Subject>,
@@ -113,14 +126,25 @@ pub struct Plan {
     pub fit_text: Option<Corpus>,
 }
 
-/// Model and text as asked for.
+/// Model and text as asked for, of a model that caches keys and values.
 pub fn open_text(text: &Text) -> Result<(PathBuf, Config, Corpus)> {
+    let (folder, architecture, corpus) = open(text)?;
+    match architecture {
+        Architecture::Dense(config) => Ok((folder, config, corpus)),
+        Architecture::V4(_) => Err(Error::Unsupported {
+            path: folder,
+            why: "it caches rows that are key and value at once; `harness ppl` alone measures those".into(),
+        }),
+    }
+}
+
+fn open(text: &Text) -> Result<(PathBuf, Architecture, Corpus)> {
     let corpus = Corpus::read(&text.corpus.clone().map_or_else(assets::passages, Ok)?)?;
     let folder = assets::model(&text.model)?;
-    let config = Config::read(&folder.join("config.json"))?;
-    check_sizes(text.passages, text.ctx, &corpus, &config)?;
-    corpus.check(text.passages, (text.ctx + 1).min(corpus.length), config.vocab_size)?;
-    Ok((folder, config, corpus))
+    let architecture = Architecture::read(&folder.join("config.json"))?;
+    check_sizes(text.passages, text.ctx, &corpus, architecture.positions())?;
+    corpus.check(text.passages, (text.ctx + 1).min(corpus.length), architecture.vocab())?;
+    Ok((folder, architecture, corpus))
 }
 
 impl Plan {
@@ -129,23 +153,36 @@ impl Plan {
             return Err(crate::error::Error::Usage("--chunk 0: a chunk holds at least one token".into()));
         }
         // mistakes in names first: they need no file
-        names::subjects(&options.codec, &options.streams, &[0], &[])?;
-        let (folder, config, corpus) = open_text(&options.text)?;
-        let skips = plan::skip_list(&options.skip_layers, config.num_hidden_layers)?;
-        let own = options.layers.iter().map(|text| plan::own_layers(text, config.num_hidden_layers));
-        let own = own.collect::<Result<Vec<_>>>()?;
-        let subjects = names::subjects(&options.codec, &options.streams, &skips, &own)?;
+        let mistake = names::subjects(&options.codec, &options.streams, &[0], &[]).err();
+        if let Some(mistake) = mistake.filter(|_| row_names::subjects(options.codecs(true), &options.streams).is_err()) {
+            return Err(mistake);
+        }
+        let (folder, architecture, corpus) = open(&options.text)?;
+        let geometry = architecture.geometry();
         let score = plan::score_range(options.score.as_deref(), options.read_path, options.text.ctx, corpus.length)?;
-        let geometry = Geometry::of(&config);
-        let calibration = calibrated::opened(&subjects, options.calibration.as_deref(), &folder, &geometry)?;
-        let fit_text = blocks::checked(&subjects, options, &geometry, &config)?;
-        Ok(Plan { folder, config, corpus, geometry, subjects, score, calibration, fit_text })
+        let (mut calibration, mut fit_text) = (None, None);
+        let subjects = match &architecture {
+            Architecture::Dense(config) => {
+                let skips = plan::skip_list(&options.skip_layers, geometry.layers)?;
+                let own = options.layers.iter().map(|text| plan::own_layers(text, geometry.layers));
+                let own = own.collect::<Result<Vec<_>>>()?;
+                let subjects = names::subjects(&options.codec, &options.streams, &skips, &own)?;
+                calibration = calibrated::opened(&subjects, options.calibration.as_deref(), &folder, &geometry)?;
+                fit_text = blocks::checked(&subjects, options, &geometry, config)?;
+                subjects
+            }
+            Architecture::V4(_) if options.skip_layers != "0" || !options.layers.is_empty() => {
+                return Err(Error::Usage("--skip-layers and --layers are for keys and values; with rows choose kinds by --streams".into()));
+            }
+            Architecture::V4(_) => row_names::subjects(options.codecs(true), &options.streams)?,
+        };
+        Ok(Plan { folder, architecture, corpus, geometry, subjects, score, calibration, fit_text })
     }
 
     /// What `--dry-run` prints.
     pub fn describe(&self, options: &Options) -> Value {
         let (text, Geometry { layers, heads, kv_heads, d, .. }) = (&options.text, self.geometry);
-        let state = 4 * text.ctx * self.config.hidden_size * (self.subjects.len() + 1);
+        let state = 4 * text.ctx * self.architecture.state() * (self.subjects.len() + 1);
         json!({
             "model": self.folder.display().to_string(),
             "layers": layers, "heads": heads, "kv_heads": kv_heads, "head_dim": d,
@@ -172,15 +209,18 @@ pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
     options.output.folder()?;
     let backend = backend::open(options.backend)?;
     let text = &options.text;
-    let model = if text.stream { Model::stream(&plan.folder)? } else { Model::load(&plan.folder)? };
-    let device = device::open(backend.as_ref(), &model, place)?;
-    let backend_name = match &device {
-        Some(forward) => format!("{}; {}", backend.name(), forward.machine.name()),
-        None => backend.name(),
+    let base = base(&plan, text.stream, backend.as_ref(), place)?;
+    let (backend_name, digests) = match &base {
+        Base::Dense(model) => (backend.name(), &model.digests),
+        Base::Device(model, forward) => (format!("{}; {}", backend.name(), forward.machine.name()), &model.digests),
+        Base::Rows(model) => ("references of the formats on the CPU".into(), &model.digests),
     };
-    let facts = report::ModelFacts::of(&plan.folder, &model);
-    let calibration = calibrated::equip(&mut plan, &facts.sha256, text.ctx)?;
-    let fitted = blocks::equip(&mut plan, &model, text.ctx)?;
+    let facts = report::ModelFacts::new(&plan.folder, &plan.geometry, plan.architecture.vocab(), digests);
+    let (mut calibration, mut fitted) = (None, None);
+    if let Base::Dense(model) | Base::Device(model, _) = &base {
+        calibration = calibrated::equip(&mut plan, &facts.sha256, text.ctx)?;
+        fitted = blocks::equip(&mut plan, model, text.ctx)?;
+    }
     let settings = json!({
         "version": env!("CARGO_PKG_VERSION"), "model": facts.sha256, "corpus": plan.corpus.sha256, "ctx": text.ctx,
         "score": [plan.score.start, plan.score.end], "read-path": options.read_path.name(), "chunk": options.chunk,
@@ -188,7 +228,7 @@ pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
         "fit-text": fitted.as_ref().and_then(|f| f.text_sha256.as_ref()),
     });
     let mut journal = Journal::open(&options.output, &settings)?;
-    let run = measure::Run { model, device, backend, plan: &plan, options, start };
+    let run = measure::Run { base, backend, plan: &plan, options, start };
     let mut results: Vec<Vec<PassageRow>> = plan.subjects.iter().map(|_| Vec::new()).collect();
     for passage in 0..text.passages {
         for (found, result) in run.passage(passage, &mut journal)?.into_iter().zip(&mut results) {
@@ -196,7 +236,8 @@ pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
         }
     }
     let (path, seed) = (options.read_path, options.output.seed);
-    let setting = table::Setting { path, geometry: &plan.geometry, ctx: text.ctx, score: plan.score.clone(), seed };
+    let rows = if let Architecture::V4(config) = &plan.architecture { Some(config) } else { None };
+    let setting = table::Setting { path, geometry: &plan.geometry, rows, ctx: text.ctx, score: plan.score.clone(), seed };
     let rows: Vec<Row> =
         plan.subjects.iter().zip(&results).map(|(subject, found)| Row::of(subject, found, &setting)).collect();
     let invalid = verdict::reasons(&plan.subjects, &rows);
@@ -222,5 +263,18 @@ pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
         environment: Environment::here(),
         date: report::utc_now(),
         seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// The model of a plan in memory, where its forward pass can run.
+fn base(plan: &Plan, stream: bool, backend: &dyn Backend, place: device::Place) -> Result<Base> {
+    let folder = &plan.folder;
+    if matches!(plan.architecture, Architecture::V4(_)) {
+        return Ok(Base::Rows(if stream { v4::Model::stream(folder)? } else { v4::Model::load(folder)? }));
+    }
+    let model = if stream { Model::stream(folder)? } else { Model::load(folder)? };
+    Ok(match device::open(backend, &model, place)? {
+        Some(forward) => Base::Device(model, forward),
+        None => Base::Dense(model),
     })
 }

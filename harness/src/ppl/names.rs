@@ -4,6 +4,7 @@ use kernels_gen::{kivi, pca};
 use kernels_gen::preset::preset;
 use kernels_gen::registry::codec;
 
+use super::row_names;
 use super::subject::{Ask, Layers, Streams, Subject};
 use crate::attention::{Coder, FP8, Published, RAW, Variant};
 use crate::calibrate::Without;
@@ -13,6 +14,9 @@ use crate::error::{Error, Result};
 pub fn coder(name: &str) -> Result<Coder> {
     if preset(name).is_some() {
         return Err(Error::Usage(format!("{name} is calibrated to a model's layers; only `ppl` runs it")));
+    }
+    if name.starts_with(row_names::PREFIX) {
+        return Err(Error::Usage(format!("{name} stores rows that are key and value at once, as DeepSeek-V4's; this model has none")));
     }
     if let Some(format) = Published::of(name) {
         return Ok(Coder::Published(format));
@@ -86,11 +90,15 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
         let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..)));
         let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
-            Ask::Both => whole,
-            Ask::K => Streams::K,
-            Ask::V => Streams::V,
+            Ask::Both => Ok(whole),
+            Ask::K => Ok(Streams::K),
+            Ask::V => Ok(Streams::V),
+            Ask::Window | Ask::Csa | Ask::Hca => Err(Error::Usage(
+                "--streams window, csa or hca: this model caches keys and values; ask for both, k or v".into(),
+            )),
         };
-        for streams in fixed.map_or_else(|| streams.iter().map(asked).collect(), |fixed| vec![fixed]) {
+        let chosen = fixed.map_or_else(|| streams.iter().map(asked).collect::<Result<Vec<_>>>(), |fixed| Ok(vec![fixed]))?;
+        for streams in chosen {
             let skipping = skips.iter().map(|skip| (*skip, Layers::default()));
             let settings = skipping.chain(layers.iter().map(|own| (0, *own)));
             for (coder, (skip, own)) in settings.flat_map(|setting| coders.iter().map(move |coder| (*coder, setting))) {
@@ -105,7 +113,7 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
         Subject::Coded { coder: Coder::Codec(codec), .. } if codec.exact() => Some(*codec),
         _ => None,
     });
-    subjects.push(Subject::Control(control.map_or_else(|| codec("int4"), Ok)?));
+    subjects.push(Subject::Control(Coder::Codec(control.map_or_else(|| codec("int4"), Ok)?)));
     Ok(subjects)
 }
 

@@ -8,7 +8,7 @@ use super::measure::Run;
 use super::{Agreement, PassageRow, ReadPath, Score, Subject};
 use crate::device::{Attend, Exact, Forward, Lane, Probe, attention, prepare};
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{Config, Model};
 
 /// Positions whose logits are in memory at once.
 const SCORED_AT_ONCE: usize = 512;
@@ -32,7 +32,12 @@ struct Found {
 }
 
 impl Run<'_> {
-    pub(super) fn measure_on(&self, forward: &Forward, index: usize, missing: &[usize]) -> Result<Vec<PassageRow>> {
+    pub(super) fn measure_on(
+        &self,
+        (model, forward): (&Model, &Forward),
+        index: usize,
+        missing: &[usize],
+    ) -> Result<Vec<PassageRow>> {
         let (plan, text) = (self.plan, &self.options.text);
         let passage = plan.corpus.passage(index);
         let (ids, gold) = (&passage[..text.ctx], &passage[plan.score.start + 1..plan.score.end + 1]);
@@ -45,10 +50,10 @@ impl Run<'_> {
             lanes.push(Lane { chunks, attention: way.attention.as_mut(), seconds: 0.0 });
         }
         let told = |layer| self.tell(index, layer);
-        let states = forward.hidden(&self.model, ids, plan.score.clone(), &mut lanes, told)?;
+        let states = forward.hidden(model, ids, plan.score.clone(), &mut lanes, told)?;
         let seconds: Vec<f64> = lanes.iter().skip(1).map(|lane| lane.seconds).collect();
         drop(lanes);
-        let found = self.score_on(forward, index, &states, &ways, gold)?;
+        let found = self.score_on((&model.config, forward), index, &states, &ways, gold)?;
         let mut tallies = ways.iter_mut().map(|way| way.attention.tally()).collect::<Result<Vec<_>>>()?;
         let row = |subject: &usize| {
             let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
@@ -87,13 +92,12 @@ impl Run<'_> {
 
     fn score_on(
         &self,
-        forward: &Forward,
+        (config, forward): (&Config, &Forward),
         index: usize,
         states: &[Memory],
         ways: &[Way],
         gold: &[u32],
     ) -> Result<Vec<Found>> {
-        let config: &Config = &self.model.config;
         let mut found: Vec<Found> = ways.iter().map(|_| Found { exact: true, ..Found::default() }).collect();
         for first in (0..gold.len()).step_by(SCORED_AT_ONCE) {
             let count = SCORED_AT_ONCE.min(gold.len() - first);

@@ -8,7 +8,6 @@ use super::ReadPath;
 use crate::attention::Coder;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
-use crate::model::Config;
 
 /// Half-open range of scored positions, as `first..end`; position p scores token p + 1.
 pub fn score_range(text: Option<&str>, path: ReadPath, ctx: usize, length: usize) -> Result<Range<usize>> {
@@ -41,7 +40,8 @@ pub fn score_range(text: Option<&str>, path: ReadPath, ctx: usize, length: usize
     Ok(range)
 }
 
-pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, config: &Config) -> Result<()> {
+/// `positions` is the model's longest context.
+pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, positions: usize) -> Result<()> {
     if passages == 0 || passages > corpus.passages() {
         let (path, has) = (corpus.path.display(), corpus.passages());
         return Err(Error::Usage(format!("--passages {passages}: {path} holds {has}; ask for 1 to {has}")));
@@ -52,8 +52,8 @@ pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, config: &Config
             corpus.length, corpus.length
         )));
     }
-    if ctx > config.positions() {
-        return Err(Error::Usage(format!("--ctx {ctx}: the model was made for {} positions", config.positions())));
+    if ctx > positions {
+        return Err(Error::Usage(format!("--ctx {ctx}: the model was made for {positions} positions")));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::latent_row::LatentRow;
 use super::Score;
 use super::gates::{Gate, SeedVerdict};
 use crate::attention::{Seen, Sizes, Tally};
@@ -139,6 +140,9 @@ pub struct Row {
     pub rel_mse_v: f64,
     pub positions: usize,
     pub tokens_stored: u64,
+    /// where rows of the cache serve all heads; both errors above are then those of whole rows
+    #[serde(default)]
+    pub latent: Option<LatentRow>,
     pub proof: Option<Proof>,
     pub gate: Gate,
     pub seed_verdict: SeedVerdict,

@@ -1,14 +1,12 @@
 //! The rows of a table: the mandatory ones that prove the measurement, and the codecs between them.
 
-use kernels_gen::registry::CodecInfo;
-
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Own, Simulated, Sizes, Stream, Windowed,
+    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed,
 };
 use crate::backend::Backend;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Which halves of the cache a row codes, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +17,8 @@ pub enum Streams {
     Both,
     K,
     V,
+    /// rows that serve all heads, of these kinds
+    Rows(Kinds),
 }
 
 impl Streams {
@@ -31,9 +31,17 @@ impl Streams {
 /// What `--streams` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Ask {
+    /// all that the model caches
+    #[value(alias = "all")]
     Both,
     K,
     V,
+    /// of rows that serve all heads: those of the latest tokens
+    Window,
+    /// those of groups that an indexer chooses
+    Csa,
+    /// those of long groups
+    Hca,
 }
 
 /// Layers with a coder of their own.
@@ -49,7 +57,7 @@ pub enum Subject {
     /// `skip` layers at either end stay raw, `own` ones have another coder
     Coded { coder: Coder, streams: Streams, skip: usize, own: Layers },
     /// a codec read with permuted coordinates; must look bad
-    Control(&'static CodecInfo),
+    Control(Coder),
 }
 
 impl Subject {
@@ -59,16 +67,17 @@ impl Subject {
             Subject::Noise => "self".into(),
             Subject::Coded { coder, streams, skip, own } => {
                 let streams = match streams {
-                    Streams::Cache => "",
-                    Streams::Both => ":sim",
-                    Streams::K => ":k",
-                    Streams::V => ":v",
+                    Streams::Cache => String::new(),
+                    Streams::Both => ":sim".into(),
+                    Streams::K => ":k".into(),
+                    Streams::V => ":v".into(),
+                    Streams::Rows(kinds) => kinds.suffix(),
                 };
                 let skip = if *skip == 0 { String::new() } else { format!("+skip{skip}") };
                 let own: String = own.iter().map(|(layer, coder)| format!("+{layer}={}", coder.name())).collect();
                 format!("{}{streams}{skip}{own}", coder.name())
             }
-            Subject::Control(codec) => format!("CONTROL_{}_misread", codec.name),
+            Subject::Control(coder) => format!("CONTROL_{}_misread", coder.name()),
         }
     }
 
@@ -77,7 +86,7 @@ impl Subject {
         match self {
             Subject::Identity | Subject::Noise => None,
             Subject::Coded { coder, .. } => Some(coder.name()),
-            Subject::Control(codec) => Some(codec.name),
+            Subject::Control(coder) => Some(coder.name()),
         }
     }
 
@@ -91,7 +100,7 @@ impl Subject {
     fn bits(&self, geometry: &Geometry, measured: f64) -> f64 {
         match self {
             Subject::Identity | Subject::Noise => 32.0,
-            Subject::Control(codec) => codec.stored_bits_per_element(geometry.d),
+            Subject::Control(coder) => 0.5 * (coder.stored_bits(Stream::K, 0, geometry.d) + coder.stored_bits(Stream::V, 0, geometry.d)),
             Subject::Coded { streams, .. } => {
                 let of_layer = |layer| {
                     let Some(coder) = self.coder_of(layer, geometry.layers) else { return RAW_BITS };
@@ -102,7 +111,7 @@ impl Subject {
                     let (k, v) = match streams {
                         Streams::K => (of(Stream::K), RAW_BITS),
                         Streams::V => (RAW_BITS, of(Stream::V)),
-                        Streams::Cache | Streams::Both => (of(Stream::K), of(Stream::V)),
+                        Streams::Cache | Streams::Both | Streams::Rows(_) => (of(Stream::K), of(Stream::V)),
                     };
                     0.5 * (k + v)
                 };
@@ -134,7 +143,7 @@ impl Subject {
                 let inside = layer >= *skip && layer + skip < layers;
                 (inside && !matches!(coder, Coder::Raw)).then_some(coder)
             }
-            Subject::Control(codec) => Some(Coder::Codec(codec)),
+            Subject::Control(coder) => Some(*coder),
             Subject::Identity | Subject::Noise => None,
         }
     }
@@ -177,12 +186,12 @@ impl Subject {
         Ok(Some(match *self {
             Subject::Identity => Box::new(Identity::new(geometry, tokens)),
             Subject::Noise => return Ok(None),
-            Subject::Control(codec) if self.is_packed(path) => {
+            Subject::Control(Coder::Codec(codec)) if self.is_packed(path) => {
                 Box::new(Coded::new(backend, codec, geometry, all, tokens)?.misreading())
             }
-            Subject::Control(codec) => {
-                let coder = Some(Coder::Codec(codec));
-                Box::new(simulated(coder, coder).misreading())
+            Subject::Control(coder) => Box::new(simulated(Some(coder), Some(coder)).misreading()),
+            Subject::Coded { streams: Streams::Rows(_), coder, .. } => {
+                return Err(Error::Usage(format!("{}: this model caches keys and values, not rows", coder.name())));
             }
             Subject::Coded { streams, .. } => {
                 let one = |coder: Coder, layers: Vec<usize>| -> Result<Box<dyn Counted>> {

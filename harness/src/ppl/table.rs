@@ -5,6 +5,7 @@ use std::ops::Range;
 use kernels_gen::layout::TILE;
 
 use super::gates::{self, Measured};
+use super::latent_row::{self, LatentRow};
 use super::row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
 use super::{ReadPath, Score, Subject};
 use crate::attention::{Geometry, Tally, tokens_read};
@@ -14,6 +15,8 @@ use crate::stats::{LEVEL, bootstrap_interval, detectable, mean, mean_with_interv
 pub struct Setting<'a> {
     pub path: ReadPath,
     pub geometry: &'a Geometry,
+    /// of a model that caches rows
+    pub rows: Option<&'a crate::model::v4::Config>,
     pub ctx: usize,
     pub score: Range<usize>,
     pub seed: u64,
@@ -34,7 +37,11 @@ impl Row {
         let gaps: Vec<f64> = all.iter().map(|s| s.gap).collect();
         let mut tally = Tally::default();
         passages.iter().for_each(|p| tally += &p.tally);
-        let bits = subject.measured_bits(run.geometry, &tally.sizes);
+        let counted = match subject {
+            Subject::Identity | Subject::Noise => None,
+            _ => tally.rows.as_ref(),
+        };
+        let bits = counted.map_or_else(|| subject.measured_bits(run.geometry, &tally.sizes), |rows| rows.bits(run.geometry.d));
         let measured = Measured {
             bits,
             ratio_upper: (gap + gap_half).exp(),
@@ -79,6 +86,7 @@ impl Row {
             rel_mse_v: tally.total().v.relative(),
             positions: all.len(),
             tokens_stored: tally.stored,
+            latent: tally.rows.as_ref().map(LatentRow::of),
             proof: proof(subject, &tally, passages.len() as u64, run),
             gate: gates::gate(run.path, &measured),
             seed_verdict: gates::seed_verdict(&dlnppl, top1),
@@ -145,6 +153,9 @@ fn layers(tally: &Tally) -> Vec<LayerRow> {
 }
 
 fn proof(subject: &Subject, tally: &Tally, passages: u64, run: &Setting) -> Option<Proof> {
+    if let (Some(config), Some(rows)) = (run.rows, &tally.rows) {
+        return latent_row::proof(rows, config, run.ctx, passages);
+    }
     let token = passages * run.geometry.kv_heads as u64 * subject.token_bytes(run.path, run.geometry)?;
     let ctx = run.ctx as u64;
     Some(Proof {

@@ -89,6 +89,11 @@ fn unproved(row: &Row) -> Option<String> {
 
 /// What comes back out of a packed cache is neither what went in, bit for bit, nor nothing.
 fn unused(subject: &Subject, row: &Row) -> Option<String> {
+    if let Some(kind) = row.latent.iter().flat_map(|l| &l.kinds).find(|k| k.coded && !(k.rel_mse > 0.0 && k.rel_mse < 1.0)) {
+        let name = &row.codec;
+        let coded = matches!(subject, Subject::Coded { .. });
+        return coded.then(|| format!("{} rows of {name} come back with a relative error of {}: the codec is not in use", kind.kind, kind.rel_mse));
+    }
     if !matches!(subject, Subject::Coded { streams: Streams::Cache, .. }) {
         return None;
     }
@@ -101,6 +106,7 @@ fn unused(subject: &Subject, row: &Row) -> Option<String> {
 /// Keys alone, values alone and both must not give the same numbers: then one of them is not coded at all.
 fn halves(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
     let coded = |subject: &Subject| match subject {
+        Subject::Coded { streams: Streams::Rows(kinds), .. } => Some((subject.name().replace(&kinds.suffix(), ""), Streams::Rows(*kinds))),
         Subject::Coded { streams, .. } => Some((subject.name().replace(":k", "").replace(":v", ""), *streams)),
         _ => None,
     };
@@ -110,7 +116,7 @@ fn halves(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
             let (Some((name, one)), Some((other_name, two))) = (coded(subject), coded(other)) else {
                 continue;
             };
-            let halves = [one, two].iter().any(|s| matches!(s, Streams::K | Streams::V));
+            let halves = [one, two].iter().any(|s| matches!(s, Streams::K | Streams::V | Streams::Rows(_)));
             if halves && name == other_name && row.dlnppl == other_row.dlnppl {
                 reasons.push(format!(
                     "{} and {} give the same numbers: one of them is not in use",

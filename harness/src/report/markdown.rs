@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Report;
+use super::{Report, latent};
 use crate::ppl::Row;
 
 const HEAD: [&str; 9] =
@@ -10,7 +10,11 @@ const HEAD: [&str; 9] =
 
 /// The result table with columns padded, so that it reads in a terminal too.
 pub fn table(rows: &[Row]) -> String {
-    let cells: Vec<[String; 9]> = std::iter::once(HEAD.map(String::from)).chain(rows.iter().map(cells)).collect();
+    let mut head = HEAD.map(String::from);
+    if rows.iter().any(|row| row.latent.is_some()) {
+        head[6..8].clone_from_slice(&["rel-MSE nope".into(), "rel-MSE rope".into()]);
+    }
+    let cells: Vec<[String; 9]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 9] = std::array::from_fn(width);
     let mut text = String::new();
@@ -33,6 +37,9 @@ fn cells(row: &Row) -> [String; 9] {
     let [low, high] = row.ppl_ratio_ci95;
     let interval =
         if low.is_nan() { "[one passage]".to_string() } else { format!("[{}, {}]", ratio(low), ratio(high)) };
+    // a row that is key and value at once has two other parts
+    let parts = row.latent.as_ref().map_or([row.rel_mse_k, row.rel_mse_v], |latent| [latent.rel_mse_nope, latent.rel_mse_rope]);
+    let [first, second] = parts.map(small);
     [
         row.codec.clone(),
         format!("{:.3}", row.stored_bits_per_element),
@@ -40,8 +47,8 @@ fn cells(row: &Row) -> [String; 9] {
         small(row.kl_mean),
         small(row.kl_p999),
         format!("{:.2} %", 100.0 * row.top1),
-        small(row.rel_mse_k),
-        small(row.rel_mse_v),
+        first,
+        second,
         format!("{:.1}", row.seconds),
     ]
 }
@@ -50,7 +57,7 @@ fn ratio(value: f64) -> String {
     if value < 100.0 { format!("{value:.5}") } else { format!("{value:.4e}") }
 }
 
-fn small(value: f64) -> String {
+pub fn small(value: f64) -> String {
     if value == 0.0 { "0".into() } else { format!("{value:.2e}") }
 }
 
@@ -71,6 +78,7 @@ pub fn document(report: &Report) -> String {
          `pca_*` rows are always that: no kernel reads their bytes. `kivi_*` rows read the tiles of their kernels, by the scalar references, and newer tokens as bf16;\n\
          `:sim` has KIVI's own window. The bits of both are those of what was stored.\n"
     );
+    text += &latent::section(&report.rows);
     let _ = writeln!(text, "## Verdicts\n\n{}", verdicts(&report.rows));
     let _ = writeln!(text, "## Distributions\n\n{}", distributions(&report.rows));
     let _ = writeln!(text, "## Layers\n\n{}", layers(&report.rows));

@@ -4,6 +4,7 @@ mod environment;
 pub mod html;
 pub mod join;
 mod kernels;
+mod latent;
 mod markdown;
 pub mod number;
 
@@ -16,6 +17,7 @@ pub use environment::{Environment, command_line, utc_now};
 pub use kernels::{KernelId, kernels};
 pub use markdown::{facts, table};
 
+use crate::attention::Geometry;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
 use crate::model::{FileDigest, Model};
@@ -77,16 +79,19 @@ pub struct CorpusFacts {
 
 impl ModelFacts {
     pub fn of(folder: &Path, model: &Model) -> ModelFacts {
-        let config = &model.config;
-        let lines: String = model.digests.iter().map(|f| format!("{}  {}\n", f.sha256, f.file)).collect();
+        ModelFacts::new(folder, &Geometry::of(&model.config), model.config.vocab_size, &model.digests)
+    }
+
+    pub fn new(folder: &Path, geometry: &Geometry, vocab: usize, files: &[FileDigest]) -> ModelFacts {
+        let lines: String = files.iter().map(|f| format!("{}  {}\n", f.sha256, f.file)).collect();
         ModelFacts {
             name: last_name(folder),
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim(),
-            vocab: config.vocab_size,
-            files: model.digests.clone(),
+            layers: geometry.layers,
+            heads: geometry.heads,
+            kv_heads: geometry.kv_heads,
+            head_dim: geometry.d,
+            vocab,
+            files: files.to_vec(),
             sha256: crate::model::sha256(lines.as_bytes()),
         }
     }

@@ -73,11 +73,22 @@ pub fn document(reports: &[Report], warnings: &[String]) -> String {
         "Mean KL in eighths of the scored range. Lines that rise warn of longer contexts.",
         &position::draw(&codecs),
     );
-    let maps = [
-        heat::draw(&codecs, "keys, relative squared error", |l| l.rel_mse_k),
-        heat::draw(&codecs, "values, relative squared error", |l| l.rel_mse_v),
-        heat::draw(&codecs, "attention output, relative squared error", |l| l.attention_nmse),
-    ];
+    let rows = tables::rows(reports);
+    let mut maps = match rows.is_empty() {
+        true => vec![
+            heat::draw(&codecs, "keys, relative squared error", |l| l.rel_mse_k),
+            heat::draw(&codecs, "values, relative squared error", |l| l.rel_mse_v),
+        ],
+        false => vec![heat::draw(&codecs, "rows, relative squared error", |l| l.rel_mse_k)],
+    };
+    maps.push(heat::draw(&codecs, "attention output, relative squared error", |l| l.attention_nmse));
+    if !rows.is_empty() {
+        body += &card(
+            "Rows of the cache",
+            "A row is key and value of all heads: numbers without a position, and numbers that RoPE turned. Share of sinks: of attention, over scored queries and heads. Kept by both: groups that the indexer keeps here and in the base model, over those kept by either.",
+            &rows,
+        );
+    }
     body += &card(
         "Where the error arises",
         "Darker is worse, by powers of ten. The attention's output is compared with exact attention over the raw rows of the same layer, so earlier layers do not count.",

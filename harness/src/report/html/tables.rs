@@ -60,7 +60,10 @@ pub fn results(entries: &[Entry]) -> String {
             small(row.kl_mean),
             small(row.kl_p999),
             format!("{:.2} %", 100.0 * row.top1),
-            format!("{} / {}", small(row.rel_mse_k), small(row.rel_mse_v)),
+            match &row.latent {
+                Some(latent) => format!("{} / {}", small(latent.rel_mse_nope), small(latent.rel_mse_rope)),
+                None => format!("{} / {}", small(row.rel_mse_k), small(row.rel_mse_v)),
+            },
             format!(
                 "<span class=\"pill {class}\" style=\"margin:0\" title=\"{}\">{word}</span>",
                 escaped(&format!("limits of the {} class. {}", row.gate.class, row.gate.why.join("; ")))
@@ -95,6 +98,14 @@ pub fn distributions(entries: &[Entry]) -> String {
         (e.kind != Kind::Codec, cells)
     });
     table(&head, rows)
+}
+
+/// Rows that serve all heads, kind by kind; nothing where there are none.
+pub fn rows(reports: &[Report]) -> String {
+    let lines: Vec<[String; 9]> = reports.iter().flat_map(|report| latent::lines(&report.rows)).collect();
+    let plain = |codec: &str| !["identity", "self"].contains(&codec) && !codec.starts_with("CONTROL_");
+    let cells = |line: [String; 9]| (!plain(&line[0]), line.map(|cell| escaped(&cell)).to_vec());
+    if lines.is_empty() { String::new() } else { table(&latent::HEAD, lines.into_iter().map(cells)) }
 }
 
 /// Bytes of codes that moved, and who counted them.
