@@ -30,22 +30,21 @@ impl Connection {
     pub fn read(from: &LayerCheckpoint, site: &str, config: &Config) -> Result<Connection> {
         let (mult, width) = (config.hc_mult, config.hc_mult * config.hidden_size);
         let outs = (2 + mult) * mult;
-        let name = |what: &str| format!("hc_{site}_{what}");
-        Ok(Connection {
-            mix: Matrix::new(from.tensor(&name("fn"), &[outs, width])?, [outs, width])?,
-            base: from.tensor(&name("base"), &[outs])?,
-            scale: from.tensor(&name("scale"), &[3])?,
-        })
+        let part = |what: &str, shape: &[usize]| from.tensor(&format!("hc_{site}_{what}"), shape);
+        Connection::new(part("fn", &[outs, width])?, part("base", &[outs])?, part("scale", &[3])?)
+    }
+
+    /// `mix` is [outs, mult hidden], with an out for each of `base`.
+    pub fn new(mix: Vec<f32>, base: Vec<f32>, scale: Vec<f32>) -> Result<Connection> {
+        let shape = [base.len(), mix.len() / base.len()];
+        Ok(Connection { mix: Matrix::new(mix, shape)?, base, scale })
     }
 
     /// In front of the output embedding.
     pub fn of_head(from: &Checkpoint, config: &Config) -> Result<Connection> {
         let (mult, width) = (config.hc_mult, config.hc_mult * config.hidden_size);
-        Ok(Connection {
-            mix: Matrix::new(from.tensor("hc_head_fn", &[mult, width])?, [mult, width])?,
-            base: from.tensor("hc_head_base", &[mult])?,
-            scale: from.tensor("hc_head_scale", &[1])?,
-        })
+        let part = |what: &str, shape: &[usize]| from.tensor(&format!("hc_head_{what}"), shape);
+        Connection::new(part("fn", &[mult, width])?, part("base", &[mult])?, part("scale", &[1])?)
     }
 
     /// Weights [token, outs] before any squashing, of streams [token, mult, hidden].

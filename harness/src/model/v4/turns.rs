@@ -46,8 +46,10 @@ mod tests {
         let mut turned = row;
         turns.turn(&mut turned, 1);
         let (near, far) = (1.0_f32, 0.01_f32);
-        assert_eq!(turned, [1.0, 2.0, near.cos(), near.sin(), far.cos(), far.sin()]);
+        let wanted = [1.0, 2.0, near.cos(), near.sin(), far.cos(), far.sin()];
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-6);
+        assert!(close(&turned, &wanted), "{turned:?}");
         turns.turn_back(&mut turned, 1);
-        assert!(turned.iter().zip(&row).all(|(a, b)| (a - b).abs() < 1e-6), "{turned:?}");
+        assert!(close(&turned, &row), "{turned:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::entry::{Entry, Kind};
 use super::escaped;
-use crate::report::Report;
+use crate::report::{Report, latent};
 
 pub fn small(value: f64) -> String {
     match value {
@@ -35,7 +35,7 @@ pub fn results(entries: &[Entry]) -> String {
         "KL mean",
         "KL p99.9",
         "top-1",
-        "rel-MSE K / V",
+        if entries.iter().any(|e| e.row.latent.is_some()) { "rel-MSE nope / rope" } else { "rel-MSE K / V" },
         "limits",
         "seeds' rule",
     ];
