@@ -194,10 +194,15 @@ impl Latent {
     }
 
     fn compare(&mut self, place: Place, rows: &[f32], back: &[f32]) {
-        let (d, nope) = (self.passage.config.head_dim, self.passage.config.head_dim - self.passage.config.qk_rope_head_dim);
+        let (d, nope) =
+            (self.passage.config.head_dim, self.passage.config.head_dim - self.passage.config.qk_rope_head_dim);
         let of = |row: usize| {
             let (x, y) = (&rows[row * d..][..d], &back[row * d..][..d]);
-            [Distortion::of_row(&x[..nope], &y[..nope]), Distortion::of_row(&x[nope..], &y[nope..]), Distortion::of_row(x, y)]
+            [
+                Distortion::of_row(&x[..nope], &y[..nope]),
+                Distortion::of_row(&x[nope..], &y[nope..]),
+                Distortion::of_row(x, y),
+            ]
         };
         let each: Vec<[Distortion; 3]> = (0..rows.len() / d).into_par_iter().map(of).collect();
         let (kind, layer) = (&mut self.rows.kinds[place.kind as usize], self.tally.layer(place.layer));

@@ -36,14 +36,18 @@ impl Experts {
         if let Choice::Table(table) = &choice
             && let Some(expert) = table.iter().find(|expert| **expert as usize >= experts)
         {
-            return Err(Error::Data(format!("layer {layer} sends tokens to expert {expert} of {experts}; the checkpoint is damaged")));
+            return Err(Error::Data(format!(
+                "layer {layer} sends tokens to expert {expert} of {experts}; the checkpoint is damaged"
+            )));
         }
         let one = |[gate, down, up]: [Matrix; 3]| Expert { gate, down, up };
         let own = |w: &str, shape| from.matrix(&format!("ffn.shared_experts.{w}"), shape);
         Ok(Experts {
             gate: from.matrix("ffn.gate", [experts, hidden])?,
             choice,
-            routed: (0..experts).map(|at| Ok(one(from.expert(at, [experts, hidden, inner])?))).collect::<Result<_>>()?,
+            routed: (0..experts)
+                .map(|at| Ok(one(from.expert(at, [experts, hidden, inner])?)))
+                .collect::<Result<_>>()?,
             shared: one([own("w1", [inner, hidden])?, own("w2", [hidden, inner])?, own("w3", [inner, hidden])?]),
         })
     }

@@ -54,7 +54,8 @@ impl Indexer {
         let visible = |at: usize| (start + at + 1) / self.ratio;
         let tokens = x.len() / self.weights.input();
         let Some(first) = (0..tokens).find(|at| visible(*at) > self.most) else { return Ok(Picks::default()) };
-        let scores = self.scores([x, low].map(|all| &all[first * all.len() / tokens..]), start + first, &keys.keys, turns)?;
+        let scores =
+            self.scores([x, low].map(|all| &all[first * all.len() / tokens..]), start + first, &keys.keys, turns)?;
         let groups = keys.keys.len() / self.d;
         let of = |(at, scores): (usize, &[f32])| top(&scores[..visible(first + at)], self.most);
         Ok(Picks { first, chosen: scores.par_chunks(groups).enumerate().map(of).collect() })
@@ -73,7 +74,8 @@ impl Indexer {
         scores.par_chunks_mut(groups).zip(products.par_chunks(heads * groups)).zip(weights.par_chunks(heads)).for_each(
             |((scores, products), weights)| {
                 for (products, weight) in products.chunks(groups).zip(weights) {
-                    let add = |(score, product): (&mut f32, &f32)| *score += weight * by_head * (product.max(0.0) * by_dim);
+                    let add =
+                        |(score, product): (&mut f32, &f32)| *score += weight * by_head * (product.max(0.0) * by_dim);
                     scores.iter_mut().zip(products).for_each(add);
                 }
             },

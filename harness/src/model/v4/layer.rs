@@ -96,7 +96,9 @@ impl Layer {
                 from.tensor("attn.attn_sink", &[heads])?,
             ),
             groups: match compressed {
-                Some(c) => Some((c.kind, Compressor::read(from, "attn.compressor", config, c.ratio, d, overlaps(c.kind))?)),
+                Some(c) => {
+                    Some((c.kind, Compressor::read(from, "attn.compressor", config, c.ratio, d, overlaps(c.kind))?))
+                }
                 None => None,
             },
             indexer: match compressed.filter(|c| overlaps(c.kind)) {
@@ -179,7 +181,8 @@ impl Layer {
     /// Outputs [token, head, d] to [token, hidden]: each group of heads through its own matrix, then all together.
     fn project(&self, config: &Config, out: &[f32]) -> Result<Vec<f32>> {
         let (groups, low) = (config.o_groups, config.o_lora_rank);
-        let (width, all) = (config.num_attention_heads / groups * config.head_dim, config.num_attention_heads * config.head_dim);
+        let (width, all) =
+            (config.num_attention_heads / groups * config.head_dim, config.num_attention_heads * config.head_dim);
         let tokens = out.len() / all;
         let mut lows = vec![0.0; tokens * groups * low];
         for (group, matrix) in self.low_outputs.iter().enumerate() {

@@ -64,7 +64,11 @@ impl Connection {
             post: vec![0.0; tokens * mult],
             comb: vec![0.0; tokens * mult * mult],
         };
-        let places = mixed.input.par_chunks_mut(hidden).zip(mixed.post.par_chunks_mut(mult)).zip(mixed.comb.par_chunks_mut(mult * mult));
+        let places = mixed
+            .input
+            .par_chunks_mut(hidden)
+            .zip(mixed.post.par_chunks_mut(mult))
+            .zip(mixed.comb.par_chunks_mut(mult * mult));
         places.zip(weights.par_chunks(outs)).zip(streams.par_chunks(mult * hidden)).for_each(
             |((((input, post), comb), weights), streams)| {
                 let squashed = |i: usize, scale: usize| sigmoid(weights[i] * self.scale[scale] + self.base[i]);
