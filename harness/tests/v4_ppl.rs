@@ -236,13 +236,10 @@ fn a_snapshot_reproduces_the_independent_numbers() {
         assert!(gap.abs() < most && share < factor && share > 1.0 / factor, "{}", row.codec);
         for kind in row.latent.iter().flat_map(|latent| &latent.kinds).filter(|kind| kind.coded) {
             let wanted = wanted.rel_mse[&kind.kind];
-            assert!(
-                (kind.rel_mse / wanted - 1.0).abs() < 0.08,
-                "{} {}: {} against {wanted}",
-                row.codec,
-                kind.kind,
-                kind.rel_mse
-            );
+            // theirs is of 8 passages; a passage has 16 rows a layer of this kind
+            let share = if kind.kind == "hca" { 0.15 } else { 0.05 };
+            let off = kind.rel_mse / wanted - 1.0;
+            assert!(off.abs() < share, "{} {}: {} against {wanted}", row.codec, kind.kind, kind.rel_mse);
         }
     }
 }
