@@ -4,7 +4,7 @@
 use crate::build::{B, V};
 use crate::dtype::Elem;
 use crate::ir::{Layout, UnOp};
-use crate::tile::{ByTurn, MmaIn, PutBy, Ring, Shared, Tile, current_block};
+use crate::tile::{ByTurn, ByWarp, MmaIn, PutBy, Ring, Shared, Tile, current_block};
 
 macro_rules! twin {
     ($name:ident $(<$g:ident: $bound:path>)? , |$b:ident $(, $a:ident)*| $body:expr) => {
@@ -47,6 +47,13 @@ pub fn by_turn<T: Elem>(threads: usize, len: usize) -> ByTurn<T> {
     ByTurn::new(threads, len)
 }
 twin!(by_turn<T: Elem>, |b, threads, len| b.kept(T::DTYPE, threads, len));
+
+/// `len` accumulators [rows, cols] for each of the block's warps: what the turn of a `warps(n)` loop puts there, the same turn of a
+/// later one finds, in registers. Undefined at first.
+pub fn by_warp<T: Elem>(warps: usize, len: usize, rows: usize, cols: usize) -> ByWarp<T> {
+    ByWarp::new(warps, len, rows, cols)
+}
+twin!(by_warp<T: Elem>, |b, warps, len, rows, cols| b.kept_tiles(T::DTYPE, warps, len, rows, cols));
 
 /// What the launch before this one wrote may be read from here on, and not before. A kernel with it can be
 /// launched before its predecessor has ended; older devices and ordinary launches wait at the start instead.

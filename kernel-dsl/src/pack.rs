@@ -44,6 +44,27 @@ pub fn left_byte(m: usize, d: usize, row: usize, k: usize) -> usize {
     (i * (d / 64) + j / 16) * 512 + (4 * g + t) * 16 + j % 16
 }
 
+/// Rows of bytes in shared memory, `stride` apart and `gap` more after every 16.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Spaced {
+    pub stride: usize,
+    pub gap: usize,
+}
+
+impl Spaced {
+    /// First byte of a row.
+    pub fn byte(&self, row: usize) -> usize {
+        row * self.stride + row / 16 * self.gap
+    }
+}
+
+/// The byte of memory that is row `r` of a left operand of `m` rows made of memory's columns: a lane has pairs of neighbours out of
+/// each 16 bytes, not a run.
+pub fn turned_byte(m: usize, r: usize) -> usize {
+    let (g, i) = (r / (m / 8), r % (m / 8));
+    i / 2 * 16 + 2 * g + i % 2
+}
+
 impl Packing {
     /// Code words of a vector.
     pub fn blocks(&self) -> usize {

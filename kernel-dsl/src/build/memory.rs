@@ -3,6 +3,7 @@
 use super::{B, V};
 use crate::dtype::DType;
 use crate::ir::*;
+use crate::pack::Spaced;
 use crate::report::Fault;
 
 impl B {
@@ -73,27 +74,43 @@ impl B {
             drop(p);
             return self.fail(Fault::OtherTurn);
         }
-        p.kept.push(KeptArray { dtype, len });
+        p.kept.push(KeptArray { ty: Ty::Scalar(dtype), len });
+        V::Kept(p.kept.len() - 1)
+    }
+
+    /// `by_warp::<T>(warps, len, rows, cols)`: as many accumulators for each warp.
+    pub fn kept_tiles(&self, dtype: DType, warps: V, len: V, rows: V, cols: V) -> V {
+        let [warps, len, rows, cols] = [warps, len, rows, cols].map(|n| n.size(self, "the size of what warps keep"));
+        let ty = Ty::Tile { dtype, rows, cols, layout: Layout::MmaC };
+        if rows % 16 != 0 || cols % 8 != 0 {
+            return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "its rows a multiple of 16 and its columns of 8" });
+        }
+        let mut p = self.program.borrow_mut();
+        if warps != p.warps {
+            drop(p);
+            return self.fail(Fault::OtherTurn);
+        }
+        p.kept.push(KeptArray { ty, len });
         V::Kept(p.kept.len() - 1)
     }
 
     /// `put(i, k, value)` and `at(i, k)`, k known while building.
     pub(super) fn kept_method(&self, name: &str, kept: usize, args: &[V]) -> V {
-        let KeptArray { dtype, len } = self.program.borrow().kept[kept].clone();
+        let KeptArray { ty, len } = self.program.borrow().kept[kept].clone();
         let turn_of = |turn: &V| self.id_of(turn, DType::I32);
         let place = |k: &V| self.get(k).size(self, "the index of a kept value");
         match (name, args) {
             ("put" | "at", [_, k, ..]) if place(k) >= len => self.fail(Fault::IndexOutside { index: place(k) as i64, len }),
             ("put", [turn, k, value]) => {
-                let (turn, k, value) = (turn_of(turn), place(k), self.id_of(value, dtype));
-                if self.ty(value) != Ty::Scalar(dtype) {
-                    let (left, right) = (dtype.name().into(), self.describe(self.ty(value)));
+                let (turn, k, value) = (turn_of(turn), place(k), self.id_of(value, ty.dtype()));
+                if self.ty(value) != ty {
+                    let (left, right) = (self.describe(ty), self.describe(self.ty(value)));
                     return self.fail(Fault::Types { op: "put".into(), left, right });
                 }
                 self.push(Op::Keep { kept, turn, k, value }, vec![]);
                 V::Unit
             }
-            ("at", [turn, k]) => self.emit(Op::Kept { kept, turn: turn_of(turn), k: place(k) }, Ty::Scalar(dtype)),
+            ("at", [turn, k]) => self.emit(Op::Kept { kept, turn: turn_of(turn), k: place(k) }, ty),
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "kept values".into() }),
         }
     }
@@ -270,6 +287,17 @@ impl B {
                     return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 16 and its columns of 64" });
                 }
                 self.emit(Op::LoadLeft { buf, at: self.byte(buf, &args[0], 1) }, ty)
+            }
+            (V::Buf(buf, _), "spaced_left" | "turned_left", 5) => {
+                let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the size of a tile")).collect();
+                let (rows, turned) = (Spaced { stride: n[0], gap: n[1] }, name == "turned_left");
+                let ty = Ty::Tile { dtype, rows: n[2], cols: n[3], layout: Layout::MmaA };
+                // Runs of k that a lane has are of 16 rows, or of 16 bytes.
+                let fits = if turned { matches!(buf, Buf::Shared(_)) && n[2] % 32 == 0 } else { n[2] == 32 };
+                if !fits || n[3] != 64 || dtype.size() != 1 || rows.stride % 16 != 0 || rows.gap % 16 != 0 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes of rows at multiples of 16, 64 columns and 32 rows, turned ones in shared memory and a multiple of 32" });
+                }
+                self.emit(Op::LoadSpaced { buf, at: self.byte(buf, &args[0], 1), rows, turned }, ty)
             }
             (V::Buf(buf, _), "save_acc", 5) => {
                 let n: Vec<usize> = args[1..4].iter().map(|a| a.size(self, "the size of a tile")).collect();

@@ -105,6 +105,10 @@ impl Printer<'_> {
                     _ => writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", ")),
                 }
             }
+            Op::LoadMatrices { buf, at } => {
+                let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
+                writeln!(o, "{pad}u32 {}; ldmatrix_x4_trans({}, {});", outs.join(", "), outs.join(", "), self.address(buf, *at))
+            }
             Op::AtomicAdd { buf, at, value } => writeln!(o, "{pad}atomicAdd((u64*)({}), (u64)v{value});", self.address(buf, *at)),
             Op::RingFetch { ring, src, at, bytes, cond } => {
                 let at = self.address(&Buf::Param(*src), *at);

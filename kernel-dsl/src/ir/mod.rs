@@ -112,10 +112,10 @@ impl Own {
     }
 }
 
-/// What each turn of a loop over all threads of a block keeps, in registers of its thread.
+/// What each turn of a loop over all threads of a block keeps, in registers of its thread; tiles: of a loop over warps.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeptArray {
-    pub dtype: DType,
+    pub ty: Ty,
     pub len: usize,
 }
 

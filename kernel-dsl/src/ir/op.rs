@@ -2,6 +2,7 @@
 
 use super::{Id, Span};
 use crate::dtype::DType;
+use crate::pack::Spaced;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum UnOp {
@@ -224,6 +225,8 @@ pub enum Op {
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
     LoadLeft { buf: Buf, at: Id },
+    /// Left operand of bytes from spaced rows, or (`turned`) from their columns: see [`crate::pack::turned_byte`].
+    LoadSpaced { buf: Buf, at: Id, rows: Spaced, turned: bool },
     /// Columns below `cols` only.
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
@@ -251,6 +254,8 @@ pub enum Op {
     ThreadId,
     ShflXor(Id, usize),
     MovMatrix(Id),
+    /// Four matrices of 8 x 8 halves, transposed: lane l has the address of row l % 8 of the l / 8-th.
+    LoadMatrices { buf: Buf, at: Id },
     /// Bytes of (a, b) picked by the four nibbles of the selector.
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },

@@ -24,7 +24,7 @@ pub fn print(p: &Program) -> String {
         let _ = writeln!(o, "  own {i}: {} x {}", s.places, ty(s.ty));
     }
     for (i, s) in p.kept.iter().enumerate() {
-        let _ = writeln!(o, "  kept {i}: [{}; {}] a thread", s.dtype.name(), s.len);
+        let _ = writeln!(o, "  kept {i}: {} x {} a turn", s.len, ty(s.ty));
     }
     for (i, f) in p.funcs.iter().enumerate() {
         let _ = writeln!(o, "func {i} {}{:?} -> {:?}", f.name, f.params, f.results);

@@ -18,9 +18,9 @@ pub(super) struct Lower {
     pub g: Id,
     pub t: Id,
     thread: Id,
-    /// Variables of what turns keep, and the turn of the loop over all threads that is being lowered.
-    kept: Vec<Vec<Id>>,
-    turn: Option<Id>,
+    /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
+    kept: Vec<Vec<Vec<Id>>>,
+    turn: Option<(Par, Id)>,
     fault: Option<Report>,
 }
 
@@ -36,8 +36,9 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     let three = l.int(3);
     l.t = l.emit(Op::Bin(BinOp::And, l.lane, three), DType::I32);
     for array in &src.kept {
-        let zero = l.konst(array.dtype, 0);
-        let vars = (0..array.len).map(|_| l.emit(Op::VarNew(zero), array.dtype)).collect();
+        let d = array.ty.reg_dtype();
+        let zero = l.konst(d, 0);
+        let vars = (0..array.len).map(|_| (0..array.ty.regs()).map(|_| l.emit(Op::VarNew(zero), d)).collect()).collect();
         l.kept.push(vars);
     }
     l.block(&src.body);
@@ -198,14 +199,21 @@ impl Lower {
             Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
             Op::Keep { kept, turn, k, value } => {
-                self.own_turn(*turn);
-                let var = self.kept[*kept][*k];
-                self.push(Op::VarSet(var, *value), vec![]);
+                let vars = self.own_turn(*kept, *turn, *k);
+                let values = if self.regs.contains_key(value) { self.tile(*value) } else { vec![*value] };
+                for (var, value) in vars.into_iter().zip(values) {
+                    self.push(Op::VarSet(var, value), vec![]);
+                }
             }
             Op::Kept { kept, turn, k } => {
-                self.own_turn(*turn);
-                let var = self.kept[*kept][*k];
-                self.push(Op::VarGet(var), s.outs.clone());
+                let vars = self.own_turn(*kept, *turn, *k);
+                match self.p.kept[*kept].ty {
+                    Ty::Scalar(_) => self.push(Op::VarGet(vars[0]), s.outs.clone()),
+                    ty => {
+                        let regs = vars.into_iter().map(|var| self.emit(Op::VarGet(var), ty.reg_dtype())).collect();
+                        self.set(s.outs[0], regs);
+                    }
+                }
             }
             Op::CopyAsync { ring, src, at, bytes } => {
                 let cond = self.konst(DType::Bool, 1);
@@ -222,11 +230,13 @@ impl Lower {
         }
     }
 
-    /// A thread has no more than its own turn has kept.
-    fn own_turn(&mut self, turn: Id) {
-        if self.turn != Some(turn) {
+    /// Variables of what a turn keeps: a thread has no more than its own turn has kept, a warp likewise.
+    fn own_turn(&mut self, kept: usize, turn: Id, k: usize) -> Vec<Id> {
+        let par = if matches!(self.p.kept[kept].ty, Ty::Scalar(_)) { Par::Threads } else { Par::Warps };
+        if self.turn != Some((par, turn)) {
             self.fail(Fault::OtherTurn);
         }
+        self.kept[kept][k].clone()
     }
 
     /// Registers of a tile that one operation makes.
@@ -255,6 +265,8 @@ impl Lower {
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
             Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, ty),
+            Op::LoadSpaced { buf, at, rows, turned: false } => self.load_spaced(*buf, *at, *rows, ty),
+            Op::LoadSpaced { buf, at, rows, turned: true } => self.load_turned(*buf, *at, *rows, ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),
             Op::Hadamard(src) => self.hadamard(*src),
             op => self.elements(op, ty),
@@ -304,7 +316,9 @@ impl Lower {
                 let five = self.int(5);
                 self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
                 let cond = self.bin(BinOp::Lt, var, count);
+                self.turn = Some((Par::Warps, var));
                 let then = self.region(|l| l.block(body));
+                self.turn = None;
                 self.push(Op::If { cond, then, other: vec![] }, vec![]);
                 self.push(Op::Barrier, vec![]);
             }
@@ -314,7 +328,7 @@ impl Lower {
                     // One turn for every thread: no loop, so that its start can be scheduled with what came before.
                     let zero = self.int(0);
                     self.push(Op::Bin(BinOp::Add, self.thread, zero), vec![var]);
-                    self.turn = Some(var);
+                    self.turn = Some((Par::Threads, var));
                     self.block(body);
                     self.turn = None;
                     self.push(Op::Barrier, vec![]);

@@ -3,6 +3,7 @@
 use super::lower::Lower;
 use crate::dtype::DType;
 use crate::ir::*;
+use crate::pack::Spaced;
 
 impl Lower {
     /// Words from one place on, 16 bytes at a time; `bytes` is a power of two.
@@ -136,6 +137,57 @@ impl Lower {
                 for (n, word) in self.run(buf, a, 16).into_iter().enumerate() {
                     let n = 4 * c + n;
                     regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+                }
+            }
+        }
+        regs
+    }
+
+    /// Left operand from spaced rows, 16 bytes a lane: lane (g, t) has rows g (m / 8).. of them.
+    pub fn load_spaced(&mut self, buf: Buf, at: Id, spaced: Spaced, ty: Ty) -> Vec<Id> {
+        let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
+        let (row, part) = (self.scaled(self.g, m / 8 * spaced.stride), self.scaled(self.t, k / 4));
+        let sixteenth = self.shift(BinOp::Shr, self.g, (128 / m).trailing_zeros() as usize);
+        let gap = self.scaled(sixteenth, spaced.gap);
+        let mut base = at;
+        for part in [row, part, gap] {
+            base = self.plus(base, part);
+        }
+        let steps = k / 32;
+        let mut regs = vec![0; m / 16 * steps * 4];
+        for i in 0..m / 8 {
+            let a = self.offset(base, i * spaced.stride);
+            for (n, word) in self.run(buf, a, k / 4).into_iter().enumerate() {
+                regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+            }
+        }
+        regs
+    }
+
+    /// Left operand from columns of spaced rows. A matrix has the rows 2h and the next of each of four quads' runs of k, so that two
+    /// matrices have four neighbours along k: of two rows of the operand, which a byte permutation parts.
+    pub fn load_turned(&mut self, buf: Buf, at: Id, spaced: Spaced, ty: Ty) -> Vec<Id> {
+        let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
+        let (run, steps) = (k / 4, k / 32);
+        let bit = |l: &mut Lower, from: usize, mask: i64, worth: usize| {
+            let (x, mask) = (l.shift(BinOp::Shr, l.lane, from), l.int(mask));
+            let x = l.bin(BinOp::And, x, mask);
+            l.scaled(x, worth)
+        };
+        // Of lane 8q + r the row of memory: r's lowest bit, r / 2 runs, q's lowest bit two rows; q / 2 chunks of 16 bytes.
+        let parts = [bit(self, 0, 1, spaced.stride), bit(self, 1, 3, spaced.byte(run)), bit(self, 3, 1, 2 * spaced.stride), bit(self, 4, 1, 16)];
+        let base = parts.into_iter().fold(at, |base, part| self.plus(base, part));
+        let mut regs = vec![0; m / 16 * steps * 4];
+        for n in 0..run / 4 {
+            for pair in 0..m / 32 {
+                let a = self.offset(base, spaced.byte(4 * n) + 32 * pair);
+                let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
+                self.push(Op::LoadMatrices { buf, at: a }, outs.clone());
+                for c in 0..2 {
+                    let i = 2 * pair + c;
+                    for (e, pick) in [0x6420, 0x7531].into_iter().enumerate() {
+                        regs[(i * steps + n / 2) * 4 + n % 2 * 2 + e] = self.prmt(outs[2 * c], outs[2 * c + 1], pick);
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
-use crate::pack::left_byte;
+use crate::pack::{Spaced, left_byte};
 use std::marker::PhantomData;
 
 /// A buffer in device memory: a kernel's argument.
@@ -31,6 +31,26 @@ pub struct PutBy<T> {
 pub struct ByTurn<T> {
     values: Vec<T>,
     len: usize,
+}
+
+/// Tiles that turns of a loop over a block's warps keep for themselves.
+#[derive(Clone, Debug)]
+pub struct ByWarp<T> {
+    tiles: Vec<Tile<T>>,
+    len: usize,
+}
+
+impl<T: Elem> ByWarp<T> {
+    pub fn new(warps: usize, len: usize, rows: usize, cols: usize) -> Self {
+        ByWarp { tiles: vec![Tile::full(rows, cols, Layout::MmaC, T::from_bits64(0xa5a5_a5a5)); warps * len], len }
+    }
+    /// Tile `k` of warp `w`.
+    pub fn at(&self, w: i32, k: usize) -> Tile<T> {
+        self.tiles[w.at() * self.len + k].clone()
+    }
+    pub fn put(&mut self, w: i32, k: usize, t: &Tile<T>) {
+        self.tiles[w.at() * self.len + k] = t.clone();
+    }
 }
 
 impl<T: Elem> ByTurn<T> {
@@ -212,6 +232,19 @@ macro_rules! memory {
             /// Left operand [m, k] of bytes that lies in the order of the lanes' registers: see [`crate::pack::left_byte`].
             pub fn packed_left<U: Elem>(&self, byte: impl At, m: usize, k: usize) -> Tile<U> {
                 let data = (0..m * k).map(|i| self.load(byte.at() + left_byte(m, k, i / k, i % k))).collect();
+                Tile { rows: m, cols: k, layout: Layout::MmaA, data }
+            }
+            /// Left operand [m, k] of bytes from rows that lie as [`crate::pack::Spaced`] says, `stride` bytes apart and `gap` more after
+            /// every 16: loads of 16 bytes that meet no bank twice where `stride` is 16 and `gap` 32 more than a multiple of 128. `m` is 32.
+            pub fn spaced_left<U: Elem>(&self, byte: impl At, stride: usize, gap: usize, m: usize, k: usize) -> Tile<U> {
+                let rows = Spaced { stride, gap };
+                let data = (0..m * k).map(|i| self.load(byte.at() + rows.byte(i / k) + i % k)).collect();
+                Tile { rows: m, cols: k, layout: Layout::MmaA, data }
+            }
+            /// Left operand [m, k] from k such rows of m bytes: row r of the operand is byte [`crate::pack::turned_byte`] of each.
+            pub fn turned_left<U: Elem>(&self, byte: impl At, stride: usize, gap: usize, m: usize, k: usize) -> Tile<U> {
+                let rows = Spaced { stride, gap };
+                let data = (0..m * k).map(|i| self.load(byte.at() + rows.byte(i % k) + crate::pack::turned_byte(m, i / k))).collect();
                 Tile { rows: m, cols: k, layout: Layout::MmaA, data }
             }
             /// Left operand [m, k] from m rows of k elements, `stride` apart.

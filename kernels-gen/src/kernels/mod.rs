@@ -15,6 +15,7 @@ pub mod held;
 pub mod join_splits;
 pub mod keys;
 pub mod kivi;
+pub mod latent;
 pub mod leaves;
 pub mod load;
 pub mod many;

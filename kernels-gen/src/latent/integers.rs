@@ -207,7 +207,7 @@ pub fn signed(lanes: u32, m: u32, zero: u32, odd: bool) -> u32 {
 }
 
 /// Multiplies 64 numbers by the Hadamard matrix over 8, natural order; its own inverse.
-fn turn(x: &mut [f32]) {
+pub(super) fn turn(x: &mut [f32]) {
     for stage in 0..6 {
         let h = 1 << stage;
         for i in (0..GROUP).filter(|i| i & h == 0) {

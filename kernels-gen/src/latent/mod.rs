@@ -4,14 +4,18 @@
 //! in one of the layouts that engines have, or as integers under one scale (`integers`), which attention multiplies exactly.
 //! What is coded is what the model rounds: the 448 from the normed vector in bf16, the 64 from the f32 vector.
 
+mod attention;
 mod floats;
 mod format;
 mod integers;
+pub mod softmax;
 mod whole;
 
+pub use attention::{List, Part, Problem, Query};
 pub use floats::{e8m0_above, fp8_codes};
 pub use format::{Format, UnknownFormat, format};
 pub use integers::{Integers, multiplier, signed};
+pub use softmax::LEAF;
 pub use whole::Whole;
 
 /// Numbers of a row.

@@ -81,6 +81,29 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// Lane l reads row l % 8 of matrix l / 8 and gets rows 2 (l % 4) and the next of column l / 4 of each.
+    pub(super) fn load_matrices(&mut self, mask: &Mask, buf: &Buf, at: Id, outs: &[Id], buffers: &[Region]) -> Result<(), Wrong> {
+        self.needs(&[at])?;
+        self.defines(outs);
+        for w in self.whole_warps(mask, "LoadMatrices")? {
+            let mut rows = [[0; 8]; 32];
+            for (l, row) in rows.iter_mut().enumerate() {
+                let Place::Shared(i) = self.place(buf, at, 16, w * 32 + l, buffers)? else {
+                    return Err(Wrong::Unsupported { op: "LoadMatrices of memory that is not shared".into() });
+                };
+                self.shadow.read(i, 16, w * 32 + l)?;
+                *row = std::array::from_fn(|c| memory::read(&self.shared, i + 2 * c, 2));
+            }
+            for (q, out) in outs.iter().enumerate() {
+                for l in 0..32 {
+                    let of = |r: usize| rows[8 * q + r][l / 4];
+                    self.set(*out, w * 32 + l, of(l % 4 * 2) | of(l % 4 * 2 + 1) << 16);
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn store(&mut self, mask: &Mask, buf: &Buf, at: Id, values: &[Id], buffers: &mut [Region]) -> Result<(), Wrong> {
         self.needs(&[at])?;
         self.needs(values)?;

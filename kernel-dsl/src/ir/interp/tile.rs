@@ -35,7 +35,7 @@ pub struct Machine<'a> {
     /// Tiles put by: (own, warp, place).
     by: HashMap<(usize, usize, i64), Rc<[u64]>>,
     /// What turns keep: (kept, turn, k).
-    kept: HashMap<(usize, i64, usize), u64>,
+    kept: HashMap<(usize, i64, usize), Value>,
     pub(super) warp: usize,
     pub(super) turns: Turns,
     random: u64,
@@ -233,13 +233,13 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             Op::Keep { kept, turn, k, value } => {
-                let (turn, bits) = (self.offset(*turn)?, self.scalar(*value)?);
-                self.kept.insert((*kept, turn, *k), bits);
+                let (turn, value) = (self.offset(*turn)?, self.value(*value)?);
+                self.kept.insert((*kept, turn, *k), value);
                 Ok(())
             }
             Op::Kept { kept, turn, k } => {
-                let bits = *self.kept.get(&(*kept, self.offset(*turn)?, *k)).ok_or(Wrong::Undefined { id: out })?;
-                self.put(out, bits);
+                let value = self.kept.get(&(*kept, self.offset(*turn)?, *k)).ok_or(Wrong::Undefined { id: out })?;
+                self.values[out as usize] = Some(value.clone());
                 Ok(())
             }
             Op::Load { buf, at } => {
@@ -374,6 +374,7 @@ impl<'a> Machine<'a> {
             Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
             Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
+            Op::LoadSpaced { buf, at, rows, turned } => self.load_spaced(buf, *at, *rows, *turned, out, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {

@@ -6,7 +6,7 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::left_byte;
+use crate::pack::{Spaced, left_byte, turned_byte};
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
@@ -86,6 +86,14 @@ impl Machine<'_> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
         (0..rows * cols).map(|i| self.load(buf, at + left_byte(rows, cols, i / cols, i % cols) as i64, dtype, buffers)).collect()
+    }
+
+    /// A left operand from spaced rows or from their columns.
+    pub(super) fn load_spaced(&self, buf: &Buf, at: Id, spaced: Spaced, turned: bool, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
+        let at = self.offset(at)?;
+        let place = |r: usize, k: usize| if turned { spaced.byte(k) + turned_byte(rows, r) } else { spaced.byte(r) + k };
+        (0..rows * cols).map(|i| self.load(buf, at + place(i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 
     pub(super) fn fetch(&mut self, ring: usize, src: &Region, at: Id, bytes: Id) -> Result<(), Wrong> {

@@ -1,0 +1,82 @@
+//! Queries of 64 heads become integers of two bytes in shared memory: see [`crate::latent::Query`].
+
+use kernel_dsl::prelude::*;
+
+use super::LINE;
+
+/// Queries at a time.
+pub const HALF: usize = 32;
+
+/// Bytes of one part of all integers.
+pub const PART: usize = 64 * 512;
+
+/// 64 numbers turned by the Hadamard matrix over 8.
+#[device]
+pub fn turned(x: [f32; 64]) -> [f32; 64] {
+    let mut y = x;
+    for stage in 0..6 {
+        let h = 1 << stage;
+        for pair in 0..32 {
+            let i = pair / h * 2 * h + pair % h;
+            let (a, b) = (y[i], y[i + h]);
+            y[i] = a + b;
+            y[i + h] = a - b;
+        }
+    }
+    for i in 0..64 {
+        y[i] = y[i] * 0.125_f32;
+    }
+    y
+}
+
+/// Group i of the bf16 numbers that wait at `at`, sanitised and turned.
+#[device]
+pub fn group(room: &Shared<i8>, at: i32, i: i32) -> [f32; 64] {
+    let mut x = [0.0_f32; 64];
+    for n in 0..8 {
+        let w = room.load4::<u32>(at + i * (LINE / 2 + 8) as i32 + (16 * n) as i32);
+        for k in 0..4 {
+            x[8 * n + 2 * k] = sanitise(f32::from_bits(w[k] << 16), 65504.0_f32);
+            x[8 * n + 2 * k + 1] = sanitise(f32::from_bits(w[k] & 0xffff_0000_u32), 65504.0_f32);
+        }
+    }
+    turned(x)
+}
+
+/// The largest of a group's magnitudes.
+#[device]
+pub fn top_of(x: [f32; 64]) -> f32 {
+    let mut top = 0.0_f32;
+    for i in 0..64 {
+        top = fmax(top, x[i].abs());
+    }
+    top
+}
+
+/// The largest of eight groups'.
+#[device]
+pub fn top_of_row(tops: &Shared<f32>, row: i32) -> f32 {
+    let (a, b) = (tops.load4::<f32>(row * 32_i32), tops.load4::<f32>(row * 32_i32 + 16_i32));
+    fmax(fmax(fmax(a[0], a[1]), fmax(a[2], a[3])), fmax(fmax(b[0], b[1]), fmax(b[2], b[3])))
+}
+
+/// A query's integers `128 high + low` as bytes, four a word; `top` is the largest magnitude of the row.
+#[device]
+pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
+    let inverse = if top > 1e-30_f32 { 16256.0_f32 / top } else { 0.0_f32 };
+    for n in 0..4 {
+        let mut high = [0_u32; 4];
+        let mut low = [0_u32; 4];
+        for k in 0..4 {
+            for e in 0..4 {
+                let z = (x[16 * n + 4 * k + e] * inverse).round_ties_even() as i32;
+                let h = (z + 64_i32) >> 7_u32;
+                high[k] = high[k] | ((h as u32 & 255_u32) << (8 * e));
+                low[k] = low[k] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
+            }
+        }
+        let at = block * 4096_i32 + head * 64_i32 + (16 * n) as i32;
+        room.save4::<u32>(at, high);
+        room.save4::<u32>(at + PART as i32, low);
+    }
+}
