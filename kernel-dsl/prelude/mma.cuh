@@ -8,5 +8,6 @@
 MMA_I(mma_u8s8, "u8.s8")
 MMA_I(mma_u8u8, "u8.u8")
 MMA_I(mma_s8s8, "s8.s8")
+MMA_I(mma_s8u8, "s8.u8")
 MMA_F(mma_bf16, "bf16.bf16")
 MMA_F(mma_f16, "f16.f16")

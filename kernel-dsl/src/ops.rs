@@ -178,7 +178,7 @@ pub fn pair_ids() -> Tile<i32> {
 }
 twin!(pair_ids, |b| b.pair_ids());
 
-/// a x + c on the tensor core. u8 by i8 or u8, and i8 by i8, sum in i32 exactly; bf16 and f16 in f32, k ascending on the CPU.
+/// a x + c on the tensor core. u8 and i8 by i8 or u8 sum in i32 exactly; bf16 and f16 in f32, k ascending on the CPU.
 pub fn mma<A: MmaIn<X>, X: Elem>(a: &Tile<A>, x: &Tile<X>, c: impl crate::tile::MmaStart<A::Acc>) -> Tile<A::Acc> {
     A::mma(a, x, c)
 }

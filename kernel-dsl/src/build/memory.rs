@@ -226,6 +226,10 @@ impl B {
         match (name, args.len()) {
             ("at", 1) => self.load(buf, at(0), dtype),
             ("put", 2) => self.store(buf, at(0), &args[1], dtype),
+            ("prefetch", 1) if matches!(buf, Buf::Param(_)) => {
+                self.push(Op::Prefetch { buf, at: self.byte(buf, &args[0], 1) }, vec![]);
+                V::Unit
+            }
             ("row", 2) => self.load_tile(buf, dtype, at(0), (0, e), (1, n(1)), Layout::Row),
             ("put_row", 2) => self.store_tile(buf, dtype, at(0), (0, e), usize::MAX, &args[1]),
             ("rows", 3) => self.load_tile(buf, dtype, at(0), (n(1) * e, 0), (n(2), 1), Layout::Rows),

@@ -59,7 +59,7 @@ impl B {
             let got = format!("{} and {}", self.describe(ta), self.describe(tx));
             return self.fail(Fault::Layout { op: "mma".into(), wants: "a left and a right operand".into(), got });
         };
-        let fits = matches!((da, dx), (DType::U8, DType::U8 | DType::I8) | (DType::I8, DType::I8) | (DType::Bf16, DType::Bf16) | (DType::F16, DType::F16));
+        let fits = matches!((da, dx), (DType::U8, DType::U8 | DType::I8) | (DType::I8, DType::I8 | DType::U8) | (DType::Bf16, DType::Bf16) | (DType::F16, DType::F16));
         if k != k2 || !fits || m % 16 != 0 || n % 8 != 0 || k * da.size() % 32 != 0 {
             return self.fail(Fault::Shapes { op: "mma".into(), left: self.describe(ta), right: self.describe(tx) });
         }

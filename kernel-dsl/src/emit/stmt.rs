@@ -75,6 +75,7 @@ impl Printer<'_> {
                     MmaKind::U8S8 => "mma_u8s8",
                     MmaKind::U8U8 => "mma_u8u8",
                     MmaKind::S8S8 => "mma_s8s8",
+                    MmaKind::S8U8 => "mma_s8u8",
                     MmaKind::Bf16 => "mma_bf16",
                     MmaKind::F16 => "mma_f16",
                 };
@@ -105,6 +106,7 @@ impl Printer<'_> {
                     _ => writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", ")),
                 }
             }
+            Op::Prefetch { buf, at } => writeln!(o, "{pad}prefetch({});", self.address(buf, *at)),
             Op::LoadMatrices { buf, at } => {
                 let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
                 writeln!(o, "{pad}u32 {}; ldmatrix_x4_trans({}, {});", outs.join(", "), outs.join(", "), self.address(buf, *at))

@@ -167,6 +167,8 @@ pub enum Op {
     /// Byte offset into the buffer.
     Load { buf: Buf, at: Id },
     Store { buf: Buf, at: Id, value: Id },
+    /// A hint: the line of memory with this byte will be read.
+    Prefetch { buf: Buf, at: Id },
     /// Up to four 32-bit values side by side, aligned to their size.
     LoadVec { buf: Buf, at: Id, words: usize },
     StoreVec { buf: Buf, at: Id, values: Vec<Id> },
@@ -275,6 +277,8 @@ pub enum MmaKind {
     U8U8,
     /// m16n8k32, s8 x s8 -> s32
     S8S8,
+    /// m16n8k32, s8 x u8 -> s32
+    S8U8,
     /// m16n8k16, bf16 x bf16 -> f32
     Bf16,
     /// m16n8k16, f16 x f16 -> f32

@@ -11,6 +11,7 @@ impl Lower {
         let (kind, per, acc) = match (da, db) {
             (DType::U8, DType::I8) => (MmaKind::U8S8, 32, DType::I32),
             (DType::U8, _) => (MmaKind::U8U8, 32, DType::I32),
+            (DType::I8, DType::U8) => (MmaKind::S8U8, 32, DType::I32),
             (DType::I8, _) => (MmaKind::S8S8, 32, DType::I32),
             (DType::F16, _) => (MmaKind::F16, 16, DType::F32),
             _ => (MmaKind::Bf16, 16, DType::F32),

@@ -150,6 +150,10 @@ macro_rules! memory {
             pub fn save<U: Elem>(&mut self, byte: impl At, v: U) {
                 write(&mut self.bytes, byte.at(), v)
             }
+            /// A hint that the line of global memory with this byte will be read. The byte must be one of the buffer's.
+            pub fn prefetch(&self, byte: impl At) {
+                let _: u8 = self.load(byte);
+            }
             /// Four 32-bit values from a byte offset, a multiple of 16, on.
             pub fn load4<U: Elem>(&self, byte: impl At) -> [U; 4] {
                 std::array::from_fn(|i| self.load(byte.at() + 4 * i))

@@ -36,6 +36,7 @@ macro_rules! mma_in {
 mma_in!(u8, i8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
 mma_in!(u8, u8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
 mma_in!(i8, i8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
+mma_in!(i8, u8, i32, |c, a, x| c.wrapping_add(a as i32 * x as i32));
 mma_in!(bf16, bf16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
 mma_in!(f16, f16, f32, |c, a, x| a.to_f32().mul_add(x.to_f32(), c));
 

@@ -3,7 +3,7 @@
 //! A query token attends to the rows of two lists under one softmax, the window's and another's. Positions are those of the first
 //! list, its capacity rounded up to a leaf, then those of the second; an index below 0 or past its cache, or a position past its
 //! list's length, is nobody's. A leaf is 128 positions: their scores are integers times a scale, its maximum the next integer, its weights
-//! integers of 14 bits under a power of two that its rows' largest scale fixes, its sums integers. Leaves are folded left to right into a part, `share` leaves each;
+//! integers of 15 bits under a power of two that its rows' largest scale fixes, its sums integers. Leaves are folded left to right into a part, `share` leaves each;
 //! parts likewise into the result. So the result depends on `share`, and on nothing else that a launch may choose.
 
 use kernel_dsl::math::{fmax, log2, sanitise};
@@ -156,10 +156,9 @@ fn attend(rows: &[Option<([i8; DIM], f32)>], query: &Query, part: &mut Part) {
     let x: Vec<f32> = rows.iter().map(|row| row.as_ref().map_or(f32::NEG_INFINITY, score)).collect();
     let top = x.iter().fold(f32::NEG_INFINITY, |top, x| fmax(top, *x)).ceil();
     let p: Vec<f32> = x.iter().map(|x| weight(*x, top)).collect();
-    let scaled: Vec<f32> = p.iter().zip(rows).map(|(p, row)| p * row.as_ref().map_or(0.0, |row| row.1)).collect();
     let up = up_of(rows.iter().flatten().fold(0.0, |top, row| fmax(top, row.1)));
-    let weights: Vec<i32> = scaled.iter().map(|s| rounded(s * up)).collect();
+    let weights: Vec<i32> = p.iter().zip(rows).map(|(p, row)| rounded(*p, row.as_ref().map_or(0.0, |row| row.1) * up) & 0xffff).collect();
     let sum: i32 = p.iter().map(|p| fixed(*p)).sum();
     let sums: Vec<i32> = (0..DIM).map(|d| rows.iter().zip(&weights).map(|(row, w)| row.as_ref().map_or(0, |row| i32::from(row.0[d]) * w)).sum()).collect();
-    part.fold(top, sum as f32 * (1.0 / 16_777_216.0), sums.into_iter().map(|s| s as f32), down_of(up));
+    part.fold(top, sum as f32 * (1.0 / 2_097_152.0), sums.into_iter().map(|s| s as f32), down_of(up));
 }

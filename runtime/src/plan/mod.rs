@@ -5,6 +5,7 @@
 pub mod status;
 
 mod decode;
+mod latent;
 mod load;
 mod merge;
 mod queries;
@@ -17,6 +18,7 @@ mod workspace;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
+pub use latent::{DecodeLatent, LatentList, LatentPlan, LatentRows, StoreLatent};
 pub use load::{Back, Backs, Load, LoadPlan};
 pub use merge::{Merge, MergePlan, State};
 pub use queries::QueriesPlan;

@@ -63,7 +63,7 @@ impl Machine<'_> {
             self.needs(&[*handle])?;
         }
         self.defines(outs);
-        let each = size / outs.len();
+        let each = size / outs.len().max(1);
         for thread in threads(mask) {
             let place = self.place(buf, at, size, thread, buffers)?;
             if let Place::Shared(i) = place {

@@ -247,6 +247,7 @@ impl<'a> Machine<'a> {
                 self.put(out, bits);
                 Ok(())
             }
+            Op::Prefetch { buf, at } => self.load(buf, self.offset(*at)?, DType::U8, buffers).map(drop),
             Op::LoadVec { buf, at, .. } => {
                 for (i, out) in s.outs.iter().enumerate() {
                     let bits = self.load(buf, self.offset(*at)? + 4 * i as i64, d(*out), buffers)?;

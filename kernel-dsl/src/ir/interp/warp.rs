@@ -49,7 +49,7 @@ fn transposed(rows: [u64; 32]) -> [u64; 32] {
 
 /// m16n8k32 on bytes, m16n8k16 on 16-bit floats; k ascending.
 fn mma(kind: MmaKind, a: &[[u64; 32]], b: &[[u64; 32]], c: &[[u64; 32]]) -> Vec<[u64; 32]> {
-    let bits = if matches!(kind, MmaKind::U8S8 | MmaKind::U8U8 | MmaKind::S8S8) { 8 } else { 16 };
+    let bits = if matches!(kind, MmaKind::U8S8 | MmaKind::U8U8 | MmaKind::S8S8 | MmaKind::S8U8) { 8 } else { 16 };
     // A register holds `per` neighbours along k; the second half of k is in the later registers.
     let (per, depth) = (32 / bits, 256 / bits);
     let element = |lanes: &[u64; 32], row: usize, k: usize| lanes[row % 8 * 4 + k % (depth / 2) / per] >> (bits * (k % per)) & ((1 << bits) - 1);
@@ -65,6 +65,7 @@ fn mma(kind: MmaKind, a: &[[u64; 32]], b: &[[u64; 32]], c: &[[u64; 32]]) -> Vec<
                 MmaKind::U8S8 => product(x as i64, scalar::int(DType::I8, y)),
                 MmaKind::U8U8 => product(x as i64, y as i64),
                 MmaKind::S8S8 => product(scalar::int(DType::I8, x), scalar::int(DType::I8, y)),
+                MmaKind::S8U8 => product(scalar::int(DType::I8, x), y as i64),
                 MmaKind::Bf16 => float(DType::Bf16),
                 MmaKind::F16 => float(DType::F16),
             }

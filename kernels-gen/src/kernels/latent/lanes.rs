@@ -2,6 +2,7 @@
 
 use kernel_dsl::prelude::*;
 
+use super::THREADS;
 use super::decode::DecodeMeta;
 use crate::codec::Codec;
 use crate::kernels::softmax::bounded;
@@ -64,63 +65,80 @@ fn piece(m: &DecodeMeta, window: &Global<u8>, extra: &Global<u8>, window_rows: i
     w
 }
 
-/// What thread i of 256 brings of the leaf whose rows are `slots`: lanes, scales, and -inf for nobody's scores.
+/// What thread i brings of the leaf whose rows are `slots`: lanes, scales, and -inf for nobody's scores.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn bring(m: &DecodeMeta, nope: &dyn Codec, window: &Global<u8>, extra: &Global<u8>, window_rows: i32, slots: &Shared<i32>, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
-    // All of a thread's loads are on their way before the first is looked at.
-    let mut codes = [0_u32; 56];
-    let mut turned = [0_u32; 8];
-    let mut sides = [0_u32; 8];
-    for n in 0..7 {
-        let item = i + (256 * n) as i32;
-        let row = slots.at(item / PIECES as i32);
-        for half in 0..m.rows.words {
-            let w = piece(m, window, extra, window_rows, row, item % PIECES as i32 * 16_i32 + (half * NOPE / 2) as i32);
-            for k in 0..4 {
-                codes[(half * 7 + n) * 4 + k] = w[k];
+    // Loads are on their way before the first is looked at, in two rounds.
+    let items = LEAF * PIECES / THREADS / 2;
+    for round in 0..2 {
+        let mut codes = [0_u32; 56];
+        let mut sides = [0_u32; 7];
+        for n in 0..items {
+            let item = i + ((round * items + n) * THREADS) as i32;
+            let row = slots.at(item / PIECES as i32);
+            for half in 0..m.rows.words {
+                let w = piece(m, window, extra, window_rows, row, item % PIECES as i32 * 16_i32 + (half * NOPE / 2) as i32);
+                for k in 0..4 {
+                    codes[(half * items + n) * 4 + k] = w[k];
+                }
             }
+            sides[n] = multipliers(m, window, extra, window_rows, row);
         }
-        sides[n] = multipliers(m, window, extra, window_rows, row);
+        for n in 0..items {
+            let item = i + ((round * items + n) * THREADS) as i32;
+            let (row, j) = (item / PIECES as i32, item % PIECES as i32);
+            let (low_m, high_m) = ((sides[n] >> (j as u32 & 28_u32)) & 15_u32, (sides[n] >> ((j + PIECES as i32) as u32 & 28_u32)) & 15_u32);
+            let mut low = [0_u32; 4];
+            let mut high = [0_u32; 4];
+            for k in 0..4 {
+                let lanes = nope.decode([codes[4 * n + k], codes[(m.rows.words - 1) * items * 4 + 4 * n + k], 0_u32, 0_u32]);
+                low[k] = signed(lanes[0], low_m, m.rows.zero, m.rows.odd);
+                high[k] = signed(lanes[1], high_m, m.rows.zero, m.rows.odd);
+            }
+            room.save4::<u32>(at + place(row) + j * 16_i32, low);
+            room.save4::<u32>(at + place(row) + j * 16_i32 + (NOPE / 2) as i32, high);
+        }
     }
-    for n in 0..2 {
-        let item = i + (256 * n) as i32;
+    let mut turned = [0_u32; 16];
+    for n in 0..LEAF * 4 / THREADS {
+        let item = i + (n * THREADS) as i32;
         let w = piece(m, window, extra, window_rows, slots.at(item >> 2_u32), (item & 3_i32) * 16_i32 + m.rows.code_bytes() as i32);
         for k in 0..4 {
             turned[4 * n + k] = w[k];
         }
     }
-    if i < LEAF as i32 {
-        let row = slots.at(i);
-        let mut scale = 0.0_f32;
-        if row >= 0_i32 {
-            if row < window_rows {
-                scale = window.load::<f32>(row as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 8) as i64);
-            } else {
-                scale = extra.load::<f32>((row - window_rows) as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 8) as i64);
-            }
+    let row = slots.at(i);
+    let mut scale = 0.0_f32;
+    if row >= 0_i32 {
+        if row < window_rows {
+            scale = window.load::<f32>(row as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 8) as i64);
+        } else {
+            scale = extra.load::<f32>((row - window_rows) as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 8) as i64);
         }
-        scales.put(i, bounded(scale));
-        bias.put(i, if row >= 0_i32 { 0.0_f32 } else { f32::NEG_INFINITY });
     }
-    for n in 0..7 {
-        let item = i + (256 * n) as i32;
-        let (row, j) = (item / PIECES as i32, item % PIECES as i32);
-        let (low_m, high_m) = ((sides[n] >> (j as u32 & 28_u32)) & 15_u32, (sides[n] >> ((j + PIECES as i32) as u32 & 28_u32)) & 15_u32);
-        let mut low = [0_u32; 4];
-        let mut high = [0_u32; 4];
-        for k in 0..4 {
-            let lanes = nope.decode([codes[4 * n + k], codes[28 + 4 * n + k], 0_u32, 0_u32]);
-            low[k] = signed(lanes[0], low_m, m.rows.zero, m.rows.odd);
-            high[k] = signed(lanes[1], high_m, m.rows.zero, m.rows.odd);
-        }
-        room.save4::<u32>(at + place(row) + j * 16_i32, low);
-        room.save4::<u32>(at + place(row) + j * 16_i32 + (NOPE / 2) as i32, high);
-    }
-    for n in 0..2 {
-        let item = i + (256 * n) as i32;
+    for n in 0..LEAF * 4 / THREADS {
+        let item = i + (n * THREADS) as i32;
         let to = at + place(item >> 2_u32) + (item & 3_i32) * 16_i32 + NOPE as i32;
         room.save4::<u32>(to, [turned[4 * n], turned[4 * n + 1], turned[4 * n + 2], turned[4 * n + 3]]);
+    }
+    scales.put(i, bounded(scale));
+    bias.put(i, if row >= 0_i32 { 0.0_f32 } else { f32::NEG_INFINITY });
+}
+
+/// Asks for a row of the next leaf.
+#[device]
+pub fn expect(m: &DecodeMeta, window: &Global<u8>, extra: &Global<u8>, window_rows: i32, row: i32) {
+    if row >= 0_i32 {
+        // The last line is that of the scale.
+        for n in 0..m.rows.row_bytes / 128 + 1 {
+            let byte = if 128 * n < m.rows.row_bytes { 128 * n } else { m.rows.row_bytes - 4 };
+            if row < window_rows {
+                window.prefetch(row as i64 * m.rows.row_bytes as i64 + byte as i64);
+            } else {
+                extra.prefetch((row - window_rows) as i64 * m.rows.row_bytes as i64 + byte as i64);
+            }
+        }
     }
 }
 

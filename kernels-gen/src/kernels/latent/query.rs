@@ -1,14 +1,14 @@
-//! Queries of 64 heads become integers of two bytes in shared memory: see [`crate::latent::Query`].
+//! Queries become integers of two bytes in shared memory: see [`crate::latent::Query`].
 
 use kernel_dsl::prelude::*;
 
-use super::LINE;
+use super::{HEADS, LINE, THREADS};
 
 /// Queries at a time.
-pub const HALF: usize = 32;
+pub const SOME: usize = THREADS / 8;
 
 /// Bytes of one part of all integers.
-pub const PART: usize = 64 * 512;
+pub const PART: usize = HEADS * 512;
 
 /// 64 numbers turned by the Hadamard matrix over 8.
 #[device]
@@ -75,7 +75,7 @@ pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], 
                 low[k] = low[k] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
             }
         }
-        let at = block * 4096_i32 + head * 64_i32 + (16 * n) as i32;
+        let at = block * (64 * HEADS) as i32 + head * 64_i32 + (16 * n) as i32;
         room.save4::<u32>(at, high);
         room.save4::<u32>(at + PART as i32, low);
     }
