@@ -1,5 +1,6 @@
 //! A dense decoder (Qwen2, Qwen3, Llama) in f32 on the CPU: enough to measure what a coded cache does to a real model.
-//! The attention is a trait object, so the same forward pass runs exactly or through any codec.
+//! The attention is a trait object, so the same forward pass runs exactly or through any codec. `v4` is DeepSeek-V4's
+//! architecture, which caches other things.
 
 mod architecture;
 mod config;
