@@ -129,16 +129,11 @@ impl Lower {
     pub fn load_packed(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
         let lane = self.scaled(self.lane, 16);
-        let (base, steps) = (self.plus(at, lane), k / 32);
-        let mut regs = vec![0; m / 16 * steps * 4];
-        for i in 0..m / 8 {
-            for c in 0..k / 64 {
-                let a = self.offset(base, (i * (k / 64) + c) * 512);
-                for (n, word) in self.run(buf, a, 16).into_iter().enumerate() {
-                    let n = 4 * c + n;
-                    regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
-                }
-            }
+        let base = self.plus(at, lane);
+        let mut regs = vec![];
+        for product in 0..m / 16 * (k / 32) {
+            let a = self.offset(base, product * 512);
+            regs.extend(self.run(buf, a, 16));
         }
         regs
     }
