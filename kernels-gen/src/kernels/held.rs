@@ -6,7 +6,6 @@
 
 use super::codes::{follow, keep, put_kept, put_planes, put_quads, put_tail};
 use super::rows::{at_once, half_of, side_of, turned_across};
-use super::search::next;
 use super::store::{StoreMeta, add_energy, energy_if_corrected};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -55,12 +54,10 @@ pub fn mapped_at(r: i32, k: i32) -> i32 {
 }
 
 /// The scale of rows of coordinates, searched for as [`super::search`] says, a quarter of a row a thread, which holds it from then on.
+/// `scratch`: what threads found in each step, then the scales they had.
 #[device]
-pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, sides: &mut Shared<f32>) {
+pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, scratch: &mut Shared<u32>, sides: &mut Shared<f32>) {
     let n = c.spec().searches;
-    // Of each step: what threads found, and the scale they had.
-    let mut pulls = shared::<f32>(n * 128);
-    let mut scales = shared::<f32>(n * 32);
     for step in 0..n {
         for i in threads(128) {
             let (r, k) = share_of(i, values);
@@ -74,22 +71,29 @@ pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &S
                     }
                 }
             } else {
-                scale = next(c, &pulls, &scales, r, step - 1);
+                scale = searched(c, scratch, r, step - 1, n);
             }
             let mut pull = 0.0_f32;
             for j in 0..4 {
                 pull = pull + c.pull(block_of(held, i, j), scale);
             }
-            pulls.put((step * 128) as i32 + r * 4_i32 + k, pull);
+            scratch.save::<f32>((512 * step) as i32 + r * 16_i32 + k * 4_i32, pull);
             if k == 0_i32 {
-                scales.put((step * 32) as i32 + r, scale);
+                scratch.save::<f32>((512 * n + 128 * step) as i32 + r * 4_i32, scale);
             }
         }
     }
     for r in threads(32) {
-        let side = half_of(next(c, &pulls, &scales, r, n - 1));
+        let side = half_of(searched(c, scratch, r, n - 1, n));
         sides.save4::<f32>(r * 16_i32, [side, 0.0_f32, side, 0.0_f32]);
     }
+}
+
+/// The scale of row `r` after a step of `n`.
+#[device]
+fn searched(c: &dyn Codec, scratch: &Shared<u32>, r: i32, step: usize, n: usize) -> f32 {
+    let p = scratch.load4::<f32>((512 * step) as i32 + r * 16_i32);
+    c.search(scratch.load::<f32>((512 * n + 128 * step) as i32 + r * 4_i32), (p[0] + p[1]) + (p[2] + p[3]), step)
 }
 
 /// The `j`-th block of a thread.

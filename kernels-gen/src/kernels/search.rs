@@ -41,7 +41,7 @@ pub fn search_sides(bands: &[&dyn Codec], rows: &Shared<u8>, sides: &mut Shared<
 
 /// The scale of row `r` after a step.
 #[device]
-pub fn next(c: &dyn Codec, pulls: &Shared<f32>, scales: &Shared<f32>, r: i32, step: usize) -> f32 {
+fn next(c: &dyn Codec, pulls: &Shared<f32>, scales: &Shared<f32>, r: i32, step: usize) -> f32 {
     let p = pulls.load4::<f32>((step * 512) as i32 + r * 16_i32);
     c.search(scales.at((step * 32) as i32 + r), (p[0] + p[1]) + (p[2] + p[3]), step)
 }

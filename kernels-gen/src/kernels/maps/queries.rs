@@ -40,7 +40,7 @@ pub fn map_queries<T: Float>(
     let live = (n - first).min(32_i32).max(0_i32);
     let line = m.d + 4;
     let mut rows = shared::<u8>(128 * (m.d + 4));
-    let mut ints = shared::<i8>(32 * m.line());
+    let mut ints = shared::<u32>(8 * m.line());
     let mut tops = shared::<f32>(32 * 4);
     let mut units = shared::<f32>(32);
     let mut biases = shared::<f32>(32 * 4);

@@ -1,7 +1,7 @@
 //! Store of a calibrated codec: rows are mapped and coded in one kernel, their coordinates never leave the block.
 //!
-//! Keys are turned back to the start of their segment; rows become integers; each warp makes 32 coordinates of all 32
-//! tokens on the tensor core; then the plain store's threads choose scales and code.
+//! Keys are turned back to the start of their segment; rows become integers; each warp makes 16 coordinates of all 32
+//! tokens at a time on the tensor core; then the plain store's threads choose scales and code.
 //! Cost: reads d elements a row and 2 d^2 bytes of matrix a block; 3 d^2 byte products a row.
 
 use super::super::held::{code_held_keys, code_held_values, mapped_at, mapped_line, search_held};
@@ -14,6 +14,9 @@ use super::{MAGIC, halves_of, large, matrix_at, mean_at, per_unit, turned, unit_
 use crate::codec::Codec;
 use crate::kernels::SEGMENT;
 use kernel_dsl::prelude::*;
+
+/// Columns of a matrix that a warp takes at a time: both parts of so many stay in registers.
+pub const STORED: usize = 16;
 
 /// The grid is the plain store's.
 #[kernel]
@@ -43,13 +46,13 @@ pub fn store_mapped<T: Float>(
     release_next();
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
     let mut rows = shared::<u8>(mapped_bytes(&m));
-    let mut ints = shared::<i8>(32 * (2 * m.d + 16));
+    let mut ints = shared::<u32>(8 * (2 * m.d + 16));
     let mut tops = shared::<f32>(32 * 4);
     let mut units = shared::<f32>(32);
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(1);
     let mut energies = shared::<i32>(1);
-    let mut codes = shared::<u32>(m.kept);
+    let mut codes = shared::<u32>(if m.held[0] { 1 } else { m.kept });
     let mut tiles = shared::<i64>(32);
     let mut places = shared::<u32>(32);
     let mut held = by_turn::<f32>(128, m.d / 4);
@@ -84,28 +87,24 @@ pub fn mapped_bytes(m: &StoreMeta) -> usize {
 /// Centred rows through what is left: integers, maps, scales and codes.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, ints: &mut Shared<i8>, tops: &Shared<f32>, units: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32, head: i32, kv_heads: i32) {
+pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, ints: &mut Shared<u32>, tops: &Shared<f32>, units: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32, head: i32, kv_heads: i32) {
     for i in threads(128) {
         split(held, tops, ints, units, i, m.d);
     }
     for w in warps(m.warps) {
         let line = 2 * m.d + 16;
-        for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
+        for column in strided(STORED as i32 * w, m.d as i32, STORED * m.warps) {
             let at = matrix_at(kind, kv_heads, head, column, m.d);
-            // High parts serve all tokens before the low ones are loaded: one of them at a time stays in registers.
-            let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
-            let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
+            let left: Tile<i8> = maps.packed_left::<i8>(at, STORED, m.d);
+            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, STORED, m.d);
+            let worth = scales.rows(worth_at(kind, kv_heads, head, m.d) + column as i64, 1, STORED);
             for part in 0..4 {
-                sums[part] = large(&left, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d));
-            }
-            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
-            let worth = scales.rows(worth_at(kind, kv_heads, head, m.d) + column as i64, 1, 32);
-            for part in 0..4 {
-                let sum = mma(&small, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &sums[part]);
+                let high: Tile<i8> = ints.operand::<i8>(8 * part * line, line, 8, m.d);
+                let sum = mma(&small, &high, &large(&left, &high, &ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d)));
                 let y = sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8);
                 if m.held[0] {
                     // Levels end where a box does, and so does what pulls.
-                    rows.save_acc::<f32>(mapped_at((8 * part) as i32, w), 4, mapped_line(), 8, &y);
+                    rows.save_acc::<f32>(mapped_at((8 * part) as i32, column / 32_i32) + column % 32_i32 * 4_i32, 4, mapped_line(), 8, &y);
                 } else {
                     rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y.map(finite));
                 }
@@ -114,11 +113,12 @@ pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &G
     }
     if m.held[0] {
         if kind == 0_i32 {
-            search_held(kc[0], false, held, rows, sides);
+            // The integers are of no more use: searches and codes take their place.
+            search_held(kc[0], false, held, rows, ints, sides);
             code_held_keys(m, kc[0], cache, held, tops, tops, sides, energies, tails, tiles, places);
         } else {
-            search_held(vc[0], true, held, rows, sides);
-            code_held_values(m, vc[0], cache, held, tops, tops, sides, energies, tails, codes, tiles, places);
+            search_held(vc[0], true, held, rows, ints, sides);
+            code_held_values(m, vc[0], cache, held, tops, tops, sides, energies, tails, ints, tiles, places);
         }
     } else {
         code_rows(m, kc, vc, cache, rows, tops, sides, energies, tails, codes, tiles, places, kind);
@@ -171,7 +171,7 @@ pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, i: i32, held: &mut
 
 /// What threads hold as integers: their high bytes, `d` bytes further on their low ones.
 #[device]
-pub fn split(held: &ByTurn<f32>, tops: &Shared<f32>, ints: &mut Shared<i8>, units: &mut Shared<f32>, i: i32, d: usize) {
+pub fn split(held: &ByTurn<f32>, tops: &Shared<f32>, ints: &mut Shared<u32>, units: &mut Shared<f32>, i: i32, d: usize) {
     let (r, j) = (i >> 2_u32, i & 3_i32);
     let own = tops.load4::<f32>(r * 16_i32);
     let top = fmax(fmax(own[0], own[1]), fmax(own[2], own[3]));

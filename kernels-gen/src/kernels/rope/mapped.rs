@@ -36,13 +36,13 @@ pub fn store_rope_mapped<T: Float>(
         turn_queries::<T>(&m, q, passed, turns, &mut sums, head, kind - 2_i32, to.tokens, to.kv_heads);
     } else {
         let mut rows = shared::<u8>(mapped_bytes(&m));
-        let mut ints = shared::<i8>(32 * (2 * m.d + 16));
+        let mut ints = shared::<u32>(8 * (2 * m.d + 16));
         let mut tops = shared::<f32>(32 * 4);
         let mut units = shared::<f32>(32);
         let mut sides = shared::<f32>(32 * 4);
         let mut tails = shared::<u32>(1);
         let mut energies = shared::<i32>(1);
-        let mut codes = shared::<u32>(m.kept);
+        let mut codes = shared::<u32>(if m.held[0] { 1 } else { m.kept });
         let mut tiles = shared::<i64>(32);
         let mut places = shared::<u32>(32);
         let mut held = by_turn::<f32>(128, m.d / 4);
