@@ -21,6 +21,21 @@ pub fn fmin(a: f32, b: f32) -> f32 {
     if b < a { b } else { a }
 }
 
+/// The larger of two magnitudes, in one instruction on a GPU where `fmax` takes two; of a NaN and a number the number's.
+#[inline]
+pub fn farther(a: f32, b: f32) -> f32 {
+    a.abs().max(b.abs())
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct farther {}
+impl farther {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::Farther, x, y)
+    }
+}
+
 /// High 32 bits of the 64-bit product.
 #[inline]
 pub fn mul_hi(a: u32, b: u32) -> u32 {

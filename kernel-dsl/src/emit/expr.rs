@@ -58,6 +58,7 @@ pub fn binary(op: BinOp, d: DType, a: &str, c: &str) -> String {
         MulHi => format!("__umulhi({a}, {c})"),
         Dot4 => format!("__dp4a({a}, {c}, 0u)"),
         MulBf16x2 => format!("mul_bf16x2({a}, {c})"),
+        Farther => format!("fmaxf(fabsf({a}), fabsf({c}))"),
         Max => format!("dmax({a}, {c})"),
         Min => format!("dmin({a}, {c})"),
         Eq => format!("{a} == {c}"),

@@ -129,16 +129,11 @@ impl Lower {
     pub fn load_packed(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
         let lane = self.scaled(self.lane, 16);
-        let (base, steps) = (self.plus(at, lane), k / 32);
-        let mut regs = vec![0; m / 16 * steps * 4];
-        for i in 0..m / 8 {
-            for c in 0..k / 64 {
-                let a = self.offset(base, (i * (k / 64) + c) * 512);
-                for (n, word) in self.run(buf, a, 16).into_iter().enumerate() {
-                    let n = 4 * c + n;
-                    regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
-                }
-            }
+        let base = self.plus(at, lane);
+        let mut regs = vec![];
+        for product in 0..m / 16 * (k / 32) {
+            let a = self.offset(base, product * 512);
+            regs.extend(self.run(buf, a, 16));
         }
         regs
     }
@@ -233,11 +228,12 @@ impl Lower {
             Layout::Cols => cond = Some(self.bin(BinOp::Eq, self.g, zero)),
             _ => {}
         }
-        if let Ty::Tile { layout: Layout::MmaC, dtype, rows: rows @ 32.., .. } = ty {
+        if let Ty::Tile { layout: Layout::MmaC, dtype, rows: rows @ 16.., .. } = ty {
             // Consecutive rows of a column lie in one lane.
-            if row_stride == dtype.size() && (dtype.size() == 4 || dtype.size() == 1 && rows % 32 == 0) {
+            if row_stride == dtype.size() && (dtype.size() == 4 && rows != 24 || dtype.size() == 1 && rows % 32 == 0) {
                 let columns = self.columns((rows, have, dtype.size()), &regs);
-                return self.store_columns((buf, at, col_stride, cols), rows / 8 * dtype.size(), columns);
+                let step = if rows == 16 { 2 } else if columns[0].len() % 4 == 0 { 4 } else { 1 };
+                return self.store_columns((buf, at, col_stride, cols), rows / 8 * dtype.size(), step, columns);
             }
         }
         // Neighbouring bytes of a vector leave as words.
@@ -292,13 +288,12 @@ impl Lower {
         self.prmt(low, high, 0x5410)
     }
 
-    /// Words that lie side by side in memory, `line` bytes a lane: up to 16 bytes a store.
-    fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), line: usize, columns: Vec<Vec<Id>>) {
+    /// Words that lie side by side in memory, `line` bytes a lane: `step` words a store.
+    fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), line: usize, step: usize, columns: Vec<Vec<Id>>) {
         let (row, col) = (self.scaled(self.g, line), self.scaled(self.t, 2));
         let base = self.plus(at, row);
         for (i, words) in columns.into_iter().enumerate() {
             let (nt, e) = (i / 2, i % 2);
-            let step = if words.len() % 4 == 0 { 4 } else { 1 };
             let store = self.region(|l| {
                 let part = l.scaled(col, stride);
                 let a = l.plus(base, part);

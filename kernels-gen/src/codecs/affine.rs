@@ -5,7 +5,7 @@
 //! Source: vLLM's TurboQuant cache.
 
 use kernel_dsl::codec;
-use kernel_dsl::math::{fmax, fmin};
+use kernel_dsl::math::fmax;
 
 use super::digits::{heights, pack, raised4_of, unpack, unpack4};
 use crate::codec::{Codec, Spec};
@@ -40,10 +40,15 @@ impl Codec for Affine {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+        // The quotient, rounded once: its remainder is exact.
+        let inverse = 1.0_f32 / side[0];
         let mut c = [0_u32; 8];
         for i in 0..8 {
+            let x = y[i] - side[1];
+            let near = x * inverse;
+            let quotient = (-near).mul_add(side[0], x).mul_add(inverse, near);
             // Never below 0, so truncation is the floor.
-            c[i] = fmin((y[i] - side[1]) / side[0] + 0.5_f32, self.top) as u32;
+            c[i] = ((quotient + 0.5_f32) as u32).min((1_u32 << self.width) - 1_u32);
         }
         pack(c, self.width)
     }

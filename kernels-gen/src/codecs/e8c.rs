@@ -69,7 +69,7 @@ impl Codec for E8C {
         for i in 0..8 {
             z[i] = y[i].mul_add(inverse, -0.25_f32);
         }
-        word_of(z, self.low, self.span, self.inv, self.width)
+        word_of(z, 1.0_f32, self.low, self.span, self.inv, self.width)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

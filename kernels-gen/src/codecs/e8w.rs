@@ -79,11 +79,7 @@ impl Codec for E8W {
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let inverse = if side[0] > 0.0_f32 { 1.0_f32 / side[0] } else { 0.0_f32 };
-        let mut z = [0.0_f32; 8];
-        for i in 0..8 {
-            z[i] = y[i] * inverse;
-        }
-        word_of(z, self.low, self.span, self.inv, self.width)
+        word_of(y, inverse, self.low, self.span, self.inv, self.width)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

@@ -7,7 +7,7 @@
 //! lies outside the box, squared: convex in s, so its least value is found in three steps by the sign of its slope.
 
 use kernel_dsl::codec;
-use kernel_dsl::math::{fmax, saturate};
+use kernel_dsl::math::{farther, saturate};
 
 use super::places::Places;
 use crate::codec::{Codec, Spec};
@@ -18,6 +18,9 @@ const INSIDE: f32 = 8.0 / 12.0;
 /// From where on a coordinate is outside, over the distance of its outermost levels: a little within them, for where the box
 /// is wide a scale too small costs more than one too large.
 const EDGE: f32 = 0.49;
+
+/// The bits of 1.5 * 2^23: a sum with it rounds to an integer, ties to even, which then stands in the low bits.
+const MAGIC_BITS: u32 = 0x4b40_0000;
 
 #[derive(Debug)]
 pub struct IntC {
@@ -33,10 +36,16 @@ pub struct IntC {
     part_byte: [usize; 8],
     part_bit: [usize; 8],
     raised: [usize; 8],
+    /// Whether a digit is cut.
+    cut: [usize; 8],
+    /// What a code starts from, so that digits may be added with the bits that stand above them.
+    start: [u32; 2],
     /// The distance of a coordinate's outermost levels, its reciprocal, and from where on it is outside, at scale 1.
     span: [f32; 8],
     inv: [f32; 8],
     edge: [f32; 8],
+    /// What a block pulls at scale 1 if all its coordinates lie at their edges.
+    inside: f32,
 }
 
 impl IntC {
@@ -47,7 +56,13 @@ impl IntC {
         let name = format!("intc{}", widths.iter().map(usize::to_string).collect::<String>());
         let Places { main, byte, bit, parts, part_of, part_bits, part_from, part_byte, part_bit, raised, .. } = p;
         let (inv, edge) = (span.map(|s| 1.0 / s), span.map(|s| EDGE * s));
-        Some(IntC { name, places: p, main, byte, bit, parts, part_of, part_bits, part_from, part_byte, part_bit, raised, span, inv, edge })
+        let inside = edge.iter().fold(INSIDE, |sum, e| e.mul_add(*e, sum));
+        let cut: [usize; 8] = std::array::from_fn(|i| usize::from(part_of[..parts].contains(&i)));
+        let mut start = [0_u32; 2];
+        for i in (0..8).filter(|i| cut[*i] == 0) {
+            start[byte[i] / 4] = start[byte[i] / 4].wrapping_sub(MAGIC_BITS << (byte[i] % 4 * 8 + bit[i]));
+        }
+        Some(IntC { name, places: p, main, byte, bit, parts, part_of, part_bits, part_from, part_byte, part_bit, raised, cut, start, span, inv, edge, inside })
     }
 }
 
@@ -66,28 +81,28 @@ impl Codec for IntC {
         [1.0_f32, 0.0_f32]
     }
 
-    /// Half the slope of the error, turned round.
+    /// Half the slope of the error, turned round: of each coordinate what lies beyond its edge, times the edge.
     fn pull(&self, y: [f32; 8], scale: f32) -> f32 {
-        let mut pull = scale * -INSIDE;
+        let mut pull = scale * -self.inside;
         for i in 0..8 {
-            pull = fmax((scale * -self.edge[i]) + y[i].abs(), 0.0_f32).mul_add(self.edge[i], pull);
+            pull = farther(scale * self.edge[i], y[i]).mul_add(self.edge[i], pull);
         }
         pull
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let inverse = 1.0_f32 / side[0];
-        let mut code = [0_u32; 4];
+        let mut code = [self.start[0], self.start[1], 0_u32, 0_u32];
         let mut m = [0_u32; 8];
         for i in 0..8 {
-            // The box is [0, 1]; a sum with 1.5 * 2^23 rounds, ties to even.
-            let z = saturate(y[i].mul_add(inverse * self.inv[i], 0.5_f32)).mul_add(self.span[i], 12_582_912.0_f32);
-            m[i] = z.to_bits().wrapping_sub(0x4b40_0000_u32);
-            code[self.byte[i] / 4] = code[self.byte[i] / 4] | ((m[i] & ((1_u32 << self.main[i]) - 1_u32)) << (self.byte[i] % 4 * 8 + self.bit[i]));
+            // The box is [0, 1].
+            m[i] = saturate(y[i].mul_add(inverse * self.inv[i], 0.5_f32)).mul_add(self.span[i], 12_582_912.0_f32).to_bits();
+            let digit = if self.cut[i] == 1 { m[i] & ((1_u32 << self.main[i]) - 1_u32) } else { m[i] };
+            code[self.byte[i] / 4] = code[self.byte[i] / 4].wrapping_add(digit << (self.byte[i] % 4 * 8 + self.bit[i]));
         }
         for p in 0..self.parts {
             let part = (m[self.part_of[p]] >> self.part_from[p]) & ((1_u32 << self.part_bits[p]) - 1_u32);
-            code[self.part_byte[p] / 4] = code[self.part_byte[p] / 4] | (part << (self.part_byte[p] % 4 * 8 + self.part_bit[p]));
+            code[self.part_byte[p] / 4] = code[self.part_byte[p] / 4].wrapping_add(part << (self.part_byte[p] % 4 * 8 + self.part_bit[p]));
         }
         code
     }

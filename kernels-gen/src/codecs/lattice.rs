@@ -17,11 +17,13 @@ use super::digits::bytes4;
 const MAGIC: f32 = 12_582_912.0;
 
 /// What the search knows of a block: coordinates rounded less `lo` (with `MAGIC`), their rounding errors, what moving a
-/// coordinate costs among half integers, and the sum of `1/4` less the loss of half integers.
+/// coordinate costs among half integers, and the sum of `1/4` less the loss of half integers. Not `charged`: costs do not tell of the lower
+/// face, so a digit may come out of it, which its highest bit shows, and the slow search decides.
 ///
 /// Digits are bytes of two words, so that a coset and a move take a step a word.
 #[device]
-fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f32, hi: f32, half_hi: f32) -> ([u32; 2], u32) {
+#[allow(clippy::too_many_arguments)]
+fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f32, hi: f32, half_hi: f32, charged: bool) -> ([u32; 2], u32) {
     // All but three bits (and the sign, which no `saturate` leaves), kept from the compiler: it would mask and number a key in
     // two instructions in the place of one.
     let mask = (saturate(z[0]).to_bits() & 0x8000_0000_u32) | 0x7fff_fff8_u32;
@@ -37,28 +39,34 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
     let parity = words[0] ^ words[1];
     let (odd, half_odd) = (odd4(parity), odd4(parity ^ signs[0] ^ signs[1]));
     let (g, c) = (f32::from_bits(most as u32), f32::from_bits(least as u32));
-    let whole_cost = if odd { 1.0_f32 - (g + g) } else { 0.0_f32 };
-    let half_cost = if half_odd { (2.0_f32 - sum) + (c + c) } else { 2.0_f32 - sum };
+    let whole_cost = if odd { g.mul_add(-2.0_f32, 1.0_f32) } else { 0.0_f32 };
+    let half_cost = if half_odd { c.mul_add(2.0_f32, 2.0_f32 - sum) } else { 2.0_f32 - sum };
     let half = half_cost < whole_cost;
-    let place = if half { least as u32 & 7_u32 } else { 7_u32 - (most as u32 & 7_u32) };
-    let moves = if half { half_odd } else { odd };
-    let (word, bit) = (place >> 2, (place & 3_u32) << 3);
-    let negative = (signs[0] & 0x0101_0101_u32) | (signs[1] & 0x0202_0202_u32);
-    let down = (((negative >> ((word + bit) & 31_u32)) & 1_u32) == 1_u32) != half;
-    let by = if moves { (if down { 0xffff_ffff_u32 } else { 1_u32 }) << (bit & 31_u32) } else { 0_u32 };
+    let moves = (half & half_odd) | (!half & odd);
+    // One where the byte is that moves, and which way it goes: both words as one number.
+    let place = (if half { least } else { !most }) as u32 & 7_u32;
+    let one = (if moves { 1_i64 } else { 0_i64 }) << ((place << 3) as i64 & 63_i64);
+    let negative = (both(signs[0], signs[1]) & one) != 0_i64;
+    let by = if negative != half { -one } else { one };
     // A half integer's digit is that of the integer below.
     let ones = if half { 0x0101_0101_u32 } else { 0_u32 };
-    for i in 0..2 {
-        words[i] = words[i].wrapping_sub(signs[i] & ones).wrapping_add(if word == i as u32 { by } else { 0_u32 });
-    }
+    let digits = both(words[0].wrapping_sub(signs[0] & ones), words[1].wrapping_sub(signs[1] & ones)).wrapping_add(by);
+    words = [digits as u32, (digits >> 32_i64) as u32];
     let mut coset = if half { 1_u32 } else { 0_u32 };
-    let at_faces = (odd & (g < 1.0e-4_f32)) | (half_odd & (c > 0.4999_f32));
+    let below = if charged { false } else { ((words[0] | words[1]) & 0x8080_8080_u32) != 0_u32 };
+    let at_faces = (odd & (g < 1.0e-4_f32)) | (half_odd & (c > 0.4999_f32)) | below;
     if at_faces {
         let (slow, other) = search_e8(z, lo, hi, half_hi);
         words = [bytes4(slow[0], slow[1], slow[2], slow[3]), bytes4(slow[4], slow[5], slow[6], slow[7])];
         coset = other;
     }
     (words, coset)
+}
+
+/// Two words as one number.
+#[device]
+fn both(low: u32, high: u32) -> i64 {
+    low as i64 | ((high as i64) << 32_i64)
 }
 
 /// The lowest bytes of four sums with `MAGIC`, from `at` on.
@@ -79,26 +87,32 @@ pub fn odd4(x: u32) -> bool {
     ((x & 0x0101_0101_u32).wrapping_mul(0x8080_8080_u32) as i32) < 0_i32
 }
 
-/// Digits `p - lo` (less 1/2 for half integers), bytes of two words, and the coset of the nearest point, whose integers lie in `lo..=hi` and
-/// half integers in `lo + 1/2 ..= hi + 1/2`; `lo` is even. `span` is `hi - lo`, `inv` its reciprocal.
+/// Digits `p - lo` (less 1/2 for half integers), bytes of two words, and the coset of the point nearest to `y by`, whose integers lie in
+/// `lo..=hi` and half integers in `lo + 1/2 ..= hi + 1/2`; `lo` is even. `span` is `hi - lo`, `inv` its reciprocal.
 #[device]
-pub fn nearest_wide(z: [f32; 8], lo: f32, span: f32, inv: f32) -> ([u32; 2], u32) {
+pub fn nearest_wide(y: [f32; 8], by: f32, lo: f32, span: f32, inv: f32, charged: bool) -> ([u32; 2], u32) {
+    let mut z = [0.0_f32; 8];
     let mut t = [0.0_f32; 8];
     let mut d = [0.0_f32; 8];
     let mut cost = [0.0_f32; 8];
     let mut sum = 0.0_f32;
     for i in 0..8 {
-        let inside = saturate(z[i].mul_add(inv, -lo * inv)).mul_add(span, lo);
+        // For the slow search alone.
+        z[i] = y[i] * by;
+        let inside = saturate(y[i].mul_add(by * inv, -lo * inv)).mul_add(span, lo);
         t[i] = inside + (MAGIC - lo);
         // At a face this is 0: no way out.
         d[i] = inside - (t[i] - (MAGIC - lo));
-        let near = d[i].abs() + (z[i] - inside);
+        let near = d[i].abs() + y[i].mul_add(by, -inside);
         sum = sum + near;
-        // Within 1/2 of the lowest half integer the way down is closed.
-        let low = saturate(z[i].mul_add(-0.015625_f32, (lo + 0.5_f32) * 0.015625_f32));
-        cost[i] = low.mul_add(128.0_f32, near);
+        cost[i] = near;
+        if charged {
+            // Within 1/2 of the lowest half integer the way down is closed.
+            let low = saturate(y[i].mul_add(by * -0.015625_f32, (lo + 0.5_f32) * 0.015625_f32));
+            cost[i] = low.mul_add(128.0_f32, near);
+        }
     }
-    settle(z, t, d, cost, sum, lo, lo + span, lo + span)
+    settle(z, t, d, cost, sum, lo, lo + span, lo + span, charged)
 }
 
 /// As `nearest_wide` for the box `-q..=q` of both cosets, q below 128; `z` is at most a little outside of it. `span` is the number
@@ -118,7 +132,7 @@ pub fn nearest_even(z: [f32; 8], q: f32, span: f32, inv: f32) -> ([u32; 2], u32)
         // Within 1/2 of the faces half integers have no way out.
         cost[i] = d[i].abs() + saturate(x[i].abs() - (q - 0.5_f32));
     }
-    settle(x, t, d, cost, sum, -q, q, q - 1.0_f32)
+    settle(x, t, d, cost, sum, -q, q, q - 1.0_f32, true)
 }
 
 /// The point itself, for `-q..=q`.

@@ -45,14 +45,13 @@ impl Lloyd {
 
 /// Which level above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.
 #[device]
-fn cell(y: f32, midpoints: [i32; 7], n: usize) -> (u32, u32) {
-    let sign = y.to_bits() >> 31;
-    let size = (y.to_bits() & 0x7fff_ffff_u32) as i32 - sign as i32;
-    let mut level = 0_u32;
-    for i in 0..n {
-        level = if size >= midpoints[i] { level + 1_u32 } else { level };
-    }
-    (level, if size < 0_i32 { 0_u32 } else { sign })
+fn cell(y: f32, midpoints: [i32; 7], width: usize) -> (u32, u32) {
+    // No zero has a sign.
+    let bits = (y + 0.0_f32).to_bits();
+    let sign = bits >> 31;
+    let size = (bits & 0x7fff_ffff_u32) as i32 - sign as i32;
+    let (level, next) = if width == 4 { half_of_eight(size, midpoints) } else { half_of_four(size, midpoints) };
+    (level + (if size >= next { 1_u32 } else { 0_u32 }), sign)
 }
 
 /// Where the level of dimension i of a 3-bit code stands, and its sign: dims 0..4 in the lower three bits of four nibbles; of the
@@ -65,6 +64,22 @@ fn level_at(i: usize) -> usize {
 #[device]
 fn sign_at(i: usize) -> usize {
     if i < 4 { 4 * i + 2 } else { 4 * (i - 4) + 3 }
+}
+
+/// The level below by two halvings, and the midpoint that is left to ask.
+#[device]
+fn half_of_eight(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
+    let high = size >= midpoints[3];
+    let upper = size >= (if high { midpoints[5] } else { midpoints[1] });
+    let next = if high { if upper { midpoints[6] } else { midpoints[4] } } else { if upper { midpoints[2] } else { midpoints[0] } };
+    ((if high { 4_u32 } else { 0_u32 }) + (if upper { 2_u32 } else { 0_u32 }), next)
+}
+
+/// By one halving.
+#[device]
+fn half_of_four(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
+    let high = size >= midpoints[1];
+    (if high { 2_u32 } else { 0_u32 }, if high { midpoints[2] } else { midpoints[0] })
 }
 
 /// A code with a level and its sign at dimension i.
@@ -104,7 +119,7 @@ impl Codec for Lloyd {
     fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
         let mut code = [0_u32; 4];
         for i in 0..8 {
-            let (level, sign) = cell(y[i], self.midpoints, (1 << (self.width - 1)) - 1);
+            let (level, sign) = cell(y[i], self.midpoints, self.width);
             code = put(code, i, level, sign, self.width);
         }
         code

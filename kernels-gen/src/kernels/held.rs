@@ -2,10 +2,10 @@
 //! so that only the largest magnitudes cross shared memory.
 //!
 //! Of codecs that need no more of a row than these, at 128 dims: a quarter of a row a thread. Cost: half of what the plain
-//! phases move through shared memory.
+//! phases move through shared memory. Rows of calibrated codecs are held likewise, from the first step of their search.
 
 use super::codes::{follow, keep, put_kept, put_planes, put_quads, put_tail};
-use super::rows::{at_once, side_of, turned_across};
+use super::rows::{at_once, half_of, side_of, turned_across};
 use super::store::{StoreMeta, add_energy, energy_if_corrected};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -13,7 +13,12 @@ use kernel_dsl::prelude::*;
 /// Whether a codec's rows may be held. Searches of a lattice, four a thread side by side, would not leave the registers.
 pub fn holds(bands: &[&dyn Codec], d: usize) -> bool {
     let s = bands[0].spec();
-    d == 128 && bands.len() == 1 && at_once(bands[0]) && !s.corrected && (!s.exact() || s.affine || s.odd())
+    d == 128 && bands.len() == 1 && at_once(bands[0]) && (!s.exact() || s.affine || s.odd())
+}
+
+/// Whether those of a calibrated codec may.
+pub fn holds_mapped(bands: &[&dyn Codec], d: usize) -> bool {
+    d == 128 && bands.len() == 1 && bands[0].spec().searches > 0
 }
 
 /// The row of thread `i`, and which quarter of it: four lanes share a key, four warps a value.
@@ -25,7 +30,7 @@ fn share_of(i: i32, values: bool) -> (i32, i32) {
 /// The butterflies that are left.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn hold(m: &StoreMeta, c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>) {
+pub fn hold(m: &StoreMeta, c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>) {
     for i in threads(128) {
         let (r, k) = share_of(i, values);
         let x = turned_across(c, k, r, rows, squares, tops, m.d, m.inv_sqrt_d);
@@ -35,23 +40,85 @@ fn hold(m: &StoreMeta, c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows
     }
 }
 
-/// The code of the `j`-th block of a thread; its tail waits for others.
+/// Bytes from row to row of coordinates that the tensor core made: quarters are 16 bytes apart besides, so that neither those who
+/// leave them nor those who hold them meet at a bank.
 #[device]
-fn coded(c: &dyn Codec, held: &ByTurn<f32>, i: i32, j: usize, side: [f32; 2], tails: &mut Shared<u32>, r: i32, block: i32) -> [u32; 4] {
+pub fn mapped_line() -> usize {
+    592
+}
+
+/// Byte of 32 coordinates of row `r`.
+#[device]
+pub fn mapped_at(r: i32, k: i32) -> i32 {
+    r * mapped_line() as i32 + k * 144_i32
+}
+
+/// The scale of rows of coordinates, searched for as [`super::search`] says, a quarter of a row a thread, which holds it from then on.
+/// `scratch`: what threads found in each step, then the scales they had.
+#[device]
+pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, scratch: &mut Shared<u32>, sides: &mut Shared<f32>) {
+    let n = c.spec().searches;
+    for step in 0..n {
+        for i in threads(128) {
+            let (r, k) = share_of(i, values);
+            let mut scale = 1.0_f32;
+            if step == 0 {
+                let at = mapped_at(r, k);
+                for q in 0..8 {
+                    let w = rows.load4::<f32>(at + (16 * q) as i32);
+                    for e in 0..4 {
+                        held.put(i, 4 * q + e, w[e]);
+                    }
+                }
+            } else {
+                scale = searched(c, scratch, r, step - 1, n);
+            }
+            let mut pull = 0.0_f32;
+            for j in 0..4 {
+                pull = pull + c.pull(block_of(held, i, j), scale);
+            }
+            scratch.save::<f32>((512 * step) as i32 + r * 16_i32 + k * 4_i32, pull);
+            if k == 0_i32 {
+                scratch.save::<f32>((512 * n + 128 * step) as i32 + r * 4_i32, scale);
+            }
+        }
+    }
+    for r in threads(32) {
+        let side = half_of(searched(c, scratch, r, n - 1, n));
+        sides.save4::<f32>(r * 16_i32, [side, 0.0_f32, side, 0.0_f32]);
+    }
+}
+
+/// The scale of row `r` after a step of `n`.
+#[device]
+fn searched(c: &dyn Codec, scratch: &Shared<u32>, r: i32, step: usize, n: usize) -> f32 {
+    let p = scratch.load4::<f32>((512 * step) as i32 + r * 16_i32);
+    c.search(scratch.load::<f32>((512 * n + 128 * step) as i32 + r * 4_i32), (p[0] + p[1]) + (p[2] + p[3]), step)
+}
+
+/// The `j`-th block of a thread.
+#[device]
+fn block_of(held: &ByTurn<f32>, i: i32, j: usize) -> [f32; 8] {
     let mut y = [0.0_f32; 8];
     for e in 0..8 {
         y[e] = held.at(i, 8 * j + e);
     }
-    let code = c.encode(y, side);
+    y
+}
+
+/// Its code; its tail waits for others.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn coded(c: &dyn Codec, held: &ByTurn<f32>, i: i32, j: usize, side: [f32; 2], tails: &mut Shared<u32>, r: i32, block: i32) -> [u32; 4] {
+    let code = c.encode(block_of(held, i, j), side);
     put_tail(c, tails, r, block, code);
     code
 }
 
-/// Keys, turned within, become codes in their pages.
+/// Keys that are held become codes in their pages.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
-    hold(m, c, false, held, rows, squares, tops);
+pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held: &ByTurn<f32>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
     for i in threads(128) {
         let (r, k) = share_of(i, false);
         let (tile, place, side) = (tiles.at(r), places.at(r), side_of(c, squares, tops, sides, r, m.d));
@@ -80,8 +147,7 @@ pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held
 /// Values likewise.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
-    hold(m, c, true, held, rows, squares, tops);
+pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held: &ByTurn<f32>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
     for i in threads(128) {
         let (r, k) = share_of(i, true);
         let (tile, place, side) = (tiles.at(r), places.at(r), side_of(c, squares, tops, sides, r, m.d));

@@ -136,7 +136,8 @@ pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<
 
 /// Meta value of the store kernel of a calibrated codec, which maps rows first.
 pub fn mapped_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
-    StoreMeta { min_blocks: if d > 128 { 2 } else { 4 }, ..store_meta(c, d, page_tokens, elem) }
+    let held = [held::holds_mapped(c.k.bands, d) && held::holds_mapped(c.v.bands, d); 2];
+    StoreMeta { held, min_blocks: if d > 128 { 2 } else if held[0] && elem == Elem::Bf16 { 7 } else { 4 }, ..store_meta(c, d, page_tokens, elem) }
 }
 
 /// Tile IR of that kernel.

@@ -138,17 +138,14 @@ pub fn turned_across(c: &dyn Codec, k: i32, r: i32, rows: &Shared<u8>, squares: 
     }
     let turned = if c.spec().rotate & !c.spec().spread { inv_sqrt_d } else { 1.0_f32 };
     let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
-    // The bits of floats of one sign are ordered like their magnitudes.
-    let mut above = 0_i32;
-    let mut below = 0_u32;
+    let mut most = 0.0_f32;
     for i in 0..32 {
         if c.spec().rotate | c.spec().unit {
             x[i] = x[i] * factor;
         }
-        above = above.max(x[i].to_bits() as i32);
-        below = below.max(x[i].to_bits());
+        most = farther(most, x[i]);
     }
-    let top = if c.spec().affine { ends(x, tops, r * (d / 32) as i32 + k + d as i32) } else { fmax(f32::from_bits(above as u32), f32::from_bits(below).abs()) };
+    let top = if c.spec().affine { ends(x, tops, r * (d / 32) as i32 + k + d as i32) } else { most };
     tops.put(r * (d / 32) as i32 + k, top);
     x
 }
@@ -304,6 +301,20 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
 /// Sum of the squares of a block's steps.
 #[device]
 pub fn energy_of(c: &dyn Codec, code: [u32; 4]) -> i32 {
+    if c.spec().one_zero() {
+        // (2 l - z)^2 of lanes that are bytes.
+        let w = c.decode(code);
+        let squares = dot4(w[0], w[0]) + dot4(w[1], w[1]);
+        let lanes = dot4(w[0], 0x0101_0101_u32) + dot4(w[1], 0x0101_0101_u32);
+        (squares * 4_u32) as i32 - c.spec().zeros2()[0] * (lanes * 4_u32) as i32 + 8_i32 * c.spec().zeros2()[0] * c.spec().zeros2()[0]
+    } else {
+        energy_by_steps(c, code)
+    }
+}
+
+/// The same, lane by lane.
+#[device]
+fn energy_by_steps(c: &dyn Codec, code: [u32; 4]) -> i32 {
     let steps = steps_of(c, c.decode(code));
     let mut sum = 0_i32;
     for i in 0..8 {

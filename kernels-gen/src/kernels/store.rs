@@ -6,7 +6,7 @@
 
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
 use super::groups::{group_tops, own_side, put_groups};
-use super::held::{code_held_keys, code_held_values};
+use super::held::{code_held_keys, code_held_values, hold};
 use super::place::put_place;
 use super::rope::Rope;
 use super::rows::{at_once, block_of, choose, energy_of, side_of, stored_of, turn_across, turn_within};
@@ -146,7 +146,8 @@ pub fn store<T: Float>(
 #[allow(clippy::too_many_arguments)]
 pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
     if m.held[0] {
-        code_held_keys(m, kc[0], cache, held, rows, squares, tops, sides, energies, tails, tiles, places);
+        hold(m, kc[0], false, held, rows, squares, tops);
+        code_held_keys(m, kc[0], cache, held, squares, tops, sides, energies, tails, tiles, places);
     } else {
         prepare(kc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
@@ -164,7 +165,8 @@ pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, he
 #[allow(clippy::too_many_arguments)]
 pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
     if m.held[1] {
-        code_held_values(m, vc[0], cache, held, rows, squares, tops, sides, energies, tails, codes, tiles, places);
+        hold(m, vc[0], true, held, rows, squares, tops);
+        code_held_values(m, vc[0], cache, held, squares, tops, sides, energies, tails, codes, tiles, places);
     } else {
         prepare(vc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {

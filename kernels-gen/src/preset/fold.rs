@@ -5,6 +5,7 @@
 //! `y = (x - mu) A`, `x = y B + mu`). The four maps are made in f64 and rounded once, to 15-bit integers with a step a column.
 
 use crate::kernels::SEGMENT;
+use crate::kernels::maps::store::STORED;
 use crate::layout::Operand;
 use crate::pca::hadamard;
 use crate::reference::{LARGEST, Map};
@@ -62,13 +63,13 @@ impl OwnedMap {
         self.matrix.iter().enumerate().map(|(i, w)| f32::from(*w) * worth(i)).collect()
     }
 
-    /// The bytes of a head's matrix as kernels take them: for high parts, then for low ones, each 32 columns as a left operand.
-    fn packed(&self, head: usize) -> Vec<i8> {
+    /// The bytes of a head's matrix as kernels take them: for high parts, then for low ones, every so many columns as a left operand.
+    fn packed(&self, head: usize, columns: usize) -> Vec<i8> {
         let d = self.matrix.len() / self.worth.len();
         let mut bytes = vec![0; 2 * d * d];
         for (i, w) in self.matrix[head * d * d..][..d * d].iter().enumerate() {
             let (line, column, high) = (i / d, i % d, (w + 64) >> 7);
-            let at = column / 32 * 32 * d + left_byte(32, d, column % 32, line);
+            let at = column / columns * columns * d + left_byte(columns, d, column % columns, line);
             (bytes[at], bytes[d * d + at]) = (high as i8, (w - (high << 7)) as i8);
         }
         bytes
@@ -99,8 +100,8 @@ impl LayerMaps {
     /// Bytes of the matrices of keys, values, queries and outputs as kernels take them, `[4, kv_heads, 2, d, d]`: high parts, low
     /// parts.
     pub fn packed(&self) -> Vec<i8> {
-        let all = [&self.store_k, &self.store_v, &self.query, &self.output];
-        all.iter().flat_map(|map| (0..self.kv_heads).flat_map(|head| map.packed(head))).collect()
+        let all = [(&self.store_k, STORED), (&self.store_v, STORED), (&self.query, 32), (&self.output, 32)];
+        all.iter().flat_map(|(map, columns)| (0..self.kv_heads).flat_map(|head| map.packed(head, *columns))).collect()
     }
 
     /// What goes with them: the worth of their columns `[4, kv_heads, d]`, the means of keys and values `[2, kv_heads, d]`.

@@ -78,12 +78,15 @@ impl Half {
         best
     }
 
-    /// The scale that a search finds, its sums as four threads take them: each every fourth block of a band.
+    /// The scale that a search finds, its sums as four threads take them: each a quarter of the row, or of several bands every
+    /// fourth block.
     fn searched(&self, y: &[f32]) -> f32 {
         let blocks = y.as_chunks::<8>().0;
         let own = blocks.len() / self.bands.len();
+        let (count, step) = if self.bands.len() == 1 { (own / 4, 1) } else { (own.div_ceil(4), 4) };
         let pull = |scale: f32, j: usize| {
-            let all = (0..self.bands.len()).flat_map(|band| (j..own).step_by(4).map(move |block| (band, block)));
+            let from = if step == 1 { j * count } else { j };
+            let all = (0..self.bands.len()).flat_map(|band| (0..count).map(move |i| (band, from + i * step)).filter(|(_, block)| *block < own));
             all.fold(0.0_f32, |sum, (band, block)| sum + self.bands[band].pull(blocks[band * own + block], scale))
         };
         (0..self.searches).fold(1.0, |scale, step| {

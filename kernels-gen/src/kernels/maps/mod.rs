@@ -101,8 +101,16 @@ pub fn halves_of(u: [u32; 4]) -> (u32, u32) {
 #[device]
 pub fn turned(x: [f32; 128], turns: &Global<f32>, from: i64, back: bool, j: i32, d: usize) -> [f32; 128] {
     let mut x = x;
+    // Magnitudes that sum to little need no care.
+    let mut all = [0.0_f32; 4];
     for i in 0..d / 4 {
-        x[i] = finite(x[i]);
+        all[i % 4] = all[i % 4] + x[i].abs();
+    }
+    let clean = (all[0] + all[1]) + (all[2] + all[3]) <= 65504.0_f32;
+    if !clean {
+        for i in 0..d / 4 {
+            x[i] = finite(x[i]);
+        }
     }
     if back {
         for k in 0..d / 64 {

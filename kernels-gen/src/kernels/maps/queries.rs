@@ -30,6 +30,7 @@ pub fn map_queries<T: Float>(
     blocks: i32,
     log_parts: i32,
 ) {
+    after_previous();
     let (slot, head, seq) = (block_id(0) >> (log_parts & 31_i32), block_id(1), block_id(2));
     let first = (block_id(0) - (slot << (log_parts & 31_i32))) * 32_i32;
     let line_of = (seq * kv_heads + head) as i64 * blocks as i64 + slot as i64;
@@ -39,26 +40,27 @@ pub fn map_queries<T: Float>(
     let live = (n - first).min(32_i32).max(0_i32);
     let line = m.d + 4;
     let mut rows = shared::<u8>(128 * (m.d + 4));
-    let mut ints = shared::<i8>(32 * m.line());
+    let mut ints = shared::<u32>(8 * m.line());
     let mut tops = shared::<f32>(32 * 4);
     let mut units = shared::<f32>(32);
     let mut biases = shared::<f32>(32 * 4);
     let mut starts = shared::<i32>(32 * 4);
+    let mut held = by_turn::<f32>(128, m.d / 4);
     for i in threads(128) {
-        let (r, j) = (i >> 2_u32, i & 3_i32);
+        let r = i >> 2_u32;
         // The product takes eight rows at a time.
         if r < ((live + 7_i32) & -8_i32) {
             let row = (first + r).min(n - 1_i32);
             let column = row % m.rows() as i32;
             let token = seq * queries + ((block + slot) * m.queries as i32 + column / m.group as i32).min(queries - 1_i32);
             let at = ((token * kv_heads + head) * m.group as i32 + column % m.group as i32) as i64 * (m.d * m.elem) as i64;
-            turn::<T>(q, at, turns, (row / m.rows() as i32) as i64 * m.d as i64, scales, mean_at(0_i32, kv_heads, head, m.d), j, r, &mut rows, &mut tops, &mut biases, m.d, m.elem, line);
+            turn::<T>(q, at, turns, (row / m.rows() as i32) as i64 * m.d as i64, scales, mean_at(0_i32, kv_heads, head, m.d), i, &mut held, &mut tops, &mut biases, m.d, m.elem);
         }
     }
     release_next();
     for i in threads(128) {
         if (i >> 2_u32) < ((live + 7_i32) & -8_i32) {
-            split(&rows, &tops, &mut ints, &mut units, i >> 2_u32, i & 3_i32, m.d, line);
+            split(&held, &tops, &mut ints, &mut units, i, m.d);
         }
     }
     for w in warps(m.warps) {
@@ -89,7 +91,7 @@ pub fn map_queries<T: Float>(
         if r < live {
             for quad in 0..m.d / 16 {
                 let y = rows.load4::<f32>(quad_at(r, j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32, line));
-                top = fmax(fmax(fmax(top, y[0].abs()), fmax(y[1].abs(), y[2].abs())), y[3].abs());
+                top = farther(farther(farther(top, y[0]), farther(y[1], y[2])), y[3]);
             }
         }
         tops.put(i, top);
@@ -148,7 +150,8 @@ fn top_of(tops: &Shared<f32>, r: i32) -> f32 {
 /// keys' mean, a chain over pairs of coordinates.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn turn<T: Float>(q: &Global<T>, at: i64, turns: &Global<f32>, from: i64, scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, biases: &mut Shared<f32>, d: usize, elem: usize, line: usize) {
+fn turn<T: Float>(q: &Global<T>, at: i64, turns: &Global<f32>, from: i64, scales: &Global<f32>, mean: i64, i: i32, held: &mut ByTurn<f32>, tops: &mut Shared<f32>, biases: &mut Shared<f32>, d: usize, elem: usize) {
+    let j = i & 3_i32;
     let x = turned(raw::<T>(q, at, j, d, elem), turns, from, true, j, d);
     let (mut top, mut bias) = (1e-20_f32, 0.0_f32);
     for k in 0..d / 64 {
@@ -158,15 +161,15 @@ fn turn<T: Float>(q: &Global<T>, at: i64, turns: &Global<f32>, from: i64, scales
             for e in 0..4 {
                 let (a, b) = (x[8 * k + 4 * part + e], x[8 * k + 4 * part + e + d / 8]);
                 bias = b.mul_add(high[e], a.mul_add(low[e], bias));
-                top = fmax(top, fmax(a.abs(), b.abs()));
+                top = farther(top, farther(a, b));
             }
         }
     }
-    for quad in 0..d / 16 {
-        rows.save4::<f32>(quad_at(r, j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32, line), [x[4 * quad], x[4 * quad + 1], x[4 * quad + 2], x[4 * quad + 3]]);
+    for e in 0..d / 4 {
+        held.put(i, e, x[e]);
     }
-    tops.put(r * 4_i32 + j, top);
-    biases.put(r * 4_i32 + j, bias);
+    tops.put(i, top);
+    biases.put(i, bias);
 }
 
 /// The same blocks of a mapped query as integers, head `member` of a record; the sum of their products with the lanes that stand for zero.

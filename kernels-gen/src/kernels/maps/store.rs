@@ -1,18 +1,22 @@
 //! Store of a calibrated codec: rows are mapped and coded in one kernel, their coordinates never leave the block.
 //!
-//! Keys are turned back to the start of their segment; rows become integers; each warp makes 32 coordinates of all 32
-//! tokens on the tensor core; then the plain store's threads choose scales and code.
+//! Keys are turned back to the start of their segment; rows become integers; each warp makes 16 coordinates of all 32
+//! tokens at a time on the tensor core; then the plain store's threads choose scales and code.
 //! Cost: reads d elements a row and 2 d^2 bytes of matrix a block; 3 d^2 byte products a row.
 
+use super::super::held::{code_held_keys, code_held_values, mapped_at, mapped_line, search_held};
 use super::super::place::put_known;
 use super::super::query::finite;
-use super::super::rows::{quad_at, raw};
+use super::super::rows::raw;
 use super::super::search::search_sides;
 use super::super::store::{StoreMeta, code_keys, code_narrow_keys, code_values, finish};
 use super::{MAGIC, halves_of, large, matrix_at, mean_at, per_unit, turned, unit_of, worth_at};
 use crate::codec::Codec;
 use crate::kernels::SEGMENT;
 use kernel_dsl::prelude::*;
+
+/// Columns of a matrix that a warp takes at a time: both parts of so many stay in registers.
+pub const STORED: usize = 16;
 
 /// The grid is the plain store's.
 #[kernel]
@@ -38,17 +42,20 @@ pub fn store_mapped<T: Float>(
     v_token_stride: i64,
     v_head_stride: i64,
 ) {
+    after_previous();
+    release_next();
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
-    let mut rows = shared::<u8>(128 * m.padded());
-    let mut ints = shared::<i8>(32 * (2 * m.d + 16));
+    let mut rows = shared::<u8>(mapped_bytes(&m));
+    let mut ints = shared::<u32>(8 * (2 * m.d + 16));
     let mut tops = shared::<f32>(32 * 4);
     let mut units = shared::<f32>(32);
     let mut sides = shared::<f32>(32 * 4);
     let mut tails = shared::<u32>(1);
     let mut energies = shared::<i32>(1);
-    let mut codes = shared::<u32>(m.kept);
+    let mut codes = shared::<u32>(if m.held[0] { 1 } else { m.kept });
     let mut tiles = shared::<i64>(32);
     let mut places = shared::<u32>(32);
+    let mut held = by_turn::<f32>(128, m.d / 4);
     for i in threads(128) {
         // Four threads a row, one of which looks up its slot while the row is on its way.
         let (r, j) = (i >> 2_u32, i & 3_i32);
@@ -59,44 +66,74 @@ pub fn store_mapped<T: Float>(
         if kind == 0_i32 {
             let turn = (if known { position / SEGMENT as i32 } else { 0_i32 }) as i64 * m.d as i64;
             let row = raw::<T>(k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, m.d, m.elem);
-            centre(turned(row, turns, turn, true, j, m.d), scales, mean, j, r, &mut rows, &mut tops, m.d, m.padded());
+            centre(turned(row, turns, turn, true, j, m.d), scales, mean, i, &mut held, &mut tops, m.d);
         } else {
             let row = raw::<T>(v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, m.d, m.elem);
-            centre(turned(row, turns, 0_i64, false, j, m.d), scales, mean, j, r, &mut rows, &mut tops, m.d, m.padded());
+            centre(turned(row, turns, 0_i64, false, j, m.d), scales, mean, i, &mut held, &mut tops, m.d);
         }
         if j == 0_i32 {
             put_known(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
         }
     }
-    code_mapped(&m, kc, vc, maps, scales, cache, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, kv_heads);
+    code_mapped(&m, kc, vc, maps, scales, cache, &mut held, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, kv_heads);
+}
+
+/// Bytes of 32 rows of coordinates.
+#[device]
+pub fn mapped_bytes(m: &StoreMeta) -> usize {
+    if m.held[0] { 32 * mapped_line() } else { 128 * m.padded() }
 }
 
 /// Centred rows through what is left: integers, maps, scales and codes.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, rows: &mut Shared<u8>, ints: &mut Shared<i8>, tops: &Shared<f32>, units: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32, head: i32, kv_heads: i32) {
+pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, ints: &mut Shared<u32>, tops: &Shared<f32>, units: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32, head: i32, kv_heads: i32) {
     for i in threads(128) {
-        split(rows, tops, ints, units, i >> 2_u32, i & 3_i32, m.d, m.padded());
+        split(held, tops, ints, units, i, m.d);
     }
     for w in warps(m.warps) {
         let line = 2 * m.d + 16;
-        for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
+        for column in strided(STORED as i32 * w, m.d as i32, STORED * m.warps) {
             let at = matrix_at(kind, kv_heads, head, column, m.d);
-            // High parts serve all tokens before the low ones are loaded: one of them at a time stays in registers.
-            let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
-            let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
+            let left: Tile<i8> = maps.packed_left::<i8>(at, STORED, m.d);
+            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, STORED, m.d);
+            let worth = scales.rows(worth_at(kind, kv_heads, head, m.d) + column as i64, 1, STORED);
             for part in 0..4 {
-                sums[part] = large(&left, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d));
-            }
-            let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
-            let worth = scales.rows(worth_at(kind, kv_heads, head, m.d) + column as i64, 1, 32);
-            for part in 0..4 {
-                let sum = mma(&small, &ints.operand::<i8>(8 * part * line, line, 8, m.d), &sums[part]);
-                let y = (sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8)).map(finite);
-                rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y);
+                let high: Tile<i8> = ints.operand::<i8>(8 * part * line, line, 8, m.d);
+                let sum = mma(&small, &high, &large(&left, &high, &ints.operand::<i8>(8 * part * line + m.d, line, 8, m.d)));
+                let y = sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8);
+                if m.held[0] {
+                    // Levels end where a box does, and so does what pulls.
+                    rows.save_acc::<f32>(mapped_at((8 * part) as i32, column / 32_i32) + column % 32_i32 * 4_i32, 4, mapped_line(), 8, &y);
+                } else {
+                    rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y.map(finite));
+                }
             }
         }
     }
+    if m.held[0] {
+        if kind == 0_i32 {
+            // The integers are of no more use: searches and codes take their place.
+            search_held(kc[0], false, held, rows, ints, sides);
+            code_held_keys(m, kc[0], cache, held, tops, tops, sides, energies, tails, tiles, places);
+        } else {
+            search_held(vc[0], true, held, rows, ints, sides);
+            code_held_values(m, vc[0], cache, held, tops, tops, sides, energies, tails, ints, tiles, places);
+        }
+    } else {
+        code_rows(m, kc, vc, cache, rows, tops, sides, energies, tails, codes, tiles, places, kind);
+    }
+    if kind == 0_i32 {
+        finish(kc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+    } else {
+        finish(vc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+    }
+}
+
+/// Scales and codes of coordinates that stay where the tensor core left them.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn code_rows(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, rows: &Shared<u8>, tops: &Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32) {
     if kind == 0_i32 {
         search_sides(kc, rows, sides, m.d, m.padded());
         if m.key_quads & (kc.len() == 4) & (m.d == 128) {
@@ -106,47 +143,42 @@ pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &G
                 code_keys(kc[0], kc[band], cache, rows, tops, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
             }
         }
-        finish(kc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
     } else {
         search_sides(vc, rows, sides, m.d, m.padded());
         for band in 0..vc.len() {
             code_values(vc[0], vc[band], cache, rows, tops, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
         }
-        finish(vc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
     }
 }
 
-/// Every fourth block of eight of row `r` from block `j` on, `turned`, less the mean. `tops` takes the largest magnitude.
+/// Every fourth block of eight of a row, `turned`, less the mean: thread `i` holds it. `tops` takes the largest magnitude.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, j: i32, r: i32, rows: &mut Shared<u8>, tops: &mut Shared<f32>, d: usize, line: usize) {
-    let mut x = x;
+pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, i: i32, held: &mut ByTurn<f32>, tops: &mut Shared<f32>, d: usize) {
     let mut top = 1e-20_f32;
     for k in 0..d / 32 {
-        let from = (mean + (j * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
+        let from = (mean + ((i & 3_i32) * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
         for part in 0..2 {
             let mu = scales.load4::<f32>(from + (16 * part) as i64);
-            let own = 8 * k + 4 * part;
             for e in 0..4 {
-                x[own + e] = x[own + e] - mu[e];
-                top = fmax(top, x[own + e].abs());
+                let y = x[8 * k + 4 * part + e] - mu[e];
+                top = farther(top, y);
+                held.put(i, 8 * k + 4 * part + e, y);
             }
-            rows.save4::<f32>(quad_at(r, j * 2_i32 + (8 * k + part) as i32, line), [x[own], x[own + 1], x[own + 2], x[own + 3]]);
         }
     }
-    tops.put(r * 4_i32 + j, top);
+    tops.put(i, top);
 }
 
-/// The same blocks as integers: their high bytes, `d` bytes further on their low ones.
+/// What threads hold as integers: their high bytes, `d` bytes further on their low ones.
 #[device]
-pub fn split(rows: &Shared<u8>, tops: &Shared<f32>, ints: &mut Shared<i8>, units: &mut Shared<f32>, r: i32, j: i32, d: usize, line: usize) {
+pub fn split(held: &ByTurn<f32>, tops: &Shared<f32>, ints: &mut Shared<u32>, units: &mut Shared<f32>, i: i32, d: usize) {
+    let (r, j) = (i >> 2_u32, i & 3_i32);
     let own = tops.load4::<f32>(r * 16_i32);
     let top = fmax(fmax(own[0], own[1]), fmax(own[2], own[3]));
     let by = per_unit(top);
     for quad in 0..d / 16 {
-        let at = j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32;
-        let (high, low) = digits_of(rows.load4::<f32>(quad_at(r, at, line)), by);
-        let byte = r * (2 * d + 16) as i32 + at * 4_i32;
+        let (high, low) = digits_of([held.at(i, 4 * quad), held.at(i, 4 * quad + 1), held.at(i, 4 * quad + 2), held.at(i, 4 * quad + 3)], by);
+        let byte = r * (2 * d + 16) as i32 + (j * 2_i32 + (8 * (quad / 2) + quad % 2) as i32) * 4_i32;
         ints.save::<u32>(byte, high);
         ints.save::<u32>(byte + d as i32, low);
     }
