@@ -147,10 +147,12 @@ pub fn attend<T: Float>(
         let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
         let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len())) };
         let (mut start, mut worth, mut bias) = if m.record > 0 { columns::<T>(q, own, m.cols, m.parts, m.d) } else { (start, worth, cols(m.cols, 0.0_f32)) };
+        // Sums of keys at a height start there.
+        start = start * (1 << height_of(k, m.key_quads, m.d));
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         let mut sum = acc(8, m.cols, 0_i64);
         // Sums under units that stay, see `units`: bands' of the low and the high bytes of weights.
-        let mut lift = cols(m.cols, 0_i32);
+        let mut power = cols(m.cols, 0.0_f32);
         let mut sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let mut high_sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let (mut total, mut high_total) = (cols(m.cols, 0_i32), cols(m.cols, 0_i32));
@@ -164,10 +166,10 @@ pub fn attend<T: Float>(
         let end = tiles.min(first + each * TILES as i32);
         for at in stream(first, end, m.pair, m.stages) {
             let tokens = ring.copy_some(cache, tile_at(m, &from, first_page, at), (end - at).min(m.pair as i32) * m.tile_bytes as i32);
-            for i in 0..m.pair {
-                let (t, base) = (at + i as i32, (i * m.tile_bytes) as i32);
-                // The last copy may have one tile.
-                if if i == 0 { true } else { t < end } {
+            // A loop on the device: its code is large, and the last copy may have one tile.
+            for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
+                let (t, base) = (at + i, i * m.tile_bytes as i32);
+                {
                     let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
                     let mut x = scores(m, k, v, &tokens, base, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
                     let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
@@ -182,7 +184,7 @@ pub fn attend<T: Float>(
                         // A fresh leaf has nothing to rescale.
                         if t % TILES as i32 > 0_i32 {
                             if m.steady() {
-                                lift = lift.map3(&top, &next, sunk);
+                                power = power.map(lift_of).map3(&top, &next, sunk).map(up_of);
                             } else {
                                 let fade = top.map2(&next, fade_of);
                                 out[0] = &out[0] * &fade;
@@ -207,10 +209,11 @@ pub fn attend<T: Float>(
                     }
                     if m.steady() {
                         let pv = &p * &v_scale;
-                        let mut w = pv.map2(&lift.map(up_of), rounded);
+                        let mut w = pv.map2(&power, rounded);
                         if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
                             // Both bytes of a weight have one unit.
                             let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+                            let lift = power.map(lift_of);
                             let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
                             // A fresh leaf has nothing to move.
                             if t % TILES as i32 > 0_i32 {
@@ -225,8 +228,8 @@ pub fn attend<T: Float>(
                                 total = next.0;
                                 high_total = next.1;
                             }
-                            lift = next;
-                            w = pv.map2(&lift.map(up_of), rounded);
+                            power = next.map(up_of);
+                            w = pv.map2(&power, rounded);
                         }
                         let w = bytes_of(&w, m.parts);
                         total = &total + &w.1.sum_k();
@@ -261,6 +264,7 @@ pub fn attend<T: Float>(
                 let height = m.d / v.len() / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
                 if m.steady() {
+                    let lift = power.map(lift_of);
                     for i in 0..v.len() {
                         out[i] = output_of(m, v[i], &sums[i], &total, &lift, m.d / v.len());
                         sums[i] = acc(m.d / v.len(), m.cols, 0_i32);
@@ -273,7 +277,7 @@ pub fn attend<T: Float>(
                     high_half = high_total.cast::<f32>() * &lift.map(down_of);
                     total = cols(m.cols, 0_i32);
                     high_total = cols(m.cols, 0_i32);
-                    lift = cols(m.cols, 0_i32);
+                    power = cols(m.cols, 0.0_f32);
                 }
                 for i in 0..v.len() {
                     o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, m.d / v.len());
@@ -295,7 +299,7 @@ pub fn attend<T: Float>(
                     let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), columns::<T>(q, own, m.cols, m.parts, m.d));
                     q_hi = next.0;
                     q_lo = next.1;
-                    start = values.0;
+                    start = values.0 * (1 << height_of(k, m.key_quads, m.d));
                     worth = values.1;
                     bias = values.2;
                 }

@@ -68,7 +68,8 @@ pub fn query_part(query: &Shared<u8>, at: usize, d: usize, cols: usize, band: us
     if quads { part.quad_order() } else { part }
 }
 
-/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins.
+/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins,
+/// `start`: what sums start from, at their height.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, base: i32, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
@@ -76,10 +77,10 @@ pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
         if quads & by_height(k, d) {
-            let key: Tile<u8> = tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d, 8, |x| k[i].raised4(x));
-            hi = mma_raised(&key, &q_hi[i], k[i].spec().raised);
+            let key: Tile<u8> = tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d, 8, |x| k[i].raised_keys4(x));
+            hi = mma_raised(&key, &q_hi[i], k[i].spec().raised_keys());
             if parts == 1 {
-                lo = mma_raised(&key, &q_lo[i], k[i].spec().raised);
+                lo = mma_raised(&key, &q_lo[i], k[i].spec().raised_keys());
             }
         } else {
             let key: Tile<u8> = if quads { tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
@@ -95,11 +96,21 @@ pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<
         }
     }
     // With two parts the high bytes' columns stand beside the low ones'.
-    let s = if parts == 2 { hi.fold_halves(128) } else { &hi * 128_i32 + &lo };
-    let up = if quads & by_height(k, d) { k[0].spec().raised[7] } else { 0 };
-    let first = if up > 0 { start * (1 << up) } else { start.clone() };
-    let x = (if k[0].spec().even() { s + &first } else { s * 2_i32 + &first }).cast::<f32>();
+    let double = if k[0].spec().even() { 1 } else { 2 };
+    let x = (if parts == 2 {
+        hi.fold_onto(128 * double, double, start)
+    } else {
+        let s = &hi * 128_i32 + &lo;
+        if double == 2 { s * 2_i32 + start } else { s + start }
+    }).cast::<f32>();
+    let up = height_of(k, quads, d);
     if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }
+}
+
+/// Bits by which sums of keys and query stand higher than they are.
+#[device]
+pub fn height_of(k: &[&dyn Codec], quads: bool, d: usize) -> usize {
+    if quads & by_height(k, d) { k[0].spec().most_raised() } else { 0 }
 }
 
 /// Whether keys are decoded with their dims at different heights: one band, whole words of four blocks.

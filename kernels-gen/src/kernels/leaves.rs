@@ -66,10 +66,10 @@ pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, 
 #[allow(clippy::too_many_arguments)]
 pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, by: &mut [PutBy<f32>; 4], w: i32, r: i32, last: bool, log_each: i32, o: [Tile<f32>; 2], l: Tile<f32>, top: Tile<f32>) {
     let (mut o, mut l, mut top) = (o, l, top);
-    for k in strided(0_i32, log_each, 1) {
-        let below = (1_i32 << (k & 31_i32)) - 1_i32;
-        if (((r >> (k & 31_i32)) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
-            let at = w * m.run() as i32 + k * m.part() as i32;
+    for k in 0..m.depth {
+        let below = (1_i32 << k) - 1_i32;
+        if ((k as i32) < log_each) & (((r >> k as u32) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
+            let (at, k) = (w * m.run() as i32 + (k * m.part()) as i32, k as i32);
             let its_top = if m.away { by[2].at(k) } else { held.cols(at + m.stat() as i32, 2, m.cols) };
             let its_l = if m.away { by[3].at(k) } else { held.cols(at + (m.stat() + 1) as i32, 2, m.cols) };
             let (left, right) = (its_top.map2(&top, left_worth), its_top.map2(&top, right_worth));

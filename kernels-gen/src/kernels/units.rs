@@ -131,6 +131,12 @@ pub fn up_of(lift: i32) -> f32 {
     f32::from_bits((lift as u32) << 23)
 }
 
+/// And back.
+#[device]
+pub fn lift_of(power: f32) -> i32 {
+    (power.to_bits() >> 23) as i32
+}
+
 /// What an integer weight is worth.
 #[device]
 pub fn down_of(lift: i32) -> f32 {
