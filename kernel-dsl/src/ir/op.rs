@@ -39,6 +39,8 @@ pub enum BinOp {
     Dot4,
     /// Products of the two bf16 of each word, each rounded to nearest even.
     MulBf16x2,
+    /// The smaller of each half of two words, unsigned.
+    MinU16x2,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`

@@ -32,7 +32,7 @@ impl Lower {
         regs
     }
 
-    /// Between steps of k of different heights the sum is raised.
+    /// Sums of lower steps of k are raised to those of higher ones.
     pub fn mma_raised(&mut self, a: Id, b: Id, by: &[u8; 8], ty: Ty) -> Vec<Id> {
         let (Ty::Tile { cols: k, .. }, Ty::Tile { rows: m, cols: n, .. }) = (self.p.ty(a), ty) else { return vec![] };
         let (a, b, steps, zero) = (self.tile(a), self.tile(b), k / 32, self.int(0));
@@ -47,17 +47,24 @@ impl Lower {
         }
         let mut regs = vec![];
         for (mt, nt) in (0..m / 16).flat_map(|mt| (0..n / 8).map(move |nt| (mt, nt))) {
-            let mut sum = vec![zero; 4];
-            let mut now = height(order[0]);
-            for &ks in &order {
-                let up = height(ks) - now;
-                if up > 0 {
-                    sum = sum.into_iter().map(|x| self.scaled(x, 1 << up)).collect();
-                    now += up;
+            // A chain for each height, the lowest first: they wait for one another only where they are added.
+            let mut total: Option<(Vec<Id>, u8)> = None;
+            for chain in order.chunk_by(|a, b| height(*a) == height(*b)) {
+                let mut sum = vec![zero; 4];
+                for &ks in chain {
+                    let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
+                    sum = self.mma_regs(MmaKind::U8S8, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, DType::I32);
                 }
-                let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
-                sum = self.mma_regs(MmaKind::U8S8, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, DType::I32);
+                let own = height(chain[0]);
+                if let Some((before, below)) = total {
+                    sum = before.into_iter().zip(sum).map(|(low, own_sum)| {
+                        let raised = self.scaled(low, 1 << (own - below));
+                        self.bin(BinOp::Add, raised, own_sum)
+                    }).collect();
+                }
+                total = Some((sum, own));
             }
+            let sum = total.map_or_else(Vec::new, |(sum, _)| sum);
             regs.extend(sum);
         }
         regs
