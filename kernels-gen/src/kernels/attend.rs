@@ -58,7 +58,8 @@ pub fn attend<T: Float>(
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
     let mut worths = shared::<f32>(m.cols);
     let mut leans = shared::<f32>(if k[0].spec().affine { m.cols } else { 0 });
-    let height = height_of(k, m.key_quads, m.d);
+    // Sums of keys and queries stand so many bits high.
+    let up = height_of(k, m.key_quads, m.d);
     let mut zeros = shared::<i32>(if m.record > 0 { 0 } else { m.d });
     let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
@@ -81,7 +82,7 @@ pub fn attend<T: Float>(
             list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, own_bytes);
             for c in strided(w, heads as i32, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
-                quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, height, &mut query, &mut zero, &mut worths, &mut leans);
+                quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, up, &mut query, &mut zero, &mut worths, &mut leans);
                 if heads > m.warps {
                     x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + m.warps as i32).min(heads as i32 - 1_i32));
                 }
@@ -130,7 +131,7 @@ pub fn attend<T: Float>(
                 let own = c.min(m.rows() as i32 - 1_i32);
                 if m.record == 0 {
                     let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
-                    quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, height, &mut query, &mut zero, &mut worths, &mut leans);
+                    quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, up, &mut query, &mut zero, &mut worths, &mut leans);
                 }
                 for part in 0..m.parts {
                     zero.put(c + (m.cols + part * heads) as i32, sees(n_all, queries, first + own / m.group as i32));
@@ -146,7 +147,7 @@ pub fn attend<T: Float>(
         let records = (if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head }) as i64 * segments as i64;
         let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
         let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len())) };
-        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), height) } else { (start, worth, cols(m.cols, 0.0_f32)) };
+        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         // Of weights; of `counted` ones where units stay.
         let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(8, m.cols, 0_u32));
@@ -313,7 +314,7 @@ pub fn attend<T: Float>(
                 // Only what walks more leaves than a segment has comes to another one.
                 if (m.record > 0) & ((LEAF << m.depth) > m.segment) {
                     let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
-                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), height));
+                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up));
                     q_hi = next.0;
                     q_lo = next.1;
                     start = values.0;
