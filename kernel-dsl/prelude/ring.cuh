@@ -22,9 +22,10 @@ template <int STAGES, int BYTES> struct Ring {
     __syncwarp();
 #endif
   }
-  // All lanes have left the slot that is written.
-  INLINE_MEMBER void fetch(const u8* src, int bytes) {
-    u32 head = fetched++ % STAGES;
+  // The `ahead`-th copy after the one that is waited for next. All lanes have left the slot that is written.
+  INLINE_MEMBER void fetch(const u8* src, int bytes, int ahead) {
+    u32 head = (waited + ahead) % STAGES;
+    fetched++;
     u8* dst = base + head * BYTES;
     __syncwarp();
 #if __CUDA_ARCH__ >= 900

@@ -8,6 +8,13 @@ INLINE u32 ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
 INLINE u32 prmt(u32 a, u32 b, u32 s) { return __byte_perm(a, b, s); }
 // prmt.b32 with the sign bits that __byte_perm masks away
 INLINE u32 pick(u32 a, u32 b, u32 s) { u32 d; asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(s)); return d; }
+INLINE u32 min_u16x2(u32 a, u32 b) {
+#if __CUDA_ARCH__ >= 900
+  u32 d; asm("min.u16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b)); return d;
+#else
+  return __vminu2(a, b);
+#endif
+}
 // fma.rn.bf16x2 with -0: the product, on every architecture from sm_80
 INLINE u32 mul_bf16x2(u32 a, u32 b) { u32 d; asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u)); return d; }
 // movmatrix.sync.aligned.m8n8.trans.b16

@@ -120,6 +120,21 @@ impl mul_bf16x2 {
     }
 }
 
+/// The smaller of each half of two words.
+#[inline]
+pub fn min_u16x2(a: u32, b: u32) -> u32 {
+    (a & 0xffff).min(b & 0xffff) | (a >> 16).min(b >> 16) << 16
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct min_u16x2 {}
+impl min_u16x2 {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::MinU16x2, x, y)
+    }
+}
+
 /// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
 #[inline]
 pub fn funnel(lo: u32, hi: u32, n: usize) -> u32 {
@@ -180,6 +195,20 @@ pub fn exp2_or_zero(x: f32) -> f32 {
 #[device]
 pub fn exp2_or_little(x: f32) -> f32 {
     exp2(fmax(-127.0_f32, x))
+}
+
+/// 2^(x + 26), exact at integers, relative error below 3e-6; from x = -153 down and for NaN 0, in between less than 2^-126.
+#[device]
+pub fn exp2_raised(x: f32) -> f32 {
+    let y = fmax(-153.0_f32, x);
+    // The lowest bits of the sum are the exponent.
+    let z = y + 12582938.0_f32;
+    let r = y - (z - 12582938.0_f32);
+    let a = 9.582_852e-3_f32.mul_add(r, 5.590_642_6e-2_f32);
+    let b = a.mul_add(r, 2.402_409_9e-1_f32);
+    let c = b.mul_add(r, 6.931_242e-1_f32);
+    let p = c.mul_add(r, 1.0_f32);
+    f32::from_bits(p.to_bits().wrapping_add(z.to_bits() << 23))
 }
 
 /// log2 of a positive normal number: exponent plus an atanh series on [sqrt(1/2), sqrt(2)), error below 3e-7.

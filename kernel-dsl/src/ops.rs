@@ -160,12 +160,13 @@ pub fn raise(n: usize, by: [usize; 8]) -> Tile<i32> {
 twin!(raise, |b, n, by| b.raise(n, by));
 
 /// As [`mma`] from 0, for keys by fours of blocks whose dim k stands `by[k % 8]` bits higher: `2^max(by)` times the
-/// product of what they stand for. `by` does not fall, and is the same for dims that one step of k takes.
+/// product of what they stand for. `by` is the same for dims that one step of k takes.
 pub fn mma_raised(a: &Tile<u8>, x: &Tile<i8>, by: [usize; 8]) -> Tile<i32> {
+    let top = by.into_iter().fold(0, usize::max);
     let data = (0..a.rows * x.cols)
         .map(|i| (0..a.cols).fold(0_i32, |sum, k| {
             let product = i32::from(a.get(i / x.cols, k)) * i32::from(x.get(k, i % x.cols));
-            sum.wrapping_add(product.wrapping_shl((by[7] - by[k % 8]) as u32))
+            sum.wrapping_add(product.wrapping_shl((top - by[k % 8]) as u32))
         }))
         .collect();
     Tile { rows: a.rows, cols: x.cols, layout: Layout::MmaC, data }

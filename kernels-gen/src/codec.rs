@@ -51,6 +51,8 @@ pub struct Spec {
     pub limit: f32,
     /// Bits by which `raised4` leaves the lanes of dim i higher; they do not fall, and are the same for dims 2i and 2i + 1.
     pub raised: [usize; 8],
+    /// As keys dims 4..8 are left no higher than dims 0..4, those from dim 2 of each four on by two bits: see [`Codec::raised_keys4`].
+    pub paired: bool,
     /// Side values to try a row with, at least 1: see [`Codec::trial`].
     pub tries: usize,
     /// Steps of a search for a row's scale in the place of tries, see [`Codec::search`]; 0: no search.
@@ -68,7 +70,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], paired: false, tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -90,6 +92,16 @@ impl Spec {
     /// What a key's offset is multiplied by besides what a query's sums start from, which is -zero2 / 2 times its integers' sum.
     pub fn lean(&self) -> f32 {
         -2.0 / self.zero2 as f32
+    }
+
+    /// Bits by which `raised_keys4` leaves the lanes of dim i higher.
+    pub fn raised_keys(&self) -> [usize; 8] {
+        if self.paired { std::array::from_fn(|i| i % 4 / 2 * 2) } else { self.raised }
+    }
+
+    /// Most of them.
+    pub fn most_raised(&self) -> usize {
+        self.raised_keys().into_iter().fold(0, usize::max)
     }
 
     /// Twice the lane value that stands for zero, by the dim of a block.
@@ -202,6 +214,11 @@ pub trait Codec: Debug + Send + Sync {
     /// As `decode4` with the lanes of dim i `raised[i]` bits higher, which saves shifts: products undo it.
     fn raised4(&self, code: [u32; 8]) -> [u32; 8] {
         self.decode4(code)
+    }
+
+    /// As `raised4` for keys, whose heights cost a shift of the sums each: by [`Spec::raised_keys`].
+    fn raised_keys4(&self, code: [u32; 8]) -> [u32; 8] {
+        self.raised4(code)
     }
 
     /// A coordinate is `scale * (lane - zero2 / 2)`.

@@ -38,7 +38,7 @@ pub struct Mix {
     pub turn: Option<(usize, usize)>,
     /// What every turn passes by kind; without a loop, the whole kernel.
     pub kinds: [usize; KINDS.len()],
-    /// Accesses to local memory among what every turn passes; not recorded.
+    /// Accesses to local memory among what every turn passes, or every copy; not recorded.
     pub local: usize,
 }
 
@@ -50,11 +50,11 @@ fn kind(op: &str) -> usize {
 impl Mix {
     fn of(all: &[Instruction]) -> Mix {
         let main = main_loop(all);
-        let counted: Vec<&Instruction> = main.as_ref().map_or_else(|| all.iter().collect(), |(always, _)| always.clone());
+        let counted: Vec<&Instruction> = main.as_ref().map_or_else(|| all.iter().collect(), |m| m.always.clone());
         let mut kinds = [0; KINDS.len()];
         counted.iter().for_each(|i| kinds[kind(&i.op)] += 1);
-        let local = main.as_ref().map_or(0, |(always, _)| always.iter().filter(|i| i.op.starts_with("LDL") || i.op.starts_with("STL")).count());
-        Mix { whole: all.len(), turn: main.map(|(always, sometimes)| (always.len(), sometimes.len())), kinds, local }
+        let local = main.as_ref().map_or(0, |m| m.always.iter().chain(&m.around).filter(|i| i.op.starts_with("LDL") || i.op.starts_with("STL")).count());
+        Mix { whole: all.len(), turn: main.map(|m| (m.always.len(), m.sometimes.len() + m.around.len())), kinds, local }
     }
 
     /// Disassembles a cubin.

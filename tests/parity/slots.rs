@@ -45,14 +45,14 @@ fn slots_are_bit_identical() {
             let grid = kernels::store_grid(tokens, HEADS);
 
             let [slots, cache, back] = [&stored, &brought, &sent].map(|want| Guarded::new(&device, &stream, want.len(), 0x77));
-            let rows = |x: &Guarded| [Arg::Ptr(x.span()), Arg::I64((HEADS * d) as i64), Arg::I64(d as i64)];
-            let in_slots = |x: &Guarded| [&[Arg::Ptr(x.span()), Arg::Ptr(gat.span()), Arg::I64(tokens as i64)], &strides].concat();
+            let rows = |x| [Arg::Ptr(x), Arg::I64((HEADS * d) as i64), Arg::I64(d as i64)];
+            let in_slots = |x| [&[Arg::Ptr(x), Arg::Ptr(gat.span()), Arg::I64(tokens as i64)][..], &strides[..]].concat();
             let in_tiles = [Arg::Ptr(cache.span()), Arg::Ptr(gto.span()), Arg::I64((tiles.pages * 64) as i64), Arg::I32(HEADS as i32)];
             let last = [Arg::Ptr(status.span()), Arg::I32(tokens as i32)];
             let run = |ir, args: [&[Arg]; 4]| kernel(ir).launch(&stream, grid, &args.concat()).expect("launch");
-            run(kernels::store_slots_ir(c, &m, Elem::F32), [&rows(&gk), &rows(&gv), &in_slots(&slots), &last]);
-            run(kernels::import_slots_ir(c, &m), [&in_slots(&slots), &in_tiles, &last, &[]]);
-            run(kernels::export_slots_ir(c, &m), [&in_slots(&back), &in_tiles, &last, &[]]);
+            run(kernels::store_slots_ir(c, &m, Elem::F32), [&rows(gk.span()), &rows(gv.span()), &in_slots(slots.span()), &last]);
+            run(kernels::import_slots_ir(c, &m), [&in_slots(slots.span()), &in_tiles, &last, &[]]);
+            run(kernels::export_slots_ir(c, &m), [&in_slots(back.span()), &in_tiles, &last, &[]]);
             for (what, got, want) in [("store_slots", &slots, &stored), ("import_slots", &cache, &brought), ("export_slots", &back, &sent)] {
                 let bytes: Vec<u8> = got.download(&stream, want.len());
                 got.check(&stream, what);

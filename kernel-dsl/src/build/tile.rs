@@ -230,6 +230,15 @@ impl B {
                     _ => self.halves(Op::FoldHalves { src: id, weight }, id, (32, DType::I32, Layout::MmaC), (16, DType::I32, Layout::MmaC)),
                 }
             }
+            ("fold_onto", [left, right, start]) => {
+                let (left, right) = (left.size(self, "the weight of the left half"), right.size(self, "the weight of the right half"));
+                let Some(start) = self.id(start) else { return V::Poison };
+                match self.wants(name, start, Layout::Cols, DType::I32) {
+                    Some((1, 8)) => self.halves(Op::FoldOnto { src: id, left, right, start }, id, (32, DType::I32, Layout::MmaC), (16, DType::I32, Layout::MmaC)),
+                    Some(_) => self.fail(Fault::TileSize { tile: self.describe(self.ty(start)), wants: "its columns 8" }),
+                    None => V::Poison,
+                }
+            }
             ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
             ("quad_order", []) => match self.ty(id) {
                 t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),

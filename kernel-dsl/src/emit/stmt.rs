@@ -112,9 +112,9 @@ impl Printer<'_> {
                 writeln!(o, "{pad}u32 {}; ldmatrix_x4_trans({}, {});", outs.join(", "), outs.join(", "), self.address(buf, *at))
             }
             Op::AtomicAdd { buf, at, value } => writeln!(o, "{pad}atomicAdd((u64*)({}), (u64)v{value});", self.address(buf, *at)),
-            Op::RingFetch { ring, src, at, bytes, cond } => {
+            Op::RingFetch { ring, src, at, bytes, cond, ahead } => {
                 let at = self.address(&Buf::Param(*src), *at);
-                writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at}, v{bytes});")
+                writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at}, v{bytes}, {ahead});")
             }
             Op::RingWait { ring } => writeln!(o, "{pad}u8* slot{} = ring{ring}.wait();", s.outs[0]),
             Op::Barrier => writeln!(o, "{pad}__syncthreads();"),

@@ -41,6 +41,8 @@ pub enum BinOp {
     MulBf16x2,
     /// The larger of two magnitudes; of a NaN and a number the number's.
     Farther,
+    /// The smaller of each half of two words, unsigned.
+    MinU16x2,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`
@@ -190,7 +192,7 @@ pub enum Op {
     /// Of each column of an accumulator, whether any row holds; with `pairs` also of the column four away.
     AnyRows { src: Id, pairs: bool },
     Mma { a: Id, b: Id, c: Id },
-    /// From 0; dim k of the left operand stands `by[k % 8]` bits higher, the result by[7].
+    /// From 0; dim k of the left operand stands `by[k % 8]` bits higher, the result as the highest.
     MmaRaised { a: Id, b: Id, by: [u8; 8] },
     /// Sum over k of a right operand: what an all-ones left operand would give.
     SumK(Id),
@@ -200,6 +202,8 @@ pub enum Op {
     /// [n, 8] to [n / 2, 8], see [`crate::tile::pair`]: `weight` times the left columns plus the right ones, fused for f32.
     /// A row of columns stays one, both halves alike.
     FoldHalves { src: Id, weight: usize },
+    /// Likewise i32 [32, 8] to pairs: `left` times the left columns plus `right` times the right ones plus `start`, a row of columns.
+    FoldOnto { src: Id, left: usize, right: usize, start: Id },
     /// Right operand [32, 8] of u8 from an i32 tile of pairs: high bytes left, low bytes right.
     SplitHalves(Id),
     /// Columns 0..4 and 4..8 change places.
@@ -248,8 +252,8 @@ pub enum Op {
     CopyOver,
     /// Copy `bytes`, at most the ring's, from global memory; gives the slot's handle.
     CopyAsync { ring: usize, src: usize, at: Id, bytes: Id },
-    /// Enqueue a copy if `cond`.
-    RingFetch { ring: usize, src: usize, at: Id, bytes: Id, cond: Id },
+    /// Enqueue a copy if `cond`: the `ahead`-th after the one that is waited for next.
+    RingFetch { ring: usize, src: usize, at: Id, bytes: Id, cond: Id, ahead: usize },
     /// Wait for the oldest copy; gives the slot's handle.
     RingWait { ring: usize },
 

@@ -217,7 +217,7 @@ impl Lower {
             }
             Op::CopyAsync { ring, src, at, bytes } => {
                 let cond = self.konst(DType::Bool, 1);
-                self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, bytes: *bytes, cond }, vec![]);
+                self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, bytes: *bytes, cond, ahead: 0 }, vec![]);
                 self.push(Op::RingWait { ring: *ring }, s.outs.clone());
             }
             op => match (ty, out) {
@@ -255,6 +255,7 @@ impl Lower {
             Op::Unpack { buf, at, packing, func } => self.unpack(*buf, *at, *packing, *func),
             Op::ToOperand(src) => self.to_operand(*src),
             Op::FoldHalves { src, weight } => self.fold_halves(*src, *weight),
+            Op::FoldOnto { src, left, right, start } => self.fold_onto(*src, (*left, *right), *start),
             Op::LoadHalves { buf, at, stride, heads } => self.load_halves(*buf, *at, (*stride, *heads), ty),
             Op::TakeUp { own, place } => self.take_up(*own, *place, ty),
             Op::SplitHalves(src) => self.split_halves(*src),

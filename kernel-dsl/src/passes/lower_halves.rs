@@ -41,6 +41,25 @@ impl Lower {
             .collect()
     }
 
+    /// Likewise from a start on: two multiply-adds an element.
+    pub fn fold_onto(&mut self, src: Id, (left_weight, right_weight): (usize, usize), start: Id) -> Vec<Id> {
+        let (regs, first, left) = (self.tile(src), self.tile(start), self.left());
+        let [a, b] = [left_weight, right_weight].map(|n| self.konst(DType::I32, n as u64));
+        let (own, other) = (self.pick(left, a, b), self.pick(left, b, a));
+        let half = regs.len() / 2;
+        (0..half)
+            .map(|i| {
+                let keep = self.pick(left, regs[i], regs[half + i]);
+                let send = self.pick(left, regs[half + i], regs[i]);
+                let got = self.emit(Op::ShflXor(send, 2), DType::I32);
+                let kept = self.bin(BinOp::Mul, keep, own);
+                let kept = self.bin(BinOp::Add, kept, first[i % 2]);
+                let got = self.bin(BinOp::Mul, got, other);
+                self.bin(BinOp::Add, got, kept)
+            })
+            .collect()
+    }
+
     /// Where a lane's rows of the first of its two columns begin in memory, `rows` folded rows, and its head there.
     fn own_half(&mut self, at: Id, rows: usize) -> (Id, Id) {
         let (one, run) = (self.int(1), rows / 8 * 4);

@@ -32,27 +32,39 @@ impl Lower {
         regs
     }
 
-    /// Between steps of k of different heights the sum is raised.
+    /// Sums of lower steps of k are raised to those of higher ones.
     pub fn mma_raised(&mut self, a: Id, b: Id, by: &[u8; 8], ty: Ty) -> Vec<Id> {
         let (Ty::Tile { cols: k, .. }, Ty::Tile { rows: m, cols: n, .. }) = (self.p.ty(a), ty) else { return vec![] };
         let (a, b, steps, zero) = (self.tile(a), self.tile(b), k / 32, self.int(0));
         // A word holds one dim of four blocks.
         let height = |step: usize| by[2 * step / (steps / 4)];
-        if (0..steps).any(|s| height(s) != by[(2 * s + 1) / (steps / 4)] || s > 0 && height(s) < height(s - 1)) {
+        // The lowest first.
+        let mut order: Vec<usize> = (0..steps).collect();
+        order.sort_by_key(|s| height(*s));
+        if (0..steps).any(|s| height(s) != by[(2 * s + 1) / (steps / 4)]) {
             self.fail(Fault::StageOp { op: format!("mma_raised by {by:?}"), stage: "thread" });
             return vec![zero; ty.regs()];
         }
         let mut regs = vec![];
         for (mt, nt) in (0..m / 16).flat_map(|mt| (0..n / 8).map(move |nt| (mt, nt))) {
-            let mut sum = vec![zero; 4];
-            for ks in 0..steps {
-                let up = if ks > 0 { height(ks) - height(ks - 1) } else { 0 };
-                if up > 0 {
-                    sum = sum.into_iter().map(|x| self.scaled(x, 1 << up)).collect();
+            // A chain for each height, the lowest first: they wait for one another only where they are added.
+            let mut total: Option<(Vec<Id>, u8)> = None;
+            for chain in order.chunk_by(|a, b| height(*a) == height(*b)) {
+                let mut sum = vec![zero; 4];
+                for &ks in chain {
+                    let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
+                    sum = self.mma_regs(MmaKind::U8S8, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, DType::I32);
                 }
-                let (x, y) = ((mt * steps + ks) * 4, (nt * steps + ks) * 2);
-                sum = self.mma_regs(MmaKind::U8S8, a[x..x + 4].to_vec(), b[y..y + 2].to_vec(), sum, DType::I32);
+                let own = height(chain[0]);
+                if let Some((before, below)) = total {
+                    sum = before.into_iter().zip(sum).map(|(low, own_sum)| {
+                        let raised = self.scaled(low, 1 << (own - below));
+                        self.bin(BinOp::Add, raised, own_sum)
+                    }).collect();
+                }
+                total = Some((sum, own));
             }
+            let sum = total.map_or_else(Vec::new, |(sum, _)| sum);
             regs.extend(sum);
         }
         regs

@@ -53,8 +53,8 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
         out.push(Stmt { op, outs: vec![id], span });
         id
     };
-    // The fetch for the turn whose variable is `turn`.
-    let fetch = |p: &mut Program, turn: Id, out: &mut Vec<Stmt>| {
+    // The fetch for the turn whose variable is `turn`: without a gap, so that what is waited for tells its slot.
+    let fetch = |p: &mut Program, turn: Id, ahead: usize, out: &mut Vec<Stmt>| {
         let cond = scalar(p, Op::Bin(BinOp::Lt, turn, hi), DType::Bool, out);
         let mut map = HashMap::from([(var, turn)]);
         let mut guarded = vec![];
@@ -63,7 +63,7 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
         }
         let [at, bytes] = [address, bytes].map(|id| map.get(&id).copied().unwrap_or(id));
         let yes = scalar(p, Op::Const(1), DType::Bool, &mut guarded);
-        guarded.push(Stmt { op: Op::RingFetch { ring, src, at, bytes, cond: yes }, outs: vec![], span });
+        guarded.push(Stmt { op: Op::RingFetch { ring, src, at, bytes, cond: yes, ahead }, outs: vec![], span });
         out.push(Stmt { op: Op::If { cond, then: guarded, other: vec![] }, outs: vec![], span });
     };
     if p.shared.iter().any(|a| a.over == Some(ring)) {
@@ -74,14 +74,15 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
         if i > 0 {
             turn = scalar(p, Op::Bin(BinOp::Add, turn, step), DType::I32, out);
         }
-        fetch(p, turn, out);
+        fetch(p, turn, i, out);
     }
     let handle = body[at].outs.clone();
     let ahead = scalar(p, Op::Const(stages as u64 - 1), DType::I32, out);
     let distance = scalar(p, Op::Bin(BinOp::Mul, step, ahead), DType::I32, out);
     let mut turns = vec![Stmt { op: Op::RingWait { ring }, outs: handle, span }];
     let next = scalar(p, Op::Bin(BinOp::Add, var, distance), DType::I32, &mut turns);
-    fetch(p, next, &mut turns);
+    // One copy of the stages is used, the others come before.
+    fetch(p, next, stages - 2, &mut turns);
     body.remove(at);
     turns.extend(body);
     out.push(Stmt { op: Op::For { var, lo, hi, step, stages: 0, body: turns }, outs: vec![], span });

@@ -215,12 +215,23 @@ impl<T: OrderFree> Tile<T> {
     }
 }
 
+impl OrderFree for u32 {
+    fn plus(self, o: u32) -> u32 {
+        self.wrapping_add(o)
+    }
+}
+
 /// Elements that a lane can sum in the order of the rows.
 pub trait InOrder: Elem {
     fn then(self, o: Self) -> Self;
 }
 impl InOrder for i32 {
     fn then(self, o: i32) -> i32 {
+        self.plus(o)
+    }
+}
+impl InOrder for u32 {
+    fn then(self, o: u32) -> u32 {
         self.plus(o)
     }
 }

@@ -48,6 +48,12 @@ impl Tile<i32> {
         Tile { rows: 16, cols: 8, layout: Layout::MmaC, data }
     }
 
+    /// Likewise, both weighted, from `start` on, a row of 8 columns whose halves are alike.
+    pub fn fold_onto(&self, left: i32, right: i32, start: &Tile<i32>) -> Tile<i32> {
+        let data = tile(|t, head| self.get(t, head).wrapping_mul(left).wrapping_add(self.get(t, head + 4).wrapping_mul(right)).wrapping_add(start.get(0, head)));
+        Tile { rows: 16, cols: 8, layout: Layout::MmaC, data }
+    }
+
     /// Right operand of the weights of 32 tokens: their high bytes in columns 0..4, their low bytes in 4..8.
     pub fn split_halves(&self) -> Tile<u8> {
         let data = (0..256)

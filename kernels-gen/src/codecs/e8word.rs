@@ -8,7 +8,7 @@
 use kernel_dsl::device;
 use kernel_dsl::math::{mul_hi, opaque};
 
-use super::digits::{height, packed, raised4_of, unpack4, upper};
+use super::digits::{height, packed, paired4_of, raised4_of, unpack4, upper};
 use super::lattice::nearest_wide;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
@@ -119,4 +119,16 @@ pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     } else {
         lanes4_of(w, width)
     }
+}
+
+/// Keys of two bits: see [`paired4_of`].
+#[device]
+pub fn paired_lanes4_of(w: [u32; 8]) -> [u32; 8] {
+    let digits = paired4_of(w, 1);
+    let coset = cosets4(w, 2);
+    let mut out = [0_u32; 8];
+    for i in 0..8 {
+        out[i] = with_coset(digits, coset, i, i % 4 / 2 * 2);
+    }
+    out
 }

@@ -6,7 +6,7 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::saturate;
 
-use super::digits::{heights, pack, raised4_of, unpack, unpack4};
+use super::digits::{heights, pack, paired4_of, raised4_of, unpack, unpack4};
 use crate::codec::{Codec, Spec};
 
 /// Steps that `intW_tried` tries.
@@ -61,7 +61,7 @@ impl Codec for Int {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, raised: heights(self.width, 0), tries: self.tries, rotate: self.rotate, ..Spec::integers(8 * self.width, (1 << self.width) - 1) }
+        Spec { bytewise: true, raised: heights(self.width, 0), paired: self.width == 2, tries: self.tries, rotate: self.rotate, ..Spec::integers(8 * self.width, (1 << self.width) - 1) }
     }
 
     fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
@@ -93,6 +93,10 @@ impl Codec for Int {
 
     fn raised4(&self, w: [u32; 8]) -> [u32; 8] {
         raised4_of(w, self.width, 0)
+    }
+
+    fn raised_keys4(&self, w: [u32; 8]) -> [u32; 8] {
+        if self.width == 2 { paired4_of(w, 0) } else { raised4_of(w, self.width, 0) }
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

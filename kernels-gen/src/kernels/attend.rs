@@ -7,7 +7,7 @@ use super::leaves::*;
 use super::many::*;
 use super::maps::outputs::{put_values, settle};
 use super::maps::queries::{columns, operands};
-use super::offset::{fixed_offset, offsets};
+use super::offset::{offset_sums, offsets};
 use super::query::{quantise_query, zeros_of};
 use super::schedule::share;
 use super::softmax::*;
@@ -56,7 +56,10 @@ pub fn attend<T: Float>(
     // At the end rows that are mapped back lie in the query's place, as integers.
     let mut query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { 2 * m.cols / m.parts * m.d });
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
-    let mut worth = shared::<f32>(m.cols);
+    let mut worths = shared::<f32>(m.cols);
+    let mut leans = shared::<f32>(if k[0].spec().affine { m.cols } else { 0 });
+    // Sums of keys and queries stand so many bits high.
+    let up = height_of(k, m.key_quads, m.d);
     let mut zeros = shared::<i32>(if m.record > 0 { 0 } else { m.d });
     let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
@@ -79,7 +82,7 @@ pub fn attend<T: Float>(
             list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, own_bytes);
             for c in strided(w, heads as i32, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
-                quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, up, &mut query, &mut zero, &mut worths, &mut leans);
                 if heads > m.warps {
                     x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + m.warps as i32).min(heads as i32 - 1_i32));
                 }
@@ -128,7 +131,7 @@ pub fn attend<T: Float>(
                 let own = c.min(m.rows() as i32 - 1_i32);
                 if m.record == 0 {
                     let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
-                    quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, &mut query, &mut zero, &mut worth);
+                    quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, up, &mut query, &mut zero, &mut worths, &mut leans);
                 }
                 for part in 0..m.parts {
                     zero.put(c + (m.cols + part * heads) as i32, sees(n_all, queries, first + own / m.group as i32));
@@ -138,19 +141,18 @@ pub fn attend<T: Float>(
     }
     for w in warps(m.warps) {
         let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
-        let (start, worth) = (zero.cols(0, 1, m.cols), worth.cols(0, 1, m.cols));
-        // What a key's offset adds to its score under each head.
-        let lean = start.cast::<f32>() * k[0].spec().lean() * &worth;
+        let (start, worth) = (zero.cols(0, 1, m.cols), worths.cols(0, 1, m.cols));
         let first = (begin + w * each) * TILES as i32;
         // Queries of a segment's own, those of the first one to begin with.
         let records = (if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head }) as i64 * segments as i64;
         let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
         let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len())) };
-        let (mut start, mut worth, mut bias) = if m.record > 0 { columns::<T>(q, own, m.cols, m.parts, m.d) } else { (start, worth, cols(m.cols, 0.0_f32)) };
+        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
-        let mut sum = acc(8, m.cols, 0_i64);
+        // Of weights; of `counted` ones where units stay.
+        let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(8, m.cols, 0_u32));
         // Sums under units that stay, see `units`: bands' of the low and the high bytes of weights.
-        let mut lift = cols(m.cols, 0_i32);
+        let mut power = cols(m.cols, 0.0_f32);
         let mut sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let mut high_sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let (mut total, mut high_total) = (cols(m.cols, 0_i32), cols(m.cols, 0_i32));
@@ -163,95 +165,113 @@ pub fn attend<T: Float>(
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
         let end = tiles.min(first + each * TILES as i32);
         for at in stream(first, end, m.pair, m.stages) {
-            let tokens = ring.copy_some(cache, tile_at(m, &from, first_page, at), (end - at).min(m.pair as i32) * m.tile_bytes as i32);
-            for i in 0..m.pair {
-                let (t, base) = (at + i as i32, (i * m.tile_bytes) as i32);
-                // The last copy may have one tile.
-                if if i == 0 { true } else { t < end } {
-                    let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
-                    let mut x = scores(m, k, v, &tokens, base, &q_hi, &q_lo, &q_float, &start, &(k_scale * &worth), &bias, &lean);
-                    let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
-                    if ends {
-                        let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
-                        x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
-                        v_scale = v_scale.map2(&past, kept);
+            let tokens = ring.copy_some(cache, tile_at(m, &from, first_page, at), if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 });
+            // A loop on the device: its code is large, and the last copy may have one tile.
+            for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
+                let (t, base) = (at + i, i * m.tile_bytes as i32);
+                let pairs = side_pairs(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
+                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, &pairs, m.parts);
+                // Beside sums of offsets they would take too many registers.
+                let (first_steps, each_worth) = if k[0].spec().affine { (zero.cols(0, 1, m.cols), k_scale * &worths.cols(0, 1, m.cols)) } else { (start.clone(), k_scale * &worth) };
+                let steps = steps(m, k, &tokens, base, &q_hi, &q_lo, &q_float, &first_steps);
+                let mut x = if m.record > 0 {
+                    steps.map3(&each_worth, &bias, fused)
+                } else if k[0].spec().affine {
+                    steps.map3(&each_worth, &(offsets(k[0], &tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &leans.cols(0, 1, m.cols)), fused)
+                } else {
+                    &steps * &each_worth
+                };
+                let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
+                if ends {
+                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                    x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                    v_scale = v_scale.map2(&past, kept);
+                }
+                // A new maximum is rare: the rescale stays out of the common path.
+                if x.map2(&top, above).any() {
+                    let next = top.map2(&peaks(&x, m.parts), raised);
+                    // A fresh leaf has nothing to rescale.
+                    if t % TILES as i32 > 0_i32 {
+                        if m.steady() {
+                            power = power.map(lift_of).map3(&top, &next, sunk).map(up_of);
+                        } else {
+                            let fade = top.map2(&next, fade_of);
+                            out[0] = &out[0] * &fade;
+                            if v.len() == 2 {
+                                out[1] = &out[1] * &fade;
+                            }
+                            half = &half * &fade;
+                        }
+                        let total = (if m.steady() { count.cast::<i64>() } else { sum.clone() }).sum_rows().map3(&top, &next, shifted);
+                        let moved = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                        if m.steady() {
+                            count = moved.cast::<u32>();
+                        } else {
+                            sum = moved;
+                        }
+                        if v[0].spec().affine {
+                            let total = shift.sum_rows().map3(&top, &next, shifted);
+                            shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                        }
                     }
-                    // A new maximum is rare: the rescale stays out of the common path.
-                    if x.map2(&top, above).any() {
-                        let next = top.map2(&peaks(&x, m.parts), raised);
-                        // A fresh leaf has nothing to rescale.
+                    top = next;
+                }
+                let p = if m.steady() { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
+                if m.steady() {
+                    count = &count + &(if m.apart { p.half_sums().map(counted).lane_sums() } else { p.lane_sums().map(counted) });
+                } else {
+                    sum = &sum + &p.lane_sums().map(fixed);
+                }
+                if v[0].spec().affine {
+                    shift = &shift + &offset_sums(m, k[0], v[0], &tokens, base + m.sides_at as i32, &pairs.1, &p);
+                }
+                if m.steady() {
+                    let pv = &p * &v_scale;
+                    let mut w = pv.map2(&power, rounded);
+                    if misfit(&w, m.parts).any() {
+                        // Both bytes of a weight have one unit.
+                        let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+                        let lift = power.map(lift_of);
+                        let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
+                        // A fresh leaf has nothing to move.
                         if t % TILES as i32 > 0_i32 {
-                            if m.steady() {
-                                lift = lift.map3(&top, &next, sunk);
-                            } else {
-                                let fade = top.map2(&next, fade_of);
-                                out[0] = &out[0] * &fade;
-                                if v.len() == 2 {
-                                    out[1] = &out[1] * &fade;
-                                }
-                                half = &half * &fade;
+                            let by = next.map2(&lift, minus);
+                            let low = side.cols(0, 1, m.cols);
+                            for i in 0..v.len() {
+                                let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
+                                sums[i] = next.0;
+                                high_sums[i] = next.1;
                             }
-                            let total = sum.sum_rows().map3(&top, &next, shifted);
-                            sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                            if v[0].spec().affine {
-                                let total = shift.sum_rows().map3(&top, &next, shifted);
-                                shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
-                            }
+                            let next = move_totals(m, &total, &high_total, &low, &by);
+                            total = next.0;
+                            high_total = next.1;
                         }
-                        top = next;
+                        power = next.map(up_of);
+                        w = pv.map2(&power, rounded);
                     }
-                    let p = x.map2(&top, weight);
-                    sum = &sum + &(if m.apart { p.half_sums().map(fixed).lane_sums() } else { p.lane_sums().map(fixed) });
-                    if v[0].spec().affine {
-                        shift = &shift + &offset_sums(m, k[0], v[0], &tokens, base + m.sides_at as i32, &p);
+                    let w = bytes_of(&w, m.parts);
+                    total = &total + &w.1.sum_k();
+                    if m.apart {
+                        high_total = &high_total + &w.0.sum_k();
                     }
-                    if m.steady() {
-                        let pv = &p * &v_scale;
-                        let mut w = pv.map2(&lift.map(up_of), rounded);
-                        if w.map2(&w.map(counts).any_rows(m.parts), misfits).any() {
-                            // Both bytes of a weight have one unit.
-                            let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
-                            let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
-                            // A fresh leaf has nothing to move.
-                            if t % TILES as i32 > 0_i32 {
-                                let by = next.map2(&lift, minus);
-                                let low = side.cols(0, 1, m.cols);
-                                for i in 0..v.len() {
-                                    let next = move_sums(m, v[i], &sums[i], &high_sums[i], &low, &by, m.d / v.len());
-                                    sums[i] = next.0;
-                                    high_sums[i] = next.1;
-                                }
-                                let next = move_totals(m, &total, &high_total, &low, &by);
-                                total = next.0;
-                                high_total = next.1;
-                            }
-                            lift = next;
-                            w = pv.map2(&lift.map(up_of), rounded);
-                        }
-                        let w = bytes_of(&w, m.parts);
-                        total = &total + &w.1.sum_k();
+                    for i in 0..v.len() {
+                        let values = values_of(m, v[i], &tokens, base + m.values_at[i] as i32, m.d / v.len());
+                        sums[i] = mma(&values, &w.1, &sums[i]);
                         if m.apart {
-                            high_total = &high_total + &w.0.sum_k();
+                            high_sums[i] = mma(&values, &w.0, &high_sums[i]);
                         }
-                        for i in 0..v.len() {
-                            let values = values_of(m, v[i], &tokens, base + m.values_at[i] as i32, m.d / v.len());
-                            sums[i] = mma(&values, &w.1, &sums[i]);
-                            if m.apart {
-                                high_sums[i] = mma(&values, &w.0, &high_sums[i]);
-                            }
-                        }
-                    } else if v[0].spec().exact() {
-                        let w = weights(&p * &v_scale);
-                        for i in 0..v.len() {
-                            out[i] = weighed(m, v[i], &tokens, &w, &out[i], base + m.values_at[i] as i32, m.d / v.len());
-                        }
-                        // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
-                        if v[0].spec().odd() {
-                            half = w.2.cast::<f32>().map3(&w.3, &half, fused);
-                        }
-                    } else {
-                        out[0] = mma(&tokens.grouped_values::<bf16>(base + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                     }
+                } else if v[0].spec().exact() {
+                    let w = weights(&p * &v_scale);
+                    for i in 0..v.len() {
+                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], base + m.values_at[i] as i32, m.d / v.len());
+                    }
+                    // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
+                    if v[0].spec().odd() {
+                        half = w.2.cast::<f32>().map3(&w.3, &half, fused);
+                    }
+                } else {
+                    out[0] = mma(&tokens.grouped_values::<bf16>(base + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                 }
             }
             let t = (at + m.pair as i32).min(end) - 1_i32;
@@ -262,37 +282,39 @@ pub fn attend<T: Float>(
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
                 if m.steady() {
                     for i in 0..v.len() {
-                        out[i] = output_of(m, v[i], &sums[i], &total, &lift, m.d / v.len());
+                        out[i] = output_of(m, v[i], &sums[i], &total, m.d / v.len());
                         sums[i] = acc(m.d / v.len(), m.cols, 0_i32);
                         if m.apart {
-                            high[i] = output_of(m, v[i], &high_sums[i], &high_total, &lift, m.d / v.len());
+                            high[i] = output_of(m, v[i], &high_sums[i], &high_total, m.d / v.len());
                             high_sums[i] = acc(m.d / v.len(), m.cols, 0_i32);
                         }
                     }
-                    half = total.cast::<f32>() * &lift.map(down_of);
-                    high_half = high_total.cast::<f32>() * &lift.map(down_of);
+                    half = total.cast::<f32>();
+                    high_half = high_total.cast::<f32>();
                     total = cols(m.cols, 0_i32);
                     high_total = cols(m.cols, 0_i32);
-                    lift = cols(m.cols, 0_i32);
                 }
+                let unit = if m.steady() { power.map(lift_of).map(down_of) } else { cols(m.cols, 1.0_f32) };
                 for i in 0..v.len() {
-                    o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, m.d / v.len());
+                    o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, &unit, m.d / v.len());
                 }
-                let l = total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32;
+                let l = if m.steady() { total_of(&count.cast::<i64>(), m.parts).cast::<f32>() * 1.4901161e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
                 hold(m, v.len(), &mut held, &mut by, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 for i in 0..v.len() {
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                     high[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
                 }
                 top = cols(m.cols, f32::NEG_INFINITY);
+                power = cols(m.cols, 0.0_f32);
                 sum = acc(8, m.cols, 0_i64);
+                count = acc(8, m.cols, 0_u32);
                 half = cols(m.cols, 0.0_f32);
                 high_half = cols(m.cols, 0.0_f32);
                 shift = acc(8, m.cols, 0_i64);
                 // Only what walks more leaves than a segment has comes to another one.
                 if (m.record > 0) & ((LEAF << m.depth) > m.segment) {
                     let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
-                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), columns::<T>(q, own, m.cols, m.parts, m.d));
+                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up));
                     q_hi = next.0;
                     q_lo = next.1;
                     start = values.0;
@@ -363,32 +385,4 @@ pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w
 pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, first_page: i32, t: i32) -> i64 {
     let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - first_page);
     (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
-}
-
-/// The query's bytes from byte `at` on, band after band.
-#[device]
-fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [Tile<i8>; 4] {
-    let band = m.d / bands;
-    [query_part(query, at, m.d, m.cols, band, m.key_quads), query_part(query, at + 1 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 2 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 3 % bands * band, m.d, m.cols, band, m.key_quads)]
-}
-
-/// Scores of a tile in log2 units.
-#[device]
-#[allow(clippy::too_many_arguments)]
-fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>, worth: &Tile<f32>, bias: &Tile<f32>, lean: &Tile<f32>) -> Tile<f32> {
-    let score = if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) };
-    if m.record > 0 {
-        score.map3(worth, bias, fused)
-    } else if k[0].spec().affine {
-        score.map3(worth, &(offsets(k[0], tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), m.parts) * lean), fused)
-    } else {
-        score * worth
-    }
-}
-
-/// What a tile's weights and the offsets of its values come to; its sides are at byte `at`.
-#[device]
-fn offset_sums(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, p: &Tile<f32>) -> Tile<i64> {
-    let leans = p * &offsets(v, tokens, at + (2 * k.spec().sides) as i32, 2 * (k.spec().sides + v.spec().sides), m.parts);
-    if m.apart { leans.half_sums().map(fixed_offset).lane_sums() } else { leans.lane_sums().map(fixed_offset) }
 }

@@ -1,13 +1,20 @@
 //! Keys of a tile: their scales, and their exact dots with a query of integers.
 
-use super::softmax::bounded;
+use super::decode_attention::DecodeMeta;
+use super::softmax::{bounded, sound};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// What one lane step of a vector is worth.
+/// What one lane step of a vector of two side values is worth.
 #[device]
 pub fn step(c: &dyn Codec, a: f32, b: f32) -> f32 {
     bounded(c.scale([a, b]))
+}
+
+/// Likewise of one, made sound, in the lower half of `x`.
+#[device]
+pub fn only_step(c: &dyn Codec, x: u32) -> f32 {
+    c.scale([low_half(x), 0.0_f32])
 }
 
 #[device]
@@ -41,7 +48,7 @@ pub fn scales(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, parts: usize
         if parts == 2 { acc(16, 8, 1.0_f32) } else { rows(32, 1.0_f32) }
     } else {
         if c.spec().sides == 1 {
-            sides(tokens, at, stride, parts).map(|a| step(c, a, 0.0_f32))
+            (if parts == 2 { tokens.pairs::<u16>(at, stride) } else { tokens.rows::<u16>(at, stride, 32) }).map(|x| only_step(c, sound(x as u32)))
         } else {
             let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2_i32, stride, parts));
             a.map2(&b, |a, b| step(c, a, b))
@@ -49,12 +56,25 @@ pub fn scales(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, parts: usize
     }
 }
 
-/// Scales of keys and of values: one load where each has one side.
+/// Both sides of each token's key, and of its value, where each has two: loaded once.
 #[device]
-pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, parts: usize) -> (Tile<f32>, Tile<f32>) {
+pub fn side_pairs(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, parts: usize) -> (Tile<u32>, Tile<u32>) {
+    if (k.spec().sides == 2) & (v.spec().sides == 2) {
+        if parts == 2 { (tokens.pairs::<u32>(at, 8), tokens.pairs::<u32>(at + 4_i32, 8)) } else { (tokens.rows::<u32>(at, 8, 32), tokens.rows::<u32>(at + 4_i32, 8, 32)) }
+    } else {
+        (acc(16, 8, 0_u32), acc(16, 8, 0_u32))
+    }
+}
+
+/// Scales of keys and of values: one load where each has one side, or both have two.
+#[device]
+pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pairs: &(Tile<u32>, Tile<u32>), parts: usize) -> (Tile<f32>, Tile<f32>) {
     if (k.spec().sides == 1) & (v.spec().sides == 1) {
         let both = if parts == 2 { tokens.pairs::<u32>(at, 4) } else { tokens.rows::<u32>(at, 4, 32) };
-        (both.map(|x| step(k, low_half(x), 0.0_f32)), both.map(|x| step(v, high_half(x), 0.0_f32)))
+        let both = both.map(sound);
+        (both.map(|x| only_step(k, x)), both.map(|x| only_step(v, x >> 16)))
+    } else if (k.spec().sides == 2) & (v.spec().sides == 2) {
+        (pairs.0.map(|x| step(k, low_half(x), high_half(x))), pairs.1.map(|x| step(v, low_half(x), high_half(x))))
     } else {
         let stride = 2 * (k.spec().sides + v.spec().sides);
         (scales(k, tokens, at, stride, parts), scales(v, tokens, at + (2 * k.spec().sides) as i32, stride, parts))
@@ -68,7 +88,8 @@ pub fn query_part(query: &Shared<u8>, at: usize, d: usize, cols: usize, band: us
     if quads { part.quad_order() } else { part }
 }
 
-/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins.
+/// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins,
+/// `start`: what sums start from, as high as they stand.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, base: i32, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
@@ -76,10 +97,10 @@ pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
         if quads & by_height(k, d) {
-            let key: Tile<u8> = tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d, 8, |x| k[i].raised4(x));
-            hi = mma_raised(&key, &q_hi[i], k[i].spec().raised);
+            let key: Tile<u8> = tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d, 8, |x| k[i].raised_keys4(x));
+            hi = mma_raised(&key, &q_hi[i], k[i].spec().raised_keys());
             if parts == 1 {
-                lo = mma_raised(&key, &q_lo[i], k[i].spec().raised);
+                lo = mma_raised(&key, &q_lo[i], k[i].spec().raised_keys());
             }
         } else {
             let key: Tile<u8> = if quads { tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
@@ -95,15 +116,50 @@ pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<
         }
     }
     // With two parts the high bytes' columns stand beside the low ones'.
-    let s = if parts == 2 { hi.fold_halves(128) } else { &hi * 128_i32 + &lo };
-    let up = if quads & by_height(k, d) { k[0].spec().raised[7] } else { 0 };
-    let first = if up > 0 { start * (1 << up) } else { start.clone() };
-    let x = (if k[0].spec().even() { s + &first } else { s * 2_i32 + &first }).cast::<f32>();
-    if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }
+    let double = if k[0].spec().even() { 1 } else { 2 };
+    let s = if parts == 2 {
+        hi.fold_onto(128 * double, double, start)
+    } else {
+        let s = &hi * 128_i32 + &lo;
+        if double == 2 { s * 2_i32 + start } else { s + start }
+    };
+    s.cast::<f32>()
+}
+
+/// Bits by which sums of keys and query stand higher than they are.
+#[device]
+pub fn height_of(k: &[&dyn Codec], quads: bool, d: usize) -> usize {
+    if k[0].spec().exact() & quads & by_height(k, d) { k[0].spec().most_raised() } else { 0 }
+}
+
+/// 2^-up.
+#[device]
+pub fn lowering(up: usize) -> f32 {
+    f32::from_bits((127_u32 - up as u32) << 23)
 }
 
 /// Whether keys are decoded with their dims at different heights: one band, whole words of four blocks.
 #[device]
 pub fn by_height(k: &[&dyn Codec], d: usize) -> bool {
     (k.len() == 1) & (d >= 128) & (k[0].spec().raised[7] > 0)
+}
+
+/// The query's bytes from byte `at` on, band after band.
+#[device]
+pub fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [Tile<i8>; 4] {
+    let band = m.d / bands;
+    [query_part(query, at, m.d, m.cols, band, m.key_quads), query_part(query, at + 1 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 2 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 3 % bands * band, m.d, m.cols, band, m.key_quads)]
+}
+
+/// A record's columns for sums that stand `height` bits high.
+#[device]
+pub fn lifted(of: (Tile<i32>, Tile<f32>, Tile<f32>), height: usize) -> (Tile<i32>, Tile<f32>, Tile<f32>) {
+    (of.0 * (1 << height), of.1 * lowering(height), of.2)
+}
+
+/// Sums of a tile's keys and the query, as high as they stand.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn steps(m: &DecodeMeta, k: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>) -> Tile<f32> {
+    if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) }
 }

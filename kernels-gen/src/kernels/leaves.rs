@@ -37,10 +37,11 @@ pub fn log_each(leaves: i32, most: i32, warps: usize, depth: usize) -> i32 {
     log.min(most)
 }
 
-/// Output of a band at a leaf's end: [d, cols], with two parts folded halves [d / 2, 8].
+/// Output of a band at a leaf's end: [d, cols], with two parts folded halves [d / 2, 8]. Where units stay, sums and totals come in
+/// units of `unit` each: a power of two, so that it may be a factor before or after others.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, high_half: &Tile<f32>, half: &Tile<f32>, shift: &Tile<i64>, d: usize) -> Tile<f32> {
+pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, high_half: &Tile<f32>, half: &Tile<f32>, shift: &Tile<i64>, unit: &Tile<f32>, d: usize) -> Tile<f32> {
     let raised = raises(m, c, d);
     // Dims at different heights come down by a factor of their own; after folding where a lane's rows begin at a multiple of eight.
     let late = raised & (m.parts == 2) & (d % 128 == 0);
@@ -50,9 +51,9 @@ pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, 
     } else {
         if m.parts == 2 { low.fold_halves(256) } else { low }
     };
-    let half = (if m.apart { joined(high_half, half) } else { if m.parts == 2 { half.fold_halves(256) } else { half.clone() } }) * 0.5_f32;
-    let o = if late {
-        let by = raise(d / 2, c.spec().raised).cast::<f32>().map(inverse);
+    let half = (if m.apart { joined(high_half, half) } else { if m.parts == 2 { half.fold_halves(256) } else { half.clone() } }) * &(unit * 0.5_f32);
+    let o = if m.steady() {
+        let by = if late { raise(d / m.parts, c.spec().raised).cast::<f32>().map(inverse) * unit } else { acc(d / m.parts, m.cols, 0.0_f32) + unit };
         if c.spec().odd() { o.map3(&by, &half, fused) } else { o * &by }
     } else {
         if c.spec().odd() { o + &half } else { o }
@@ -66,10 +67,10 @@ pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, 
 #[allow(clippy::too_many_arguments)]
 pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, by: &mut [PutBy<f32>; 4], w: i32, r: i32, last: bool, log_each: i32, o: [Tile<f32>; 2], l: Tile<f32>, top: Tile<f32>) {
     let (mut o, mut l, mut top) = (o, l, top);
-    for k in strided(0_i32, log_each, 1) {
-        let below = (1_i32 << (k & 31_i32)) - 1_i32;
-        if (((r >> (k & 31_i32)) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
-            let at = w * m.run() as i32 + k * m.part() as i32;
+    for k in 0..m.depth {
+        let below = (1_i32 << k) - 1_i32;
+        if ((k as i32) < log_each) & (((r >> k as u32) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
+            let (at, k) = (w * m.run() as i32 + (k * m.part()) as i32, k as i32);
             let its_top = if m.away { by[2].at(k) } else { held.cols(at + m.stat() as i32, 2, m.cols) };
             let its_l = if m.away { by[3].at(k) } else { held.cols(at + (m.stat() + 1) as i32, 2, m.cols) };
             let (left, right) = (its_top.map2(&top, left_worth), its_top.map2(&top, right_worth));

@@ -8,7 +8,8 @@
 use super::codes::code_at;
 use super::offset::within;
 use super::rows::{quad_at, steps_of};
-use super::softmax::bounded;
+use super::keys::low_half;
+use super::softmax::{bounded, sound};
 use super::place::put_place;
 use super::store::StoreMeta;
 use crate::codec::Codec;
@@ -59,7 +60,8 @@ pub fn load<T: Float>(
 fn sides_of(c: &dyn Codec, cache: &Global<u8>, tile: i64, place: u32, sides_at: usize, side_stride: usize) -> [f32; 2] {
     let mut side = [0.0_f32; 2];
     for e in 0..c.spec().sides {
-        side[e] = cache.load::<f16>(tile + (sides_at as u32 + place * side_stride as u32) as i64 + (2 * e) as i64).to_f32();
+        let x = cache.load::<u16>(tile + (sides_at as u32 + place * side_stride as u32) as i64 + (2 * e) as i64) as u32;
+        side[e] = low_half(if c.spec().sides == 1 { sound(x) } else { x });
     }
     side
 }

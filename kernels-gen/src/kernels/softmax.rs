@@ -1,6 +1,7 @@
 //! The element-wise steps of online softmax in log2 units. The running maximum is an integer, so that
 //! every rescale is an exact power of two.
 
+use kernel_dsl::math::min_u16x2;
 use kernel_dsl::prelude::*;
 
 /// Positions at or past the end weigh nothing.
@@ -24,6 +25,12 @@ pub fn raised(top: f32, peak: f32) -> f32 {
 #[device]
 pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_little(x - top)
+}
+
+/// 2^26 of these are a weight of 1: so are weights under units that stay, whose sum then needs no product.
+#[device]
+pub fn counted(p: f32) -> u32 {
+    p as u32
 }
 
 /// What sums under a maximum are worth under the next one.
@@ -56,7 +63,13 @@ pub fn kept(s: f32, past: i32) -> f32 {
     if past < 0_i32 { s } else { 0.0_f32 }
 }
 
-/// A stored scale made safe: a slot that nobody wrote may hold anything.
+/// Two stored scales made safe, each the only side value of its vector: what is no finite number from 0 up becomes the largest.
+#[device]
+pub fn sound(sides: u32) -> u32 {
+    min_u16x2(sides, 0x7bff_7bff_u32)
+}
+
+/// A scale made safe: a slot that nobody wrote may hold anything.
 #[device]
 pub fn bounded(scale: f32) -> f32 {
     fmin(fmax(0.0_f32, scale), 1.0e9_f32)

@@ -11,8 +11,8 @@ use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
 /// A unit is kept as `lift`, the biased exponent of what weights are multiplied by; 0: none yet. A weight of biased exponent e becomes an
-/// integer from 2^(lift + e - 254) up.
-pub const MOST_LIFT: i32 = 253;
+/// integer from 2^(lift + e - 254) up. Weights are 2^26 times what they are: see [`super::softmax::counted`].
+pub const MOST_LIFT: i32 = 227;
 
 /// The bits of the largest of each column's weights, over both halves of the tokens.
 #[device]
@@ -38,6 +38,12 @@ pub fn overflows(w: i32) -> bool {
 #[device]
 pub fn misfits(w: i32, some: bool) -> bool {
     overflows(w) | !some
+}
+
+/// Which of a tile's weights are wrong under their units.
+#[device]
+pub fn misfit(w: &Tile<i32>, parts: usize) -> Tile<bool> {
+    w.map2(&w.map(counts).any_rows(parts), misfits)
 }
 
 /// Bits by which sums may be shifted up whose weights come to `total`: they are 255 times as large at most, and a leaf's tiles add 2^24.
@@ -131,10 +137,16 @@ pub fn up_of(lift: i32) -> f32 {
     f32::from_bits((lift as u32) << 23)
 }
 
+/// And back.
+#[device]
+pub fn lift_of(power: f32) -> i32 {
+    (power.to_bits() >> 23) as i32
+}
+
 /// What an integer weight is worth.
 #[device]
 pub fn down_of(lift: i32) -> f32 {
-    f32::from_bits(((254_i32 - lift) as u32) << 23)
+    f32::from_bits(((228_i32 - lift) as u32) << 23)
 }
 
 /// Integer weights as right operands: with two parts both bytes side by side, else the high and the low ones.
@@ -149,10 +161,10 @@ pub fn bytes_of(w: &Tile<i32>, parts: usize) -> (Tile<u8>, Tile<u8>) {
     }
 }
 
-/// A leaf's sums of one byte of the weights as its output.
+/// A leaf's sums of one byte of the weights as its output, in units.
 #[device]
-pub fn output_of(m: &DecodeMeta, c: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, lift: &Tile<i32>, d: usize) -> Tile<f32> {
+pub fn output_of(m: &DecodeMeta, c: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, d: usize) -> Tile<f32> {
     let zero = less_zero(c, total, d);
     let zero = if raises(m, c, d) { &zero * &raise_of(c, d) } else { acc(d, m.cols, 0_i32) + &zero };
-    (sums + &zero).cast::<f32>() * &lift.map(down_of)
+    (sums + &zero).cast::<f32>()
 }

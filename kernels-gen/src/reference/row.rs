@@ -5,7 +5,7 @@ use kernel_dsl::math::{fmax, fmin, sanitise};
 
 use crate::codec::{Codec, Lane};
 use crate::kernels::offset::within;
-use crate::kernels::softmax::bounded;
+use crate::kernels::softmax::{bounded, sound};
 use crate::registry::Half;
 
 /// A coded vector: one code a block of 8 coordinates, and the f16 bits of its sides.
@@ -158,6 +158,7 @@ impl Half {
 
     /// What one lane step of a vector with these sides is worth.
     pub(crate) fn worth(&self, side: [u16; 2]) -> f32 {
+        let side = if self.bands[0].spec().sides == 1 { [sound(u32::from(side[0])) as u16, 0] } else { side };
         bounded(self.bands[0].scale(side.map(f16_value)))
     }
 

@@ -8,10 +8,12 @@
 //! vectors they use them, which closures would not.
 
 use crate::kernels::TREE;
-use crate::kernels::softmax::{left_worth, right_worth, weight};
+use crate::kernels::offset::{fixed_offset, fixed_raised};
+use crate::kernels::query::shown_worth;
+use crate::kernels::softmax::{counted, left_worth, right_worth, weight};
 use crate::kernels::units::{carried, down_of, fitted, moved, sunk, up_of};
 use crate::layout::TILE;
-use kernel_dsl::math::{exp2_or_zero, fmax, fmin, log2, sanitise};
+use kernel_dsl::math::{exp2_or_zero, exp2_raised, fmax, fmin, log2, sanitise};
 
 use crate::codec::Lane;
 use crate::reference::row::{rotate, to_bf16};
@@ -51,7 +53,7 @@ impl Query {
         let inverse = c.query_max() / amax;
         let ints: Vec<i16> = y.iter().map(|y| (y * inverse).round_ties_even() as i16).collect();
         // Scores come doubled, hence half of log2(e).
-        let scale = (amax * (1.0 / c.query_max())) * (scale * (std::f32::consts::LOG2_E * 0.5));
+        let scale = shown_worth((amax * (1.0 / c.query_max())) * (scale * (std::f32::consts::LOG2_E * 0.5)));
         let lean = ints.iter().map(|i| i32::from(*i)).sum::<i32>() as f32 * (2.0 * scale);
         Query { floats: y, ints, scale, bias: 0.0, lean }
     }
@@ -66,7 +68,7 @@ pub(super) fn of_leaf(queries: &[Query], first: usize) -> &Query {
 /// Running state over the tiles of one leaf.
 pub(super) struct Strand {
     m: f32,
-    /// Sum of 2^29 p; with two parts, of the first and of the last two of every four tokens.
+    /// Sum of 2^29 p; with two parts of 2^26 p, of the first and of the last two of every four tokens.
     l: [i64; 2],
     /// Weighted values. [d] of the weights' high bytes, [d] of the low ones; with one part all in the second.
     pub o: [Vec<f32>; 2],
@@ -86,7 +88,8 @@ impl Strand {
         Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: [0; 2], parts, lift: 0, sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]], totals: [0; 2] }
     }
 
-    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m).
+    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m); with two parts 2^26 times
+    /// as much.
     #[inline(always)]
     pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: &[f32; TILE]) {
         let mut x = [0.0; TILE];
@@ -111,12 +114,12 @@ impl Strand {
             self.m = raised;
         }
         for (s, x) in s.iter_mut().zip(x) {
-            *s = weight(x, self.m);
+            *s = if self.parts == 2 { exp2_raised(x - self.m) } else { weight(x, self.m) };
         }
         // Four tokens, or two and two, are summed before they become an integer.
         for (i, few) in s.chunks(4 / self.parts).enumerate() {
             let sum = few[1..].iter().fold(few[0], |sum, p| sum + p);
-            self.l[i % self.parts] += i64::from((sum * 536870912.0) as u32);
+            self.l[i % self.parts] += if self.parts == 2 { i64::from(counted(sum)) } else { i64::from((sum * 536870912.0) as u32) };
         }
     }
 
@@ -128,7 +131,7 @@ impl Strand {
             for (p, offset) in p[1..].iter().zip(&offsets[1..]) {
                 sum += p * offset;
             }
-            self.shift[i % self.parts] += (sum * 68_719_476_736.0) as i64;
+            self.shift[i % self.parts] += if self.parts == 2 { fixed_raised(sum) } else { fixed_offset(sum) };
         }
     }
 
@@ -162,14 +165,13 @@ impl Strand {
     /// Where zero lies half way between two lane values (`odd`), half of the weights' sum is due; `affine`: the share of offsets.
     #[inline(always)]
     pub fn closed(self, odd: bool, affine: bool) -> Partial {
-        let ([mut high, mut o], mut half) = (self.o, self.half[1]);
+        let ([_, mut o], mut half) = (self.o, self.half[1]);
         if self.parts == 2 {
+            // A power of two: it may come before or after what else is multiplied.
             let unit = down_of(self.lift);
-            for (o, sums) in [&mut high, &mut o].into_iter().zip(&self.sums) {
-                o.iter_mut().zip(sums).for_each(|(o, sum)| *o = *sum as f32 * unit);
-            }
-            half = (self.totals[0] as f32 * unit).mul_add(256.0, self.totals[1] as f32 * unit);
-            o.iter_mut().zip(high).for_each(|(o, high)| *o = high.mul_add(256.0, *o));
+            let joined = |high: i32, low: i32| (high as f32).mul_add(256.0, low as f32) * unit;
+            half = joined(self.totals[0], self.totals[1]);
+            o.iter_mut().zip(self.sums[0].iter().zip(&self.sums[1])).for_each(|(o, (high, low))| *o = joined(*high, *low));
         }
         if odd {
             o.iter_mut().for_each(|o| *o += half * 0.5);
@@ -178,7 +180,7 @@ impl Strand {
             let shift = (self.shift[0] + self.shift[1]) as f32 * (1.0 / 68_719_476_736.0);
             o.iter_mut().for_each(|o| *o += shift);
         }
-        Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * (1.0 / 536870912.0), o }
+        Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * if self.parts == 2 { 1.0 / 67_108_864.0 } else { 1.0 / 536_870_912.0 }, o }
     }
 }
 

@@ -51,10 +51,10 @@ pub fn mma(sa: Shape, a: &[u64], sb: Shape, b: &[u64], c: &[u64]) -> Vec<u64> {
     (0..sa.rows * n).map(|i| (0..sa.cols).fold(c[i], |sum, k| step(sum, a[i / n * sa.cols + k], b[k * n + i % n]))).collect()
 }
 
-/// a b from 0 in integers, dim k of a `by[k % 8]` bits higher and the result by[7].
+/// a b from 0 in integers, dim k of a `by[k % 8]` bits higher and the result by the highest.
 pub fn mma_raised((sa, a): (Shape, &[u64]), (sb, b): (Shape, &[u64]), by: &[u8; 8]) -> Vec<u64> {
-    let n = sb.cols;
-    let product = |i: usize, k: usize| (a[i / n * sa.cols + k] as i64 * scalar::int(sb.dtype, b[k * n + i % n])) << (by[7] - by[k % 8]);
+    let (n, top) = (sb.cols, by.iter().copied().fold(0, u8::max));
+    let product = |i: usize, k: usize| (a[i / n * sa.cols + k] as i64 * scalar::int(sb.dtype, b[k * n + i % n])) << (top - by[k % 8]);
     (0..sa.rows * n).map(|i| scalar::truncated(DType::I32, (0..sa.cols).map(|k| product(i, k)).sum::<i64>() as u64)).collect()
 }
 

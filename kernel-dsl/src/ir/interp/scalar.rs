@@ -115,7 +115,8 @@ fn integers(op: BinOp, d: DType, x: i64, y: i64) -> Result<u64, Wrong> {
         BinOp::MulHi if d == DType::U32 => ((x as u64).wrapping_mul(y as u64) >> 32) as i64,
         BinOp::Dot4 if d == DType::U32 => (0..4).fold(0, |sum, i| sum + (x >> (8 * i) & 0xff) * (y >> (8 * i) & 0xff)),
         BinOp::MulBf16x2 if d == DType::U32 => i64::from(crate::math::mul_bf16x2(x as u32, y as u32)),
-        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::Farther => return unsupported(op, d),
+        BinOp::MinU16x2 if d == DType::U32 => i64::from(crate::math::min_u16x2(x as u32, y as u32)),
+        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::MinU16x2 | BinOp::Farther => return unsupported(op, d),
         BinOp::Max => x.max(y),
         BinOp::Min => x.min(y),
     };

@@ -218,7 +218,7 @@ impl Machine<'_> {
             Op::Store { buf, at, value } => self.store(mask, buf, *at, &[*value], buffers),
             Op::StoreVec { buf, at, values } => self.store(mask, buf, *at, values, buffers),
             Op::AtomicAdd { buf, at, value } => self.add(mask, buf, *at, *value, buffers),
-            Op::RingFetch { ring, src, at, bytes, cond } => self.fetch(mask, *ring, &buffers[*src], [*at, *bytes, *cond]),
+            Op::RingFetch { ring, src, at, bytes, cond, ahead } => self.fetch(mask, *ring, &buffers[*src], [*at, *bytes, *cond], *ahead),
             Op::RingWait { ring } => self.wait(mask, *ring, out),
             Op::AfterPrevious | Op::ReleaseNext | Op::CopyOver => Ok(()),
             Op::Barrier => {

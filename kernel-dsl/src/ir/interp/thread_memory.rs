@@ -147,7 +147,7 @@ impl Machine<'_> {
         r.offset + (warp * r.stages + n % r.stages) * r.bytes
     }
 
-    pub(super) fn fetch(&mut self, mask: &Mask, ring: usize, src: &Region, [at, bytes, cond]: [Id; 3]) -> Result<(), Wrong> {
+    pub(super) fn fetch(&mut self, mask: &Mask, ring: usize, src: &Region, [at, bytes, cond]: [Id; 3], ahead: usize) -> Result<(), Wrong> {
         self.needs(&[at, bytes, cond])?;
         let (stages, most) = (self.p.rings[ring].stages, self.p.rings[ring].bytes);
         for w in self.whole_warps(mask, "RingFetch")? {
@@ -160,6 +160,9 @@ impl Machine<'_> {
             let bytes = memory::copied(ring, most, scalar::int(self.p.ty(bytes).dtype(), self.get(bytes, w * 32)))?;
             let from = src.range(scalar::int(self.p.ty(at).dtype(), self.get(at, w * 32)), bytes, 16)?;
             let n = self.rings[ring][w].fetched;
+            if n != self.rings[ring][w].waited + ahead {
+                return Err(Wrong::RingOrder { ring });
+            }
             // The page waited for last keeps its slot.
             if n - self.rings[ring][w].waited.saturating_sub(1) >= stages {
                 return Err(Wrong::RingFull { ring, stages });

@@ -263,7 +263,7 @@ impl<'a> Machine<'a> {
                 self.fetch(*ring, &buffers[*src], *at, *bytes)?;
                 self.wait(*ring, out)
             }
-            Op::RingFetch { ring, src, at, bytes, cond } => {
+            Op::RingFetch { ring, src, at, bytes, cond, .. } => {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at, *bytes) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
@@ -328,6 +328,11 @@ impl<'a> Machine<'a> {
                     1 => (0..8).map(|c| both(0, c % 4)).collect(),
                     n => (0..n * 4).map(|i| both(pair::whose(n, i / 8, i % 8), i % 4)).collect(),
                 }
+            }
+            Op::FoldOnto { src, left, right, start } => {
+                let ((_, x), (_, first)) = (self.tile(*src)?, self.tile(*start)?);
+                let of = |bits: u64, by: usize| scalar::int(DType::I32, bits) * by as i64;
+                pair::tile(|t, head| scalar::truncated(DType::I32, (of(x[t * 8 + head], *left) + of(x[t * 8 + head + 4], *right) + of(first[head], 1)) as u64))
             }
             Op::LoadHalves { buf, at, stride, heads } => {
                 let (at, Ty::Tile { rows, .. }) = (self.offset(*at)?, self.p.ty(out)) else { return Err(Wrong::Unsupported { op: "LoadHalves into a scalar".into() }) };

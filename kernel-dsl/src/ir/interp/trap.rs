@@ -32,6 +32,7 @@ pub enum Wrong {
     StaleSlot { ring: usize },
     RingEmpty { ring: usize },
     RingFull { ring: usize, stages: usize },
+    RingOrder { ring: usize },
     RingLeft { ring: usize, copies: usize },
     /// A copy of a size that its ring's slots do not take.
     CopySize { ring: usize, bytes: i64, most: usize },
@@ -55,6 +56,7 @@ impl fmt::Display for Wrong {
             Wrong::Undefined { id } => write!(f, "value %{id} is read where it was never computed; this is a fault of a pass, please report it"),
             Wrong::StaleSlot { ring } => write!(f, "a page of ring {ring} is read after the next one was waited for; use it in its own turn only"),
             Wrong::RingEmpty { ring } => write!(f, "ring {ring} is waited for but no copy is under way; fetch first"),
+            Wrong::RingOrder { ring } => write!(f, "ring {ring} gets a copy out of turn; its place is the one after the last copy's"),
             Wrong::RingFull { ring, stages } => write!(f, "ring {ring} gets more copies than its {stages} slots hold; wait for one first"),
             Wrong::CopySize { ring, bytes, most } => write!(f, "{bytes} bytes are copied into ring {ring}; copy a multiple of 16, at least 16 and at most {most}"),
             Wrong::RingLeft { ring, copies } => write!(f, "{copies} copies into ring {ring} are under way when the kernel ends; wait for each"),

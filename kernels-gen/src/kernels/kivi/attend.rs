@@ -9,7 +9,7 @@ use super::super::decode_attention::DecodeMeta;
 use super::super::faults::find_faults;
 use super::super::keys::high_half;
 use super::super::leaves::{LEAF, TILES, finish, leave, log_each, nothing, of_block};
-use super::super::offset::fixed_offset;
+use super::super::offset::{fixed_offset, fixed_raised};
 use super::super::schedule::share;
 use super::super::softmax::*;
 use super::super::units::{down_of, fitted, largest, minus, move_sums, move_totals, sunk, up_of};
@@ -124,7 +124,8 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
     let (tiles, each) = ((n + 31_i32) / 32_i32, 1_i32 << (log_each & 31_i32));
     for w in warps(m.warps) {
         let low = side.cols(0, 1, m.cols);
-        let (mut top, mut sum) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64));
+        // Of weights; of `counted` ones where units stay.
+        let (mut top, mut sum, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_u32));
         // Of each band: the unit of its weights, their total and sums under it; or outputs; and what least values come to.
         let mut lift = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
         let mut total = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
@@ -152,17 +153,27 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                         let total = shift[i].sum_rows().map3(&top, &next, shifted);
                         shift[i] = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
                     }
-                    let total = sum.sum_rows().map3(&top, &next, shifted);
-                    sum = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    let total = (if m.parts == 2 { count.cast::<i64>() } else { sum.clone() }).sum_rows().map3(&top, &next, shifted);
+                    let moved = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                    if m.parts == 2 {
+                        count = moved.cast::<u32>();
+                    } else {
+                        sum = moved;
+                    }
                 }
                 top = next;
             }
-            let p = x.map2(&top, weight);
-            sum = &sum + &p.lane_sums().map(fixed);
+            let p = if m.parts == 2 { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
+            if m.parts == 2 {
+                count = &count + &p.lane_sums().map(counted);
+            } else {
+                sum = &sum + &p.lane_sums().map(fixed);
+            }
             let values: Tile<u8> = tokens.quads(m.values_at[0], v.spec().bits, m.d, 8, |x| v.decode4(x));
             for i in 0..m.bands() {
                 let least = pairs_of(m, &tokens, i).map(high_half);
-                shift[i] = &shift[i] + &(&p * &least).lane_sums().map(fixed_offset);
+                let lean = (&p * &least).lane_sums();
+                shift[i] = &shift[i] + &(if m.parts == 2 { lean.map(fixed_raised) } else { lean.map(fixed_offset) });
             }
             if m.parts == 2 {
                 let mut w = [acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32)];
@@ -201,17 +212,18 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                 let height = 32 / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
                 for i in 0..m.bands() {
-                    o[i] = closed_band(m, &(if m.parts == 2 { sums[i].cast::<f32>() * &lift[i].map(down_of) } else { out[i].clone() }), &shift[i]);
+                    o[i] = closed_band(m, &(if m.parts == 2 { sums[i].cast::<f32>() } else { out[i].clone() }), &lift[i].map(down_of), &shift[i]);
                     lift[i] = cols(m.cols, 0_i32);
                     total[i] = cols(m.cols, 0_i32);
                     sums[i] = acc(32, m.cols, 0_i32);
                     out[i] = acc(32, m.cols, 0.0_f32);
                     shift[i] = acc(8, m.cols, 0_i64);
                 }
-                let l = total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32;
+                let l = if m.parts == 2 { total_of(&count.cast::<i64>(), m.parts).cast::<f32>() * 1.4901161e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
                 hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
+                count = acc(8, m.cols, 0_u32);
             }
         }
     }

@@ -7,8 +7,8 @@ use kernel_dsl::prelude::*;
 
 /// A band's output at a leaf's end: sums under their unit, or outputs; then what the least values come to.
 #[device]
-pub fn closed_band(m: &DecodeMeta, out: &Tile<f32>, shift: &Tile<i64>) -> Tile<f32> {
-    let o = if m.parts == 2 { out.fold_halves(256) } else { out.clone() };
+pub fn closed_band(m: &DecodeMeta, out: &Tile<f32>, unit: &Tile<f32>, shift: &Tile<i64>) -> Tile<f32> {
+    let o = if m.parts == 2 { out.fold_halves(256) * unit } else { out.clone() };
     o + &(total_of(shift, m.parts).cast::<f32>() * 1.4551915e-11_f32)
 }
 

@@ -1,7 +1,7 @@
 //! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what attention
 //! multiplies with. One record a (sequence, kv head, block of query tokens, segment), [`super::record`] bytes.
 
-use super::super::query::finite;
+use super::super::query::{finite, worth_of};
 use super::super::rows::{quad_at, raw};
 use super::store::split;
 use super::{MAGIC, MAGIC_BITS, MapMeta, halves_of, large, matrix_at, mean_at, turned, worth_at};
@@ -125,13 +125,6 @@ fn start_of(starts: &Shared<i32>, r: i32) -> i32 {
     let s = starts.load4::<i32>(r * 16_i32);
     ((s[0] + s[1]) + (s[2] + s[3])) * -1_i32
 }
-
-/// What a step of a sum is worth in log2 units.
-#[device]
-fn worth_of(c: &dyn Codec, top: f32, scale: f32) -> f32 {
-    (top * (1.0_f32 / c.spec().query_max())) * (scale * (if c.spec().even() { 1.442695_f32 } else { 0.7213475_f32 }))
-}
-
 /// What the keys' mean adds to a score, in log2 units.
 #[device]
 fn bias_of(biases: &Shared<f32>, r: i32, scale: f32) -> f32 {
