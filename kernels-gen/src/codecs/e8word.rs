@@ -49,7 +49,7 @@ fn folded(x: u32, by: usize) -> u32 {
 /// The word of the point that is nearest to `y by` in the box from `low` on, `span` wide; `inv` is 1 / span.
 #[device]
 pub fn word_of(y: [f32; 8], by: f32, low: f32, span: f32, inv: f32, width: usize) -> [u32; 4] {
-    let (m, coset) = nearest_wide(y, by, low, span, inv, width < 4);
+    let (m, coset) = nearest_wide(y, by, low, span, inv);
     packed(m[0], m[1] ^ (coset << 24), width)
 }
 

@@ -17,13 +17,11 @@ use super::digits::bytes4;
 const MAGIC: f32 = 12_582_912.0;
 
 /// What the search knows of a block: coordinates rounded less `lo` (with `MAGIC`), their rounding errors, what moving a
-/// coordinate costs among half integers, and the sum of `1/4` less the loss of half integers. Not `charged`: costs do not tell of the lower
-/// face, so a digit may come out of it, which its highest bit shows, and the slow search decides.
+/// coordinate costs among half integers, and the sum of `1/4` less the loss of half integers.
 ///
 /// Digits are bytes of two words, so that a coset and a move take a step a word.
 #[device]
-#[allow(clippy::too_many_arguments)]
-fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f32, hi: f32, half_hi: f32, charged: bool) -> ([u32; 2], u32) {
+fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f32, hi: f32, half_hi: f32) -> ([u32; 2], u32) {
     // All but three bits (and the sign, which no `saturate` leaves), kept from the compiler: it would mask and number a key in
     // two instructions in the place of one.
     let mask = (saturate(z[0]).to_bits() & 0x8000_0000_u32) | 0x7fff_fff8_u32;
@@ -53,8 +51,7 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
     let digits = both(words[0].wrapping_sub(signs[0] & ones), words[1].wrapping_sub(signs[1] & ones)).wrapping_add(by);
     words = [digits as u32, (digits >> 32_i64) as u32];
     let mut coset = if half { 1_u32 } else { 0_u32 };
-    let below = if charged { false } else { ((words[0] | words[1]) & 0x8080_8080_u32) != 0_u32 };
-    let at_faces = (odd & (g < 1.0e-4_f32)) | (half_odd & (c > 0.4999_f32)) | below;
+    let at_faces = (odd & (g < 1.0e-4_f32)) | (half_odd & (c > 0.4999_f32));
     if at_faces {
         let (slow, other) = search_e8(z, lo, hi, half_hi);
         words = [bytes4(slow[0], slow[1], slow[2], slow[3]), bytes4(slow[4], slow[5], slow[6], slow[7])];
@@ -90,7 +87,7 @@ pub fn odd4(x: u32) -> bool {
 /// Digits `p - lo` (less 1/2 for half integers), bytes of two words, and the coset of the point nearest to `y by`, whose integers lie in
 /// `lo..=hi` and half integers in `lo + 1/2 ..= hi + 1/2`; `lo` is even. `span` is `hi - lo`, `inv` its reciprocal.
 #[device]
-pub fn nearest_wide(y: [f32; 8], by: f32, lo: f32, span: f32, inv: f32, charged: bool) -> ([u32; 2], u32) {
+pub fn nearest_wide(y: [f32; 8], by: f32, lo: f32, span: f32, inv: f32) -> ([u32; 2], u32) {
     let mut z = [0.0_f32; 8];
     let mut t = [0.0_f32; 8];
     let mut d = [0.0_f32; 8];
@@ -105,14 +102,11 @@ pub fn nearest_wide(y: [f32; 8], by: f32, lo: f32, span: f32, inv: f32, charged:
         d[i] = inside - (t[i] - (MAGIC - lo));
         let near = d[i].abs() + y[i].mul_add(by, -inside);
         sum = sum + near;
-        cost[i] = near;
-        if charged {
-            // Within 1/2 of the lowest half integer the way down is closed.
-            let low = saturate(y[i].mul_add(by * -0.015625_f32, (lo + 0.5_f32) * 0.015625_f32));
-            cost[i] = low.mul_add(128.0_f32, near);
-        }
+        // Within 1/2 of the lowest half integer the way down is closed.
+        let low = saturate(y[i].mul_add(by * -0.015625_f32, (lo + 0.5_f32) * 0.015625_f32));
+        cost[i] = low.mul_add(128.0_f32, near);
     }
-    settle(z, t, d, cost, sum, lo, lo + span, lo + span, charged)
+    settle(z, t, d, cost, sum, lo, lo + span, lo + span)
 }
 
 /// As `nearest_wide` for the box `-q..=q` of both cosets, q below 128; `z` is at most a little outside of it. `span` is the number
@@ -132,7 +126,7 @@ pub fn nearest_even(z: [f32; 8], q: f32, span: f32, inv: f32) -> ([u32; 2], u32)
         // Within 1/2 of the faces half integers have no way out.
         cost[i] = d[i].abs() + saturate(x[i].abs() - (q - 0.5_f32));
     }
-    settle(x, t, d, cost, sum, -q, q, q - 1.0_f32, true)
+    settle(x, t, d, cost, sum, -q, q, q - 1.0_f32)
 }
 
 /// The point itself, for `-q..=q`.

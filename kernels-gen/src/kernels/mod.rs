@@ -63,7 +63,7 @@ pub enum Elem {
 /// Meta value of the store kernel. `d`: 64, 128, 256 or 512; `page_tokens`: a multiple of 32.
 pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let layout = c.layout(d);
-    // Codecs that search no lattice and look at no decoded code need fewer registers.
+    // Codecs that search no lattice and look at no decoded code need fewer registers; codes of two words need shared memory that the L1 cache lacks then.
     let corrected = c.k.bands.iter().chain(c.v.bands).any(|half| half.spec().corrected);
     let words = c.v.bands.iter().map(|band| (band.spec().bits / 8).div_ceil(4)).max().unwrap_or(0);
     let light = !corrected && [&c.k, &c.v].iter().all(|half| !half.exact() || half.affine || half.odd());
@@ -83,7 +83,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         held: [held::holds(c.k.bands, d), held::holds(c.v.bands, d)],
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
-        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light { 9 } else { 8 },
+        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light && words == 1 { 9 } else { 8 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
         rope: Rope::default(),
     }

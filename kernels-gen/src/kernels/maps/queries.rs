@@ -30,7 +30,6 @@ pub fn map_queries<T: Float>(
     blocks: i32,
     log_parts: i32,
 ) {
-    after_previous();
     let (slot, head, seq) = (block_id(0) >> (log_parts & 31_i32), block_id(1), block_id(2));
     let first = (block_id(0) - (slot << (log_parts & 31_i32))) * 32_i32;
     let line_of = (seq * kv_heads + head) as i64 * blocks as i64 + slot as i64;
