@@ -2,16 +2,12 @@
 
 use kernel_dsl::prelude::*;
 
-use super::HEADS;
-use super::lanes::{GAP, STRIDE};
-use super::query::PART;
+use super::decode::DecodeMeta;
 use crate::kernels::softmax::fused;
+use crate::latent::DIM;
 
 /// Half of a leaf.
 pub const HALF: usize = 64;
-
-/// Bytes from a row to the 32nd after it.
-pub const NEXT: usize = 32 * STRIDE + 2 * GAP;
 
 #[device]
 pub fn greater(a: f32, b: f32) -> f32 {
@@ -42,18 +38,21 @@ pub fn worth(scales: &Shared<f32>, bias: &Shared<f32>, worths: &Shared<f32>, fir
 
 /// Sums of 64 rows from byte `at` on and 16 heads, 32 rows a tile.
 #[device]
-pub fn products(room: &Shared<i8>, at: i32, head: i32) -> (Tile<i32>, Tile<i32>) {
+pub fn products(m: &DecodeMeta, room: &Shared<i8>, at: i32, head: i32) -> (Tile<i32>, Tile<i32>) {
     let (mut high, mut low) = (acc(32, 16, 0_i32), acc(32, 16, 0_i32));
     let (mut next_high, mut next_low) = (acc(32, 16, 0_i32), acc(32, 16, 0_i32));
-    for k in 0..8 {
-        let q_high = room.operand::<i8>(head * 64_i32 + (64 * HEADS * k) as i32, 64, 16, 64);
-        let q_low = room.operand::<i8>(head * 64_i32 + (64 * HEADS * k + PART) as i32, 64, 16, 64);
-        let rows = room.spaced_left::<i8>(at + (64 * k) as i32, STRIDE, GAP, 32, 64);
-        high = mma(&rows, &q_high, &high);
-        low = mma(&rows, &q_low, &low);
-        let next = room.spaced_left::<i8>(at + (64 * k + NEXT) as i32, STRIDE, GAP, 32, 64);
-        next_high = mma(&next, &q_high, &next_high);
-        next_low = mma(&next, &q_low, &next_low);
+    for k in strided(0_i32, (DIM / 128) as i32, 1) {
+        for half in 0..2 {
+            let q = k * (128 * m.heads) as i32 + head * 64_i32 + (64 * m.heads * half) as i32;
+            let q_high = room.operand::<i8>(q, 64, 16, 64);
+            let q_low = room.operand::<i8>(q + m.part() as i32, 64, 16, 64);
+            let rows = room.matrix_left::<i8>(at + k * 128_i32, DIM, 0, 64 * half);
+            high = mma(&rows, &q_high, &high);
+            low = mma(&rows, &q_low, &low);
+            let next = room.matrix_left::<i8>(at + k * 128_i32, DIM, 32, 64 * half);
+            next_high = mma(&next, &q_high, &next_high);
+            next_low = mma(&next, &q_low, &next_low);
+        }
     }
     (high * 128_i32 + low, next_high * 128_i32 + next_low)
 }
