@@ -316,11 +316,17 @@ impl Lower {
             Par::Warps => {
                 let five = self.int(5);
                 self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
-                let cond = self.bin(BinOp::Lt, var, count);
                 self.turn = Some((Par::Warps, var));
-                let then = self.region(|l| l.block(body));
+                // What warps keep would live on where a warp had no turn.
+                let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_)));
+                if keeps && self.known(count) == Some(self.p.warps as u64) {
+                    self.block(body);
+                } else {
+                    let cond = self.bin(BinOp::Lt, var, count);
+                    let then = self.region(|l| l.block(body));
+                    self.push(Op::If { cond, then, other: vec![] }, vec![]);
+                }
                 self.turn = None;
-                self.push(Op::If { cond, then, other: vec![] }, vec![]);
                 self.push(Op::Barrier, vec![]);
             }
             Par::Threads | Par::Lanes => {
