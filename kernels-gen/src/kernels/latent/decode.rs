@@ -59,23 +59,13 @@ impl Meta for DecodeMeta {
     }
 }
 
-/// The row at position i of a leaf, -1 if there is none; those of the second cache are numbered after those of the first.
+/// The row at position p of a list, -1 if there is none.
 #[device]
-#[allow(clippy::too_many_arguments)]
-fn row_at(window_at: &Global<i32>, extra_at: &Global<i32>, token: i32, leaf: i32, window_leaves: i32, window_len: i32, extra_len: i32, window_capacity: i32, extra_capacity: i32, window_rows: i32, extra_rows: i32, i: i32) -> i32 {
+fn row_at(at: &Global<i32>, first: i64, p: i32, len: i32, rows: i32) -> i32 {
     let mut row = -1_i32;
-    if leaf < window_leaves {
-        let p = leaf * LEAF as i32 + i;
-        if p < window_len {
-            let at = window_at.at(token as i64 * window_capacity as i64 + p as i64);
-            row = if (at >= 0_i32) & (at < window_rows) { at } else { -1_i32 };
-        }
-    } else {
-        let p = (leaf - window_leaves) * LEAF as i32 + i;
-        if p < extra_len {
-            let at = extra_at.at(token as i64 * extra_capacity as i64 + p as i64);
-            row = if (at >= 0_i32) & (at < extra_rows) { at + window_rows } else { -1_i32 };
-        }
+    if p < len {
+        let found = at.at(first + p as i64);
+        row = if (found >= 0_i32) & (found < rows) { found } else { -1_i32 };
     }
     row
 }
@@ -119,8 +109,10 @@ pub fn latent_decode(
     let mut units = shared::<f32>(m.heads);
     let mut top = shared::<f32>(m.heads);
     let mut sum = shared::<f32>(m.heads);
-    let window_len = lens.at(token * 2_i32).min(window_capacity).max(0_i32);
-    let extra_len = lens.at(token * 2_i32 + 1_i32).min(extra_capacity).max(0_i32);
+    // An empty cache is not looked at, whatever its list says.
+    let window_len = if window_rows > 0_i32 { lens.at(token * 2_i32).min(window_capacity).max(0_i32) } else { 0_i32 };
+    let extra_len = if extra_rows > 0_i32 { lens.at(token * 2_i32 + 1_i32).min(extra_capacity).max(0_i32) } else { 0_i32 };
+    let (window_first, extra_first) = (token as i64 * window_capacity as i64, token as i64 * extra_capacity as i64);
     let window_leaves = (window_capacity + (LEAF as i32 - 1_i32)) / LEAF as i32;
     let first = split * share;
     let last = if extra_len > 0_i32 { window_leaves + (extra_len + (LEAF as i32 - 1_i32)) / LEAF as i32 } else { (window_len + (LEAF as i32 - 1_i32)) / LEAF as i32 };
@@ -166,20 +158,31 @@ pub fn latent_decode(
     }
     for i in threads(m.threads()) {
         if i < LEAF as i32 {
-            ahead.put(i, 0, row_at(window_at, extra_at, token, first, window_leaves, window_len, extra_len, window_capacity, extra_capacity, window_rows, extra_rows, i));
+            let row = if first < window_leaves { row_at(window_at, window_first, first * LEAF as i32 + i, window_len, window_rows) } else { row_at(extra_at, extra_first, (first - window_leaves) * LEAF as i32 + i, extra_len, extra_rows) };
+            ahead.put(i, 0, row);
         }
     }
     for leaf in strided(first, end, 1) {
+        let next = leaf + 1_i32;
         for i in threads(m.threads()) {
             if i < LEAF as i32 {
                 slots.put(i, ahead.at(i, 0));
-                ahead.put(i, 0, row_at(window_at, extra_at, token, leaf + 1_i32, window_leaves, window_len, extra_len, window_capacity, extra_capacity, window_rows, extra_rows, i));
+                let row = if next < window_leaves { row_at(window_at, window_first, next * LEAF as i32 + i, window_len, window_rows) } else { row_at(extra_at, extra_first, (next - window_leaves) * LEAF as i32 + i, extra_len, extra_rows) };
+                ahead.put(i, 0, row);
             }
         }
         for i in threads(m.threads()) {
-            bring(&m, nope, window, extra, window_rows, &slots, &mut room, (2 * m.part()) as i32, &mut scales, &mut bias, i);
+            if leaf < window_leaves {
+                bring(&m, nope, window, &slots, &mut room, (2 * m.part()) as i32, &mut scales, &mut bias, i);
+            } else {
+                bring(&m, nope, extra, &slots, &mut room, (2 * m.part()) as i32, &mut scales, &mut bias, i);
+            }
             if i < LEAF as i32 {
-                expect(&m, window, extra, window_rows, ahead.at(i, 0));
+                if next < window_leaves {
+                    expect(&m, window, ahead.at(i, 0));
+                } else {
+                    expect(&m, extra, ahead.at(i, 0));
+                }
             }
         }
         let mut scores = by_warp::<f32>(m.warps(), 2, 32, 16);

@@ -53,29 +53,21 @@ fn rank(row: i32) -> i32 {
     (row & 96_i32) | ((row & 7_i32) << 2_u32) | ((row >> 3_u32) & 3_i32)
 }
 
-/// 16 bytes of a row of either cache, those of the second numbered after those of the first; nobody's are zeros.
+/// First byte of a row; nobody's is the first row, which then weighs nothing.
 #[device]
-fn piece(m: &DecodeMeta, window: &Global<u8>, extra: &Global<u8>, window_rows: i32, row: i32, byte: i32) -> [u32; 4] {
-    let mut w = [0_u32; 4];
-    if row >= 0_i32 {
-        if row < window_rows {
-            w = window.load4::<u32>(row as i64 * m.rows.row_bytes as i64 + byte as i64);
-        } else {
-            w = extra.load4::<u32>((row - window_rows) as i64 * m.rows.row_bytes as i64 + byte as i64);
-        }
-    }
-    w
+fn byte_of(m: &DecodeMeta, row: i32) -> i64 {
+    row.max(0_i32) as i64 * m.rows.row_bytes as i64
 }
 
-/// What thread i brings of the leaf whose rows are `slots`: lanes, scales, and -inf for nobody's scores. Sixteen threads have a row: 14 a
-/// piece of codes each, two a pair of pieces of RoPE's bytes.
+/// What thread i brings of the leaf whose rows are `slots` of a cache: lanes, scales, and -inf for nobody's scores. Sixteen threads have a
+/// row: 14 a piece of codes each, two a pair of pieces of RoPE's bytes.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn bring(m: &DecodeMeta, nope: &dyn Codec, window: &Global<u8>, extra: &Global<u8>, window_rows: i32, slots: &Shared<i32>, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
+pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Shared<i32>, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
     let j = i & 15_i32;
     let coded = j < PIECES as i32;
     let from = if coded { j * 16_i32 } else { m.rows.code_bytes() as i32 + (j - PIECES as i32) * 32_i32 };
-    let far = if coded { (NOPE / 2) as i32 } else { 16_i32 };
+    // One word a code: only RoPE's threads have other 16 bytes.
+    let far = if coded { if m.rows.words == 2 { (NOPE / 2) as i32 } else { 0_i32 } } else { 16_i32 };
     let (low_piece, high_piece) = if coded { (j, j + PIECES as i32) } else { (j + j, j + j + 1_i32) };
     let (low_by, high_by) = (j as u32 & 28_u32, (j + PIECES as i32) as u32 & 28_u32);
     for first in strided(i >> 4_u32, LEAF as i32, 4 * m.threads() / 16) {
@@ -84,31 +76,24 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, window: &Global<u8>, extra: &Glob
         let mut others = [0_u32; 16];
         let mut sides = [0_u32; 4];
         for n in 0..4 {
-            let row = slots.at(first + (n * m.threads() / 16) as i32);
-            let w = piece(m, window, extra, window_rows, row, from);
-            let mut v = [0_u32; 4];
-            if m.rows.words == 2 {
-                v = piece(m, window, extra, window_rows, row, from + far);
-            } else if !coded {
-                v = piece(m, window, extra, window_rows, row, from + far);
-            }
+            let base = byte_of(m, slots.at(first + (n * m.threads() / 16) as i32));
+            let w = cache.load4::<u32>(base + from as i64);
+            let v = cache.load4::<u32>(base + (from + far) as i64);
             for k in 0..4 {
                 codes[4 * n + k] = w[k];
                 others[4 * n + k] = v[k];
             }
-            sides[n] = multipliers(m, window, extra, window_rows, row);
+            sides[n] = cache.load::<u32>(base + (m.rows.row_bytes - 4) as i64);
         }
         for n in 0..4 {
             let row = first + (n * m.threads() / 16) as i32;
             let (low_m, high_m) = ((sides[n] >> low_by) & 15_u32, (sides[n] >> high_by) & 15_u32);
-            let mut low = [codes[4 * n], codes[4 * n + 1], codes[4 * n + 2], codes[4 * n + 3]];
-            let mut high = [others[4 * n], others[4 * n + 1], others[4 * n + 2], others[4 * n + 3]];
-            if coded {
-                for k in 0..4 {
-                    let lanes = nope.decode([codes[4 * n + k], others[4 * n + k], 0_u32, 0_u32]);
-                    low[k] = signed(lanes[0], low_m, m.rows.zero, m.rows.odd);
-                    high[k] = signed(lanes[1], high_m, m.rows.zero, m.rows.odd);
-                }
+            let mut low = [0_u32; 4];
+            let mut high = [0_u32; 4];
+            for k in 0..4 {
+                let lanes = nope.decode([codes[4 * n + k], others[4 * n + k], 0_u32, 0_u32]);
+                low[k] = if coded { signed(lanes[0], low_m, m.rows.zero, m.rows.odd) } else { codes[4 * n + k] };
+                high[k] = if coded { signed(lanes[1], high_m, m.rows.zero, m.rows.odd) } else { others[4 * n + k] };
             }
             room.save4::<u32>(at + place(row, low_piece), low);
             room.save4::<u32>(at + place(row, high_piece), high);
@@ -116,45 +101,20 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, window: &Global<u8>, extra: &Glob
     }
     if i < LEAF as i32 {
         let row = slots.at(i);
-        let mut scale = 0.0_f32;
-        if row >= 0_i32 {
-            if row < window_rows {
-                scale = window.load::<f32>(row as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 8) as i64);
-            } else {
-                scale = extra.load::<f32>((row - window_rows) as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 8) as i64);
-            }
-        }
-        scales.put(rank(i), bounded(scale));
+        let scale = bounded(cache.load::<f32>(byte_of(m, row) + (m.rows.row_bytes - 8) as i64));
+        scales.put(rank(i), if row >= 0_i32 { scale } else { 0.0_f32 });
         bias.put(rank(i), if row >= 0_i32 { 0.0_f32 } else { f32::NEG_INFINITY });
     }
 }
 
 /// Asks for a row of the next leaf.
 #[device]
-pub fn expect(m: &DecodeMeta, window: &Global<u8>, extra: &Global<u8>, window_rows: i32, row: i32) {
+pub fn expect(m: &DecodeMeta, cache: &Global<u8>, row: i32) {
     if row >= 0_i32 {
         // The last line is that of the scale.
         for n in 0..m.rows.row_bytes / 128 + 1 {
             let byte = if 128 * n < m.rows.row_bytes { 128 * n } else { m.rows.row_bytes - 4 };
-            if row < window_rows {
-                window.prefetch(row as i64 * m.rows.row_bytes as i64 + byte as i64);
-            } else {
-                extra.prefetch((row - window_rows) as i64 * m.rows.row_bytes as i64 + byte as i64);
-            }
+            cache.prefetch(byte_of(m, row) + byte as i64);
         }
     }
-}
-
-/// The multipliers of a row's groups.
-#[device]
-fn multipliers(m: &DecodeMeta, window: &Global<u8>, extra: &Global<u8>, window_rows: i32, row: i32) -> u32 {
-    let mut w = 0_u32;
-    if row >= 0_i32 {
-        if row < window_rows {
-            w = window.load::<u32>(row as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 4) as i64);
-        } else {
-            w = extra.load::<u32>((row - window_rows) as i64 * m.rows.row_bytes as i64 + (m.rows.row_bytes - 4) as i64);
-        }
-    }
-    w
 }
