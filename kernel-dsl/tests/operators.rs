@@ -139,6 +139,11 @@ fn signed_bytes_are_multiplied_exactly_from_packed_operands() {
     }
 }
 
+#[device]
+fn by_half(rows: &Shared<i8>, at: i32) -> Tile<i8> {
+    rows.matrix_turned::<i8>(at, 512, 32, 32)
+}
+
 /// Swizzled rows of bytes, multiplied as they lie and by their columns, by signed and unsigned bytes; what warps keep over a loop
 /// of others.
 #[kernel]
@@ -156,8 +161,10 @@ fn swizzled(_m: M, a: &Global<u32>, b: &Global<i8>, sums: &mut Global<i32>) {
             let all = mma(&rows.matrix_left::<i8>(128, 512, 32 * half, 128), &b.operand::<u8>(512, 64, 8, 64), &low);
             sums.put_acc(256 * half as i32, 8, 1, 8, &all);
         }
-        kept.put(w, 0, &mma(&rows.matrix_turned::<i8>(0, 512, 0), &b.operand::<i8>(0, 64, 8, 64), 0_i32));
-        kept.put(w, 1, &mma(&rows.matrix_turned::<i8>(128, 512, 192), &b.operand::<u8>(512, 64, 8, 64), 1_i32));
+        kept.put(w, 0, &mma(&rows.matrix_turned::<i8>(0, 512, 0, 64), &b.operand::<i8>(0, 64, 8, 64), 0_i32));
+        let parts = by_half(&rows, w * 32_i32 + 320_i32);
+        kept.put(w, 1, &mma(&rows.matrix_turned::<i8>(128, 512, 192, 64), &b.operand::<u8>(512, 64, 8, 64), 1_i32));
+        sums.put_acc(1536, 8, 1, 8, &mma(&parts, &b.operand::<i8>(0, 64, 8, 64), 0_i32));
     }
     for w in warps(1) {
         for k in 0..2 {
@@ -179,7 +186,8 @@ fn swizzled_rows_are_multiplied_as_they_lie_and_turned() {
     let mut want: Vec<i32> = (0..512).map(|i| lying(i / 8, i % 8)).collect();
     want.extend((0..512).map(|i| (0..64).map(|k| at(matrix_row(k), turned_byte(64, i / 8)) * signed(i % 8, k)).sum::<i32>()));
     want.extend((0..512).map(|i| 1 + (0..64).map(|k| at(matrix_row(k), 320 + turned_byte(64, i / 8)) * unsigned(i % 8, k)).sum::<i32>()));
-    let (a, b, mut sums) = (Global::new(&words), Global::new(&right), Global::<i32>::zeroed(3 * 512));
+    want.extend((0..256).map(|i| (0..64).map(|k| at(matrix_row(k), 352 + turned_byte(32, i / 8)) * signed(i % 8, k)).sum::<i32>()));
+    let (a, b, mut sums) = (Global::new(&words), Global::new(&right), Global::<i32>::zeroed(3 * 512 + 256));
     launch([1, 1, 1], || swizzled(M, &a, &b, &mut sums));
     assert_eq!(sums.to_vec(), want);
     let tile = swizzled::build(&M).unwrap();

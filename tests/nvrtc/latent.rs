@@ -12,12 +12,12 @@ use super::configs::{ARCHS, shared_limit};
 const SPILT: u32 = 1800;
 
 fn sources() -> Vec<(String, Source)> {
-    let mut all = vec![("join".to_string(), latent::join(32).unwrap_or_else(|why| panic!("{why}")))];
+    let mut all = vec![("join".to_string(), latent::join().unwrap_or_else(|why| panic!("{why}")))];
     for name in ["v4_int4_int8", "v4_e8w4_int8", "v4_int8_int8"] {
         let f = format(name).unwrap_or_else(|why| panic!("{why}"));
         all.push((format!("store {name}"), latent::store(&f).unwrap_or_else(|why| panic!("{why}"))));
         for whole in [true, false] {
-            all.push((format!("decode {name} {whole}"), latent::decode(&f, 32, whole).unwrap_or_else(|why| panic!("{why}"))));
+            all.push((format!("decode {name} {whole}"), latent::decode(&f, whole).unwrap_or_else(|why| panic!("{why}"))));
         }
     }
     all

@@ -291,13 +291,13 @@ impl B {
                 }
                 self.emit(Op::LoadLeft { buf, at: self.byte(buf, &args[0], 1) }, ty)
             }
-            (V::Buf(buf @ Buf::Shared(_), _), "matrix_left", 4) | (V::Buf(buf @ Buf::Shared(_), _), "matrix_turned", 3) => {
+            (V::Buf(buf @ Buf::Shared(_), _), "matrix_left" | "matrix_turned", 4) => {
                 let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the place of an operand")).collect();
-                let turned = n.len() == 2;
-                let (first, col) = if turned { (0, n[1]) } else { (n[1], n[2]) };
-                let ty = Ty::Tile { dtype, rows: if turned { 64 } else { 32 }, cols: 64, layout: Layout::MmaA };
-                if dtype.size() != 1 || n[0] % 512 != 0 || first % 32 != 0 || col % 64 != 0 {
-                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes of rows at multiples of 512, from a row at a multiple of 32 and a byte at one of 64 on" });
+                let turned = name == "matrix_turned";
+                let (first, col, rows) = if turned { (0, n[1], n[2]) } else { (n[1], n[2], 32) };
+                let ty = Ty::Tile { dtype, rows, cols: 64, layout: Layout::MmaA };
+                if dtype.size() != 1 || n[0] % 512 != 0 || first % 32 != 0 || col % 32 != 0 || !matches!(rows, 32 | 64) {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes of rows at multiples of 512, from a row and a byte at multiples of 32 on, 32 or 64 rows" });
                 }
                 self.emit(Op::LoadMatrix { buf, at: self.byte(buf, &args[0], 1), stride: n[0], first, col, turned }, ty)
             }

@@ -159,11 +159,11 @@ impl Lower {
     pub fn load_matrix(&mut self, buf: Buf, at: Id, (stride, first, col): (usize, usize, usize), ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
         let row = self.lane_bits(0, 15, stride);
-        let base = self.plus(at, row);
         let (low, odd, far) = (self.lane_bits(0, 7, 16), self.lane_bits(3, 1, 16), self.lane_bits(4, 1, 16));
         let chunk = self.bin(BinOp::Xor, low, odd);
         let chunk = self.bin(BinOp::Xor, chunk, far);
-        let base = self.plus(base, chunk);
+        let base = self.bin(BinOp::Xor, at, chunk);
+        let base = self.plus(base, row);
         let mut regs = vec![];
         for mt in 0..m / 16 {
             for ks in 0..k / 32 {
@@ -181,10 +181,10 @@ impl Lower {
         let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
         let steps = k / 32;
         let parts = [self.lane_bits(0, 1, 8 * stride), self.lane_bits(1, 1, 4 * stride), self.lane_bits(2, 1, 32 * stride), self.lane_bits(3, 1, 16 * stride)];
-        let base = parts.into_iter().fold(at, |base, part| self.plus(base, part));
         let chunks = [self.lane_bits(0, 1, 16), self.lane_bits(1, 1, 64), self.lane_bits(2, 1, 32), self.lane_bits(4, 1, 16)];
         let chunk = self.fold(&chunks, BinOp::Xor);
-        let base = self.plus(base, chunk);
+        let base = self.bin(BinOp::Xor, at, chunk);
+        let base = parts.into_iter().fold(base, |base, part| self.plus(base, part));
         let mut regs = vec![0; m / 16 * steps * 4];
         for n in 0..k / 16 {
             for pair in 0..m / 32 {

@@ -239,16 +239,19 @@ macro_rules! memory {
                 Tile { rows: m, cols: k, layout: Layout::MmaA, data }
             }
             /// Left operand [32, 64] of bytes from rows that are swizzled, see [`crate::pack::swizzled`]: row r is row `first +`
-            /// [`crate::pack::matrix_row`], place k byte `col +` [`crate::pack::matrix_byte`]. `at` and `stride`: multiples of 512.
+            /// [`crate::pack::matrix_row`], place k byte `col +` [`crate::pack::matrix_byte`]. What `at` is past a multiple of 128 is
+            /// exclusive-ored to the byte.
             pub fn matrix_left<U: Elem>(&self, byte: impl At, stride: usize, first: usize, col: usize) -> Tile<U> {
-                let data = (0..32 * 64).map(|i| self.load(byte.at() + swizzled(first + matrix_row(i / 64), stride, col + matrix_byte(i % 64)))).collect();
+                let (base, by) = (byte.at() / 128 * 128, byte.at() % 128);
+                let data = (0..32 * 64).map(|i| self.load(base + swizzled(first + matrix_row(i / 64), stride, (col + matrix_byte(i % 64)) ^ by))).collect();
                 Tile { rows: 32, cols: 64, layout: Layout::MmaA, data }
             }
-            /// Left operand [64, 64] from columns of 64 such rows: row r is byte `col +` [`crate::pack::turned_byte`], place k row
-            /// [`crate::pack::matrix_row`].
-            pub fn matrix_turned<U: Elem>(&self, byte: impl At, stride: usize, col: usize) -> Tile<U> {
-                let data = (0..64 * 64).map(|i| self.load(byte.at() + swizzled(matrix_row(i % 64), stride, col + turned_byte(64, i / 64)))).collect();
-                Tile { rows: 64, cols: 64, layout: Layout::MmaA, data }
+            /// Left operand [m, 64] from columns of 64 such rows: row r is byte `col +` [`crate::pack::turned_byte`], place k row
+            /// [`crate::pack::matrix_row`]. `m`: 32 or 64.
+            pub fn matrix_turned<U: Elem>(&self, byte: impl At, stride: usize, col: usize, m: usize) -> Tile<U> {
+                let (base, by) = (byte.at() / 128 * 128, byte.at() % 128);
+                let data = (0..m * 64).map(|i| self.load(base + swizzled(matrix_row(i % 64), stride, (col + turned_byte(m, i / 64)) ^ by))).collect();
+                Tile { rows: m, cols: 64, layout: Layout::MmaA, data }
             }
             /// Left operand [m, k] from m rows of k elements, `stride` apart.
             pub fn left(&self, at: impl At, stride: usize, m: usize, k: usize) -> Tile<T> {

@@ -8,7 +8,7 @@ use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use kernels_gen::kernels::latent::join::OWN;
 use kernels_gen::kernels::latent::store::ROWS;
-use kernels_gen::kernels::latent;
+use kernels_gen::kernels::latent::{self, HEADS};
 use kernels_gen::latent::{DIM, Format, LEAF};
 
 /// Rows on their way into a cache.
@@ -51,7 +51,7 @@ pub struct LatentList<'a> {
 pub struct DecodeLatent<'a> {
     /// Query tokens.
     pub tokens: usize,
-    /// Query heads, a multiple of 32.
+    /// Query heads, a multiple of 64.
     pub heads: usize,
     /// bf16 `[tokens, heads, 512]`, 16-byte aligned.
     pub q: Span<'a>,
@@ -75,9 +75,6 @@ pub struct DecodeLatent<'a> {
     pub workspace: Span<'a>,
 }
 
-/// Query heads of a block.
-const HEADS: usize = 32;
-
 /// The kernels of a format of rows, ready.
 #[derive(Debug)]
 pub struct LatentPlan {
@@ -94,9 +91,9 @@ impl LatentPlan {
         Ok(LatentPlan {
             format: format.clone(),
             store: load(device, latent::store(format))?,
-            whole: load(device, latent::decode(format, HEADS, true))?,
-            parts: load(device, latent::decode(format, HEADS, false))?,
-            join: load(device, latent::join(HEADS))?,
+            whole: load(device, latent::decode(format, true))?,
+            parts: load(device, latent::decode(format, false))?,
+            join: load(device, latent::join())?,
         })
     }
 
@@ -188,7 +185,7 @@ impl LatentPlan {
 fn splits(call: &DecodeLatent<'_>) -> Result<usize> {
     within("heads", call.heads, HEADS, 65535)?;
     if call.heads % HEADS != 0 {
-        return Err(Misuse::Range { what: "heads", value: call.heads as i64, allowed: "a multiple of 32".into() }.into());
+        return Err(Misuse::Range { what: "heads", value: call.heads as i64, allowed: "a multiple of 64".into() }.into());
     }
     within("tokens", call.tokens, 0, 65535)?;
     if call.share == 0 || call.share % LEAF != 0 {

@@ -92,7 +92,8 @@ impl Machine<'_> {
     pub(super) fn load_matrix(&self, buf: &Buf, at: Id, (stride, first, col): (usize, usize, usize), turned: bool, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
-        let place = |r: usize, k: usize| if turned { swizzled(matrix_row(k), stride, col + turned_byte(rows, r)) } else { swizzled(first + matrix_row(r), stride, col + matrix_byte(k)) };
+        let (at, by) = (at / 128 * 128, (at % 128) as usize);
+        let place = |r: usize, k: usize| if turned { swizzled(matrix_row(k), stride, (col + turned_byte(rows, r)) ^ by) } else { swizzled(first + matrix_row(r), stride, (col + matrix_byte(k)) ^ by) };
         (0..rows * cols).map(|i| self.load(buf, at + place(i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 

@@ -2,13 +2,11 @@
 
 use kernel_dsl::prelude::*;
 
+use super::THREADS;
 use super::decode::DecodeMeta;
 use crate::codec::Codec;
 use crate::kernels::softmax::bounded;
 use crate::latent::{DIM, Format, LEAF, NOPE, signed};
-
-/// Bytes of a leaf's rows there, swizzled.
-pub const ROWS: usize = LEAF * DIM;
 
 /// Pieces of 16 bytes of the lower half of a row's numbers without a position; a row has as many threads as pieces and RoPE's two pairs.
 const PIECES: usize = NOPE / 32;
@@ -70,13 +68,14 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
     let far = if coded { if m.rows.words == 2 { (NOPE / 2) as i32 } else { 0_i32 } } else { 16_i32 };
     let (low_piece, high_piece) = if coded { (j, j + PIECES as i32) } else { (j + j, j + j + 1_i32) };
     let (low_by, high_by) = (j as u32 & 28_u32, (j + PIECES as i32) as u32 & 28_u32);
-    for first in strided(i >> 4_u32, LEAF as i32, 4 * m.threads() / 16) {
-        // Four rows' loads are on their way before the first is looked at.
+    let first = i >> 4_u32;
+    // Four rows' loads are on their way before the first is looked at.
+    {
         let mut codes = [0_u32; 16];
         let mut others = [0_u32; 16];
         let mut sides = [0_u32; 4];
         for n in 0..4 {
-            let base = byte_of(m, slots.at(first + (n * m.threads() / 16) as i32));
+            let base = byte_of(m, slots.at(first + (n * THREADS / 16) as i32));
             let w = cache.load4::<u32>(base + from as i64);
             let v = cache.load4::<u32>(base + (from + far) as i64);
             for k in 0..4 {
@@ -86,7 +85,7 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
             sides[n] = cache.load::<u32>(base + (m.rows.row_bytes - 4) as i64);
         }
         for n in 0..4 {
-            let row = first + (n * m.threads() / 16) as i32;
+            let row = first + (n * THREADS / 16) as i32;
             let (low_m, high_m) = ((sides[n] >> low_by) & 15_u32, (sides[n] >> high_by) & 15_u32);
             let mut low = [0_u32; 4];
             let mut high = [0_u32; 4];

@@ -16,20 +16,24 @@ use join::JoinMeta;
 use lanes::RowMeta;
 use store::StoreMeta;
 
+/// Query heads of a block of decode, and its threads.
+pub const HEADS: usize = 64;
+pub const WARPS: usize = 16;
+pub const THREADS: usize = 32 * WARPS;
+
 /// Bytes of 32 numbers of f32 and what keeps their lines apart, twice: a group of 64 where they wait in shared memory.
 pub const LINE: usize = 272;
 
-/// Decode of a format by blocks of 32 or 64 heads; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens,
-/// heads / own].
-pub fn decode(format: &Format, own: usize, whole: bool) -> Result<Source, String> {
+/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens, heads / 64].
+pub fn decode(format: &Format, whole: bool) -> Result<Source, String> {
     let rows = RowMeta::of(format)?;
     let nope = codec_of(format)?;
-    shown(decode::latent_decode::build(&DecodeMeta { rows, heads: own, whole }, nope).and_then(|p| Source::of(&p)))
+    shown(decode::latent_decode::build(&DecodeMeta { rows, whole }, nope).and_then(|p| Source::of(&p)))
 }
 
 /// Folds parts of outputs. Grid: [tokens, heads / 8, 1].
-pub fn join(own: usize) -> Result<Source, Report> {
-    Source::of(&join::latent_join::build(&JoinMeta { heads: own })?)
+pub fn join() -> Result<Source, Report> {
+    Source::of(&join::latent_join::build(&JoinMeta)?)
 }
 
 /// Codes rows. Grid: [rows / 32, 1, 1].

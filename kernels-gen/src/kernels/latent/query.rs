@@ -2,8 +2,10 @@
 
 use kernel_dsl::prelude::*;
 
-use super::LINE;
-use super::decode::DecodeMeta;
+use super::{HEADS, LINE};
+
+/// Bytes of one part of all integers.
+pub const PART: usize = HEADS * 512;
 
 /// 64 numbers turned by the Hadamard matrix over 8.
 #[device]
@@ -58,7 +60,7 @@ pub fn top_of_row(tops: &Shared<f32>, row: i32) -> f32 {
 /// A query's integers `128 high + low` as bytes, four a word, in the order of [`kernel_dsl::pack::matrix_byte`]; `top` is the largest
 /// magnitude of the row.
 #[device]
-pub fn put_integers(m: &DecodeMeta, room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
+pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
     let inverse = if top > 1e-30_f32 { 16256.0_f32 / top } else { 0.0_f32 };
     for t in 0..4 {
         let mut high = [0_u32; 4];
@@ -71,8 +73,8 @@ pub fn put_integers(m: &DecodeMeta, room: &mut Shared<i8>, head: i32, block: i32
                 low[n] = low[n] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
             }
         }
-        let at = block * (64 * m.heads) as i32 + head * 64_i32 + (16 * t) as i32;
+        let at = block * (64 * HEADS) as i32 + head * 64_i32 + (16 * t) as i32;
         room.save4::<u32>(at, high);
-        room.save4::<u32>(at + m.part() as i32, low);
+        room.save4::<u32>(at + PART as i32, low);
     }
 }
