@@ -45,18 +45,26 @@ pub fn left_byte(m: usize, d: usize, row: usize, k: usize) -> usize {
     product * 512 + (4 * g + t) * 16 + word * 4 + j % 4
 }
 
-/// Rows of bytes in shared memory, `stride` apart and `gap` more after every 16.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Spaced {
-    pub stride: usize,
-    pub gap: usize,
+/// Which of the eight chunks of 16 bytes of each 128 bytes of a row is its first: rows of bytes lie so that `ldmatrix` meets no bank
+/// twice, be it along rows or across. Rows are 128 bytes long or a multiple.
+pub fn swizzle(row: usize) -> usize {
+    (row & 7) ^ (row >> 3 & 1) ^ (row >> 5 & 1) << 1
 }
 
-impl Spaced {
-    /// First byte of a row.
-    pub fn byte(&self, row: usize) -> usize {
-        row * self.stride + row / 16 * self.gap
-    }
+/// Byte of memory where byte `byte` of a row lies.
+pub fn swizzled(row: usize, stride: usize, byte: usize) -> usize {
+    row * stride + (byte ^ swizzle(row) << 4)
+}
+
+/// The row of memory that is row `r` of a left operand, or its place `r` along k where columns are its rows: as `ldmatrix` hands
+/// them out.
+pub fn matrix_row(r: usize) -> usize {
+    r / 32 * 32 + r % 4 * 8 + r % 32 / 4
+}
+
+/// The byte of 64 that is place `k` along k of a left operand of rows.
+pub fn matrix_byte(k: usize) -> usize {
+    k / 64 * 64 + k % 16 / 4 * 16 + k % 64 / 16 * 4 + k % 4
 }
 
 /// The byte of memory that is row `r` of a left operand of `m` rows made of memory's columns: a lane has pairs of neighbours out of

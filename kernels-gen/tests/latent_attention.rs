@@ -6,7 +6,6 @@ mod stages;
 
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
-use kernels_gen::kernels::latent::HEADS;
 use kernels_gen::kernels::latent::decode::{DecodeMeta, latent_decode};
 use kernels_gen::kernels::latent::join::{JoinMeta, OWN, latent_join};
 use kernels_gen::kernels::latent::lanes::RowMeta;
@@ -177,7 +176,7 @@ fn decoded(what: &str, case: &Case, whole: bool) {
     let m = DecodeMeta { rows: RowMeta::of(&case.f).unwrap(), whole };
     let tile = latent_decode::build(&m, case.f.integers().unwrap().nope).unwrap_or_else(|e| panic!("{e}"));
     for stage in stages::stages(tile) {
-        let mut left = interpreted(what, &stage, [splits as u32, tokens as u32, (heads / HEADS) as u32], args.clone());
+        let mut left = interpreted(what, &stage, [splits as u32, tokens as u32, (heads / 64) as u32], args.clone());
         if !whole {
             let join = latent_join::build(&JoinMeta).unwrap();
             let join = stages::stages(join).into_iter().find(|s| s.0 == stage.0).unwrap();

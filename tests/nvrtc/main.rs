@@ -7,6 +7,7 @@
 
 mod configs;
 mod forward;
+mod latent;
 mod many;
 mod mix;
 mod sass;

@@ -3,7 +3,6 @@
 use super::{B, V};
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::pack::Spaced;
 use crate::report::Fault;
 
 impl B {
@@ -292,16 +291,15 @@ impl B {
                 }
                 self.emit(Op::LoadLeft { buf, at: self.byte(buf, &args[0], 1) }, ty)
             }
-            (V::Buf(buf, _), "spaced_left" | "turned_left", 5) => {
-                let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the size of a tile")).collect();
-                let (rows, turned) = (Spaced { stride: n[0], gap: n[1] }, name == "turned_left");
-                let ty = Ty::Tile { dtype, rows: n[2], cols: n[3], layout: Layout::MmaA };
-                // Runs of k that a lane has are of 16 rows, or of 16 bytes.
-                let fits = if turned { matches!(buf, Buf::Shared(_)) && n[2] % 32 == 0 } else { n[2] == 32 };
-                if !fits || n[3] != 64 || dtype.size() != 1 || rows.stride % 16 != 0 || rows.gap % 16 != 0 {
-                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes of rows at multiples of 16, 64 columns and 32 rows, turned ones in shared memory and a multiple of 32" });
+            (V::Buf(buf @ Buf::Shared(_), _), "matrix_left" | "matrix_turned", 4) => {
+                let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the place of an operand")).collect();
+                let turned = name == "matrix_turned";
+                let (first, col, rows) = if turned { (0, n[1], n[2]) } else { (n[1], n[2], 32) };
+                let ty = Ty::Tile { dtype, rows, cols: 64, layout: Layout::MmaA };
+                if dtype.size() != 1 || n[0] % 512 != 0 || first % 32 != 0 || col % 32 != 0 || !matches!(rows, 32 | 64) {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes of rows at multiples of 512, from a row and a byte at multiples of 32 on, 32 or 64 rows" });
                 }
-                self.emit(Op::LoadSpaced { buf, at: self.byte(buf, &args[0], 1), rows, turned }, ty)
+                self.emit(Op::LoadMatrix { buf, at: self.byte(buf, &args[0], 1), stride: n[0], first, col, turned }, ty)
             }
             (V::Buf(buf, _), "save_acc", 5) => {
                 let n: Vec<usize> = args[1..4].iter().map(|a| a.size(self, "the size of a tile")).collect();

@@ -107,9 +107,9 @@ impl Printer<'_> {
                 }
             }
             Op::Prefetch { buf, at } => writeln!(o, "{pad}prefetch({});", self.address(buf, *at)),
-            Op::LoadMatrices { buf, at } => {
+            Op::LoadMatrices { buf, at, turned } => {
                 let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
-                writeln!(o, "{pad}u32 {}; ldmatrix_x4_trans({}, {});", outs.join(", "), outs.join(", "), self.address(buf, *at))
+                writeln!(o, "{pad}u32 {}; ldmatrix_x4{}({}, {});", outs.join(", "), if *turned { "_trans" } else { "" }, outs.join(", "), self.address(buf, *at))
             }
             Op::AtomicAdd { buf, at, value } => writeln!(o, "{pad}atomicAdd((u64*)({}), (u64)v{value});", self.address(buf, *at)),
             Op::RingFetch { ring, src, at, bytes, cond, ahead } => {

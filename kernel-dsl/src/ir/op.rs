@@ -2,7 +2,6 @@
 
 use super::{Id, Span};
 use crate::dtype::DType;
-use crate::pack::Spaced;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum UnOp {
@@ -233,8 +232,8 @@ pub enum Op {
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
     LoadLeft { buf: Buf, at: Id },
-    /// Left operand of bytes from spaced rows, or (`turned`) from their columns: see [`crate::pack::turned_byte`].
-    LoadSpaced { buf: Buf, at: Id, rows: Spaced, turned: bool },
+    /// Left operand of bytes from swizzled rows, or (`turned`) from their columns: see [`crate::pack::swizzled`].
+    LoadMatrix { buf: Buf, at: Id, stride: usize, first: usize, col: usize, turned: bool },
     /// Columns below `cols` only.
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
@@ -262,8 +261,8 @@ pub enum Op {
     ThreadId,
     ShflXor(Id, usize),
     MovMatrix(Id),
-    /// Four matrices of 8 x 8 halves, transposed: lane l has the address of row l % 8 of the l / 8-th.
-    LoadMatrices { buf: Buf, at: Id },
+    /// Four matrices of 8 x 8 halves, transposed or not: lane l has the address of row l % 8 of the l / 8-th.
+    LoadMatrices { buf: Buf, at: Id, turned: bool },
     /// Bytes of (a, b) picked by the four nibbles of the selector.
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },

@@ -266,8 +266,8 @@ impl Lower {
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
             Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, ty),
-            Op::LoadSpaced { buf, at, rows, turned: false } => self.load_spaced(*buf, *at, *rows, ty),
-            Op::LoadSpaced { buf, at, rows, turned: true } => self.load_turned(*buf, *at, *rows, ty),
+            Op::LoadMatrix { buf, at, stride, first, col, turned: false } => self.load_matrix(*buf, *at, (*stride, *first, *col), ty),
+            Op::LoadMatrix { buf, at, stride, col, turned: true, .. } => self.load_turned(*buf, *at, (*stride, *col), ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),
             Op::Hadamard(src) => self.hadamard(*src),
             op => self.elements(op, ty),
@@ -316,11 +316,17 @@ impl Lower {
             Par::Warps => {
                 let five = self.int(5);
                 self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
-                let cond = self.bin(BinOp::Lt, var, count);
                 self.turn = Some((Par::Warps, var));
-                let then = self.region(|l| l.block(body));
+                // What warps keep would live on where a warp had no turn.
+                let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_)));
+                if keeps && self.known(count) == Some(self.p.warps as u64) {
+                    self.block(body);
+                } else {
+                    let cond = self.bin(BinOp::Lt, var, count);
+                    let then = self.region(|l| l.block(body));
+                    self.push(Op::If { cond, then, other: vec![] }, vec![]);
+                }
                 self.turn = None;
-                self.push(Op::If { cond, then, other: vec![] }, vec![]);
                 self.push(Op::Barrier, vec![]);
             }
             Par::Threads | Par::Lanes => {

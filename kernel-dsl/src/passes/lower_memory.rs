@@ -3,7 +3,7 @@
 use super::lower::Lower;
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::pack::Spaced;
+use crate::pack::swizzle;
 
 impl Lower {
     /// Words from one place on, 16 bytes at a time; `bytes` is a power of two.
@@ -138,50 +138,61 @@ impl Lower {
         regs
     }
 
-    /// Left operand from spaced rows, 16 bytes a lane: lane (g, t) has rows g (m / 8).. of them.
-    pub fn load_spaced(&mut self, buf: Buf, at: Id, spaced: Spaced, ty: Ty) -> Vec<Id> {
+    /// Some bits of the lane, from `from` on, times `worth`.
+    fn lane_bits(&mut self, from: usize, mask: i64, worth: usize) -> Id {
+        let (x, mask) = (self.shift(BinOp::Shr, self.lane, from), self.int(mask));
+        let x = self.bin(BinOp::And, x, mask);
+        self.scaled(x, worth)
+    }
+
+    /// Four matrices; `chunk`: the first bytes' chunk of 128, which a row's swizzle turns.
+    fn matrices(&mut self, (buf, at): (Buf, Id), chunk: usize, offset: usize, turned: bool) -> Vec<Id> {
+        let by = self.konst(self.p.ty(at).dtype(), 16 * chunk as u64);
+        let a = self.bin(BinOp::Xor, at, by);
+        let a = self.offset(a, offset);
+        let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
+        self.push(Op::LoadMatrices { buf, at: a, turned }, outs.clone());
+        outs
+    }
+
+    /// Left operand from swizzled rows. Of lane 8q + j: row 8 (q % 2) + j of 16, the first or second 16 bytes of 32 by q / 2.
+    pub fn load_matrix(&mut self, buf: Buf, at: Id, (stride, first, col): (usize, usize, usize), ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
-        let (row, part) = (self.scaled(self.g, m / 8 * spaced.stride), self.scaled(self.t, k / 4));
-        let sixteenth = self.shift(BinOp::Shr, self.g, (128 / m).trailing_zeros() as usize);
-        let gap = self.scaled(sixteenth, spaced.gap);
-        let mut base = at;
-        for part in [row, part, gap] {
-            base = self.plus(base, part);
-        }
-        let steps = k / 32;
-        let mut regs = vec![0; m / 16 * steps * 4];
-        for i in 0..m / 8 {
-            let a = self.offset(base, i * spaced.stride);
-            for (n, word) in self.run(buf, a, k / 4).into_iter().enumerate() {
-                regs[(i / 2 * steps + n / 2) * 4 + n % 2 * 2 + i % 2] = word;
+        let row = self.lane_bits(0, 15, stride);
+        let (low, odd, far) = (self.lane_bits(0, 7, 16), self.lane_bits(3, 1, 16), self.lane_bits(4, 1, 16));
+        let chunk = self.bin(BinOp::Xor, low, odd);
+        let chunk = self.bin(BinOp::Xor, chunk, far);
+        let base = self.bin(BinOp::Xor, at, chunk);
+        let base = self.plus(base, row);
+        let mut regs = vec![];
+        for mt in 0..m / 16 {
+            for ks in 0..k / 32 {
+                let own = first + 16 * mt;
+                let chunk = (col / 16 + 2 * ks) % 8 ^ swizzle(own);
+                regs.extend(self.matrices((buf, base), chunk, own * stride + col / 128 * 128, false));
             }
         }
         regs
     }
 
-    /// Left operand from columns of spaced rows. A matrix has the rows 2h and the next of each of four quads' runs of k, so that two
-    /// matrices have four neighbours along k: of two rows of the operand, which a byte permutation parts.
-    pub fn load_turned(&mut self, buf: Buf, at: Id, spaced: Spaced, ty: Ty) -> Vec<Id> {
+    /// Left operand from columns of swizzled rows. Of lane 8q + 2t + e: row 32 (t / 2) + 4 (t % 2) + 8e + 16 (q % 2) of what has four
+    /// neighbours along k, the first or second 16 bytes of 32 by q / 2. Two matrices have two rows of the operand, which a byte permutation parts.
+    pub fn load_turned(&mut self, buf: Buf, at: Id, (stride, col): (usize, usize), ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
-        let (run, steps) = (k / 4, k / 32);
-        let bit = |l: &mut Lower, from: usize, mask: i64, worth: usize| {
-            let (x, mask) = (l.shift(BinOp::Shr, l.lane, from), l.int(mask));
-            let x = l.bin(BinOp::And, x, mask);
-            l.scaled(x, worth)
-        };
-        // Of lane 8q + r the row of memory: r's lowest bit, r / 2 runs, q's lowest bit two rows; q / 2 chunks of 16 bytes.
-        let parts = [bit(self, 0, 1, spaced.stride), bit(self, 1, 3, spaced.byte(run)), bit(self, 3, 1, 2 * spaced.stride), bit(self, 4, 1, 16)];
-        let base = parts.into_iter().fold(at, |base, part| self.plus(base, part));
+        let steps = k / 32;
+        let parts = [self.lane_bits(0, 1, 8 * stride), self.lane_bits(1, 1, 4 * stride), self.lane_bits(2, 1, 32 * stride), self.lane_bits(3, 1, 16 * stride)];
+        let chunks = [self.lane_bits(0, 1, 16), self.lane_bits(1, 1, 64), self.lane_bits(2, 1, 32), self.lane_bits(4, 1, 16)];
+        let chunk = self.fold(&chunks, BinOp::Xor);
+        let base = self.bin(BinOp::Xor, at, chunk);
+        let base = parts.into_iter().fold(base, |base, part| self.plus(base, part));
         let mut regs = vec![0; m / 16 * steps * 4];
-        for n in 0..run / 4 {
+        for n in 0..k / 16 {
             for pair in 0..m / 32 {
-                let a = self.offset(base, spaced.byte(4 * n) + 32 * pair);
-                let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
-                self.push(Op::LoadMatrices { buf, at: a }, outs.clone());
+                let chunk = (col / 16 + 2 * pair) % 8 ^ n;
+                let outs = self.matrices((buf, base), chunk, n * stride + col / 128 * 128, true);
                 for c in 0..2 {
-                    let i = 2 * pair + c;
                     for (e, pick) in [0x6420, 0x7531].into_iter().enumerate() {
-                        regs[(i * steps + n / 2) * 4 + n % 2 * 2 + e] = self.prmt(outs[2 * c], outs[2 * c + 1], pick);
+                        regs[((2 * pair + c) * steps + n / 2) * 4 + n % 2 * 2 + e] = self.prmt(outs[2 * c], outs[2 * c + 1], pick);
                     }
                 }
             }

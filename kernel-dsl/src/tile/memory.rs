@@ -3,7 +3,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
-use crate::pack::{Spaced, left_byte};
+use crate::pack::{left_byte, matrix_byte, matrix_row, swizzled, turned_byte};
 use std::marker::PhantomData;
 
 /// A buffer in device memory: a kernel's argument.
@@ -238,18 +238,20 @@ macro_rules! memory {
                 let data = (0..m * k).map(|i| self.load(byte.at() + left_byte(m, k, i / k, i % k))).collect();
                 Tile { rows: m, cols: k, layout: Layout::MmaA, data }
             }
-            /// Left operand [m, k] of bytes from rows that lie as [`crate::pack::Spaced`] says, `stride` bytes apart and `gap` more after
-            /// every 16: loads of 16 bytes that meet no bank twice where `stride` is 16 and `gap` 32 more than a multiple of 128. `m` is 32.
-            pub fn spaced_left<U: Elem>(&self, byte: impl At, stride: usize, gap: usize, m: usize, k: usize) -> Tile<U> {
-                let rows = Spaced { stride, gap };
-                let data = (0..m * k).map(|i| self.load(byte.at() + rows.byte(i / k) + i % k)).collect();
-                Tile { rows: m, cols: k, layout: Layout::MmaA, data }
+            /// Left operand [32, 64] of bytes from rows that are swizzled, see [`crate::pack::swizzled`]: row r is row `first +`
+            /// [`crate::pack::matrix_row`], place k byte `col +` [`crate::pack::matrix_byte`]. What `at` is past a multiple of 128 is
+            /// exclusive-ored to the byte.
+            pub fn matrix_left<U: Elem>(&self, byte: impl At, stride: usize, first: usize, col: usize) -> Tile<U> {
+                let (base, by) = (byte.at() / 128 * 128, byte.at() % 128);
+                let data = (0..32 * 64).map(|i| self.load(base + swizzled(first + matrix_row(i / 64), stride, (col + matrix_byte(i % 64)) ^ by))).collect();
+                Tile { rows: 32, cols: 64, layout: Layout::MmaA, data }
             }
-            /// Left operand [m, k] from k such rows of m bytes: row r of the operand is byte [`crate::pack::turned_byte`] of each.
-            pub fn turned_left<U: Elem>(&self, byte: impl At, stride: usize, gap: usize, m: usize, k: usize) -> Tile<U> {
-                let rows = Spaced { stride, gap };
-                let data = (0..m * k).map(|i| self.load(byte.at() + rows.byte(i % k) + crate::pack::turned_byte(m, i / k))).collect();
-                Tile { rows: m, cols: k, layout: Layout::MmaA, data }
+            /// Left operand [m, 64] from columns of 64 such rows: row r is byte `col +` [`crate::pack::turned_byte`], place k row
+            /// [`crate::pack::matrix_row`]. `m`: 32 or 64.
+            pub fn matrix_turned<U: Elem>(&self, byte: impl At, stride: usize, col: usize, m: usize) -> Tile<U> {
+                let (base, by) = (byte.at() / 128 * 128, byte.at() % 128);
+                let data = (0..m * 64).map(|i| self.load(base + swizzled(matrix_row(i % 64), stride, (col + turned_byte(m, i / 64)) ^ by))).collect();
+                Tile { rows: m, cols: 64, layout: Layout::MmaA, data }
             }
             /// Left operand [m, k] from m rows of k elements, `stride` apart.
             pub fn left(&self, at: impl At, stride: usize, m: usize, k: usize) -> Tile<T> {

@@ -181,7 +181,7 @@ impl LatentPlan {
     }
 }
 
-/// Blocks of a token and 64 heads.
+/// Blocks of a token and its heads.
 fn splits(call: &DecodeLatent<'_>) -> Result<usize> {
     within("heads", call.heads, HEADS, 65535)?;
     if call.heads % HEADS != 0 {

@@ -6,6 +6,7 @@ mod buffers;
 mod decode;
 mod enqueued;
 mod guarded;
+mod latent;
 mod problem;
 mod refused;
 mod rope;

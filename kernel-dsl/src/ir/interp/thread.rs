@@ -214,7 +214,7 @@ impl Machine<'_> {
             Op::Load { buf, at } => self.load(mask, buf, *at, self.p.ty(out).dtype().size(), &s.outs, buffers),
             Op::LoadVec { buf, at, words } => self.load(mask, buf, *at, 4 * words, &s.outs, buffers),
             Op::Prefetch { buf, at } => self.load(mask, buf, *at, 1, &[], buffers),
-            Op::LoadMatrices { buf, at } => self.load_matrices(mask, buf, *at, &s.outs, buffers),
+            Op::LoadMatrices { buf, at, turned } => self.load_matrices(mask, buf, *at, *turned, &s.outs, buffers),
             Op::Store { buf, at, value } => self.store(mask, buf, *at, &[*value], buffers),
             Op::StoreVec { buf, at, values } => self.store(mask, buf, *at, values, buffers),
             Op::AtomicAdd { buf, at, value } => self.add(mask, buf, *at, *value, buffers),

@@ -81,8 +81,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Lane l reads row l % 8 of matrix l / 8 and gets rows 2 (l % 4) and the next of column l / 4 of each.
-    pub(super) fn load_matrices(&mut self, mask: &Mask, buf: &Buf, at: Id, outs: &[Id], buffers: &[Region]) -> Result<(), Wrong> {
+    /// Lane l reads row l % 8 of matrix l / 8 and gets columns 2 (l % 4) and the next of row l / 4 of each; `turned`: of what is transposed.
+    pub(super) fn load_matrices(&mut self, mask: &Mask, buf: &Buf, at: Id, turned: bool, outs: &[Id], buffers: &[Region]) -> Result<(), Wrong> {
         self.needs(&[at])?;
         self.defines(outs);
         for w in self.whole_warps(mask, "LoadMatrices")? {
@@ -96,7 +96,7 @@ impl Machine<'_> {
             }
             for (q, out) in outs.iter().enumerate() {
                 for l in 0..32 {
-                    let of = |r: usize| rows[8 * q + r][l / 4];
+                    let of = |i: usize| if turned { rows[8 * q + i][l / 4] } else { rows[8 * q + l / 4][i] };
                     self.set(*out, w * 32 + l, of(l % 4 * 2) | of(l % 4 * 2 + 1) << 16);
                 }
             }

@@ -380,7 +380,7 @@ impl<'a> Machine<'a> {
             Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
             Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
-            Op::LoadSpaced { buf, at, rows, turned } => self.load_spaced(buf, *at, *rows, *turned, out, buffers)?,
+            Op::LoadMatrix { buf, at, stride, first, col, turned } => self.load_matrix(buf, *at, (*stride, *first, *col), *turned, out, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {

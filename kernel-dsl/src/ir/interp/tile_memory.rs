@@ -6,7 +6,7 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::{Spaced, left_byte, turned_byte};
+use crate::pack::{left_byte, matrix_byte, matrix_row, swizzled, turned_byte};
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
@@ -88,11 +88,12 @@ impl Machine<'_> {
         (0..rows * cols).map(|i| self.load(buf, at + left_byte(rows, cols, i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 
-    /// A left operand from spaced rows or from their columns.
-    pub(super) fn load_spaced(&self, buf: &Buf, at: Id, spaced: Spaced, turned: bool, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+    /// A left operand from swizzled rows or from their columns.
+    pub(super) fn load_matrix(&self, buf: &Buf, at: Id, (stride, first, col): (usize, usize, usize), turned: bool, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
-        let place = |r: usize, k: usize| if turned { spaced.byte(k) + turned_byte(rows, r) } else { spaced.byte(r) + k };
+        let (at, by) = (at / 128 * 128, (at % 128) as usize);
+        let place = |r: usize, k: usize| if turned { swizzled(matrix_row(k), stride, (col + turned_byte(rows, r)) ^ by) } else { swizzled(first + matrix_row(r), stride, (col + matrix_byte(k)) ^ by) };
         (0..rows * cols).map(|i| self.load(buf, at + place(i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 

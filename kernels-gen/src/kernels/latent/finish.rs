@@ -5,10 +5,10 @@ use kernel_dsl::prelude::*;
 use super::LINE;
 use super::query::turned;
 
-/// The dim of 64 that row `r` of an operand made of columns is: [`kernel_dsl::pack::turned_byte`].
+/// The dim of 64 that row `r` of two operands of 32 columns is: [`kernel_dsl::pack::turned_byte`].
 #[device]
 fn dim_of(r: usize) -> usize {
-    r % 8 / 2 * 16 + r / 8 * 2 + r % 2
+    r / 32 * 32 + r % 4 / 2 * 16 + r % 32 / 4 * 2 + r % 2
 }
 
 /// Group i of outputs that wait at `i * LINE`: divided, turned back, in its place again as bf16.

@@ -24,8 +24,8 @@ impl Meta for JoinMeta {
 #[kernel]
 pub fn latent_join(
     _m: JoinMeta,
-    part: &Global<f32>,     // [tokens, heads / 32, splits, 32, 512]
-    stat: &Global<f32>,     // [tokens, heads / 32, splits, 32, 2]
+    part: &Global<f32>,     // [tokens, heads / 64, splits, 64, 512]
+    stat: &Global<f32>,     // [tokens, heads / 64, splits, 64, 2]
     sinks: &Global<f32>,    // [heads]
     out: &mut Global<bf16>, // [tokens, heads, 512]
     lse: &mut Global<f32>,  // [tokens, heads]

@@ -16,16 +16,15 @@ use join::JoinMeta;
 use lanes::RowMeta;
 use store::StoreMeta;
 
-/// Query heads of a block.
-pub const HEADS: usize = 32;
-
-/// Threads of a block: two blocks an SM, so that one multiplies while the other weighs or decodes.
-pub const THREADS: usize = 128;
+/// Query heads of a block of decode, and its threads.
+pub const HEADS: usize = 64;
+pub const WARPS: usize = 16;
+pub const THREADS: usize = 32 * WARPS;
 
 /// Bytes of 32 numbers of f32 and what keeps their lines apart, twice: a group of 64 where they wait in shared memory.
 pub const LINE: usize = 272;
 
-/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens, heads / `HEADS`].
+/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens, heads / 64].
 pub fn decode(format: &Format, whole: bool) -> Result<Source, String> {
     let rows = RowMeta::of(format)?;
     let nope = codec_of(format)?;

@@ -2,10 +2,7 @@
 
 use kernel_dsl::prelude::*;
 
-use super::{HEADS, LINE, THREADS};
-
-/// Queries at a time.
-pub const SOME: usize = THREADS / 8;
+use super::{HEADS, LINE};
 
 /// Bytes of one part of all integers.
 pub const PART: usize = HEADS * 512;
@@ -60,22 +57,23 @@ pub fn top_of_row(tops: &Shared<f32>, row: i32) -> f32 {
     fmax(fmax(fmax(a[0], a[1]), fmax(a[2], a[3])), fmax(fmax(b[0], b[1]), fmax(b[2], b[3])))
 }
 
-/// A query's integers `128 high + low` as bytes, four a word; `top` is the largest magnitude of the row.
+/// A query's integers `128 high + low` as bytes, four a word, in the order of [`kernel_dsl::pack::matrix_byte`]; `top` is the largest
+/// magnitude of the row.
 #[device]
 pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
     let inverse = if top > 1e-30_f32 { 16256.0_f32 / top } else { 0.0_f32 };
-    for n in 0..4 {
+    for t in 0..4 {
         let mut high = [0_u32; 4];
         let mut low = [0_u32; 4];
-        for k in 0..4 {
+        for n in 0..4 {
             for e in 0..4 {
-                let z = (x[16 * n + 4 * k + e] * inverse).round_ties_even() as i32;
+                let z = (x[16 * n + 4 * t + e] * inverse).round_ties_even() as i32;
                 let h = (z + 64_i32) >> 7_u32;
-                high[k] = high[k] | ((h as u32 & 255_u32) << (8 * e));
-                low[k] = low[k] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
+                high[n] = high[n] | ((h as u32 & 255_u32) << (8 * e));
+                low[n] = low[n] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
             }
         }
-        let at = block * (64 * HEADS) as i32 + head * 64_i32 + (16 * n) as i32;
+        let at = block * (64 * HEADS) as i32 + head * 64_i32 + (16 * t) as i32;
         room.save4::<u32>(at, high);
         room.save4::<u32>(at + PART as i32, low);
     }

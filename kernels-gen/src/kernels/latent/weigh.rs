@@ -1,17 +1,14 @@
-//! Scores of half a leaf and 16 heads, and what becomes of them.
+//! Scores of a quarter of a leaf and 16 heads, and what becomes of them.
 
 use kernel_dsl::prelude::*;
 
 use super::HEADS;
-use super::lanes::{GAP, STRIDE};
 use super::query::PART;
 use crate::kernels::softmax::fused;
+use crate::latent::DIM;
 
-/// Half of a leaf.
-pub const HALF: usize = 64;
-
-/// Bytes from a row to the 32nd after it.
-pub const NEXT: usize = 32 * STRIDE + 2 * GAP;
+/// Rows of a warp.
+pub const QUARTER: usize = 32;
 
 #[device]
 pub fn greater(a: f32, b: f32) -> f32 {
@@ -40,20 +37,19 @@ pub fn worth(scales: &Shared<f32>, bias: &Shared<f32>, worths: &Shared<f32>, fir
     sums.cast::<f32>().map3(&each, &bias.rows(first, 1, 32), fused)
 }
 
-/// Sums of 64 rows from byte `at` on and 16 heads, 32 rows a tile.
+/// Sums of 32 rows and 16 heads: of the first or second ones of 64 rows from byte `at` on.
 #[device]
-pub fn products(room: &Shared<i8>, at: i32, head: i32) -> (Tile<i32>, Tile<i32>) {
+pub fn products(room: &Shared<i8>, at: i32, odd: i32, head: i32) -> Tile<i32> {
     let (mut high, mut low) = (acc(32, 16, 0_i32), acc(32, 16, 0_i32));
-    let (mut next_high, mut next_low) = (acc(32, 16, 0_i32), acc(32, 16, 0_i32));
-    for k in 0..8 {
-        let q_high = room.operand::<i8>(head * 64_i32 + (64 * HEADS * k) as i32, 64, 16, 64);
-        let q_low = room.operand::<i8>(head * 64_i32 + (64 * HEADS * k + PART) as i32, 64, 16, 64);
-        let rows = room.spaced_left::<i8>(at + (64 * k) as i32, STRIDE, GAP, 32, 64);
-        high = mma(&rows, &q_high, &high);
-        low = mma(&rows, &q_low, &low);
-        let next = room.spaced_left::<i8>(at + (64 * k + NEXT) as i32, STRIDE, GAP, 32, 64);
-        next_high = mma(&next, &q_high, &next_high);
-        next_low = mma(&next, &q_low, &next_low);
+    // Rows of the second half are swizzled by 32 bytes more.
+    let from = (at + odd * (32 * DIM) as i32) | (odd << 5_u32);
+    for k in strided(0_i32, (DIM / 128) as i32, 1) {
+        for half in 0..2 {
+            let q = k * (128 * HEADS) as i32 + head * 64_i32 + (64 * HEADS * half) as i32;
+            let rows = room.matrix_left::<i8>(from + k * 128_i32, DIM, 0, 64 * half);
+            high = mma(&rows, &room.operand::<i8>(q, 64, 16, 64), &high);
+            low = mma(&rows, &room.operand::<i8>(q + PART as i32, 64, 16, 64), &low);
+        }
     }
-    (high * 128_i32 + low, next_high * 128_i32 + next_low)
+    high * 128_i32 + low
 }

@@ -1,0 +1,47 @@
+//! The kernels for rows of integers compile for every served arch whose blocks have the shared memory.
+
+use kernel_dsl::Source;
+use kernels_gen::kernels::latent;
+use kernels_gen::latent::format;
+use runtime::cache::Cache;
+use runtime::compile::compile_in;
+
+use super::configs::{ARCHS, shared_limit};
+
+/// Bytes that a decode kernel may spill: outputs of 32 heads fill half of its registers.
+const SPILT: u32 = 1800;
+
+fn sources() -> Vec<(String, Source)> {
+    let mut all = vec![("join".to_string(), latent::join().unwrap_or_else(|why| panic!("{why}")))];
+    for name in ["v4_int4_int8", "v4_e8w4_int8", "v4_int8_int8"] {
+        let f = format(name).unwrap_or_else(|why| panic!("{why}"));
+        all.push((format!("store {name}"), latent::store(&f).unwrap_or_else(|why| panic!("{why}"))));
+        for whole in [true, false] {
+            all.push((format!("decode {name} {whole}"), latent::decode(&f, whole).unwrap_or_else(|why| panic!("{why}"))));
+        }
+    }
+    all
+}
+
+#[test]
+fn rows_of_integers_compile_within_their_ceilings() {
+    let _machine = super::beside_others();
+    if let Err(why) = runtime::nvrtc::version() {
+        return println!("SKIPPED rows_of_integers_compile_within_their_ceilings: {why}");
+    }
+    for arch in ARCHS {
+        for (name, source) in sources() {
+            if source.shared_bytes as usize > shared_limit(arch) {
+                assert!(name.starts_with("decode"), "{arch} {name}: {} bytes", source.shared_bytes);
+                println!("SKIPPED {arch} {name}: a block has less than {} bytes of shared memory", source.shared_bytes);
+                continue;
+            }
+            let compiled = compile_in(&Cache::in_memory(), &source, arch).unwrap_or_else(|why| panic!("{name}: {why}"));
+            for r in compiled.resources() {
+                println!("{arch} {name}: {} registers, {} bytes spilt", r.registers, r.spill_stores + r.spill_loads);
+                let most = if name.starts_with("decode") { SPILT } else { 0 };
+                assert!(r.spill_stores + r.spill_loads <= most as _, "{arch} {name} spills {} bytes", r.spill_stores + r.spill_loads);
+            }
+        }
+    }
+}
