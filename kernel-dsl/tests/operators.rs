@@ -42,6 +42,20 @@ fn changed(_m: M, out: &mut Global<i32>, mut n: i32) {
     out.put(0, n);
 }
 
+#[device]
+fn both(x: &Global<u8>, at: i32) -> (i32, Tile<i8>) {
+    (x.load::<i32>(at), x.operand::<i8>(at, 64, 8, 64))
+}
+
+/// Branches that read memory give a number and an operand.
+#[kernel]
+fn branched(_m: M, x: &Global<u8>, y: &Global<u8>, out: &mut Global<i32>, n: i32) {
+    for _ in warps(1) {
+        let (add, right) = if n > 0_i32 { both(x, 0_i32) } else { both(y, 64_i32) };
+        out.put_acc(0, 8, 1, 8, &(mma(&x.packed_left::<i8>(0, 16, 64), &right, &acc(16, 8, 0_i32)) + add));
+    }
+}
+
 fn word(x: i32) -> Arg {
     Arg::Scalar(x as u32 as u64)
 }
@@ -195,5 +209,21 @@ fn swizzled_rows_are_multiplied_as_they_lie_and_turned() {
         let mut args = vec![Arg::Buffer(a.bytes.clone()), Arg::Buffer(b.bytes.clone()), Arg::Buffer(vec![0; 4 * want.len()])];
         run(&program, [1, 1, 1], &mut args).unwrap_or_else(|trap| panic!("{trap}"));
         assert!(matches!(&args[2], Arg::Buffer(got) if *got == sums.bytes));
+    }
+}
+
+#[test]
+fn branches_give_operands_in_tuples() {
+    let bytes = |seed: usize| Global::<u8>::new(&(0..2048).map(|i| ((i * 37 + seed) % 251) as u8).collect::<Vec<u8>>());
+    let (x, y) = (bytes(3), bytes(8));
+    let tile = branched::build(&M).unwrap();
+    for program in [kernel_dsl::passes::run(&tile).unwrap(), tile] {
+        for n in [0, 1] {
+            let mut out = Global::<i32>::zeroed(128);
+            launch([1, 1, 1], || branched(M, &x, &y, &mut out, n));
+            let mut args = [Arg::Buffer(x.bytes.clone()), Arg::Buffer(y.bytes.clone()), Arg::Buffer(vec![0; 512]), word(n)];
+            run(&program, [1, 1, 1], &mut args).unwrap();
+            assert_eq!(args[2], Arg::Buffer(out.bytes.clone()));
+        }
     }
 }

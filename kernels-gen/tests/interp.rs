@@ -144,11 +144,11 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
     // Fewer blocks than parts, so that some take several and some none in a turn.
     let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
-    // A block for each sequence where it takes all of any.
+    // A block for each sequence's head where it takes all of any.
     let own = splits == 1 && p.group.is_multiple_of(4);
-    let blocks = if own { batch as i32 } else { blocks };
+    let blocks = if own { (batch * KV_HEADS) as i32 } else { blocks };
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
-    let grids = [[KV_HEADS as u32, blocks as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let grids = [[blocks as u32, 1, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
 
     // The Rust functions.
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
@@ -241,6 +241,16 @@ fn decodes(name: &str) {
         decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, share: (AWAY | 1, 2), lens, bad_page: None });
     }
     decode::<bf16>(name, &Problem { d: 128, group: 5, page_tokens: 64, share: (0, 0), lens: vec![40, 3], bad_page: None });
+    bundles(name);
+}
+
+/// Short sequences side by side, a warp each: empty ones, a bad length, a bad page, longer ones among them.
+fn bundles(name: &str) {
+    let short = vec![300, 0, 65, 1, -3, 256, 40, 0, 3, 33];
+    decode::<f32>(name, &Problem { d: 64, group: 3, page_tokens: 32, share: (8, 0), lens: short.clone(), bad_page: Some(2) });
+    decode::<bf16>(name, &Problem { d: 128, group: 3, page_tokens: 96, share: (4, 1), lens: vec![1100, 20, 257, 130, 0, 7, 64], bad_page: Some(3) });
+    decode::<f32>(name, &Problem { d: 64, group: 7, page_tokens: 32, share: (AWAY | 8, 1), lens: vec![600, 31, 64, 3, 200], bad_page: None });
+    decode::<f32>(name, &Problem { d: 64, group: 16, page_tokens: 64, share: (2, 1), lens: short, bad_page: None });
 }
 
 macro_rules! codecs {

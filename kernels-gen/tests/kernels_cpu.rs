@@ -102,7 +102,7 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
     let mut status = Global::<i32>::zeroed(4);
     let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
     let mut chosen = Global::<i32>::zeroed(1);
-    launch([2, 3, 1], || {
+    launch([3, 1, 1], || {
         kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &Global::zeroed(0), &Global::zeroed(0), &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, 2, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, 0, scale)
     });
     let j = kernels::join_meta(d, 64);

@@ -176,7 +176,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (unit, blocks) = (p.share.1 as i32, 2 + p.group as i32 % 2);
     let j = kernels::join_meta(d, p.page_tokens);
     let (table, lens, cache) = (Global::new(&table), Global::new(&p.lens), Global::new(&cache));
-    let grids = [[KV_HEADS as u32, blocks as u32, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let grids = [[blocks as u32, 1, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
     let what = format!("{name} decode d {d} group {} share {:?} lens {:?}", p.group, p.share, p.lens);
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
     let rows = batch * heads;

@@ -205,7 +205,7 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, unit: us
         args.extend([Arg::Buffer(x.cache.clone()), x.table(), x.lens(), buffer(&global::<T>(&vec![f32::NAN; rows * d])), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))]);
         args.extend([batch as i32, KV_HEADS as i32, x.shape.pages as i32, x.stride as i32, x.segments() as i32, splits as i32, 2, unit as i32, 0].map(scalar));
         args.push(scalar(x.scale));
-        let got = interpreted(&what, &decode[i], [KV_HEADS as u32, 2, 1], args);
+        let got = interpreted(&what, &decode[i], [2, 1, 1], args);
 
         let mut args = x.layer.maps().to_vec();
         args.extend([bytes(&got[8]), bytes(&got[9]), bytes(&got[10]), x.table(), x.lens(), bytes(&got[6]), bytes(&got[7]), bytes(&got[11])]);

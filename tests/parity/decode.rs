@@ -27,10 +27,13 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
     let d = [64, 128, 256][noise.below(3)];
     let group = [1, 2, 3, 4, 5, 6, 7, 8, 16][noise.below(9)];
     let page = [32, 64, 128][noise.below(3)];
-    let kv_heads = 1 + noise.below(2);
-    let most = if long { 32768 } else { 1 + noise.below(6000) };
+    // So many short sequences that blocks take several at once; a few longer ones among them.
+    let many = !long && noise.below(3) == 0;
+    let kv_heads = if many { 8 } else { 1 + noise.below(2) };
+    let most = if long { 32768 } else { 1 + noise.below(if many { 3000 } else { 6000 }) };
     let stride = most / page + 1;
-    let batch = if long { 1 } else { 1 + noise.below(4) };
+    let batch = if long { 1 } else if many { 40 + noise.below(100) } else { 1 + noise.below(4) };
+    let short = [40, 300, 700][noise.below(3)];
     let edge = |n: &mut Noise| match n.below(8) {
         0 => 0,
         1 => 1,
@@ -40,7 +43,12 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
         5 => 256 * n.below(25),
         _ => n.below(most + 1),
     };
-    let lens: Vec<i32> = (0..batch).map(|_| if long { most } else { edge(noise).min(stride * page) } as i32).collect();
+    let len = |n: &mut Noise| match (long, many) {
+        (true, _) => most,
+        (_, true) if n.below(20) > 0 => n.below(short) * n.below(4).min(1),
+        _ => edge(n),
+    };
+    let lens: Vec<i32> = (0..batch).map(|_| len(noise).min(stride * page) as i32).collect();
     let pages = batch * stride + 3;
     let shape = CacheShape { pages, page_tokens: page, kv_heads, d };
     let order = noise.shuffled(pages);

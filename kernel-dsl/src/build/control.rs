@@ -54,7 +54,8 @@ impl B {
                 }
                 self.push(Op::VarSet(*id, value), vec![]);
             }
-            (V::Array(a), V::Array(c)) | (V::Tuple(a), V::Tuple(c)) if a.len() == c.len() => {
+            // What an `if` gives is a list, whether its branches write an array or a tuple.
+            (V::Array(a) | V::Tuple(a), V::Array(c) | V::Tuple(c)) if a.len() == c.len() => {
                 for (p, v) in a.iter().zip(c) {
                     self.assign(p, v);
                 }

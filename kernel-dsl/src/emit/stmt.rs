@@ -3,7 +3,13 @@
 use super::expr;
 use crate::dtype::DType;
 use crate::ir::*;
+use crate::passes::simplify::inner;
 use std::fmt::Write;
+
+/// Statements, those of branches and loops inside included.
+fn weight(stmts: &[Stmt]) -> usize {
+    stmts.iter().map(|s| 1 + inner(&s.op).into_iter().map(|b| weight(b)).sum::<usize>()).sum()
+}
 
 pub struct Printer<'a> {
     pub p: &'a Program,
@@ -60,7 +66,7 @@ impl Printer<'_> {
             }
             Op::For { var, lo, hi, step, body, .. } => {
                 // Small loops overlap their loads when unrolled; large ones only grow.
-                let unroll = if body.len() < 64 && !body.iter().any(|s| matches!(s.op, Op::For { .. })) { 4 } else { 1 };
+                let unroll = if body.len() < 64 && weight(body) < 400 && !body.iter().any(|s| matches!(s.op, Op::For { .. })) { 4 } else { 1 };
                 let _ = writeln!(o, "{pad}#pragma unroll {unroll}\n{pad}for (i32 v{var} = v{lo}; v{var} < v{hi}; v{var} += v{step}) {{");
                 self.block(o, body, depth + 1);
                 writeln!(o, "{pad}}}")

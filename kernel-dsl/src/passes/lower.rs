@@ -230,6 +230,22 @@ impl Lower {
         }
     }
 
+    /// A register full of `v`: operands hold several elements in one.
+    fn repeated(&mut self, v: Id, ty: Ty) -> Id {
+        if ty.reg_dtype() == ty.dtype() {
+            return v;
+        }
+        match (self.known(v), 8 * ty.dtype().size()) {
+            (Some(0), _) => self.konst(DType::U32, 0),
+            (Some(bits), 8) => self.konst(DType::U32, (bits & 0xff) * 0x0101_0101),
+            (Some(bits), _) => self.konst(DType::U32, (bits & 0xffff) * 0x0001_0001),
+            _ => {
+                self.fail(Fault::StageOp { op: "an operand full of a variable".into(), stage: "thread" });
+                v
+            }
+        }
+    }
+
     /// Variables of what a turn keeps: a thread has no more than its own turn has kept, a warp likewise.
     fn own_turn(&mut self, kept: usize, turn: Id, k: usize) -> Vec<Id> {
         let par = if matches!(self.p.kept[kept].ty, Ty::Scalar(_)) { Par::Threads } else { Par::Warps };
@@ -242,7 +258,7 @@ impl Lower {
     /// Registers of a tile that one operation makes.
     fn tile_op(&mut self, op: &Op, ty: Ty) -> Vec<Id> {
         match op {
-            Op::Full(v) => vec![*v; ty.regs()],
+            Op::Full(v) => vec![self.repeated(*v, ty); ty.regs()],
             Op::RowIndex => {
                 let base = self.scaled(self.g, ty.regs());
                 (0..ty.regs()).map(|i| self.offset(base, i)).collect()

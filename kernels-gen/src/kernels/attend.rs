@@ -8,8 +8,8 @@ use super::many::*;
 use super::maps::outputs::{put_values, settle};
 use super::maps::queries::{columns, operands};
 use super::offset::{offset_sums, offsets};
-use super::query::{quantise_query, zeros_of};
-use super::schedule::share;
+use super::query::{quantise_query, query_at, zeros_of};
+use super::seats::*;
 use super::softmax::*;
 use super::units::*;
 use super::values::*;
@@ -17,9 +17,9 @@ use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
 /// Attention of a block's query rows, the first `rows` of the columns, over the `split`-th part of a sequence: 2^unit leaves
-/// a warp. With many queries the block has the tokens from `first` on of a sequence's `queries`, and is the `slot`-th of `blocks`.
+/// a warp; or, where a crew is one warp, of each warp's over the sequence that `short` has for it (below 0: none). With many queries the block has the tokens from `first` on of a sequence's `queries`, and is the `slot`-th of `blocks`.
 ///
-/// A block that has all of a sequence writes the output; another leaves its part for the join kernel.
+/// Who has all of a sequence writes the output; another leaves its part for the join kernel.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn attend<T: Float>(
@@ -37,6 +37,7 @@ pub fn attend<T: Float>(
     part: &mut Global<f32>,
     stat: &mut Global<f32>,
     status: &mut Global<i32>,
+    short: &Shared<i32>,
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
@@ -47,6 +48,7 @@ pub fn attend<T: Float>(
     head: i32,
     seq: i32,
     split: i32,
+    log_crew: i32,
     queries: i32,
     first: i32,
     slot: i32,
@@ -54,99 +56,91 @@ pub fn attend<T: Float>(
 ) {
     let ring = ring(m.stages, m.pair * m.tile_bytes);
     // At the end rows that are mapped back lie in the query's place, as integers.
-    let mut query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { 2 * m.cols / m.parts * m.d });
-    let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.cols });
-    let mut worths = shared::<f32>(m.cols);
-    let mut leans = shared::<f32>(if k[0].spec().affine { m.cols } else { 0 });
+    let mut query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { m.query() });
+    // Queries of crews of one warp.
+    let mut rings = if m.bundles() { ring.between::<u8>(m.warps * m.ring()) } else { shared::<u8>(1) };
+    let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.crews() * m.cols });
+    let mut worths = shared::<f32>(m.crews() * m.cols);
+    let mut leans = shared::<f32>(if k[0].spec().affine { m.crews() * m.cols } else { 0 });
     // Sums of keys and queries stand so many bits high.
     let up = height_of(k, m.key_quads, m.d);
     let mut zeros = shared::<i32>(if m.record > 0 { 0 } else { m.d });
     let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
-    let mut fault = shared::<i32>(m.rows());
+    let mut fault = shared::<i32>(m.crews() * m.rows());
     let mut side = shared::<i32>(m.cols);
-    let mut from = shared::<i64>(m.listed());
-    let len = lens.at(seq);
-    let begin = split * share(m.warps, unit);
-    let first_page = begin * LEAF as i32 / m.page_tokens as i32;
+    let mut from = shared::<i64>(m.warps * m.listed_by_warp());
+    let mut seats = shared::<i32>(m.warps * WORDS);
+    let log_crew = if m.bundles() { log_crew } else { m.log_warps() as i32 };
+    let apart = if m.bundles() { log_crew < m.log_warps() as i32 } else { false };
     if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
     }
     // Bytes of a page of all kv heads, and of those before the own one.
     let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
     let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
-    // What does not depend on the length is on its way together with it, and a first query row with the pages.
-    let heads = m.cols / m.parts;
     for w in warps(m.warps) {
+        let (own_seq, lead) = (if apart { short.at(w) } else { seq }, lead_of(w, log_crew));
+        let seq = own_seq.max(0_i32);
+        // What does not depend on the length is on its way together with it, and a first query row with the pages.
+        let len = lens.at(seq);
         if (m.record == 0) & !m.many {
-            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, w.min(heads as i32 - 1_i32));
-            list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, own_bytes);
-            for c in strided(w, heads as i32, m.warps) {
+            // All warps make one query, or each its own.
+            let (from_row, step) = (if apart { 0_i32 } else { w }, if apart { 1_i32 } else { m.warps as i32 });
+            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, from_row.min(m.heads() as i32 - 1_i32));
+            list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
+            for c in strided(from_row, m.heads() as i32, step) {
                 let own = c.min(m.rows() as i32 - 1_i32);
-                quantise_query::<T>(k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, up, &mut query, &mut zero, &mut worths, &mut leans);
-                if heads > m.warps {
-                    x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + m.warps as i32).min(heads as i32 - 1_i32));
-                }
+                // Nobody else has another one.
+                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
+                quantise_query::<T>(m, k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, scale, up, apart, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
+                x = next;
             }
         } else {
-            list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, own_bytes);
+            list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
         }
-    }
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let n_all = if fits { len } else { 0_i32 };
-    let n = if m.many { sees(n_all, queries, first + (m.queries as i32 - 1_i32)) } else { n_all };
-    let tiles = (n + 31_i32) >> 5;
-    let leaves = (n + (LEAF as i32 - 1_i32)) / LEAF as i32;
-    // The block's leaves, the log2 of a warp's, and how many warps have any.
-    let most = share(m.warps, unit);
-    let whole = leaves <= most;
-    let log_each = log_each(leaves, unit, m.warps, m.depth);
-    let each = 1_i32 << (log_each & 31_i32);
-    let live = ((leaves - begin).min(most).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32);
-    // What is needed again at the end waits in shared memory, lest it take registers during the loop.
-    let mut later = shared::<i32>(6);
-    for c in threads(m.cols) {
-        side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
-    }
-    for c in threads(m.rows()) {
-        fault.put(c, 0_i32);
-        if c == 0_i32 {
-            later.put(0, seq);
-            later.put(1, split);
-            later.put(2, n);
-            later.put(3, n_all);
-            later.put(4, live);
-            later.put(5, if whole { 1_i32 } else { 0_i32 });
-            if !fits {
-                status.put(2, 1_i32);
-                status.put(3, seq);
+        let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+        let n = if fits & (own_seq >= 0_i32) { len } else { 0_i32 };
+        sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit);
+        for c in lanes(m.cols) {
+            side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
+        }
+        for c in lanes(m.rows()) {
+            if w == lead {
+                fault.put(lead * m.rows() as i32 + c, 0_i32);
+                if (c == 0_i32) & (own_seq >= 0_i32) & !fits {
+                    status.put(2, 1_i32);
+                    status.put(3, seq);
+                }
             }
         }
     }
-    // The first tile that not every row sees to its end.
-    let edge = if m.many { sees(n_all, queries, first) / 32_i32 } else { tiles - 1_i32 };
     if m.many {
         for w in warps(m.warps) {
             // Blocks without work make no query.
-            for c in strided(w, if live > 0_i32 { heads as i32 } else { 0_i32 }, m.warps) {
+            for c in strided(w, if seat(&seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
                 if m.record == 0 {
                     let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
-                    quantise_query::<T>(k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, heads, m.parts, m.d, m.inv_sqrt_d, scale, up, &mut query, &mut zero, &mut worths, &mut leans);
+                    quantise_query::<T>(m, k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, scale, up, false, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
                 }
                 for part in 0..m.parts {
-                    zero.put(c + (m.cols + part * heads) as i32, sees(n_all, queries, first + own / m.group as i32));
+                    zero.put(c + (m.cols + part * m.heads()) as i32, sees(seat(&seats, w, TOKENS), queries, first + own / m.group as i32));
                 }
             }
         }
     }
     for w in warps(m.warps) {
-        let q_float = query.operand::<bf16>(0, 2 * m.d / m.parts, m.cols, m.d / m.parts);
-        let (start, worth) = (zero.cols(0, 1, m.cols), worths.cols(0, 1, m.cols));
-        let first = (begin + w * each) * TILES as i32;
+        let (n, tile, log_each, page) = (seat(&seats, w, SEEN), seat(&seats, w, TILE), seat(&seats, w, LOG_EACH), seat(&seats, w, PAGE));
+        let (tiles, each) = ((n + 31_i32) >> 5, 1_i32 << (log_each & 31_i32));
+        // The first tile that not every row sees to its end.
+        let edge = if m.many { sees(seat(&seats, w, TOKENS), queries, first) / 32_i32 } else { tiles - 1_i32 };
+        let (q_hi, q_lo, q_float) = if apart { query_at(m, &rings, w * m.ring() as i32, k.len()) } else { query_at(m, &query, 0_i32, k.len()) };
+        let column = if apart { w * m.cols as i32 } else { 0_i32 };
+        let (start, worth) = (zero.cols(column, 1, m.cols), worths.cols(column, 1, m.cols));
         // Queries of a segment's own, those of the first one to begin with.
         let records = (if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head }) as i64 * segments as i64;
-        let own = (records + (first.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
-        let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (query_bands(m, &query, 0, k.len()), query_bands(m, &query, (2 - m.parts) * m.cols * m.d, k.len())) };
+        let own = (records + (tile.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
+        let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (q_hi, q_lo) };
         let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         // Of weights; of `counted` ones where units stay.
@@ -163,21 +157,21 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        let end = tiles.min(first + each * TILES as i32);
-        for at in stream(first, end, m.pair, m.stages) {
-            let tokens = ring.copy_some(cache, tile_at(m, &from, first_page, at), if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 });
+        let end = tiles.min(tile + each * TILES as i32);
+        for at in stream(tile, end, m.pair, m.stages) {
+            let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 });
             // A loop on the device: its code is large, and the last copy may have one tile.
             for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
                 let (t, base) = (at + i, i * m.tile_bytes as i32);
                 let pairs = side_pairs(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
                 let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, &pairs, m.parts);
                 // Beside sums of offsets they would take too many registers.
-                let (first_steps, each_worth) = if k[0].spec().affine { (zero.cols(0, 1, m.cols), k_scale * &worths.cols(0, 1, m.cols)) } else { (start.clone(), k_scale * &worth) };
+                let (first_steps, each_worth) = if k[0].spec().affine { (zero.cols(column, 1, m.cols), k_scale * &worths.cols(column, 1, m.cols)) } else { (start.clone(), k_scale * &worth) };
                 let steps = steps(m, k, &tokens, base, &q_hi, &q_lo, &q_float, &first_steps);
                 let mut x = if m.record > 0 {
                     steps.map3(&each_worth, &bias, fused)
                 } else if k[0].spec().affine {
-                    steps.map3(&each_worth, &(offsets(k[0], &tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &leans.cols(0, 1, m.cols)), fused)
+                    steps.map3(&each_worth, &(offsets(k[0], &tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &leans.cols(column, 1, m.cols)), fused)
                 } else {
                     &steps * &each_worth
                 };
@@ -324,19 +318,20 @@ pub fn attend<T: Float>(
             }
         }
     }
-    let (seq, split, n, n_all, live, whole) = (later.at(0), later.at(1), later.at(2), later.at(3), later.at(4), later.at(5) > 0_i32);
     // Of rows to be mapped back: what a step is worth, whether there are tokens.
     let mut units = shared::<f32>(m.settled());
     let mut some = shared::<i32>(m.settled());
-    find_faults(m, &from, status, &mut fault, if whole & (live > 0_i32) { n } else { 0_i32 }, n_all, queries, first, seq);
+    find_faults(m, &seats, &from, status, &mut fault, queries, first, unit, log_crew);
     for w in warps(m.warps) {
-        for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
+        let (seq, split, live, lead) = (seat(&seats, w, SEQ), seat(&seats, w, SPLIT), seat(&seats, w, LIVE), lead_of(w, log_crew));
+        let all = whole(m, seat(&seats, w, SEEN), unit);
+        for c in strided(w - lead, if (live > 0_i32) | (all & (split == 0_i32) & (seq >= 0_i32)) { m.rows() as i32 } else { 0_i32 }, 1_i32 << (log_crew & 31_i32)) {
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
             let own = if m.many { first + c / (m.group as i32) < queries } else { true };
             if live > 0_i32 {
-                let (o, l, top) = of_block(m, &held, c, live);
-                if whole {
-                    let good = (fault.at(c) == 0_i32) & (l > 0.0_f32);
+                let (o, l, top) = of_crew(m, &held, c, lead, live);
+                if all {
+                    let good = (fault.at(lead * m.rows() as i32 + c) == 0_i32) & (l > 0.0_f32);
                     if own {
                         let (y, whole) = finished(v[0], m.d, m.inv_sqrt_d, good, &o, l, top);
                         if m.record > 0 { settle(&y, good, c, &mut query, &mut units, &mut some, m.d) } else { out.put_row(of as i64 * m.d as i64, &y.to::<T>()) }
@@ -355,7 +350,8 @@ pub fn attend<T: Float>(
         }
     }
     if m.record > 0 {
-        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole & (live > 0_i32));
+        let (seq, live) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE));
+        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), unit) & (live > 0_i32));
     }
 }
 
@@ -364,25 +360,4 @@ pub fn attend<T: Float>(
 #[allow(clippy::too_many_arguments)]
 fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, c: i32) -> Tile<T> {
     q.row(row_of(m, seq, kv_heads, head, queries, first, c.min(m.rows() as i32 - 1_i32)) as i64 * m.d as i64, m.d)
-}
-
-/// Where the pages begin that a share may need, from entry `first` of a line of the table on: warp `w`'s part. A bad entry reads page 0
-/// and is marked by an odd number; whoever finishes the row drops it.
-#[device]
-#[allow(clippy::too_many_arguments)]
-pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w: i32, line: i32, first: i32, stride: i32, pages: i32, page_bytes: u32, own_bytes: i64) {
-    for i in lanes(m.listed().div_ceil(m.warps)) {
-        let at = w * m.listed().div_ceil(m.warps) as i32 + i;
-        if at < m.listed() as i32 {
-            let entry = table.at(line + (first + at).min(stride - 1_i32).max(0_i32)) as u32;
-            from.put(at, if entry < pages as u32 { entry as i64 * page_bytes as i64 + own_bytes } else { own_bytes + 1_i64 });
-        }
-    }
-}
-
-/// First byte of tile `t`.
-#[device]
-pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, first_page: i32, t: i32) -> i64 {
-    let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - first_page);
-    (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
 }

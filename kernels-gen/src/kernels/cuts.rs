@@ -95,13 +95,15 @@ pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
 }
 
 /// What a launch takes whose `rows` (sequence, kv head) are as long as their tables, as [`super::schedule::best_unit`] has it.
-fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: usize) -> usize {
-    (rows.max(1) * splits_of(m, capacity, unit)).div_ceil(resident.max(1)) * ((4 << unit) + 1)
+fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: usize) -> f32 {
+    let turns = (rows.max(1) * splits_of(m, capacity, unit)) as f32 / resident.max(1) as f32;
+    let last = if turns.ceil() > turns.floor() { (turns - turns.floor()).max(0.5) } else { 0.0 };
+    turns.ceil() + (turns.floor() + last) * (4 << unit) as f32
 }
 
-/// log2 of a warp's leaves that ends first for rows as long as their tables; the larger one of two.
+/// log2 of a warp's leaves that ends first for rows as long as their tables; the smaller one of two.
 pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
-    (m.least()..=m.depth).rev().min_by_key(|&unit| time_of(m, rows, capacity, resident, unit)).unwrap_or(m.depth)
+    (m.least()..=m.depth).min_by(|&a, &b| time_of(m, rows, capacity, resident, a).total_cmp(&time_of(m, rows, capacity, resident, b))).unwrap_or(m.depth)
 }
 
 /// The log2 of a warp's leaves with which a block has all of any sequence, if that costs little more than the best: then
@@ -109,7 +111,7 @@ pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) 
 pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> Option<usize> {
     let time = |unit| time_of(m, rows, capacity, resident, unit);
     let whole = (m.least()..=m.depth).find(|&unit| splits_of(m, capacity, unit) == 1)?;
-    (10 * time(whole) <= 12 * time(best_unit(m, rows, capacity, resident))).then_some(whole)
+    (time(whole) <= 1.2 * time(best_unit(m, rows, capacity, resident))).then_some(whole)
 }
 
 /// log2 of the leaves of a block.

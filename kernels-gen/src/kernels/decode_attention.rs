@@ -13,6 +13,7 @@ use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
 use super::maps;
 use super::schedule::*;
+use super::seats::WORDS;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -88,9 +89,29 @@ impl DecodeMeta {
         (8 / self.warps).ilog2() as usize
     }
 
-    /// Entries of the page table that a block's share may need.
-    pub fn listed(&self) -> usize {
-        SHARE * LEAF / self.page_tokens + 2
+    /// Entries of the page table that a warp lists of those that its block's share may need.
+    pub fn listed_by_warp(&self) -> usize {
+        (SHARE * LEAF / self.page_tokens + 2).div_ceil(self.warps)
+    }
+
+    /// Bytes of a warp's ring.
+    pub fn ring(&self) -> usize {
+        self.stages * self.pair * self.tile_bytes
+    }
+
+    /// Bytes of a query that is not a record in memory.
+    pub fn query(&self) -> usize {
+        2 * self.cols / self.parts * self.d
+    }
+
+    /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
+    pub fn bundles(&self) -> bool {
+        !self.many && !self.kivi && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
+    }
+
+    /// Crews that a block's warps may be.
+    pub fn crews(&self) -> usize {
+        if self.bundles() { self.warps } else { 1 }
     }
 
     /// Words of a part: its rows' outputs, then maximum and sum of each column.
@@ -105,7 +126,7 @@ impl DecodeMeta {
 
     /// Words of shared memory from a warp's parts to the next one's: of its ring, or of places for all parts that may wait.
     pub fn run(&self) -> usize {
-        if self.away { self.stages * self.pair * self.tile_bytes / 4 } else { self.depth.max(1) * self.part() }
+        if self.away { self.ring() / 4 } else { self.depth.max(1) * self.part() }
     }
 
     /// Bytes of an output as integers.
@@ -131,10 +152,11 @@ impl DecodeMeta {
     /// Bytes of a block in shared memory.
     pub fn shared(&self) -> usize {
         let held = if self.away { 0 } else { 4 * self.run() };
-        let schedule = 4 * (2 * LANES * (self.depth + 2) + 4 + 2 * self.listed());
-        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { 2 * self.cols / self.parts * self.d + 4 * self.d };
+        let schedule = 4 * (2 * LANES * (self.depth + 3) + FOUND + self.warps);
+        let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
+        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
         let own = if self.kivi { self.kivi_shared() } else { 0 };
-        own + self.warps * (self.stages * (self.pair * self.tile_bytes + 8) + held) + query + schedule + 1024
+        own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
 
     /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
@@ -144,7 +166,7 @@ impl DecodeMeta {
         loop {
             self.depth = (SHARE / self.warps).ilog2() as usize;
             self.away = false;
-            self.away = self.warps == 8 && !self.kivi && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.stages * self.pair * self.tile_bytes;
+            self.away = self.warps == 8 && !self.kivi && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
             if self.away && self.shared() > shared {
                 self.away = false;
             }
@@ -165,7 +187,7 @@ impl Meta for DecodeMeta {
     }
 }
 
-/// Grid: [kv_heads, blocks]; the blocks of a head share out all parts of all sequences, the first ones to start the largest.
+/// Grid: [blocks]; they share out all parts of all sequences' heads, the first ones to start the largest.
 #[kernel]
 pub fn decode_attention<T: Float>(
     m: DecodeMeta,
@@ -193,23 +215,24 @@ pub fn decode_attention<T: Float>(
     splits: i32,   // most parts of a sequence
     blocks: i32,
     unit: i32, // log2 of the leaves of a warp, below 0 what ends first
-    own: i32,  // 1: block i has all of sequence i, whatever the lengths
+    own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths
     scale: f32,
 ) {
     if m.record == 0 {
         after_previous();
     }
-    let (head, block, capacity) = (block_id(0), block_id(1), table_stride * m.page_tokens as i32);
-    let mut counts = shared::<i32>(2 * LANES * (m.depth + 1));
-    let mut places = shared::<i32>(2 * LANES);
-    let mut found = shared::<i32>(4);
-    let (mut unit, mut all) = (unit, batch);
+    let (block, capacity) = (block_id(0), table_stride * m.page_tokens as i32);
+    let mut counts = shared::<i32>(LANES * (2 * m.depth + 3));
+    let mut places = shared::<i32>(3 * LANES);
+    let mut found = shared::<i32>(FOUND);
+    let mut short = shared::<i32>(m.warps);
+    let (mut unit, mut turns) = (unit, 1_i32);
     if own == 0_i32 {
-        count_shares(&m, lens, batch, capacity, blocks, unit, &mut counts, &mut places, &mut found);
+        count_shares(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut counts, &mut places, &mut found);
         unit = found.at(UNIT);
-        all = found.at(ALL);
+        turns = found.at(TURNS);
     }
-    if (block == 0_i32) & (head == 0_i32) {
+    if block == 0_i32 {
         chosen.put(0, unit + m.log_warps() as i32);
     }
     if m.record > 0 {
@@ -217,21 +240,27 @@ pub fn decode_attention<T: Float>(
     }
     // Not before its own wait: the join reads lengths while this launch still runs.
     release_next();
-    let mut back = 0_i32;
-    for turn in strided(0_i32, all, blocks) {
-        // To and fro, so that the blocks that began with the first shares do not get the first of the second turn too.
-        let item = turn + if back > 0_i32 { blocks - 1_i32 - block } else { block };
-        back = 1_i32 - back;
-        let (mut seq, mut split) = (item, 0_i32);
+    for turn in strided(0_i32, turns, 1) {
+        let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
         if own == 0_i32 {
-            find_share(&m, lens, batch, capacity, &counts, &places, &mut found, unit, item);
-            seq = if item < all { found.at(0) } else { 0_i32 };
-            split = if item < all { found.at(1) } else { splits };
+            item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
+        }
+        let of_head = quotient(item, kv_heads);
+        let (head, mut seq) = (item - of_head * kv_heads, of_head);
+        if own == 0_i32 {
+            if turn < found.at(OWN) {
+                find_share(&m, lens, batch, capacity, &counts, &places, &mut found, unit, of_head);
+                seq = found.at(0);
+                split = found.at(1);
+            } else {
+                find_short(&m, lens, batch, capacity, &places, &found, &mut short, of_head);
+                log_crew = 0_i32;
+            }
         }
         if m.kivi {
             attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);
         } else {
-            attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, 1_i32, 0_i32, 0_i32, 1_i32);
+            attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, &short, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, log_crew, 1_i32, 0_i32, 0_i32, 1_i32);
         }
     }
 }

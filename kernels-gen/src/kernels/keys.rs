@@ -83,7 +83,7 @@ pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pairs: 
 
 /// A band of the query's bytes, from byte `at` on.
 #[device]
-pub fn query_part(query: &Shared<u8>, at: usize, d: usize, cols: usize, band: usize, quads: bool) -> Tile<i8> {
+pub fn query_part(query: &Shared<u8>, at: i32, d: usize, cols: usize, band: usize, quads: bool) -> Tile<i8> {
     let part = query.operand::<i8>(at, d, cols, band);
     if quads { part.quad_order() } else { part }
 }
@@ -142,13 +142,6 @@ pub fn lowering(up: usize) -> f32 {
 #[device]
 pub fn by_height(k: &[&dyn Codec], d: usize) -> bool {
     (k.len() == 1) & (d >= 128) & (k[0].spec().raised[7] > 0)
-}
-
-/// The query's bytes from byte `at` on, band after band.
-#[device]
-pub fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: usize, bands: usize) -> [Tile<i8>; 4] {
-    let band = m.d / bands;
-    [query_part(query, at, m.d, m.cols, band, m.key_quads), query_part(query, at + 1 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 2 % bands * band, m.d, m.cols, band, m.key_quads), query_part(query, at + 3 % bands * band, m.d, m.cols, band, m.key_quads)]
 }
 
 /// A record's columns for sums that stand `height` bits high.

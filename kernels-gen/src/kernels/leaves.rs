@@ -27,12 +27,12 @@ pub const TREE: usize = 512;
 /// Parts that a warp folds at once.
 pub const FOLD: usize = 8;
 
-/// log2 of the leaves a warp of a block of `warps` takes: as few as give all `leaves` to the block, at most `most`.
+/// log2 of the leaves a warp of a crew of 2^log_crew takes: as few as give all `leaves` to the crew, at most `most`.
 #[device]
-pub fn log_each(leaves: i32, most: i32, warps: usize, depth: usize) -> i32 {
+pub fn log_each(leaves: i32, most: i32, log_crew: i32, depth: usize) -> i32 {
     let mut log = 0_i32;
     for k in 0..depth {
-        log = if leaves > (warps << k) as i32 { k as i32 + 1_i32 } else { log };
+        log = if leaves > 1_i32 << ((log_crew + k as i32) & 31_i32) { k as i32 + 1_i32 } else { log };
     }
     log.min(most)
 }
@@ -111,22 +111,22 @@ pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, by: &mut [PutB
     sync_warp();
 }
 
-/// Part `i` of a row's that a block's warps hold, `live` of them: the last one of warp i.
+/// Part `i` of a row's that the warps of a crew from warp `lead` on hold, `live` of them: the last one of its warp i.
 #[device]
-pub fn of_warp(m: &DecodeMeta, held: &Shared<f32>, column: i32, i: usize, live: i32) -> (Tile<f32>, f32, f32) {
-    let at = (i as i32).min(live - 1_i32) * m.run() as i32;
+pub fn of_warp(m: &DecodeMeta, held: &Shared<f32>, column: i32, i: usize, lead: i32, live: i32) -> (Tile<f32>, f32, f32) {
+    let at = (lead + (i as i32).min(live - 1_i32)) * m.run() as i32;
     let stat = at + m.stat() as i32 + column * 2_i32;
     (held.row(at + column * m.d as i32, m.d), held.at(stat + 1_i32), held.at(stat))
 }
 
-/// A row of what a block's warps hold: output, sum, maximum.
+/// A row of what a crew's warps hold: output, sum, maximum.
 #[device]
-pub fn of_block(m: &DecodeMeta, held: &Shared<f32>, column: i32, live: i32) -> (Tile<f32>, f32, f32) {
+pub fn of_crew(m: &DecodeMeta, held: &Shared<f32>, column: i32, lead: i32, live: i32) -> (Tile<f32>, f32, f32) {
     let w = m.warps;
-    let (a, b) = (of_warp(m, held, column, 0, live), of_warp(m, held, column, 1 % w, live));
-    let (c, d) = (of_warp(m, held, column, 2 % w, live), of_warp(m, held, column, 3 % w, live));
-    let (e, f) = (of_warp(m, held, column, 4 % w, live), of_warp(m, held, column, 5 % w, live));
-    let (g, h) = (of_warp(m, held, column, 6 % w, live), of_warp(m, held, column, 7 % w, live));
+    let (a, b) = (of_warp(m, held, column, 0, lead, live), of_warp(m, held, column, 1 % w, lead, live));
+    let (c, d) = (of_warp(m, held, column, 2 % w, lead, live), of_warp(m, held, column, 3 % w, lead, live));
+    let (e, f) = (of_warp(m, held, column, 4 % w, lead, live), of_warp(m, held, column, 5 % w, lead, live));
+    let (g, h) = (of_warp(m, held, column, 6 % w, lead, live), of_warp(m, held, column, 7 % w, lead, live));
     tree([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0], [a.1, b.1, c.1, d.1, e.1, f.1, g.1, h.1], [a.2, b.2, c.2, d.2, e.2, f.2, g.2, h.2], live)
 }
 

@@ -29,6 +29,7 @@ pub mod rope;
 pub mod rows;
 pub mod schedule;
 pub mod search;
+pub mod seats;
 pub mod slots;
 pub mod softmax;
 pub mod store;

@@ -124,7 +124,8 @@ pub fn prefill_attention<T: Float>(
     }
     release_next();
     let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
-    attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, segments, splits, unit, scale, block_id(1), block_id(2), split, queries, (first + slot) * m.queries as i32, slot, blocks)
+    let short = shared::<i32>(1);
+    attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, &short, kv_heads, pages, table_stride, segments, splits, unit, scale, block_id(1), block_id(2), split, m.log_warps() as i32, queries, (first + slot) * m.queries as i32, slot, blocks)
 }
 
 /// Grid: [group * query tokens, kv_heads, batch], for the tokens from block `first` on.

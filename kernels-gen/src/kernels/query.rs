@@ -1,5 +1,7 @@
 //! The query's side of decode attention: rotate once, quantise once to 15-bit integers.
 
+use super::decode_attention::DecodeMeta;
+use super::keys::query_part;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -71,28 +73,55 @@ pub fn shown_worth(worth: f32) -> f32 {
     if worth.abs() >= 1.7347235e-18_f32 { worth } else { 0.0_f32 }
 }
 
-/// Head `c` of the query operand goes into `query`: bytes [hi | lo, heads, d] of integers, or [heads, d] of
-/// bf16. What its sums start from goes into `zero`, what one step of a sum is worth in log2 units into
-/// `unit`, for sums that stand `height` bits high, and what a key's offset is worth into `lean`, once for each of the `parts` columns of a
-/// head. A padded head (live = 0) is all zero.
+/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [heads, d] of bf16, into `query`, or, `apart`, into the
+/// ring of warp `w`, where nothing is on its way yet. What its sums start from goes into `zero`, what one step of a sum is worth in
+/// log2 units into `unit`, for sums that stand `height` bits high, and what a key's offset is worth into `lean`, once for each of a head's columns. A padded head (live = 0) is all zero.
 #[device]
-pub fn quantise_query<T: Float>(k: &[&dyn Codec], zeros: &Shared<i32>, x: Tile<T>, c: i32, live: i32, heads: usize, parts: usize, d: usize, inv_sqrt_d: f32, scale: f32, height: usize, query: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>, lean: &mut Shared<f32>) {
+#[allow(clippy::too_many_arguments)]
+pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared<i32>, x: Tile<T>, c: i32, live: i32, scale: f32, height: usize, apart: bool, w: i32, query: &mut Shared<u8>, rings: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>, lean: &mut Shared<f32>) {
     let x = x.to_f32().map(finite);
-    let y = if k[0].spec().rotate { x.hadamard() * inv_sqrt_d } else { x };
+    let y = if k[0].spec().rotate { x.hadamard() * m.inv_sqrt_d } else { x };
+    let column = if apart { w * m.cols as i32 } else { 0_i32 } + c;
     if k[0].spec().exact() {
-        let (v, start, worth) = integers(k, zeros, y, live, d, scale);
-        query.save_row::<i8>(c * d as i32, &v.map(high_part).cast::<i8>());
-        query.save_row::<i8>((c + heads as i32) * d as i32, &v.map(low_part).cast::<i8>());
-        for part in 0..parts {
-            zero.put(c + (part * heads) as i32, start * (1 << height));
-            unit.put(c + (part * heads) as i32, worth * f32::from_bits((127_u32 - height as u32) << 23));
+        let (v, start, worth) = integers(k, zeros, y, live, m.d, scale);
+        let (high, low) = (v.map(high_part).cast::<i8>(), v.map(low_part).cast::<i8>());
+        if apart {
+            rings.save_row::<i8>(w * m.ring() as i32 + c * m.d as i32, &high);
+            rings.save_row::<i8>(w * m.ring() as i32 + (c + m.heads() as i32) * m.d as i32, &low);
+        } else {
+            query.save_row::<i8>(c * m.d as i32, &high);
+            query.save_row::<i8>((c + m.heads() as i32) * m.d as i32, &low);
+        }
+        for part in 0..m.parts {
+            let at = column + (part * m.heads()) as i32;
+            zero.put(at, start * (1 << height));
+            unit.put(at, worth * f32::from_bits((127_u32 - height as u32) << 23));
             if k[0].spec().affine {
-                lean.put(c + (part * heads) as i32, start as f32 * k[0].spec().lean() * worth);
+                lean.put(at, start as f32 * k[0].spec().lean() * worth);
             }
         }
     } else {
-        query.save_row::<bf16>(c * 2_i32 * d as i32, &(y * live as f32).to::<bf16>());
-        zero.put(c, 0_i32);
-        unit.put(c, scale * 1.442695_f32);
+        let y = (y * live as f32).to::<bf16>();
+        if apart {
+            rings.save_row::<bf16>(w * m.ring() as i32 + c * (2 * m.d) as i32, &y);
+        } else {
+            query.save_row::<bf16>(c * (2 * m.d) as i32, &y);
+        }
+        zero.put(column, 0_i32);
+        unit.put(column, scale * 1.442695_f32);
     }
+}
+
+/// The query's operands from byte `at` on: of integers, high and low bytes band after band; of bf16.
+#[device]
+pub fn query_at(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> ([Tile<i8>; 4], [Tile<i8>; 4], Tile<bf16>) {
+    let low = at + ((2 - m.parts) * m.cols * m.d) as i32;
+    (query_bands(m, query, at, bands), query_bands(m, query, low, bands), query.operand::<bf16>(at, 2 * m.d / m.parts, m.cols, m.d / m.parts))
+}
+
+/// The query's bytes from byte `at` on, band after band.
+#[device]
+fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> [Tile<i8>; 4] {
+    let band = m.d / bands;
+    [query_part(query, at, m.d, m.cols, band, m.key_quads), query_part(query, at + (1 % bands * band) as i32, m.d, m.cols, band, m.key_quads), query_part(query, at + (2 % bands * band) as i32, m.d, m.cols, band, m.key_quads), query_part(query, at + (3 % bands * band) as i32, m.d, m.cols, band, m.key_quads)]
 }

@@ -1,9 +1,13 @@
 //! Which part of which sequence a block takes, from lengths that only the device knows: a captured graph serves new ones.
 //!
-//! A launch has as many blocks a kv head as run at once, or one for every sequence. Each counts, in its first warp, what all
-//! sequences of the batch come to in shares of 2^unit leaves a warp, settles on the unit that ends first, and takes every so
-//! manyth share. Shares that are more than half full come first, so that no long one begins when the others have ended: long
-//! sequences are spread, short ones fill what is left. All blocks count alike, and no choice changes a bit of the result.
+//! A launch has as many blocks as run at once. Each counts, in its first warp, what all sequences of the batch come to in shares of
+//! 2^unit leaves a warp, settles on the unit that ends first, and takes every so manyth share of a head. Shares that are more than
+//! half full come first, so that no long one begins when the others have ended.
+//!
+//! A sequence of one leaf at most needs only one warp. Where there are many of them, as many of a head as a block has warps are a
+//! bundle. Blocks that the last turn of shares leaves free take bundles, as many as end with a share; what is left comes after the
+//! shares, to all blocks alike. A bundle takes twice as long as a short sequence alone, so a few of them are shares like others. All
+//! blocks count alike, and no choice changes a bit of the result.
 
 use super::decode_attention::DecodeMeta;
 use super::leaves::LEAF;
@@ -12,9 +16,19 @@ use kernel_dsl::prelude::*;
 /// Lanes that count, a run of sequences each.
 pub const LANES: usize = 32;
 
-/// What `count_shares` finds, in words of its array; the first two are the sequence and the split of a block's turn.
+/// What is found, in words of its array: sequence and split of a block's share; the unit, shares and short sequences in bundles of a head; the
+/// shares of the block, its turns in all, those of them that take every so manyth of the first bundles, the first one and how many
+/// others do, and where it goes on; then the sequence of each warp in a bundle (below 0: none).
 pub const UNIT: usize = 2;
 pub const ALL: usize = 3;
+pub const FEW: usize = 4;
+pub const OWN: usize = 5;
+pub const TURNS: usize = 6;
+const BESIDE: usize = 7;
+const FIRST: usize = 8;
+const FREE: usize = 9;
+const AFTER: usize = 10;
+pub const FOUND: usize = 11;
 
 /// Leaves of a block whose warps take 2^unit each.
 #[device]
@@ -22,10 +36,24 @@ pub fn share(warps: usize, unit: i32) -> i32 {
     (warps as i32) << (unit & 31_i32)
 }
 
+/// a / b, of a not below 0 and b above 0: the float quotient is off by one at most.
+#[device]
+pub fn quotient(a: i32, b: i32) -> i32 {
+    let near = (a as f32 / b as f32).floor() as i32;
+    let left = a - near * b;
+    near + if left >= b { 1_i32 } else { 0_i32 } - if left < 0_i32 { 1_i32 } else { 0_i32 }
+}
+
 #[device]
 fn leaves_of(len: i32, capacity: i32) -> i32 {
     let n = if (len >= 0_i32) & (len <= capacity) { len } else { 0_i32 };
     (n + (LEAF as i32 - 1_i32)) / LEAF as i32
+}
+
+/// 1: a sequence for one warp.
+#[device]
+fn short_of(m: &DecodeMeta, leaves: i32) -> i32 {
+    if m.bundles() { if leaves <= 1_i32 { 1_i32 } else { 0_i32 } } else { 0_i32 }
 }
 
 /// Shares of so many leaves, one at least: somebody must write the rows.
@@ -40,68 +68,113 @@ fn large_of(leaves: i32, log_share: i32) -> i32 {
     ((leaves + ((1_i32 << (log_share & 31_i32)) / 2_i32 - 1_i32)) >> (log_share & 31_i32)).max(0_i32)
 }
 
-/// Row of a unit's counts: of large shares, then of all.
+/// Row of a unit's counts: of large shares, then of all. After those of all units come short sequences.
 #[device]
 fn row_of(unit: i32) -> i32 {
     unit * (2 * LANES) as i32
 }
 
-/// Shares of each lane's sequences, [unit, large or all, lane], the places of its first large and its first small one under the
-/// unit that is chosen, [2, lane], and what blocks must know: the unit, below 0 what ends first, and the number of shares.
+/// Shares of each lane's sequences, [unit, large or all, lane], and short ones; the places of its first large one, its first small
+/// one under the unit that is chosen and its first short sequence, [3, lane]; and what `block` must know: the unit, below 0 what ends
+/// first, how many there are, and what its own are. A bundle takes as long as a leaf of a warp's share.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, blocks: i32, unit: i32, counts: &mut Shared<i32>, places: &mut Shared<i32>, found: &mut Shared<i32>) {
+pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, kv_heads: i32, block: i32, blocks: i32, unit: i32, counts: &mut Shared<i32>, places: &mut Shared<i32>, found: &mut Shared<i32>) {
     let each = (batch + (LANES as i32 - 1_i32)) / LANES as i32;
+    let short_row = (2 * LANES * (m.depth + 1)) as i32;
     for _ in warps(1) {
         for t in lanes(LANES) {
-            let (mut large, mut all) = ([0_i32; 6], [0_i32; 6]);
+            let (mut large, mut all, mut short) = ([0_i32; 6], [0_i32; 6], 0_i32);
             for s in strided(t * each, batch.min((t + 1_i32) * each), 1) {
                 let leaves = leaves_of(lens.at(s), capacity);
                 for u in 0..m.depth + 1 {
                     large[u] = large[u] + large_of(leaves, (m.log_warps() + u) as i32);
                     all[u] = all[u] + shares_of(leaves, (m.log_warps() + u) as i32);
                 }
+                short = short + short_of(m, leaves);
             }
             for u in 0..m.depth + 1 {
                 counts.put(t + (2 * LANES * u) as i32, large[u]);
                 counts.put(t + (2 * LANES * u + LANES) as i32, all[u]);
             }
+            counts.put(t + short_row, short);
         }
         sync_warp();
-        let best = if unit >= 0_i32 { unit } else { best_unit(m, counts, blocks) };
+        let mut short = 0_i32;
+        if m.bundles() {
+            let n = counts.row(short_row, LANES).sum();
+            short = if n * kv_heads > 2_i32 * blocks { n } else { 0_i32 };
+        }
+        let best = if unit >= 0_i32 { unit } else { best_unit(m, counts, short, kv_heads, blocks) };
         let small_from = counts.row(row_of(best), LANES).sum();
         for t in lanes(LANES) {
-            let (mut large, mut all) = (0_i32, 0_i32);
+            let (mut large, mut all, mut before) = (0_i32, 0_i32, 0_i32);
             for i in strided(0_i32, batch.min(LANES as i32 - 1_i32), 1) {
                 large = large + if i < t { counts.at(row_of(best) + i) } else { 0_i32 };
                 all = all + if i < t { counts.at(row_of(best) + LANES as i32 + i) } else { 0_i32 };
+                if m.bundles() {
+                    before = before + if i < t { counts.at(short_row + i) } else { 0_i32 };
+                }
             }
             places.put(t, large);
-            places.put(t + LANES as i32, small_from + all - large);
+            places.put(t + LANES as i32, small_from + all - large - if short > 0_i32 { before } else { 0_i32 });
+            places.put(t + 2_i32 * LANES as i32, before);
         }
-        let total = counts.row(row_of(best) + LANES as i32, LANES).sum();
+        let total = counts.row(row_of(best) + LANES as i32, LANES).sum() - short;
         for _ in lanes(1) {
             found.put(UNIT, best);
             found.put(ALL, total);
+            found.put(FEW, short);
+            let items = total * kv_heads;
+            let turns = quotient(items + (blocks - 1_i32), blocks);
+            // Place among those that are free in the last turn of shares.
+            let place = (turns - 1_i32) * blocks + place_in(turns - 1_i32, block, blocks) - items;
+            let own = turns - if (turns > 0_i32) & (place >= 0_i32) { 1_i32 } else { 0_i32 };
+            found.put(OWN, own);
+            found.put(TURNS, own);
+            if short > 0_i32 {
+                let bundles = (short + (m.warps as i32 - 1_i32)) / m.warps as i32 * kv_heads;
+                let free = turns * blocks - items;
+                let early = bundles.min((1_i32 << (best & 31_i32)) * free);
+                let beside = own + if own < turns { quotient((early - place + (free - 1_i32)).max(0_i32), free.max(1_i32)) } else { 0_i32 };
+                found.put(TURNS, beside + quotient((bundles - early - block + (blocks - 1_i32)).max(0_i32), blocks));
+                found.put(BESIDE, beside);
+                found.put(FIRST, place - own * free);
+                found.put(FREE, free);
+                found.put(AFTER, early + block - beside * blocks);
+            }
         }
     }
 }
 
-/// The unit that ends first, the larger one of two: so many turns of `blocks` blocks, a turn takes its leaves and a quarter of
-/// one for its start and end.
+/// The unit that ends first, the smaller one of two: so many turns of `blocks` blocks, a turn takes its leaves and a quarter of
+/// one for its start and end. Where blocks are free in the last one, the others have more of the memory: up to twice as much.
 #[device]
-fn best_unit(m: &DecodeMeta, counts: &Shared<i32>, blocks: i32) -> i32 {
+fn best_unit(m: &DecodeMeta, counts: &Shared<i32>, short: i32, kv_heads: i32, blocks: i32) -> i32 {
     let mut best = m.depth as i32;
     let mut least = f32::INFINITY;
     for down in 0..m.depth + 1 - m.least() {
         let unit = (m.depth - down) as i32;
-        let all = counts.row(row_of(unit) + LANES as i32, LANES).sum();
-        let turns = (all as f32 / blocks as f32).ceil();
-        let time = turns * ((4 << (m.depth - down)) + 1) as f32;
-        best = if time < least { unit } else { best };
+        let all = (counts.row(row_of(unit) + LANES as i32, LANES).sum() - short) * kv_heads;
+        let (turns, full) = ((all as f32 / blocks as f32).ceil(), (all as f32 / blocks as f32).floor());
+        let last = all as f32 / blocks as f32 - full;
+        let time = turns + (full + if turns > full { fmax(last, 0.5_f32) } else { 0.0_f32 }) * (4 << (m.depth - down)) as f32;
+        best = if time <= least { unit } else { best };
         least = fmin(least, time);
     }
     best
+}
+
+/// Place of a block in a turn: to and fro, so that those that began with the first shares do not get the first of the next turn too.
+#[device]
+pub fn place_in(turn: i32, block: i32, blocks: i32) -> i32 {
+    if (turn & 1_i32) == 0_i32 { block } else { blocks - 1_i32 - block }
+}
+
+/// The bundle of a block's turn after its shares.
+#[device]
+pub fn bundle_of(found: &Shared<i32>, turn: i32, blocks: i32) -> i32 {
+    if turn < found.at(BESIDE) { found.at(FIRST) + turn * found.at(FREE) } else { found.at(AFTER) + turn * blocks }
 }
 
 /// Sequence and split of the `item`-th share go into `found`, if there is one.
@@ -112,7 +185,8 @@ pub fn find_share(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32,
     for _ in warps(1) {
         for t in lanes(LANES) {
             let large = counts.at(row_of(unit) + t);
-            let small = counts.at(row_of(unit) + LANES as i32 + t) - large;
+            let bundled = found.at(FEW) > 0_i32;
+            let small = counts.at(row_of(unit) + LANES as i32 + t) - large - if bundled { counts.at((2 * LANES * (m.depth + 1)) as i32 + t) } else { 0_i32 };
             let (of_large, of_small) = (item - places.at(t), item - places.at(t + LANES as i32));
             let is_large = (of_large >= 0_i32) & (of_large < large);
             if is_large | (of_small >= 0_i32) & (of_small < small) {
@@ -120,7 +194,8 @@ pub fn find_share(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32,
                 for s in strided(t * each, batch.min((t + 1_i32) * each), 1) {
                     let leaves = leaves_of(lens.at(s), capacity);
                     let large = large_of(leaves, log);
-                    let count = if is_large { large } else { shares_of(leaves, log) - large };
+                    let apart = if bundled { short_of(m, leaves) } else { 0_i32 };
+                    let count = if is_large { large } else { shares_of(leaves, log) - large - apart };
                     if (left >= 0_i32) & (left < count) {
                         found.put(0, s);
                         found.put(1, if is_large { left } else { large + left });
@@ -130,4 +205,36 @@ pub fn find_share(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32,
             }
         }
     }
+}
+
+/// The short sequences of a bundle, the `bundle`-th of its head, go into `short`, one a warp.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn find_short(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, places: &Shared<i32>, found: &Shared<i32>, short: &mut Shared<i32>, bundle: i32) {
+    for _ in warps(1) {
+        for w in lanes(m.warps) {
+            short.put(w, short_at(m, lens, batch, capacity, places, found, bundle * m.warps as i32 + w));
+        }
+    }
+}
+
+/// The `item`-th short sequence, below 0: there is none.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn short_at(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, places: &Shared<i32>, found: &Shared<i32>, item: i32) -> i32 {
+    let each = (batch + (LANES as i32 - 1_i32)) / LANES as i32;
+    // The last lane that does not begin after it.
+    let mut t = 0_i32;
+    for k in 0..5 {
+        let next = t + (16 >> k) as i32;
+        t = if places.at(next + 2_i32 * LANES as i32) <= item { next } else { t };
+    }
+    let mut left = item - places.at(t + 2_i32 * LANES as i32);
+    let mut seq = -1_i32;
+    for s in strided(t * each, batch.min((t + 1_i32) * each), 1) {
+        let own = short_of(m, leaves_of(lens.at(s), capacity));
+        seq = if (own > 0_i32) & (left == 0_i32) { s } else { seq };
+        left = left - own;
+    }
+    if item < found.at(FEW) { seq } else { -1_i32 }
 }

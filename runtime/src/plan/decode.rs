@@ -182,11 +182,10 @@ impl DecodePlan {
         if let (Some(of), Some(layer)) = (&self.records, layer) {
             of.launch(stream, call, layer, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 })?;
         }
-        // As many blocks as run at once, and no more than there can be parts. Whole sequences are a block each: the device itself
-        // gives the next one to whoever is ready. If all of them run at once, nothing needs counting.
-        let most = call.batch * space.splits;
-        let own = space.splits == 1 && most * call.cache.kv_heads <= variant.resident;
-        let blocks = if space.splits == 1 { most } else { (variant.resident / call.cache.kv_heads).clamp(1, most) };
+        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting.
+        let most = call.batch * space.splits * call.cache.kv_heads;
+        let own = space.splits == 1 && most <= variant.resident;
+        let blocks = int("the number of blocks", variant.resident.clamp(1, most))?;
         let maps = Buffers::of(layer);
         let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];
         let decode = [
@@ -205,13 +204,12 @@ impl DecodePlan {
             Arg::I32(stride),
             Arg::I32(segments),
             Arg::I32(splits),
-            Arg::I32(int("the number of blocks", blocks)?),
+            Arg::I32(blocks),
             Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
             Arg::I32(i32::from(own)),
             Arg::F32(call.scale),
         ];
-        let grid = [call.cache.kv_heads as u32, int("the number of blocks", blocks)? as u32, 1];
-        variant.kernel.launch_with(stream, grid, &[&q, maps.args(), &decode, counter.as_slice()])?;
+        variant.kernel.launch_with(stream, [blocks as u32, 1, 1], &[&q, maps.args(), &decode, counter.as_slice()])?;
         if space.splits > 1 {
             let join = [
                 Arg::Ptr(part),

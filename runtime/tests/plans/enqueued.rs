@@ -27,6 +27,41 @@ fn a_captured_graph_serves_new_lengths_and_tables() {
     drop((graph, recorded.unwrap()));
 }
 
+/// Hundreds of short sequences, which lie side by side in a block: from replay to replay they become long, empty, no lengths at all, or lose pages.
+#[test]
+fn short_sequences_come_and_go_in_a_captured_graph() {
+    let Some(device) = device() else { return };
+    let lens: Vec<i32> = (0..300).map(|i| if i % 100 == 7 { 2300 + i } else { i * 37 % 600 }).collect();
+    for (name, splits) in [("int4", 0), ("e8q38", 5)] {
+        let mut p = Problem::new(name, 64, 4, 64, Elem::Bf16, &lens, 19);
+        let stream = device.stream().unwrap();
+        let (store, decode, buffers) = prepare(&device, &stream, &p, splits);
+        store.launch(&stream, &buffers.store(&p)).unwrap();
+        let graph = Graph::record(&stream, |s| decode.launch(s, &buffers.decode(&p))).unwrap();
+        let (good, stride) = (p.table.clone(), p.table_stride);
+        for round in 0..5 {
+            p.lens = lens.iter().enumerate().map(|(i, len)| match (round, i % 11) {
+                (0, _) => *len,
+                (1, _) => len / 9,
+                (2, 0) => 2500,
+                (2, 1..4) => 0,
+                (3, 3) => -7,
+                (3, 5) => (stride * 64) as i32 + 1,
+                _ => len / 2 + 1,
+            }).collect();
+            p.table.clone_from(&good);
+            if round == 4 {
+                (0..300).step_by(17).for_each(|i| p.table[i * stride] = if i % 2 == 0 { -1 } else { p.shape.pages as i32 });
+            }
+            buffers.lens.memory.upload(&stream, GUARD, &p.lens).unwrap();
+            buffers.table.memory.upload(&stream, GUARD, &p.table).unwrap();
+            buffers.status.memory.upload(&stream, GUARD, &[0_i32; 4]).unwrap();
+            graph.launch().unwrap();
+            buffers.check(&stream, &p, &format!("{name}, replay {round}"));
+        }
+    }
+}
+
 /// One recording, replayed by other threads on streams of their own.
 #[test]
 fn a_recorded_step_is_replayed_on_any_stream() {

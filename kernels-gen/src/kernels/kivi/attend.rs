@@ -4,13 +4,12 @@
 //! Leaves, their tree and the join are those of every codec. A block takes 2^unit leaves a warp of one (sequence, kv head).
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
-use super::super::attend::{list_pages, tile_at};
 use super::super::decode_attention::DecodeMeta;
 use super::super::faults::find_faults;
 use super::super::keys::high_half;
-use super::super::leaves::{LEAF, TILES, finish, leave, log_each, nothing, of_block};
+use super::super::leaves::{TILES, finish, leave, nothing, of_crew};
 use super::super::offset::{fixed_offset, fixed_raised};
-use super::super::schedule::share;
+use super::super::seats::*;
 use super::super::softmax::*;
 use super::super::units::{down_of, fitted, largest, minus, move_sums, move_totals, sunk, up_of};
 use super::super::values::{peaks, rounded, total_of};
@@ -49,19 +48,18 @@ pub fn attend_tiles<T: Float>(
     let mut rows = shared::<f32>(m.heads() * m.d);
     let mut held = shared::<f32>(m.warps * m.run());
     let mut fault = shared::<i32>(m.rows());
-    let mut from = shared::<i64>(m.listed());
-    let (len, begin) = (lens.at(seq), split * share(m.warps, unit));
-    let first_page = begin * LEAF as i32 / m.page_tokens as i32;
+    let mut from = shared::<i64>(m.warps * m.listed_by_warp());
+    let mut seats = shared::<i32>(m.warps * WORDS);
+    let (len, crew) = (lens.at(seq), m.log_warps() as i32);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let n = if fits { len } else { 0_i32 };
     take_rows::<T>(m, q, &mut rows, (seq * kv_heads + head) * m.group as i32);
     for w in warps(m.warps) {
         let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-        list_pages(m, table, &mut from, w, seq * table_stride, first_page, table_stride, pages, page_bytes, head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
+        list_pages(m, table, &mut from, w, crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
+        sit(m, &mut seats, w, crew, seq, split, n, n, unit);
     }
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-    let n = if fits { len } else { 0_i32 };
-    let (leaves, most) = ((n + (LEAF as i32 - 1_i32)) / LEAF as i32, share(m.warps, unit));
-    let (whole, log_each) = (leaves <= most, log_each(leaves, unit, m.warps, m.depth));
-    let live = ((leaves - begin).min(most).max(0_i32) + ((1_i32 << (log_each & 31_i32)) - 1_i32)) >> (log_each & 31_i32);
+    let (all, live) = (whole(m, n, unit), seat(&seats, 0_i32, LIVE));
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
         if (c == 0_i32) & !fits {
@@ -69,14 +67,14 @@ pub fn attend_tiles<T: Float>(
             status.put(3, seq);
         }
     }
-    walk(m, k, v, cache, &rows, &from, &mut held, first_page, begin, n, log_each, scale);
-    find_faults(m, &from, status, &mut fault, if whole & (live > 0_i32) { n } else { 0_i32 }, n, 1_i32, 0_i32, seq);
+    walk(m, k, v, cache, &rows, &seats, &from, &mut held, n, scale);
+    find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, unit, crew);
     for w in warps(m.warps) {
-        for c in strided(w, if (live > 0_i32) | (whole & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
+        for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = (seq * kv_heads + head) * m.group as i32 + c;
             if live > 0_i32 {
-                let (o, l, top) = of_block(m, &held, c, live);
-                if whole {
+                let (o, l, top) = of_crew(m, &held, c, 0_i32, live);
+                if all {
                     finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
                 } else {
                     let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
@@ -108,10 +106,10 @@ fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, unit
     (if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }).map3(&units.cols(column, 1, m.cols), &units.cols(column + m.cols as i32, 1, m.cols), fused)
 }
 
-/// Every warp's leaves of the first `n` tokens, from leaf `begin` on, 2^log_each of them a warp.
+/// Every warp's leaves of the first `n` tokens.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: &Shared<f32>, from: &Shared<i64>, held: &mut Shared<f32>, first_page: i32, begin: i32, n: i32, log_each: i32, scale: f32) {
+fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: &Shared<f32>, seats: &Shared<i32>, from: &Shared<i64>, held: &mut Shared<f32>, n: i32, scale: f32) {
     let ring = ring(m.stages, m.tile_bytes);
     let mut query = shared::<u8>(m.warps * m.query_bytes());
     let mut tops = shared::<i32>(m.warps * 8 * m.heads());
@@ -121,8 +119,10 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
     for c in threads(m.cols) {
         side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
     }
-    let (tiles, each) = ((n + 31_i32) / 32_i32, 1_i32 << (log_each & 31_i32));
+    let tiles = (n + 31_i32) / 32_i32;
     for w in warps(m.warps) {
+        let (first, log_each, page) = (seat(seats, w, TILE), seat(seats, w, LOG_EACH), seat(seats, w, PAGE));
+        let each = 1_i32 << (log_each & 31_i32);
         let low = side.cols(0, 1, m.cols);
         // Of weights; of `counted` ones where units stay.
         let (mut top, mut sum, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_u32));
@@ -132,9 +132,8 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
         let mut sums = [acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32)];
         let mut out = [acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32)];
         let mut shift = [acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64)];
-        let first = (begin + w * each) * TILES as i32;
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
-            let tokens = ring.copy(cache, tile_at(m, from, first_page, t));
+            let tokens = ring.copy(cache, tile_at(m, from, page, t));
             measure(m, &tokens, rows, &mut tops, &mut leans, w);
             quantise(m, &tokens, rows, &tops, &leans, &mut query, &mut units, w, scale);
             let mut x = scores(m, k, &tokens, &query, &units, w);

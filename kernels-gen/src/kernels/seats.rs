@@ -1,0 +1,85 @@
+//! What a warp knows of its share, and where the pages are that it reads.
+//!
+//! Warps that take a share together are a crew: all of a block's, or one where short sequences lie side by side. A crew has pages,
+//! rows and a query of its own. What a warp needs again later lies in shared memory, lest it take registers during the loop.
+
+use super::decode_attention::DecodeMeta;
+use super::leaves::{LEAF, TILES, log_each};
+use super::schedule::share;
+use kernel_dsl::prelude::*;
+
+/// Words of a warp's seat: sequence, split, tokens that the last row sees, tokens of the sequence, first tile of the warp, log2 of
+/// its leaves, warps of the crew that have any, page of the sequence that the crew's list of pages would begin with at 0.
+pub const SEQ: usize = 0;
+pub const SPLIT: usize = 1;
+pub const SEEN: usize = 2;
+pub const TOKENS: usize = 3;
+pub const TILE: usize = 4;
+pub const LOG_EACH: usize = 5;
+pub const LIVE: usize = 6;
+pub const PAGE: usize = 7;
+pub const WORDS: usize = 8;
+
+/// First warp of a warp's crew.
+#[device]
+pub fn lead_of(w: i32, log_crew: i32) -> i32 {
+    (w >> (log_crew & 31_i32)) << (log_crew & 31_i32)
+}
+
+/// First page of a share, in the order of its sequence.
+#[device]
+pub fn first_page(m: &DecodeMeta, split: i32, unit: i32) -> i32 {
+    split * share(m.warps, unit) * LEAF as i32 / m.page_tokens as i32
+}
+
+/// The warp takes its seat in a share of a sequence of `tokens` tokens, of which its rows see `seen`.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn sit(m: &DecodeMeta, seats: &mut Shared<i32>, w: i32, log_crew: i32, seq: i32, split: i32, seen: i32, tokens: i32, unit: i32) {
+    let (lead, at) = (lead_of(w, log_crew), w * WORDS as i32);
+    let leaves = (seen + (LEAF as i32 - 1_i32)) / LEAF as i32;
+    let begin = split * share(m.warps, unit);
+    let log_each = log_each(leaves, unit, log_crew, m.depth);
+    let each = 1_i32 << (log_each & 31_i32);
+    for _ in lanes(1) {
+        seats.put(at + SEQ as i32, seq);
+        seats.put(at + SPLIT as i32, split);
+        seats.put(at + SEEN as i32, seen);
+        seats.put(at + TOKENS as i32, tokens);
+        seats.put(at + TILE as i32, (begin + (w - lead) * each) * TILES as i32);
+        seats.put(at + LOG_EACH as i32, log_each);
+        seats.put(at + LIVE as i32, ((leaves - begin).min(share(m.warps, unit)).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32));
+        seats.put(at + PAGE as i32, first_page(m, split, unit) - lead * m.listed_by_warp() as i32);
+    }
+}
+
+/// A word of warp `w`'s seat.
+#[device]
+pub fn seat(seats: &Shared<i32>, w: i32, word: usize) -> i32 {
+    seats.at(w * WORDS as i32 + word as i32)
+}
+
+/// Whether a crew has all that its rows see.
+#[device]
+pub fn whole(m: &DecodeMeta, seen: i32, unit: i32) -> bool {
+    (seen + (LEAF as i32 - 1_i32)) / LEAF as i32 <= share(m.warps, unit)
+}
+
+/// Where the pages begin that a crew's share may need, from entry `first` of a line of the table on: warp `w`'s part. A bad entry reads
+/// page 0 and is marked by an odd number; whoever finishes the row drops it.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w: i32, log_crew: i32, line: i32, first: i32, stride: i32, pages: i32, page_bytes: u32, own_bytes: i64) {
+    let (each, rank) = (m.listed_by_warp() as i32, w - lead_of(w, log_crew));
+    for i in lanes(m.listed_by_warp()) {
+        let entry = table.at(line + (first + rank * each + i).min(stride - 1_i32).max(0_i32)) as u32;
+        from.put(w * each + i, if entry < pages as u32 { entry as i64 * page_bytes as i64 + own_bytes } else { own_bytes + 1_i64 });
+    }
+}
+
+/// First byte of tile `t`; `page`: of the warp's seat.
+#[device]
+pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, page: i32, t: i32) -> i64 {
+    let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - page);
+    (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
+}
