@@ -144,14 +144,14 @@ pub fn attend<T: Float>(
         let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
         // Of weights; of `counted` ones where units stay.
-        let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(8, m.cols, 0_u32));
+        let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(m.counters(), m.cols, 0_u32));
         // Sums under units that stay, see `units`: bands' of the low and the high bytes of weights.
         let mut power = cols(m.cols, 0.0_f32);
         let mut sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let mut high_sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let (mut total, mut high_total) = (cols(m.cols, 0_i32), cols(m.cols, 0_i32));
         let mut half = cols(m.cols, 0.0_f32);
-        let mut shift = acc(8, m.cols, 0_i64);
+        let mut shift = acc(m.counters(), m.cols, 0_i64);
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high_half = cols(m.cols, 0.0_f32);
@@ -196,23 +196,20 @@ pub fn attend<T: Float>(
                             }
                             half = &half * &fade;
                         }
-                        let total = (if m.steady() { count.cast::<i64>() } else { sum.clone() }).sum_rows().map3(&top, &next, shifted);
-                        let moved = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
                         if m.steady() {
-                            count = moved.cast::<u32>();
+                            count = faded(m, &count.cast::<i64>(), &top, &next).cast::<u32>();
                         } else {
-                            sum = moved;
+                            sum = faded(m, &sum, &top, &next);
                         }
                         if v[0].spec().affine {
-                            let total = shift.sum_rows().map3(&top, &next, shifted);
-                            shift = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                            shift = faded(m, &shift, &top, &next);
                         }
                     }
                     top = next;
                 }
                 let p = if m.steady() { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
                 if m.steady() {
-                    count = &count + &(if m.apart { p.half_sums().map(counted).lane_sums() } else { p.lane_sums().map(counted) });
+                    count = &count + &(if m.apart { p.half_sums().map(counted) } else { p.lane_sums().map(counted) });
                 } else {
                     sum = &sum + &p.lane_sums().map(fixed);
                 }
@@ -301,10 +298,10 @@ pub fn attend<T: Float>(
                 top = cols(m.cols, f32::NEG_INFINITY);
                 power = cols(m.cols, 0.0_f32);
                 sum = acc(8, m.cols, 0_i64);
-                count = acc(8, m.cols, 0_u32);
+                count = acc(m.counters(), m.cols, 0_u32);
                 half = cols(m.cols, 0.0_f32);
                 high_half = cols(m.cols, 0.0_f32);
-                shift = acc(8, m.cols, 0_i64);
+                shift = acc(m.counters(), m.cols, 0_i64);
                 // Only what walks more leaves than a segment has comes to another one.
                 if (m.record > 0) & ((LEAF << m.depth) > m.segment) {
                     let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;

@@ -144,6 +144,11 @@ impl DecodeMeta {
         self.parts == 2 || self.apart
     }
 
+    /// Rows of the sums of weights that lanes keep: the two halves of a lane's tokens are two rows where they are one column.
+    pub fn counters(&self) -> usize {
+        if self.apart { 16 } else { 8 }
+    }
+
     /// Parts that a warp puts by.
     pub fn put_by(&self) -> usize {
         if self.away { self.depth } else { 0 }

@@ -49,7 +49,7 @@ pub fn offsets(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, pair: &Tile
 pub fn offset_sums(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pair: &Tile<u32>, p: &Tile<f32>) -> Tile<i64> {
     let leans = p * &offsets(v, tokens, at + (2 * k.spec().sides) as i32, 2 * (k.spec().sides + v.spec().sides), pair, m.parts);
     if m.apart {
-        leans.half_sums().map(fixed_raised).lane_sums()
+        leans.half_sums().map(fixed_raised)
     } else {
         if m.steady() { leans.lane_sums().map(fixed_raised) } else { leans.lane_sums().map(fixed_offset) }
     }

@@ -1,6 +1,7 @@
 //! The element-wise steps of online softmax in log2 units. The running maximum is an integer, so that
 //! every rescale is an exact power of two.
 
+use super::decode_attention::DecodeMeta;
 use kernel_dsl::math::min_u16x2;
 use kernel_dsl::prelude::*;
 
@@ -92,6 +93,36 @@ pub fn shifted(sum: i64, top: f32, next: f32) -> i64 {
 #[device]
 pub fn first_row(x: i64, row: i32) -> i64 {
     if row == 0_i32 { x } else { 0_i64 }
+}
+
+#[device]
+fn second_row(x: i64, row: i32) -> i64 {
+    if row == 1_i32 { x } else { 0_i64 }
+}
+
+#[device]
+fn even_row(x: i64, row: i32) -> i64 {
+    if (row & 1_i32) == 0_i32 { x } else { 0_i64 }
+}
+
+#[device]
+fn odd_row(x: i64, row: i32) -> i64 {
+    if (row & 1_i32) == 1_i32 { x } else { 0_i64 }
+}
+
+/// Sums of lanes under the next maximum. Weights whose bytes are summed apart lie in two columns for each other query, which are
+/// shifted each by itself: so are even and odd rows here.
+#[device]
+pub fn faded(m: &DecodeMeta, sums: &Tile<i64>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<i64> {
+    let rows = m.counters();
+    if m.apart {
+        let even = sums.map2(&row_ids(rows), even_row).sum_rows().map3(top, next, shifted);
+        let odd = sums.map2(&row_ids(rows), odd_row).sum_rows().map3(top, next, shifted);
+        (acc(rows, m.cols, 0_i64) + &even).map2(&row_ids(rows), first_row) + &(acc(rows, m.cols, 0_i64) + &odd).map2(&row_ids(rows), second_row)
+    } else {
+        let total = sums.sum_rows().map3(top, next, shifted);
+        (acc(rows, m.cols, 0_i64) + &total).map2(&row_ids(rows), first_row)
+    }
 }
 
 /// Biased exponent of the power of two that brings the f32 of bits `peak` into [2^14, 2^15).
