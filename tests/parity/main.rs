@@ -6,6 +6,7 @@ mod support;
 mod calibrated;
 mod decode;
 mod kivi;
+mod latent;
 mod load;
 mod prefill;
 mod rope;

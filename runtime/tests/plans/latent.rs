@@ -67,7 +67,7 @@ fn rows_of_integers_are_stored_and_attended_to() {
         assert_eq!(glse.read::<u32>(&stream), lse.iter().map(|x| x.to_bits()).collect::<Vec<u32>>(), "{name}: lse");
 
         let refused = |call: &DecodeLatent<'_>| plan.decode(&stream, call).unwrap_err().to_string();
-        assert!(refused(&DecodeLatent { heads: 48, ..call }).contains("a multiple of 64"));
+        assert!(refused(&DecodeLatent { heads: 96, ..call }).contains("a multiple of 64"));
         assert!(refused(&DecodeLatent { share: 100, ..call }).contains("a multiple of 128"));
         assert!(refused(&DecodeLatent { q: call.q.part(0, 64).unwrap(), ..call }).contains("q has 64 bytes"));
     }
