@@ -62,7 +62,10 @@ impl Problem {
         }
         let n = slots.len() * KV_HEADS * self.d;
         let mut cache = vec![0xff; shape.bytes(c)];
-        assert!(reference::store(c, &shape, &mut cache, &random.gaussians(n), &random.gaussians(n), &slots).is_ok());
+        // Keys grow within each leaf, so that maxima rise and sums are shifted on the way.
+        let mut keys = random.gaussians(n);
+        keys.chunks_mut(KV_HEADS * self.d).enumerate().for_each(|(t, row)| row.iter_mut().for_each(|x| *x *= 1.0 + (t % 256) as f32 / 32.0));
+        assert!(reference::store(c, &shape, &mut cache, &keys, &random.gaussians(n), &slots).is_ok());
         if let Some((b, entry)) = self.bad_page {
             table[b * STRIDE + entry] = pages as i32;
         }
