@@ -184,8 +184,8 @@ impl DecodePlan {
         }
         // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting.
         let most = call.batch * space.splits * call.cache.kv_heads;
-        let own = space.splits == 1 && most <= variant.resident;
-        let blocks = int("the number of blocks", variant.resident.clamp(1, most))?;
+        let own = space.splits == 1 && variant.in_order(most, capacity);
+        let blocks = int("the number of blocks", if own { most } else { variant.resident.clamp(1, most) })?;
         let maps = Buffers::of(layer);
         let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];
         let decode = [
