@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::rope::Scaling;
@@ -43,14 +44,19 @@ fn silu() -> String {
     "silu".into()
 }
 
+/// A model's config; one whose `obstacle` says why it cannot run is refused with that.
+pub(super) fn read_config<C: DeserializeOwned>(path: &Path, obstacle: fn(&C) -> Option<String>) -> Result<C> {
+    let text = std::fs::read_to_string(path).map_err(Error::reading(path))?;
+    let config: C = serde_json::from_str(&text).map_err(|e| Error::malformed(path, e.to_string()))?;
+    match obstacle(&config) {
+        Some(why) => Err(Error::Unsupported { path: path.to_path_buf(), why }),
+        None => Ok(config),
+    }
+}
+
 impl Config {
     pub fn read(path: &Path) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(Error::reading(path))?;
-        let config: Config = serde_json::from_str(&text).map_err(|e| Error::malformed(path, e.to_string()))?;
-        match config.obstacle() {
-            Some(why) => Err(Error::Unsupported { path: path.to_path_buf(), why }),
-            None => Ok(config),
-        }
+        read_config(path, Config::obstacle)
     }
 
     pub fn head_dim(&self) -> usize {

@@ -34,12 +34,34 @@ pub struct Run<'a> {
 }
 
 /// A way through the model that belongs to a subject, or repeats it in one chunk to be compared with it.
-struct Way {
-    attention: Box<dyn Counted>,
-    path: ReadPath,
+pub(super) struct Way<A> {
+    pub attention: A,
+    pub path: ReadPath,
     /// index of the subject
-    of: usize,
-    repeats: bool,
+    pub of: usize,
+    pub repeats: bool,
+}
+
+/// What each subject's own way found, and how its repetition agrees with it.
+pub(super) fn rows_of<A>(
+    missing: &[usize],
+    ways: &[Way<A>],
+    tally: impl Fn(&A) -> Tally,
+    scores: &[Vec<super::Score>],
+    seconds: &[f64],
+    agreements: &[Option<Agreement>],
+) -> Vec<PassageRow> {
+    let row = |subject: &usize| {
+        let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
+        let first = mine(false).unwrap_or_default();
+        PassageRow {
+            scores: scores[first].clone(),
+            tally: tally(&ways[first].attention),
+            seconds: seconds[first],
+            agreement: mine(true).and_then(|repeated| agreements[repeated]),
+        }
+    };
+    missing.iter().map(row).collect()
 }
 
 impl Run<'_> {
@@ -84,17 +106,7 @@ impl Run<'_> {
         let head = model.head()?;
         let repeats: Vec<bool> = ways.iter().map(|way| way.repeats).collect();
         let (scores, agreements) = self.score(index, &states, &repeats, gold, |rows| model.predict(&head, rows))?;
-        let rows = missing.iter().map(|subject| {
-            let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
-            let first = mine(false).unwrap_or_default();
-            PassageRow {
-                scores: scores[first].clone(),
-                tally: ways[first].attention.tally(),
-                seconds: seconds[first],
-                agreement: mine(true).and_then(|repeated| agreements[repeated]),
-            }
-        });
-        Ok(rows.collect())
+        Ok(rows_of(missing, &ways, |attention| attention.tally(), &scores, &seconds, &agreements))
     }
 
     /// How the tokens of a passage come to a subject; to the noise row in chunks of its own.
@@ -127,7 +139,7 @@ impl Run<'_> {
         Lane::new(path.chunks(self.options.text.ctx, &self.plan.score, self.options.chunk), attention)
     }
 
-    fn ways(&self, missing: &[usize]) -> Result<Vec<Way>> {
+    fn ways(&self, missing: &[usize]) -> Result<Vec<Way<Box<dyn Counted>>>> {
         let (plan, ctx, path) = (self.plan, self.options.text.ctx, self.options.read_path);
         let sampled = self.sampled();
         let mut ways = Vec::new();

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use runtime::Memory;
 
-use super::measure::Run;
+use super::measure::{Run, Way};
 use super::{Agreement, PassageRow, ReadPath, Score, Subject};
 use crate::device::{Attend, Exact, Forward, Lane, Probe, attention, prepare};
 use crate::error::{Error, Result};
@@ -12,15 +12,6 @@ use crate::model::{Config, Model};
 
 /// Positions whose logits are in memory at once.
 const SCORED_AT_ONCE: usize = 512;
-
-/// A way through the model that belongs to a subject, or repeats it in one chunk to be compared with it.
-struct Way {
-    attention: Box<dyn Attend>,
-    path: ReadPath,
-    /// index of the subject
-    of: usize,
-    repeats: bool,
-}
 
 /// What was found on one way.
 #[derive(Default)]
@@ -68,7 +59,7 @@ impl Run<'_> {
         Ok(missing.iter().map(row).collect())
     }
 
-    fn ways_on(&self, forward: &Forward, missing: &[usize]) -> Result<Vec<Way>> {
+    fn ways_on(&self, forward: &Forward, missing: &[usize]) -> Result<Vec<Way<Box<dyn Attend>>>> {
         let (plan, path) = (self.plan, self.options.read_path);
         prepare(&forward.machine, missing.iter().map(|of| &plan.subjects[*of]), path, &plan.geometry)?;
         let mut ways = Vec::new();
@@ -95,7 +86,7 @@ impl Run<'_> {
         (config, forward): (&Config, &Forward),
         index: usize,
         states: &[Memory],
-        ways: &[Way],
+        ways: &[Way<Box<dyn Attend>>],
         gold: &[u32],
     ) -> Result<Vec<Found>> {
         let mut found: Vec<Found> = ways.iter().map(|_| Found { exact: true, ..Found::default() }).collect();

@@ -1,19 +1,10 @@
 //! One passage through a model that caches rows which serve all heads: the base and all subjects side by side.
 
-use super::measure::Run;
+use super::measure::{Run, Way, rows_of};
 use super::{PassageRow, ReadPath, Streams, Subject};
 use crate::attention::{Kinds, Latent, Own, Passage, Through};
 use crate::error::Result;
 use crate::model::v4::{Config, Lane, Model};
-
-/// A way through the model that belongs to a subject, or repeats it in one chunk to be compared with it.
-struct Way {
-    cache: Latent,
-    path: ReadPath,
-    /// index of the subject
-    of: usize,
-    repeats: bool,
-}
 
 impl Run<'_> {
     pub(super) fn measure_rows(&self, model: &Model, index: usize, missing: &[usize]) -> Result<Vec<PassageRow>> {
@@ -26,7 +17,7 @@ impl Run<'_> {
         let chunks = self.options.read_path.chunks(text.ctx, &plan.score, self.options.chunk);
         let mut lanes = vec![Lane::new(chunks, &mut base)];
         for way in &mut ways {
-            lanes.push(Lane::new(self.chunks(way.path, way.of), &mut way.cache));
+            lanes.push(Lane::new(self.chunks(way.path, way.of), &mut way.attention));
         }
         let states = model.hidden(ids, plan.score.clone(), &mut lanes, |layer| self.tell(index, layer))?;
         let seconds: Vec<f64> = lanes.iter().skip(1).map(|lane| lane.seconds).collect();
@@ -34,17 +25,7 @@ impl Run<'_> {
         let head = model.head()?;
         let repeats: Vec<bool> = ways.iter().map(|way| way.repeats).collect();
         let (scores, agreements) = self.score(index, &states, &repeats, gold, |rows| model.predict(&head, rows))?;
-        let rows = missing.iter().map(|subject| {
-            let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
-            let first = mine(false).unwrap_or_default();
-            PassageRow {
-                scores: scores[first].clone(),
-                tally: ways[first].cache.tally(),
-                seconds: seconds[first],
-                agreement: mine(true).and_then(|repeated| agreements[repeated]),
-            }
-        });
-        Ok(rows.collect())
+        Ok(rows_of(missing, &ways, Latent::tally, &scores, &seconds, &agreements))
     }
 
     fn shared(&self, config: &Config) -> Passage {
@@ -56,14 +37,14 @@ impl Run<'_> {
         }
     }
 
-    fn row_ways(&self, shared: &Passage, missing: &[usize]) -> Vec<Way> {
+    fn row_ways(&self, shared: &Passage, missing: &[usize]) -> Vec<Way<Latent>> {
         let path = self.options.read_path;
         let mut ways = Vec::new();
         for &of in missing {
             let subject = &self.plan.subjects[of];
-            ways.push(Way { cache: cache(subject, shared, path), path, of, repeats: false });
+            ways.push(Way { attention: cache(subject, shared, path), path, of, repeats: false });
             if path == ReadPath::Decode && matches!(subject, Subject::Coded { .. } | Subject::Control(_)) {
-                ways.push(Way { cache: cache(subject, shared, ReadPath::All), path: ReadPath::All, of, repeats: true });
+                ways.push(Way { attention: cache(subject, shared, ReadPath::All), path: ReadPath::All, of, repeats: true });
             }
         }
         ways

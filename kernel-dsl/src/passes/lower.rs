@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 pub(super) struct Lower {
     pub p: Program,
-    regs: HashMap<Id, Vec<Id>>,
+    pub regs: HashMap<Id, Vec<Id>>,
     out: Vec<Vec<Stmt>>,
     span: Span,
     /// Lane, quad row (lane / 4), quad lane (lane % 4), thread.
@@ -19,8 +19,8 @@ pub(super) struct Lower {
     pub t: Id,
     thread: Id,
     /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
-    kept: Vec<Vec<Vec<Id>>>,
-    turn: Option<(Par, Id)>,
+    pub kept: Vec<Vec<Vec<Id>>>,
+    pub turn: Option<(Par, Id)>,
     fault: Option<Report>,
 }
 
@@ -83,7 +83,7 @@ impl Lower {
     }
 
     /// The value of a constant of an enclosing region.
-    fn known(&self, id: Id) -> Option<u64> {
+    pub(super) fn known(&self, id: Id) -> Option<u64> {
         self.out.iter().flatten().find_map(|s| match s.op {
             Op::Const(bits) if s.outs == [id] => Some(bits),
             _ => None,
@@ -198,23 +198,8 @@ impl Lower {
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
-            Op::Keep { kept, turn, k, value } => {
-                let vars = self.own_turn(*kept, *turn, *k);
-                let values = if self.regs.contains_key(value) { self.tile(*value) } else { vec![*value] };
-                for (var, value) in vars.into_iter().zip(values) {
-                    self.push(Op::VarSet(var, value), vec![]);
-                }
-            }
-            Op::Kept { kept, turn, k } => {
-                let vars = self.own_turn(*kept, *turn, *k);
-                match self.p.kept[*kept].ty {
-                    Ty::Scalar(_) => self.push(Op::VarGet(vars[0]), s.outs.clone()),
-                    ty => {
-                        let regs = vars.into_iter().map(|var| self.emit(Op::VarGet(var), ty.reg_dtype())).collect();
-                        self.set(s.outs[0], regs);
-                    }
-                }
-            }
+            Op::Keep { kept, turn, k, value } => self.keep(*kept, *turn, *k, *value),
+            Op::Kept { kept, turn, k } => self.take_kept(*kept, *turn, *k, &s.outs),
             Op::CopyAsync { ring, src, at, bytes } => {
                 let cond = self.konst(DType::Bool, 1);
                 self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, bytes: *bytes, cond, ahead: 0 }, vec![]);
@@ -228,31 +213,6 @@ impl Lower {
                 _ => self.push(op.clone(), s.outs.clone()),
             },
         }
-    }
-
-    /// A register full of `v`: operands hold several elements in one.
-    fn repeated(&mut self, v: Id, ty: Ty) -> Id {
-        if ty.reg_dtype() == ty.dtype() {
-            return v;
-        }
-        match (self.known(v), 8 * ty.dtype().size()) {
-            (Some(0), _) => self.konst(DType::U32, 0),
-            (Some(bits), 8) => self.konst(DType::U32, (bits & 0xff) * 0x0101_0101),
-            (Some(bits), _) => self.konst(DType::U32, (bits & 0xffff) * 0x0001_0001),
-            _ => {
-                self.fail(Fault::StageOp { op: "an operand full of a variable".into(), stage: "thread" });
-                v
-            }
-        }
-    }
-
-    /// Variables of what a turn keeps: a thread has no more than its own turn has kept, a warp likewise.
-    fn own_turn(&mut self, kept: usize, turn: Id, k: usize) -> Vec<Id> {
-        let par = if matches!(self.p.kept[kept].ty, Ty::Scalar(_)) { Par::Threads } else { Par::Warps };
-        if self.turn != Some((par, turn)) {
-            self.fail(Fault::OtherTurn);
-        }
-        self.kept[kept][k].clone()
     }
 
     /// Registers of a tile that one operation makes.

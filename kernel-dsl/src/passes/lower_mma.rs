@@ -100,4 +100,20 @@ impl Lower {
         }
         regs
     }
+
+    /// A register full of `v`: operands hold several elements in one.
+    pub(super) fn repeated(&mut self, v: Id, ty: Ty) -> Id {
+        if ty.reg_dtype() == ty.dtype() {
+            return v;
+        }
+        match (self.known(v), 8 * ty.dtype().size()) {
+            (Some(0), _) => self.konst(DType::U32, 0),
+            (Some(bits), 8) => self.konst(DType::U32, (bits & 0xff) * 0x0101_0101),
+            (Some(bits), _) => self.konst(DType::U32, (bits & 0xffff) * 0x0001_0001),
+            _ => {
+                self.fail(Fault::StageOp { op: "an operand full of a variable".into(), stage: "thread" });
+                v
+            }
+        }
+    }
 }

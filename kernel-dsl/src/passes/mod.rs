@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod simplify;
 
 mod lower_halves;
+mod lower_kept;
 mod lower_memory;
 mod lower_mma;
 mod lower_reduce;

@@ -91,7 +91,7 @@ pub fn shifted(sum: i64, top: f32, next: f32) -> i64 {
 
 /// Keeps row 0: a total goes back into one lane's partial sum.
 #[device]
-pub fn first_row(x: i64, row: i32) -> i64 {
+fn first_row(x: i64, row: i32) -> i64 {
     if row == 0_i32 { x } else { 0_i64 }
 }
 

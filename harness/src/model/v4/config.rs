@@ -7,7 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::RowKind;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::model::config::read_config;
 use crate::model::rope::Scaling;
 
 /// The ratio whose groups overlap and have an indexer.
@@ -100,12 +101,7 @@ pub struct Compressed {
 
 impl Config {
     pub fn read(path: &Path) -> Result<Config> {
-        let text = std::fs::read_to_string(path).map_err(Error::reading(path))?;
-        let config: Config = serde_json::from_str(&text).map_err(|e| Error::malformed(path, e.to_string()))?;
-        match config.obstacle() {
-            Some(why) => Err(Error::Unsupported { path: path.to_path_buf(), why }),
-            None => Ok(config),
-        }
+        read_config(path, Config::obstacle)
     }
 
     /// None for a layer with a window alone.

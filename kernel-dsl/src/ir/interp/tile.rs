@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 /// A scalar's bits or a tile's elements, row-major.
 #[derive(Clone)]
-enum Value {
+pub(super) enum Value {
     Scalar(u64),
     Tile(Rc<[u64]>),
 }
@@ -26,7 +26,7 @@ pub struct Machine<'a> {
     pub(super) p: &'a Program,
     scalars: Vec<(Id, u64)>,
     block: [u32; 3],
-    values: Vec<Option<Value>>,
+    pub(super) values: Vec<Option<Value>>,
     /// The parallel iteration in which a variable was declared.
     homes: Vec<u32>,
     pub(super) shared: Vec<Region>,
@@ -35,7 +35,7 @@ pub struct Machine<'a> {
     /// Tiles put by: (own, warp, place).
     by: HashMap<(usize, usize, i64), Rc<[u64]>>,
     /// What turns keep: (kept, turn, k).
-    kept: HashMap<(usize, i64, usize), Value>,
+    pub(super) kept: HashMap<(usize, i64, usize), Value>,
     pub(super) warp: usize,
     pub(super) turns: Turns,
     random: u64,
@@ -163,7 +163,7 @@ impl<'a> Machine<'a> {
         self.values[id as usize] = Some(Value::Scalar(bits));
     }
 
-    fn value(&self, id: Id) -> Result<Value, Wrong> {
+    pub(super) fn value(&self, id: Id) -> Result<Value, Wrong> {
         self.values[id as usize].clone().ok_or(Wrong::Undefined { id })
     }
 
@@ -232,16 +232,8 @@ impl<'a> Machine<'a> {
                 self.values[*var as usize] = Some(self.value(*a)?);
                 Ok(())
             }
-            Op::Keep { kept, turn, k, value } => {
-                let (turn, value) = (self.offset(*turn)?, self.value(*value)?);
-                self.kept.insert((*kept, turn, *k), value);
-                Ok(())
-            }
-            Op::Kept { kept, turn, k } => {
-                let value = self.kept.get(&(*kept, self.offset(*turn)?, *k)).ok_or(Wrong::Undefined { id: out })?;
-                self.values[out as usize] = Some(value.clone());
-                Ok(())
-            }
+            Op::Keep { kept, turn, k, value } => self.keep((*kept, self.offset(*turn)?, *k), *value),
+            Op::Kept { kept, turn, k } => self.take_kept((*kept, self.offset(*turn)?, *k), out),
             Op::Load { buf, at } => {
                 let bits = self.load(buf, self.offset(*at)?, d(out), buffers)?;
                 self.put(out, bits);

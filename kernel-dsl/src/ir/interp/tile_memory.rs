@@ -118,4 +118,17 @@ impl Machine<'_> {
         self.put(handle, n);
         Ok(())
     }
+
+    /// What a turn keeps, at (kept, turn, k).
+    pub(super) fn keep(&mut self, place: (usize, i64, usize), value: Id) -> Result<(), Wrong> {
+        let value = self.value(value)?;
+        self.kept.insert(place, value);
+        Ok(())
+    }
+
+    pub(super) fn take_kept(&mut self, place: (usize, i64, usize), out: Id) -> Result<(), Wrong> {
+        let value = self.kept.get(&place).ok_or(Wrong::Undefined { id: out })?;
+        self.values[out as usize] = Some(value.clone());
+        Ok(())
+    }
 }

@@ -149,15 +149,12 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                     for i in 0..m.bands() {
                         lift[i] = lift[i].map3(&top, &next, sunk);
                         out[i] = &out[i] * &fade;
-                        let total = shift[i].sum_rows().map3(&top, &next, shifted);
-                        shift[i] = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
+                        shift[i] = faded(m, &shift[i], &top, &next);
                     }
-                    let total = (if m.parts == 2 { count.cast::<i64>() } else { sum.clone() }).sum_rows().map3(&top, &next, shifted);
-                    let moved = (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row);
                     if m.parts == 2 {
-                        count = moved.cast::<u32>();
+                        count = faded(m, &count.cast::<i64>(), &top, &next).cast::<u32>();
                     } else {
-                        sum = moved;
+                        sum = faded(m, &sum, &top, &next);
                     }
                 }
                 top = next;

@@ -1,0 +1,35 @@
+//! What turns of a loop keep for themselves: variables of a thread, or of each lane of a warp.
+
+use super::lower::Lower;
+use crate::ir::*;
+use crate::report::Fault;
+
+impl Lower {
+    /// Variables of what a turn keeps: a thread has no more than its own turn has kept, a warp likewise.
+    fn own_turn(&mut self, kept: usize, turn: Id, k: usize) -> Vec<Id> {
+        let par = if matches!(self.p.kept[kept].ty, Ty::Scalar(_)) { Par::Threads } else { Par::Warps };
+        if self.turn != Some((par, turn)) {
+            self.fail(Fault::OtherTurn);
+        }
+        self.kept[kept][k].clone()
+    }
+
+    pub(super) fn keep(&mut self, kept: usize, turn: Id, k: usize, value: Id) {
+        let vars = self.own_turn(kept, turn, k);
+        let values = if self.regs.contains_key(&value) { self.tile(value) } else { vec![value] };
+        for (var, value) in vars.into_iter().zip(values) {
+            self.push(Op::VarSet(var, value), vec![]);
+        }
+    }
+
+    pub(super) fn take_kept(&mut self, kept: usize, turn: Id, k: usize, outs: &[Id]) {
+        let vars = self.own_turn(kept, turn, k);
+        match self.p.kept[kept].ty {
+            Ty::Scalar(_) => self.push(Op::VarGet(vars[0]), outs.to_vec()),
+            ty => {
+                let regs = vars.into_iter().map(|var| self.emit(Op::VarGet(var), ty.reg_dtype())).collect();
+                self.set(outs[0], regs);
+            }
+        }
+    }
+}
