@@ -146,7 +146,7 @@ fn expression(b: &B, r: &Random, vars: &[V], depth: u32) -> V {
         }
         _ => {
             let (x, y) = (part(), part());
-            b.if_else(b.binary(BinOp::Lt, x.clone(), y.clone()), || y, || x)
+            b.if_else(b.binary(BinOp::Lt, x.clone(), y.clone()), &|| y.clone(), &|| x.clone())
         }
     }
 }
@@ -156,11 +156,11 @@ fn statements(b: &B, r: &Random, vars: &[V], depth: u32) -> V {
         match r.below(4) {
             0 if depth > 0 => {
                 let cond = b.binary(BinOp::Gt, expression(b, r, vars, 1), expression(b, r, vars, 1));
-                b.if_else(cond, || statements(b, r, vars, depth - 1), || statements(b, r, vars, depth - 1));
+                b.if_else(cond, &|| statements(b, r, vars, depth - 1), &|| statements(b, r, vars, depth - 1));
             }
             1 if depth > 0 => {
                 let turns = b.binary(BinOp::And, expression(b, r, vars, 1), V::Int(3));
-                b.for_range(V::Int(0), turns, |i| {
+                b.for_range(V::Int(0), turns, &|i| {
                     b.assign(&vars[0], b.binary(BinOp::Add, b.get(&vars[0]), i));
                     statements(b, r, vars, depth - 1);
                 });
@@ -177,7 +177,7 @@ fn random_program(r: &Random, n: usize) -> Program {
     let b = B::new("random", 2, 1);
     let (x, y) = (b.buffer("x", DType::I32, false), b.buffer("y", DType::I32, true));
     let at = |i: &V, k: usize| b.binary(BinOp::Add, b.binary(BinOp::Mul, i.clone(), V::Int(VARS as i64)), V::Int(k as i64));
-    b.for_parallel(Par::Threads, V::Int(n as i64), |i| {
+    b.for_parallel(Par::Threads, V::Int(n as i64), &|i| {
         let vars: Vec<V> = (0..VARS).map(|k| b.var(b.method("at", &x, vec![at(&i, k)]))).collect();
         statements(&b, r, &vars, 3);
         for (k, v) in vars.iter().enumerate() {

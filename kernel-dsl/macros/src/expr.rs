@@ -191,7 +191,7 @@ impl Body {
                     BinOp::And(_) => (r, q!(::kernel_dsl::build::V::Bool(false))),
                     _ => (q!(::kernel_dsl::build::V::Bool(true)), r),
                 };
-                return q!({ let l = #l; #line b.if_else(l, || #then, || #other) });
+                return q!({ let l = #l; #line b.if_else(l, &|| #then, &|| #other) });
             }
             _ => return self.reject(x, Reject::Expression),
         };

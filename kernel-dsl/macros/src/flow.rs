@@ -15,7 +15,7 @@ impl Body {
             None => q!(::kernel_dsl::build::V::Unit),
         };
         let line = here(i.if_token.span());
-        q!({ let c = #cond; #line b.if_else(c, || #then, || #other) })
+        q!({ let c = #cond; #line b.if_else(c, &|| #then, &|| #other) })
     }
 
     pub fn for_loop(&mut self, f: &ExprForLoop) -> TokenStream {
@@ -26,7 +26,7 @@ impl Body {
         };
         let line = here(f.for_token.span());
         let body = self.block(&f.body);
-        let body = q!(|#var: ::kernel_dsl::build::V| { let _ = #body; });
+        let body = q!(&|#var: ::kernel_dsl::build::V| { let _ = #body; });
         match &*f.expr {
             Expr::Range(ExprRange { start: Some(lo), end: Some(hi), limits: RangeLimits::HalfOpen(_), .. }) => {
                 let (lo, hi) = (self.expr(lo), self.expr(hi));

@@ -84,7 +84,7 @@ impl B {
         }
     }
 
-    pub fn if_else(&self, cond: V, then: impl FnOnce() -> V, other: impl FnOnce() -> V) -> V {
+    pub fn if_else(&self, cond: V, then: &dyn Fn() -> V, other: &dyn Fn() -> V) -> V {
         let c = match self.get(&cond) {
             V::Bool(true) => return then(),
             V::Bool(false) => return other(),
@@ -142,7 +142,7 @@ impl B {
     }
 
     /// `for i in lo..hi`: unrolled when both ends are known, a loop on the device otherwise.
-    pub fn for_range(&self, lo: V, hi: V, body: impl Fn(V)) {
+    pub fn for_range(&self, lo: V, hi: V, body: &dyn Fn(V)) {
         if let (V::Int(lo), V::Int(hi)) = (self.get(&lo), self.get(&hi)) {
             for i in lo..hi {
                 body(V::Int(i));
@@ -153,7 +153,7 @@ impl B {
     }
 
     /// `for i in stream(lo, hi, step, stages)`
-    pub fn for_pipelined(&self, lo: V, hi: V, step: V, stages: V, body: impl Fn(V)) {
+    pub fn for_pipelined(&self, lo: V, hi: V, step: V, stages: V, body: &dyn Fn(V)) {
         let n = stages.size(self, "the number of stages");
         if !(2..=8).contains(&n) {
             self.fail(Fault::Stages { stages: n });
@@ -162,7 +162,7 @@ impl B {
     }
 
     /// `strided` is a stream of no stages.
-    pub fn for_stream(&self, lo: V, hi: V, step: V, stages: V, body: impl Fn(V)) {
+    pub fn for_stream(&self, lo: V, hi: V, step: V, stages: V, body: &dyn Fn(V)) {
         let stages = stages.size(self, "the number of stages");
         let (lo, hi, step) = (self.bound(&lo), self.bound(&hi), self.bound(&step));
         let var = self.program.borrow_mut().fresh(Ty::Scalar(DType::I32));
@@ -170,7 +170,7 @@ impl B {
         self.push(Op::For { var, lo, hi, step, stages, body: stmts }, vec![]);
     }
 
-    pub fn for_parallel(&self, par: Par, count: V, body: impl Fn(V)) {
+    pub fn for_parallel(&self, par: Par, count: V, body: &dyn Fn(V)) {
         let (flag, nested) = match par {
             Par::Warps => (&self.in_warps, self.in_warps.get() || self.in_threads.get()),
             Par::Threads => (&self.in_threads, self.in_warps.get() || self.in_threads.get()),

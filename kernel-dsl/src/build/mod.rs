@@ -56,12 +56,26 @@ impl B {
 
     /// A call of a device function; what follows it belongs to the caller's line again.
     pub fn call(&self, name: &str, f: impl FnOnce() -> V) -> V {
-        self.calls.borrow_mut().push(name.into());
+        // Kernels hold thousands of calls: all but `f` itself is compiled once.
         let span = self.span.get();
-        let out = if self.calls.borrow().len() > MAX_DEPTH { self.fail(Fault::Recursion { circle: self.circle() }) } else { f() };
+        let out = if self.enter(name) { f() } else { V::Poison };
+        self.leave(span);
+        out
+    }
+
+    /// False if calls are too deep.
+    fn enter(&self, name: &str) -> bool {
+        self.calls.borrow_mut().push(name.into());
+        let deep = self.calls.borrow().len() > MAX_DEPTH;
+        if deep {
+            self.fail(Fault::Recursion { circle: self.circle() });
+        }
+        !deep
+    }
+
+    fn leave(&self, span: Span) {
         self.span.set(span);
         self.calls.borrow_mut().pop();
-        out
     }
 
     /// From the last call back to the one of the same name before it.
