@@ -13,6 +13,9 @@ use kernels_gen::preset::preset;
 use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Layer, Mapped, Memory, PagedCache, QueriesPlan, Result, Rows, Store, StorePlan, StoreSpec, Stream};
 use support::{D, HEADS, KV_HEADS, PAGE};
 
+/// Query tokens that are no long chunk.
+const SHORT: usize = 32;
+
 /// Rows of a launch of decode attention that stands for a chunk.
 const BATCH: usize = 256;
 
@@ -77,9 +80,9 @@ impl Setup {
     }
 }
 
-fn measure(device: &Device, stream: &Stream, codec: Codec, layer: Option<Layer<'_>>, (batch, len, queries): (usize, usize, usize), s: &Setup) -> Result<()> {
+fn measure(device: &Device, stream: &Stream, codec: Codec, layer: Option<Layer<'_>>, (batch, len, queries): (usize, usize, usize), of: usize, s: &Setup) -> Result<()> {
     let spec = DecodeSpec { codec, head_dim: D, group: HEADS / KV_HEADS, page_tokens: PAGE, elem: Elem::Bf16, splits: 0 };
-    let block = std::env::var("KVF_BLOCK").ok().and_then(|v| v.parse().ok()).unwrap_or(queries).min(queries);
+    let block = std::env::var("KVF_BLOCK").ok().and_then(|v| v.parse().ok()).unwrap_or(of).min(of);
     let (many, one) = (QueriesPlan::prepare(device, &spec, block)?, DecodePlan::prepare(device, &spec)?);
     let workspace = Memory::zeroed(device, many.workspace_bytes(batch, HEADS, queries, len / PAGE)? as usize)?;
     let lens = Memory::from_slice(device, &vec![len as i32; batch])?;
@@ -114,10 +117,11 @@ fn main() {
             let fitted = preset(&name).map(|p| unit::calibration(&device, codec, p, KV_HEADS, prefix + chunk)).transpose()?;
             let layer = fitted.as_ref().map(|c| c.layer(0)).transpose()?;
             let s = Setup::new(&device, &stream, codec, layer, batch, len, 4 * batch)?;
-            (1..=4).try_for_each(|queries| measure(&device, &stream, codec, layer, (batch, len, queries), &s))?;
+            (1..=4).try_for_each(|queries| measure(&device, &stream, codec, layer, (batch, len, queries), queries, &s))?;
             drop(s);
             let s = Setup::new(&device, &stream, codec, layer, 1, prefix + chunk, chunk)?;
-            measure(&device, &stream, codec, layer, (1, prefix + chunk, chunk), &s)
+            // The kernel of long chunks, where it serves the codec, and the one of shorter chunks beside it.
+            [chunk, SHORT].iter().try_for_each(|&of| measure(&device, &stream, codec, layer, (1, prefix + chunk, chunk), of, &s))
         };
         if let Err(e) = run() {
             println!("FAILED {name}: {e}");

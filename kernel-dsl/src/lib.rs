@@ -27,6 +27,6 @@ pub mod prelude {
     pub use crate::dtype::{DType, Elem, Float, bf16, f16};
     pub use crate::math::*;
     pub use crate::ops::*;
-    pub use crate::tile::{ByTurn, ByWarp, Global, Page, PutBy, Ring, Shared, Tile};
+    pub use crate::tile::{ByTurn, ByWarp, Global, Page, PutBy, PutByWarp, Ring, Shared, Tile};
     pub use crate::{Launch, Meta, codec, device, kernel};
 }

@@ -4,7 +4,7 @@
 use crate::build::{B, V};
 use crate::dtype::Elem;
 use crate::ir::{Layout, UnOp};
-use crate::tile::{ByTurn, ByWarp, MmaIn, PutBy, Ring, Shared, Tile, current_block};
+use crate::tile::{ByTurn, ByWarp, MmaIn, PutBy, PutByWarp, Ring, Shared, Tile, current_block};
 
 macro_rules! twin {
     ($name:ident $(<$g:ident: $bound:path>)? , |$b:ident $(, $a:ident)*| $body:expr) => {
@@ -40,6 +40,13 @@ pub fn put_by<T: Elem>(places: usize, like: &Tile<T>) -> PutBy<T> {
     PutBy::new(places, like)
 }
 twin!(put_by, |b, places, like| b.put_by(places, like));
+
+/// `places` for accumulators [rows, cols] of each of the block's warps, outside of its registers: what a warp puts by in the turn of a
+/// `warps(n)` loop it finds in the same turn of a later one. Undefined at first.
+pub fn put_by_warp<T: Elem>(warps: usize, places: usize, rows: usize, cols: usize) -> PutByWarp<T> {
+    PutByWarp::new(warps, places, rows, cols)
+}
+twin!(put_by_warp<T: Elem>, |b, warps, places, rows, cols| b.put_by_warp(T::DTYPE, warps, places, rows, cols));
 
 /// `len` values for each of the block's threads: what a turn of a `threads(n)` loop puts there, the same turn of a later one
 /// finds, in registers. `n` is the number of the block's threads; undefined at first.

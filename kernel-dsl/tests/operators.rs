@@ -153,6 +153,58 @@ fn signed_bytes_are_multiplied_exactly_from_packed_operands() {
     }
 }
 
+/// Half bytes in words of eight, the first dims lowest.
+#[device]
+fn nibbles(code: [u32; 4]) -> [u32; 4] {
+    let (even, odd) = (code[0] & 0x0f0f_0f0f_u32, (code[0] >> 4) & 0x0f0f_0f0f_u32);
+    [pick(even, odd, 0x5140_u32), pick(even, odd, 0x7362_u32), 0_u32, 0_u32]
+}
+
+#[derive(Clone, Copy)]
+struct Two;
+
+impl Meta for Two {
+    fn launch(&self) -> Launch {
+        Launch { warps: 2, min_blocks: 1 }
+    }
+}
+
+/// Each warp unpacks codes where they lie in memory and leaves them for the other; what it puts by outlasts the loop.
+#[kernel]
+fn passed_on(_m: Two, codes: &Global<u8>, b: &Global<i8>, sums: &mut Global<i32>) {
+    let mut room = shared::<i32>(2 * 32 * 64 / 4);
+    let mut by = put_by_warp::<i32>(2, 2, 32, 8);
+    for w in warps(2) {
+        let keys: Tile<u8> = codes.keys((16_i32 + w * 1024_i32) as i64, 32, 64, 8, |x| nibbles(x));
+        room.save_left::<u8>(w * 2048_i32, &keys);
+        by.put(w, 1_i32, &(acc(32, 8, 5_i32) + w));
+    }
+    for w in warps(2) {
+        let other = room.packed_left::<u8>((1_i32 - w) * 2048_i32, 32, 64);
+        sums.put_acc(w * 256_i32, 8, 1, 8, &mma(&other, &b.operand::<i8>(0, 64, 8, 64), &by.at(w, 1_i32)));
+    }
+}
+
+#[test]
+fn codes_unpacked_in_memory_pass_from_warp_to_warp() {
+    let byte = |i: usize| (i * i * 29 + i * 11 + 3) as u8;
+    let codes: Vec<u8> = (0..16 + 2 * 1024).map(byte).collect();
+    let right: Vec<i8> = (0..8 * 64).map(|i| byte(i + 5) as i8).collect();
+    let packing = kernel_dsl::ir::Packing { bits: 32, d: 64, feed: kernel_dsl::ir::Feed::Keys, lane: DType::U8, group: Default::default() };
+    let lane = |w: usize, token: usize, dim: usize| (packing.code(&codes[16 + 1024 * w..], token, dim / 8)[0] >> (4 * (dim % 8)) & 15) as i32;
+    let sum = |w: usize, token: usize, col: usize| (0..64).map(|k| lane(1 - w, token, k) * i32::from(right[col * 64 + k])).sum::<i32>();
+    let want: Vec<i32> = (0..512).map(|i| 5 + (i / 256) as i32 + sum(i / 256, i % 256 / 8, i % 8)).collect();
+    let (a, b, mut sums) = (Global::new(&codes), Global::new(&right), Global::<i32>::zeroed(512));
+    launch([1, 1, 1], || passed_on(Two, &a, &b, &mut sums));
+    assert_eq!(sums.to_vec(), want);
+    let tile = passed_on::build(&Two).unwrap();
+    for program in [kernel_dsl::passes::run(&tile).unwrap(), tile] {
+        let mut args = [Arg::Buffer(a.bytes.clone()), Arg::Buffer(b.bytes.clone()), Arg::Buffer(vec![0; 2048])];
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert!(args[2] == Arg::Buffer(sums.bytes.clone()), "lowered: {}", program.lowered);
+    }
+}
+
 #[device]
 fn by_half(rows: &Shared<i8>, at: i32) -> Tile<i8> {
     rows.matrix_turned::<i8>(at, 512, 32, 32)

@@ -7,6 +7,7 @@ mod support;
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
+use kernels_gen::kernels::chunk::{attention::chunk_attention, chunk_ir, chunk_meta};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::prefill_attention::{self as prefill, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
 use kernels_gen::kernels::{self, Elem as Memory, parts};
@@ -156,6 +157,66 @@ fn attends<T: Float>(name: &str, p: &Problem) {
     }
 }
 
+/// The kernel of long chunks: blocks of `warps` warps, each with 2^unit leaves of a row.
+fn attends_in_chunks<T: Float>(name: &str, unit: usize, p: &Problem) {
+    let c = codec(name).unwrap();
+    let x = p.data::<T>(c);
+    let Problem { d, group, queries, warps, .. } = *p;
+    let batch = p.lens.len();
+    let m = DecodeMeta { warps, queries: 8 * warps / group, ..chunk_meta(c, d, group, PAGE) };
+    let j = join_queries_meta(&m);
+    let splits = kernels::splits_of(&m, STRIDE * PAGE, unit);
+    let shift = splits.next_power_of_two().ilog2();
+    let what = format!("{name} d {d} group {group} queries {queries} in chunks of {}, 2^{unit} leaves, lens {:?}", m.queries, p.lens);
+    let blocks = queries.div_ceil(m.queries);
+    let rows = batch * KV_HEADS * blocks * splits * m.rows();
+    let outs = batch * queries * KV_HEADS * group;
+    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
+    let grids = [[(blocks << shift) as u32, KV_HEADS as u32, batch as u32], [(queries * group) as u32, KV_HEADS as u32, batch as u32]];
+    let (kv, pages, stride, splits, queries, blocks) = (KV_HEADS as i32, x.pages as i32, STRIDE as i32, splits as i32, queries as i32, blocks as i32);
+
+    let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
+    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
+    let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
+    launch(grids[0], || chunk_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, kv, pages, stride, splits, unit as i32, x.scale, queries, 0, blocks, shift as i32));
+    let attended = status.clone();
+    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, unit as i32, pages, stride, queries, 0, blocks));
+    check(&format!("{what}, Rust"), 0.0, &x.want, &out, &lse);
+    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
+    assert_eq!(Status(flags), x.want.status, "{what}: status");
+
+    let join = join_queries_ir(c, &j, memory::<T>()).unwrap();
+    for stage in stages(chunk_ir(c, &m, memory::<T>()).unwrap()) {
+        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
+        args.extend([kv, pages, stride, splits, unit as i32].map(scalar));
+        args.push(scalar(x.scale));
+        args.extend([queries, 0, blocks, shift as i32].map(scalar));
+        let got = interpreted(&what, &stage, grids[0], args);
+        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[8], &attended.bytes);
+        let mut args: Vec<Arg> = got[6..8].iter().cloned().map(Arg::Buffer).collect();
+        args.extend([buffer(&x.table), buffer(&x.lens)]);
+        args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
+        args.push(buffer(&attended));
+        args.extend([kv, splits, unit as i32, pages, stride, queries, 0, blocks].map(scalar));
+        let joined = interpreted(&format!("join after {what}"), &("tile", join.clone()), grids[1], args);
+        let (mut o, mut l) = (out0.clone(), lse0.clone());
+        (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
+        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &status.bytes);
+        check(&format!("{what}, {} IR", stage.0), 0.0, &x.want, &o, &l);
+    }
+}
+
+/// Causal edges within tiles and leaves, rows without tokens, several blocks the last of which is not full, pages that do not exist, parts to join
+/// and whole rows, trees that end in the middle.
+fn chunks(name: &str) {
+    let two = |p: Problem| Problem { warps: 2, ..p };
+    attends_in_chunks::<f32>(name, 9, &two(problem(64, 4, 11, 0, &[40, 7, -1])));
+    attends_in_chunks::<f32>(name, 0, &two(problem(64, 2, 9, 0, &[300])));
+    attends_in_chunks::<bf16>(name, 1, &two(Problem { bad_page: Some((0, 9)), ..problem(64, 3, 7, 0, &[293]) }));
+    attends_in_chunks::<bf16>(name, 9, &two(Problem { bad_page: Some((0, 1)), ..problem(128, 1, 37, 0, &[60]) }));
+    attends_in_chunks::<f32>(name, 3, &two(problem(64, 4, 3, 0, &[639])));
+}
+
 fn problem(d: usize, group: usize, queries: usize, block: usize, lens: &[i32]) -> Problem {
     Problem { d, group, queries, block, warps: 0, lens: lens.to_vec(), bad_page: None }
 }
@@ -176,6 +237,25 @@ fn prefills(name: &str) {
     attends::<bf16>(name, &problem(128, 8, 5, 64, &[5, 700]));
     attends::<f32>(name, &Problem { bad_page: Some((0, 1)), ..problem(64, 1, 37, 64, &[60]) });
     attends::<f32>(name, &problem(256, 4, 3, 64, &[33]));
+}
+
+#[test]
+fn chunks_int4() {
+    chunks("int4");
+}
+
+#[test]
+fn chunks_e8w4() {
+    chunks("e8w4");
+}
+
+/// Offsets, keys and values by blocks, tails of bits, other zeros.
+#[test]
+fn chunks_of_families() {
+    for name in ["turboquant_4bit_nc", "int4_per_token_head", "int8", "int3", "e8q38", "int5/int2"] {
+        attends_in_chunks::<f32>(name, 9, &Problem { warps: 2, ..problem(64, 4, 5, 0, &[290]) });
+        attends_in_chunks::<bf16>(name, 0, &Problem { warps: 1, ..problem(128, 2, 4, 0, &[66]) });
+    }
 }
 
 macro_rules! codecs {

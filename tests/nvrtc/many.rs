@@ -2,9 +2,10 @@
 
 use kernel_dsl::Source;
 use kernels_gen::kernels::Elem;
+use kernels_gen::kernels::chunk::{chunk_ir, chunk_meta, serves};
 use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
 use kernels_gen::preset::PRESETS;
-use kernels_gen::registry::codecs;
+use kernels_gen::registry::{codec, codecs};
 use runtime::Arch;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
@@ -48,6 +49,35 @@ fn kernels_of_many_queries_compile() {
                         wrong.push(format!("{name} {kernel} spills {spilt} bytes"));
                     }
                 }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The kernel of long chunks spills nothing.
+#[test]
+fn kernels_of_chunks_compile() {
+    let _machine = super::beside_others();
+    if let Err(why) = runtime::nvrtc::version() {
+        return println!("SKIPPED kernels_of_chunks_compile: {why}");
+    }
+    let named = ["int2", "int3", "int5", "int6", "int8", "turboquant_4bit_nc", "int4_per_token_head", "e8q38/int4"];
+    let named = named.iter().map(|name| codec(name).unwrap_or_else(|e| panic!("{name}: {e}")));
+    let mut wrong = vec![];
+    for c in codecs().iter().copied().chain(named) {
+        for (d, group, elem) in [(128, 4, Elem::Bf16), (128, 1, Elem::F32), (64, 4, Elem::Bf16)] {
+            if !serves(c, d, group) {
+                continue;
+            }
+            let name = format!("{} d{d} group{group}", c.name);
+            let source = chunk_ir(c, &chunk_meta(c, d, group, 64), elem).and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let compiled = compile_in(&Cache::in_memory(), &source, Arch::SM_90A).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let [r] = &compiled.resources()[..] else { panic!("{name}: {}", compiled.log) };
+            let spilt = r.spill_stores + r.spill_loads;
+            println!("{name}: {} registers, {spilt} bytes spilt", r.registers);
+            if spilt > 0 {
+                wrong.push(format!("{name} spills {spilt} bytes"));
             }
         }
     }

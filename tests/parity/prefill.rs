@@ -2,7 +2,7 @@
 //! decode attention by itself in the scalar reference.
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
-use kernels_gen::kernels::Elem;
+use kernels_gen::kernels::{Elem, chunk};
 use kernels_gen::reference::{self, CacheShape, Decoded};
 use kernels_gen::registry::CodecInfo;
 use runtime::{Codec, Decode, DecodeSpec, Device, PagedCache, QueriesPlan, Stream};
@@ -29,13 +29,16 @@ fn problem(c: &CodecInfo, noise: &mut Noise) -> Problem {
         }
     };
     let group = [1, 2, 3, 4, 5, 6, 7, 8, 16][noise.below(9)];
-    let queries = match noise.below(3) {
+    let queries = match noise.below(4) {
         0 => 5 + noise.below(60),
+        // Enough for the kernel of long chunks.
+        1 if chunk::serves(c, d, group) => 256usize.div_ceil(group) + noise.below(100),
         _ => 1 + noise.below(4),
     };
     let page_tokens = [32, 64, 128][noise.below(3)];
     let kv_heads = 1 + noise.below(2);
     let most = 1 + noise.below(if queries > 4 { 1500 } else { 6000 });
+    let most = if queries > 64 { most.max(queries) } else { most };
     let (stride, batch) = (most / page_tokens + 1, 1 + noise.below(3));
     let lens: Vec<i32> = (0..batch)
         .map(|_| match noise.below(5) {
@@ -124,10 +127,11 @@ fn prefill_is_bit_identical() {
     let Some((device, _)) = gpu("prefill_is_bit_identical") else { return };
     let total = crate::side_by_side(&device, &crate::subjects(cases(24)), |stream, &(c, n)| {
         let mut noise = Noise(c.k.bits as u64 + 77);
-        let (mut bad, mut speculative) = (0, 0);
+        let (mut bad, mut speculative, mut long) = (0, 0, 0);
         for i in 0..n {
             let p = problem(c, &mut noise);
             speculative += usize::from(p.queries <= 4);
+            long += usize::from(chunk::chosen(c, p.shape.d, p.group, p.queries, 227 * 1024));
             if let Err(e) = check(c, &p, &run(&device, stream, c, &p)) {
                 bad += 1;
                 if bad <= 3 {
@@ -135,7 +139,7 @@ fn prefill_is_bit_identical() {
                 }
             }
         }
-        println!("prefill {}: {n} problems, {speculative} of them of up to 4 query tokens, {bad} wrong", c.name);
+        println!("prefill {}: {n} problems, {speculative} of them of up to 4 query tokens, {long} long chunks, {bad} wrong", c.name);
         bad
     });
     assert_eq!(total, 0, "problems with wrong bits");

@@ -7,7 +7,7 @@ use quote::format_ident;
 use syn::*;
 
 /// Views of memory and tiles: they may be passed on, `&mut` ones too.
-const VIEWS: [&str; 8] = ["Tile", "Global", "Shared", "ByTurn", "ByWarp", "Page", "Ring", "PutBy"];
+const VIEWS: [&str; 9] = ["Tile", "Global", "Shared", "ByTurn", "ByWarp", "Page", "Ring", "PutBy", "PutByWarp"];
 
 /// The device type a Rust type names, as tokens.
 pub fn dtype_of(t: &Type) -> Option<TokenStream> {

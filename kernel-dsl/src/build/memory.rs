@@ -48,10 +48,26 @@ impl B {
         }
     }
 
+    /// `put_by_warp::<T>(warps, places, rows, cols)`: places for accumulators of each warp, which outlast a loop over warps.
+    pub fn put_by_warp(&self, dtype: DType, warps: V, places: V, rows: V, cols: V) -> V {
+        let [warps, places, rows, cols] = [warps, places, rows, cols].map(|n| n.size(self, "the size of what warps put by"));
+        let ty = Ty::Tile { dtype, rows, cols, layout: Layout::MmaC };
+        if rows % 16 != 0 || cols % 8 != 0 || dtype.size() != 4 {
+            return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of four bytes, its rows a multiple of 16 and its columns of 8" });
+        }
+        let mut p = self.program.borrow_mut();
+        if warps != p.warps {
+            drop(p);
+            return self.fail(Fault::OtherTurn);
+        }
+        p.own.push(Own { places, ty });
+        V::Buf(Buf::Own(p.own.len() - 1), dtype)
+    }
+
     fn own_method(&self, name: &str, own: usize, args: &[V]) -> V {
         let ty = self.program.borrow().own[own].ty;
         match (name, args) {
-            ("put", [place, value]) => {
+            ("put", [place, value] | [_, place, value]) => {
                 let (place, value) = (self.id_of(place, DType::I32), self.id_of(value, ty.dtype()));
                 if self.ty(value) != ty {
                     let (left, right) = (self.describe(ty), self.describe(self.ty(value)));
@@ -60,7 +76,7 @@ impl B {
                 self.push(Op::PutBy { own, place, value }, vec![]);
                 V::Unit
             }
-            ("at", [place]) => self.emit(Op::TakeUp { own, place: self.id_of(place, DType::I32) }, ty),
+            ("at", [place] | [_, place]) => self.emit(Op::TakeUp { own, place: self.id_of(place, DType::I32) }, ty),
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "tiles put by".into() }),
         }
     }
@@ -286,10 +302,20 @@ impl B {
             (V::Buf(buf, _), "packed_left", 3) => {
                 let (m, k) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
                 let ty = Ty::Tile { dtype, rows: m, cols: k, layout: Layout::MmaA };
-                if m % 16 != 0 || k % 64 != 0 || dtype.size() != 1 {
-                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 16 and its columns of 64" });
+                if m % 16 != 0 || k % 32 != 0 || dtype.size() != 1 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 16 and its columns of 32" });
                 }
                 self.emit(Op::LoadLeft { buf, at: self.byte(buf, &args[0], 1) }, ty)
+            }
+            (V::Buf(buf, _), "save_left", 2) => {
+                let value = self.id_of(&args[1], dtype);
+                match self.ty(value) {
+                    Ty::Tile { dtype: d, layout: Layout::MmaA, .. } if d == dtype && d.size() == 1 => {
+                        self.push(Op::StoreLeft { buf, at: self.byte(buf, &args[0], 1), value }, vec![]);
+                        V::Unit
+                    }
+                    t => self.fail(Fault::Layout { op: "save_left".into(), wants: "a left operand of bytes".into(), got: self.describe(t) }),
+                }
             }
             (V::Buf(buf @ Buf::Shared(_), _), "matrix_left" | "matrix_turned", 4) => {
                 let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the place of an operand")).collect();
@@ -320,7 +346,7 @@ impl B {
             (V::S(id), "map", []) => f(self, vec![V::S(id)]),
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
-            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
+            (V::Buf(buf @ (Buf::Slot(..) | Buf::Param(_)), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
             (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => {
                 self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f)
             }

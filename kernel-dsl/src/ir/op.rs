@@ -232,6 +232,8 @@ pub enum Op {
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
     LoadLeft { buf: Buf, at: Id },
+    /// And back.
+    StoreLeft { buf: Buf, at: Id, value: Id },
     /// Left operand of bytes from swizzled rows, or (`turned`) from their columns: see [`crate::pack::swizzled`].
     LoadMatrix { buf: Buf, at: Id, stride: usize, first: usize, col: usize, turned: bool },
     /// Columns below `cols` only.

@@ -197,6 +197,7 @@ impl Lower {
             Op::SplitBytes(src) => self.split_bytes(*src, &s.outs),
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
+            Op::StoreLeft { buf, at, value } => self.store_packed(*buf, *at, *value),
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
             Op::Keep { kept, turn, k, value } => self.keep(*kept, *turn, *k, *value),
             Op::Kept { kept, turn, k } => self.take_kept(*kept, *turn, *k, &s.outs),

@@ -138,6 +138,16 @@ impl Lower {
         regs
     }
 
+    /// And back.
+    pub fn store_packed(&mut self, buf: Buf, at: Id, value: Id) {
+        let lane = self.scaled(self.lane, 16);
+        let base = self.plus(at, lane);
+        for (product, words) in self.tile(value).chunks(4).enumerate() {
+            let at = self.offset(base, product * 512);
+            self.push(Op::StoreVec { buf, at, values: words.to_vec() }, vec![]);
+        }
+    }
+
     /// Some bits of the lane, from `from` on, times `worth`.
     fn lane_bits(&mut self, from: usize, mask: i64, worth: usize) -> Id {
         let (x, mask) = (self.shift(BinOp::Shr, self.lane, from), self.int(mask));

@@ -40,6 +40,28 @@ pub struct ByWarp<T> {
     len: usize,
 }
 
+/// Places of each warp for tiles that outlast a loop over warps.
+#[derive(Clone, Debug)]
+pub struct PutByWarp<T> {
+    tiles: Vec<Tile<T>>,
+    places: usize,
+}
+
+impl<T: Elem> PutByWarp<T> {
+    pub fn new(warps: usize, places: usize, rows: usize, cols: usize) -> Self {
+        PutByWarp { tiles: vec![Tile::full(rows, cols, Layout::MmaC, T::from_bits64(0xa5a5_a5a5)); warps * places], places }
+    }
+    /// What warp `w` has put by in a place.
+    pub fn at(&self, w: i32, place: i32) -> Tile<T> {
+        assert!(place.at() < self.places, "place {place} of {}", self.places);
+        self.tiles[w.at() * self.places + place.at()].clone()
+    }
+    pub fn put(&mut self, w: i32, place: i32, t: &Tile<T>) {
+        assert!(place.at() < self.places, "place {place} of {}", self.places);
+        self.tiles[w.at() * self.places + place.at()] = t.clone();
+    }
+}
+
 impl<T: Elem> ByWarp<T> {
     pub fn new(warps: usize, len: usize, rows: usize, cols: usize) -> Self {
         ByWarp { tiles: vec![Tile::full(rows, cols, Layout::MmaC, T::from_bits64(0xa5a5_a5a5)); warps * len], len }
@@ -237,6 +259,12 @@ macro_rules! memory {
             pub fn packed_left<U: Elem>(&self, byte: impl At, m: usize, k: usize) -> Tile<U> {
                 let data = (0..m * k).map(|i| self.load(byte.at() + left_byte(m, k, i / k, i % k))).collect();
                 Tile { rows: m, cols: k, layout: Layout::MmaA, data }
+            }
+            /// And back.
+            pub fn save_left<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
+                for (i, v) in t.data.iter().enumerate() {
+                    self.save(byte.at() + left_byte(t.rows, t.cols, i / t.cols, i % t.cols), *v);
+                }
             }
             /// Left operand [32, 64] of bytes from rows that are swizzled, see [`crate::pack::swizzled`]: row r is row `first +`
             /// [`crate::pack::matrix_row`], place k byte `col +` [`crate::pack::matrix_byte`]. What `at` is past a multiple of 128 is

@@ -8,7 +8,7 @@ mod page;
 pub mod pair;
 
 pub use launch::{current_block, launch};
-pub use memory::{At, ByTurn, ByWarp, Global, PutBy, Shared};
+pub use memory::{At, ByTurn, ByWarp, Global, PutBy, PutByWarp, Shared};
 pub(crate) use mma::band_row;
 pub use mma::{MmaIn, MmaStart};
 pub use page::{Page, Ring};

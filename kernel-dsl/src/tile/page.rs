@@ -37,6 +37,26 @@ impl Ring {
     }
 }
 
+/// Codes that are unpacked where they lie.
+impl Global<u8> {
+    fn page(&self, at: impl At, bits: usize, d: usize) -> Page {
+        Page { bytes: self.bytes[at.at()..][..TOKENS * d / 8 * bits / 8].to_vec() }
+    }
+    /// See [`Page::keys`], and so on.
+    pub fn keys<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        self.page(at, bits, d).keys(0, bits, d, lane_bits, decode)
+    }
+    pub fn values<L: LaneElem>(&self, at: impl At, bits: usize, d: usize, lane_bits: usize, decode: impl Fn([u32; 4]) -> [u32; 4]) -> Tile<L> {
+        self.page(at, bits, d).values(0, bits, d, lane_bits, decode)
+    }
+    pub fn quads(&self, at: impl At, bits: usize, d: usize, lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
+        self.page(at, bits, d).quads(0, bits, d, lane_bits, decode)
+    }
+    pub fn key_quads(&self, at: impl At, bits: usize, d: usize, lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
+        self.page(at, bits, d).key_quads(0, bits, d, lane_bits, decode)
+    }
+}
+
 /// Elements that a code decodes to.
 pub trait LaneElem: Elem {
     fn of(words: &[u32], i: usize) -> Self;

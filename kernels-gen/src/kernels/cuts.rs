@@ -2,7 +2,7 @@
 //! No cut changes a bit of a result.
 
 use super::decode_attention::{self, DecodeMeta};
-use super::{LEAF, SEGMENT, keys_at, maps, values_at};
+use super::{LEAF, SEGMENT, chunk, keys_at, maps, values_at};
 use crate::codec::Lane;
 use crate::registry::CodecInfo;
 
@@ -63,6 +63,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         many: false,
         queries: 1,
         apart: false,
+        wide: false,
         page_tokens,
         tile_bytes: tile,
         keys_at: keys_at(c, d),
@@ -91,7 +92,7 @@ pub fn calibrated_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize
 
 /// Parts of a sequence as long as its table, of `capacity` tokens, when a warp takes 2^unit leaves.
 pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
-    capacity.div_ceil(LEAF << unit).div_ceil(m.warps).max(1)
+    capacity.div_ceil(LEAF << log_share(m, unit)).max(1)
 }
 
 /// What a launch takes whose `rows` (sequence, kv head) are as long as their tables, as [`super::schedule::best_unit`] has it.
@@ -103,6 +104,9 @@ fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: 
 
 /// log2 of a warp's leaves that ends first for rows as long as their tables; the smaller one of two.
 pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
+    if m.wide {
+        return chunk::best_unit(m, rows, capacity, resident);
+    }
     (m.least()..=m.depth).min_by(|&a, &b| time_of(m, rows, capacity, resident, a).total_cmp(&time_of(m, rows, capacity, resident, b))).unwrap_or(m.depth)
 }
 
@@ -116,5 +120,5 @@ pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize)
 
 /// log2 of the leaves of a block.
 pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
-    m.warps.ilog2() as usize + unit
+    if m.wide { unit } else { m.log_warps() + unit }
 }

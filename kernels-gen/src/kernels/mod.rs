@@ -5,6 +5,7 @@
 pub mod arguments;
 pub mod attend;
 pub mod back;
+pub mod chunk;
 pub mod codes;
 mod cuts;
 pub mod decode_attention;

@@ -16,6 +16,7 @@ use crate::cuda::{Arg, Device, Kernel, Stream};
 use crate::error::Result;
 use crate::page::Shape;
 use kernel_dsl::Source;
+use kernels_gen::kernels::chunk::{self, chunk_ir, chunk_meta};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
@@ -95,10 +96,16 @@ impl QueriesPlan {
         within("queries", queries, 1, i32::MAX as usize)?;
         codec.by_token("decode of several query tokens")?;
         let c = codec.info();
-        let of = if codec.calibrated().is_ok() { calibrated_prefill_meta } else { prefill_meta };
-        let meta = of(c, head_dim, group, queries, page_tokens).within(device.shared_bytes());
+        let calibrated = codec.calibrated().is_ok();
+        let meta = if !calibrated && chunk::chosen(c, head_dim, group, queries, device.shared_bytes()) {
+            chunk_meta(c, head_dim, group, page_tokens)
+        } else {
+            let of = if calibrated { calibrated_prefill_meta } else { prefill_meta };
+            of(c, head_dim, group, queries, page_tokens).within(device.shared_bytes())
+        };
         let wide = join_queries_meta(&meta);
-        let attend = load(device, prefill_ir(c, &meta, elem).and_then(|p| Source::of(&p)))?;
+        let program = if meta.wide { chunk_ir(c, &meta, elem) } else { prefill_ir(c, &meta, elem) };
+        let attend = load(device, program.and_then(|p| Source::of(&p)))?;
         let join = load(device, join_queries_ir(c, &wide, elem).and_then(|p| Source::of(&p)))?;
         let narrow = load(device, join_queries_ir(c, &wide.narrow(), elem).and_then(|p| Source::of(&p)))?;
         let resident = device.multiprocessors() * attend.attributes().blocks_per_multiprocessor.max(1) as usize;
@@ -175,7 +182,8 @@ impl QueriesPlan {
         let of_launch = int("queries", blocks)?;
         // Splits as a power of two: the kernel takes a block's number apart by shifts.
         let shift = p.splits.next_power_of_two().ilog2();
-        let attend = [
+        let segments = [Arg::I32(int("the number of segments", capacity.div_ceil(SEGMENT))?)];
+        let memory = [
             Arg::Ptr(call.cache.base),
             Arg::Ptr(call.table),
             Arg::Ptr(call.lens),
@@ -187,7 +195,8 @@ impl QueriesPlan {
             Arg::I32(kv_heads),
             Arg::I32(pages),
             Arg::I32(table_stride),
-            Arg::I32(int("the number of segments", capacity.div_ceil(SEGMENT))?),
+        ];
+        let attend = [
             Arg::I32(splits),
             Arg::I32(p.unit as i32),
             Arg::F32(call.scale),
@@ -198,7 +207,7 @@ impl QueriesPlan {
         ];
         let grid = [call.cache.kv_heads as u32, call.batch as u32];
         let x = product("queries", &[blocks, 1 << shift])? as usize;
-        self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &attend])?;
+        self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &memory, if m.wide { &[] } else { &segments }, &attend])?;
         if p.splits == 1 {
             return Ok(());
         }

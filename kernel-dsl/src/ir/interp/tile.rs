@@ -11,6 +11,7 @@ use super::turns::Turns;
 use super::{Stage, scalar};
 use crate::dtype::DType;
 use crate::ir::*;
+use crate::pack::left_byte;
 use crate::tile::{band_row, pair};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -114,7 +115,7 @@ impl<'a> Machine<'a> {
                     self.parallel(*par, *var, count, body, buffers)?;
                 }
                 Op::Unpack { buf, at, packing, func } => {
-                    let codes = self.bytes(buf, *at, packing.all_bytes()).map_err(|w| self.trap(w, s.span))?;
+                    let codes = self.bytes(buf, *at, packing.all_bytes(), buffers).map_err(|w| self.trap(w, s.span))?;
                     let tile = matrix::unpack(*packing, &codes, |code| {
                         let code: Vec<u64> = code.iter().map(|w| u64::from(*w)).collect();
                         let words = self.call(*func, &code, s.span, buffers)?;
@@ -374,6 +375,13 @@ impl<'a> Machine<'a> {
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
             Op::LoadMatrix { buf, at, stride, first, col, turned } => self.load_matrix(buf, *at, (*stride, *first, *col), *turned, out, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
+            Op::StoreLeft { buf, at, value } => {
+                let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
+                for (i, bits) in x.iter().enumerate() {
+                    self.store(buf, at + left_byte(shape.rows, shape.cols, i / shape.cols, i % shape.cols) as i64, shape.dtype, *bits, buffers)?;
+                }
+                return Ok(());
+            }
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {
                 let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);

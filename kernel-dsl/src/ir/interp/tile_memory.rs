@@ -66,12 +66,22 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// `len` bytes of a page.
-    pub(super) fn bytes(&self, buf: &Buf, at: Id, len: usize) -> Result<Vec<u8>, Wrong> {
-        let Buf::Slot(ring, handle) = buf else { return Err(Wrong::Unsupported { op: "Unpack of a buffer that is no page".into() }) };
-        let page = self.page(*ring, *handle)?;
-        let at = memory::checked(&format!("page of ring {ring}"), page.len(), self.offset(at)?, len, 1)?;
-        Ok(page[at..at + len].to_vec())
+    /// `len` bytes of a page or of an argument.
+    pub(super) fn bytes(&self, buf: &Buf, at: Id, len: usize, buffers: &[Region]) -> Result<Vec<u8>, Wrong> {
+        let at = self.offset(at)?;
+        match buf {
+            Buf::Slot(ring, handle) => {
+                let page = self.page(*ring, *handle)?;
+                let at = memory::checked(&format!("page of ring {ring}"), page.len(), at, len, 1)?;
+                Ok(page[at..at + len].to_vec())
+            }
+            Buf::Param(i) => {
+                let (region, from) = (&buffers[*i], buffers[*i].range(at, len, 1)?);
+                self.turns.read(*i, &region.name, from..from + len)?;
+                Ok(region.bytes[from..from + len].to_vec())
+            }
+            _ => Err(Wrong::Unsupported { op: "Unpack of a block's own memory".into() }),
+        }
     }
 
     /// The elements of tile `out`, (row, column) strides apart; columns from `limit` on repeat the one before.

@@ -1,0 +1,129 @@
+//! The kernel: see [`super`].
+//!
+//! Cost: reads tile_bytes for 32 tokens and unpacks them once for 128 rows; 512 products of bytes a row, token and 128 dims, bound by the
+//! tensor core and by what becomes of a score; writes (d + 2) * 4 bytes a row and share.
+
+use super::super::decode_attention::DecodeMeta;
+use super::super::leaves::{LEAF, TILES, finish, leave, nothing};
+use super::super::many::{row_of, sees};
+use super::super::query::zeros_of;
+use super::COLS;
+use super::fold::{put_leaf, stat_at};
+use super::rows::make_rows;
+use super::tiles::{SIDES, UNITS, bring, find};
+use super::walk::walk;
+use crate::codec::Codec;
+use kernel_dsl::prelude::*;
+
+/// What a page is that is not bad.
+const NEVER: i32 = 2_147_483_647;
+
+/// Grid: [blocks << log_splits | split, kv_heads, batch], for the blocks of query tokens from `first` on.
+#[kernel]
+pub fn chunk_attention<T: Float>(
+    m: DecodeMeta,
+    k: &[&dyn Codec],
+    v: &[&dyn Codec],
+    q: &Global<T>,            // [batch, queries, heads, d]
+    cache: &Global<u8>,       // [pages, kv_heads, block]
+    table: &Global<i32>,      // [batch, table_stride]
+    lens: &Global<i32>,       // [batch], the queries' own tokens included
+    out: &mut Global<T>,      // [batch, queries, heads, d]
+    lse: &mut Global<f32>,    // [batch, queries, heads], natural logarithm
+    part: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, d]
+    stat: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
+    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    kv_heads: i32,
+    pages: i32,
+    table_stride: i32,
+    splits: i32, // blocks that the longest sequence takes
+    unit: i32,   // log2 of the leaves of a block
+    scale: f32,
+    queries: i32, // query tokens a sequence
+    first: i32,
+    blocks: i32,
+    log_splits: i32,
+) {
+    release_next();
+    let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
+    let (head, seq, first) = (block_id(1), block_id(2), (first + slot) * m.queries as i32);
+    // Bytes of two leaves; outputs at the end.
+    let mut room = shared::<f32>(m.half_bytes());
+    let mut sides = shared::<u32>(2 * SIDES * LEAF);
+    let mut query = shared::<u8>(2 * m.low_at());
+    let mut zero = shared::<i32>(COLS * m.warps);
+    let mut worths = shared::<f32>(COLS * m.warps);
+    let mut leans = shared::<f32>(if k[0].spec().affine { COLS * m.warps } else { 0 });
+    let mut ends = shared::<i32>(COLS * m.warps);
+    let mut zeros = shared::<i32>(m.d);
+    let mut from = shared::<i64>(2 * UNITS);
+    let mut bad = shared::<i32>(UNITS);
+    let mut waits = shared::<f32>(m.waiting());
+    let mut by = put_by_warp::<f32>(m.warps, m.waits(), m.d, COLS);
+    let (len, line) = (lens.at(seq), seq * table_stride);
+    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let n = if fits { len } else { 0_i32 };
+    let seen = sees(n, queries, first + (m.queries as i32 - 1_i32));
+    let (leaves, begin) = ((seen + (LEAF as i32 - 1_i32)) / LEAF as i32, split << (unit & 31_i32));
+    let end = leaves.min(begin + (1_i32 << (unit & 31_i32)));
+    let (live, whole) = (begin < end, leaves <= 1_i32 << (unit & 31_i32));
+    zeros_of(k, &mut zeros, m.d);
+    for u in threads(UNITS) {
+        from.put((begin & 1_i32) * UNITS as i32 + u, find(&m, table, line, table_stride, pages, kv_heads, head, begin * TILES as i32 + (u >> 1_u32)));
+        bad.put(u, NEVER);
+        if (u == 0_i32) & !fits {
+            status.put(2, 1_i32);
+            status.put(3, seq);
+        }
+    }
+    for w in warps(m.warps) {
+        if live {
+            bring(&m, k[0], v[0], cache, table, &mut from, &mut bad, &mut room, &mut sides, w, begin, seen, n, line, table_stride, pages, kv_heads, head);
+            make_rows::<T>(&m, k, &zeros, q, &mut query, &mut zero, &mut worths, &mut leans, &mut ends, w, seq, kv_heads, head, n, queries, first, scale);
+        }
+    }
+    for leaf in strided(begin, end, 1) {
+        for w in warps(m.warps) {
+            bring(&m, k[0], v[0], cache, table, &mut from, &mut bad, &mut room, &mut sides, w, leaf + 1_i32, if leaf + 1_i32 < end { seen } else { 0_i32 }, n, line, table_stride, pages, kv_heads, head);
+            let (one, last) = (w * COLS as i32, ((w + 1_i32) * COLS as i32).min(m.rows() as i32) - 1_i32);
+            // What the last of the warp's rows sees, and the first tile that its first row does not see to the end.
+            let own = if one <= last { sees(n, queries, first + last / m.group as i32) } else { 0_i32 };
+            let tiles = ((own + 31_i32) / 32_i32 - leaf * TILES as i32).max(0_i32).min(TILES as i32);
+            let edge = sees(n, queries, first + one / m.group as i32) / 32_i32;
+            let of = walk(&m, k, v, &room, &sides, &query, &zero, &worths, &leans, &ends, w, leaf, tiles, edge);
+            put_leaf(&m, &mut by, &mut waits, w, leaf - begin, leaf == end - 1_i32, unit, of);
+        }
+    }
+    for w in warps(m.warps) {
+        if live {
+            room.put_acc(w * (COLS * m.d) as i32, 1, m.d, COLS, &by.at(w, 0_i32));
+        }
+        sync_warp();
+        let mut worst = NEVER;
+        for i in 0..TILES {
+            worst = worst.min(bad.at(2 * i as i32));
+        }
+        for c in strided(w * COLS as i32, if live | (whole & (split == 0_i32)) { ((w + 1_i32) * COLS as i32).min(m.rows() as i32) } else { 0_i32 }, 1) {
+            let (of, own) = (row_of(&m, seq, kv_heads, head, queries, first, c), first + c / (m.group as i32) < queries);
+            if live {
+                let at = stat_at(&m, w, 0_i32) + 2_i32 * (c - w * COLS as i32);
+                let (o, l, top) = (room.row(c * m.d as i32, m.d), waits.at(at + 1_i32), waits.at(at));
+                if whole {
+                    let good = worst >= ends.at(c);
+                    if own {
+                        finish::<T>(v[0], out, lse, of, m.d, m.inv_sqrt_d, good & (l > 0.0_f32), &o, l, top);
+                    }
+                    for _ in lanes(if good { 0_i32 } else { 1_i32 }) {
+                        status.put(1, 1_i32);
+                        status.put(3, seq);
+                    }
+                } else {
+                    let row = (((seq * kv_heads + head) * blocks + slot) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
+                    leave(part, stat, row, m.d, &o, l, top);
+                }
+            } else if own {
+                nothing::<T>(out, lse, of, m.d);
+            }
+        }
+    }
+}
