@@ -180,6 +180,18 @@ pub fn mma_raised(a: &Tile<u8>, x: &Tile<i8>, by: [usize; 8]) -> Tile<i32> {
 }
 twin!(mma_raised, |b, a, x, by| b.mma_raised(a, x, by));
 
+/// 0, 1, .. 31 along columns that are spread: see [`crate::pack::spread`].
+pub fn spread_ids() -> Tile<i32> {
+    Tile { rows: 1, cols: 32, layout: Layout::Cols, data: (0..32).map(|c| crate::pack::spread(c) as i32).collect() }
+}
+twin!(spread_ids, |b| b.spread_ids());
+
+/// Right operand [k, n] full of `v`.
+pub fn right<T: Elem>(k: usize, n: usize, v: T) -> Tile<T> {
+    Tile::full(k, n, Layout::MmaB, v)
+}
+twin!(right, |b, k, n, v| b.full((k, n), Layout::MmaB, v));
+
 /// The tokens of a tile of pairs: see [`crate::tile::pair`].
 pub fn pair_ids() -> Tile<i32> {
     Tile { rows: 16, cols: 8, layout: Layout::MmaC, data: crate::tile::pair::tile(|t, _| t as i32) }

@@ -45,6 +45,19 @@ pub fn left_byte(m: usize, d: usize, row: usize, k: usize) -> usize {
     product * 512 + (4 * g + t) * 16 + word * 4 + j % 4
 }
 
+/// Byte of element (k, col) of a right operand [d, n] of bytes that lies in the order of the lanes' registers, likewise. `d`: a multiple of
+/// 32, `n` one of 8, `d n` one of 512.
+pub fn right_byte(d: usize, k: usize, col: usize) -> usize {
+    let (t, j) = (k / (d / 4), k % (d / 4));
+    let word = (col / 8 * (d / 32) + j / 8) * 2 + j / 4 % 2;
+    word / 4 * 512 + (4 * (col % 8) + t) * 16 + word % 4 * 4 + j % 4
+}
+
+/// The column of token `x` of 32 where a lane is to hold eight neighbours of a row of sums, or the token of column `x`.
+pub fn spread(x: usize) -> usize {
+    x % 8 / 2 * 8 + x / 8 * 2 + x % 2
+}
+
 /// Which of the eight chunks of 16 bytes of each 128 bytes of a row is its first: rows of bytes lie so that `ldmatrix` meets no bank
 /// twice, be it along rows or across. Rows are 128 bytes long or a multiple.
 pub fn swizzle(row: usize) -> usize {

@@ -205,6 +205,77 @@ fn codes_unpacked_in_memory_pass_from_warp_to_warp() {
     }
 }
 
+/// Two bytes of a row as neighbouring rows: left operands that become right ones, spread columns, and what is made of sums.
+#[kernel]
+fn two_by_two(_m: M, q: &Global<i8>, k: &Global<i8>, out: &mut Global<i32>, floats: &mut Global<f32>) {
+    let mut room = shared::<i32>(2 * 32 * 128 / 4);
+    let mut left = shared::<i8>(16 * 128);
+    let mut sevens = shared::<i32>(36);
+    for i in threads(36) {
+        sevens.put(i, 7_i32 * (i - 4_i32));
+    }
+    for i in threads(512) {
+        left.save::<u32>(i * 4_i32, q.load::<u32>((i * 4_i32) as i64));
+    }
+    for _ in warps(1) {
+        room.save_spread::<i8>(0, &k.left(0, 128, 32, 128));
+        room.save_right::<i8>(4096, &k.left(0, 32, 128, 32));
+    }
+    for w in warps(1) {
+        let sums = mma(&left.left(0, 128, 16, 128), &room.packed_right::<i8>(0, 128, 32), 0_i32);
+        let scores = sums.fold_rows(128) + &spread_ids() + &sevens.spread(4);
+        out.put_acc(0, 32, 1, 32, &scores);
+        out.put_rows(256, 1, &scores.max_cols());
+        out.put_rows(264, 1, &scores.or_cols());
+        out.put_rows(272, 1, &scores.max_cols().twice_rows());
+        let both = scores.split_rows();
+        out.put_acc(288, 8, 1, 8, &mma(&both, &right(32, 8, 1_u8), &acc(16, 8, 3_i32)).swap_rows());
+        out.put_acc(416, 128, 1, 128, &mma(&left.left(0, 32, 16, 32), &room.packed_right::<i8>(4096, 32, 128), w));
+        let (first, second) = scores.cast::<f32>().pair_sums();
+        floats.put_acc(0, 8, 1, 8, &first);
+        floats.put_acc(64, 8, 1, 8, &second);
+        floats.put_acc(128, 32, 1, 32, &sums.cast::<f32>().fold_rows(3));
+    }
+}
+
+#[test]
+fn rows_two_by_two() {
+    use kernel_dsl::pack::spread;
+    let byte = |i: usize| (i * i * 37 + i * 13 + 100) as u8 as i8;
+    let (q, k): (Vec<i8>, Vec<i8>) = ((0..16 * 128).map(byte).collect(), (0..32 * 128).map(|i| byte(i + 31)).collect());
+    let dot = |row: usize, token: usize| (0..128).map(|d| i32::from(q[row * 128 + d]) * i32::from(k[token * 128 + d])).sum::<i32>();
+    let score = |row: usize, token: usize| 128 * dot(2 * row, token) + dot(2 * row + 1, token) + 8 * token as i32;
+    let (mut want, mut floats) = (vec![0; 416 + 16 * 128], vec![0.0_f32; 128 + 256]);
+    for row in 0..8 {
+        let of: Vec<i32> = (0..32).map(|token| score(row, token)).collect();
+        for (token, x) in of.iter().enumerate() {
+            want[row * 32 + spread(token)] = *x;
+            floats[128 + row * 32 + spread(token)] = (dot(2 * row, token) as f32).mul_add(3.0, dot(2 * row + 1, token) as f32);
+        }
+        want[256 + row] = *of.iter().max().unwrap();
+        want[264 + row] = of.iter().fold(0, |a, b| a | b);
+        (0..2).for_each(|twice| want[272 + 2 * row + twice] = want[256 + row]);
+        for col in 0..8 {
+            want[288 + 16 * row + col] = 3 + of.iter().map(|x| x & 255).sum::<i32>();
+            want[288 + 16 * row + 8 + col] = 3 + of.iter().map(|x| x >> 8 & 255).sum::<i32>();
+            floats[8 * row + col] = of[4 * col] as f32 + of[4 * col + 1] as f32;
+            floats[64 + 8 * row + col] = of[4 * col + 2] as f32 + of[4 * col + 3] as f32;
+        }
+    }
+    for (row, col) in (0..16 * 128).map(|i| (i / 128, i % 128)) {
+        want[416 + row * 128 + col] = (0..32).map(|d| i32::from(q[row * 32 + d]) * i32::from(k[col * 32 + d])).sum::<i32>();
+    }
+    let (a, b, mut out, mut real) = (Global::new(&q), Global::new(&k), Global::<i32>::zeroed(want.len()), Global::<f32>::zeroed(floats.len()));
+    launch([1, 1, 1], || two_by_two(M, &a, &b, &mut out, &mut real));
+    assert_eq!((out.to_vec(), real.to_vec()), (want, floats));
+    let tile = two_by_two::build(&M).unwrap();
+    for program in [kernel_dsl::passes::run(&tile).unwrap(), tile] {
+        let mut args = [Arg::Buffer(a.bytes.clone()), Arg::Buffer(b.bytes.clone()), Arg::Buffer(vec![0; out.bytes.len()]), Arg::Buffer(vec![0; real.bytes.len()])];
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert!(args[2] == Arg::Buffer(out.bytes.clone()) && args[3] == Arg::Buffer(real.bytes.clone()), "lowered: {}", program.lowered);
+    }
+}
+
 #[device]
 fn by_half(rows: &Shared<i8>, at: i32) -> Tile<i8> {
     rows.matrix_turned::<i8>(at, 512, 32, 32)

@@ -52,8 +52,8 @@ impl B {
     pub fn put_by_warp(&self, dtype: DType, warps: V, places: V, rows: V, cols: V) -> V {
         let [warps, places, rows, cols] = [warps, places, rows, cols].map(|n| n.size(self, "the size of what warps put by"));
         let ty = Ty::Tile { dtype, rows, cols, layout: Layout::MmaC };
-        if rows % 16 != 0 || cols % 8 != 0 || dtype.size() != 4 {
-            return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of four bytes, its rows a multiple of 16 and its columns of 8" });
+        if rows % 8 != 0 || rows == 24 || cols % 8 != 0 || dtype.size() != 4 {
+            return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of four bytes, its rows 8 or a multiple of 16 and its columns of 8" });
         }
         let mut p = self.program.borrow_mut();
         if warps != p.warps {
@@ -250,6 +250,8 @@ impl B {
             ("rows", 3) => self.load_tile(buf, dtype, at(0), (n(1) * e, 0), (n(2), 1), Layout::Rows),
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
             ("put_cols", 4) => self.store_tile(buf, dtype, at(0), (0, n(1) * e), n(2), &args[3]),
+            ("put_rows", 3) => self.store_tile(buf, dtype, at(0), (n(1) * e, 0), usize::MAX, &args[2]),
+            ("spread", 1) if e == 4 => self.emit(Op::LoadSpread { buf, at: at(0) }, Ty::Tile { dtype, rows: 1, cols: 32, layout: Layout::Cols }),
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
             ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" }),
             ("acc", 5) => self.load_columns(buf, dtype, at(0), (e, n(1) * e), n(2), (n(3), n(4)), Layout::MmaC),
@@ -315,6 +317,24 @@ impl B {
                         V::Unit
                     }
                     t => self.fail(Fault::Layout { op: "save_left".into(), wants: "a left operand of bytes".into(), got: self.describe(t) }),
+                }
+            }
+            (V::Buf(buf, _), "packed_right", 3) => {
+                let (k, n) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
+                let ty = Ty::Tile { dtype, rows: k, cols: n, layout: Layout::MmaB };
+                if k % 32 != 0 || n % 8 != 0 || k * n % 512 != 0 || dtype.size() != 1 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 32, its columns of 8, a multiple of 512 in all" });
+                }
+                self.emit(Op::LoadRight { buf, at: self.byte(buf, &args[0], 1) }, ty)
+            }
+            (V::Buf(buf, _), "save_right" | "save_spread", 2) => {
+                let (value, spread) = (self.id_of(&args[1], dtype), name == "save_spread");
+                match self.ty(value) {
+                    Ty::Tile { dtype: d, rows, cols, layout: Layout::MmaA } if d == dtype && d.size() == 1 && (if spread { rows == 32 && cols % 64 == 0 } else { rows % 64 == 0 && cols == 32 }) => {
+                        self.push(Op::StoreRight { buf, at: self.byte(buf, &args[0], 1), value, spread }, vec![]);
+                        V::Unit
+                    }
+                    t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "a left operand of bytes: 32 columns and a multiple of 64 rows, or where columns are spread the other way round" }),
                 }
             }
             (V::Buf(buf @ Buf::Shared(_), _), "matrix_left" | "matrix_turned", 4) => {

@@ -51,6 +51,11 @@ impl B {
         self.emit(Op::PairIndex, Ty::Tile { dtype: DType::I32, rows: 16, cols: 8, layout: Layout::MmaC })
     }
 
+    /// Tokens of spread columns.
+    pub fn spread_ids(&self) -> V {
+        self.emit(Op::SpreadIndex, Ty::Tile { dtype: DType::I32, rows: 1, cols: 32, layout: Layout::Cols })
+    }
+
     /// a b + c on the tensor core. u8 by i8 or u8, and i8 by i8, sum in i32, exactly; bf16 and f16 in f32.
     pub fn mma(&self, a: V, x: V, c: V) -> V {
         let (Some(a), Some(x)) = (self.id(&a), self.id(&x)) else { return V::Poison };
@@ -99,9 +104,6 @@ impl B {
         }
         if op == ReduceOp::Add && dtype.is_float() && matches!(axis, Axis::Rows | Axis::Cols) {
             return self.fail(Fault::FloatOrder { axis: "an accumulator" });
-        }
-        if axis == Axis::Cols && rows == 8 {
-            return self.fail(Fault::TileSize { tile: self.describe(self.ty(src)), wants: "its rows a multiple of 16" });
         }
         let ty = match axis {
             Axis::Rows => Ty::Tile { dtype, rows: 1, cols, layout: Layout::Cols },
@@ -192,6 +194,41 @@ impl B {
                 }
                 t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "bools, an accumulator of 16 rows or more" }),
             },
+            ("or_cols", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::I32, .. } => self.reduce(ReduceOp::Or, Axis::Cols, id),
+                _ => self.no_method(name, &v),
+            },
+            ("fold_rows", [weight]) => match self.ty(id) {
+                Ty::Tile { dtype: dtype @ (DType::I32 | DType::F32), rows: 16, cols, layout: Layout::MmaC } => {
+                    let weight = weight.size(self, "the weight of even rows");
+                    self.emit(Op::FoldRows { src: id, weight }, Ty::Tile { dtype, rows: 8, cols, layout: Layout::MmaC })
+                }
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "its rows 16" }),
+            },
+            ("split_rows", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::I32, rows: 8, cols: 32, layout: Layout::MmaC } => self.emit(Op::SplitRows(id), Ty::Tile { dtype: DType::U8, rows: 16, cols: 32, layout: Layout::MmaA }),
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "eight rows of 32 columns" }),
+            },
+            ("swap_rows", []) => match self.ty(id) {
+                t @ Ty::Tile { rows: 16.., layout: Layout::MmaC, .. } => self.emit(Op::SwapRows(id), t),
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "its rows a multiple of 16" }),
+            },
+            ("twice_rows", []) => match self.ty(id) {
+                Ty::Tile { dtype, rows: 8, layout: Layout::Rows, .. } => self.emit(Op::TwiceRows(id), Ty::Tile { dtype, rows: 16, cols: 1, layout: Layout::Rows }),
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "eight rows" }),
+            },
+            ("pair_sums", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::F32, rows: 8, cols: 32, layout: Layout::MmaC } => {
+                    let ty = Ty::Tile { dtype: DType::F32, rows: 8, cols: 8, layout: Layout::MmaC };
+                    let (even, odd) = {
+                        let mut p = self.program.borrow_mut();
+                        (p.fresh(ty), p.fresh(ty))
+                    };
+                    self.push(Op::PairSums(id), vec![even, odd]);
+                    V::Tuple(vec![V::S(even), V::S(odd)])
+                }
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "eight rows of 32 columns" }),
+            },
             ("max_rows", []) => self.reduce(ReduceOp::Max, Axis::Rows, id),
             ("sum_rows", []) => self.reduce(ReduceOp::Add, Axis::Rows, id),
             ("max_cols", []) => self.reduce(ReduceOp::Max, Axis::Cols, id),
@@ -241,7 +278,7 @@ impl B {
             }
             ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
             ("quad_order", []) => match self.ty(id) {
-                t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),
+                t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaA | Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),
                 _ => self.no_method(name, &V::S(id)),
             },
             ("band", [index, of]) => {

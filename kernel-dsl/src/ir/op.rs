@@ -65,6 +65,19 @@ pub enum ReduceOp {
     Max,
     /// Order-free on integers; on f32 only over a `Row` or a lane's rows, in the stated order.
     Add,
+    /// Of bits.
+    Or,
+}
+
+impl ReduceOp {
+    /// What joins two elements.
+    pub fn joined_by(self) -> BinOp {
+        match self {
+            ReduceOp::Max => BinOp::Max,
+            ReduceOp::Add => BinOp::Add,
+            ReduceOp::Or => BinOp::Or,
+        }
+    }
 }
 
 /// Which dimension of an accumulator a reduction folds.
@@ -207,7 +220,19 @@ pub enum Op {
     SplitHalves(Id),
     /// Columns 0..4 and 4..8 change places.
     SwapHalves(Id),
-    /// A right operand of bytes in the order of a left one that was unpacked by fours of blocks.
+    /// [16, n] to [8, n]: `weight` times even rows plus odd ones, fused for f32.
+    FoldRows { src: Id, weight: usize },
+    /// Left operand [16, 32] of u8 from i32 [8, 32] whose columns are spread: of each row the second bytes, then the low ones.
+    SplitRows(Id),
+    /// Even and odd rows change places.
+    SwapRows(Id),
+    /// Each of eight rows twice.
+    TwiceRows(Id),
+    /// Two [8, 8] of f32 [8, 32] whose columns are spread: sums of tokens 4i and 4i + 1, and of 4i + 2 and 4i + 3.
+    PairSums(Id),
+    /// 0, 1, .. 31 along spread columns.
+    SpreadIndex,
+    /// An operand of bytes in the order of a left one that was unpacked by fours of blocks.
     QuadOrder(Id),
     /// Of each lane's run of rows of a left operand the `index`-th of `of` parts.
     Band { src: Id, index: usize, of: usize },
@@ -234,6 +259,12 @@ pub enum Op {
     LoadLeft { buf: Buf, at: Id },
     /// And back.
     StoreLeft { buf: Buf, at: Id, value: Id },
+    /// Right operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::right_byte`].
+    LoadRight { buf: Buf, at: Id },
+    /// A left operand [n, k] of bytes becomes such a right operand [k, n]; `spread`: n is 32, its columns by [`crate::pack::spread`].
+    StoreRight { buf: Buf, at: Id, value: Id, spread: bool },
+    /// Columns of 32 elements side by side, by [`crate::pack::spread`].
+    LoadSpread { buf: Buf, at: Id },
     /// Left operand of bytes from swizzled rows, or (`turned`) from their columns: see [`crate::pack::swizzled`].
     LoadMatrix { buf: Buf, at: Id, stride: usize, first: usize, col: usize, turned: bool },
     /// Columns below `cols` only.

@@ -198,6 +198,9 @@ impl Lower {
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::StoreLeft { buf, at, value } => self.store_packed(*buf, *at, *value),
+            Op::StoreRight { buf, at, value, spread: true } => self.store_spread(*buf, *at, *value),
+            Op::StoreRight { buf, at, value, spread: false } => self.store_right(*buf, *at, *value),
+            Op::PairSums(src) => self.pair_sums(*src, &s.outs),
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
             Op::Keep { kept, turn, k, value } => self.keep(*kept, *turn, *k, *value),
             Op::Kept { kept, turn, k } => self.take_kept(*kept, *turn, *k, &s.outs),
@@ -242,7 +245,19 @@ impl Lower {
             Op::PairIndex => self.pair_index(),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
-            Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, ty),
+            Op::LoadLeft { buf, at } | Op::LoadRight { buf, at } => self.load_packed(*buf, *at, ty),
+            Op::LoadSpread { buf, at } => self.load_columns_spread(*buf, *at, ty),
+            Op::SpreadIndex => {
+                let base = self.scaled(self.t, 8);
+                (0..8).map(|i| self.offset(base, i)).collect()
+            }
+            Op::FoldRows { src, weight } => self.fold_rows(*src, *weight),
+            Op::SplitRows(src) => self.split_rows(*src),
+            Op::SwapRows(src) => {
+                let regs = self.tile(*src);
+                (0..regs.len()).map(|i| regs[i ^ 2]).collect()
+            }
+            Op::TwiceRows(src) => self.tile(*src).repeat(2),
             Op::LoadMatrix { buf, at, stride, first, col, turned: false } => self.load_matrix(*buf, *at, (*stride, *first, *col), ty),
             Op::LoadMatrix { buf, at, stride, col, turned: true, .. } => self.load_turned(*buf, *at, (*stride, *col), ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),

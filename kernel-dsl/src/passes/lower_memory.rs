@@ -125,13 +125,12 @@ impl Lower {
         regs
     }
 
-    /// Left operand in the order of the lanes' registers: a warp reads 512 bytes side by side.
+    /// An operand in the order of the lanes' registers: a warp reads 512 bytes side by side.
     pub fn load_packed(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
-        let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
         let lane = self.scaled(self.lane, 16);
         let base = self.plus(at, lane);
         let mut regs = vec![];
-        for product in 0..m / 16 * (k / 32) {
+        for product in 0..ty.regs() / 4 {
             let a = self.offset(base, product * 512);
             regs.extend(self.run(buf, a, 16));
         }

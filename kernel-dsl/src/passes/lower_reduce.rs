@@ -47,7 +47,7 @@ impl Lower {
     }
 
     pub fn reduce(&mut self, op: ReduceOp, axis: Axis, src: Id, out: Id) {
-        let op = if op == ReduceOp::Max { BinOp::Max } else { BinOp::Add };
+        let op = op.joined_by();
         let regs = self.tile(src);
         let Ty::Tile { rows, cols, .. } = self.p.ty(src) else { return };
         let at = |mt: usize, nt: usize, i: usize| regs[(mt * (cols / 8) + nt) * 4 + i];
@@ -85,6 +85,11 @@ impl Lower {
                     }
                 }
                 self.set(out, result);
+            }
+            Axis::Cols if rows == 8 => {
+                let own = self.fold(&regs, op);
+                let all = self.butterfly(own, op, &[1, 2]);
+                self.set(out, vec![all]);
             }
             Axis::Cols => {
                 let mut result = vec![];

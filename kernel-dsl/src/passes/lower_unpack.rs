@@ -366,19 +366,32 @@ impl Lower {
 
     /// A lane's run of k, [blocks][8 dims], as [8 dims][blocks].
     pub fn quad_order(&mut self, src: Id) -> Vec<Id> {
-        let Ty::Tile { rows: k, .. } = self.p.ty(src) else { return vec![] };
-        let own = k / 32;
-        let mut regs = vec![];
-        for run in self.tile(src).chunks(2 * own) {
-            match own {
-                1 => regs.extend(run),
-                2 => regs.extend([(0, 0x5140), (0, 0x7362), (1, 0x5140), (1, 0x7362)].map(|(h, sel)| self.prmt(run[h], run[2 + h], sel))),
-                _ => {
-                    let fours: Vec<[Id; 4]> = (0..own / 2).map(|n| self.transpose_bytes([0, 1, 2, 3].map(|b| run[(n / 2 * 4 + b) * 2 + n % 2]))).collect();
-                    regs.extend((0..2 * own).map(|n| fours[n % (own / 4) * 2 + n / own][n / (own / 4) % 4]));
-                }
+        let Ty::Tile { rows, cols, layout, .. } = self.p.ty(src) else { return vec![] };
+        let regs = self.tile(src);
+        if layout == Layout::MmaB {
+            return regs.chunks(rows / 16).flat_map(|run| self.quad_run(run)).collect();
+        }
+        let steps = cols / 32;
+        let mut out = regs.clone();
+        for row in 0..rows / 8 {
+            let at = |n: usize| (row / 2 * steps + n / 2) * 4 + n % 2 * 2 + row % 2;
+            let run: Vec<Id> = (0..2 * steps).map(|n| regs[at(n)]).collect();
+            for (n, word) in self.quad_run(&run).into_iter().enumerate() {
+                out[at(n)] = word;
             }
         }
-        regs
+        out
+    }
+
+    fn quad_run(&mut self, run: &[Id]) -> Vec<Id> {
+        let own = run.len() / 2;
+        match own {
+            1 => run.to_vec(),
+            2 => [(0, 0x5140), (0, 0x7362), (1, 0x5140), (1, 0x7362)].map(|(h, sel)| self.prmt(run[h], run[2 + h], sel)).to_vec(),
+            _ => {
+                let fours: Vec<[Id; 4]> = (0..own / 2).map(|n| self.transpose_bytes([0, 1, 2, 3].map(|b| run[(n / 2 * 4 + b) * 2 + n % 2]))).collect();
+                (0..2 * own).map(|n| fours[n % (own / 4) * 2 + n / own][n / (own / 4) % 4]).collect()
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@ pub mod lower;
 pub mod pipeline;
 pub mod simplify;
 
+mod lower_fold;
 mod lower_halves;
 mod lower_kept;
 mod lower_memory;

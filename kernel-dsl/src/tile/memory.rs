@@ -3,7 +3,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
-use crate::pack::{left_byte, matrix_byte, matrix_row, swizzled, turned_byte};
+use crate::pack::{left_byte, matrix_byte, matrix_row, right_byte, spread, swizzled, turned_byte};
 use std::marker::PhantomData;
 
 /// A buffer in device memory: a kernel's argument.
@@ -265,6 +265,31 @@ macro_rules! memory {
                 for (i, v) in t.data.iter().enumerate() {
                     self.save(byte.at() + left_byte(t.rows, t.cols, i / t.cols, i % t.cols), *v);
                 }
+            }
+            /// Right operand [k, n] of bytes that lies in the order of the lanes' registers: see [`crate::pack::right_byte`].
+            pub fn packed_right<U: Elem>(&self, byte: impl At, k: usize, n: usize) -> Tile<U> {
+                let data = (0..k * n).map(|i| self.load(byte.at() + right_byte(k, i / n, i % n))).collect();
+                Tile { rows: k, cols: n, layout: Layout::MmaB, data }
+            }
+            /// A left operand [n, k] of bytes as such a right operand [k, n].
+            pub fn save_right<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
+                for (i, v) in t.data.iter().enumerate() {
+                    self.save(byte.at() + right_byte(t.cols, i % t.cols, i / t.cols), *v);
+                }
+            }
+            /// Likewise of 32 rows, which become columns by [`crate::pack::spread`].
+            pub fn save_spread<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
+                for (i, v) in t.data.iter().enumerate() {
+                    self.save(byte.at() + right_byte(t.cols, i % t.cols, spread(i / t.cols)), *v);
+                }
+            }
+            /// 32 elements side by side, one a column by [`crate::pack::spread`]; four bytes each, from a multiple of four on.
+            pub fn spread(&self, at: impl At) -> Tile<T> {
+                Tile { rows: 1, cols: 32, layout: Layout::Cols, data: (0..32).map(|c| self.at(at.at() + spread(c))).collect() }
+            }
+            /// The values of a column of rows, `stride` apart.
+            pub fn put_rows(&mut self, at: impl At, stride: usize, t: &Tile<T>) {
+                self.put_tile(at.at(), (stride, 0), usize::MAX, t)
             }
             /// Left operand [32, 64] of bytes from rows that are swizzled, see [`crate::pack::swizzled`]: row r is row `first +`
             /// [`crate::pack::matrix_row`], place k byte `col +` [`crate::pack::matrix_byte`]. What `at` is past a multiple of 128 is

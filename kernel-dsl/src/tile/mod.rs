@@ -1,6 +1,7 @@
 //! Tiles on the CPU: whole matrices, no lanes. This is how a kernel runs as plain Rust.
 
 mod arith;
+mod fold;
 mod launch;
 mod memory;
 mod mma;
@@ -185,13 +186,13 @@ impl OrderFree for i64 {
 }
 
 impl<T: Elem> Tile<T> {
-    fn fold_rows(&self, from: usize, n: usize, f: impl Fn(T, T) -> T) -> Vec<T> {
+    fn down(&self, from: usize, n: usize, f: impl Fn(T, T) -> T) -> Vec<T> {
         (0..self.cols).map(|c| (from + 1..from + n).fold(self.get(from, c), |a, r| f(a, self.get(r, c)))).collect()
     }
 
     /// Largest element of each column.
     pub fn max_rows(&self) -> Tile<T> {
-        let data = self.fold_rows(0, self.rows, |a, b| if a < b { b } else { a });
+        let data = self.down(0, self.rows, |a, b| if a < b { b } else { a });
         Tile { rows: 1, cols: self.cols, layout: Layout::Cols, data }
     }
 
@@ -205,7 +206,7 @@ impl<T: Elem> Tile<T> {
 impl<T: OrderFree> Tile<T> {
     /// Sum of each column.
     pub fn sum_rows(&self) -> Tile<T> {
-        Tile { rows: 1, cols: self.cols, layout: Layout::Cols, data: self.fold_rows(0, self.rows, T::plus) }
+        Tile { rows: 1, cols: self.cols, layout: Layout::Cols, data: self.down(0, self.rows, T::plus) }
     }
 
     /// Sum of each row.
@@ -250,14 +251,14 @@ impl<T: InOrder> Tile<T> {
     /// Sums of the rows one quad row of lanes holds, in order: [8, n]. Adding such partial sums costs no shuffle.
     pub fn lane_sums(&self) -> Tile<T> {
         let per = self.rows / 8;
-        let data = (0..8).flat_map(|g| self.fold_rows(g * per, per, T::then)).collect();
+        let data = (0..8).flat_map(|g| self.down(g * per, per, T::then)).collect();
         Tile { rows: 8, cols: self.cols, layout: Layout::MmaC, data }
     }
 
     /// As `lane_sums`, the first and the second half of those rows apart: [16, n].
     pub fn half_sums(&self) -> Tile<T> {
         let per = self.rows / 16;
-        let data = (0..16).flat_map(|g| self.fold_rows(g * per, per, T::then)).collect();
+        let data = (0..16).flat_map(|g| self.down(g * per, per, T::then)).collect();
         Tile { rows: 16, cols: self.cols, layout: Layout::MmaC, data }
     }
 }

@@ -3,7 +3,7 @@
 use super::scalar;
 use super::trap::Wrong;
 use crate::dtype::DType;
-use crate::ir::{Axis, BinOp, Packing, ReduceOp};
+use crate::ir::{Axis, Packing, ReduceOp};
 use crate::pack::TOKENS;
 
 /// A tile's element type, rows and columns.
@@ -16,7 +16,7 @@ pub struct Shape {
 
 /// Folds rows, columns, the rows of a quad row of lanes, or a whole vector.
 pub fn reduce(op: ReduceOp, axis: Axis, s: Shape, x: &[u64]) -> Result<Vec<u64>, Wrong> {
-    let op = if op == ReduceOp::Max { BinOp::Max } else { BinOp::Add };
+    let op = op.joined_by();
     let join = |a: u64, b: u64| scalar::binary(op, (s.dtype, a), (s.dtype, b));
     let fold = |mut items: Vec<u64>| {
         let first = items.remove(0);

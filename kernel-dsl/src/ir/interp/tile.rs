@@ -11,7 +11,7 @@ use super::turns::Turns;
 use super::{Stage, scalar};
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::pack::left_byte;
+use crate::pack::{left_byte, right_byte, spread};
 use crate::tile::{band_row, pair};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -375,6 +375,48 @@ impl<'a> Machine<'a> {
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
             Op::LoadMatrix { buf, at, stride, first, col, turned } => self.load_matrix(buf, *at, (*stride, *first, *col), *turned, out, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
+            Op::LoadRight { buf, at } => self.load_right(buf, *at, out, buffers)?,
+            Op::StoreRight { buf, at, value, spread: across } => {
+                let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
+                for (i, bits) in x.iter().enumerate() {
+                    let (row, k) = (i / shape.cols, i % shape.cols);
+                    self.store(buf, at + right_byte(shape.cols, k, if *across { spread(row) } else { row }) as i64, shape.dtype, *bits, buffers)?;
+                }
+                return Ok(());
+            }
+            Op::LoadSpread { buf, at } => {
+                let (at, dtype) = (self.offset(*at)?, self.p.ty(out).dtype());
+                (0..32).map(|c| self.load(buf, at + 4 * spread(c) as i64, dtype, buffers)).collect::<Result<Vec<u64>, _>>()?
+            }
+            Op::SpreadIndex => (0..32).map(|c| spread(c) as u64).collect(),
+            Op::FoldRows { src, weight } => {
+                let (shape, x) = self.tile(*src)?;
+                let n = shape.cols;
+                let both = |r: usize, c: usize| match shape.dtype {
+                    DType::F32 => u64::from(f32::from_bits(x[2 * r * n + c] as u32).mul_add(*weight as f32, f32::from_bits(x[(2 * r + 1) * n + c] as u32)).to_bits()),
+                    d => scalar::truncated(d, (scalar::int(d, x[2 * r * n + c]) * *weight as i64 + scalar::int(d, x[(2 * r + 1) * n + c])) as u64),
+                };
+                (0..8 * n).map(|i| both(i / n, i % n)).collect()
+            }
+            Op::SplitRows(a) => {
+                let x = self.tile(*a)?.1;
+                (0..512).map(|i| x[i / 64 * 32 + spread(i % 32)] >> (if i / 32 % 2 == 0 { 8 } else { 0 }) & 0xff).collect()
+            }
+            Op::SwapRows(a) => {
+                let (shape, x) = self.tile(*a)?;
+                (0..x.len()).map(|i| x[(i / shape.cols ^ 1) * shape.cols + i % shape.cols]).collect()
+            }
+            Op::TwiceRows(a) => {
+                let x = self.tile(*a)?.1;
+                (0..16).map(|r| x[r / 2]).collect()
+            }
+            Op::PairSums(a) => {
+                let x = self.tile(*a)?.1;
+                let number = |r: usize, token: usize| f32::from_bits(x[r * 32 + spread(token)] as u32);
+                let of = |half: usize| (0..64).map(|i| u64::from((number(i / 8, i % 8 * 4 + 2 * half) + number(i / 8, i % 8 * 4 + 2 * half + 1)).to_bits())).collect::<Vec<u64>>();
+                self.values[s.outs[1] as usize] = Some(Value::Tile(of(1).into()));
+                of(0)
+            }
             Op::StoreLeft { buf, at, value } => {
                 let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
                 for (i, bits) in x.iter().enumerate() {

@@ -6,7 +6,7 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::{left_byte, matrix_byte, matrix_row, swizzled, turned_byte};
+use crate::pack::{left_byte, matrix_byte, matrix_row, right_byte, swizzled, turned_byte};
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
@@ -96,6 +96,13 @@ impl Machine<'_> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
         (0..rows * cols).map(|i| self.load(buf, at + left_byte(rows, cols, i / cols, i % cols) as i64, dtype, buffers)).collect()
+    }
+
+    /// A right operand likewise.
+    pub(super) fn load_right(&self, buf: &Buf, at: Id, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
+        let at = self.offset(at)?;
+        (0..rows * cols).map(|i| self.load(buf, at + right_byte(rows, i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 
     /// A left operand from swizzled rows or from their columns.

@@ -7,7 +7,7 @@ use super::super::decode_attention::DecodeMeta;
 use super::super::leaves::{LEAF, TILES, finish, leave, nothing};
 use super::super::many::{row_of, sees};
 use super::super::query::zeros_of;
-use super::COLS;
+use super::ROWS;
 use super::fold::{put_leaf, stat_at};
 use super::rows::make_rows;
 use super::tiles::{SIDES, UNITS, bring, find};
@@ -50,16 +50,16 @@ pub fn chunk_attention<T: Float>(
     // Bytes of two leaves; outputs at the end.
     let mut room = shared::<f32>(m.half_bytes());
     let mut sides = shared::<u32>(2 * SIDES * LEAF);
-    let mut query = shared::<u8>(2 * m.low_at());
-    let mut zero = shared::<i32>(COLS * m.warps);
-    let mut worths = shared::<f32>(COLS * m.warps);
-    let mut leans = shared::<f32>(if k[0].spec().affine { COLS * m.warps } else { 0 });
-    let mut ends = shared::<i32>(COLS * m.warps);
+    let mut query = shared::<i8>(2 * ROWS * m.warps * m.d);
+    let mut zero = shared::<i32>(ROWS * m.warps);
+    let mut worths = shared::<f32>(ROWS * m.warps);
+    let mut leans = shared::<f32>(if k[0].spec().affine { ROWS * m.warps } else { 0 });
+    let mut ends = shared::<i32>(ROWS * m.warps);
     let mut zeros = shared::<i32>(m.d);
     let mut from = shared::<i64>(2 * UNITS);
     let mut bad = shared::<i32>(UNITS);
     let mut waits = shared::<f32>(m.waiting());
-    let mut by = put_by_warp::<f32>(m.warps, m.waits(), m.d, COLS);
+    let mut by = put_by_warp::<f32>(m.warps, m.waits(), ROWS, m.d);
     let (len, line) = (lens.at(seq), seq * table_stride);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = if fits { len } else { 0_i32 };
@@ -85,7 +85,7 @@ pub fn chunk_attention<T: Float>(
     for leaf in strided(begin, end, 1) {
         for w in warps(m.warps) {
             bring(&m, k[0], v[0], cache, table, &mut from, &mut bad, &mut room, &mut sides, w, leaf + 1_i32, if leaf + 1_i32 < end { seen } else { 0_i32 }, n, line, table_stride, pages, kv_heads, head);
-            let (one, last) = (w * COLS as i32, ((w + 1_i32) * COLS as i32).min(m.rows() as i32) - 1_i32);
+            let (one, last) = (w * ROWS as i32, ((w + 1_i32) * ROWS as i32).min(m.rows() as i32) - 1_i32);
             // What the last of the warp's rows sees, and the first tile that its first row does not see to the end.
             let own = if one <= last { sees(n, queries, first + last / m.group as i32) } else { 0_i32 };
             let tiles = ((own + 31_i32) / 32_i32 - leaf * TILES as i32).max(0_i32).min(TILES as i32);
@@ -96,18 +96,18 @@ pub fn chunk_attention<T: Float>(
     }
     for w in warps(m.warps) {
         if live {
-            room.put_acc(w * (COLS * m.d) as i32, 1, m.d, COLS, &by.at(w, 0_i32));
+            room.put_acc(w * (ROWS * m.line()) as i32, m.line(), 1, m.d, &by.at(w, 0_i32));
         }
         sync_warp();
         let mut worst = NEVER;
         for i in 0..TILES {
             worst = worst.min(bad.at(2 * i as i32));
         }
-        for c in strided(w * COLS as i32, if live | (whole & (split == 0_i32)) { ((w + 1_i32) * COLS as i32).min(m.rows() as i32) } else { 0_i32 }, 1) {
+        for c in strided(w * ROWS as i32, if live | (whole & (split == 0_i32)) { ((w + 1_i32) * ROWS as i32).min(m.rows() as i32) } else { 0_i32 }, 1) {
             let (of, own) = (row_of(&m, seq, kv_heads, head, queries, first, c), first + c / (m.group as i32) < queries);
             if live {
-                let at = stat_at(&m, w, 0_i32) + 2_i32 * (c - w * COLS as i32);
-                let (o, l, top) = (room.row(c * m.d as i32, m.d), waits.at(at + 1_i32), waits.at(at));
+                let at = stat_at(&m, w, 0_i32) + 2_i32 * (c - w * ROWS as i32);
+                let (o, l, top) = (room.row(c * m.line() as i32, m.d), waits.at(at + 1_i32), waits.at(at));
                 if whole {
                     let good = worst >= ends.at(c);
                     if own {

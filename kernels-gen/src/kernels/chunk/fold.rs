@@ -3,11 +3,11 @@
 
 use super::super::decode_attention::DecodeMeta;
 use super::super::softmax::*;
-use super::COLS;
+use super::ROWS;
 use kernel_dsl::prelude::*;
 
 /// Numbers of a part's maxima and sums.
-pub const STAT: usize = 2 * COLS;
+pub const STAT: usize = 2 * ROWS;
 
 /// Where the maxima and sums of a part stand, in turn.
 #[device]
@@ -25,7 +25,7 @@ pub fn put_leaf(m: &DecodeMeta, by: &mut PutByWarp<f32>, stats: &mut Shared<f32>
         let below = (1_i32 << (k & 31_i32)) - 1_i32;
         if (((r >> (k & 31_i32)) & 1_i32) == 1_i32) & (last | ((r & below) == below)) {
             let at = stat_at(m, w, k);
-            let (its_top, its_l) = (stats.cols(at, 2, COLS), stats.cols(at + 1_i32, 2, COLS));
+            let (its_top, its_l) = (stats.rows(at, 2, ROWS), stats.rows(at + 1_i32, 2, ROWS));
             let (left, right) = (its_top.map2(&top, left_worth), its_top.map2(&top, right_worth));
             l = l.map3(&right, &(its_l * &left), fused);
             o = o.map3(&right, &(by.at(w, k) * &left), fused);
@@ -36,7 +36,7 @@ pub fn put_leaf(m: &DecodeMeta, by: &mut PutByWarp<f32>, stats: &mut Shared<f32>
     let at = stat_at(m, w, place);
     sync_warp();
     by.put(w, place, &o);
-    stats.put_cols(at, 2, COLS, &top);
-    stats.put_cols(at + 1_i32, 2, COLS, &l);
+    stats.put_rows(at, 2, &top);
+    stats.put_rows(at + 1_i32, 2, &l);
     sync_warp();
 }

@@ -19,8 +19,8 @@ use kernel_dsl::Report;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 
-/// Rows of a warp: the tensor core's columns.
-pub const COLS: usize = 8;
+/// Rows of a warp: with both bytes those of the tensor core.
+pub const ROWS: usize = 8;
 
 /// log2 of the most leaves of a block: a whole tree.
 pub const DEPTH: usize = TREE.ilog2() as usize;
@@ -42,7 +42,7 @@ pub fn chosen(c: &CodecInfo, d: usize, group: usize, queries: usize, shared: usi
 /// Meta value: `queries` and `warps` are those of a block.
 pub fn chunk_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (warps, like) = (16, shape(c, d, group, page_tokens));
-    DecodeMeta { cols: COLS, parts: 1, many: true, apart: true, wide: true, queries: COLS * warps / group, warps, depth: DEPTH, min_blocks: 1, ..like }
+    DecodeMeta { cols: ROWS, parts: 1, many: true, apart: true, wide: true, queries: ROWS * warps / group, warps, depth: DEPTH, min_blocks: 1, ..like }
 }
 
 impl DecodeMeta {
@@ -51,9 +51,9 @@ impl DecodeMeta {
         LEAF * self.d
     }
 
-    /// Bytes from the queries' high bytes to their low ones.
-    fn low_at(&self) -> usize {
-        COLS * self.warps * self.d
+    /// Words of an output row where it waits to be written.
+    fn line(&self) -> usize {
+        self.d + 8
     }
 
     /// Parts that a warp may put by.
@@ -63,8 +63,8 @@ impl DecodeMeta {
 
     /// Bytes of a block in shared memory, at most.
     fn wide_shared(&self) -> usize {
-        let rows = COLS * self.warps;
-        4 * self.half_bytes() + 2 * self.low_at() + 8 * tiles::SIDES * LEAF + 4 * self.waiting() + 16 * rows + 4 * self.d + 2048
+        let rows = ROWS * self.warps;
+        4 * self.half_bytes() + 2 * rows * self.d + 8 * tiles::SIDES * LEAF + 4 * self.waiting() + 16 * rows + 4 * self.d + 2048
     }
 
     /// Maxima and sums of those of a block.

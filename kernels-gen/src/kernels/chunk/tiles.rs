@@ -1,5 +1,6 @@
-//! A leaf's codes become bytes in shared memory: keys and values of each tile as left operands, lane by lane, so that all warps read them
-//! without conflicts; scales and offsets of its tokens beside them.
+//! A leaf's codes become bytes in shared memory: keys and values of each tile as right operands, lane by lane, so that all warps read them
+//! without conflicts; scales and offsets of its tokens beside them. Keys stand so that a lane will have the scores of eight neighbours, as it
+//! then needs their weights beside the values of those tokens.
 
 use super::super::decode_attention::DecodeMeta;
 use super::super::keys::{low_half, only_step, step};
@@ -39,10 +40,10 @@ pub fn bring(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, t
             let to = place * (2_i32 * half) + i * (32 * m.d) as i32;
             if (u & 1_i32) == 0_i32 {
                 let keys: Tile<u8> = if m.key_quads { cache.key_quads(at + m.keys_at[0] as i64, k.spec().bits, m.d, 8, |x| k.decode4(x)) } else { cache.keys(at + m.keys_at[0] as i64, k.spec().bits, m.d, 8, |x| k.decode(x)) };
-                room.save_left::<u8>(to, &keys);
+                room.save_spread::<u8>(to, &keys);
             } else {
                 let values: Tile<u8> = if m.quads { cache.quads(at + m.values_at[0] as i64, v.spec().bits, m.d, 8, |x| v.decode4(x)) } else { cache.values(at + m.values_at[0] as i64, v.spec().bits, m.d, 8, |x| v.decode(x)) };
-                room.save_left::<u8>(to + half, &values);
+                room.save_right::<u8>(to + half, &values);
             }
             bring_sides(k, v, cache, sides, at + m.sides_at as i64, place * (SIDES * LEAF) as i32 + i * 32_i32, u & 1_i32, tokens - t * 32_i32);
             for _ in lanes(1) {
