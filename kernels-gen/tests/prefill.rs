@@ -163,7 +163,8 @@ fn attends_in_chunks<T: Float>(name: &str, unit: usize, p: &Problem) {
     let x = p.data::<T>(c);
     let Problem { d, group, queries, warps, .. } = *p;
     let batch = p.lens.len();
-    let m = DecodeMeta { warps, queries: 8 * warps / group, ..chunk_meta(c, d, group, PAGE) };
+    let like = chunk_meta(c, d, group, PAGE);
+    let m = DecodeMeta { warps, queries: 8 * like.wide * warps / group, ..like };
     let j = join_queries_meta(&m);
     let splits = kernels::splits_of(&m, STRIDE * PAGE, unit);
     let shift = splits.next_power_of_two().ilog2();

@@ -63,7 +63,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         many: false,
         queries: 1,
         apart: false,
-        wide: false,
+        wide: 0,
         page_tokens,
         tile_bytes: tile,
         keys_at: keys_at(c, d),
@@ -104,7 +104,7 @@ fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: 
 
 /// log2 of a warp's leaves that ends first for rows as long as their tables; the smaller one of two.
 pub fn best_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> usize {
-    if m.wide {
+    if m.wide > 0 {
         return chunk::best_unit(m, rows, capacity, resident);
     }
     (m.least()..=m.depth).min_by(|&a, &b| time_of(m, rows, capacity, resident, a).total_cmp(&time_of(m, rows, capacity, resident, b))).unwrap_or(m.depth)
@@ -120,5 +120,5 @@ pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize)
 
 /// log2 of the leaves of a block.
 pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
-    if m.wide { unit } else { m.log_warps() + unit }
+    if m.wide > 0 { unit } else { m.log_warps() + unit }
 }

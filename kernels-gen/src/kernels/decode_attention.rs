@@ -41,8 +41,8 @@ pub struct DecodeMeta {
     pub queries: usize,
     /// The bytes of a weight have outputs of their own though they are no columns: as with two parts, for more rows.
     pub apart: bool,
-    /// Each warp has rows of its own and walks all leaves of the block's share: see [`super::chunk`].
-    pub wide: bool,
+    /// Eights of rows that each warp has of its own, walking all leaves of the block's share: see [`super::chunk`]. 0: warps share rows.
+    pub wide: usize,
     pub page_tokens: usize,
     pub tile_bytes: usize,
     /// Byte offsets in a tile: key codes and value codes of each band, side values.
@@ -88,7 +88,7 @@ impl DecodeMeta {
 
     /// log2 of the fewest leaves of a warp: eight a block, so that a tree has no more parts than the join kernel takes at once.
     pub fn least(&self) -> usize {
-        if self.wide { 0 } else { (8 / self.warps).ilog2() as usize }
+        if self.wide > 0 { 0 } else { (8 / self.warps).ilog2() as usize }
     }
 
     /// Entries of the page table that a warp lists of those that its block's share may need.

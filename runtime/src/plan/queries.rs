@@ -104,7 +104,7 @@ impl QueriesPlan {
             of(c, head_dim, group, queries, page_tokens).within(device.shared_bytes())
         };
         let wide = join_queries_meta(&meta);
-        let program = if meta.wide { chunk_ir(c, &meta, elem) } else { prefill_ir(c, &meta, elem) };
+        let program = if meta.wide > 0 { chunk_ir(c, &meta, elem) } else { prefill_ir(c, &meta, elem) };
         let attend = load(device, program.and_then(|p| Source::of(&p)))?;
         let join = load(device, join_queries_ir(c, &wide, elem).and_then(|p| Source::of(&p)))?;
         let narrow = load(device, join_queries_ir(c, &wide.narrow(), elem).and_then(|p| Source::of(&p)))?;
@@ -207,7 +207,7 @@ impl QueriesPlan {
         ];
         let grid = [call.cache.kv_heads as u32, call.batch as u32];
         let x = product("queries", &[blocks, 1 << shift])? as usize;
-        self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &memory, if m.wide { &[] } else { &segments }, &attend])?;
+        self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &memory, if m.wide > 0 { &[] } else { &segments }, &attend])?;
         if p.splits == 1 {
             return Ok(());
         }

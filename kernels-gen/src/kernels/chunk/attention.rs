@@ -50,16 +50,16 @@ pub fn chunk_attention<T: Float>(
     // Bytes of two leaves; outputs at the end.
     let mut room = shared::<f32>(m.half_bytes());
     let mut sides = shared::<u32>(2 * SIDES * LEAF);
-    let mut query = shared::<i8>(2 * ROWS * m.warps * m.d);
-    let mut zero = shared::<i32>(ROWS * m.warps);
-    let mut worths = shared::<f32>(ROWS * m.warps);
-    let mut leans = shared::<f32>(if k[0].spec().affine { ROWS * m.warps } else { 0 });
-    let mut ends = shared::<i32>(ROWS * m.warps);
+    let mut query = shared::<i8>(2 * m.lines() * m.d);
+    let mut zero = shared::<i32>(m.lines());
+    let mut worths = shared::<f32>(m.lines());
+    let mut leans = shared::<f32>(if k[0].spec().affine { m.lines() } else { 0 });
+    let mut ends = shared::<i32>(m.lines());
     let mut zeros = shared::<i32>(m.d);
     let mut from = shared::<i64>(2 * UNITS);
     let mut bad = shared::<i32>(UNITS);
     let mut waits = shared::<f32>(m.waiting());
-    let mut by = put_by_warp::<f32>(m.warps, m.waits(), ROWS, m.d);
+    let mut by = [put_by_warp::<f32>(m.warps, m.waits(), ROWS, m.d), put_by_warp::<f32>(m.warps, if m.wide > 1 { m.waits() } else { 0 }, ROWS, m.d)];
     let (len, line) = (lens.at(seq), seq * table_stride);
     let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
     let n = if fits { len } else { 0_i32 };
@@ -85,28 +85,32 @@ pub fn chunk_attention<T: Float>(
     for leaf in strided(begin, end, 1) {
         for w in warps(m.warps) {
             bring(&m, k[0], v[0], cache, table, &mut from, &mut bad, &mut room, &mut sides, w, leaf + 1_i32, if leaf + 1_i32 < end { seen } else { 0_i32 }, n, line, table_stride, pages, kv_heads, head);
-            let (one, last) = (w * ROWS as i32, ((w + 1_i32) * ROWS as i32).min(m.rows() as i32) - 1_i32);
+            let (one, last) = (w * (ROWS * m.wide) as i32, ((w + 1_i32) * (ROWS * m.wide) as i32).min(m.rows() as i32) - 1_i32);
             // What the last of the warp's rows sees, and the first tile that its first row does not see to the end.
             let own = if one <= last { sees(n, queries, first + last / m.group as i32) } else { 0_i32 };
             let tiles = ((own + 31_i32) / 32_i32 - leaf * TILES as i32).max(0_i32).min(TILES as i32);
             let edge = sees(n, queries, first + one / m.group as i32) / 32_i32;
             let of = walk(&m, k, v, &room, &sides, &query, &zero, &worths, &leans, &ends, w, leaf, tiles, edge);
-            put_leaf(&m, &mut by, &mut waits, w, leaf - begin, leaf == end - 1_i32, unit, of);
+            for g in 0..m.wide {
+                put_leaf(&m, &mut by[g], &mut waits, w, g, leaf - begin, leaf == end - 1_i32, unit, [of.0[g].clone(), of.1[g].clone(), of.2[g].clone()]);
+            }
         }
     }
     for w in warps(m.warps) {
         if live {
-            room.put_acc(w * (ROWS * m.line()) as i32, m.line(), 1, m.d, &by.at(w, 0_i32));
+            for g in 0..m.wide {
+                room.put_acc((w * m.wide as i32 + g as i32) * (ROWS * m.line()) as i32, m.line(), 1, m.d, &by[g].at(w, 0_i32));
+            }
         }
         sync_warp();
         let mut worst = NEVER;
         for i in 0..TILES {
             worst = worst.min(bad.at(2 * i as i32));
         }
-        for c in strided(w * ROWS as i32, if live | (whole & (split == 0_i32)) { ((w + 1_i32) * ROWS as i32).min(m.rows() as i32) } else { 0_i32 }, 1) {
+        for c in strided(w * (ROWS * m.wide) as i32, if live | (whole & (split == 0_i32)) { ((w + 1_i32) * (ROWS * m.wide) as i32).min(m.rows() as i32) } else { 0_i32 }, 1) {
             let (of, own) = (row_of(&m, seq, kv_heads, head, queries, first, c), first + c / (m.group as i32) < queries);
             if live {
-                let at = stat_at(&m, w, 0_i32) + 2_i32 * (c - w * ROWS as i32);
+                let at = stat_at(&m, c / ROWS as i32, 0_i32) + 2_i32 * (c % ROWS as i32);
                 let (o, l, top) = (room.row(c * m.line() as i32, m.d), waits.at(at + 1_i32), waits.at(at));
                 if whole {
                     let good = worst >= ends.at(c);

@@ -1,6 +1,6 @@
 //! Attention of a long chunk of query tokens over the coded cache.
 //!
-//! A block has the rows of many query tokens of one kv head, eight a warp. A leaf's codes become bytes in shared memory once, in the order of
+//! A block has the rows of many query tokens of one kv head, sixteen a warp. A leaf's codes become bytes in shared memory once, in the order of
 //! the tensor core's operands, while the leaf before is attended to; then every warp walks all of its tiles for its own rows. What a row is made
 //! of, leaves and tree included, is that of decode attention, so its bits are too.
 
@@ -19,7 +19,7 @@ use kernel_dsl::Report;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 
-/// Rows of a warp: with both bytes those of the tensor core.
+/// Rows that a warp has together: with both bytes those of the tensor core.
 pub const ROWS: usize = 8;
 
 /// log2 of the most leaves of a block: a whole tree.
@@ -41,14 +41,19 @@ pub fn chosen(c: &CodecInfo, d: usize, group: usize, queries: usize, shared: usi
 
 /// Meta value: `queries` and `warps` are those of a block.
 pub fn chunk_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let (warps, like) = (16, shape(c, d, group, page_tokens));
-    DecodeMeta { cols: ROWS, parts: 1, many: true, apart: true, wide: true, queries: ROWS * warps / group, warps, depth: DEPTH, min_blocks: 1, ..like }
+    let (warps, wide, like) = (8, 2, shape(c, d, group, page_tokens));
+    DecodeMeta { cols: ROWS, parts: 1, many: true, apart: true, wide, queries: ROWS * wide * warps / group, warps, depth: DEPTH, min_blocks: 1, ..like }
 }
 
 impl DecodeMeta {
     /// Bytes of a leaf's keys in shared memory; those of its values lie behind them.
     fn half_bytes(&self) -> usize {
         LEAF * self.d
+    }
+
+    /// Rows that a block has room for.
+    fn lines(&self) -> usize {
+        ROWS * self.wide * self.warps
     }
 
     /// Words of an output row where it waits to be written.
@@ -63,13 +68,13 @@ impl DecodeMeta {
 
     /// Bytes of a block in shared memory, at most.
     fn wide_shared(&self) -> usize {
-        let rows = ROWS * self.warps;
+        let rows = self.lines();
         4 * self.half_bytes() + 2 * rows * self.d + 8 * tiles::SIDES * LEAF + 4 * self.waiting() + 16 * rows + 4 * self.d + 2048
     }
 
     /// Maxima and sums of those of a block.
     fn waiting(&self) -> usize {
-        self.warps * self.waits() * fold::STAT
+        self.lines() / ROWS * self.waits() * fold::STAT
     }
 }
 

@@ -58,83 +58,131 @@ fn moved_rows(sums: &Tile<i32>, by: &Tile<i32>) -> Tile<i32> {
     whole + &(rest.swap_rows() * &row_ids(16).map(parity))
 }
 
-/// Output, sum and maximum of the leaf, of which the rows see `live` tiles; from tile `edge` on not all of them to the end.
+/// The query of eight rows from `own` on.
+#[device]
+fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32) -> Tile<i8> {
+    let q = query.left(own * (2 * m.d) as i32, m.d, 2 * ROWS, m.d);
+    if m.key_quads { q.quad_order() } else { q }
+}
+
+/// Eight rows' integer weights of tile `i` of the leaf, by bytes, from the dots of their queries with its keys; their state moves on. `token`:
+/// where the tile's numbers stand, `t`: the tile's number, `edge` that of the first one that not all rows see to its end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> (Tile<f32>, Tile<f32>, Tile<f32>) {
-    let (own, half) = (w * ROWS as i32, m.half_bytes() as i32);
-    let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
-    let q = query.left(own * (2 * m.d) as i32, m.d, 2 * ROWS, m.d);
-    let q = if m.key_quads { q.quad_order() } else { q };
-    let (start, worth) = (zero.rows(own, 1, ROWS), worths.rows(own, 1, ROWS));
-    let mut top = rows(ROWS, f32::NEG_INFINITY);
-    let mut power = rows(ROWS, 0.0_f32);
-    let mut counts = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
-    let mut before = [rows(ROWS, 0_u32), rows(ROWS, 0_u32)];
-    let mut shifts = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
-    let mut shifts_before = [rows(ROWS, 0_i64), rows(ROWS, 0_i64)];
-    // Of high and low bytes in turn.
-    let (mut sums, mut total) = (acc(2 * ROWS, m.d, 0_i32), acc(2 * ROWS, 8, 0_i32));
-    for i in strided(0_i32, live, 1) {
-        let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
-        let dots = mma(&q, &room.packed_right::<u8>(at, m.d, 32), 0_i32).fold_rows(128);
-        let dots = (if k[0].spec().even() { dots } else { dots * 2_i32 } + &start).cast::<f32>();
-        let each = sides.spread(token).map(number) * &worth;
-        let mut x = if k[0].spec().affine { dots.map3(&each, &(sides.spread(token + (2 * LEAF) as i32).map(number) * &leans.rows(own, 1, ROWS)), fused) } else { &dots * &each };
-        if t >= edge {
-            x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), visible);
-        }
-        // A new maximum is rare.
-        if x.map2(&top, above).any() {
-            let next = top.map2(&x.max_cols(), raised);
-            if i > 0_i32 {
-                power = power.map(lift_of).map3(&top, &next, sunk).map(up_of);
-                for h in 0..2 {
-                    let of = faded_sum(&counts[h], &before[h], &top, &next);
-                    counts[h] = of.0;
-                    before[h] = of.1;
-                    if v[0].spec().affine {
-                        shifts_before[h] = faded_shift(&shifts[h], &shifts_before[h], &top, &next);
-                        shifts[h] = acc(ROWS, 8, 0_i64);
-                    }
-                }
-            }
-            top = next;
-        }
-        let p = (x - &top).map(exp2_raised);
-        let (first, second) = p.pair_sums();
-        counts[0] = &counts[0] + &first.map(counted);
-        counts[1] = &counts[1] + &second.map(counted);
-        if v[0].spec().affine {
-            let (first, second) = (&p * &sides.spread(token + (3 * LEAF) as i32).map(number)).pair_sums();
-            shifts[0] = &shifts[0] + &first.map(fixed_raised);
-            shifts[1] = &shifts[1] + &second.map(fixed_raised);
-        }
-        let pv = p * &sides.spread(token + LEAF as i32).map(number);
-        let mut weights = pv.map2(&power, rounded);
-        if weights.or_cols().map(unfit).any() {
-            let lift = power.map(lift_of);
-            let most = total.map2(&total.swap_rows(), larger).fold_rows(0).max_cols();
-            let next = lift.map3(&pv.map(bits_of).max_cols(), &most, fitted);
-            if i > 0_i32 {
-                let by = next.map2(&lift, minus).twice_rows();
-                sums = moved_rows(&sums, &by);
-                total = moved_rows(&total, &by);
-            }
-            power = next.map(up_of);
-            weights = pv.map2(&power, rounded);
-        }
-        let both = weights.split_rows();
-        total = mma(&both, &right(32, 8, 1_u8), &total);
-        sums = mma(&both, &room.packed_right::<u8>(at + half, 32, m.d), &sums);
+fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<u32>, second: &mut Tile<u32>, first_before: &mut Tile<u32>, second_before: &mut Tile<u32>, first_shift: &mut Tile<i64>, second_shift: &mut Tile<i64>, first_shift_before: &mut Tile<i64>, second_shift_before: &mut Tile<i64>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
+    let dots = dots.fold_rows(128);
+    let dots = (if k.spec().even() { dots } else { dots * 2_i32 } + &zero.rows(own, 1, ROWS)).cast::<f32>();
+    let each = sides.spread(token).map(number) * &worths.rows(own, 1, ROWS);
+    let mut x = if k.spec().affine { dots.map3(&each, &(sides.spread(token + (2 * LEAF) as i32).map(number) * &leans.rows(own, 1, ROWS)), fused) } else { &dots * &each };
+    if t >= edge {
+        x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), visible);
     }
-    let zero = total.max_cols() * -((v[0].spec().zero2 + 1_i32) / 2);
+    // A new maximum is rare.
+    if x.map2(&*top, above).any() {
+        let next = top.map2(&x.max_cols(), raised);
+        if i > 0_i32 {
+            *power = power.map(lift_of).map3(&*top, &next, sunk).map(up_of);
+            let (of, and) = (faded_sum(&*first, &*first_before, &*top, &next), faded_sum(&*second, &*second_before, &*top, &next));
+            *first = of.0;
+            *first_before = of.1;
+            *second = and.0;
+            *second_before = and.1;
+            if v.spec().affine {
+                *first_shift_before = faded_shift(&*first_shift, &*first_shift_before, &*top, &next);
+                *second_shift_before = faded_shift(&*second_shift, &*second_shift_before, &*top, &next);
+                *first_shift = acc(ROWS, 8, 0_i64);
+                *second_shift = acc(ROWS, 8, 0_i64);
+            }
+        }
+        *top = next;
+    }
+    let p = (x - &*top).map(exp2_raised);
+    let (of, and) = p.pair_sums();
+    *first = &*first + &of.map(counted);
+    *second = &*second + &and.map(counted);
+    if v.spec().affine {
+        let (of, and) = (&p * &sides.spread(token + (3 * LEAF) as i32).map(number)).pair_sums();
+        *first_shift = &*first_shift + &of.map(fixed_raised);
+        *second_shift = &*second_shift + &and.map(fixed_raised);
+    }
+    let pv = p * &sides.spread(token + LEAF as i32).map(number);
+    let mut weights = pv.map2(&*power, rounded);
+    if weights.or_cols().map(unfit).any() {
+        let lift = power.map(lift_of);
+        let most = total.map2(&total.swap_rows(), larger).fold_rows(0).max_cols();
+        let next = lift.map3(&pv.map(bits_of).max_cols(), &most, fitted);
+        if i > 0_i32 {
+            let by = next.map2(&lift, minus).twice_rows();
+            *sums = moved_rows(&*sums, &by);
+            *total = moved_rows(&*total, &by);
+        }
+        *power = next.map(up_of);
+        weights = pv.map2(&*power, rounded);
+    }
+    weights.split_rows()
+}
+
+/// Output of eight rows, from the sums of a leaf.
+#[device]
+fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_shift: &Tile<i64>, second_shift: &Tile<i64>, first_shift_before: &Tile<i64>, second_shift_before: &Tile<i64>) -> Tile<f32> {
+    let zero = total.max_cols() * -((v.spec().zero2 + 1_i32) / 2);
     let o = (sums + &zero).cast::<f32>().fold_rows(256);
     let unit = power.map(lift_of).map(down_of);
-    let o = if v[0].spec().odd() { o.map3(&unit, &(total.cast::<f32>().fold_rows(256).max_cols() * &(&unit * 0.5_f32)), fused) } else { o * &unit };
-    let o = if v[0].spec().affine { o + &((shifts[0].sum_cols() + &shifts[1].sum_cols() + &shifts_before[0] + &shifts_before[1]).cast::<f32>() * 1.4551915e-11_f32) } else { o };
-    let l = (counts[0].cast::<i64>().sum_cols() + &counts[1].cast::<i64>().sum_cols() + &before[0].cast::<i64>() + &before[1].cast::<i64>()).cast::<f32>() * 1.4901161e-8_f32;
-    (o, l, top)
+    let o = if v.spec().odd() { o.map3(&unit, &(total.cast::<f32>().fold_rows(256).max_cols() * &(&unit * 0.5_f32)), fused) } else { o * &unit };
+    if v.spec().affine { o + &((first_shift.sum_cols() + &second_shift.sum_cols() + first_shift_before + second_shift_before).cast::<f32>() * 1.4551915e-11_f32) } else { o }
+}
+
+/// Their weights' sum.
+#[device]
+fn summed(first: &Tile<u32>, second: &Tile<u32>, first_before: &Tile<u32>, second_before: &Tile<u32>) -> Tile<f32> {
+    (first.cast::<i64>().sum_cols() + &second.cast::<i64>().sum_cols() + &first_before.cast::<i64>() + &second_before.cast::<i64>()).cast::<f32>() * 1.4901161e-8_f32
+}
+
+/// Outputs, sums and maxima of the leaf for the warp's eights of rows, which see `live` tiles of it; from tile `edge` on not all of them to the
+/// end.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
+    let (own, half) = (w * (ROWS * m.wide) as i32, m.half_bytes() as i32);
+    let next = own + (ROWS * (m.wide - 1)) as i32;
+    let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
+    let q = [query_of(m, query, own), query_of(m, query, next)];
+    let mut top = [rows(ROWS, f32::NEG_INFINITY), rows(ROWS, f32::NEG_INFINITY)];
+    // What weights are multiplied by.
+    let mut power = [rows(ROWS, 0.0_f32), rows(ROWS, 0.0_f32)];
+    // Sums of weights, of the first and of the last two of every four tokens: of lanes since the maximum rose last, and from before.
+    let mut first = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
+    let mut second = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
+    let mut first_before = [rows(ROWS, 0_u32), rows(ROWS, 0_u32)];
+    let mut second_before = [rows(ROWS, 0_u32), rows(ROWS, 0_u32)];
+    // Likewise of weights times offsets.
+    let mut first_shift = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
+    let mut second_shift = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
+    let mut first_shift_before = [rows(ROWS, 0_i64), rows(ROWS, 0_i64)];
+    let mut second_shift_before = [rows(ROWS, 0_i64), rows(ROWS, 0_i64)];
+    // Weighted values and weights, of high and low bytes in turn.
+    let mut sums = [acc(2 * ROWS, m.d, 0_i32), acc(2 * ROWS, m.d, 0_i32)];
+    let mut total = [acc(2 * ROWS, 8, 0_i32), acc(2 * ROWS, 8, 0_i32)];
+    for i in strided(0_i32, live, 1) {
+        let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
+        let keys = room.packed_right::<u8>(at, m.d, 32);
+        let dots = [mma(&q[0], &keys, 0_i32), mma(&q[1], &keys, 0_i32)];
+        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_before[0], &mut second_before[0], &mut first_shift[0], &mut second_shift[0], &mut first_shift_before[0], &mut second_shift_before[0], &mut sums[0], &mut total[0]);
+        let two = if m.wide > 1 {
+            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_before[1], &mut second_before[1], &mut first_shift[1], &mut second_shift[1], &mut first_shift_before[1], &mut second_shift_before[1], &mut sums[1], &mut total[1])
+        } else {
+            one.clone()
+        };
+        let values = room.packed_right::<u8>(at + half, 32, m.d);
+        total[0] = mma(&one, &right(32, 8, 1_u8), &total[0]);
+        sums[0] = mma(&one, &values, &sums[0]);
+        if m.wide > 1 {
+            total[1] = mma(&two, &right(32, 8, 1_u8), &total[1]);
+            sums[1] = mma(&two, &values, &sums[1]);
+        }
+    }
+    let o = [closed_rows(v[0], &sums[0], &total[0], &power[0], &first_shift[0], &second_shift[0], &first_shift_before[0], &second_shift_before[0]), closed_rows(v[0], &sums[1], &total[1], &power[1], &first_shift[1], &second_shift[1], &first_shift_before[1], &second_shift_before[1])];
+    (o, [summed(&first[0], &second[0], &first_before[0], &second_before[0]), summed(&first[1], &second[1], &first_before[1], &second_before[1])], top)
 }
 
 #[device]
