@@ -36,18 +36,18 @@ fn still(risen: u32) -> u32 {
     1_u32 - risen
 }
 
-/// The sum of a half's weights: of lanes since the maximum rose last, and what had come before.
+/// The sum of a half's weights under the next maximum: where it rises, all in the first column, which `one` says.
 #[device]
-fn faded_sum(sum: &Tile<u32>, before: &Tile<u32>, top: &Tile<f32>, next: &Tile<f32>) -> (Tile<u32>, Tile<u32>) {
-    let all = (sum.cast::<i64>().sum_cols() + &before.cast::<i64>()).map3(top, next, shifted).cast::<u32>();
+fn faded_sum(sum: &Tile<u32>, one: &Tile<u32>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<u32> {
+    let all = sum.cast::<i64>().sum_cols().map3(top, next, shifted).cast::<u32>();
     let rises = top.map2(next, risen);
-    (sum * &rises.map(still), before * &rises.map(still) + &(all * &rises))
+    sum * &rises.map(still) + (all * &rises) * one
 }
 
 /// Likewise of offsets.
 #[device]
-fn faded_shift(sum: &Tile<i64>, before: &Tile<i64>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<i64> {
-    (sum.sum_cols() + before).map3(top, next, shifted)
+fn faded_shift(sum: &Tile<i64>, one: &Tile<u32>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<i64> {
+    sum.sum_cols().map3(top, next, shifted) * &one.cast::<i64>()
 }
 
 /// Sums of both bytes under the next unit: what those of high bytes lose goes to those of low ones.
@@ -69,7 +69,7 @@ fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32) -> Tile<i8> {
 /// where the tile's numbers stand, `t`: the tile's number, `edge` that of the first one that not all rows see to its end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<u32>, second: &mut Tile<u32>, first_before: &mut Tile<u32>, second_before: &mut Tile<u32>, first_shift: &mut Tile<i64>, second_shift: &mut Tile<i64>, first_shift_before: &mut Tile<i64>, second_shift_before: &mut Tile<i64>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
+fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, ones: &Shared<u32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<u32>, second: &mut Tile<u32>, first_shift: &mut Tile<i64>, second_shift: &mut Tile<i64>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
     let dots = dots.fold_rows(128);
     let dots = (if k.spec().even() { dots } else { dots * 2_i32 } + &zero.rows(own, 1, ROWS)).cast::<f32>();
     let each = sides.spread(token).map(number) * &worths.rows(own, 1, ROWS);
@@ -82,16 +82,12 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
         let next = top.map2(&x.max_cols(), raised);
         if i > 0_i32 {
             *power = power.map(lift_of).map3(&*top, &next, sunk).map(up_of);
-            let (of, and) = (faded_sum(&*first, &*first_before, &*top, &next), faded_sum(&*second, &*second_before, &*top, &next));
-            *first = of.0;
-            *first_before = of.1;
-            *second = and.0;
-            *second_before = and.1;
+            let one = ones.cols(0, 1, 8);
+            *first = faded_sum(&*first, &one, &*top, &next);
+            *second = faded_sum(&*second, &one, &*top, &next);
             if v.spec().affine {
-                *first_shift_before = faded_shift(&*first_shift, &*first_shift_before, &*top, &next);
-                *second_shift_before = faded_shift(&*second_shift, &*second_shift_before, &*top, &next);
-                *first_shift = acc(ROWS, 8, 0_i64);
-                *second_shift = acc(ROWS, 8, 0_i64);
+                *first_shift = faded_shift(&*first_shift, &one, &*top, &next);
+                *second_shift = faded_shift(&*second_shift, &one, &*top, &next);
             }
         }
         *top = next;
@@ -124,25 +120,25 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
 
 /// Output of eight rows, from the sums of a leaf.
 #[device]
-fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_shift: &Tile<i64>, second_shift: &Tile<i64>, first_shift_before: &Tile<i64>, second_shift_before: &Tile<i64>) -> Tile<f32> {
+fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_shift: &Tile<i64>, second_shift: &Tile<i64>) -> Tile<f32> {
     let zero = total.max_cols() * -((v.spec().zero2 + 1_i32) / 2);
     let o = (sums + &zero).cast::<f32>().fold_rows(256);
     let unit = power.map(lift_of).map(down_of);
     let o = if v.spec().odd() { o.map3(&unit, &(total.cast::<f32>().fold_rows(256).max_cols() * &(&unit * 0.5_f32)), fused) } else { o * &unit };
-    if v.spec().affine { o + &((first_shift.sum_cols() + &second_shift.sum_cols() + first_shift_before + second_shift_before).cast::<f32>() * 1.4551915e-11_f32) } else { o }
+    if v.spec().affine { o + &((first_shift.sum_cols() + &second_shift.sum_cols()).cast::<f32>() * 1.4551915e-11_f32) } else { o }
 }
 
 /// Their weights' sum.
 #[device]
-fn summed(first: &Tile<u32>, second: &Tile<u32>, first_before: &Tile<u32>, second_before: &Tile<u32>) -> Tile<f32> {
-    (first.cast::<i64>().sum_cols() + &second.cast::<i64>().sum_cols() + &first_before.cast::<i64>() + &second_before.cast::<i64>()).cast::<f32>() * 1.4901161e-8_f32
+fn summed(first: &Tile<u32>, second: &Tile<u32>) -> Tile<f32> {
+    (first.cast::<i64>().sum_cols() + &second.cast::<i64>().sum_cols()).cast::<f32>() * 1.4901161e-8_f32
 }
 
 /// Outputs, sums and maxima of the leaf for the warp's eights of rows, which see `live` tiles of it; from tile `edge` on not all of them to the
 /// end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
+pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, ones: &Shared<u32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
     let (own, half) = (w * (ROWS * m.wide) as i32, m.half_bytes() as i32);
     let next = own + (ROWS * (m.wide - 1)) as i32;
     let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
@@ -150,16 +146,12 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
     let mut top = [rows(ROWS, f32::NEG_INFINITY), rows(ROWS, f32::NEG_INFINITY)];
     // What weights are multiplied by.
     let mut power = [rows(ROWS, 0.0_f32), rows(ROWS, 0.0_f32)];
-    // Sums of weights, of the first and of the last two of every four tokens: of lanes since the maximum rose last, and from before.
+    // Sums of weights, of the first and of the last two of every four tokens.
     let mut first = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
     let mut second = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
-    let mut first_before = [rows(ROWS, 0_u32), rows(ROWS, 0_u32)];
-    let mut second_before = [rows(ROWS, 0_u32), rows(ROWS, 0_u32)];
     // Likewise of weights times offsets.
     let mut first_shift = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
     let mut second_shift = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
-    let mut first_shift_before = [rows(ROWS, 0_i64), rows(ROWS, 0_i64)];
-    let mut second_shift_before = [rows(ROWS, 0_i64), rows(ROWS, 0_i64)];
     // Weighted values and weights, of high and low bytes in turn.
     let mut sums = [acc(2 * ROWS, m.d, 0_i32), acc(2 * ROWS, m.d, 0_i32)];
     let mut total = [acc(2 * ROWS, 8, 0_i32), acc(2 * ROWS, 8, 0_i32)];
@@ -167,9 +159,9 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
         let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
         let keys = room.packed_right::<u8>(at, m.d, 32);
         let dots = [mma(&q[0], &keys, 0_i32), mma(&q[1], &keys, 0_i32)];
-        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_before[0], &mut second_before[0], &mut first_shift[0], &mut second_shift[0], &mut first_shift_before[0], &mut second_shift_before[0], &mut sums[0], &mut total[0]);
+        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, ones, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_shift[0], &mut second_shift[0], &mut sums[0], &mut total[0]);
         let two = if m.wide > 1 {
-            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_before[1], &mut second_before[1], &mut first_shift[1], &mut second_shift[1], &mut first_shift_before[1], &mut second_shift_before[1], &mut sums[1], &mut total[1])
+            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, ones, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_shift[1], &mut second_shift[1], &mut sums[1], &mut total[1])
         } else {
             one.clone()
         };
@@ -181,8 +173,8 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
             sums[1] = mma(&two, &values, &sums[1]);
         }
     }
-    let o = [closed_rows(v[0], &sums[0], &total[0], &power[0], &first_shift[0], &second_shift[0], &first_shift_before[0], &second_shift_before[0]), closed_rows(v[0], &sums[1], &total[1], &power[1], &first_shift[1], &second_shift[1], &first_shift_before[1], &second_shift_before[1])];
-    (o, [summed(&first[0], &second[0], &first_before[0], &second_before[0]), summed(&first[1], &second[1], &first_before[1], &second_before[1])], top)
+    let o = [closed_rows(v[0], &sums[0], &total[0], &power[0], &first_shift[0], &second_shift[0]), closed_rows(v[0], &sums[1], &total[1], &power[1], &first_shift[1], &second_shift[1])];
+    (o, [summed(&first[0], &second[0]), summed(&first[1], &second[1])], top)
 }
 
 #[device]
