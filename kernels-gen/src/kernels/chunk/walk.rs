@@ -50,6 +50,17 @@ fn faded_shift(sum: &Tile<i64>, one: &Tile<u32>, top: &Tile<f32>, next: &Tile<f3
     sum.sum_cols().map3(top, next, shifted) * &one.cast::<i64>()
 }
 
+#[device]
+fn falls(by: i32) -> bool {
+    by < 0_i32
+}
+
+/// A sum under a next unit that is no larger: as `moved`.
+#[device]
+fn moved_up(sum: i32, by: i32) -> i32 {
+    sum << (by.min(31_i32) & 31_i32)
+}
+
 /// Sums of both bytes under the next unit: what those of high bytes lose goes to those of low ones.
 #[device]
 fn moved_rows(sums: &Tile<i32>, by: &Tile<i32>) -> Tile<i32> {
@@ -108,9 +119,15 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
         let most = total.map2(&total.swap_rows(), larger).fold_rows(0).max_cols();
         let next = lift.map3(&pv.map(bits_of).max_cols(), &most, fitted);
         if i > 0_i32 {
-            let by = next.map2(&lift, minus).twice_rows();
-            *sums = moved_rows(&*sums, &by);
-            *total = moved_rows(&*total, &by);
+            let by = next.map2(&lift, minus);
+            let both = by.twice_rows();
+            if by.map(falls).any() {
+                *sums = moved_rows(&*sums, &both);
+                *total = moved_rows(&*total, &both);
+            } else {
+                *sums = sums.map2(&both, moved_up);
+                *total = total.map2(&both, moved_up);
+            }
         }
         *power = next.map(up_of);
         weights = pv.map2(&*power, rounded);
