@@ -20,11 +20,6 @@ fn unfit(bits: i32) -> bool {
     overflows(bits) | ((bits & 0xff00_i32) == 0_i32)
 }
 
-#[device]
-fn parity(row: i32) -> i32 {
-    row & 1_i32
-}
-
 /// 1 where a maximum rises.
 #[device]
 fn risen(top: f32, next: f32) -> u32 {
@@ -50,23 +45,55 @@ fn faded_shift(sum: &Tile<i64>, one: &Tile<u32>, top: &Tile<f32>, next: &Tile<f3
     sum.sum_cols().map3(top, next, shifted) * &one.cast::<i64>()
 }
 
+/// Bits by which sums go up under the next unit, or down.
 #[device]
-fn falls(by: i32) -> bool {
-    by < 0_i32
+fn up(by: i32) -> i32 {
+    by.max(0_i32).min(31_i32)
 }
 
-/// A sum under a next unit that is no larger: as `moved`.
 #[device]
-fn moved_up(sum: i32, by: i32) -> i32 {
-    sum << (by.min(31_i32) & 31_i32)
+fn down(by: i32) -> i32 {
+    (0_i32 - by).max(0_i32).min(31_i32)
 }
 
-/// Sums of both bytes under the next unit: what those of high bytes lose goes to those of low ones.
+#[device]
+fn left(x: i32, n: i32) -> i32 {
+    x << (n & 31_i32)
+}
+
+#[device]
+fn right_by(x: i32, n: i32) -> i32 {
+    x >> (n & 31_i32)
+}
+
+/// The bits that an even row's sums lose to the next one's.
+#[device]
+fn lost(down: i32, row: i32) -> i32 {
+    if (row & 1_i32) == 0_i32 { (1_i32 << (down & 31_i32)) - 1_i32 } else { 0_i32 }
+}
+
+#[device]
+fn of_both(x: i32, bits: i32) -> i32 {
+    x & bits
+}
+
+#[device]
+fn below_eight(down: i32) -> i32 {
+    (8_i32 - down).max(0_i32)
+}
+
+#[device]
+fn above_eight(down: i32) -> i32 {
+    (down - 8_i32).max(0_i32)
+}
+
+/// Sums of both bytes under the next unit, `by` bits up or down: as `moved` and `carried` have it, what those of high bytes lose goes to those of
+/// low ones.
 #[device]
 fn moved_rows(sums: &Tile<i32>, by: &Tile<i32>) -> Tile<i32> {
-    let whole = sums.map2(by, moved);
-    let rest = sums.map3(&whole, by, carried);
-    whole + &(rest.swap_rows() * &row_ids(16).map(parity))
+    let (up, down) = (by.map(up), by.map(down));
+    let rest = sums.map2(&down.map2(&row_ids(16), lost), of_both).map2(&down.map(below_eight), left).map2(&down.map(above_eight), right_by);
+    sums.map2(&up, left).map2(&down, right_by) + &rest.swap_rows()
 }
 
 /// The query of eight rows from `own` on.
@@ -121,13 +148,8 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
         if i > 0_i32 {
             let by = next.map2(&lift, minus);
             let both = by.twice_rows();
-            if by.map(falls).any() {
-                *sums = moved_rows(&*sums, &both);
-                *total = moved_rows(&*total, &both);
-            } else {
-                *sums = sums.map2(&both, moved_up);
-                *total = total.map2(&both, moved_up);
-            }
+            *sums = moved_rows(&*sums, &both);
+            *total = moved_rows(&*total, &both);
         }
         *power = next.map(up_of);
         weights = pv.map2(&*power, rounded);
