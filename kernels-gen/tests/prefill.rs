@@ -157,14 +157,14 @@ fn attends<T: Float>(name: &str, p: &Problem) {
     }
 }
 
-/// The kernel of long chunks: blocks of `warps` warps, each with 2^unit leaves of a row.
-fn attends_in_chunks<T: Float>(name: &str, unit: usize, p: &Problem) {
+/// The kernel of long chunks: blocks of `warps` warps of `wide` eights of rows, each with 2^unit leaves of a row.
+fn attends_in_chunks<T: Float>(name: &str, wide: usize, unit: usize, p: &Problem) {
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
     let Problem { d, group, queries, warps, .. } = *p;
     let batch = p.lens.len();
     let like = chunk_meta(c, d, group, PAGE);
-    let m = DecodeMeta { warps, queries: 8 * like.wide * warps / group, ..like };
+    let m = DecodeMeta { warps, wide, queries: 8 * wide * warps / group, ..like };
     let j = join_queries_meta(&m);
     let splits = kernels::splits_of(&m, STRIDE * PAGE, unit);
     let shift = splits.next_power_of_two().ilog2();
@@ -210,12 +210,12 @@ fn attends_in_chunks<T: Float>(name: &str, unit: usize, p: &Problem) {
 /// Causal edges within tiles and leaves, rows without tokens, several blocks the last of which is not full, pages that do not exist, parts to join
 /// and whole rows, trees that end in the middle.
 fn chunks(name: &str) {
-    let two = |p: Problem| Problem { warps: 2, ..p };
-    attends_in_chunks::<f32>(name, 9, &two(problem(64, 4, 11, 0, &[40, 7, -1])));
-    attends_in_chunks::<f32>(name, 0, &two(problem(64, 2, 9, 0, &[300])));
-    attends_in_chunks::<bf16>(name, 1, &two(Problem { bad_page: Some((0, 9)), ..problem(64, 3, 7, 0, &[293]) }));
-    attends_in_chunks::<bf16>(name, 9, &two(Problem { bad_page: Some((0, 1)), ..problem(128, 1, 37, 0, &[60]) }));
-    attends_in_chunks::<f32>(name, 3, &two(problem(64, 4, 3, 0, &[639])));
+    let of = |warps: usize, p: Problem| Problem { warps, ..p };
+    attends_in_chunks::<f32>(name, 2, 9, &of(1, problem(64, 4, 7, 0, &[40, 7, -1])));
+    attends_in_chunks::<f32>(name, 1, 0, &of(2, problem(64, 2, 9, 0, &[300])));
+    attends_in_chunks::<bf16>(name, 2, 1, &of(2, Problem { bad_page: Some((0, 9)), ..problem(64, 3, 7, 0, &[293]) }));
+    attends_in_chunks::<bf16>(name, 1, 9, &of(2, Problem { bad_page: Some((0, 1)), ..problem(128, 1, 18, 0, &[60]) }));
+    attends_in_chunks::<f32>(name, 2, 3, &of(1, problem(64, 4, 3, 0, &[639])));
 }
 
 fn problem(d: usize, group: usize, queries: usize, block: usize, lens: &[i32]) -> Problem {
@@ -254,8 +254,8 @@ fn chunks_e8w4() {
 #[test]
 fn chunks_of_families() {
     for name in ["turboquant_4bit_nc", "int4_per_token_head", "int8", "int3", "e8q38", "int5/int2"] {
-        attends_in_chunks::<f32>(name, 9, &Problem { warps: 2, ..problem(64, 4, 5, 0, &[290]) });
-        attends_in_chunks::<bf16>(name, 0, &Problem { warps: 1, ..problem(128, 2, 4, 0, &[66]) });
+        attends_in_chunks::<f32>(name, 1, 9, &Problem { warps: 1, ..problem(64, 4, 2, 0, &[290]) });
+        attends_in_chunks::<bf16>(name, 2, 0, &Problem { warps: 1, ..problem(128, 2, 4, 0, &[66]) });
     }
 }
 

@@ -25,4 +25,13 @@ pub fn make_rows<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared<i32>
             leans.put(c, start as f32 * k[0].spec().lean() * worth);
         }
     }
+    // As operands, in the order of keys that are unpacked by fours.
+    sync_warp();
+    for g in 0..m.wide {
+        let at = (w * m.wide as i32 + g as i32) * (2 * ROWS * m.d) as i32;
+        let rows = query.left(at, m.d, 2 * ROWS, m.d);
+        let rows = if m.key_quads { rows.quad_order() } else { rows };
+        sync_warp();
+        query.save_left::<i8>(at, &rows);
+    }
 }

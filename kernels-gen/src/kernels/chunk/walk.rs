@@ -96,11 +96,11 @@ fn moved_rows(sums: &Tile<i32>, by: &Tile<i32>) -> Tile<i32> {
     sums.map2(&up, left).map2(&down, right_by) + &rest.swap_rows()
 }
 
-/// The query of eight rows from `own` on.
+/// The query of eight rows from `own` on, loaded anew for tile `i`: held it would take the place of sums.
 #[device]
-fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32) -> Tile<i8> {
-    let q = query.left(own * (2 * m.d) as i32, m.d, 2 * ROWS, m.d);
-    if m.key_quads { q.quad_order() } else { q }
+fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
+    let nothing = (opaque(i as u32) ^ i as u32) as i32;
+    query.packed_left::<i8>(own * (2 * m.d) as i32 + nothing, 2 * ROWS, m.d)
 }
 
 /// Eight rows' integer weights of tile `i` of the leaf, by bytes, from the dots of their queries with its keys; their state moves on. `token`:
@@ -181,7 +181,6 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
     let (own, half) = (w * (ROWS * m.wide) as i32, m.half_bytes() as i32);
     let next = own + (ROWS * (m.wide - 1)) as i32;
     let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
-    let q = [query_of(m, query, own), query_of(m, query, next)];
     let mut top = [rows(ROWS, f32::NEG_INFINITY), rows(ROWS, f32::NEG_INFINITY)];
     // What weights are multiplied by.
     let mut power = [rows(ROWS, 0.0_f32), rows(ROWS, 0.0_f32)];
@@ -197,7 +196,7 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
     for i in strided(0_i32, live, 1) {
         let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
         let keys = room.packed_right::<u8>(at, m.d, 32);
-        let dots = [mma(&q[0], &keys, 0_i32), mma(&q[1], &keys, 0_i32)];
+        let dots = [mma(&query_of(m, query, own, i), &keys, 0_i32), mma(&query_of(m, query, next, i), &keys, 0_i32)];
         let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, ones, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_shift[0], &mut second_shift[0], &mut sums[0], &mut total[0]);
         let two = if m.wide > 1 {
             weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, ones, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_shift[1], &mut second_shift[1], &mut sums[1], &mut total[1])
