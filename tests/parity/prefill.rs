@@ -32,7 +32,7 @@ fn problem(c: &CodecInfo, noise: &mut Noise) -> Problem {
     let queries = match noise.below(4) {
         0 => 5 + noise.below(60),
         // Enough for the kernel of long chunks.
-        1 if chunk::serves(c, d, group) => 256usize.div_ceil(group) + noise.below(100),
+        1 if chunk::chosen(c, d, group, 256, 227 * 1024) => 256usize.div_ceil(group) + noise.below(100),
         _ => 1 + noise.below(4),
     };
     let page_tokens = [32, 64, 128][noise.below(3)];
