@@ -1,6 +1,6 @@
 //! Attention of a long chunk of query tokens over the coded cache.
 //!
-//! A block has the rows of many query tokens of one kv head, sixteen a warp. A leaf's codes become bytes in shared memory once, in the order of
+//! A block has the rows of many query tokens of one kv head, eight a warp. A leaf's codes become bytes in shared memory once, in the order of
 //! the tensor core's operands, while the leaf before is attended to; then every warp walks all of its tiles for its own rows. What a row is made
 //! of, leaves and tree included, is that of decode attention, so its bits are too.
 
@@ -42,7 +42,7 @@ pub fn chosen(c: &CodecInfo, d: usize, group: usize, queries: usize, shared: usi
 
 /// Meta value: `queries` and `warps` are those of a block.
 pub fn chunk_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
-    let (warps, wide, like) = (8, 2, shape(c, d, group, page_tokens));
+    let (warps, wide, like) = (16, 1, shape(c, d, group, page_tokens));
     DecodeMeta { cols: ROWS, parts: 1, many: true, apart: true, wide, queries: ROWS * wide * warps / group, warps, depth: DEPTH, min_blocks: 1, ..like }
 }
 
