@@ -111,6 +111,15 @@ impl Codec {
         refuse(reasons)
     }
 
+    /// Fails unless the C library gives rows back in this shape.
+    pub(crate) fn check_load(self, head_dim: usize, page_tokens: usize) -> Result<()> {
+        self.by_token("load")?;
+        if self.preset.is_some() {
+            return Err(Error::unsupported(format!("load of {}, whose rows are in fitted coordinates", self.name())));
+        }
+        self.check_store(head_dim, page_tokens)
+    }
+
     /// Fails, with every reason, unless attention is served in this shape.
     pub fn check_decode(self, head_dim: usize, group: usize, page_tokens: usize) -> Result<()> {
         let mut reasons = dim_reasons(head_dim, self.dims(&HEAD_DIMS_DECODE));

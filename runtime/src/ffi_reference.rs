@@ -182,7 +182,7 @@ pub(crate) fn address(base: *const c_void) -> Span<'static> {
     unsafe { Span::from_raw(base as u64, u64::MAX) }
 }
 
-fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
+pub(crate) fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
     let paged = PagedCache {
         // SAFETY: as in `address`.
         base: unsafe { Span::from_raw(cache.base as u64, cache.bytes) },
@@ -196,7 +196,7 @@ fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
     Ok(CacheShape { pages, page_tokens, kv_heads, d })
 }
 
-fn bytes_of(codec: Codec, s: &CacheShape) -> Result<usize> {
+pub(crate) fn bytes_of(codec: Codec, s: &CacheShape) -> Result<usize> {
     Ok(codec.cache_bytes(s.pages, s.page_tokens, s.kv_heads, s.d)? as usize)
 }
 
@@ -286,7 +286,7 @@ fn expect<T>(what: &'static str, pointer: *const T) -> Result<()> {
 ///
 /// # Safety
 /// `status` is null or four i32 are writable.
-unsafe fn raise(status: *mut i32, found: Status) -> Result<()> {
+pub(crate) unsafe fn raise(status: *mut i32, found: Status) -> Result<()> {
     expect("status", status)?;
     let kinds = [(Status::BAD_SLOT, BAD_SLOT), (Status::BAD_PAGE, BAD_PAGE), (Status::BAD_LENGTH, BAD_LENGTH)];
     for (_, word) in kinds.iter().filter(|(kind, _)| found.0 & kind.0 != 0) {

@@ -1,5 +1,7 @@
 //! The C library from C: the example engine, and every misuse we could list. Skipped where gcc is absent.
 
+mod fake;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -59,6 +61,18 @@ fn the_example_of_rope_decodes() {
     }
 }
 
+/// Tiles beside raw tokens, and rows of one head.
+#[test]
+fn the_examples_of_kivi_and_of_rows_of_one_head_decode() {
+    for (source, names) in [("kivi_window", ["kivi_k4v4", "kivi_k2v2"]), ("latent_rows", ["v4_e8w4_int8", "v4_int8_int8"])] {
+        let Some(program) = build("gcc", &["-std=c11"], &format!("examples/c/{source}.c"), source) else { return };
+        for name in names {
+            let text = run(&program, &[name]);
+            assert!(text.contains(": good") && (text.contains("every bit equal") || text.contains("no usable GPU")), "{text}");
+        }
+    }
+}
+
 /// The one that was fitted to the bundled model.
 const CALIBRATION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/qwen3-tiny/kvfuse.calibration");
 
@@ -87,9 +101,38 @@ fn every_misuse_is_an_error() {
 }
 
 #[test]
+fn every_misuse_of_rows_of_one_head_is_an_error() {
+    let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/latent.c", "latent") else { return };
+    assert!(run(&program, &[]).contains(" 0 failures"));
+}
+
+/// Threads, a second device, a fork, a lost context: with the driver that is here.
+#[test]
+fn a_process_lives_through_its_driver() {
+    let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/lives.c", "lives") else { return };
+    let text = run(&program, &[]);
+    assert!(text.contains("SKIPPED") || text.contains(" 0 failures"), "{text}");
+}
+
+/// What a machine without a GPU cannot say of plans: their kernels load, their launches have the arguments of their kernels, and
+/// every wrong call is refused before it reaches the driver.
+#[test]
+fn plans_are_misused_on_a_fake_driver() {
+    let Some(folder) = fake::build() else { return };
+    let cache = [("KVF_CACHE_DIR", "off".into()), ("FAKE_CUDA_DEVICES", "2".into())];
+    for source in ["misuse", "latent", "lives"] {
+        let Some(program) = build("gcc", &["-std=gnu11"], &format!("tests/c/{source}.c"), &format!("{source}_fake")) else { return };
+        let text = fake::run(&folder, &program, &[], &cache);
+        assert!(text.contains(" 0 failures") && !text.contains("SKIPPED"), "{text}");
+        eprintln!("{source}: {text}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
 fn the_header_is_cpp_too() {
     let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("version.cpp");
-    std::fs::write(&source, "#include \"kvfuse.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n")
+    std::fs::write(&source, "#include \"kvfuse_latent.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n")
         .unwrap();
     let Some(program) = build("g++", &["-std=c++17"], source.to_str().unwrap(), "version") else { return };
     run(&program, &[]);
@@ -104,7 +147,7 @@ fn the_header_and_the_library_list_the_same_functions() {
     };
     let names = String::from_utf8_lossy(&listed.stdout);
     let mut exported: Vec<&str> = names.lines().filter_map(|l| l.split(' ').nth(2)).collect();
-    let header = include_str!("../include/kvfuse.h");
+    let header = concat!(include_str!("../include/kvfuse.h"), include_str!("../include/kvfuse_latent.h"));
     let calls = header.split(['(', ' ', '*']).zip(header.match_indices(['(', ' ', '*']));
     let mut declared: Vec<&str> =
         calls.filter(|(word, (_, end))| word.starts_with("kvf_") && *end == "(").map(|(word, _)| word).collect();

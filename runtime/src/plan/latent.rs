@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{finite, load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use kernels_gen::kernels::latent::join::OWN;
+use kernels_gen::kernels::latent::lanes::RowMeta;
 use kernels_gen::kernels::latent::store::ROWS;
 use kernels_gen::kernels::latent::{self, HEADS};
 use kernels_gen::latent::{DIM, Format, LEAF};
@@ -86,8 +87,14 @@ pub struct LatentPlan {
 }
 
 impl LatentPlan {
+    /// Fails unless kernels read and write rows of that format.
+    pub fn check_format(format: &Format) -> Result<()> {
+        RowMeta::of(format).map(drop).map_err(Error::unsupported)
+    }
+
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, format: &Format) -> Result<Self> {
+        Self::check_format(format)?;
         Ok(LatentPlan {
             format: format.clone(),
             store: load(device, latent::store(format))?,
@@ -109,10 +116,7 @@ impl LatentPlan {
 
     /// Bytes that a decode call needs besides: 0 where one block has all of a token's lists.
     pub fn workspace_bytes(&self, call: &DecodeLatent<'_>) -> Result<u64> {
-        match splits(call)? {
-            1 => Ok(0),
-            n => Ok(product("the workspace", &[call.tokens, call.heads, n, DIM + 2, 4])?),
-        }
+        LatentShape::of(call).workspace_bytes()
     }
 
     /// Enqueues coding rows: one launch, no allocation, no wait. Zero rows enqueue nothing.
@@ -131,7 +135,7 @@ impl LatentPlan {
 
     /// Enqueues attention: one launch, or two where a token's lists are several shares. No allocation, no wait. Zero tokens enqueue nothing.
     pub fn decode(&self, stream: &Stream, call: &DecodeLatent<'_>) -> Result<()> {
-        let splits = splits(call)?;
+        let splits = LatentShape::of(call).parts()?;
         if call.tokens == 0 {
             return Ok(());
         }
@@ -181,16 +185,42 @@ impl LatentPlan {
     }
 }
 
-/// Blocks of a token and its heads.
-fn splits(call: &DecodeLatent<'_>) -> Result<usize> {
-    within("heads", call.heads, HEADS, 65535)?;
-    if call.heads % HEADS != 0 {
-        return Err(Misuse::Range { what: "heads", value: call.heads as i64, allowed: "a multiple of 64".into() }.into());
+/// What a decode call's sizes follow from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LatentShape {
+    pub tokens: usize,
+    pub heads: usize,
+    pub capacities: [usize; 2],
+    pub share: usize,
+}
+
+impl LatentShape {
+    fn of(call: &DecodeLatent<'_>) -> Self {
+        LatentShape { tokens: call.tokens, heads: call.heads, capacities: [call.window.capacity, call.extra.capacity], share: call.share }
     }
-    within("tokens", call.tokens, 0, 65535)?;
-    if call.share == 0 || call.share % LEAF != 0 {
-        return Err(Misuse::Range { what: "share", value: call.share as i64, allowed: "a multiple of 128, at least 128".into() }.into());
+
+    /// Blocks of a token and its heads; fails for sizes that no launch has.
+    pub fn parts(&self) -> Result<usize> {
+        within("heads", self.heads, HEADS, 65535)?;
+        if self.heads % HEADS != 0 {
+            return Err(Misuse::Range { what: "heads", value: self.heads as i64, allowed: "a multiple of 64".into() }.into());
+        }
+        within("tokens", self.tokens, 0, 65535)?;
+        if self.share == 0 || self.share % LEAF != 0 {
+            return Err(Misuse::Range { what: "share", value: self.share as i64, allowed: "a multiple of 128, at least 128".into() }.into());
+        }
+        for capacity in self.capacities {
+            within("the capacity of a list", capacity, 0, i32::MAX as usize)?;
+        }
+        let leaves: usize = self.capacities.iter().map(|c| c.div_ceil(LEAF)).sum();
+        Ok(leaves.div_ceil(self.share / LEAF).max(1))
     }
-    let leaves: usize = [call.window.capacity, call.extra.capacity].iter().map(|c| c.div_ceil(LEAF)).sum();
-    Ok((leaves * LEAF).div_ceil(call.share).max(1))
+
+    /// Bytes of a workspace.
+    pub fn workspace_bytes(&self) -> Result<u64> {
+        match self.parts()? {
+            1 => Ok(0),
+            n => Ok(product("the workspace", &[self.tokens, self.heads, n, DIM + 2, 4])?),
+        }
+    }
 }
