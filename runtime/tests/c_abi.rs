@@ -138,6 +138,30 @@ fn the_header_is_cpp_too() {
     run(&program, &[]);
 }
 
+/// What `scripts/install` leaves is found by pkg-config, and the program by its loader.
+#[test]
+fn the_installed_library_is_found() {
+    if ["pkg-config", "gcc", "strip"].iter().any(|tool| Command::new(tool).arg("--version").output().is_err()) {
+        return eprintln!("SKIPPED: needs pkg-config, gcc and strip on the path");
+    }
+    let (root, prefix) = (Path::new(env!("CARGO_MANIFEST_DIR")), Path::new(env!("CARGO_TARGET_TMPDIR")).join("prefix"));
+    let sound = |command: &mut Command| {
+        let ran = command.output().unwrap();
+        assert!(ran.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        String::from_utf8_lossy(&ran.stdout).into_owned()
+    };
+    let built = library();
+    sound(Command::new(root.join("../scripts/install")).arg(&prefix).env("KVF_BUILT", built.parent().unwrap()));
+    let packages = prefix.join("lib/pkgconfig");
+    let found = sound(Command::new("pkg-config").args(["--cflags", "--libs", "kvfuse"]).env("PKG_CONFIG_PATH", packages));
+    let program = prefix.join("engine");
+    let flags: Vec<&str> = found.split_whitespace().collect();
+    sound(Command::new("gcc").arg("-std=c11").arg(root.join("examples/c/paged_decode.c")).args(flags).args(["-ldl", "-lm", "-o"]).arg(&program));
+    let text = sound(Command::new(&program).arg("int8").env("LD_LIBRARY_PATH", prefix.join("lib")).env("KVF_CACHE_DIR", "off"));
+    assert!(text.contains(": good"), "{text}");
+    std::fs::remove_dir_all(prefix).unwrap();
+}
+
 /// Whatever the header declares is exported, and nothing else.
 #[test]
 fn the_header_and_the_library_list_the_same_functions() {

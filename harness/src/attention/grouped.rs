@@ -47,9 +47,24 @@ impl Grouped {
             layer.k += Distortion::of_rows(k, &self.codec.keys(k), d);
             layer.v += Distortion::of_rows(v, &self.codec.values(v), d);
         }
-        let tokens = rows.start + rows.tokens;
-        let coded = self.codec.coded_tiles(tokens);
-        self.sizes[rows.layer] = Sizes { coded: (2 * coded * width) as u64, bytes: (coded / GROUP * kv_heads * bytes) as u64, raw: (2 * (tokens - coded) * width) as u64 };
+        let [before, after] = [rows.start, rows.start + rows.tokens].map(|tokens| Self::tile_bytes(self.codec, &self.geometry, tokens));
+        self.tally.bytes_written += after[0] - before[0];
+        self.tally.bytes_read += after[1] - before[1];
+        self.sizes[rows.layer] = Self::sizes(self.codec, &self.geometry, rows.start + rows.tokens);
+    }
+
+    /// What `tokens` tokens of a layer take.
+    pub fn sizes(codec: &Kivi, geometry: &Geometry, tokens: usize) -> Sizes {
+        let Geometry { kv_heads, d, .. } = *geometry;
+        let (coded, bytes) = (codec.coded_tiles(tokens), KiviLayout::of(codec, d).tile_bytes());
+        Sizes { coded: (2 * coded * kv_heads * d) as u64, bytes: (coded / GROUP * kv_heads * bytes) as u64, raw: (2 * (tokens - coded) * kv_heads * d) as u64 }
+    }
+
+    /// Bytes of tiles that are written once so many tokens are there, and those that all their queries read.
+    pub fn tile_bytes(codec: &Kivi, geometry: &Geometry, tokens: usize) -> [u64; 2] {
+        let tile = (geometry.kv_heads * KiviLayout::of(codec, geometry.d).tile_bytes()) as u64;
+        let read: usize = (1..=tokens).map(|seen| codec.coded_tiles(seen) / GROUP).sum();
+        [(tokens / GROUP) as u64 * tile, read as u64 * tile]
     }
 
     /// Output and log-sum-exp of a query row over the raw tokens from `first` to `end`.
