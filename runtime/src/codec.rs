@@ -66,7 +66,7 @@ impl Codec {
     /// The page of one kv head of such a codec: 512 keys and values `[token, head dim]`. It is the host's work, and takes some
     /// milliseconds; the caller copies the bytes into the cache, page p of kv head h to `(p * kv_heads + h) * block_bytes`.
     pub fn encode_block(self, head_dim: usize, keys: &[f32], values: &[f32]) -> Result<Vec<u8>> {
-        let pca = self.pca.ok_or_else(|| Misuse::Other(format!("{} codes no blocks; store its tokens by a store plan", self.name())))?;
+        let pca = self.blocks()?;
         self.check_store(head_dim, BLOCK)?;
         for (what, rows) in [("keys", keys), ("values", values)] {
             if rows.len() != BLOCK * head_dim {
@@ -74,6 +74,15 @@ impl Codec {
             }
         }
         Ok(pca.encode(keys, values, head_dim).map_err(|e| Misuse::Other(e.to_string()))?)
+    }
+
+    fn blocks(self) -> Result<&'static PcaPages> {
+        self.pca.ok_or_else(|| Misuse::Other(format!("{} codes no blocks; store its tokens by a store plan", self.name())).into())
+    }
+
+    /// Tokens of such a block.
+    pub fn block_tokens(self) -> Result<usize> {
+        self.blocks().map(|_| BLOCK)
     }
 
     /// Fails for a codec whose blocks the host codes.

@@ -54,6 +54,11 @@ pub fn open(name: &str) -> Option<Result<&'static PcaPages, PcaError>> {
     }))
 }
 
+/// Whether the codec of that name has pages.
+pub fn has(name: &str) -> bool {
+    matches!(open(name), Some(Ok(_)))
+}
+
 impl PcaPages {
     fn new(name: String, k: Settings, v: Settings) -> Result<PcaPages, PcaError> {
         for (settings, keys) in [(&k, true), (&v, false)] {
