@@ -43,7 +43,8 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         values_at: [layout.values_at(), 0],
         sides_at: layout.pairs_at(),
         warps: 4,
-        min_blocks: 3,
+        // With 128 coordinates twelve warps an SM spill.
+        min_blocks: if layout.ranks[0].max(layout.ranks[1]) > 64 { 2 } else { 3 },
         stages: 3,
         ..of
     }
