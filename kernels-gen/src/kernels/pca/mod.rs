@@ -31,6 +31,8 @@ impl DecodeMeta {
 }
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.
+///
+/// Eight warps an SM in blocks of four: twelve take a third longer, and spill with 128 coordinates.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
     DecodeMeta {
@@ -43,9 +45,8 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         values_at: [layout.values_at(), 0],
         sides_at: layout.pairs_at(),
         warps: 4,
-        // With 128 coordinates twelve warps an SM spill.
-        min_blocks: if layout.ranks[0].max(layout.ranks[1]) > 64 { 2 } else { 3 },
-        stages: 3,
+        min_blocks: 2,
+        stages: 4,
         ..of
     }
     .within(usize::MAX)
