@@ -38,7 +38,7 @@ pub fn tail_planes(bits: usize) -> Vec<(usize, usize)> {
 }
 
 /// Byte of element (row, k) of a left operand [m, d] of bytes that lies in the order of the lanes' registers: 16 bytes of a lane
-/// are what one product takes, a warp's lie side by side. `m`: a multiple of 16, `d` one of 64.
+/// are what one product takes, a warp's lie side by side. `m`: a multiple of 16, `d` one of 32.
 pub fn left_byte(m: usize, d: usize, row: usize, k: usize) -> usize {
     let (g, i, t, j) = (row / (m / 8), row % (m / 8), k / (d / 4), k % (d / 4));
     let (product, word) = (i / 2 * (d / 32) + j / 8, j / 4 % 2 * 2 + i % 2);

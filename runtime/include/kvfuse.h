@@ -293,6 +293,13 @@ int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *byte
  * where all go. */
 int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *args, void *stream);
 
+/* Codes a block of the pca_* codecs: 512 keys and values [512, head_dim] of one kv head, host f32, become the page of that kv head, host
+ * memory of kvf_block_bytes(codec, head_dim, 512) bytes, to be copied to (page * kv_heads + head) * kvf_block_bytes. A basis is fitted to
+ * the block, so it takes the host milliseconds. Such a cache has pages of 512 tokens; the newest tokens, up to 511, lie in one of bf16,
+ * and kvf_merge joins the two. There is no kvf_store for these codecs.
+ * Any thread. */
+int32_t kvf_encode_block(kvf_codec *codec, int32_t head_dim, const float *k, const float *v, void *page);
+
 /* Enqueues attention of the query tokens of each sequence; lens and tables are read on the device only.
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
  * sees new lens, tables, q. */

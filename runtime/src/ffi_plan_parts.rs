@@ -56,6 +56,7 @@ impl Plan {
         // Before the device is asked for: these are the caller's, whatever the machine.
         if wants_store {
             codec.check_store(head_dim, page_tokens)?;
+            codec.on_device()?;
         }
         if wants_decode {
             codec.check_decode(head_dim, group, page_tokens)?;

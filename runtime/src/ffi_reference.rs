@@ -38,6 +38,7 @@ pub unsafe extern "C" fn kvf_ref_store(
         let calibration = of_cache(&cache)?;
         let shape = host_shape(&codec, &cache)?;
         codec.check_store(shape.d, shape.page_tokens)?;
+        codec.on_device()?;
         let tokens = count("tokens", args.tokens)?;
         if tokens == 0 {
             return Ok(());
@@ -135,9 +136,10 @@ pub unsafe extern "C" fn kvf_ref_decode(
                 let info = codec.info();
                 reference::prefill(info, &shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale)
             }
-            None => match codec.kivi() {
-                Some(kivi) => reference::decode_kivi(kivi, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
-                None => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+            None => match (codec.kivi(), codec.pca()) {
+                (Some(kivi), _) => reference::decode_kivi(kivi, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+                (_, Some(pca)) => reference::decode_pca(pca, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+                _ => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
             },
             Some(own) => {
                 let layer = own.on_host(&cache, codec)?;

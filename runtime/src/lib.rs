@@ -34,6 +34,7 @@ mod codec;
 mod doctor;
 mod error;
 mod ffi;
+mod ffi_block;
 mod ffi_calibration;
 mod ffi_codec;
 mod ffi_handle;

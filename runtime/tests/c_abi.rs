@@ -93,6 +93,13 @@ fn every_misuse_of_a_calibration_is_an_error() {
 }
 
 #[test]
+fn a_block_is_coded_by_the_host() {
+    let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/block.c", "block") else { return };
+    let text = run(&program, &[]);
+    assert!(text.contains("cases, 0 failures"), "{text}");
+}
+
+#[test]
 fn every_misuse_is_an_error() {
     let Some(program) = build("gcc", &["-std=gnu11"], "tests/c/misuse.c", "misuse") else { return };
     let text = run(&program, &[]);

@@ -67,32 +67,31 @@ impl Grouped {
         [(tokens / GROUP) as u64 * tile, read as u64 * tile]
     }
 
-    /// Output and log-sum-exp of a query row over the raw tokens from `first` to `end`.
-    fn window(&self, layer: usize, head: usize, q: &[f32], first: usize, end: usize) -> (Vec<f32>, f32) {
-        let Geometry { kv_heads, d, scale, .. } = self.geometry;
-        let [k, v] = self.raw.layer(layer);
-        let row = |x: &[f32], t: usize| x[(t * kv_heads + head) * d..][..d].iter().map(|x| to_bf16(*x)).collect::<Vec<f32>>();
-        let q: Vec<f32> = q.iter().map(|q| to_bf16(*q)).collect();
-        let scores: Vec<f32> = (first..end).map(|t| scale * row(k, t).iter().zip(&q).map(|(k, q)| k * q).sum::<f32>()).collect();
-        let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = scores.iter().map(|s| (s - top).exp()).sum();
-        let mut out = vec![0.0; d];
-        for (t, score) in (first..end).zip(&scores) {
-            let share = (score - top).exp() / total;
-            out.iter_mut().zip(row(v, t)).for_each(|(o, v)| *o += v * share);
-        }
-        (out, top + total.ln())
-    }
-
     /// One query row of kv head `head` that sees `tokens` tokens.
     fn row(&self, layer: usize, head: usize, q: &[f32], tokens: usize, out: &mut [f32]) {
         let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
         let coded = self.codec.coded_tiles(tokens);
         let parts = kernels_gen::kernels::parts(self.codec.halves(), heads / kv_heads);
         let (a, x) = self.tiles[layer][head].attend(q, coded, parts, scale);
-        let (b, y) = self.window(layer, head, q, coded, tokens);
+        let (b, y) = window(&self.geometry, self.raw.layer(layer), head, q, coded, tokens);
         out.copy_from_slice(&merge((&a, &[x]), (&b, &[y]), d).0);
     }
+}
+
+/// Output and log-sum-exp of a query row over the raw tokens from `first` to `end`.
+pub(super) fn window(geometry: &Geometry, [k, v]: [&[f32]; 2], head: usize, q: &[f32], first: usize, end: usize) -> (Vec<f32>, f32) {
+    let Geometry { kv_heads, d, scale, .. } = *geometry;
+    let row = |x: &[f32], t: usize| x[(t * kv_heads + head) * d..][..d].iter().map(|x| to_bf16(*x)).collect::<Vec<f32>>();
+    let q: Vec<f32> = q.iter().map(|q| to_bf16(*q)).collect();
+    let scores: Vec<f32> = (first..end).map(|t| scale * row(k, t).iter().zip(&q).map(|(k, q)| k * q).sum::<f32>()).collect();
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = scores.iter().map(|s| (s - top).exp()).sum();
+    let mut out = vec![0.0; d];
+    for (t, score) in (first..end).zip(&scores) {
+        let share = (score - top).exp() / total;
+        out.iter_mut().zip(row(v, t)).for_each(|(o, v)| *o += v * share);
+    }
+    (out, top + total.ln())
 }
 
 impl Attention for Grouped {

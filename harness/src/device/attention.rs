@@ -102,6 +102,11 @@ pub fn attention(
                     let inner = Box::new(attention::Windowed::new(codec, geometry, halves, own));
                     return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
                 }
+                if let (Coder::Pca(codec, _), true) = (coder, packed) {
+                    if let Some(pages) = attention::Blocked::pages(codec, &geometry) {
+                        return Ok(Box::new(Windowed::new(machine.clone(), geometry, Box::new(attention::Blocked::new(pages, geometry)))));
+                    }
+                }
                 Ok(match scheme(coder) {
                     Some(scheme) if packed => Box::new(coded(scheme, &layers)?),
                     Some(scheme) => Box::new(loaded(scheme, &layers, halves)?),

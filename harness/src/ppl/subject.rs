@@ -5,7 +5,7 @@ use kernels_gen::layout::TILE;
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed, tokens_read,
+    Blocked, ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed, tokens_read,
 };
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -212,6 +212,10 @@ impl Subject {
                         (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => {
                             Box::new(Grouped::new(codec, geometry))
                         }
+                        (Coder::Pca(codec, _), Streams::Cache) if path.packed() => match Blocked::pages(codec, &geometry) {
+                            Some(pages) => Box::new(Blocked::new(pages, geometry)),
+                            None => Box::new(simulated(Some(coder), Some(coder))),
+                        },
                         (Coder::Kivi(codec), _) => Box::new(Windowed::new(codec, geometry, streams.halves(), own)),
                         (_, Streams::K) => Box::new(simulated(Some(coder), None)),
                         (_, Streams::V) => Box::new(simulated(None, Some(coder))),

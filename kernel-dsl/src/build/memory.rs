@@ -230,6 +230,10 @@ impl B {
                 V::Unit
             }
             ("row", 2) => self.load_tile(buf, dtype, at(0), (0, e), (1, n(1)), Layout::Row),
+            ("marks" | "key_marks", 1) if matches!(buf, Buf::Slot(..)) => {
+                let op = Op::Marks { buf, at: self.byte(buf, &args[0], 1), of_keys: name == "key_marks" };
+                self.emit(op, Ty::Tile { dtype: DType::U8, rows: 32, cols: 32, layout: Layout::MmaA })
+            }
             ("put_row", 2) => self.store_tile(buf, dtype, at(0), (0, e), usize::MAX, &args[1]),
             ("rows", 3) => self.load_tile(buf, dtype, at(0), (n(1) * e, 0), (n(2), 1), Layout::Rows),
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
@@ -262,7 +266,7 @@ impl B {
             (V::Buf(buf, _), "save", 2) => self.store(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
             (V::Buf(buf, _), "load4", 1) if dtype.size() == 4 => self.load4(buf, self.byte(buf, &args[0], 1), dtype),
             (V::Buf(buf, _), "save4", 2) if dtype.size() == 4 => self.save4(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
-            (V::Buf(buf, _), "rows", 3) => {
+            (V::Buf(buf, _), "rows" | "rows_at", 3) => {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)
             }
@@ -286,8 +290,8 @@ impl B {
             (V::Buf(buf, _), "packed_left", 3) => {
                 let (m, k) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
                 let ty = Ty::Tile { dtype, rows: m, cols: k, layout: Layout::MmaA };
-                if m % 16 != 0 || k % 64 != 0 || dtype.size() != 1 {
-                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 16 and its columns of 64" });
+                if m % 16 != 0 || k % 32 != 0 || dtype.size() != 1 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 16 and its columns of 32" });
                 }
                 self.emit(Op::LoadLeft { buf, at: self.byte(buf, &args[0], 1) }, ty)
             }

@@ -232,6 +232,8 @@ pub enum Op {
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
     LoadLeft { buf: Buf, at: Id },
+    /// Left operand [32, 32] of bytes: which token of a page has which number, see [`crate::tile::Page::marks`]. Tokens are its rows or its columns.
+    Marks { buf: Buf, at: Id, of_keys: bool },
     /// Left operand of bytes from swizzled rows, or (`turned`) from their columns: see [`crate::pack::swizzled`].
     LoadMatrix { buf: Buf, at: Id, stride: usize, first: usize, col: usize, turned: bool },
     /// Columns below `cols` only.

@@ -242,6 +242,7 @@ impl Lower {
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
             Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, ty),
+            Op::Marks { buf, at, of_keys } => self.marks(*buf, *at, *of_keys),
             Op::LoadMatrix { buf, at, stride, first, col, turned: false } => self.load_matrix(*buf, *at, (*stride, *first, *col), ty),
             Op::LoadMatrix { buf, at, stride, col, turned: true, .. } => self.load_turned(*buf, *at, (*stride, *col), ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),

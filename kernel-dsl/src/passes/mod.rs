@@ -8,6 +8,7 @@ pub mod simplify;
 
 mod lower_halves;
 mod lower_kept;
+mod lower_marks;
 mod lower_memory;
 mod lower_mma;
 mod lower_reduce;

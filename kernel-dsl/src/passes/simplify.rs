@@ -74,7 +74,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::Mma { a, b, c } => vec![*a, *b, *c],
         Op::MmaRaised { a, b, .. } => vec![*a, *b],
         Op::FoldOnto { src, start, .. } => vec![*src, *start],
-        Op::Load { buf, at } | Op::Prefetch { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadLeft { buf, at } | Op::LoadMatrix { buf, at, .. } | Op::LoadMatrices { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadHalves { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
+        Op::Load { buf, at } | Op::Prefetch { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadLeft { buf, at } | Op::Marks { buf, at, .. } | Op::LoadMatrix { buf, at, .. } | Op::LoadMatrices { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadHalves { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
         Op::Store { buf, at, value } | Op::AtomicAdd { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::PutBy { place, value, .. } => vec![*place, *value],
         Op::TakeUp { place, .. } => vec![*place],

@@ -125,6 +125,23 @@ impl Page {
         out
     }
 
+    /// One byte a token, a number below 32 in its lower five bits: left operand [32, tokens] that is 1 where the row is the token's number.
+    /// From a byte at a multiple of 8 on.
+    pub fn marks(&self, at: impl At) -> Tile<u8> {
+        let data = (0..32 * TOKENS).map(|i| u8::from(self.number(at, i % TOKENS) == i / TOKENS)).collect();
+        Tile { rows: 32, cols: TOKENS, layout: Layout::MmaA, data }
+    }
+
+    /// The same as left operand [tokens, 32].
+    pub fn key_marks(&self, at: impl At) -> Tile<u8> {
+        let data = (0..TOKENS * 32).map(|i| u8::from(self.number(at, i / 32) == i % 32)).collect();
+        Tile { rows: TOKENS, cols: 32, layout: Layout::MmaA, data }
+    }
+
+    fn number(&self, at: impl At, token: usize) -> usize {
+        usize::from(self.bytes[at.at() + token] & 31)
+    }
+
     /// Calls `put` with token, dimension and byte of each element of a transposed tile.
     fn by_fours(&self, at: usize, packing: Packing, decode: impl Fn([u32; 8]) -> [u32; 8], mut put: impl FnMut(usize, usize, u8)) {
         for quad in packing.quads() {

@@ -12,6 +12,7 @@ use super::attend::attend;
 use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
 use super::maps;
+use super::pca::attend::attend_blocks;
 use super::schedule::*;
 use super::seats::WORDS;
 use crate::codec::Codec;
@@ -65,6 +66,11 @@ pub struct DecodeMeta {
     pub min_blocks: usize,
     /// KIVI's tiles: see [`super::kivi`].
     pub kivi: bool,
+    /// Coordinates of a key's and of a value's residual in the bases of blocks; 0: there are none, see [`super::pca`].
+    pub ranks: [usize; 2],
+    /// Bytes of a page of a kv head behind its tiles, and where in the page a block's map of values begins.
+    pub behind: usize,
+    pub values_map_at: usize,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
     pub inv_sqrt_d: f32,
@@ -94,6 +100,11 @@ impl DecodeMeta {
         (SHARE * LEAF / self.page_tokens + 2).div_ceil(self.warps)
     }
 
+    /// Pages are blocks with a basis of their own.
+    pub fn blocks(&self) -> bool {
+        self.ranks[0] > 0
+    }
+
     /// Bytes of a warp's ring.
     pub fn ring(&self) -> usize {
         self.stages * self.pair * self.tile_bytes
@@ -106,7 +117,7 @@ impl DecodeMeta {
 
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
     pub fn bundles(&self) -> bool {
-        !self.many && !self.kivi && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
+        !self.many && !self.kivi && !self.blocks() && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
     }
 
     /// Crews that a block's warps may be.
@@ -171,7 +182,7 @@ impl DecodeMeta {
         loop {
             self.depth = (SHARE / self.warps).ilog2() as usize;
             self.away = false;
-            self.away = self.warps == 8 && !self.kivi && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
+            self.away = self.warps == 8 && !self.kivi && !self.blocks() && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
             if self.away && self.shared() > shared {
                 self.away = false;
             }
@@ -264,6 +275,8 @@ pub fn decode_attention<T: Float>(
         }
         if m.kivi {
             attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);
+        } else if m.blocks() {
+            attend_blocks::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, head, seq, split);
         } else {
             attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, &short, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, log_crew, 1_i32, 0_i32, 0_i32, 1_i32);
         }

@@ -22,6 +22,7 @@ pub mod many;
 pub mod maps;
 pub mod merge;
 pub mod offset;
+pub mod pca;
 pub mod place;
 pub mod prefill_attention;
 pub mod query;

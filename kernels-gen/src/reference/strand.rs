@@ -157,6 +157,12 @@ impl Strand {
         }
     }
 
+    /// The state with outputs that `f` makes of the weighted values and the sum of weights; one part.
+    pub fn mapped(self, f: impl FnOnce(&[f32], f32) -> Vec<f32>) -> Partial {
+        let partial = self.closed(false, false);
+        Partial { o: f(&partial.o, partial.l), ..partial }
+    }
+
     #[inline(always)]
     pub fn close(self, c: &Half) -> Partial {
         self.closed(c.odd(), c.affine)

@@ -77,7 +77,7 @@ pub struct DecodePlan {
     join: Arc<Kernel>,
     /// For tables of few splits.
     narrow: Arc<Kernel>,
-    /// Of a calibrated codec.
+    /// Of a calibrated codec, or one whose blocks have bases.
     records: Option<Records>,
     counts: bool,
 }
@@ -179,7 +179,7 @@ impl DecodePlan {
         let (kv_heads, pages) = call.cache.ints()?;
         let segments = int("the number of segments", space.segments)?;
         let stride = int("table_stride", call.table_stride)?;
-        if let (Some(of), Some(layer)) = (&self.records, layer) {
+        if let Some(of) = &self.records {
             of.launch(stream, call, layer, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 })?;
         }
         // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting.
@@ -273,13 +273,16 @@ impl DecodePlan {
 /// What a tuning calls the plan's decode kernel.
 pub(crate) fn kernel_name(spec: &DecodeSpec) -> String {
     let DecodeSpec { codec, head_dim, group, page_tokens, elem, .. } = spec;
-    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", codec.kivi().map_or(codec.info().name, |kivi| &kivi.name), if *elem == Elem::Bf16 { "bf16" } else { "f32" })
+    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", if codec.kivi().is_some() || codec.pca().is_some() { codec.name() } else { codec.info().name }, if *elem == Elem::Bf16 { "bf16" } else { "f32" })
 }
 
 /// The meta value that the plan's own rules give.
 pub(crate) fn own_meta(spec: &DecodeSpec) -> DecodeMeta {
     if let Some(kivi) = spec.codec.kivi() {
         return kernels::kivi::decode_meta(kivi, spec.head_dim, spec.group, spec.page_tokens);
+    }
+    if let Some(pca) = spec.codec.pca() {
+        return kernels::pca::decode_meta(pca, spec.head_dim, spec.group);
     }
     let of = if spec.codec.calibrated().is_ok() { kernels::calibrated_meta } else { kernels::decode_meta };
     of(spec.codec.info(), spec.head_dim, spec.group, spec.page_tokens)

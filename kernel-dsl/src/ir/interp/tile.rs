@@ -374,6 +374,7 @@ impl<'a> Machine<'a> {
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
             Op::LoadMatrix { buf, at, stride, first, col, turned } => self.load_matrix(buf, *at, (*stride, *first, *col), *turned, out, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
+            Op::Marks { buf, at, of_keys } => self.marks(buf, *at, *of_keys, buffers)?,
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {
                 let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);

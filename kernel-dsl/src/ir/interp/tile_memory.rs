@@ -6,7 +6,7 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::{left_byte, matrix_byte, matrix_row, swizzled, turned_byte};
+use crate::pack::{TOKENS, left_byte, matrix_byte, matrix_row, swizzled, turned_byte};
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
@@ -86,6 +86,14 @@ impl Machine<'_> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
         (0..rows * cols).map(|i| self.load(buf, at + left_byte(rows, cols, i / cols, i % cols) as i64, dtype, buffers)).collect()
+    }
+
+    /// Which of 32 tokens has which number.
+    pub(super) fn marks(&self, buf: &Buf, at: Id, of_keys: bool, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let at = self.offset(at)?;
+        let numbers = (0..TOKENS).map(|t| self.load(buf, at + t as i64, DType::U8, buffers)).collect::<Result<Vec<u64>, _>>()?;
+        let mark = |token: usize, number: usize| u64::from(numbers[token] & 31 == number as u64);
+        Ok((0..32 * TOKENS).map(|i| if of_keys { mark(i / 32, i % 32) } else { mark(i % TOKENS, i / TOKENS) }).collect())
     }
 
     /// A left operand from swizzled rows or from their columns.
