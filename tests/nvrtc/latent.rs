@@ -17,7 +17,9 @@ fn sources() -> Vec<(String, Source)> {
         let f = format(name).unwrap_or_else(|why| panic!("{why}"));
         all.push((format!("store {name}"), latent::store(&f).unwrap_or_else(|why| panic!("{why}"))));
         for whole in [true, false] {
-            all.push((format!("decode {name} {whole}"), latent::decode(&f, whole).unwrap_or_else(|why| panic!("{why}"))));
+            for leaves in [1, 2] {
+                all.push((format!("decode {name} {whole} {leaves}"), latent::decode(&f, whole, leaves).unwrap_or_else(|why| panic!("{why}"))));
+            }
         }
     }
     all
@@ -29,8 +31,16 @@ fn rows_of_integers_compile_within_their_ceilings() {
     if let Err(why) = runtime::nvrtc::version() {
         return println!("SKIPPED rows_of_integers_compile_within_their_ceilings: {why}");
     }
+    let only = std::env::var("KVF_ONLY").unwrap_or_default();
+    let only = std::env::var("KVF_ONLY").unwrap_or_default();
     for arch in ARCHS {
         for (name, source) in sources() {
+            if !format!("{arch} {name}").contains(&only) {
+                continue;
+            }
+            if !format!("{arch} {name}").contains(&only) {
+                continue;
+            }
             if source.shared_bytes as usize > shared_limit(arch) {
                 assert!(name.starts_with("decode"), "{arch} {name}: {} bytes", source.shared_bytes);
                 println!("SKIPPED {arch} {name}: a block has less than {} bytes of shared memory", source.shared_bytes);

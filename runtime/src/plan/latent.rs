@@ -6,6 +6,7 @@ use super::{finite, load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::{Error, Result};
+use kernel_dsl::Source;
 use kernels_gen::kernels::latent::join::OWN;
 use kernels_gen::kernels::latent::lanes::RowMeta;
 use kernels_gen::kernels::latent::store::ROWS;
@@ -98,8 +99,8 @@ impl LatentPlan {
         Ok(LatentPlan {
             format: format.clone(),
             store: load(device, latent::store(format))?,
-            whole: load(device, latent::decode(format, true))?,
-            parts: load(device, latent::decode(format, false))?,
+            whole: load(device, decode(device, format, true))?,
+            parts: load(device, decode(device, format, false))?,
             join: load(device, latent::join())?,
         })
     }
@@ -163,12 +164,12 @@ impl LatentPlan {
             let outputs = need / (DIM as u64 + 2) * DIM as u64;
             (call.workspace.part(0, outputs)?, call.workspace.part(outputs, need - outputs)?)
         };
-        let mut args: Vec<Arg<'_>> = [call.q, call.window.cache.base, call.extra.cache.base, call.window.at, call.extra.at, call.lens, call.sinks, call.out, call.lse, part, stat].map(Arg::Ptr).into();
-        let counts = [("heads", call.heads), ("rows", all[0]), ("rows", all[1]), ("capacity", call.window.capacity), ("capacity", call.extra.capacity), ("share", call.share / LEAF)];
-        for (what, n) in counts {
-            args.push(Arg::I32(int(what, n)?));
+        let mut args = vec![Arg::Ptr(call.q)];
+        for (list, rows) in [call.window, call.extra].into_iter().zip(all) {
+            args.extend([Arg::Ptr(list.cache.base), Arg::Ptr(list.at), Arg::I32(int("rows", rows)?), Arg::I32(int("capacity", list.capacity)?)]);
         }
-        args.extend([Arg::F32(call.scale), Arg::I32(int("shares", splits)?)]);
+        args.extend([call.lens, call.sinks, call.out, call.lse, part, stat].map(Arg::Ptr));
+        args.extend([Arg::I32(int("heads", call.heads)?), Arg::I32(int("share", call.share / LEAF)?), Arg::F32(call.scale), Arg::I32(int("shares", splits)?)]);
         let kernel = if splits == 1 { &self.whole } else { &self.parts };
         kernel.launch(stream, [splits as u32, call.tokens as u32, (call.heads / HEADS) as u32], &args)?;
         if splits > 1 {
@@ -183,6 +184,12 @@ impl LatentPlan {
         within("the cache's rows", cache.rows, 1, i32::MAX as usize)?;
         Ok(cache.base.expect("the cache of rows", "the first row", 16, product("the cache of rows", &[cache.rows, self.format.row_bytes()])?)?)
     }
+}
+
+/// Two leaves of rows at a time where a block has the shared memory.
+fn decode(device: &Device, format: &Format, whole: bool) -> std::result::Result<Source, String> {
+    let two = latent::decode(format, whole, 2)?;
+    if two.shared_bytes as usize <= device.shared_bytes() { Ok(two) } else { latent::decode(format, whole, 1) }
 }
 
 /// What a decode call's sizes follow from.

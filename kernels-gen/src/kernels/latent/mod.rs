@@ -4,6 +4,7 @@ pub mod decode;
 pub mod finish;
 pub mod join;
 pub mod lanes;
+pub mod lists;
 pub mod query;
 pub mod store;
 pub mod weigh;
@@ -24,11 +25,12 @@ pub const THREADS: usize = 32 * WARPS;
 /// Bytes of 32 numbers of f32 and what keeps their lines apart, twice: a group of 64 where they wait in shared memory.
 pub const LINE: usize = 272;
 
-/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens, heads / 64].
-pub fn decode(format: &Format, whole: bool) -> Result<Source, String> {
+/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join; `leaves`: 2 where a block may have the
+/// shared memory, else 1. Grid: [splits, tokens, heads / 64].
+pub fn decode(format: &Format, whole: bool, leaves: usize) -> Result<Source, String> {
     let rows = RowMeta::of(format)?;
     let nope = codec_of(format)?;
-    shown(decode::latent_decode::build(&DecodeMeta { rows, whole }, nope).and_then(|p| Source::of(&p)))
+    shown(decode::latent_decode::build(&DecodeMeta { rows, whole, leaves }, nope).and_then(|p| Source::of(&p)))
 }
 
 /// Folds parts of outputs. Grid: [tokens, heads / 8, 1].
