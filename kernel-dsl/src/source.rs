@@ -1,5 +1,7 @@
 //! What a kernel becomes for a host: CUDA text and how to launch it.
 
+use std::borrow::Cow;
+
 use crate::ir::Program;
 use crate::report::Report;
 use crate::{emit, passes};
@@ -30,6 +32,18 @@ impl Source {
     /// The same kernel with one argument more, in which it counts the bytes that it moves of a buffer: see [`passes::count`].
     pub fn counted(tile: &Program, buffer: &str) -> Result<Source, Report> {
         Ok(Source::printed(&passes::count::run(&passes::run(tile)?, buffer)))
+    }
+
+    /// The same kernel for a device where a block may have `shared` bytes: bounds on registers ask for no more blocks an SM than shared
+    /// memory lets in.
+    pub fn within(&self, shared: usize) -> Cow<'_, Source> {
+        // Of an SM's memory a kibibyte of every block is the driver's.
+        let most = (shared + 1024) / (self.shared_bytes as usize + 1024);
+        if most == 0 || most >= self.min_blocks as usize {
+            return Cow::Borrowed(self);
+        }
+        let bounds = |blocks| emit::bounds(self.threads as usize, blocks);
+        Cow::Owned(Source { cuda: self.cuda.replacen(&bounds(self.min_blocks as usize), &bounds(most), 1), min_blocks: most as u32, ..self.clone() })
     }
 
     fn printed(p: &Program) -> Source {

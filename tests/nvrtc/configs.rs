@@ -71,7 +71,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// As a device of this arch compiles it.
     pub fn source(&self) -> Result<Source, Report> {
+        Ok(self.written()?.within(self.shared_limit() as usize).into_owned())
+    }
+
+    fn written(&self) -> Result<Source, Report> {
         match self.kernel {
             Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
             Kernel::Load(elem) => load(self.codec, self.d, PAGE, elem),
@@ -115,7 +120,7 @@ impl Config {
 
     /// Shared memory that one block may have on this arch.
     pub fn shared_limit(&self) -> u32 {
-        shared_limit(self.arch) as u32
+        self.arch.shared_bytes() as u32
     }
 
     /// Arch, kernel, codec and head dim.
@@ -191,15 +196,6 @@ impl Config {
 /// What keys and queries of Qwen3 pass, and keys are given back too.
 fn qwen3(d: usize) -> Rope {
     Rope { dims: d, pairs: false, norm: true, weights: true, table_elem: 4, group: 4, keys: true }
-}
-
-/// Bytes of shared memory that one block may have.
-pub fn shared_limit(arch: Arch) -> usize {
-    match arch.name().as_str() {
-        "sm_80" => 163 * 1024,
-        "sm_89" | "sm_120a" => 99 * 1024,
-        _ => 227 * 1024,
-    }
 }
 
 pub fn configs() -> Vec<Config> {

@@ -6,7 +6,7 @@ use kernels_gen::latent::format;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
 
-use super::configs::{ARCHS, shared_limit};
+use super::configs::ARCHS;
 
 /// Bytes that a decode kernel may spill: outputs of 32 heads fill half of its registers.
 const SPILT: u32 = 1800;
@@ -37,12 +37,12 @@ fn rows_of_integers_compile_within_their_ceilings() {
             if !format!("{arch} {name}").contains(&only) {
                 continue;
             }
-            if source.shared_bytes as usize > shared_limit(arch) {
+            if source.shared_bytes as usize > arch.shared_bytes() {
                 assert!(name.starts_with("decode"), "{arch} {name}: {} bytes", source.shared_bytes);
                 println!("SKIPPED {arch} {name}: a block has less than {} bytes of shared memory", source.shared_bytes);
                 continue;
             }
-            let compiled = compile_in(&Cache::in_memory(), &source, arch).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let compiled = compile_in(&Cache::in_memory(), &source.within(arch.shared_bytes()), arch).unwrap_or_else(|why| panic!("{name}: {why}"));
             for r in compiled.resources() {
                 println!("{arch} {name}: {} registers, {} bytes spilt", r.registers, r.spill_stores + r.spill_loads);
                 let most = if name.starts_with("decode") { SPILT } else { 0 };

@@ -247,6 +247,8 @@ pub enum Op {
 
     /// What this warp's lanes wrote to shared memory is there for all of them.
     SyncWarp,
+    /// What follows finds its addresses anew.
+    Anew,
 
     // asynchronous copies
     /// Copies may follow where arrays over a ring's slots were read and written, in the order of barriers.
@@ -261,6 +263,9 @@ pub enum Op {
     // thread IR only
     LaneId,
     ThreadId,
+    /// `ThreadId` and `BlockId`, each by an instruction of its own.
+    ThreadAnew,
+    BlockAnew(usize),
     ShflXor(Id, usize),
     MovMatrix(Id),
     /// Four matrices of 8 x 8 halves, transposed or not: lane l has the address of row l % 8 of the l / 8-th.

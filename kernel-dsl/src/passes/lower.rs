@@ -18,6 +18,8 @@ pub(super) struct Lower {
     pub g: Id,
     pub t: Id,
     thread: Id,
+    /// Numbers are read anew in this region.
+    anew: bool,
     /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
     pub kept: Vec<Vec<Vec<Id>>>,
     pub turn: Option<(Par, Id)>,
@@ -29,12 +31,10 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     let mut p = src.clone();
     p.body.clear();
     p.lowered = true;
-    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, kept: vec![], turn: None, fault: None };
+    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
-    l.g = l.shift(BinOp::Shr, l.lane, 2);
-    let three = l.int(3);
-    l.t = l.emit(Op::Bin(BinOp::And, l.lane, three), DType::I32);
+    l.quad_numbers();
     for array in &src.kept {
         let d = array.ty.reg_dtype();
         let zero = l.konst(d, 0);
@@ -61,6 +61,22 @@ impl Lower {
         let id = self.p.fresh(Ty::Scalar(dtype));
         self.push(op, vec![id]);
         id
+    }
+
+    /// Numbers of the thread that follow from its lane's.
+    fn quad_numbers(&mut self) {
+        self.g = self.shift(BinOp::Shr, self.lane, 2);
+        let three = self.int(3);
+        self.t = self.emit(Op::Bin(BinOp::And, self.lane, three), DType::I32);
+    }
+
+    /// All of them read anew, up to the end of the region.
+    fn anew(&mut self) {
+        self.anew = true;
+        self.thread = self.emit(Op::ThreadAnew, DType::I32);
+        let lanes = self.int(31);
+        self.lane = self.emit(Op::Bin(BinOp::And, self.thread, lanes), DType::I32);
+        self.quad_numbers();
     }
 
     pub fn konst(&mut self, dtype: DType, bits: u64) -> Id {
@@ -136,10 +152,11 @@ impl Lower {
     }
 
     pub fn region(&mut self, f: impl FnOnce(&mut Lower)) -> Vec<Stmt> {
-        let span = self.span;
+        let (span, numbers) = (self.span, (self.thread, self.lane, self.g, self.t, self.anew));
         self.out.push(vec![]);
         f(self);
         self.span = span;
+        (self.thread, self.lane, self.g, self.t, self.anew) = numbers;
         self.out.pop().unwrap_or_default()
     }
 
@@ -188,6 +205,8 @@ impl Lower {
                     self.push(Op::VarSet(var, v), vec![]);
                 }
             }
+            Op::Anew => self.anew(),
+            Op::BlockId(axis) if self.anew => self.push(Op::BlockAnew(*axis), s.outs.clone()),
             Op::Any(src) => {
                 let regs = self.tile(*src);
                 let any = self.fold(&regs, BinOp::Or);

@@ -100,7 +100,7 @@ pub fn attend<T: Float>(
         }
         let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
         let n = if fits & (own_seq >= 0_i32) { len } else { 0_i32 };
-        sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit);
+        sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit, head);
         for c in lanes(m.cols) {
             side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
         }
@@ -130,8 +130,8 @@ pub fn attend<T: Float>(
         }
     }
     for w in warps(m.warps) {
-        let (n, tile, log_each, page) = (seat(&seats, w, SEEN), seat(&seats, w, TILE), seat(&seats, w, LOG_EACH), seat(&seats, w, PAGE));
-        let (tiles, each) = ((n + 31_i32) >> 5, 1_i32 << (log_each & 31_i32));
+        // What ends of leaves and of sequences need besides they look up again.
+        let (tiles, tile, page) = ((seat(&seats, w, SEEN) + 31_i32) >> 5, seat(&seats, w, TILE), seat(&seats, w, PAGE));
         // The first tile that not every row sees to its end.
         let edge = if m.many { sees(seat(&seats, w, TOKENS), queries, first) / 32_i32 } else { tiles - 1_i32 };
         let (q_hi, q_lo, q_float) = if apart { query_at(m, &rings, w * m.ring() as i32, k.len()) } else { query_at(m, &query, 0_i32, k.len()) };
@@ -157,7 +157,7 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        let end = tiles.min(tile + each * TILES as i32);
+        let end = tiles.min(tile + (TILES as i32) * (1_i32 << (seat(&seats, w, LOG_EACH) & 31_i32)));
         for at in stream(tile, end, m.pair, m.stages) {
             let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 });
             // A loop on the device: its code is large, and the last copy may have one tile.
@@ -177,7 +177,7 @@ pub fn attend<T: Float>(
                 };
                 let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
                 if ends {
-                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&seats, w, SEEN) - t * 32_i32);
                     x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
                     v_scale = v_scale.map2(&past, kept);
                 }
@@ -268,6 +268,9 @@ pub fn attend<T: Float>(
             let t = (at + m.pair as i32).min(end) - 1_i32;
             // A leaf's end: fold it into what the warp holds, start afresh.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
+                anew();
+                let log_each = seat(&seats, w, LOG_EACH);
+                let each = 1_i32 << (log_each & 31_i32);
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let height = m.d / v.len() / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
@@ -315,13 +318,15 @@ pub fn attend<T: Float>(
             }
         }
     }
+    anew();
     // Of rows to be mapped back: what a step is worth, whether there are tokens.
     let mut units = shared::<f32>(m.settled());
     let mut some = shared::<i32>(m.settled());
-    find_faults(m, &seats, &from, status, &mut fault, queries, first, unit, log_crew);
+    find_faults(m, &seats, &from, status, &mut fault, queries, first, log_crew);
     for w in warps(m.warps) {
         let (seq, split, live, lead) = (seat(&seats, w, SEQ), seat(&seats, w, SPLIT), seat(&seats, w, LIVE), lead_of(w, log_crew));
-        let all = whole(m, seat(&seats, w, SEEN), unit);
+        let head = seat(&seats, w, HEAD);
+        let all = whole(m, seat(&seats, w, SEEN), seat(&seats, w, UNIT));
         for c in strided(w - lead, if (live > 0_i32) | (all & (split == 0_i32) & (seq >= 0_i32)) { m.rows() as i32 } else { 0_i32 }, 1_i32 << (log_crew & 31_i32)) {
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
             let own = if m.many { first + c / (m.group as i32) < queries } else { true };
@@ -347,8 +352,8 @@ pub fn attend<T: Float>(
         }
     }
     if m.record > 0 {
-        let (seq, live) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE));
-        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), unit) & (live > 0_i32));
+        let (seq, live, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE), seat(&seats, 0_i32, HEAD));
+        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)) & (live > 0_i32));
     }
 }
 

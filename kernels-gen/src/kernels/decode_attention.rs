@@ -24,6 +24,12 @@ pub const SEGMENT: usize = 1024;
 /// Parts wait away from shared memory beside copies of more bytes only: smaller ones do as well with fewer warps.
 pub(super) const AWAY: usize = 6000;
 
+/// Shared memory that a block may have on the devices that have most.
+const MOST_SHARED: usize = 227 * 1024;
+
+/// Warps and blocks an SM where shared memory does not allow what a kernel was cut for: the most warps first.
+const SHAPES: [(usize, usize); 6] = [(4, 3), (8, 1), (4, 2), (4, 1), (2, 1), (1, 1)];
+
 /// Most leaves of a block.
 pub const SHARE: usize = 32;
 
@@ -175,25 +181,30 @@ impl DecodeMeta {
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
 
-    /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
-    /// wait away from shared memory before warps or leaves are fewer.
-    pub fn within(mut self, shared: usize) -> DecodeMeta {
-        let shared = shared.min(228 * 1024 / self.min_blocks - 1024);
-        loop {
-            self.depth = (SHARE / self.warps).ilog2() as usize;
+    /// This shape, or the next of fewer warps an SM, of which so many blocks lie side by side where one may have `shared` bytes: registers
+    /// are dealt out by blocks that do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
+    pub fn within(self, shared: usize) -> DecodeMeta {
+        // Without bulk copies sixteen warps want more registers than there are; the devices that lack them have less shared memory too.
+        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { SHAPES[0] } else { (self.warps, self.min_blocks) };
+        let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
+        let shapes = std::iter::once(own).chain(fewer).map(|(warps, min_blocks)| DecodeMeta { warps, min_blocks, ..self }.deep(shared));
+        shapes.fold(None, |found: Option<(DecodeMeta, bool)>, m| found.filter(|f| f.1).or(Some(m))).map_or(self, |found| found.0)
+    }
+
+    /// With the most leaves a warp that fit, and whether any do.
+    fn deep(mut self, shared: usize) -> (DecodeMeta, bool) {
+        // A kibibyte of every block is the driver's.
+        let shared = (shared.min(MOST_SHARED) + 1024) / self.min_blocks - 1024;
+        self.depth = (SHARE / self.warps).ilog2() as usize;
+        self.away = false;
+        self.away = self.warps == 8 && !self.kivi && !self.blocks() && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
+        if self.away && self.shared() > shared {
             self.away = false;
-            self.away = self.warps == 8 && !self.kivi && !self.blocks() && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
-            if self.away && self.shared() > shared {
-                self.away = false;
-            }
-            while self.depth > self.least().max(1) && self.shared() > shared {
-                self.depth -= 1;
-            }
-            if self.warps == 1 || self.shared() <= shared {
-                return self;
-            }
-            self.warps /= 2;
         }
+        while self.depth > self.least().max(1) && self.shared() > shared {
+            self.depth -= 1;
+        }
+        (self, self.shared() <= shared)
     }
 }
 
@@ -242,14 +253,13 @@ pub fn decode_attention<T: Float>(
     let mut places = shared::<i32>(3 * LANES);
     let mut found = shared::<i32>(FOUND);
     let mut short = shared::<i32>(m.warps);
-    let (mut unit, mut turns) = (unit, 1_i32);
+    let mut turns = 1_i32;
     if own == 0_i32 {
         count_shares(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut counts, &mut places, &mut found);
-        unit = found.at(UNIT);
         turns = found.at(TURNS);
     }
     if block == 0_i32 {
-        chosen.put(0, unit + m.log_warps() as i32);
+        chosen.put(0, if own == 0_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
     }
     if m.record > 0 {
         after_previous();
@@ -257,6 +267,9 @@ pub fn decode_attention<T: Float>(
     // Not before its own wait: the join reads lengths while this launch still runs.
     release_next();
     for turn in strided(0_i32, turns, 1) {
+        // Neither waits in a register through a turn.
+        anew();
+        let (block, unit) = (block_id(0), if own == 0_i32 { found.at(UNIT) } else { unit });
         let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
         if own == 0_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };

@@ -259,7 +259,7 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at, *bytes) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
-            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::CopyOver => Ok(()),
+            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::Anew | Op::CopyOver => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }
