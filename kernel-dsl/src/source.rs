@@ -69,3 +69,19 @@ pub struct Launch {
 pub trait Meta {
     fn launch(&self) -> Launch;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_as_many_as_shared_memory_lets_in() {
+        let written = |min_blocks: u32| Source { name: "k".into(), cuda: format!("void {} k() {{}}", emit::bounds(128, min_blocks as usize)), threads: 128, shared_bytes: 31 * 1024, min_blocks };
+        let seven = written(7);
+        assert!(matches!(seven.within(227 * 1024), Cow::Borrowed(same) if *same == seven));
+        assert_eq!(*seven.within(163 * 1024), written(5));
+        assert_eq!(*seven.within(99 * 1024), written(3));
+        // Where none fits, loading it says so.
+        assert_eq!(*seven.within(16 * 1024), seven);
+    }
+}

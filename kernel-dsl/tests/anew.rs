@@ -25,6 +25,7 @@ fn numbered(m: Turns, x: &Global<i32>, out: &mut Global<i32>) {
         let first = (turn * 2_i32 + block_id(0)) * 64_i32;
         for w in warps(2) {
             for lane in lanes(32) {
+                anew();
                 let at = first + w * 32_i32 + lane;
                 out.put(at, x.at(at) + w * 100_i32 + lane);
             }

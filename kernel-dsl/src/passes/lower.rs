@@ -23,6 +23,8 @@ pub(super) struct Lower {
     /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
     pub kept: Vec<Vec<Vec<Id>>>,
     pub turn: Option<(Par, Id)>,
+    /// Regions around that turn's number.
+    around: usize,
     fault: Option<Report>,
 }
 
@@ -31,7 +33,7 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     let mut p = src.clone();
     p.body.clear();
     p.lowered = true;
-    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, fault: None };
+    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, around: 0, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
     l.quad_numbers();
@@ -77,6 +79,11 @@ impl Lower {
         let lanes = self.int(31);
         self.lane = self.emit(Op::Bin(BinOp::And, self.thread, lanes), DType::I32);
         self.quad_numbers();
+        // The warp's number too, in the place of the one of a region around this one.
+        if let Some((Par::Warps, var)) = self.turn.filter(|_| self.out.len() > self.around) {
+            let five = self.int(5);
+            self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
+        }
     }
 
     pub fn konst(&mut self, dtype: DType, bits: u64) -> Id {
@@ -312,7 +319,7 @@ impl Lower {
             Par::Warps => {
                 let five = self.int(5);
                 self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
-                self.turn = Some((Par::Warps, var));
+                (self.turn, self.around) = (Some((Par::Warps, var)), self.out.len());
                 // What warps keep would live on where a warp had no turn.
                 let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_)));
                 if keeps && self.known(count) == Some(self.p.warps as u64) {

@@ -177,6 +177,7 @@ pub fn attend<T: Float>(
                 };
                 let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
                 if ends {
+                    anew();
                     let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&seats, w, SEEN) - t * 32_i32);
                     x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
                     v_scale = v_scale.map2(&past, kept);

@@ -266,10 +266,11 @@ pub fn decode_attention<T: Float>(
     }
     // Not before its own wait: the join reads lengths while this launch still runs.
     release_next();
-    for turn in strided(0_i32, turns, 1) {
-        // Neither waits in a register through a turn.
+    for left in strided(0_i32 - turns, 0_i32, 1) {
+        // One number alone waits in a register through a turn.
         anew();
         let (block, unit) = (block_id(0), if own == 0_i32 { found.at(UNIT) } else { unit });
+        let turn = left + if own == 0_i32 { found.at(TURNS) } else { 1_i32 };
         let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
         if own == 0_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
