@@ -6,6 +6,7 @@ mod stages;
 
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
+use kernels_gen::kernels::latent::Cut;
 use kernels_gen::kernels::latent::decode::{DecodeMeta, latent_decode};
 use kernels_gen::kernels::latent::join::{JoinMeta, OWN, latent_join};
 use kernels_gen::kernels::latent::lanes::RowMeta;
@@ -153,8 +154,8 @@ fn every_stage_gives_the_references_bits() {
         for (i, case) in taken.iter().enumerate() {
             for whole in [true, false] {
                 if !whole || case.splits() == 1 {
-                    for leaves in if i == 0 { 1 } else { 2 }..=2 {
-                        decoded(&format!("{name} {i} {whole} {leaves}"), case, whole, leaves);
+                    for cut in if i == 0 { &[Cut::FEW, Cut::ONE, Cut::TWO][..] } else { &[Cut::TWO] } {
+                        decoded(&format!("{name} {i} {whole} {cut:?}"), case, whole, *cut);
                     }
                 }
             }
@@ -162,7 +163,7 @@ fn every_stage_gives_the_references_bits() {
     }
 }
 
-fn decoded(what: &str, case: &Case, whole: bool, leaves: usize) {
+fn decoded(what: &str, case: &Case, whole: bool, cut: Cut) {
     let (want, want_lse) = case.reference();
     let want: Vec<bf16> = want.iter().map(|x| bf16::from_f32(*x)).collect();
     let (splits, tokens, heads) = (case.splits(), case.tokens, case.heads);
@@ -176,12 +177,12 @@ fn decoded(what: &str, case: &Case, whole: bool, leaves: usize) {
         buffer(&Global::new(&case.lens)), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), buffer(&Global::<f32>::zeroed(parts * DIM)), buffer(&Global::<f32>::zeroed(parts * 2)),
         scalar(heads as i32), scalar(case.share as i32), scalar(512_f32.powf(-0.5)), scalar(splits as i32),
     ]);
-    let m = DecodeMeta { rows: RowMeta::of(&case.f).unwrap(), whole, leaves };
+    let m = DecodeMeta { rows: RowMeta::of(&case.f).unwrap(), whole, cut };
     let tile = latent_decode::build(&m, case.f.integers().unwrap().nope).unwrap_or_else(|e| panic!("{e}"));
     for stage in stages::stages(tile) {
-        let mut left = interpreted(what, &stage, [splits as u32, tokens as u32, (heads / 64) as u32], args.clone());
+        let mut left = interpreted(what, &stage, [splits as u32, tokens as u32, (heads / cut.heads) as u32], args.clone());
         if !whole {
-            let join = latent_join::build(&JoinMeta).unwrap();
+            let join = latent_join::build(&JoinMeta { heads: cut.heads }).unwrap();
             let join = stages::stages(join).into_iter().find(|s| s.0 == stage.0).unwrap();
             let args = vec![kernel_dsl::ir::interp::Arg::Buffer(left[9].clone()), kernel_dsl::ir::interp::Arg::Buffer(left[10].clone()), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), scalar(heads as i32), scalar(splits as i32)];
             let joined = interpreted(what, &join, [tokens as u32, (heads / OWN) as u32, 1], args);
@@ -221,7 +222,7 @@ fn store_writes_the_formats_bytes() {
 #[test]
 fn formats_that_no_kernel_reads_are_refused() {
     for name in ["v4_fp8", "v4_e8q38_int8", "v4_int4_bf16", "v4_bf16"] {
-        let why = kernels_gen::kernels::latent::decode(&format(name).unwrap(), true, 2).err().unwrap_or_default();
+        let why = kernels_gen::kernels::latent::decode(&format(name).unwrap(), true, Cut::TWO).err().unwrap_or_default();
         assert!(why.contains(name) && why.contains("v4_e8w4_int8"), "{why}");
     }
 }

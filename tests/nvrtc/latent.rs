@@ -1,7 +1,7 @@
-//! The kernels for rows of integers compile for every served arch whose blocks have the shared memory.
+//! The kernels for rows of integers compile for every served arch, in every cut that its blocks have the shared memory for.
 
 use kernel_dsl::Source;
-use kernels_gen::kernels::latent;
+use kernels_gen::kernels::latent::{self, Cut};
 use kernels_gen::latent::format;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
@@ -12,13 +12,14 @@ use super::configs::ARCHS;
 const SPILT: u32 = 1800;
 
 fn sources() -> Vec<(String, Source)> {
-    let mut all = vec![("join".to_string(), latent::join().unwrap_or_else(|why| panic!("{why}")))];
+    let joins = [Cut::TWO, Cut::FEW].map(|cut| (format!("join {}", cut.heads), latent::join(cut).unwrap_or_else(|why| panic!("{why}"))));
+    let mut all = Vec::from(joins);
     for name in ["v4_int4_int8", "v4_e8w4_int8", "v4_int8_int8"] {
         let f = format(name).unwrap_or_else(|why| panic!("{why}"));
         all.push((format!("store {name}"), latent::store(&f).unwrap_or_else(|why| panic!("{why}"))));
         for whole in [true, false] {
-            for leaves in [1, 2] {
-                all.push((format!("decode {name} {whole} {leaves}"), latent::decode(&f, whole, leaves).unwrap_or_else(|why| panic!("{why}"))));
+            for cut in [Cut::TWO, Cut::ONE, Cut::FEW] {
+                all.push((format!("decode {name} {whole} {} {}", cut.heads, cut.leaves), latent::decode(&f, whole, cut).unwrap_or_else(|why| panic!("{why}"))));
             }
         }
     }
@@ -33,6 +34,9 @@ fn rows_of_integers_compile_within_their_ceilings() {
     }
     let only = std::env::var("KVF_ONLY").unwrap_or_default();
     for arch in ARCHS {
+        let own = Cut::within(arch.shared_bytes());
+        let fits = latent::decode(&format("v4_int8_int8").unwrap_or_else(|why| panic!("{why}")), true, own).unwrap_or_else(|why| panic!("{why}"));
+        assert!(fits.shared_bytes as usize <= arch.shared_bytes(), "{arch}: {} bytes of {own:?}", fits.shared_bytes);
         for (name, source) in sources() {
             if !format!("{arch} {name}").contains(&only) {
                 continue;

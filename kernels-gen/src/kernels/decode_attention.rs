@@ -182,12 +182,13 @@ impl DecodeMeta {
     }
 
     /// This shape, or the next of fewer warps an SM, of which so many blocks lie side by side where one may have `shared` bytes: registers
-    /// are dealt out by blocks that do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
+    /// are dealt out by blocks that do. A third stage goes before warps do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
     pub fn within(self, shared: usize) -> DecodeMeta {
         // Without bulk copies sixteen warps want more registers than there are; the devices that lack them have less shared memory too.
         let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { SHAPES[0] } else { (self.warps, self.min_blocks) };
         let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
-        let shapes = std::iter::once(own).chain(fewer).map(|(warps, min_blocks)| DecodeMeta { warps, min_blocks, ..self }.deep(shared));
+        let shapes = std::iter::once(own).chain(fewer).flat_map(|at| [(at, self.stages), (at, self.stages.min(2))]);
+        let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, ..self }.deep(shared));
         shapes.fold(None, |found: Option<(DecodeMeta, bool)>, m| found.filter(|f| f.1).or(Some(m))).map_or(self, |found| found.0)
     }
 

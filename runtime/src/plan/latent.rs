@@ -6,11 +6,10 @@ use super::{finite, load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::{Error, Result};
-use kernel_dsl::Source;
 use kernels_gen::kernels::latent::join::OWN;
 use kernels_gen::kernels::latent::lanes::RowMeta;
 use kernels_gen::kernels::latent::store::ROWS;
-use kernels_gen::kernels::latent::{self, HEADS};
+use kernels_gen::kernels::latent::{self, Cut};
 use kernels_gen::latent::{DIM, Format, LEAF};
 
 /// Rows on their way into a cache.
@@ -81,6 +80,8 @@ pub struct DecodeLatent<'a> {
 #[derive(Debug)]
 pub struct LatentPlan {
     format: Format,
+    /// How blocks of decode are cut here.
+    cut: Cut,
     store: Arc<Kernel>,
     whole: Arc<Kernel>,
     parts: Arc<Kernel>,
@@ -96,12 +97,14 @@ impl LatentPlan {
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, format: &Format) -> Result<Self> {
         Self::check_format(format)?;
+        let cut = Cut::within(device.shared_bytes());
         Ok(LatentPlan {
             format: format.clone(),
+            cut,
             store: load(device, latent::store(format))?,
-            whole: load(device, decode(device, format, true))?,
-            parts: load(device, decode(device, format, false))?,
-            join: load(device, latent::join())?,
+            whole: load(device, latent::decode(format, true, cut))?,
+            parts: load(device, latent::decode(format, false, cut))?,
+            join: load(device, latent::join(cut))?,
         })
     }
 
@@ -171,7 +174,7 @@ impl LatentPlan {
         args.extend([call.lens, call.sinks, call.out, call.lse, part, stat].map(Arg::Ptr));
         args.extend([Arg::I32(int("heads", call.heads)?), Arg::I32(int("share", call.share / LEAF)?), Arg::F32(call.scale), Arg::I32(int("shares", splits)?)]);
         let kernel = if splits == 1 { &self.whole } else { &self.parts };
-        kernel.launch(stream, [splits as u32, call.tokens as u32, (call.heads / HEADS) as u32], &args)?;
+        kernel.launch(stream, [splits as u32, call.tokens as u32, (call.heads / self.cut.heads) as u32], &args)?;
         if splits > 1 {
             let counts = [Arg::I32(int("heads", call.heads)?), Arg::I32(int("shares", splits)?)];
             let spans = [part, stat, call.sinks, call.out, call.lse].map(Arg::Ptr);
@@ -184,12 +187,6 @@ impl LatentPlan {
         within("the cache's rows", cache.rows, 1, i32::MAX as usize)?;
         Ok(cache.base.expect("the cache of rows", "the first row", 16, product("the cache of rows", &[cache.rows, self.format.row_bytes()])?)?)
     }
-}
-
-/// Two leaves of rows at a time where a block has the shared memory.
-fn decode(device: &Device, format: &Format, whole: bool) -> std::result::Result<Source, String> {
-    let two = latent::decode(format, whole, 2)?;
-    if two.shared_bytes as usize <= device.shared_bytes() { Ok(two) } else { latent::decode(format, whole, 1) }
 }
 
 /// What a decode call's sizes follow from.
@@ -208,8 +205,8 @@ impl LatentShape {
 
     /// Blocks of a token and its heads; fails for sizes that no launch has.
     pub fn parts(&self) -> Result<usize> {
-        within("heads", self.heads, HEADS, 65535)?;
-        if self.heads % HEADS != 0 {
+        within("heads", self.heads, Cut::TWO.heads, 65535)?;
+        if self.heads % Cut::TWO.heads != 0 {
             return Err(Misuse::Range { what: "heads", value: self.heads as i64, allowed: "a multiple of 64".into() }.into());
         }
         within("tokens", self.tokens, 0, 65535)?;

@@ -2,7 +2,6 @@
 
 use kernel_dsl::prelude::*;
 
-use super::THREADS;
 use super::decode::DecodeMeta;
 use crate::codec::Codec;
 use crate::kernels::softmax::bounded;
@@ -71,12 +70,13 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
     let (low_by, high_by) = (j as u32 & 28_u32, (j + PIECES as i32) as u32 & 28_u32);
     let first = i >> 4_u32;
     // Four rows' loads are on their way before the first is looked at.
-    {
+    let each = m.threads() / 16;
+    for pass in 0..LEAF / (4 * each) {
         let mut codes = [0_u32; 16];
         let mut others = [0_u32; 16];
         let mut sides = [0_u32; 4];
         for n in 0..4 {
-            let base = byte_of(m, slots.at(own + first + (n * THREADS / 16) as i32));
+            let base = byte_of(m, slots.at(own + first + ((4 * pass + n) * each) as i32));
             let w = cache.load4::<u32>(base + from as i64);
             let v = cache.load4::<u32>(base + (from + far) as i64);
             for k in 0..4 {
@@ -86,7 +86,7 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
             sides[n] = cache.load::<u32>(base + (m.rows.row_bytes - 4) as i64);
         }
         for n in 0..4 {
-            let row = first + (n * THREADS / 16) as i32;
+            let row = first + ((4 * pass + n) * each) as i32;
             let (low_m, high_m) = ((sides[n] >> low_by) & 15_u32, (sides[n] >> high_by) & 15_u32);
             let mut low = [0_u32; 4];
             let mut high = [0_u32; 4];
