@@ -30,7 +30,8 @@ fn as_many_blocks_as_fit() {
     for (name, m) in metas() {
         for shared in DEVICES {
             let cut = m.within(shared);
-            assert!(cut.min_blocks * (cut.shared() + 1024) <= shared + 1024, "{name} in {shared}: {} blocks of {} bytes", cut.min_blocks, cut.shared());
+            // Where a single warp does not fit, loading its kernel says so.
+            assert!((cut.warps, cut.stages) == (1, 2) || cut.min_blocks * (cut.shared() + 1024) <= shared + 1024, "{name} in {shared}: {} blocks of {} bytes", cut.min_blocks, cut.shared());
             assert!(cut.warps * cut.min_blocks <= m.warps * m.min_blocks, "{name} in {shared}");
             // Cutting again changes nothing: a plan and the compile gate come to the same kernel.
             assert_eq!(cut.within(shared), cut, "{name} in {shared}");

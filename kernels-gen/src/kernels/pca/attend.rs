@@ -52,7 +52,7 @@ pub fn attend_blocks<T: Float>(
     for w in warps(m.warps) {
         let own_bytes = (m.page_tokens / 32 * m.tile_bytes + m.behind) as u32;
         list_pages(m, table, &mut from, w, crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, kv_heads as u32 * own_bytes, head as i64 * own_bytes as i64);
-        sit(m, &mut seats, w, crew, seq, split, n, n, unit);
+        sit(m, &mut seats, w, crew, seq, split, n, n, unit, head);
     }
     let (all, live) = (whole(m, n, unit), seat(&seats, 0_i32, LIVE));
     for c in threads(m.rows()) {
@@ -63,7 +63,7 @@ pub fn attend_blocks<T: Float>(
         }
     }
     walk::<T>(m, k, v, records, cache, &seats, &from, &mut held, n, (seq * kv_heads + head) as i64 * table_stride as i64);
-    find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, unit, crew);
+    find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = (seq * kv_heads + head) * m.group as i32 + c;
