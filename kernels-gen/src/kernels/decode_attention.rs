@@ -9,6 +9,7 @@
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
+use super::few::{count_few, find_few};
 use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
 use super::maps;
@@ -243,7 +244,7 @@ pub fn decode_attention<T: Float>(
     splits: i32,   // most parts of a sequence
     blocks: i32,
     unit: i32, // log2 of the leaves of a warp, below 0 what ends first
-    own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths
+    own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths; 2: sequences are few
     scale: f32,
 ) {
     if m.record == 0 {
@@ -258,6 +259,11 @@ pub fn decode_attention<T: Float>(
     if own == 0_i32 {
         count_shares(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut counts, &mut places, &mut found);
         turns = found.at(TURNS);
+    }
+    if own == 2_i32 {
+        let few = count_few(&m, lens, batch, capacity, kv_heads, block, blocks, unit);
+        unit = few.0;
+        turns = few.1;
     }
     if block == 0_i32 {
         chosen.put(0, if own == 0_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
@@ -276,6 +282,9 @@ pub fn decode_attention<T: Float>(
         if own == 0_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
         }
+        if own == 2_i32 {
+            item = turn * blocks + place_in(turn, block, blocks);
+        }
         let of_head = quotient(item, kv_heads);
         let (head, mut seq) = (item - of_head * kv_heads, of_head);
         if own == 0_i32 {
@@ -287,6 +296,11 @@ pub fn decode_attention<T: Float>(
                 find_short(&m, lens, batch, capacity, &places, &found, &mut short, of_head);
                 log_crew = 0_i32;
             }
+        }
+        if own == 2_i32 {
+            let few = find_few(&m, lens, batch, capacity, unit, of_head);
+            seq = few.0;
+            split = few.1;
         }
         if m.kivi {
             attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);

@@ -9,6 +9,7 @@ pub mod codes;
 mod cuts;
 pub mod decode_attention;
 pub mod faults;
+pub mod few;
 pub mod forward;
 pub mod groups;
 pub mod held;

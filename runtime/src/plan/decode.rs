@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::page::{PagedCache, Shape};
 use crate::tuning::Point;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::few::FEW;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::{self, Elem, LEAF};
 
@@ -182,7 +183,8 @@ impl DecodePlan {
         if let Some(of) = &self.records {
             of.launch(stream, call, layer, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 })?;
         }
-        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting.
+        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting; for
+        // few each block does it by itself.
         let most = call.batch * space.splits * call.cache.kv_heads;
         let own = space.splits == 1 && variant.in_order(most, capacity);
         let blocks = int("the number of blocks", if own { most } else { variant.resident.clamp(1, most) })?;
@@ -206,7 +208,7 @@ impl DecodePlan {
             Arg::I32(splits),
             Arg::I32(blocks),
             Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
-            Arg::I32(i32::from(own)),
+            Arg::I32(if own { 1 } else if call.batch <= FEW { 2 } else { 0 }),
             Arg::F32(call.scale),
         ];
         variant.kernel.launch_with(stream, [blocks as u32, 1, 1], &[&q, maps.args(), &decode, counter.as_slice()])?;
