@@ -362,6 +362,16 @@ impl B {
         V::Unit
     }
 
+    /// `ring.start(&buffer, byte_offset, bytes, ahead)`
+    pub(super) fn start(&self, ring: usize, src: &V, at: &V, bytes: &V, ahead: usize) -> V {
+        let V::Buf(Buf::Param(src), _) = self.get(src) else {
+            return self.fail(Fault::PipelineSource { why: "it does not read a kernel argument" });
+        };
+        let (at, bytes) = (self.byte(Buf::Param(src), at, 1), self.id_of(bytes, DType::I32));
+        self.push(Op::CopyStart { ring, src, at, bytes, ahead }, vec![]);
+        V::Unit
+    }
+
     /// `ring.copy(&buffer, byte_offset)`: gives the page, which the copy will have filled.
     /// Copies the ring's bytes, or so many.
     pub(super) fn copy(&self, ring: usize, src: &V, at: &V, bytes: Option<&V>) -> V {

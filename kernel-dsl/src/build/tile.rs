@@ -154,6 +154,7 @@ impl B {
             (V::Poison, ..) => V::Poison,
             (V::Buf(buf, dtype), ..) => self.buffer_method(name, *buf, *dtype, &args),
             (V::Kept(kept), ..) => self.kept_method(name, *kept, &args),
+            (V::Ring(r), "start", [src, at, bytes, V::Int(ahead)]) => self.start(*r, src, at, bytes, *ahead as usize),
             (V::Ring(r), "copy", [src, at]) => self.copy(*r, src, at, None),
             (V::Ring(r), "copy_some", [src, at, bytes]) => self.copy(*r, src, at, Some(bytes)),
             (V::Int(n), "min", [V::Int(m)]) => V::Int(*n.min(m)),

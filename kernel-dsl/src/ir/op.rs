@@ -253,6 +253,8 @@ pub enum Op {
     // asynchronous copies
     /// Copies may follow where arrays over a ring's slots were read and written, in the order of barriers.
     CopyOver,
+    /// The `ahead`-th copy of the next loop through the ring, which may be under way from here on.
+    CopyStart { ring: usize, src: usize, at: Id, bytes: Id, ahead: usize },
     /// Copy `bytes`, at most the ring's, from global memory; gives the slot's handle.
     CopyAsync { ring: usize, src: usize, at: Id, bytes: Id },
     /// Enqueue a copy if `cond`: the `ahead`-th after the one that is waited for next.

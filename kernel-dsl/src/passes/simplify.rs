@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -86,7 +86,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::ParFor { count, .. } => vec![*count],
         Op::Call { args, .. } => args.clone(),
         Op::Reduce { src, .. } | Op::AnyRows { src, .. } | Op::FoldHalves { src, .. } | Op::Band { src, .. } => vec![*src],
-        Op::CopyAsync { at, bytes, .. } => vec![*at, *bytes],
+        Op::CopyStart { at, bytes, .. } | Op::CopyAsync { at, bytes, .. } => vec![*at, *bytes],
         Op::RingFetch { at, bytes, cond, .. } => vec![*at, *bytes, *cond],
         Op::MmaRegs { a, b, c, .. } => [a.clone(), b.clone(), c.clone()].concat(),
     }

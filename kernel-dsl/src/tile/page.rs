@@ -31,6 +31,9 @@ impl Ring {
     pub fn copy(&self, src: &Global<u8>, at: impl At) -> Page {
         self.copy_some(src, at, self.bytes as i32)
     }
+    /// The `ahead`-th copy of the next `stream` through this ring, `stages - 1` of which are started so or none: it is under way while other things
+    /// are done. It must be the one that the stream makes, and be started if the stream has that turn.
+    pub fn start(&self, _src: &Global<u8>, _at: impl At, _bytes: i32, _ahead: usize) {}
     /// Copies `bytes` from byte `at` on: a multiple of 16, above 0, at most the ring's. What is behind them may not be read.
     pub fn copy_some(&self, src: &Global<u8>, at: impl At, bytes: i32) -> Page {
         Page { bytes: src.bytes[at.at()..at.at() + bytes.at().min(self.bytes)].to_vec() }

@@ -81,23 +81,9 @@ pub fn attend<T: Float>(
     for w in warps(m.warps) {
         let (own_seq, lead) = (if apart { short.at(w) } else { seq }, lead_of(w, log_crew));
         let seq = own_seq.max(0_i32);
-        // What does not depend on the length is on its way together with it, and a first query row with the pages.
+        // What does not depend on the length is on its way together with it.
         let len = lens.at(seq);
-        if (m.record == 0) & !m.many {
-            // All warps make one query, or each its own.
-            let (from_row, step) = (if apart { 0_i32 } else { w }, if apart { 1_i32 } else { m.warps as i32 });
-            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, from_row.min(m.heads() as i32 - 1_i32));
-            list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
-            for c in strided(from_row, m.heads() as i32, step) {
-                let own = c.min(m.rows() as i32 - 1_i32);
-                // Nobody else has another one.
-                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
-                quantise_query::<T>(m, k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, scale, up, apart, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
-                x = next;
-            }
-        } else {
-            list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
-        }
+        list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
         let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
         let n = if fits & (own_seq >= 0_i32) { len } else { 0_i32 };
         sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit, head);
@@ -114,8 +100,12 @@ pub fn attend<T: Float>(
             }
         }
     }
-    if m.many {
-        for w in warps(m.warps) {
+    for w in warps(m.warps) {
+        // First tiles are on their way while queries are made.
+        if !apart {
+            start_tiles(m, &ring, cache, &from, &seats, w);
+        }
+        if m.many {
             // Blocks without work make no query.
             for c in strided(w, if seat(&seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
@@ -127,6 +117,18 @@ pub fn attend<T: Float>(
                     zero.put(c + (m.cols + part * m.heads()) as i32, sees(seat(&seats, w, TOKENS), queries, first + own / m.group as i32));
                 }
             }
+        } else if m.record == 0 {
+            // All warps make one query, or each its own.
+            let seq = seat(&seats, w, SEQ).max(0_i32);
+            let (from_row, step) = (if apart { 0_i32 } else { w }, if apart { 1_i32 } else { m.warps as i32 });
+            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, from_row.min(m.heads() as i32 - 1_i32));
+            for c in strided(from_row, m.heads() as i32, step) {
+                let own = c.min(m.rows() as i32 - 1_i32);
+                // Nobody else has another one.
+                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
+                quantise_query::<T>(m, k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, scale, up, apart, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
+                x = next;
+            }
         }
     }
     for w in warps(m.warps) {
@@ -135,6 +137,10 @@ pub fn attend<T: Float>(
         // The first tile that not every row sees to its end.
         let edge = if m.many { sees(seat(&seats, w, TOKENS), queries, first) / 32_i32 } else { tiles - 1_i32 };
         let (q_hi, q_lo, q_float) = if apart { query_at(m, &rings, w * m.ring() as i32, k.len()) } else { query_at(m, &query, 0_i32, k.len()) };
+        // Its own query lay where tiles will.
+        if apart {
+            start_tiles(m, &ring, cache, &from, &seats, w);
+        }
         let column = if apart { w * m.cols as i32 } else { 0_i32 };
         let (start, worth) = (zero.cols(column, 1, m.cols), worths.cols(column, 1, m.cols));
         // Queries of a segment's own, those of the first one to begin with.
@@ -157,9 +163,9 @@ pub fn attend<T: Float>(
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        let end = tiles.min(tile + (TILES as i32) * (1_i32 << (seat(&seats, w, LOG_EACH) & 31_i32)));
+        let end = end_of(&seats, w);
         for at in stream(tile, end, m.pair, m.stages) {
-            let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 });
+            let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), bytes_of_copy(m, at, end));
             // A loop on the device: its code is large, and the last copy may have one tile.
             for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
                 let (t, base) = (at + i, i * m.tile_bytes as i32);

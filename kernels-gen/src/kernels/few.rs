@@ -21,10 +21,10 @@ pub fn count_few(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, 
         }
     }
     let (mut best, mut items, mut least) = (m.depth as i32, 0_i32, f32::INFINITY);
-    for down in 0..m.depth + 1 - m.least() {
+    for down in 0..m.depth + 1 {
         let u = m.depth - down;
         let shares = all[u] * kv_heads;
-        let time = time_of(shares, blocks, u);
+        let time = if u < m.least() { f32::INFINITY } else { time_of(shares, blocks, u) };
         let better = if unit >= 0_i32 { unit == u as i32 } else { time <= least };
         best = if better { u as i32 } else { best };
         items = if better { shares } else { items };

@@ -88,3 +88,27 @@ pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, page: i32, t: i32) -> i64 {
     let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - page);
     (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
 }
+
+/// The tile after a warp's last one.
+#[device]
+pub fn end_of(seats: &Shared<i32>, w: i32) -> i32 {
+    ((seat(seats, w, SEEN) + 31_i32) >> 5).min(seat(seats, w, TILE) + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)))
+}
+
+/// Bytes of the copy from tile `at` on, of a warp's tiles up to `end`.
+#[device]
+pub fn bytes_of_copy(m: &DecodeMeta, at: i32, end: i32) -> i32 {
+    if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 }
+}
+
+/// The first copies of a warp's tiles.
+#[device]
+pub fn start_tiles(m: &DecodeMeta, ring: &Ring, cache: &Global<u8>, from: &Shared<i64>, seats: &Shared<i32>, w: i32) {
+    let (page, end) = (seat(seats, w, PAGE), end_of(seats, w));
+    for turn in 0..m.stages - 1 {
+        let at = seat(seats, w, TILE) + (turn * m.pair) as i32;
+        if at < end {
+            ring.start(cache, tile_at(m, from, page, at), bytes_of_copy(m, at, end), turn);
+        }
+    }
+}

@@ -40,10 +40,13 @@ pub fn fade_of(top: f32, next: f32) -> f32 {
     exp2_or_zero(top - next)
 }
 
-/// What the smaller of two maxima is worth under the larger one.
+/// What the smaller of two maxima is worth under the larger one. Both are whole numbers, or nothing: so it is a power of two, without a
+/// polynomial.
 #[device]
 pub fn fading(a: f32, b: f32) -> f32 {
-    exp2_or_zero(if a < b { a - b } else { b - a })
+    let by = (a - b).abs();
+    // The lowest bits of the difference are the exponent.
+    if by <= 126.0_f32 { f32::from_bits(((12582912.0_f32 - by).to_bits() << 23).wrapping_add(0x3f80_0000_u32)) } else { 0.0_f32 }
 }
 
 /// What the left part of two neighbours with these maxima is worth.

@@ -251,7 +251,9 @@ impl<'a> Machine<'a> {
                 values.iter().enumerate().try_for_each(|(i, v)| self.store(buf, self.offset(*at)? + 4 * i as i64, d(*v), self.scalar(*v)?, buffers))
             }
             Op::Store { buf, at, value } => self.store(buf, self.offset(*at)?, d(*value), self.scalar(*value)?, buffers),
+            Op::CopyStart { ring, src, at, bytes, .. } => self.start(*ring, *src, &buffers[*src], *at, *bytes),
             Op::CopyAsync { ring, src, at, bytes } => {
+                self.take_started(*ring, *src, *at, *bytes)?;
                 self.fetch(*ring, &buffers[*src], *at, *bytes)?;
                 self.wait(*ring, out)
             }
