@@ -4,7 +4,7 @@ mod support;
 
 use kernel_dsl::prelude::*;
 use kernels_gen::kernels::few::{FEW, count_few, find_few};
-use kernels_gen::kernels::schedule::{FEW as BUNDLED, FOUND, LANES, UNIT, count_shares, place_in};
+use kernels_gen::kernels::schedule::{FEW as BUNDLED, FOUND, LANES, TURNS, UNIT, count_shares, place_in};
 use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::registry::codec;
 use support::Random;
@@ -32,7 +32,9 @@ fn blocks_find_every_share_once() {
             count_shares(&m, &memory, n, CAPACITY, kv_heads, 0, blocks, unit, &mut counts, &mut places, &mut found);
             let (mut taken, mut units) = (vec![], vec![]);
             for block in 0..blocks {
-                let (chosen, turns) = count_few(&m, &memory, n, CAPACITY, kv_heads, block, blocks, unit);
+                let mut own = shared::<i32>(FOUND);
+                count_few(&m, &memory, n, CAPACITY, kv_heads, block, blocks, unit, &mut own);
+                let (chosen, turns) = (own.at(UNIT), own.at(TURNS));
                 // Counting may have put short ones into bundles.
                 assert!(chosen == found.at(UNIT) || found.at(BUNDLED) > 0, "{name} lens {lens:?}");
                 assert!(unit < 0 || chosen == unit);

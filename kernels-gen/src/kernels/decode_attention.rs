@@ -258,15 +258,15 @@ pub fn decode_attention<T: Float>(
     let mut turns = 1_i32;
     if own == 0_i32 {
         count_shares(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut counts, &mut places, &mut found);
-        turns = found.at(TURNS);
     }
     if own == 2_i32 {
-        let few = count_few(&m, lens, batch, capacity, kv_heads, block, blocks, unit);
-        unit = few.0;
-        turns = few.1;
+        count_few(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut found);
+    }
+    if own != 1_i32 {
+        turns = found.at(TURNS);
     }
     if block == 0_i32 {
-        chosen.put(0, if own == 0_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
+        chosen.put(0, if own != 1_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
     }
     if m.record > 0 {
         after_previous();
@@ -276,14 +276,11 @@ pub fn decode_attention<T: Float>(
     for left in strided(0_i32 - turns, 0_i32, 1) {
         // One number alone waits in a register through a turn.
         anew();
-        let (block, unit) = (block_id(0), if own == 0_i32 { found.at(UNIT) } else { unit });
-        let turn = left + if own == 0_i32 { found.at(TURNS) } else { 1_i32 };
+        let (block, unit) = (block_id(0), if own != 1_i32 { found.at(UNIT) } else { unit });
+        let turn = left + if own != 1_i32 { found.at(TURNS) } else { 1_i32 };
         let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
-        if own == 0_i32 {
+        if own != 1_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
-        }
-        if own == 2_i32 {
-            item = turn * blocks + place_in(turn, block, blocks);
         }
         let of_head = quotient(item, kv_heads);
         let (head, mut seq) = (item - of_head * kv_heads, of_head);
