@@ -269,10 +269,9 @@ impl CodecInfo {
         self.k.exact() && self.v.exact()
     }
 
-    /// Whether tokens have the form of slots: [`crate::kernels::slots`]. Both codecs have levels and one band, and keys are
-    /// not stored transposed.
+    /// Whether tokens have the form of slots: [`crate::kernels::slots`]. Both codecs have levels and one band.
     pub fn has_slots(&self) -> bool {
-        [&self.k, &self.v].iter().all(|half| half.level_bits > 0 && half.bands.len() == 1) && !self.k.bytewise
+        [&self.k, &self.v].iter().all(|half| half.level_bits > 0 && half.bands.len() == 1)
     }
 
     /// Whether rows of `d` coordinates can be cut into the bands: 32 dims at least for keys, 64 for values.

@@ -347,7 +347,7 @@ fn offsets() {
 /// Rows into slots, slots into tiles and back, at every stage.
 #[test]
 fn slots() {
-    for (name, d) in [("turboquant_4bit_nc", 128), ("turboquant_3bit_nc", 64), ("turboquant_k8v4", 64), ("turboquant_k3v4_nc", 256)] {
+    for (name, d) in [("turboquant_4bit_nc", 128), ("turboquant_3bit_nc", 64), ("turboquant_k8v4", 64), ("turboquant_k3v4_nc", 256), ("affine4", 64)] {
         let c = codec(name).unwrap();
         let (tokens, kv_heads) = (40, 2);
         let shape = reference::SlotShape { pages: 4, page_tokens: 16, kv_heads, d };

@@ -324,7 +324,7 @@ impl B {
             (V::S(id), "map", []) => f(self, vec![V::S(id)]),
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
-            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
+            (V::Buf(buf @ Buf::Slot(..), _), "keys" | "values" | "quads" | "key_quads" | "key_twos", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
             (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => {
                 self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f)
             }
@@ -340,10 +340,11 @@ impl B {
             "keys" => Feed::Keys,
             "values" => Feed::Values,
             "key_quads" => Feed::KeyQuads,
+            "key_twos" => Feed::KeyTwos,
             _ => Feed::Quads,
         };
         let results = match (feed, lane) {
-            (Feed::Quads | Feed::KeyQuads, _) => 8,
+            (feed, _) if feed.transposed() => 8,
             (_, DType::U8) => 2,
             _ => 4,
         };

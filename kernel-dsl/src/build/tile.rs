@@ -245,6 +245,10 @@ impl B {
                 t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),
                 _ => self.no_method(name, &V::S(id)),
             },
+            ("twos_order", []) => match self.ty(id) {
+                t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::TwosOrder(id), t),
+                _ => self.no_method(name, &V::S(id)),
+            },
             ("band", [index, of]) => {
                 let (index, of) = (index.size(self, "the number of a band"), of.size(self, "the number of bands"));
                 match self.ty(id) {

@@ -113,17 +113,30 @@ pub enum Feed {
     Quads,
     /// As `Keys`, stored byte-transposed by fours of blocks: the function decodes four blocks at once.
     KeyQuads,
+    /// As `KeyQuads`; of its results word 2k + h has dims 2k and 2k + 1 of blocks 2h and 2h + 1. The last word is a 0 that nobody foresees where codes
+    /// have no more than seven bytes.
+    KeyTwos,
 }
 
 impl Feed {
     /// Bytes of four codes stand side by side.
     pub fn transposed(self) -> bool {
-        matches!(self, Feed::Quads | Feed::KeyQuads)
+        matches!(self, Feed::Quads) || self.of_key_quads()
     }
 
     /// [tokens, d].
     pub fn of_keys(self) -> bool {
-        matches!(self, Feed::Keys | Feed::KeyQuads)
+        matches!(self, Feed::Keys) || self.of_key_quads()
+    }
+
+    /// Keys that are stored byte-transposed.
+    pub fn of_key_quads(self) -> bool {
+        matches!(self, Feed::KeyQuads | Feed::KeyTwos)
+    }
+
+    /// The dim of its block and the code of four that byte `j` of result word `i` belongs to, of a transposed tile.
+    pub fn place(self, i: usize, j: usize) -> (usize, usize) {
+        if self == Feed::KeyTwos { (i / 2 * 2 + j % 2, i % 2 * 2 + j / 2) } else { (i, j) }
     }
 }
 
@@ -209,6 +222,8 @@ pub enum Op {
     SwapHalves(Id),
     /// A right operand of bytes in the order of a left one that was unpacked by fours of blocks.
     QuadOrder(Id),
+    /// Likewise, by twos of dims and blocks.
+    TwosOrder(Id),
     /// Of each lane's run of rows of a left operand the `index`-th of `of` parts.
     Band { src: Id, index: usize, of: usize },
     /// The tokens of a tile of pairs.

@@ -263,6 +263,7 @@ impl Lower {
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
             Op::QuadOrder(src) => self.quad_order(*src),
+            Op::TwosOrder(src) => self.twos_order(*src),
             Op::Band { src, index, .. } => self.tile(*src).chunks(ty.regs()).nth(*index).map(<[Id]>::to_vec).unwrap_or_default(),
             Op::PairIndex => self.pair_index(),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),

@@ -145,12 +145,21 @@ impl Page {
         usize::from(self.bytes[at.at() + token] & 31)
     }
 
+    /// As `key_quads`, where result word 2k + h has dims 2k and 2k + 1 of blocks 2h and 2h + 1; meets right operands in [`Tile::twos_order`].
+    pub fn key_twos(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
+        let mut out = Tile::full(TOKENS, d, Layout::MmaA, 0_u8);
+        self.by_fours(at.at(), Packing { bits, d, feed: Feed::KeyTwos, lane: DType::U8, group: Group::default() }, decode, |token, dim, x| out.data[token * d + dim] = x);
+        out
+    }
+
     /// Calls `put` with token, dimension and byte of each element of a transposed tile.
     fn by_fours(&self, at: usize, packing: Packing, decode: impl Fn([u32; 8]) -> [u32; 8], mut put: impl FnMut(usize, usize, u8)) {
         for quad in packing.quads() {
             for (i, w) in decode(packing.quad_code(&self.bytes[at..], &quad)).into_iter().enumerate() {
-                for (j, (token, block)) in quad.iter().enumerate() {
-                    put(*token, 8 * block + i, (w >> (8 * j)) as u8);
+                for j in 0..4 {
+                    let (dim, code) = packing.feed.place(i, j);
+                    let (token, block) = quad[code];
+                    put(token, 8 * block + dim, (w >> (8 * j)) as u8);
                 }
             }
         }

@@ -3,6 +3,7 @@
 
 pub mod affine;
 pub mod bf16;
+pub mod cells;
 pub mod e8c;
 pub mod d4;
 pub mod d4q;

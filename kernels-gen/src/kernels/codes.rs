@@ -166,7 +166,8 @@ fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: u
 pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, code: [u32; 4], values: bool, quads: bool, d: usize) {
     if quads {
         for b in 0..c.spec().bits / 8 {
-            cache.save::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
+            let byte = if values { quad_byte(token, block, b, c.spec().bits, d / 8) } else { key_quad_byte(token, block, b, c.spec().bits, d / 8) };
+            cache.save::<u8>(at + byte as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
         }
     } else {
         for p in 0..c.spec().wide() {

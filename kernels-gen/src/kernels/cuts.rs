@@ -70,6 +70,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         sides_at: layout.sides_at(),
         quads: layout.quads(),
         key_quads: layout.key_quads(),
+        key_twos: layout.key_quads() && c.k.twos && c.k.bands.len() == 1 && d >= 64,
         record: 0,
         segment: SEGMENT,
         warps: 8,

@@ -59,6 +59,8 @@ pub struct DecodeMeta {
     pub quads: bool,
     /// Keys are, four blocks to a word.
     pub key_quads: bool,
+    /// They are decoded two dims of two blocks to a word.
+    pub key_twos: bool,
     /// The queries come quantised, a record of so many bytes a segment, with a bias: see [`super::maps::queries`]. 0: they do not.
     pub record: usize,
     /// Tokens of a segment.
@@ -160,6 +162,11 @@ impl DecodeMeta {
     /// The two bytes of a weight are summed apart, under units that stay: see [`super::units`].
     pub fn steady(&self) -> bool {
         self.parts == 2 || self.apart
+    }
+
+    /// What a log2 unit of a score is: a 64th where units stay, see [`super::softmax::reach_of`].
+    pub fn near(&self) -> f32 {
+        if self.steady() { 0.015625 } else { 1.0 }
     }
 
     /// Rows of the sums of weights that lanes keep: the two halves of a lane's tokens are two rows where they are one column.

@@ -359,7 +359,7 @@ impl<'a> Machine<'a> {
                 let x = self.tile(*a)?.1;
                 (0..x.len()).map(|i| x[i ^ 4]).collect()
             }
-            Op::QuadOrder(a) => self.tile(*a)?.1.to_vec(),
+            Op::QuadOrder(a) | Op::TwosOrder(a) => self.tile(*a)?.1.to_vec(),
             Op::Band { src, index, of } => {
                 let (shape, x) = self.tile(*src)?;
                 let row = |r: usize| band_row(shape.rows, r, *index, *of);
