@@ -135,6 +135,21 @@ impl min_u16x2 {
     }
 }
 
+/// The larger of each half of two words.
+#[inline]
+pub fn max_u16x2(a: u32, b: u32) -> u32 {
+    (a & 0xffff).max(b & 0xffff) | (a >> 16).max(b >> 16) << 16
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct max_u16x2 {}
+impl max_u16x2 {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::MaxU16x2, x, y)
+    }
+}
+
 /// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
 #[inline]
 pub fn funnel(lo: u32, hi: u32, n: usize) -> u32 {

@@ -47,6 +47,8 @@ pub struct Spec {
     pub bytewise: bool,
     /// `decode` takes so many registers that one block an SM is better than spills.
     pub heavy: bool,
+    /// `encode` does, so that a thread codes one block at a time.
+    pub alone: bool,
     /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
     pub limit: f32,
     /// Bits by which `raised4` leaves the lanes of dim i higher; they do not fall, and are the same for dims 2i and 2i + 1.
@@ -72,7 +74,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], paired: false, twos: false, tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, alone: false, limit: 65504.0, raised: [0; 8], paired: false, twos: false, tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.

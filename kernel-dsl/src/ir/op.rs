@@ -42,6 +42,8 @@ pub enum BinOp {
     Farther,
     /// The smaller of each half of two words, unsigned.
     MinU16x2,
+    /// The larger, likewise.
+    MaxU16x2,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`

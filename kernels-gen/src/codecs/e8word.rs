@@ -9,7 +9,7 @@ use kernel_dsl::device;
 use kernel_dsl::math::{mul_hi, opaque};
 
 use super::digits::{height, packed, paired4_of, raised4_of, unpack4, upper};
-use super::lattice::nearest_wide;
+use super::fractions::nearest_by_bytes;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
 #[device]
@@ -46,10 +46,10 @@ fn folded(x: u32, by: usize) -> u32 {
     x ^ (x >> by)
 }
 
-/// The word of the point that is nearest to `y by` in the box from `low` on, `span` wide; `inv` is 1 / span.
+/// The word of the point that is nearest to `y by` in the box of `2^width` integers; see [`nearest_by_bytes`].
 #[device]
-pub fn word_of(y: [f32; 8], by: f32, low: f32, span: f32, inv: f32, width: usize) -> [u32; 4] {
-    let (m, coset) = nearest_wide(y, by, low, span, inv);
+pub fn word_of(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> [u32; 4] {
+    let (m, coset) = nearest_by_bytes(y, by, width, reach, middle, inverse);
     packed(m[0], m[1] ^ (coset << 24), width)
 }
 

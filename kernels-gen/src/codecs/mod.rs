@@ -18,6 +18,7 @@ pub mod elevens;
 pub mod fives;
 pub mod fp8;
 pub mod fp8_group;
+pub mod fractions;
 pub mod int;
 pub mod int4_head;
 pub mod intc;

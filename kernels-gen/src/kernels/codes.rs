@@ -178,6 +178,21 @@ pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, bl
     }
 }
 
+/// Whether a code is one or two words, so that those of a key's neighbouring blocks lie side by side.
+#[device]
+pub fn in_lines(c: &dyn Codec) -> bool {
+    (c.spec().wide() == 1) & (c.spec().tail() == 0) & ((c.spec().bits == 32) | (c.spec().bits == 64))
+}
+
+/// Such codes of the four blocks from `block` on, as `put_planes` would leave them.
+#[device]
+pub fn put_line(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, words: [u32; 8], d: usize) {
+    let bits = c.spec().bits;
+    for p in 0..bits / 32 {
+        put_run(cache, at + key_byte(token, block + (128 / bits * p) as u32, bits, d / 8) as i64, words, 4 * p, 4);
+    }
+}
+
 /// One plane of a code word, as `put_plane` left it.
 #[device]
 fn plane_at(cache: &Global<u8>, at: i64, code: [u32; 4], w: usize, first: usize) -> [u32; 4] {
