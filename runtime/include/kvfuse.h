@@ -8,6 +8,9 @@
  *
  * Structs: zero them (= {0} or memset), set struct_size = sizeof and abi_version = KVF_ABI_VERSION,
  * then fill the rest. A program built with another version of this header is understood or refused.
+ *
+ * Threads: any call from any thread, on any handle; what may not happen at once is said at a call. Linking, forks, devices, and where
+ * an engine's own arguments go: docs/engines.md. DeepSeek-V4's rows: kvfuse_latent.h.
  */
 #ifndef KVFUSE_H
 #define KVFUSE_H

@@ -166,6 +166,18 @@ fn the_installed_library_is_found() {
     sound(Command::new("gcc").arg("-std=c11").arg(root.join("examples/c/paged_decode.c")).args(flags).args(["-ldl", "-lm", "-o"]).arg(&program));
     let text = sound(Command::new(&program).arg("int8").env("LD_LIBRARY_PATH", prefix.join("lib")).env("KVF_CACHE_DIR", "off"));
     assert!(text.contains(": good"), "{text}");
+    // The static one has no name but its own, so a second library written in Rust fits beside it.
+    let names = sound(Command::new("nm").args(["-g", "--defined-only"]).arg(prefix.join("lib/libkvfuse.a")));
+    let names: Vec<&str> = names.lines().filter_map(|l| l.split(' ').nth(2)).collect();
+    assert!(names.len() > 30 && names.iter().all(|name| name.starts_with("kvf_")), "{names:?}");
+    let other = "#[unsafe(no_mangle)]\npub extern \"C\" fn other(x: i32) -> i32 {\nstd::panic::catch_unwind(|| if x > 0 { panic!() } else { 3 }).unwrap_or(9)\n}\n";
+    let main = "#include \"kvfuse.h\"\nint other(int);\nint main(void) { kvf_codec *c; return other(1) != 9 || kvf_codec_open(\"int4\", &c) || kvf_codec_close(c); }\n";
+    std::fs::write(prefix.join("other.rs"), other).unwrap();
+    std::fs::write(prefix.join("main.c"), main).unwrap();
+    sound(Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into())).args(["--edition=2024", "--crate-type=staticlib", "other.rs"]).current_dir(&prefix));
+    let libraries = ["main.c", "lib/libkvfuse.a", "libother.a", "-Iinclude", "-Wl,--fatal-warnings", "-ldl", "-lgcc_s", "-lrt", "-lpthread", "-lm", "-lc", "-o", "both"];
+    sound(Command::new("gcc").args(libraries).current_dir(&prefix));
+    sound(&mut Command::new(prefix.join("both")));
     std::fs::remove_dir_all(prefix).unwrap();
 }
 
