@@ -80,6 +80,15 @@ def _address(rows):
     return ctypes.addressof(ctypes.c_char.from_buffer(rows))
 
 
+def _stream(device, stream):
+    """The stream given, else torch's current one."""
+    if stream is None:
+        import torch
+
+        stream = torch.cuda.current_stream(device).cuda_stream
+    return c_void_p(stream)
+
+
 def codecs():
     """The names of the registry. More are understood: e8q1 .. e8q255, KEYS/VALUES, A+B+C+D."""
     return [_library.kvf_codec_name(i).decode() for i in range(_library.kvf_codec_count())]
@@ -165,7 +174,7 @@ class Cache:
         args.rope = ctypes.addressof(rope) if rope else None
         if self.device < 0:
             return _call("kvf_ref_store", self.codec.handle, self.dtype, byref(self.desc), byref(args))
-        _call("kvf_store", self._plan(1), byref(self.desc), byref(args), self._stream(stream))
+        _call("kvf_store", self._plan(1), byref(self.desc), byref(args), _stream(self.device, stream))
 
     def decode(self, q, table, lens, out, status, *, batch, stride, queries=1, lse=None, scale=None, stream=None):
         """Attention of q [batch, queries, heads, head_dim] over the first lens [batch] i32 tokens of the pages in table
@@ -180,7 +189,7 @@ class Cache:
         if need > self.workspace_bytes:
             self.workspace, self.workspace_bytes = self.space(need), need
         args.workspace, args.workspace_bytes = _address(self.workspace), self.workspace_bytes
-        _call("kvf_decode", plan, byref(self.desc), byref(args), self._stream(stream))
+        _call("kvf_decode", plan, byref(self.desc), byref(args), _stream(self.device, stream))
 
     def _plan(self, queries):
         """Kernels for one query a sequence, for a few, or for a chunk of a prompt; compiled when first asked for."""
@@ -195,10 +204,3 @@ class Cache:
             weakref.finalize(self, _library.kvf_plan_destroy, plan)
             self.plans[size] = plan
         return self.plans[size]
-
-    def _stream(self, stream):
-        if stream is None:
-            import torch
-
-            stream = torch.cuda.current_stream(self.device).cuda_stream
-        return c_void_p(stream)

@@ -83,12 +83,12 @@ pub fn run(options: &Options) -> Result<String> {
             options.arch
         )));
     };
-    let program = build(options, codec)?;
+    let program = build(options, codec, arch)?;
     let text = match options.stage {
         Stage::Tile => ir::print::print(&program),
         Stage::Thread => ir::print::print(&passes::run(&program)?),
-        Stage::Cuda => Source::of(&program)?.cuda,
-        Stage::Cubin => return cubin(&Source::of(&program)?, arch, options),
+        Stage::Cuda => Source::of(&program)?.within(arch.shared_bytes()).into_owned().cuda,
+        Stage::Cubin => return cubin(&Source::of(&program)?.within(arch.shared_bytes()), arch, options),
     };
     match &options.out {
         Some(path) => {
@@ -98,7 +98,7 @@ pub fn run(options: &Options) -> Result<String> {
     }
 }
 
-fn build(options: &Options, codec: &CodecInfo) -> Result<ir::Program> {
+fn build(options: &Options, codec: &CodecInfo, arch: Arch) -> Result<ir::Program> {
     let elem = match options.elem {
         Number::Bf16 => Elem::Bf16,
         Number::F32 => Elem::F32,
@@ -106,7 +106,7 @@ fn build(options: &Options, codec: &CodecInfo) -> Result<ir::Program> {
     Ok(match options.kernel {
         Kernel::Store => store_ir(codec, &store_meta(codec, options.d, options.page_tokens, elem), elem),
         Kernel::DecodeAttention => {
-            decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens), elem)
+            decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens).within(arch.shared_bytes()), elem)
         }
         Kernel::JoinSplits => join_ir(codec, &join_meta(options.d, options.page_tokens), elem),
     }?)

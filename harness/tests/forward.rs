@@ -150,7 +150,7 @@ fn tables_agree_with_the_cpu_and_repeat() {
     for path in [ReadPath::All, ReadPath::Decode, ReadPath::Snapshot, ReadPath::Serving, ReadPath::InForward] {
         // token by token a calibrated codec takes the CPU minutes
         let codecs = match path {
-            ReadPath::All => "int4,e8w4,fp8,int4:k,kvfuse-4:v,e8q38,kvfuse-4",
+            ReadPath::All => "int4,e8w4,fp8,int4:k,kvfuse-4:v,e8q38,kvfuse-4,kivi_k2v2",
             ReadPath::Decode => "int4,e8w4,fp8,int4:k",
             _ => "int4,e8w4,fp8,int4:k,turboquant_4bit_nc:v,kvfuse-4",
         };
@@ -189,10 +189,10 @@ fn token_by_token_gives_the_same_bits_as_all_at_once() {
     if forward(&model).is_none() {
         return;
     }
-    let report = run(Choice::Gpu, ReadPath::Decode, "bf16,int4,e8w4,e8q38,turboquant_k8v4,kvfuse-3,kvfuse-4");
+    let report = run(Choice::Gpu, ReadPath::Decode, "bf16,int4,e8w4,e8q38,turboquant_k8v4,kvfuse-3,kvfuse-4,kivi_k4v4_r32");
     report.check().unwrap();
     let packed: Vec<_> = report.rows.iter().filter_map(|row| Some((&row.codec, row.decode_agreement?))).collect();
-    assert_eq!(packed.len(), 8, "seven codecs and the control");
+    assert_eq!(packed.len(), 9, "eight codecs and the control");
     for (codec, agreement) in packed {
         println!("{codec}: {agreement:?}");
         assert!(agreement.exact, "{codec}: {agreement:?}");

@@ -25,6 +25,11 @@ INLINE void ldmatrix_x4(u32& a, u32& b, u32& c, u32& d, const void* p) {
 // likewise transposed: .trans
 INLINE void ldmatrix_x4_trans(u32& a, u32& b, u32& c, u32& d, const void* p) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a), "=r"(b), "=r"(c), "=r"(d) : "r"((u32)__cvta_generic_to_shared(p))); }
+// %tid and %ctaid, read where it stands: neither moved nor merged with another reading of it
+INLINE i32 thread_anew() { i32 d; asm volatile("mov.u32 %0, %%tid.x;" : "=r"(d)); return d; }
+INLINE i32 block_anew_x() { i32 d; asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(d)); return d; }
+INLINE i32 block_anew_y() { i32 d; asm volatile("mov.u32 %0, %%ctaid.y;" : "=r"(d)); return d; }
+INLINE i32 block_anew_z() { i32 d; asm volatile("mov.u32 %0, %%ctaid.z;" : "=r"(d)); return d; }
 // prefetch.global.L2
 INLINE void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
 // Programmatic dependent launch: without the launch attribute both do nothing.

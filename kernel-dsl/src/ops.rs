@@ -75,6 +75,11 @@ twin!(release_next, |b| b.order(crate::ir::Op::ReleaseNext));
 pub fn sync_warp() {}
 twin!(sync_warp, |b| b.order(crate::ir::Op::SyncWarp));
 
+/// What follows finds its addresses anew, up to the end of its block: those that depend on the number of a thread, lane, warp or block, and would
+/// else be found once, wait in registers through all that stands between. For code behind a long loop.
+pub fn anew() {}
+twin!(anew, |b| b.order(crate::ir::Op::Anew));
+
 /// One iteration a warp; a barrier follows.
 pub fn warps(n: usize) -> std::ops::Range<i32> {
     0..n as i32

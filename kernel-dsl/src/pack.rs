@@ -38,7 +38,7 @@ pub fn tail_planes(bits: usize) -> Vec<(usize, usize)> {
 }
 
 /// Byte of element (row, k) of a left operand [m, d] of bytes that lies in the order of the lanes' registers: 16 bytes of a lane
-/// are what one product takes, a warp's lie side by side. `m`: a multiple of 16, `d` one of 64.
+/// are what one product takes, a warp's lie side by side. `m`: a multiple of 16, `d` one of 32.
 pub fn left_byte(m: usize, d: usize, row: usize, k: usize) -> usize {
     let (g, i, t, j) = (row / (m / 8), row % (m / 8), k / (d / 4), k % (d / 4));
     let (product, word) = (i / 2 * (d / 32) + j / 8, j / 4 % 2 * 2 + i % 2);
@@ -124,7 +124,7 @@ impl Packing {
     /// Bits a lane reads from one plane in one go, at most 128.
     pub fn chunk(&self, width: usize) -> usize {
         let run = match self.feed {
-            Feed::Keys | Feed::KeyQuads => self.blocks() / 4 * width,
+            Feed::Keys | Feed::KeyQuads | Feed::KeyTwos => self.blocks() / 4 * width,
             Feed::Values | Feed::Quads => self.blocks() * width,
         };
         run.min(128)
@@ -139,7 +139,7 @@ impl Packing {
         }
         let chunk = self.chunk(w);
         base + match self.feed {
-            Feed::Keys | Feed::KeyQuads => {
+            Feed::Keys | Feed::KeyQuads | Feed::KeyTwos => {
                 let (r, t, j) = (token % 4 * 8 + token / 4, block / (nb / 4), block % (nb / 4));
                 ((j * w / chunk * 32 + r) * 4 + t) * chunk + j * w % chunk
             }
@@ -164,7 +164,7 @@ impl Packing {
     /// tokens of its blocks; counted token by token, four of these make a word.
     pub fn quad_byte(&self, token: usize, block: usize, k: usize) -> usize {
         let (nb, c) = (self.blocks(), self.quad_words());
-        let (lane, quad, j) = if self.feed == Feed::KeyQuads {
+        let (lane, quad, j) = if self.feed.of_key_quads() {
             let n = token % 4 * (nb / 4) + block % (nb / 4);
             (token / 4 * 4 + block / (nb / 4), n / 4, n % 4)
         } else {
@@ -178,7 +178,7 @@ impl Packing {
     /// token's neighbouring blocks. Keys: a byte has the blocks at one place of lanes that share tokens; single bits, of two places.
     pub fn tail_bit(&self, (w, first): (usize, usize), token: usize, block: usize) -> usize {
         let nb = self.blocks();
-        let (byte, bit) = if self.feed == Feed::KeyQuads {
+        let (byte, bit) = if self.feed.of_key_quads() {
             let own = nb / 4;
             let (g, t, n) = (token / 4, block / own, token % 4 * own + block % own);
             match w {
@@ -200,7 +200,7 @@ impl Packing {
     /// The (token, block) pairs of a transposed tile whose bytes stand side by side.
     pub fn quads(&self) -> Vec<[(usize, usize); 4]> {
         let nb = self.blocks();
-        if self.feed == Feed::KeyQuads {
+        if self.feed.of_key_quads() {
             let own = nb / 4;
             let at = |lane: usize, n: usize| (lane / 4 * 4 + n / own, lane % 4 * own + n % own);
             return (0..32 * own).map(|i| std::array::from_fn(|j| at(i / own, i % own * 4 + j))).collect();

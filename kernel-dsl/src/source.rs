@@ -1,5 +1,7 @@
 //! What a kernel becomes for a host: CUDA text and how to launch it.
 
+use std::borrow::Cow;
+
 use crate::ir::Program;
 use crate::report::Report;
 use crate::{emit, passes};
@@ -32,6 +34,18 @@ impl Source {
         Ok(Source::printed(&passes::count::run(&passes::run(tile)?, buffer)))
     }
 
+    /// The same kernel for a device where a block may have `shared` bytes: bounds on registers ask for no more blocks an SM than shared
+    /// memory lets in.
+    pub fn within(&self, shared: usize) -> Cow<'_, Source> {
+        // Of an SM's memory a kibibyte of every block is the driver's.
+        let most = (shared + 1024) / (self.shared_bytes as usize + 1024);
+        if most == 0 || most >= self.min_blocks as usize {
+            return Cow::Borrowed(self);
+        }
+        let bounds = |blocks| emit::bounds(self.threads as usize, blocks);
+        Cow::Owned(Source { cuda: self.cuda.replacen(&bounds(self.min_blocks as usize), &bounds(most), 1), min_blocks: most as u32, ..self.clone() })
+    }
+
     fn printed(p: &Program) -> Source {
         Source {
             name: p.name.clone(),
@@ -54,4 +68,20 @@ pub struct Launch {
 /// A kernel's meta value: sizes and choices known when it is built.
 pub trait Meta {
     fn launch(&self) -> Launch;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_as_many_as_shared_memory_lets_in() {
+        let written = |min_blocks: u32| Source { name: "k".into(), cuda: format!("void {} k() {{}}", emit::bounds(128, min_blocks as usize)), threads: 128, shared_bytes: 31 * 1024, min_blocks };
+        let seven = written(7);
+        assert!(matches!(seven.within(227 * 1024), Cow::Borrowed(same) if *same == seven));
+        assert_eq!(*seven.within(163 * 1024), written(5));
+        assert_eq!(*seven.within(99 * 1024), written(3));
+        // Where none fits, loading it says so.
+        assert_eq!(*seven.within(16 * 1024), seven);
+    }
 }

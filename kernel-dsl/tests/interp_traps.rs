@@ -103,6 +103,26 @@ fn streamed(_m: Pair, x: &Global<u8>, out: &mut Global<u32>) {
     }
 }
 
+/// As `streamed`, its first copy under way before; from byte `from` on, if `begun`.
+#[kernel]
+fn started(_m: Pair, x: &Global<u8>, out: &mut Global<u32>, from: i32, begun: i32) {
+    let ring = ring(2, 16);
+    for w in warps(1) {
+        if begun > 0_i32 {
+            ring.start(x, from as i64, 16_i32, 0);
+        }
+        out.put(w, 0_u32);
+    }
+    for w in warps(1) {
+        let mut sum = 0_u32;
+        for i in stream(0, 3, 1, 2) {
+            let page = ring.copy(x, i as i64 * 16_i64);
+            sum = sum + page.load::<u32>(0);
+        }
+        out.put(w, sum);
+    }
+}
+
 /// Copies `bytes`, reads the word at byte `at`.
 #[kernel]
 fn sized(_m: Pair, x: &Global<u8>, out: &mut Global<u32>, bytes: i32, at: i32) {
@@ -223,6 +243,23 @@ fn rings_are_queues_of_bounded_length() {
     assert_eq!(doubled, [Wrong::RingFull { ring: 0, stages: 2 }, Wrong::RingOrder { ring: 0 }]);
     let unwaited = edited(&mut |region| region.retain(|s| !matches!(s.op, Op::For { .. })));
     assert_eq!(unwaited, [Wrong::RingLeft { ring: 0, copies: 1 }, Wrong::RingLeft { ring: 0, copies: 1 }]);
+}
+
+#[test]
+fn copies_may_start_before_their_loop() {
+    let words: Vec<u32> = (0..12).map(|i| 1 << i).collect();
+    let args = |from: i32, begun: i32| [buffer(&words), buffer(&[0_u32]), Arg::Scalar(from as u64), Arg::Scalar(begun as u64)];
+    let tile = started::build(&Pair).unwrap();
+    let thread = passes::run(&tile).unwrap();
+    for p in [&tile, &thread] {
+        let mut args = args(0, 1).to_vec();
+        run(p, [1, 1, 1], &mut args).unwrap();
+        assert_eq!(values::<u32>(&args[1]), [0x111]);
+    }
+    // What was started is not what the loop copies; the loop relies on a start that was not made; nothing is there.
+    assert_eq!(trap(&tile, &args(16, 1)).what, Wrong::RingOrder { ring: 0 });
+    assert_eq!(trap(&thread, &args(0, 0)).what, Wrong::RingEmpty { ring: 0 });
+    assert!(matches!(trap(&tile, &args(48, 1)).what, Wrong::OutOfBounds { .. }));
 }
 
 #[test]

@@ -47,12 +47,16 @@ pub struct Spec {
     pub bytewise: bool,
     /// `decode` takes so many registers that one block an SM is better than spills.
     pub heavy: bool,
+    /// `encode` does, so that a thread codes one block at a time.
+    pub alone: bool,
     /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
     pub limit: f32,
     /// Bits by which `raised4` leaves the lanes of dim i higher; they do not fall, and are the same for dims 2i and 2i + 1.
     pub raised: [usize; 8],
     /// As keys dims 4..8 are left no higher than dims 0..4, those from dim 2 of each four on by two bits: see [`Codec::raised_keys4`].
     pub paired: bool,
+    /// As keys there is a [`Codec::twos4`] that costs less than `decode4`.
+    pub twos: bool,
     /// Side values to try a row with, at least 1: see [`Codec::trial`].
     pub tries: usize,
     /// Steps of a search for a row's scale in the place of tries, see [`Codec::search`]; 0: no search.
@@ -70,7 +74,7 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, limit: 65504.0, raised: [0; 8], paired: false, tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
+        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, alone: false, limit: 65504.0, raised: [0; 8], paired: false, twos: false, tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.
@@ -219,6 +223,12 @@ pub trait Codec: Debug + Send + Sync {
     /// As `raised4` for keys, whose heights cost a shift of the sums each: by [`Spec::raised_keys`].
     fn raised_keys4(&self, code: [u32; 8]) -> [u32; 8] {
         self.raised4(code)
+    }
+
+    /// As `decode4` for keys, in another order: word 2k + h has dims 2k and 2k + 1 of the first of blocks 2h and 2h + 1, then of the other. Word 7 is 0
+    /// where codes have no more than seven bytes.
+    fn twos4(&self, code: [u32; 8]) -> [u32; 8] {
+        code
     }
 
     /// A coordinate is `scale * (lane - zero2 / 2)`.

@@ -106,7 +106,7 @@ const KNOWN_NAMES: [(&str, &str); 30] = [
     ("intcABCD", "1, 2, 4 or 8 widths of 1 to 8 that fill bytes, calibrated coordinates"),
     ("kvfuse-W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
-    ("pca_bW", "W 1 to 4, with options, in `harness ppl`"),
+    ("pca_bW", "W 1 to 4, with options; plans of blocks of 512 tokens for `_post` and what pages hold, and `harness ppl`"),
     ("pca_v13", "with options, in `harness ppl`"),
     ("kivi_kAvB", "A and B 1 to 8, `_rN` for N raw tokens; plans of whole tiles, and `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),
@@ -269,10 +269,9 @@ impl CodecInfo {
         self.k.exact() && self.v.exact()
     }
 
-    /// Whether tokens have the form of slots: [`crate::kernels::slots`]. Both codecs have levels and one band, and keys are
-    /// not stored transposed.
+    /// Whether tokens have the form of slots: [`crate::kernels::slots`]. Both codecs have levels and one band.
     pub fn has_slots(&self) -> bool {
-        [&self.k, &self.v].iter().all(|half| half.level_bits > 0 && half.bands.len() == 1) && !self.k.bytewise
+        [&self.k, &self.v].iter().all(|half| half.level_bits > 0 && half.bands.len() == 1)
     }
 
     /// Whether rows of `d` coordinates can be cut into the bands: 32 dims at least for keys, 64 for values.

@@ -147,6 +147,8 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     // A block for each sequence's head where it takes all of any.
     let own = splits == 1 && p.group.is_multiple_of(4);
     let blocks = if own { (batch * KV_HEADS) as i32 } else { blocks };
+    // Or each block finds its shares by itself.
+    let own = if own { 1_i32 } else if p.d == 128 { 2 } else { 0 };
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
     let grids = [[blocks as u32, 1, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
 
@@ -157,7 +159,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own), x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own, x.scale)
     });
     let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
@@ -171,7 +173,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let ir = kernels::decode_ir(c, &m, memory::<T>()).unwrap();
     let args = || {
         let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, i32::from(own)].map(scalar));
+        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own].map(scalar));
         args.push(scalar(x.scale));
         args
     };
@@ -345,7 +347,7 @@ fn offsets() {
 /// Rows into slots, slots into tiles and back, at every stage.
 #[test]
 fn slots() {
-    for (name, d) in [("turboquant_4bit_nc", 128), ("turboquant_3bit_nc", 64), ("turboquant_k8v4", 64), ("turboquant_k3v4_nc", 256)] {
+    for (name, d) in [("turboquant_4bit_nc", 128), ("turboquant_3bit_nc", 64), ("turboquant_k8v4", 64), ("turboquant_k3v4_nc", 256), ("affine4", 64)] {
         let c = codec(name).unwrap();
         let (tokens, kv_heads) = (40, 2);
         let shape = reference::SlotShape { pages: 4, page_tokens: 16, kv_heads, d };

@@ -6,6 +6,7 @@ mod stages;
 
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
+use kernels_gen::kernels::latent::Cut;
 use kernels_gen::kernels::latent::decode::{DecodeMeta, latent_decode};
 use kernels_gen::kernels::latent::join::{JoinMeta, OWN, latent_join};
 use kernels_gen::kernels::latent::lanes::RowMeta;
@@ -153,32 +154,35 @@ fn every_stage_gives_the_references_bits() {
         for (i, case) in taken.iter().enumerate() {
             for whole in [true, false] {
                 if !whole || case.splits() == 1 {
-                    decoded(&format!("{name} {i} {whole}"), case, whole);
+                    for cut in if i == 0 { &[Cut::FEW, Cut::ONE, Cut::TWO][..] } else { &[Cut::TWO] } {
+                        decoded(&format!("{name} {i} {whole} {cut:?}"), case, whole, *cut);
+                    }
                 }
             }
         }
     }
 }
 
-fn decoded(what: &str, case: &Case, whole: bool) {
+fn decoded(what: &str, case: &Case, whole: bool, cut: Cut) {
     let (want, want_lse) = case.reference();
     let want: Vec<bf16> = want.iter().map(|x| bf16::from_f32(*x)).collect();
     let (splits, tokens, heads) = (case.splits(), case.tokens, case.heads);
     let q: Vec<bf16> = case.q.iter().map(|x| bf16::from_f32(*x)).collect();
     let parts = if whole { 1 } else { tokens * splits * heads };
     let (out, lse) = (Global::<bf16>::zeroed(want.len()), Global::<f32>::zeroed(tokens * heads));
-    let args = vec![
-        buffer(&Global::new(&q)), buffer(&Global::new(&case.caches[0])), buffer(&Global::new(&case.caches[1])), buffer(&Global::new(&case.at[0])), buffer(&Global::new(&case.at[1])),
+    let list = |i: usize| [buffer(&Global::new(&case.caches[i])), buffer(&Global::new(&case.at[i])), scalar(case.rows[i] as i32), scalar(case.capacities[i] as i32)];
+    let mut args = vec![buffer(&Global::new(&q))];
+    args.extend(list(0).into_iter().chain(list(1)));
+    args.extend([
         buffer(&Global::new(&case.lens)), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), buffer(&Global::<f32>::zeroed(parts * DIM)), buffer(&Global::<f32>::zeroed(parts * 2)),
-        scalar(heads as i32), scalar(case.rows[0] as i32), scalar(case.rows[1] as i32), scalar(case.capacities[0] as i32), scalar(case.capacities[1] as i32),
-        scalar(case.share as i32), scalar(512_f32.powf(-0.5)), scalar(splits as i32),
-    ];
-    let m = DecodeMeta { rows: RowMeta::of(&case.f).unwrap(), whole };
+        scalar(heads as i32), scalar(case.share as i32), scalar(512_f32.powf(-0.5)), scalar(splits as i32),
+    ]);
+    let m = DecodeMeta { rows: RowMeta::of(&case.f).unwrap(), whole, cut };
     let tile = latent_decode::build(&m, case.f.integers().unwrap().nope).unwrap_or_else(|e| panic!("{e}"));
     for stage in stages::stages(tile) {
-        let mut left = interpreted(what, &stage, [splits as u32, tokens as u32, (heads / 64) as u32], args.clone());
+        let mut left = interpreted(what, &stage, [splits as u32, tokens as u32, (heads / cut.heads) as u32], args.clone());
         if !whole {
-            let join = latent_join::build(&JoinMeta).unwrap();
+            let join = latent_join::build(&JoinMeta { heads: cut.heads }).unwrap();
             let join = stages::stages(join).into_iter().find(|s| s.0 == stage.0).unwrap();
             let args = vec![kernel_dsl::ir::interp::Arg::Buffer(left[9].clone()), kernel_dsl::ir::interp::Arg::Buffer(left[10].clone()), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), scalar(heads as i32), scalar(splits as i32)];
             let joined = interpreted(what, &join, [tokens as u32, (heads / OWN) as u32, 1], args);
@@ -218,7 +222,7 @@ fn store_writes_the_formats_bytes() {
 #[test]
 fn formats_that_no_kernel_reads_are_refused() {
     for name in ["v4_fp8", "v4_e8q38_int8", "v4_int4_bf16", "v4_bf16"] {
-        let why = kernels_gen::kernels::latent::decode(&format(name).unwrap(), true).err().unwrap_or_default();
+        let why = kernels_gen::kernels::latent::decode(&format(name).unwrap(), true, Cut::TWO).err().unwrap_or_default();
         assert!(why.contains(name) && why.contains("v4_e8w4_int8"), "{why}");
     }
 }

@@ -247,7 +247,7 @@ fn tiles_take_the_bytes_of_slots() {
 
 #[test]
 fn codecs_without_levels_have_no_slots() {
-    for (name, has) in [("turboquant_4bit_nc", true), ("fp8_e4m3", true), ("int4", false), ("lloyd4/e8w4", false), ("affine4", false)] {
+    for (name, has) in [("turboquant_4bit_nc", true), ("fp8_e4m3", true), ("int4", false), ("lloyd4/e8w4", false), ("affine4", true)] {
         let c = codec(name).unwrap();
         assert_eq!(c.has_slots(), has, "{name}");
         assert_eq!(slot_meta(c, 128, 16, 64, Elem::Bf16).is_some(), has, "{name}");

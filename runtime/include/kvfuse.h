@@ -8,6 +8,9 @@
  *
  * Structs: zero them (= {0} or memset), set struct_size = sizeof and abi_version = KVF_ABI_VERSION,
  * then fill the rest. A program built with another version of this header is understood or refused.
+ *
+ * Threads: any call from any thread, on any handle; what may not happen at once is said at a call. Linking, forks, devices, and where
+ * an engine's own arguments go: docs/engines.md. DeepSeek-V4's rows: kvfuse_latent.h.
  */
 #ifndef KVFUSE_H
 #define KVFUSE_H
@@ -37,8 +40,11 @@ enum { KVF_DTYPE_BF16 = 1, KVF_DTYPE_F32 = 2 };
 
 /* Plan flags. CHECKED asks the driver about every address before each launch: for bring-up. SLOTS: kvf_store_slots,
  * kvf_import_slots, kvf_export_slots. ROPE: kvf_store of keys as projections leave them, see kvf_rope.
- * MERGE: kvf_merge. */
-enum { KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8, KVF_PLAN_ROPE = 16, KVF_PLAN_MERGE = 32 };
+ * MERGE: kvf_merge. LOAD: kvf_load. */
+enum {
+    KVF_PLAN_STORE = 1, KVF_PLAN_DECODE = 2, KVF_PLAN_CHECKED = 4, KVF_PLAN_SLOTS = 8, KVF_PLAN_ROPE = 16, KVF_PLAN_MERGE = 32,
+    KVF_PLAN_LOAD = 64
+};
 
 /* What keys pass before they are stored, a sum. INTERLEAVED: neighbours turn together (GPT-J), not coordinates half of
  * rotary_dim apart (NeoX, Hugging Face). NORM: each head is divided by its root mean square first, and with WEIGHTS
@@ -196,6 +202,16 @@ typedef struct {
     uint64_t reserved[3];
 } kvf_merge_args;
 
+/* Tokens that a cache gives back as rows [tokens, kv_heads, head_dim], contiguous, of the plan's dtype. */
+typedef struct {
+    uint32_t struct_size, abi_version;
+    void *k, *v;          /* 16-byte aligned */
+    const int64_t *slots; /* [tokens]; below 0: that token's rows are left as they are */
+    int32_t *status;      /* [4], zeroed once by the caller */
+    int64_t tokens;
+    uint64_t reserved[3];
+} kvf_load_args;
+
 /* The ABI's and the library's version. Any thread; never fail. */
 uint32_t kvf_abi_version(void);
 const char *kvf_version_string(void);
@@ -280,10 +296,22 @@ int32_t kvf_store_workspace_bytes(kvf_plan *plan, int64_t tokens, uint64_t *byte
  * where all go. */
 int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *args, void *stream);
 
+/* Codes a block of the pca_* codecs: 512 keys and values [512, head_dim] of one kv head, host f32, become the page of that kv head, host
+ * memory of kvf_block_bytes(codec, head_dim, 512) bytes, to be copied to (page * kv_heads + head) * kvf_block_bytes. A basis is fitted to
+ * the block, so it takes the host milliseconds. Such a cache has pages of 512 tokens; the newest tokens, up to 511, lie in one of bf16,
+ * and kvf_merge joins the two. There is no kvf_store for these codecs.
+ * Any thread. */
+int32_t kvf_encode_block(kvf_codec *codec, int32_t head_dim, const float *k, const float *v, void *page);
+
 /* Enqueues attention of the query tokens of each sequence; lens and tables are read on the device only.
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
  * sees new lens, tables, q. */
 int32_t kvf_decode(kvf_plan *plan, const kvf_cache *cache, const kvf_decode_args *args, void *stream);
+
+/* Enqueues giving stored tokens back: raw ones of a bf16 cache that are to be coded otherwise, or what a codec made of rows. Of a plan
+ * with KVF_PLAN_LOAD; not for the kivi and kvfuse codecs. The same bits as kvf_ref_load.
+ * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured. */
+int32_t kvf_load(kvf_plan *plan, const kvf_cache *cache, const kvf_load_args *args, void *stream);
 
 /* Enqueues joining two attention states: a prefix that sequences share and what each has of its own, or coded tokens and raw
  * ones. With m the larger lse, a = 2^((a_lse - m) log2 e), b likewise: out = fma(b_out, b, a_out a) / (a + b),
@@ -324,7 +352,7 @@ int32_t kvf_export_slots(kvf_plan *plan, const kvf_slots *slots, const kvf_cache
  * kvf_codec_exact says so the GPU gives the same bits. Any thread; synchronous. No GPU needed. */
 int32_t kvf_ref_store(kvf_codec *codec, int32_t dtype, const kvf_cache *cache, const kvf_store_args *args);
 int32_t kvf_ref_decode(kvf_codec *codec, int32_t dtype, int32_t heads, const kvf_cache *cache, const kvf_decode_args *args);
-
+int32_t kvf_ref_load(kvf_codec *codec, int32_t dtype, const kvf_cache *cache, const kvf_load_args *args);
 int32_t kvf_ref_merge(int32_t dtype, int32_t head_dim, const kvf_merge_args *args);
 
 /* Environment, read by the first call that needs it:

@@ -33,6 +33,16 @@ impl Arch {
         (arch.name() == name).then_some(arch)
     }
 
+    /// Bytes of shared memory that one block may have on a device of it; what a device says of itself counts more.
+    pub fn shared_bytes(self) -> usize {
+        let kib = match (self.major, self.minor) {
+            (8, 0 | 7) => 163,
+            (8, _) | (12, _) => 99,
+            _ => 227,
+        };
+        kib * 1024
+    }
+
     /// Whether our kernels are written for it.
     pub fn served(self) -> bool {
         self >= Arch::SM_80

@@ -1,8 +1,9 @@
 //! A codec as engines see it: a name, its sizes, and which shapes its kernels serve.
 
-use kernels_gen::kernels::kivi as groups;
+use kernels_gen::kernels::{kivi as groups, pca as blocks};
 use kernels_gen::kivi::{self, Kivi, KiviLayout};
 use kernels_gen::layout::TILE;
+use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
 use kernels_gen::preset::{self, Preset};
 use kernels_gen::registry::{CodecInfo, HEAD_DIMS_STORE, codec};
 
@@ -22,22 +23,28 @@ pub struct Codec {
     preset: Option<&'static Preset>,
     /// It codes groups of 32 tokens.
     kivi: Option<&'static Kivi>,
+    /// It codes blocks of 512 tokens, each with a basis of its own.
+    pca: Option<&'static PcaPages>,
 }
 
 impl Codec {
     /// The codec of that name; the error lists the known ones, nearest first.
     pub fn open(name: &str) -> Result<Self> {
         if let Some(kivi) = kivi::open(name) {
-            return Ok(Codec { info: kivi.halves(), preset: None, kivi: Some(kivi) });
+            return Ok(Codec { info: kivi.halves(), preset: None, kivi: Some(kivi), pca: None });
+        }
+        if let Some(pca) = pages::open(name).filter(|_| !name.starts_with("pca_static")) {
+            let pca = pca.map_err(|e| Misuse::Other(e.to_string()))?;
+            return Ok(Codec { info: &pca.halves, preset: None, kivi: None, pca: Some(pca) });
         }
         let preset = preset::preset(name);
         let info = preset.map_or_else(|| codec(name), Preset::codec)?;
-        Ok(Codec { info, preset, kivi: None })
+        Ok(Codec { info, preset, kivi: None, pca: None })
     }
 
     /// A calibrated codec with the bands of one layer.
     pub(crate) fn fitted(preset: &'static Preset, info: &'static CodecInfo) -> Self {
-        Codec { info, preset: Some(preset), kivi: None }
+        Codec { info, preset: Some(preset), kivi: None, pca: None }
     }
 
     /// What makes it a calibrated one: `kvfuse-4` and its like, which need a [`crate::Calibration`].
@@ -51,8 +58,41 @@ impl Codec {
         self.kivi
     }
 
+    /// What makes it one whose pages are blocks of 512 tokens: `pca_b3_post` and its like.
+    pub fn pca(self) -> Option<&'static PcaPages> {
+        self.pca
+    }
+
+    /// The page of one kv head of such a codec: 512 keys and values `[token, head dim]`. It is the host's work, and takes some
+    /// milliseconds; the caller copies the bytes into the cache, page p of kv head h to `(p * kv_heads + h) * block_bytes`.
+    pub fn encode_block(self, head_dim: usize, keys: &[f32], values: &[f32]) -> Result<Vec<u8>> {
+        let pca = self.blocks()?;
+        self.check_store(head_dim, BLOCK)?;
+        for (what, rows) in [("keys", keys), ("values", values)] {
+            if rows.len() != BLOCK * head_dim {
+                return Err(Misuse::Other(format!("{} {what}; a block has {BLOCK} rows of {head_dim}", rows.len())).into());
+            }
+        }
+        Ok(pca.encode(keys, values, head_dim).map_err(|e| Misuse::Other(e.to_string()))?)
+    }
+
+    fn blocks(self) -> Result<&'static PcaPages> {
+        self.pca.ok_or_else(|| Misuse::Other(format!("{} codes no blocks; store its tokens by a store plan", self.name())).into())
+    }
+
+    /// Tokens of such a block.
+    pub fn block_tokens(self) -> Result<usize> {
+        self.blocks().map(|_| BLOCK)
+    }
+
+    /// Fails for a codec whose blocks the host codes.
+    pub(crate) fn on_device(self) -> Result<()> {
+        self.pca.map_or(Ok(()), |pca| Err(Misuse::Other(format!("{} has no store kernel: a block of {BLOCK} tokens is fitted on the host; encode_block makes its page", pca.name)).into()))
+    }
+
     /// Fails for a codec that codes groups of tokens: what asks works on single ones.
     pub(crate) fn by_token(self, what: &str) -> Result<()> {
+        self.pca.map_or(Ok(()), |pca| Err(Misuse::Other(format!("{} codes blocks of {BLOCK} tokens; {what} takes codecs that code tokens", pca.name))))?;
         self.kivi.map_or(Ok(()), |kivi| Err(Misuse::Other(format!("{} codes groups of {TILE} tokens; {what} takes codecs that code tokens", kivi.name)).into()))
     }
 
@@ -69,6 +109,9 @@ impl Codec {
         if let Some(kivi) = self.kivi {
             return &kivi.name;
         }
+        if let Some(pca) = self.pca {
+            return &pca.name;
+        }
         self.preset.map_or(self.info.name, |preset| preset.name)
     }
 
@@ -80,7 +123,13 @@ impl Codec {
     /// Bits a cached number takes, sides included.
     pub fn stored_bits_per_element(self, head_dim: usize) -> Result<f64> {
         refuse(dim_reasons(head_dim, self.dims(&HEAD_DIMS_STORE)))?;
-        Ok((8 * self.tile_bytes(head_dim)) as f64 / (2 * TILE * head_dim) as f64)
+        let tokens = if self.pca.is_some() { BLOCK } else { TILE };
+        Ok((8 * self.page_bytes(head_dim, tokens)) as f64 / (2 * tokens * head_dim) as f64)
+    }
+
+    /// Of a served shape.
+    fn page_bytes(self, head_dim: usize, page_tokens: usize) -> usize {
+        self.pca.map_or_else(|| page_tokens / TILE * self.tile_bytes(head_dim), |pca| PcaLayout::of(pca, head_dim).page_bytes())
     }
 
     fn tile_bytes(self, head_dim: usize) -> usize {
@@ -89,13 +138,17 @@ impl Codec {
 
     /// Those of `served` that this codec has kernels for.
     fn dims<'a>(self, served: &'a [usize]) -> &'a [usize] {
-        if self.kivi.is_some() { &groups::HEAD_DIMS } else { served }
+        match (self.kivi, self.pca) {
+            (Some(_), _) => &groups::HEAD_DIMS,
+            (_, Some(_)) => &blocks::HEAD_DIMS,
+            _ => served,
+        }
     }
 
     /// Bytes of one page of one kv head, keys and values.
     pub fn block_bytes(self, head_dim: usize, page_tokens: usize) -> Result<usize> {
         self.check_store(head_dim, page_tokens)?;
-        Ok(page_tokens / TILE * self.tile_bytes(head_dim))
+        Ok(self.page_bytes(head_dim, page_tokens))
     }
 
     /// Bytes of a cache of `pages` pages.
@@ -107,25 +160,35 @@ impl Codec {
     pub fn check_store(self, head_dim: usize, page_tokens: usize) -> Result<()> {
         let mut reasons = dim_reasons(head_dim, self.dims(&HEAD_DIMS_STORE));
         reasons.extend(self.band_reasons(head_dim));
-        reasons.extend(page_reasons(page_tokens));
+        reasons.extend(self.page_reasons(page_tokens));
         refuse(reasons)
+    }
+
+    /// Fails unless the C library gives rows back in this shape.
+    pub(crate) fn check_load(self, head_dim: usize, page_tokens: usize) -> Result<()> {
+        self.by_token("load")?;
+        if self.preset.is_some() {
+            return Err(Error::unsupported(format!("load of {}, whose rows are in fitted coordinates", self.name())));
+        }
+        self.check_store(head_dim, page_tokens)
     }
 
     /// Fails, with every reason, unless attention is served in this shape.
     pub fn check_decode(self, head_dim: usize, group: usize, page_tokens: usize) -> Result<()> {
         let mut reasons = dim_reasons(head_dim, self.dims(&HEAD_DIMS_DECODE));
-        if !(1..=8).contains(&group) && (group != 16 || self.kivi.is_some()) {
-            reasons.push(format!("{group} query heads a kv head (served: 1 to 8{})", if self.kivi.is_some() { "" } else { ", and 16" }));
+        let narrow = self.kivi.is_some() || self.pca.is_some();
+        if !(1..=8).contains(&group) && (group != 16 || narrow) {
+            reasons.push(format!("{group} query heads a kv head (served: 1 to 8{})", if narrow { "" } else { ", and 16" }));
         }
         reasons.extend(self.band_reasons(head_dim));
-        reasons.extend(page_reasons(page_tokens));
+        reasons.extend(self.page_reasons(page_tokens));
         refuse(reasons)
     }
 
     /// Fails, with every reason, unless tokens can be stored in slots and moved between these and tiles.
     pub fn check_slots(self, head_dim: usize, slot_page_tokens: usize, page_tokens: usize) -> Result<()> {
         let mut reasons = dim_reasons(head_dim, &HEAD_DIMS_STORE);
-        if !self.info.has_slots() {
+        if !self.info.has_slots() || self.pca.is_some() {
             reasons.push(format!("slots of {} (served: the turboquant presets, and fp8_e4m3 and lloyd keys beside affine values)", self.name()));
         }
         if !(1..=MAX_PAGE_TOKENS).contains(&slot_page_tokens) {
@@ -133,6 +196,13 @@ impl Codec {
         }
         reasons.extend(page_reasons(page_tokens));
         refuse(reasons)
+    }
+
+    fn page_reasons(self, page_tokens: usize) -> Option<String> {
+        match self.pca {
+            Some(_) => (page_tokens != BLOCK).then(|| format!("pages of {page_tokens} tokens (served: {BLOCK}, a block)")),
+            None => page_reasons(page_tokens),
+        }
     }
 
     fn band_reasons(self, head_dim: usize) -> Option<String> {
@@ -186,6 +256,23 @@ mod tests {
         assert!(codec.by_token("load").unwrap_err().to_string().contains("groups of 32 tokens; load takes"));
         assert!(codec.check_slots(128, 16, 32).is_err());
         assert!(Codec::open("int4").unwrap().by_token("load").is_ok());
+    }
+
+    #[test]
+    fn blocks_of_tokens() {
+        let codec = Codec::open("pca_b3_post_r64").unwrap();
+        let layout = PcaLayout::of(codec.pca().unwrap(), 128);
+        assert_eq!((codec.name(), codec.block_bytes(128, 512).unwrap()), ("pca_b3_post_r64", layout.page_bytes()));
+        // 64 coordinates of 3 bits, a norm, a length and a number for each of two rows; the maps of 512.
+        assert_eq!(layout.page_bytes(), 512 * 2 * (24 + 4 + 1) + 2 * (96 * (128 + 4) + 512) + 512);
+        let text = codec.check_decode(256, 16, 64).unwrap_err().to_string();
+        assert_eq!(text, "unsupported: head dim 256 (served: 64, 128); 16 query heads a kv head (served: 1 to 8); pages of 64 tokens (served: 512, a block)");
+        assert!(codec.by_token("load").is_err() && codec.on_device().is_err() && codec.check_slots(128, 16, 32).is_err());
+        let rows = vec![1.0; 512 * 128];
+        assert_eq!(codec.encode_block(128, &rows, &rows).unwrap().len(), layout.page_bytes());
+        assert!(codec.encode_block(128, &rows[1..], &rows).unwrap_err().to_string().contains("512 rows of 128"));
+        assert!(Codec::open("int4").unwrap().encode_block(128, &rows, &rows).is_err());
+        assert!(Codec::open("pca_b3").unwrap_err().to_string().contains("_post"));
     }
 
     #[test]

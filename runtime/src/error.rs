@@ -21,6 +21,9 @@ pub enum Error {
     /// A codec name that is not in the registry.
     #[error(transparent)]
     Codec(#[from] kernels_gen::registry::UnknownCodec),
+    /// A name of no format of rows.
+    #[error(transparent)]
+    Format(#[from] kernels_gen::latent::UnknownFormat),
     /// A calibration that cannot be used.
     #[error(transparent)]
     Calibration(#[from] kernels_gen::preset::BadCalibration),
@@ -96,7 +99,7 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> Kind {
         match self {
-            Error::Argument(_) | Error::Codec(_) | Error::Calibration(_) => Kind::Invalid,
+            Error::Argument(_) | Error::Codec(_) | Error::Format(_) | Error::Calibration(_) => Kind::Invalid,
             Error::Unsupported(_) => Kind::Unsupported,
             Error::NoDriver | Error::NoDevice { .. } => Kind::NoGpu,
             Error::NoNvrtc(_) | Error::NvrtcLoad { .. } => Kind::NoNvrtc,
@@ -145,6 +148,7 @@ impl fmt::Display for Dumped<'_> {
 /// What to do about the driver errors that callers meet most.
 fn hint(code: i32) -> &'static str {
     match code {
+        3 => ": CUDA does not survive a fork; make and use plans in one process, after the fork",
         2 => ": free device memory or ask for less",
         35 | 803 => ": the driver is older than this CUDA; update it",
         201 | 400 => ": the stream or address belongs to another device or context",

@@ -38,6 +38,7 @@ pub unsafe extern "C" fn kvf_ref_store(
         let calibration = of_cache(&cache)?;
         let shape = host_shape(&codec, &cache)?;
         codec.check_store(shape.d, shape.page_tokens)?;
+        codec.on_device()?;
         let tokens = count("tokens", args.tokens)?;
         if tokens == 0 {
             return Ok(());
@@ -135,9 +136,10 @@ pub unsafe extern "C" fn kvf_ref_decode(
                 let info = codec.info();
                 reference::prefill(info, &shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale)
             }
-            None => match codec.kivi() {
-                Some(kivi) => reference::decode_kivi(kivi, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
-                None => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+            None => match (codec.kivi(), codec.pca()) {
+                (Some(kivi), _) => reference::decode_kivi(kivi, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+                (_, Some(pca)) => reference::decode_pca(pca, &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
+                _ => reference::decode(codec.info(), &shape, bytes, &q, heads, &table, stride, &lens, args.scale),
             },
             Some(own) => {
                 let layer = own.on_host(&cache, codec)?;
@@ -182,7 +184,7 @@ pub(crate) fn address(base: *const c_void) -> Span<'static> {
     unsafe { Span::from_raw(base as u64, u64::MAX) }
 }
 
-fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
+pub(crate) fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
     let paged = PagedCache {
         // SAFETY: as in `address`.
         base: unsafe { Span::from_raw(cache.base as u64, cache.bytes) },
@@ -196,7 +198,7 @@ fn host_shape(codec: &Codec, cache: &Cache) -> Result<CacheShape> {
     Ok(CacheShape { pages, page_tokens, kv_heads, d })
 }
 
-fn bytes_of(codec: Codec, s: &CacheShape) -> Result<usize> {
+pub(crate) fn bytes_of(codec: Codec, s: &CacheShape) -> Result<usize> {
     Ok(codec.cache_bytes(s.pages, s.page_tokens, s.kv_heads, s.d)? as usize)
 }
 
@@ -286,7 +288,7 @@ fn expect<T>(what: &'static str, pointer: *const T) -> Result<()> {
 ///
 /// # Safety
 /// `status` is null or four i32 are writable.
-unsafe fn raise(status: *mut i32, found: Status) -> Result<()> {
+pub(crate) unsafe fn raise(status: *mut i32, found: Status) -> Result<()> {
     expect("status", status)?;
     let kinds = [(Status::BAD_SLOT, BAD_SLOT), (Status::BAD_PAGE, BAD_PAGE), (Status::BAD_LENGTH, BAD_LENGTH)];
     for (_, word) in kinds.iter().filter(|(kind, _)| found.0 & kind.0 != 0) {

@@ -10,7 +10,8 @@ use crate::cuda::Stream;
 use crate::error::Result;
 use crate::ffi::{guard, put};
 use crate::ffi_codec::CODECS;
-use crate::ffi_plan::{PLANS, Plan, rows, span, unknown};
+use crate::ffi_plan::{PLANS, rows, span, unknown};
+use crate::ffi_plan_parts::Plan;
 use crate::ffi_struct::{Cache, MoveArgs, Slots, StoreArgs, count, read};
 use crate::plan::{MoveSlots, SlotCache, SlotsPlan, StoreSlots};
 

@@ -10,7 +10,8 @@ use crate::argument::Misuse;
 use crate::cuda::{Replay, Stream};
 use crate::ffi::{guard, put};
 use crate::ffi_handle::Table;
-use crate::ffi_plan::{PLANS, Plan};
+use crate::ffi_plan::PLANS;
+use crate::ffi_plan_parts::Plan;
 use crate::ffi_rope::rope_of;
 use crate::ffi_struct::{Cache, DecodeArgs, StoreArgs, read};
 
@@ -49,6 +50,9 @@ pub unsafe extern "C" fn kvf_step_create(
         let rope = store.as_ref().map(|store| unsafe { rope_of(store) }).transpose()?.flatten();
         // SAFETY: the caller's promise.
         let decode: Option<DecodeArgs> = (!decode.is_null()).then(|| unsafe { read(decode) }).transpose()?;
+        if store.as_ref().is_none_or(|s| s.tokens == 0) && decode.as_ref().is_none_or(|d| d.batch == 0) {
+            return Err(Misuse::Other("store has 0 tokens and decode a batch of 0; a step needs work to record".into()).into());
+        }
         let replay = Replay::record(&plan.device.stream()?, |stream| {
             store.map_or(Ok(()), |store| plan.enqueue_store(&cache, &store, rope.as_ref(), stream))?;
             decode.map_or(Ok(()), |decode| plan.enqueue_decode(&cache, &decode, stream))

@@ -185,6 +185,76 @@ pub struct MergeArgs {
     reserved: [u64; 3],
 }
 
+/// `kvf_load_args`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LoadArgs {
+    header: Header,
+    pub k: *mut std::ffi::c_void,
+    pub v: *mut std::ffi::c_void,
+    pub slots: *const i64,
+    pub status: *mut i32,
+    pub tokens: i64,
+    reserved: [u64; 3],
+}
+
+/// `kvf_latent_desc`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LatentDesc {
+    header: Header,
+    pub format: *const std::ffi::c_char,
+    pub device: i32,
+    pub flags: i32,
+    reserved: [u64; 4],
+}
+
+/// `kvf_latent_cache`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LatentCache {
+    header: Header,
+    pub base: *mut std::ffi::c_void,
+    pub bytes: u64,
+    pub rows: i64,
+    reserved: [u64; 2],
+}
+
+/// `kvf_latent_store_args`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LatentStoreArgs {
+    header: Header,
+    pub x: *const f32,
+    pub slots: *const i64,
+    pub status: *mut i32,
+    pub rows: i64,
+    reserved: [u64; 3],
+}
+
+/// `kvf_latent_decode_args`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LatentDecodeArgs {
+    header: Header,
+    pub q: *const std::ffi::c_void,
+    pub window_at: *const i32,
+    pub extra_at: *const i32,
+    pub lens: *const i32,
+    pub sinks: *const f32,
+    pub out: *mut std::ffi::c_void,
+    pub lse: *mut f32,
+    pub workspace: *mut std::ffi::c_void,
+    pub workspace_bytes: u64,
+    pub window_capacity: i32,
+    pub extra_capacity: i32,
+    pub tokens: i32,
+    pub heads: i32,
+    pub share: i32,
+    pub scale: f32,
+    reserved: [u64; 4],
+}
+
 macro_rules! c_struct {
     ($($t:ty = $name:literal, $size:literal;)*) => { $(
         // SAFETY: repr(C), a header first, plain fields only; the size below leaves no room for padding.
@@ -208,6 +278,11 @@ c_struct! {
     Slots = "kvf_slots", 88;
     MoveArgs = "kvf_move_args", 64;
     MergeArgs = "kvf_merge_args", 88;
+    LoadArgs = "kvf_load_args", 72;
+    LatentDesc = "kvf_latent_desc", 56;
+    LatentCache = "kvf_latent_cache", 48;
+    LatentStoreArgs = "kvf_latent_store_args", 64;
+    LatentDecodeArgs = "kvf_latent_decode_args", 136;
 }
 
 /// Reads a struct of the caller's, checking size, version and reserved words.

@@ -3,8 +3,9 @@
 //! On a machine with a GPU the scenario runs there; on every machine it runs on a libcuda of our own
 //! (tests/c/fake_cuda.c), which is strict about order and can fail any call. Both need NVRTC for a cubin.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod fake;
+
+use std::path::Path;
 
 use kernel_dsl::Source;
 use runtime::{Arg, Device, Error, Event, Graph, Kind, Memory, Misuse, Result, Stream, nvrtc};
@@ -138,36 +139,14 @@ fn on_a_device() {
     eprintln!("RAN on {device:?}");
 }
 
-/// Builds the fake libcuda; `None`, said aloud, where that or NVRTC is not to be had.
-fn fake() -> Option<PathBuf> {
-    if Command::new("gcc").arg("--version").output().is_err() || nvrtc::version().is_err() {
-        eprintln!("SKIPPED: needs gcc and libnvrtc");
-        return None;
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fake-cuda-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/fake_cuda.c");
-    let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-o"];
-    // Not libcuda.so.1: NVRTC opens that by itself, and calls what the fake does not have.
-    let built =
-        Command::new("gcc").args(flags).arg(folder.join("libcuda.so")).arg(&source).arg("-lpthread").output().unwrap();
-    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-    Some(folder)
-}
-
 /// Runs one test of this file again, on the fake driver.
 fn again(folder: &Path, test: &str, vars: &[(&str, String)]) -> String {
-    let mut run = Command::new(std::env::current_exe().unwrap());
-    run.args(["--exact", test, "--nocapture"]).env("LD_LIBRARY_PATH", folder).env("KVF_TEST_FAKE", "1");
-    let ran = run.envs(vars.iter().map(|(k, v)| (k, v))).output().unwrap();
-    let text = String::from_utf8_lossy(&ran.stdout).into_owned() + &String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success(), "{test} {vars:?}: {:?}\n{text}", ran.status);
-    text
+    fake::run(folder, &std::env::current_exe().unwrap(), &["--exact", test, "--nocapture"], vars)
 }
 
 #[test]
 fn on_a_fake_driver() {
-    let Some(folder) = fake() else { return };
+    let Some(folder) = fake::build() else { return };
     let text = again(&folder, "on_a_device", &[]);
     assert!(text.contains("RAN on Device(0: fake 0, sm_90a)"), "{text}");
     again(&folder, "any_call_may_fail", &[]);

@@ -3,8 +3,9 @@
 
 use kernel_dsl::{Report, Source};
 use kernels_gen::kernels::rope::Rope;
-use kernels_gen::kernels::{Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_join_meta, mapped_store, merge::merge, queries_meta, rope_store, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::{Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_join_meta, mapped_store, merge::merge, pca as blocks, queries_meta, rope_store, slot_meta, store, store_slots_ir};
 use kernels_gen::kivi::{Kivi, KiviLayout, open};
+use kernels_gen::pca::pages::{self, PcaLayout, PcaPages};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
 use runtime::Arch;
 
@@ -39,6 +40,9 @@ enum Kernel {
     GroupsStore(&'static Kivi, Elem),
     GroupsDecode { kivi: &'static Kivi, group: usize },
     Merge(Elem),
+    /// Of the PCA codec's blocks.
+    BlocksDecode { pca: &'static PcaPages, group: usize },
+    Fold(&'static PcaPages, Elem),
 }
 
 /// Rows into slots of bf16 rows, slots into tiles, tiles into slots.
@@ -55,6 +59,9 @@ const SLOTTED: [&str; 2] = ["turboquant_k8v4", "turboquant_3bit_nc"];
 /// KIVI at both widths.
 const KIVI: [&str; 2] = ["kivi_k2v2", "kivi_k4v4"];
 
+/// Blocks of the PCA codec, of half the coordinates and of all.
+const PCA: [&str; 2] = ["pca_b3_post_r64", "pca_b2_post"];
+
 /// One kernel to compile.
 pub struct Config {
     pub arch: Arch,
@@ -64,7 +71,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// As a device of this arch compiles it.
     pub fn source(&self) -> Result<Source, Report> {
+        Ok(self.written()?.within(self.shared_limit() as usize).into_owned())
+    }
+
+    fn written(&self) -> Result<Source, Report> {
         match self.kernel {
             Kernel::Store(elem) => store(self.codec, self.d, PAGE, elem),
             Kernel::Load(elem) => load(self.codec, self.d, PAGE, elem),
@@ -90,6 +102,11 @@ impl Config {
                 Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
             }
             Kernel::Merge(elem) => merge(self.d, elem),
+            Kernel::BlocksDecode { pca, group } => {
+                let meta = blocks::decode_meta(pca, self.d, group).within(self.shared_limit() as usize);
+                Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
+            }
+            Kernel::Fold(pca, elem) => blocks::fold_queries(&blocks::fold_meta(&blocks::decode_meta(pca, self.d, 4), elem)),
             Kernel::Slots(which) => {
                 let m = slot_meta(self.codec, self.d, 16, PAGE, Elem::Bf16).expect("a codec with slots");
                 Source::of(&match which {
@@ -103,7 +120,7 @@ impl Config {
 
     /// Shared memory that one block may have on this arch.
     pub fn shared_limit(&self) -> u32 {
-        shared_limit(self.arch) as u32
+        self.arch.shared_bytes() as u32
     }
 
     /// Arch, kernel, codec and head dim.
@@ -123,6 +140,8 @@ impl Config {
             Kernel::GroupsStore(..) => "store",
             Kernel::GroupsDecode { .. } => "decode",
             Kernel::Merge(_) => "merge",
+            Kernel::BlocksDecode { .. } => "decode",
+            Kernel::Fold(..) => "fold_queries",
             Kernel::Slots(Slots::Store) => "store_slots",
             Kernel::Slots(Slots::Import) => "import_slots",
             Kernel::Slots(Slots::Export) => "export_slots",
@@ -130,6 +149,7 @@ impl Config {
         let codec = match self.kernel {
             Kernel::GroupsStore(kivi, _) | Kernel::GroupsDecode { kivi, .. } => &kivi.name,
             Kernel::Merge(_) => "states",
+            Kernel::BlocksDecode { pca, .. } | Kernel::Fold(pca, _) => &pca.name,
             _ => self.codec.name,
         };
         format!("{} {kernel} {codec} d{}", self.arch, self.d)
@@ -137,17 +157,17 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Queries(elem) | Kernel::MappedJoin(elem) | Kernel::GroupsStore(_, elem) | Kernel::Merge(elem) => {
+            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Queries(elem) | Kernel::MappedJoin(elem) | Kernel::GroupsStore(_, elem) | Kernel::Fold(_, elem) | Kernel::Merge(elem) => {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
-            Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } => format!("{} group{group}", self.line()),
+            Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } => format!("{} group{group}", self.line()),
             Kernel::Slots(_) => self.line(),
         }
     }
 
     /// Instructions are counted and gated.
     pub fn counted(&self) -> bool {
-        let usual = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } if ![1, 4, 8].contains(&group));
+        let usual = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } if ![1, 4, 8].contains(&group));
         self.arch == Arch::SM_90A && self.d == 128 && usual
     }
 
@@ -155,6 +175,7 @@ impl Config {
     pub fn tile(&self) -> (usize, usize) {
         let bytes = match self.kernel {
             Kernel::GroupsStore(kivi, _) | Kernel::GroupsDecode { kivi, .. } => KiviLayout::of(kivi, self.d).tile_bytes(),
+            Kernel::BlocksDecode { pca, .. } | Kernel::Fold(pca, _) => PcaLayout::of(pca, self.d).tile_bytes(),
             _ => self.codec.tile_bytes(self.d),
         };
         (64 * self.d, bytes)
@@ -162,12 +183,12 @@ impl Config {
 
     /// A loop over the tiles of a cache.
     pub fn loops(&self) -> bool {
-        matches!(self.kernel, Kernel::Decode { .. } | Kernel::Calibrated { .. } | Kernel::GroupsDecode { .. })
+        matches!(self.kernel, Kernel::Decode { .. } | Kernel::Calibrated { .. } | Kernel::GroupsDecode { .. } | Kernel::BlocksDecode { .. })
     }
 
     /// Spills are refused, whatever the ledger says. Groups of 6 and 7 are known to spill a little.
     pub fn gated(&self) -> bool {
-        let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } if group > 8 || group == 6 || group == 7);
+        let small = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } if group > 8 || group == 6 || group == 7);
         self.arch == Arch::SM_90A && self.d <= 128 && small
     }
 }
@@ -175,15 +196,6 @@ impl Config {
 /// What keys and queries of Qwen3 pass, and keys are given back too.
 fn qwen3(d: usize) -> Rope {
     Rope { dims: d, pairs: false, norm: true, weights: true, table_elem: 4, group: 4, keys: true }
-}
-
-/// Bytes of shared memory that one block may have.
-pub fn shared_limit(arch: Arch) -> usize {
-    match arch.name().as_str() {
-        "sm_80" => 163 * 1024,
-        "sm_89" | "sm_120a" => 99 * 1024,
-        _ => 227 * 1024,
-    }
 }
 
 pub fn configs() -> Vec<Config> {
@@ -223,6 +235,13 @@ pub fn configs() -> Vec<Config> {
             for d in groups::HEAD_DIMS.into_iter().filter(|d| every || *d == 128) {
                 all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::GroupsStore(kivi, elem) }));
                 all.extend([1, 4, 8].map(|group| Config { arch, codec, d, kernel: Kernel::GroupsDecode { kivi, group } }));
+            }
+        }
+        for pca in PCA.iter().filter_map(|name| pages::open(name)?.ok()) {
+            let codec = &pca.halves;
+            for d in blocks::HEAD_DIMS.into_iter().filter(|d| arch == Arch::SM_90A || *d == 128) {
+                all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Fold(pca, elem) }));
+                all.extend([1, 4, 8].map(|group| Config { arch, codec, d, kernel: Kernel::BlocksDecode { pca, group } }));
             }
         }
         if let Some(codec) = codecs().first() {

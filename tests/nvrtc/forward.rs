@@ -8,7 +8,7 @@ use runtime::Arch;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
 
-use super::configs::{ARCHS, shared_limit};
+use super::configs::ARCHS;
 
 fn sources(arch: Arch) -> Vec<(String, Result<Source, Report>)> {
     let mut all = vec![
@@ -29,7 +29,7 @@ fn sources(arch: Arch) -> Vec<(String, Result<Source, Report>)> {
     }
     for (d, keys) in [(64, 64), (128, 64), (128, 16), (256, 32), (256, 16)] {
         for group in [1, 4, 7, 16] {
-            let m = AttentionMeta::of(d, group, keys, shared_limit(arch));
+            let m = AttentionMeta::of(d, group, keys, arch.shared_bytes());
             all.push((format!("{m:?}"), forward::attention(&m)));
         }
     }
@@ -46,8 +46,8 @@ fn the_forward_pass_compiles_without_spills() {
     for arch in ARCHS {
         for (name, source) in sources(arch) {
             let source = source.unwrap_or_else(|why| panic!("{name}: {why}"));
-            assert!(source.shared_bytes as usize <= shared_limit(arch), "{arch} {name}: {} bytes", source.shared_bytes);
-            let compiled = compile_in(&Cache::in_memory(), &source, arch).unwrap_or_else(|why| panic!("{name}: {why}"));
+            assert!(source.shared_bytes as usize <= arch.shared_bytes(), "{arch} {name}: {} bytes", source.shared_bytes);
+            let compiled = compile_in(&Cache::in_memory(), &source.within(arch.shared_bytes()), arch).unwrap_or_else(|why| panic!("{name}: {why}"));
             for r in compiled.resources() {
                 println!("{arch} {name}: {} registers, {} bytes spilt", r.registers, r.spill_stores + r.spill_loads);
                 if r.spill_stores + r.spill_loads > 0 {

@@ -1,23 +1,26 @@
-//! The kernels for rows of integers compile for every served arch whose blocks have the shared memory.
+//! The kernels for rows of integers compile for every served arch, in every cut that its blocks have the shared memory for.
 
 use kernel_dsl::Source;
-use kernels_gen::kernels::latent;
+use kernels_gen::kernels::latent::{self, Cut};
 use kernels_gen::latent::format;
 use runtime::cache::Cache;
 use runtime::compile::compile_in;
 
-use super::configs::{ARCHS, shared_limit};
+use super::configs::ARCHS;
 
 /// Bytes that a decode kernel may spill: outputs of 32 heads fill half of its registers.
 const SPILT: u32 = 1800;
 
 fn sources() -> Vec<(String, Source)> {
-    let mut all = vec![("join".to_string(), latent::join().unwrap_or_else(|why| panic!("{why}")))];
+    let joins = [Cut::TWO, Cut::FEW].map(|cut| (format!("join {}", cut.heads), latent::join(cut).unwrap_or_else(|why| panic!("{why}"))));
+    let mut all = Vec::from(joins);
     for name in ["v4_int4_int8", "v4_e8w4_int8", "v4_int8_int8"] {
         let f = format(name).unwrap_or_else(|why| panic!("{why}"));
         all.push((format!("store {name}"), latent::store(&f).unwrap_or_else(|why| panic!("{why}"))));
         for whole in [true, false] {
-            all.push((format!("decode {name} {whole}"), latent::decode(&f, whole).unwrap_or_else(|why| panic!("{why}"))));
+            for cut in [Cut::TWO, Cut::ONE, Cut::FEW] {
+                all.push((format!("decode {name} {whole} {} {}", cut.heads, cut.leaves), latent::decode(&f, whole, cut).unwrap_or_else(|why| panic!("{why}"))));
+            }
         }
     }
     all
@@ -29,14 +32,21 @@ fn rows_of_integers_compile_within_their_ceilings() {
     if let Err(why) = runtime::nvrtc::version() {
         return println!("SKIPPED rows_of_integers_compile_within_their_ceilings: {why}");
     }
+    let only = std::env::var("KVF_ONLY").unwrap_or_default();
     for arch in ARCHS {
+        let own = Cut::within(arch.shared_bytes());
+        let fits = latent::decode(&format("v4_int8_int8").unwrap_or_else(|why| panic!("{why}")), true, own).unwrap_or_else(|why| panic!("{why}"));
+        assert!(fits.shared_bytes as usize <= arch.shared_bytes(), "{arch}: {} bytes of {own:?}", fits.shared_bytes);
         for (name, source) in sources() {
-            if source.shared_bytes as usize > shared_limit(arch) {
+            if !format!("{arch} {name}").contains(&only) {
+                continue;
+            }
+            if source.shared_bytes as usize > arch.shared_bytes() {
                 assert!(name.starts_with("decode"), "{arch} {name}: {} bytes", source.shared_bytes);
                 println!("SKIPPED {arch} {name}: a block has less than {} bytes of shared memory", source.shared_bytes);
                 continue;
             }
-            let compiled = compile_in(&Cache::in_memory(), &source, arch).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let compiled = compile_in(&Cache::in_memory(), &source.within(arch.shared_bytes()), arch).unwrap_or_else(|why| panic!("{name}: {why}"));
             for r in compiled.resources() {
                 println!("{arch} {name}: {} registers, {} bytes spilt", r.registers, r.spill_stores + r.spill_loads);
                 let most = if name.starts_with("decode") { SPILT } else { 0 };

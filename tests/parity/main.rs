@@ -8,6 +8,7 @@ mod decode;
 mod kivi;
 mod latent;
 mod load;
+mod pca;
 mod prefill;
 mod rope;
 mod slots;

@@ -47,26 +47,24 @@ impl Grouped {
             layer.k += Distortion::of_rows(k, &self.codec.keys(k), d);
             layer.v += Distortion::of_rows(v, &self.codec.values(v), d);
         }
-        let tokens = rows.start + rows.tokens;
-        let coded = self.codec.coded_tiles(tokens);
-        self.sizes[rows.layer] = Sizes { coded: (2 * coded * width) as u64, bytes: (coded / GROUP * kv_heads * bytes) as u64, raw: (2 * (tokens - coded) * width) as u64 };
+        let [before, after] = [rows.start, rows.start + rows.tokens].map(|tokens| Self::tile_bytes(self.codec, &self.geometry, tokens));
+        self.tally.bytes_written += after[0] - before[0];
+        self.tally.bytes_read += after[1] - before[1];
+        self.sizes[rows.layer] = Self::sizes(self.codec, &self.geometry, rows.start + rows.tokens);
     }
 
-    /// Output and log-sum-exp of a query row over the raw tokens from `first` to `end`.
-    fn window(&self, layer: usize, head: usize, q: &[f32], first: usize, end: usize) -> (Vec<f32>, f32) {
-        let Geometry { kv_heads, d, scale, .. } = self.geometry;
-        let [k, v] = self.raw.layer(layer);
-        let row = |x: &[f32], t: usize| x[(t * kv_heads + head) * d..][..d].iter().map(|x| to_bf16(*x)).collect::<Vec<f32>>();
-        let q: Vec<f32> = q.iter().map(|q| to_bf16(*q)).collect();
-        let scores: Vec<f32> = (first..end).map(|t| scale * row(k, t).iter().zip(&q).map(|(k, q)| k * q).sum::<f32>()).collect();
-        let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f32 = scores.iter().map(|s| (s - top).exp()).sum();
-        let mut out = vec![0.0; d];
-        for (t, score) in (first..end).zip(&scores) {
-            let share = (score - top).exp() / total;
-            out.iter_mut().zip(row(v, t)).for_each(|(o, v)| *o += v * share);
-        }
-        (out, top + total.ln())
+    /// What `tokens` tokens of a layer take.
+    pub fn sizes(codec: &Kivi, geometry: &Geometry, tokens: usize) -> Sizes {
+        let Geometry { kv_heads, d, .. } = *geometry;
+        let (coded, bytes) = (codec.coded_tiles(tokens), KiviLayout::of(codec, d).tile_bytes());
+        Sizes { coded: (2 * coded * kv_heads * d) as u64, bytes: (coded / GROUP * kv_heads * bytes) as u64, raw: (2 * (tokens - coded) * kv_heads * d) as u64 }
+    }
+
+    /// Bytes of tiles that are written once so many tokens are there, and those that all their queries read.
+    pub fn tile_bytes(codec: &Kivi, geometry: &Geometry, tokens: usize) -> [u64; 2] {
+        let tile = (geometry.kv_heads * KiviLayout::of(codec, geometry.d).tile_bytes()) as u64;
+        let read: usize = (1..=tokens).map(|seen| codec.coded_tiles(seen) / GROUP).sum();
+        [(tokens / GROUP) as u64 * tile, read as u64 * tile]
     }
 
     /// One query row of kv head `head` that sees `tokens` tokens.
@@ -75,9 +73,25 @@ impl Grouped {
         let coded = self.codec.coded_tiles(tokens);
         let parts = kernels_gen::kernels::parts(self.codec.halves(), heads / kv_heads);
         let (a, x) = self.tiles[layer][head].attend(q, coded, parts, scale);
-        let (b, y) = self.window(layer, head, q, coded, tokens);
+        let (b, y) = window(&self.geometry, self.raw.layer(layer), head, q, coded, tokens);
         out.copy_from_slice(&merge((&a, &[x]), (&b, &[y]), d).0);
     }
+}
+
+/// Output and log-sum-exp of a query row over the raw tokens from `first` to `end`.
+pub(super) fn window(geometry: &Geometry, [k, v]: [&[f32]; 2], head: usize, q: &[f32], first: usize, end: usize) -> (Vec<f32>, f32) {
+    let Geometry { kv_heads, d, scale, .. } = *geometry;
+    let row = |x: &[f32], t: usize| x[(t * kv_heads + head) * d..][..d].iter().map(|x| to_bf16(*x)).collect::<Vec<f32>>();
+    let q: Vec<f32> = q.iter().map(|q| to_bf16(*q)).collect();
+    let scores: Vec<f32> = (first..end).map(|t| scale * row(k, t).iter().zip(&q).map(|(k, q)| k * q).sum::<f32>()).collect();
+    let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let total: f32 = scores.iter().map(|s| (s - top).exp()).sum();
+    let mut out = vec![0.0; d];
+    for (t, score) in (first..end).zip(&scores) {
+        let share = (score - top).exp() / total;
+        out.iter_mut().zip(row(v, t)).for_each(|(o, v)| *o += v * share);
+    }
+    (out, top + total.ln())
 }
 
 impl Attention for Grouped {

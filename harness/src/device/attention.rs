@@ -11,8 +11,10 @@ use super::identity::Identity;
 use super::loaded::Loaded;
 use super::plans::{self, Scheme, Wanted};
 use super::simulated::Simulated;
+use super::tile_plans::TilePlans;
+use super::tiles::Tiles;
 use super::windowed::Windowed;
-use crate::attention::{self, Coder, Counted, Geometry, Own, Tally};
+use crate::attention::{self, Coder, Geometry, Grouped, Own, Tally};
 use crate::error::{Error, Result};
 use crate::ppl::{ReadPath, Streams, Subject};
 
@@ -94,11 +96,16 @@ pub fn attention(
             let halves = [streams != Streams::V, streams != Streams::K];
             let one = |(coder, layers): (Coder, Vec<usize>)| -> Result<Box<dyn Attend>> {
                 if let Coder::Kivi(codec) = coder {
-                    let inner: Box<dyn Counted> = match packed && attention::Grouped::serves(&geometry) {
-                        true => Box::new(attention::Grouped::new(codec, geometry)),
-                        false => Box::new(attention::Windowed::new(codec, geometry, halves, own)),
-                    };
+                    if packed && Grouped::serves(&geometry) {
+                        return Ok(Box::new(Tiles::new(machine.clone(), codec, geometry, &layers, tokens)?));
+                    }
+                    let inner = Box::new(attention::Windowed::new(codec, geometry, halves, own));
                     return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
+                }
+                if let (Coder::Pca(codec, _), true) = (coder, packed) {
+                    if let Some(pages) = attention::Blocked::pages(codec, &geometry) {
+                        return Ok(Box::new(Windowed::new(machine.clone(), geometry, Box::new(attention::Blocked::new(pages, geometry)))));
+                    }
                 }
                 Ok(match scheme(coder) {
                     Some(scheme) if packed => Box::new(coded(scheme, &layers)?),
@@ -141,6 +148,11 @@ pub fn prepare<'a>(
     for subject in subjects {
         let decode = reads_codes(subject, path);
         let (found, _) = subject.ways(geometry.layers);
+        for kivi in found.iter().filter_map(|(coder, _)| if let Coder::Kivi(kivi) = coder { Some(*kivi) } else { None }) {
+            if decode && Grouped::serves(geometry) {
+                TilePlans::of(machine, kivi, geometry)?;
+            }
+        }
         let wanted = |(coder, layers)| Some(Wanted { scheme: scheme(coder)?, layers, decode });
         all.extend(found.into_iter().filter_map(wanted));
     }

@@ -14,6 +14,7 @@ use kernels_gen::kernels::forward::{self, THREADS, WARPS};
 use runtime::{Arg, Backs, Calibration, Device, Kernel, Memory, Products, Span, Stream};
 
 use super::plans::Plans;
+use super::tile_plans::TilePlans;
 use crate::attention::{Fitted, Geometry};
 use crate::error::Result;
 
@@ -24,6 +25,8 @@ pub struct Machine {
     kernels: RefCell<HashMap<String, Arc<Kernel>>>,
     /// of codecs, by the name asked for and the bands
     pub(super) plans: RefCell<HashMap<[&'static str; 2], Rc<Plans>>>,
+    /// of codecs of whole tiles
+    pub(super) tiles: RefCell<HashMap<&'static str, Rc<TilePlans>>>,
     /// of calibrated codecs, by where they lie for the rest of the program
     pub(super) calibrations: RefCell<HashMap<*const Fitted, Rc<Calibration>>>,
     pub(super) backs: RefCell<HashMap<*const Fitted, Rc<Backs>>>,
@@ -40,6 +43,7 @@ impl Machine {
             products: Products::open(device)?,
             kernels: RefCell::default(),
             plans: RefCell::default(),
+            tiles: RefCell::default(),
             calibrations: RefCell::default(),
             backs: RefCell::default(),
             scratch: RefCell::default(),

@@ -16,6 +16,8 @@ mod plans;
 mod probe;
 mod scores;
 mod simulated;
+mod tile_plans;
+mod tiles;
 mod twins;
 mod windowed;
 

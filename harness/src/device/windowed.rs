@@ -1,4 +1,4 @@
-//! A cache that keeps its latest tokens raw, on the host: simulated, or by the scalar references of its kernels.
+//! A cache that keeps its latest tokens raw, simulated on the host.
 
 use std::rc::Rc;
 

@@ -7,9 +7,10 @@ use kernels_gen::pca::{Codec, Coding, Settings, Table, Whitening, gather};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::subject::Streams;
 use super::{Options, Plan, ReadPath, Subject};
 use crate::assets;
-use crate::attention::{Again, Blocks, Coder, Dense, Geometry, History, Stream};
+use crate::attention::{Again, Blocked, Blocks, Coder, Dense, Geometry, History, Stream};
 use crate::calibrate::gram;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -38,6 +39,14 @@ fn all_codecs(subjects: &[Subject]) -> Vec<&'static Codec> {
     subjects.iter().filter_map(codec).collect()
 }
 
+/// A subject's codec, and whether it is read in pages, where the newest tokens are raw.
+fn in_pages(subject: &Subject, geometry: &Geometry) -> Option<(&'static Codec, bool)> {
+    match subject {
+        Subject::Coded { coder: Coder::Pca(codec, _), streams, .. } => Some((*codec, *streams == Streams::Cache && Blocked::pages(codec, geometry).is_some())),
+        _ => None,
+    }
+}
+
 fn preconditioned(codec: &Codec) -> bool {
     codec.k.precondition
 }
@@ -54,14 +63,16 @@ pub fn checked(
     config: &Config,
 ) -> Result<Option<Corpus>> {
     let codecs = all_codecs(subjects);
-    for codec in &codecs {
-        if matches!(options.read_path, ReadPath::Decode | ReadPath::Serving) {
+    for (codec, paged) in subjects.iter().filter_map(|subject| in_pages(subject, geometry)) {
+        if matches!(options.read_path, ReadPath::Decode | ReadPath::Serving) && !(paged && options.read_path.packed()) {
             return Err(Error::Usage(format!(
                 "{}: blocks are coded once they are full, so it has no read path {}; use all, in-forward or snapshot",
                 codec.name,
                 options.read_path.name()
             )));
         }
+    }
+    for codec in &codecs {
         for settings in [&codec.k, &codec.v] {
             settings.check(geometry.d)?;
             if let Some(layer) = settings.raw_layers.iter().find(|layer| **layer >= geometry.layers) {

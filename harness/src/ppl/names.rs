@@ -87,7 +87,7 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
         };
         let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
         // no kernel reads the bytes of these
-        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(..)));
+        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(codec, _) if !pca::pages::has(&codec.name)));
         let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
             Ask::Both => Ok(whole),
@@ -138,6 +138,7 @@ mod tests {
         );
         assert!(subjects("int4:q", &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains(":sim"));
         assert_eq!(names("pca_v13,pca_b3:k", &[Ask::Both], &[1])[2..4], ["pca_v13:sim+skip1", "pca_b3:k+skip1"]);
+        assert_eq!(names("pca_b3_post,pca_b3_post:sim", &[Ask::Both], &[0])[2..4], ["pca_b3_post", "pca_b3_post:sim"]);
         assert_eq!(
             names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
             ["pca_static_4", "pca_static_4:sim"]

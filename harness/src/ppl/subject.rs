@@ -1,9 +1,11 @@
 //! The rows of a table: the mandatory ones that prove the measurement, and the codecs between them.
 
+use kernels_gen::layout::TILE;
+
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
 use crate::attention::{
-    ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed,
+    Blocked, ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed, tokens_read,
 };
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -131,7 +133,7 @@ impl Subject {
             && matches!(
                 self,
                 Subject::Control(_)
-                    | Subject::Coded { coder: Coder::Codec(_) | Coder::Preset(..), streams: Streams::Cache, .. }
+                    | Subject::Coded { coder: Coder::Codec(_) | Coder::Preset(..) | Coder::Kivi(_), streams: Streams::Cache, .. }
             )
     }
 
@@ -161,14 +163,19 @@ impl Subject {
         (found, of)
     }
 
-    /// Bytes of a token of one kv head over all coded layers, by the codecs' own sizes; None where nothing is packed.
-    pub fn token_bytes(&self, path: ReadPath, geometry: &Geometry) -> Option<u64> {
-        let packed = |layer| self.coder_of(layer, geometry.layers)?.codec(layer);
-        let layers = 0..geometry.layers;
+    /// Bytes of codes that `tokens` tokens take in all coded layers, and those that their queries read, by the codecs' own sizes; None
+    /// where nothing is packed.
+    pub fn packed_bytes(&self, path: ReadPath, geometry: &Geometry, tokens: usize) -> Option<[u64; 2]> {
+        let Geometry { layers, kv_heads, d, .. } = *geometry;
+        let of = |token: usize, whole| [tokens as u64, tokens_read(0..tokens, whole)].map(|n| n * (token * kv_heads) as u64);
+        let of_layer = |layer| match self.coder_of(layer, layers)? {
+            Coder::Kivi(kivi) => Grouped::serves(geometry).then(|| Grouped::tile_bytes(kivi, geometry, tokens)),
+            coder => coder.codec(layer).map(|codec| of(codec.token_bytes(d), TILE)),
+        };
         match self {
-            Subject::Identity => Some((8 * geometry.d * geometry.layers) as u64),
+            Subject::Identity => Some(of(8 * d * layers, 1)),
             _ if !self.is_packed(path) => None,
-            _ => Some(layers.filter_map(packed).map(|codec| codec.token_bytes(geometry.d) as u64).sum()),
+            _ => Some((0..layers).filter_map(of_layer).fold([0, 0], |[a, b], [c, d]| [a + c, b + d])),
         }
     }
 
@@ -205,6 +212,10 @@ impl Subject {
                         (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => {
                             Box::new(Grouped::new(codec, geometry))
                         }
+                        (Coder::Pca(codec, _), Streams::Cache) if path.packed() => match Blocked::pages(codec, &geometry) {
+                            Some(pages) => Box::new(Blocked::new(pages, geometry)),
+                            None => Box::new(simulated(Some(coder), Some(coder))),
+                        },
                         (Coder::Kivi(codec), _) => Box::new(Windowed::new(codec, geometry, streams.halves(), own)),
                         (_, Streams::K) => Box::new(simulated(Some(coder), None)),
                         (_, Streams::V) => Box::new(simulated(None, Some(coder))),
@@ -250,7 +261,7 @@ mod tests {
         let names: Vec<String> = all[2..6].iter().map(Subject::name).collect();
         assert_eq!(names, ["int4", "int4+0=bf16+3=raw", "int4:k", "int4:k+0=bf16+3=raw"]);
         assert_eq!(all[3].stored_bits(&geometry), (2.0 * 4.125 + 2.0 * 16.0) / 4.0);
-        assert_eq!(all[3].token_bytes(ReadPath::All, &geometry), Some(2 * 66 * 2 + 256 * 2));
-        assert_eq!(all[5].token_bytes(ReadPath::All, &geometry), None);
+        assert_eq!(all[3].packed_bytes(ReadPath::All, &geometry, 32), Some([1, 32].map(|n| 32 * n * (2 * 66 * 2 + 256 * 2))));
+        assert_eq!(all[5].packed_bytes(ReadPath::All, &geometry, 32), None);
     }
 }

@@ -2,13 +2,11 @@
 
 use std::ops::Range;
 
-use kernels_gen::layout::TILE;
-
 use super::gates::{self, Measured};
 use super::latent_row::{self, LatentRow};
 use super::row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
 use super::{ReadPath, Score, Subject};
-use crate::attention::{Geometry, Tally, tokens_read};
+use crate::attention::{Geometry, Tally};
 use crate::stats::{LEVEL, bootstrap_interval, detectable, mean, mean_with_interval, percentile, standard_error};
 
 /// What a row needs to know of its run.
@@ -156,13 +154,12 @@ fn proof(subject: &Subject, tally: &Tally, passages: u64, run: &Setting) -> Opti
     if let (Some(config), Some(rows)) = (run.rows, &tally.rows) {
         return latent_row::proof(rows, config, run.ctx, passages);
     }
-    let token = passages * run.geometry.kv_heads as u64 * subject.token_bytes(run.path, run.geometry)?;
-    let ctx = run.ctx as u64;
+    let [written, read] = subject.packed_bytes(run.path, run.geometry, run.ctx)?;
     Some(Proof {
         bytes_written: tally.bytes_written,
-        bytes_written_expected: ctx * token,
+        bytes_written_expected: passages * written,
         bytes_read: tally.bytes_read,
-        bytes_read_expected: tokens_read(0..run.ctx, if matches!(subject, Subject::Identity) { 1 } else { TILE }) * token,
+        bytes_read_expected: passages * read,
         counted_by_kernels: tally.seen,
     })
 }

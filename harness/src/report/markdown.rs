@@ -75,7 +75,7 @@ pub fn document(report: &Report) -> String {
          KL is base against codec over the whole vocabulary, in nats. `identity` sends f32 rows through the pages and must change nothing;\n\
          `self` is the base model in other chunks and another order of sums, the noise floor; `CONTROL` reads coordinates in a wrong order and must look bad.\n\
          Rows with `:k`, `:v` or `:sim` are round trips without the packed cache. What stays raw counts 16 bits.\n\
-         `pca_*` rows are always that: no kernel reads their bytes. `kivi_*` rows read the tiles of their kernels, by the scalar references, and newer tokens as bf16;\n\
+         `pca_*` rows whose blocks have pages read these, `kivi_*` rows the tiles of their kernels, by the scalar references, and newer tokens as bf16;\n\
          `:sim` has KIVI's own window. The bits of both are those of what was stored.\n"
     );
     text += &latent::section(&report.rows);

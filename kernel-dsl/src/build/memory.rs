@@ -246,6 +246,10 @@ impl B {
                 V::Unit
             }
             ("row", 2) => self.load_tile(buf, dtype, at(0), (0, e), (1, n(1)), Layout::Row),
+            ("marks" | "key_marks", 1) if matches!(buf, Buf::Slot(..)) => {
+                let op = Op::Marks { buf, at: self.byte(buf, &args[0], 1), of_keys: name == "key_marks" };
+                self.emit(op, Ty::Tile { dtype: DType::U8, rows: 32, cols: 32, layout: Layout::MmaA })
+            }
             ("put_row", 2) => self.store_tile(buf, dtype, at(0), (0, e), usize::MAX, &args[1]),
             ("rows", 3) => self.load_tile(buf, dtype, at(0), (n(1) * e, 0), (n(2), 1), Layout::Rows),
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
@@ -280,7 +284,7 @@ impl B {
             (V::Buf(buf, _), "save", 2) => self.store(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
             (V::Buf(buf, _), "load4", 1) if dtype.size() == 4 => self.load4(buf, self.byte(buf, &args[0], 1), dtype),
             (V::Buf(buf, _), "save4", 2) if dtype.size() == 4 => self.save4(buf, self.byte(buf, &args[0], 1), &args[1], dtype),
-            (V::Buf(buf, _), "rows", 3) => {
+            (V::Buf(buf, _), "rows" | "rows_at", 3) => {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (stride, 0), (n, 1), Layout::Rows)
             }
@@ -366,7 +370,7 @@ impl B {
             (V::S(id), "map", []) => f(self, vec![V::S(id)]),
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
-            (V::Buf(buf @ (Buf::Slot(..) | Buf::Param(_)), _), "keys" | "values" | "quads" | "key_quads", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
+            (V::Buf(buf @ (Buf::Slot(..) | Buf::Param(_)), _), "keys" | "values" | "quads" | "key_quads" | "key_twos", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
             (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => {
                 self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f)
             }
@@ -382,10 +386,11 @@ impl B {
             "keys" => Feed::Keys,
             "values" => Feed::Values,
             "key_quads" => Feed::KeyQuads,
+            "key_twos" => Feed::KeyTwos,
             _ => Feed::Quads,
         };
         let results = match (feed, lane) {
-            (Feed::Quads | Feed::KeyQuads, _) => 8,
+            (feed, _) if feed.transposed() => 8,
             (_, DType::U8) => 2,
             _ => 4,
         };
@@ -401,6 +406,16 @@ impl B {
     /// Order between launches: nothing that a block by itself could see.
     pub fn order(&self, op: Op) -> V {
         self.push(op, vec![]);
+        V::Unit
+    }
+
+    /// `ring.start(&buffer, byte_offset, bytes, ahead)`
+    pub(super) fn start(&self, ring: usize, src: &V, at: &V, bytes: &V, ahead: usize) -> V {
+        let V::Buf(Buf::Param(src), _) = self.get(src) else {
+            return self.fail(Fault::PipelineSource { why: "it does not read a kernel argument" });
+        };
+        let (at, bytes) = (self.byte(Buf::Param(src), at, 1), self.id_of(bytes, DType::I32));
+        self.push(Op::CopyStart { ring, src, at, bytes, ahead }, vec![]);
         V::Unit
     }
 

@@ -156,6 +156,7 @@ impl B {
             (V::Poison, ..) => V::Poison,
             (V::Buf(buf, dtype), ..) => self.buffer_method(name, *buf, *dtype, &args),
             (V::Kept(kept), ..) => self.kept_method(name, *kept, &args),
+            (V::Ring(r), "start", [src, at, bytes, V::Int(ahead)]) => self.start(*r, src, at, bytes, *ahead as usize),
             (V::Ring(r), "copy", [src, at]) => self.copy(*r, src, at, None),
             (V::Ring(r), "copy_some", [src, at, bytes]) => self.copy(*r, src, at, Some(bytes)),
             (V::Int(n), "min", [V::Int(m)]) => V::Int(*n.min(m)),
@@ -279,6 +280,10 @@ impl B {
             ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
             ("quad_order", []) => match self.ty(id) {
                 t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaA | Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),
+                _ => self.no_method(name, &V::S(id)),
+            },
+            ("twos_order", []) => match self.ty(id) {
+                t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaB, .. } => self.emit(Op::TwosOrder(id), t),
                 _ => self.no_method(name, &V::S(id)),
             },
             ("band", [index, of]) => {

@@ -58,6 +58,7 @@ pub fn binary(op: BinOp, d: DType, a: &str, c: &str) -> String {
         MulHi => format!("__umulhi({a}, {c})"),
         Dot4 => format!("__dp4a({a}, {c}, 0u)"),
         MinU16x2 => format!("min_u16x2({a}, {c})"),
+        MaxU16x2 => format!("__vmaxu2({a}, {c})"),
         MulBf16x2 => format!("mul_bf16x2({a}, {c})"),
         Farther => format!("fmaxf(fabsf({a}), fabsf({c}))"),
         Max => format!("dmax({a}, {c})"),

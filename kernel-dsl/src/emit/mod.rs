@@ -41,6 +41,11 @@ fn function(o: &mut String, p: &Program, f: &Func) {
     o.push_str("}\n");
 }
 
+/// What bounds a thread's registers.
+pub(crate) fn bounds(threads: usize, blocks: usize) -> String {
+    format!("__launch_bounds__({threads}, {blocks})")
+}
+
 fn kernel(o: &mut String, p: &Program) {
     let params: Vec<String> = p
         .params
@@ -51,7 +56,7 @@ fn kernel(o: &mut String, p: &Program) {
             Param::Scalar { dtype, id, .. } => format!("{} v{id}", dtype.cuda()),
         })
         .collect();
-    let _ = writeln!(o, "extern \"C\" __global__ void __launch_bounds__({}, {}) {}({}) {{", p.threads(), p.min_blocks.max(1), p.name, params.join(", "));
+    let _ = writeln!(o, "extern \"C\" __global__ void {} {}({}) {{", bounds(p.threads(), p.min_blocks.max(1)), p.name, params.join(", "));
     for (i, r) in p.rings.iter().enumerate() {
         let _ = writeln!(o, "  Ring<{}, {}> ring{i}; ring{i}.init({}, {});", r.stages, r.bytes, r.offset, r.barriers);
     }

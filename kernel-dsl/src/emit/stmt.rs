@@ -152,6 +152,8 @@ impl Printer<'_> {
             Op::Load { buf, at } => format!("*({}{}*)({})", self.reads(buf), d.cuda(), self.address(buf, *at)),
             Op::LaneId => "(i32)(threadIdx.x & 31)".into(),
             Op::ThreadId => "(i32)threadIdx.x".into(),
+            Op::ThreadAnew => "thread_anew()".into(),
+            Op::BlockAnew(axis) => format!("block_anew_{}()", ["x", "y", "z"][*axis]),
             Op::ShflXor(a, m) => format!("shfl_xor(v{a}, {m})"),
             Op::MovMatrix(a) => format!("movmatrix(v{a})"),
             Op::Prmt(a, b, s) => format!("prmt(v{a}, v{b}, 0x{s:04x}u)"),

@@ -42,6 +42,8 @@ pub enum BinOp {
     Farther,
     /// The smaller of each half of two words, unsigned.
     MinU16x2,
+    /// The larger, likewise.
+    MaxU16x2,
     /// `if a < b { b } else { a }`
     Max,
     /// `if b < a { b } else { a }`
@@ -126,17 +128,30 @@ pub enum Feed {
     Quads,
     /// As `Keys`, stored byte-transposed by fours of blocks: the function decodes four blocks at once.
     KeyQuads,
+    /// As `KeyQuads`; of its results word 2k + h has dims 2k and 2k + 1 of blocks 2h and 2h + 1. The last word is a 0 that nobody foresees where codes
+    /// have no more than seven bytes.
+    KeyTwos,
 }
 
 impl Feed {
     /// Bytes of four codes stand side by side.
     pub fn transposed(self) -> bool {
-        matches!(self, Feed::Quads | Feed::KeyQuads)
+        matches!(self, Feed::Quads) || self.of_key_quads()
     }
 
     /// [tokens, d].
     pub fn of_keys(self) -> bool {
-        matches!(self, Feed::Keys | Feed::KeyQuads)
+        matches!(self, Feed::Keys) || self.of_key_quads()
+    }
+
+    /// Keys that are stored byte-transposed.
+    pub fn of_key_quads(self) -> bool {
+        matches!(self, Feed::KeyQuads | Feed::KeyTwos)
+    }
+
+    /// The dim of its block and the code of four that byte `j` of result word `i` belongs to, of a transposed tile.
+    pub fn place(self, i: usize, j: usize) -> (usize, usize) {
+        if self == Feed::KeyTwos { (i / 2 * 2 + j % 2, i % 2 * 2 + j / 2) } else { (i, j) }
     }
 }
 
@@ -234,6 +249,8 @@ pub enum Op {
     SpreadIndex,
     /// An operand of bytes in the order of a left one that was unpacked by fours of blocks.
     QuadOrder(Id),
+    /// Likewise, by twos of dims and blocks.
+    TwosOrder(Id),
     /// Of each lane's run of rows of a left operand the `index`-th of `of` parts.
     Band { src: Id, index: usize, of: usize },
     /// The tokens of a tile of pairs.
@@ -265,6 +282,8 @@ pub enum Op {
     StoreRight { buf: Buf, at: Id, value: Id, spread: bool },
     /// Columns of 32 elements side by side, by [`crate::pack::spread`].
     LoadSpread { buf: Buf, at: Id },
+    /// Left operand [32, 32] of bytes: which token of a page has which number, see [`crate::tile::Page::marks`]. Tokens are its rows or its columns.
+    Marks { buf: Buf, at: Id, of_keys: bool },
     /// Left operand of bytes from swizzled rows, or (`turned`) from their columns: see [`crate::pack::swizzled`].
     LoadMatrix { buf: Buf, at: Id, stride: usize, first: usize, col: usize, turned: bool },
     /// Columns below `cols` only.
@@ -278,10 +297,14 @@ pub enum Op {
 
     /// What this warp's lanes wrote to shared memory is there for all of them.
     SyncWarp,
+    /// What follows finds its addresses anew.
+    Anew,
 
     // asynchronous copies
     /// Copies may follow where arrays over a ring's slots were read and written, in the order of barriers.
     CopyOver,
+    /// The `ahead`-th copy of the next loop through the ring, which may be under way from here on.
+    CopyStart { ring: usize, src: usize, at: Id, bytes: Id, ahead: usize },
     /// Copy `bytes`, at most the ring's, from global memory; gives the slot's handle.
     CopyAsync { ring: usize, src: usize, at: Id, bytes: Id },
     /// Enqueue a copy if `cond`: the `ahead`-th after the one that is waited for next.
@@ -292,6 +315,9 @@ pub enum Op {
     // thread IR only
     LaneId,
     ThreadId,
+    /// `ThreadId` and `BlockId`, each by an instruction of its own.
+    ThreadAnew,
+    BlockAnew(usize),
     ShflXor(Id, usize),
     MovMatrix(Id),
     /// Four matrices of 8 x 8 halves, transposed or not: lane l has the address of row l % 8 of the l / 8-th.

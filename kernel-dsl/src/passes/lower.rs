@@ -18,9 +18,13 @@ pub(super) struct Lower {
     pub g: Id,
     pub t: Id,
     thread: Id,
+    /// Numbers are read anew in this region.
+    anew: bool,
     /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
     pub kept: Vec<Vec<Vec<Id>>>,
     pub turn: Option<(Par, Id)>,
+    /// Regions around that turn's number.
+    around: usize,
     fault: Option<Report>,
 }
 
@@ -29,12 +33,10 @@ pub fn run(src: &Program) -> Result<Program, Report> {
     let mut p = src.clone();
     p.body.clear();
     p.lowered = true;
-    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, kept: vec![], turn: None, fault: None };
+    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, around: 0, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
-    l.g = l.shift(BinOp::Shr, l.lane, 2);
-    let three = l.int(3);
-    l.t = l.emit(Op::Bin(BinOp::And, l.lane, three), DType::I32);
+    l.quad_numbers();
     for array in &src.kept {
         let d = array.ty.reg_dtype();
         let zero = l.konst(d, 0);
@@ -61,6 +63,27 @@ impl Lower {
         let id = self.p.fresh(Ty::Scalar(dtype));
         self.push(op, vec![id]);
         id
+    }
+
+    /// Numbers of the thread that follow from its lane's.
+    fn quad_numbers(&mut self) {
+        self.g = self.shift(BinOp::Shr, self.lane, 2);
+        let three = self.int(3);
+        self.t = self.emit(Op::Bin(BinOp::And, self.lane, three), DType::I32);
+    }
+
+    /// All of them read anew, up to the end of the region.
+    fn anew(&mut self) {
+        self.anew = true;
+        self.thread = self.emit(Op::ThreadAnew, DType::I32);
+        let lanes = self.int(31);
+        self.lane = self.emit(Op::Bin(BinOp::And, self.thread, lanes), DType::I32);
+        self.quad_numbers();
+        // The warp's number too, in the place of the one of a region around this one.
+        if let Some((Par::Warps, var)) = self.turn.filter(|_| self.out.len() > self.around) {
+            let five = self.int(5);
+            self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
+        }
     }
 
     pub fn konst(&mut self, dtype: DType, bits: u64) -> Id {
@@ -136,10 +159,11 @@ impl Lower {
     }
 
     pub fn region(&mut self, f: impl FnOnce(&mut Lower)) -> Vec<Stmt> {
-        let span = self.span;
+        let (span, numbers) = (self.span, (self.thread, self.lane, self.g, self.t, self.anew));
         self.out.push(vec![]);
         f(self);
         self.span = span;
+        (self.thread, self.lane, self.g, self.t, self.anew) = numbers;
         self.out.pop().unwrap_or_default()
     }
 
@@ -188,6 +212,8 @@ impl Lower {
                     self.push(Op::VarSet(var, v), vec![]);
                 }
             }
+            Op::Anew => self.anew(),
+            Op::BlockId(axis) if self.anew => self.push(Op::BlockAnew(*axis), s.outs.clone()),
             Op::Any(src) => {
                 let regs = self.tile(*src);
                 let any = self.fold(&regs, BinOp::Or);
@@ -241,6 +267,7 @@ impl Lower {
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
             Op::QuadOrder(src) => self.quad_order(*src),
+            Op::TwosOrder(src) => self.twos_order(*src),
             Op::Band { src, index, .. } => self.tile(*src).chunks(ty.regs()).nth(*index).map(<[Id]>::to_vec).unwrap_or_default(),
             Op::PairIndex => self.pair_index(),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
@@ -258,6 +285,7 @@ impl Lower {
                 (0..regs.len()).map(|i| regs[i ^ 2]).collect()
             }
             Op::TwiceRows(src) => self.tile(*src).repeat(2),
+            Op::Marks { buf, at, of_keys } => self.marks(*buf, *at, *of_keys),
             Op::LoadMatrix { buf, at, stride, first, col, turned: false } => self.load_matrix(*buf, *at, (*stride, *first, *col), ty),
             Op::LoadMatrix { buf, at, stride, col, turned: true, .. } => self.load_turned(*buf, *at, (*stride, *col), ty),
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),
@@ -308,7 +336,7 @@ impl Lower {
             Par::Warps => {
                 let five = self.int(5);
                 self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
-                self.turn = Some((Par::Warps, var));
+                (self.turn, self.around) = (Some((Par::Warps, var)), self.out.len());
                 // What warps keep would live on where a warp had no turn.
                 let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_)));
                 if keeps && self.known(count) == Some(self.p.warps as u64) {

@@ -5,6 +5,11 @@ use crate::dtype::DType;
 use crate::ir::*;
 use crate::pack::swizzle;
 
+/// A row in shared memory of which a lane has 16 bytes or more side by side: it begins at a multiple of 16 bytes.
+fn wide(buf: Buf, ty: Ty, stride: usize) -> bool {
+    matches!(ty, Ty::Tile { layout: Layout::Row, .. }) && matches!(buf, Buf::Shared(_)) && (ty.dtype().size(), stride) == (4, 4) && ty.regs().is_multiple_of(4)
+}
+
 impl Lower {
     /// Words from one place on, 16 bytes at a time; `bytes` is a power of two.
     pub fn run(&mut self, buf: Buf, at: Id, bytes: usize) -> Vec<Id> {
@@ -72,6 +77,16 @@ impl Lower {
         }
         if let (Ty::Tile { rows: 32.., layout: Layout::MmaC, .. }, true, 4) = (ty, strides.0 == elem.size(), elem.size()) {
             return self.load_columns((buf, at, strides.1, limit), elem, ty);
+        }
+        if wide(buf, ty, strides.1) {
+            return (0..ty.regs())
+                .step_by(4)
+                .flat_map(|r| {
+                    let (a, outs) = (self.address(at, ty, r, strides), [(); 4].map(|()| self.p.fresh(Ty::Scalar(elem))));
+                    self.push(Op::LoadVec { buf, at: a, words: 4 }, outs.to_vec());
+                    outs
+                })
+                .collect();
         }
         (0..ty.regs())
             .map(|r| {
@@ -267,6 +282,13 @@ impl Lower {
                 }
                 return;
             }
+        }
+        if wide(buf, ty, col_stride) {
+            for (i, values) in regs.chunks(4).enumerate() {
+                let a = self.address(at, ty, 4 * i, (row_stride, col_stride));
+                self.push(Op::StoreVec { buf, at: a, values: values.to_vec() }, vec![]);
+            }
+            return;
         }
         let body = self.region(|l| {
             for (r, v) in regs.into_iter().enumerate() {

@@ -13,10 +13,11 @@ impl Lower {
             Feed::Values => self.values(buf, at, k, func),
             Feed::Quads => self.quads(buf, at, k, func),
             Feed::KeyQuads => self.key_quads(buf, at, k, func),
+            Feed::KeyTwos => self.key_twos(buf, at, k, func),
         }
     }
 
-    fn call(&mut self, func: usize, args: Vec<Id>, results: usize) -> Vec<Id> {
+    pub(super) fn call(&mut self, func: usize, args: Vec<Id>, results: usize) -> Vec<Id> {
         let outs: Vec<Id> = (0..results).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
         self.push(Op::Call { func, args }, outs.clone());
         outs
@@ -237,7 +238,7 @@ impl Lower {
     }
 
     /// A lane's codes of a transposed tile, eight words each.
-    fn quad_codes(&mut self, buf: Buf, at: Id, k: Packing) -> Vec<Vec<Id>> {
+    pub(super) fn quad_codes(&mut self, buf: Buf, at: Id, k: Packing) -> Vec<Vec<Id>> {
         let bytes = k.bits / 8;
         let words = self.quad_words(buf, at, k);
         let tails = if k.bits % 8 > 0 { self.quad_tails(buf, at, k) } else { vec![] };

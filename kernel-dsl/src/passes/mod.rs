@@ -9,10 +9,12 @@ pub mod simplify;
 mod lower_fold;
 mod lower_halves;
 mod lower_kept;
+mod lower_marks;
 mod lower_memory;
 mod lower_mma;
 mod lower_reduce;
 mod lower_shared;
+mod lower_twos;
 mod lower_unpack;
 
 use crate::ir::Program;

@@ -3,6 +3,8 @@
 //! A loop of S stages that copies at an address computed from its variable, as its size may be, becomes: S - 1 fetches before
 //! the loop, and in each turn one wait for the oldest copy and one fetch for the turn S - 1 ahead. The
 //! ring is a queue, so the meaning stays: turn i reads what was copied from turn i's address.
+//!
+//! Through a ring whose copies are started before (`start`) a loop fetches nothing before its first turn: those fetches stand there.
 
 use crate::dtype::DType;
 use crate::ir::*;
@@ -13,28 +15,45 @@ use std::collections::{HashMap, HashSet};
 pub fn run(src: &Program) -> Result<Program, Report> {
     let mut p = src.clone();
     let body = std::mem::take(&mut p.body);
-    p.body = region(&mut p, body)?;
+    let early: Vec<bool> = (0..p.rings.len()).map(|ring| starts(&body, ring)).collect();
+    p.body = region(&mut p, body, &early)?;
     Ok(p)
 }
 
-fn region(p: &mut Program, stmts: Vec<Stmt>) -> Result<Vec<Stmt>, Report> {
+fn region(p: &mut Program, stmts: Vec<Stmt>, early: &[bool]) -> Result<Vec<Stmt>, Report> {
     let mut out = vec![];
     for mut s in stmts {
         let staged = matches!(s.op, Op::For { stages: 2.., .. });
         match &mut s.op {
             Op::If { then, other, .. } => {
-                *then = region(p, std::mem::take(then))?;
-                *other = region(p, std::mem::take(other))?;
+                *then = region(p, std::mem::take(then), early)?;
+                *other = region(p, std::mem::take(other), early)?;
             }
-            Op::For { body, .. } | Op::ParFor { body, .. } => *body = region(p, std::mem::take(body))?,
+            Op::For { body, .. } | Op::ParFor { body, .. } => *body = region(p, std::mem::take(body), early)?,
             _ => {}
         }
-        if staged { split(p, s, &mut out)? } else { out.push(s) }
+        match s.op {
+            Op::CopyStart { ring, src, at, bytes, ahead } => {
+                copy_over(p, ring, s.span, &mut out);
+                let cond = p.fresh(Ty::Scalar(DType::Bool));
+                out.push(Stmt { op: Op::Const(1), outs: vec![cond], span: s.span });
+                out.push(Stmt { op: Op::RingFetch { ring, src, at, bytes, cond, ahead }, outs: vec![], span: s.span });
+            }
+            _ if staged => split(p, s, early, &mut out)?,
+            _ => out.push(s),
+        }
     }
     Ok(out)
 }
 
-fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
+/// What was read and written in the ring's place comes before its copies.
+fn copy_over(p: &Program, ring: usize, span: Span, out: &mut Vec<Stmt>) {
+    if p.shared.iter().any(|a| a.over == Some(ring)) {
+        out.push(Stmt { op: Op::CopyOver, outs: vec![], span });
+    }
+}
+
+fn split(p: &mut Program, s: Stmt, early: &[bool], out: &mut Vec<Stmt>) -> Result<(), Report> {
     let span = s.span;
     let Op::For { var, lo, hi, step, stages, mut body } = s.op else { return Ok(()) };
     let fail = |why| Err(Report { what: Fault::PipelineSource { why }, span: Some(span) });
@@ -66,11 +85,11 @@ fn split(p: &mut Program, s: Stmt, out: &mut Vec<Stmt>) -> Result<(), Report> {
         guarded.push(Stmt { op: Op::RingFetch { ring, src, at, bytes, cond: yes, ahead }, outs: vec![], span });
         out.push(Stmt { op: Op::If { cond, then: guarded, other: vec![] }, outs: vec![], span });
     };
-    if p.shared.iter().any(|a| a.over == Some(ring)) {
-        out.push(Stmt { op: Op::CopyOver, outs: vec![], span });
+    if !early[ring] {
+        copy_over(p, ring, span, out);
     }
     let mut turn = lo;
-    for i in 0..stages - 1 {
+    for i in 0..if early[ring] { 0 } else { stages - 1 } {
         if i > 0 {
             turn = scalar(p, Op::Bin(BinOp::Add, turn, step), DType::I32, out);
         }
@@ -111,6 +130,11 @@ fn assigned(stmts: &[Stmt]) -> Written {
         }
     }
     w
+}
+
+/// Whether a copy through `ring` is started before its loop.
+fn starts(stmts: &[Stmt], ring: usize) -> bool {
+    stmts.iter().any(|s| matches!(s.op, Op::CopyStart { ring: r, .. } if r == ring) || inner(&s.op).iter().any(|b| starts(b, ring)))
 }
 
 /// Copies through `ring`, however deep.

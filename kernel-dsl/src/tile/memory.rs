@@ -243,6 +243,10 @@ macro_rules! memory {
             pub fn columns<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
                 Tile { rows: 1, cols: n, layout: Layout::Cols, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }
             }
+            /// The same, one a row of an accumulator.
+            pub fn rows_at<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
+                Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }
+            }
             /// A vector of `U` at a byte offset.
             pub fn save_row<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
                 for (i, v) in t.data.iter().enumerate() {

@@ -59,6 +59,11 @@ impl<T: Elem> Tile<T> {
     pub fn quad_order(&self) -> Tile<T> {
         self.clone()
     }
+
+    /// Likewise for one from [`super::Page::key_twos`].
+    pub fn twos_order(&self) -> Tile<T> {
+        self.clone()
+    }
 }
 
 /// What the sums start from: an accumulator, a row or column vector, or one number.

@@ -31,6 +31,9 @@ impl Ring {
     pub fn copy(&self, src: &Global<u8>, at: impl At) -> Page {
         self.copy_some(src, at, self.bytes as i32)
     }
+    /// The `ahead`-th copy of the next `stream` through this ring, `stages - 1` of which are started so or none: it is under way while other things
+    /// are done. It must be the one that the stream makes, and be started if the stream has that turn.
+    pub fn start(&self, _src: &Global<u8>, _at: impl At, _bytes: i32, _ahead: usize) {}
     /// Copies `bytes` from byte `at` on: a multiple of 16, above 0, at most the ring's. What is behind them may not be read.
     pub fn copy_some(&self, src: &Global<u8>, at: impl At, bytes: i32) -> Page {
         Page { bytes: src.bytes[at.at()..at.at() + bytes.at().min(self.bytes)].to_vec() }
@@ -145,12 +148,38 @@ impl Page {
         out
     }
 
+    /// One byte a token, a number below 32 in its lower five bits: left operand [32, tokens] that is 1 where the row is the token's number.
+    /// From a byte at a multiple of 8 on.
+    pub fn marks(&self, at: impl At) -> Tile<u8> {
+        let data = (0..32 * TOKENS).map(|i| u8::from(self.number(at, i % TOKENS) == i / TOKENS)).collect();
+        Tile { rows: 32, cols: TOKENS, layout: Layout::MmaA, data }
+    }
+
+    /// The same as left operand [tokens, 32].
+    pub fn key_marks(&self, at: impl At) -> Tile<u8> {
+        let data = (0..TOKENS * 32).map(|i| u8::from(self.number(at, i / 32) == i % 32)).collect();
+        Tile { rows: TOKENS, cols: 32, layout: Layout::MmaA, data }
+    }
+
+    fn number(&self, at: impl At, token: usize) -> usize {
+        usize::from(self.bytes[at.at() + token] & 31)
+    }
+
+    /// As `key_quads`, where result word 2k + h has dims 2k and 2k + 1 of blocks 2h and 2h + 1; meets right operands in [`Tile::twos_order`].
+    pub fn key_twos(&self, at: impl At, bits: usize, d: usize, _lane_bits: usize, decode: impl Fn([u32; 8]) -> [u32; 8]) -> Tile<u8> {
+        let mut out = Tile::full(TOKENS, d, Layout::MmaA, 0_u8);
+        self.by_fours(at.at(), Packing { bits, d, feed: Feed::KeyTwos, lane: DType::U8, group: Group::default() }, decode, |token, dim, x| out.data[token * d + dim] = x);
+        out
+    }
+
     /// Calls `put` with token, dimension and byte of each element of a transposed tile.
     fn by_fours(&self, at: usize, packing: Packing, decode: impl Fn([u32; 8]) -> [u32; 8], mut put: impl FnMut(usize, usize, u8)) {
         for quad in packing.quads() {
             for (i, w) in decode(packing.quad_code(&self.bytes[at..], &quad)).into_iter().enumerate() {
-                for (j, (token, block)) in quad.iter().enumerate() {
-                    put(*token, 8 * block + i, (w >> (8 * j)) as u8);
+                for j in 0..4 {
+                    let (dim, code) = packing.feed.place(i, j);
+                    let (token, block) = quad[code];
+                    put(token, 8 * block + dim, (w >> (8 * j)) as u8);
                 }
             }
         }

@@ -3,11 +3,10 @@
 use kernel_dsl::device;
 use kernel_dsl::math::saturate;
 
-use super::digits::bytes4;
-use super::lattice::{digits4, odd4, rounded, signs4};
+use super::lattice::{all_if_odd, digits4, rounded, signs4};
 
 /// Digits `p + q` as bytes of the nearest point of even sum with coordinates in `-q..=q`, q below 128; ties as in the original.
-/// `z` is at most a little outside. `span` and `inv`: see [`nearest_even`](super::lattice::nearest_even).
+/// `z` is at most a little outside; a coordinate at a face goes inwards if it moves. `span` and `inv`: see [`nearest_even`](super::lattice::nearest_even).
 #[device]
 pub fn nearest_d4(z: [f32; 4], q: f32, span: f32, inv: f32) -> u32 {
     let mut t = [0.0_f32; 8];
@@ -20,21 +19,13 @@ pub fn nearest_d4(z: [f32; 4], q: f32, span: f32, inv: f32) -> u32 {
         // The first of equals wins: its number stands in the lowest bits.
         most = most.max(((d[i].to_bits() & 0x7fff_fffc_u32) | (3 - i) as u32) as i32);
     }
-    let mut digits = digits4(t, 0);
-    let odd = odd4(digits);
-    let bit = (3_u32 - (most as u32 & 3_u32)) << 3;
-    let down = ((signs4(d, 0) >> (bit & 31_u32)) & 1_u32) == 1_u32;
-    if odd {
-        digits = digits.wrapping_add((if down { 0xffff_ffff_u32 } else { 1_u32 }) << (bit & 31_u32));
-    }
-    if odd & (f32::from_bits(most as u32) < 1.0e-4_f32) {
-        let p = search_d4(z, q);
-        digits = bytes4((p[0] + q) as u32, (p[1] + q) as u32, (p[2] + q) as u32, (p[3] + q) as u32);
-    }
-    digits
+    let digits = digits4(t, 0);
+    let one = (all_if_odd(digits) & 1_u32) << (((!most as u32) << 3) & 24_u32);
+    // Up, or down where the number is below its digit.
+    digits.wrapping_add(one).wrapping_sub((one & signs4(d, 0)) << 1)
 }
 
-/// Where nothing but coordinates at faces can move.
+/// The same where digits are no bytes.
 #[device]
 pub fn search_d4(z: [f32; 4], q: f32) -> [f32; 4] {
     let mut p = [0.0_f32; 4];

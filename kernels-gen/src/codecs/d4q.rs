@@ -60,7 +60,7 @@ impl Codec for D4Q {
 
     fn spec(&self) -> Spec {
         let lane = if self.wide { Lane::U16 } else { Lane::U8 };
-        Spec { sides: 2, unit: true, lane, heavy: true, ..Spec::integers(2 * self.bits, 2 * self.q as i32) }
+        Spec { sides: 2, unit: true, lane, heavy: true, alone: true, ..Spec::integers(2 * self.bits, 2 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {

@@ -10,6 +10,7 @@ use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
 use super::digits::heights;
+use super::fractions::{middle, reach};
 use super::e8word::{lanes_of, lanes4_of, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
@@ -23,10 +24,10 @@ const MARGIN: f32 = 0.4;
 #[derive(Debug)]
 pub struct E8C {
     width: usize,
-    /// The lowest integer coordinate, the width of the box, and its reciprocal.
-    low: f32,
-    span: f32,
-    inv: f32,
+    /// See `nearest_by_bytes`.
+    reach: f32,
+    middle: f32,
+    inverse: f32,
     /// From where on a coordinate is outside, at scale 1.
     edge: f32,
 }
@@ -35,7 +36,7 @@ impl E8C {
     /// `width`: 1 to 7 bits a coordinate.
     pub const fn new(width: usize) -> E8C {
         let half = (1 << (width - 1)) as f32;
-        E8C { width, low: -half, span: 2.0 * half - 1.0, inv: 1.0 / (2.0 * half - 1.0), edge: 0.98 * (half - MARGIN) }
+        E8C { width, reach: reach(width), middle: middle(width), inverse: 256.0 / reach(width), edge: 0.98 * (half - MARGIN) }
     }
 }
 
@@ -69,7 +70,7 @@ impl Codec for E8C {
         for i in 0..8 {
             z[i] = y[i].mul_add(inverse, -0.25_f32);
         }
-        word_of(z, 1.0_f32, self.low, self.span, self.inv, self.width)
+        word_of(z, 1.0_f32, self.width, self.reach, self.middle, self.inverse)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

@@ -86,7 +86,7 @@ impl Codec for E8Q {
 
     fn spec(&self) -> Spec {
         let lane = if self.wide { Lane::U16 } else { Lane::U8 };
-        Spec { sides: 2, unit: true, lane, heavy: true, ..Spec::integers(self.bits, 4 * self.q as i32) }
+        Spec { sides: 2, unit: true, lane, heavy: true, alone: true, ..Spec::integers(self.bits, 4 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {

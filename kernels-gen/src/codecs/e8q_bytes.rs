@@ -53,7 +53,7 @@ impl Codec for E8QBytes {
 
     fn spec(&self) -> Spec {
         let raised = if self.radix > 1 { [self.up; 8] } else { heights(self.low, 1) };
-        Spec { sides: 2, unit: true, bytewise: true, raised, ..Spec::integers(self.bits, 4 * self.q as i32) }
+        Spec { sides: 2, unit: true, bytewise: true, alone: true, raised, ..Spec::integers(self.bits, 4 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {

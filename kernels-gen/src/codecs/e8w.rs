@@ -7,6 +7,7 @@
 use kernel_dsl::codec;
 
 use super::digits::heights;
+use super::fractions::{middle, reach};
 use super::e8word::{lanes_of, lanes4_of, paired_lanes4_of, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
@@ -19,10 +20,10 @@ pub struct E8W {
     tries: usize,
     /// The steps that are tried over the row's largest magnitude.
     steps: [f32; TRIES],
-    /// The lowest integer coordinate, the width of the box, and its reciprocal.
-    low: f32,
-    span: f32,
-    inv: f32,
+    /// See `nearest_by_bytes`.
+    reach: f32,
+    middle: f32,
+    inverse: f32,
 }
 
 impl E8W {
@@ -55,7 +56,7 @@ impl E8W {
     pub const fn with(width: usize, tries: usize, clips: [f32; TRIES]) -> E8W {
         let half = (1 << (width - 1)) as f32;
         let steps = [clips[0] / (half - 0.5), clips[1] / (half - 0.5), clips[2] / (half - 0.5)];
-        E8W { width, tries, steps, low: -half, span: 2.0 * half - 1.0, inv: 1.0 / (2.0 * half - 1.0) }
+        E8W { width, tries, steps, reach: reach(width), middle: middle(width), inverse: 256.0 / reach(width) }
     }
 }
 
@@ -79,7 +80,7 @@ impl Codec for E8W {
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
         let inverse = if side[0] > 0.0_f32 { 1.0_f32 / side[0] } else { 0.0_f32 };
-        word_of(y, inverse, self.low, self.span, self.inv, self.width)
+        word_of(y, inverse, self.width, self.reach, self.middle, self.inverse)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

@@ -9,7 +9,7 @@ use kernel_dsl::device;
 use kernel_dsl::math::{mul_hi, opaque};
 
 use super::digits::{height, packed, paired4_of, raised4_of, unpack4, upper};
-use super::lattice::nearest_wide;
+use super::fractions::nearest_by_bytes;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
 #[device]
@@ -46,10 +46,10 @@ fn folded(x: u32, by: usize) -> u32 {
     x ^ (x >> by)
 }
 
-/// The word of the point that is nearest to `y by` in the box from `low` on, `span` wide; `inv` is 1 / span.
+/// The word of the point that is nearest to `y by` in the box of `2^width` integers; see [`nearest_by_bytes`].
 #[device]
-pub fn word_of(y: [f32; 8], by: f32, low: f32, span: f32, inv: f32, width: usize) -> [u32; 4] {
-    let (m, coset) = nearest_wide(y, by, low, span, inv);
+pub fn word_of(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> [u32; 4] {
+    let (m, coset) = nearest_by_bytes(y, by, width, reach, middle, inverse);
     packed(m[0], m[1] ^ (coset << 24), width)
 }
 
@@ -108,7 +108,9 @@ pub fn lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
 /// As `lanes4_of`, lane i `height(i, width, 1)` bits higher: see [`crate::codec::Codec::raised4`].
 #[device]
 pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
-    if (width >= 2) & (width <= 4) {
+    if width == 3 {
+        raised_threes4_of(w)
+    } else if (width == 2) | (width == 4) {
         let digits = raised4_of(w, width, 1);
         let coset = cosets4(w, width);
         let mut out = [0_u32; 8];
@@ -119,6 +121,26 @@ pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     } else {
         lanes4_of(w, width)
     }
+}
+
+/// Three bits: the sum of the lowest bits is made at bit 5, where dims 6 and 7 have theirs anyway. Without what is stored of dim 7 it is
+/// that digit's own lowest bit.
+#[device]
+fn raised_threes4_of(w: [u32; 8]) -> [u32; 8] {
+    let (six, seven) = (w[2] >> 1, w[2] >> 2);
+    let sum = w[0] ^ w[1] ^ w[2];
+    let own = (sum << 5) ^ (sum << 2) ^ six;
+    // It is shifted to several heights.
+    let coset = opaque((own ^ seven) & 0x2020_2020_u32);
+    let (low, middle, high) = (coset >> 5, coset >> 3, coset >> 1);
+    let mut out = [0_u32; 8];
+    for i in 0..2 {
+        out[i] = ((w[i] << 1) & 0x0e0e_0e0e_u32) | low;
+        out[2 + i] = (w[i] & 0x3838_3838_u32) | middle;
+        out[4 + i] = (if i == 0 { w[2] } else { w[2] << 3 } & 0x3838_3838_u32) | middle;
+        out[6 + i] = (w[i] & 0xc0c0_c0c0_u32) | ((if i == 0 { six } else { own } & 0x2020_2020_u32) | high);
+    }
+    out
 }
 
 /// Keys of two bits: see [`paired4_of`].

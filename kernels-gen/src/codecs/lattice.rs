@@ -32,26 +32,22 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
         most = most.max(((d[i].to_bits() & mask) | (7 - i) as u32) as i32);
         least = least.min(((cost[i].to_bits() & mask) | i as u32) as i32);
     }
-    let mut words = [digits4(t, 0), digits4(t, 4)];
     let signs = [signs4(d, 0), signs4(d, 4)];
-    let parity = words[0] ^ words[1];
-    let (odd, half_odd) = (odd4(parity), odd4(parity ^ signs[0] ^ signs[1]));
+    let nearest = [digits4(t, 0), digits4(t, 4)];
+    let parity = nearest[0] ^ nearest[1];
+    let (odd, half_odd) = (all_if_odd(parity), all_if_odd(parity ^ signs[0] ^ signs[1]));
     let (g, c) = (f32::from_bits(most as u32), f32::from_bits(least as u32));
-    let whole_cost = if odd { g.mul_add(-2.0_f32, 1.0_f32) } else { 0.0_f32 };
-    let half_cost = if half_odd { c.mul_add(2.0_f32, 2.0_f32 - sum) } else { 2.0_f32 - sum };
+    let whole_cost = f32::from_bits(g.mul_add(-2.0_f32, 1.0_f32).to_bits() & odd);
+    let half_cost = f32::from_bits(least as u32 & half_odd).mul_add(2.0_f32, 2.0_f32 - sum);
     let half = half_cost < whole_cost;
-    let moves = (half & half_odd) | (!half & odd);
-    // One where the byte is that moves, and which way it goes: both words as one number.
     let place = (if half { least } else { !most }) as u32 & 7_u32;
-    let one = (if moves { 1_i64 } else { 0_i64 }) << ((place << 3) as i64 & 63_i64);
-    let negative = (both(signs[0], signs[1]) & one) != 0_i64;
-    let by = if negative != half { -one } else { one };
-    // A half integer's digit is that of the integer below.
-    let ones = if half { 0x0101_0101_u32 } else { 0_u32 };
-    let digits = both(words[0].wrapping_sub(signs[0] & ones), words[1].wrapping_sub(signs[1] & ones)).wrapping_add(by);
-    words = [digits as u32, (digits >> 32_i64) as u32];
+    let by = one_at(if half { half_odd } else { odd }, place << 3);
+    let ones = 0x0101_0101_u32;
+    // Of half integers the one below.
+    let digits = [nearest[0].wrapping_sub(signs[0] & ones), nearest[1].wrapping_sub(signs[1] & ones)];
+    let mut words = settled(digits, signs, half, by);
     let mut coset = if half { 1_u32 } else { 0_u32 };
-    let at_faces = (odd & (g < 1.0e-4_f32)) | (half_odd & (c > 0.4999_f32));
+    let at_faces = ((odd != 0_u32) & (g < 1.0e-4_f32)) | ((half_odd != 0_u32) & (c > 0.4999_f32));
     if at_faces {
         let (slow, other) = search_e8(z, lo, hi, half_hi);
         words = [bytes4(slow[0], slow[1], slow[2], slow[3]), bytes4(slow[4], slow[5], slow[6], slow[7])];
@@ -60,10 +56,26 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
     (words, coset)
 }
 
-/// Two words as one number.
+/// A one from bit `place` of 64 on, where a sum is odd: see [`all_if_odd`].
 #[device]
-fn both(low: u32, high: u32) -> i64 {
-    low as i64 | ((high as i64) << 32_i64)
+pub fn one_at(odd: u32, place: u32) -> [u32; 2] {
+    let one = ((odd & 1_u32) as i64) << (place as i64 & 63_i64);
+    [one as u32, (one >> 32_i64) as u32]
+}
+
+/// Digits of integers, or of half integers, one of which moves to the next nearest: the one of `by`. Of the integers below and
+/// bytes of 255 where the next one is nearer.
+#[device]
+pub fn settled(below: [u32; 2], signs: [u32; 2], half: bool, by: [u32; 2]) -> [u32; 2] {
+    let halves = if half { 0xffff_ffff_u32 } else { 0_u32 };
+    let ones = 0x0101_0101_u32;
+    let mut words = [0_u32; 2];
+    for w in 0..2 {
+        // An integer is one more or not, and the other way if it moves. A half integer likewise above the digit before.
+        let up = signs[w] ^ halves;
+        words[w] = below[w].wrapping_sub(up & halves & ones).wrapping_add((up ^ by[w]) & ones);
+    }
+    words
 }
 
 /// The lowest bytes of four sums with `MAGIC`, from `at` on.
@@ -78,38 +90,14 @@ pub fn signs4(d: [f32; 8], at: usize) -> u32 {
     pick(pick(d[at].to_bits(), d[at + 1].to_bits(), 0xfb_u32), pick(d[at + 2].to_bits(), d[at + 3].to_bits(), 0xfb_u32), 0x5410_u32)
 }
 
-/// Whether the lowest bits of four bytes sum to an odd number: the product has that sum in its highest bit.
+/// All bits where the lowest bits of four bytes sum to an odd number, else none.
 #[device]
-pub fn odd4(x: u32) -> bool {
-    ((x & 0x0101_0101_u32).wrapping_mul(0x8080_8080_u32) as i32) < 0_i32
+pub fn all_if_odd(x: u32) -> u32 {
+    // The product has that sum in its highest bit.
+    (((x & 0x0101_0101_u32).wrapping_mul(0x8080_8080_u32) as i32) >> 31_i32) as u32
 }
 
-/// Digits `p - lo` (less 1/2 for half integers), bytes of two words, and the coset of the point nearest to `y by`, whose integers lie in
-/// `lo..=hi` and half integers in `lo + 1/2 ..= hi + 1/2`; `lo` is even. `span` is `hi - lo`, `inv` its reciprocal.
-#[device]
-pub fn nearest_wide(y: [f32; 8], by: f32, lo: f32, span: f32, inv: f32) -> ([u32; 2], u32) {
-    let mut z = [0.0_f32; 8];
-    let mut t = [0.0_f32; 8];
-    let mut d = [0.0_f32; 8];
-    let mut cost = [0.0_f32; 8];
-    let mut sum = 0.0_f32;
-    for i in 0..8 {
-        // For the slow search alone.
-        z[i] = y[i] * by;
-        let inside = saturate(y[i].mul_add(by * inv, -lo * inv)).mul_add(span, lo);
-        t[i] = inside + (MAGIC - lo);
-        // At a face this is 0: no way out.
-        d[i] = inside - (t[i] - (MAGIC - lo));
-        let near = d[i].abs() + y[i].mul_add(by, -inside);
-        sum = sum + near;
-        // Within 1/2 of the lowest half integer the way down is closed.
-        let low = saturate(y[i].mul_add(by * -0.015625_f32, (lo + 0.5_f32) * 0.015625_f32));
-        cost[i] = low.mul_add(128.0_f32, near);
-    }
-    settle(z, t, d, cost, sum, lo, lo + span, lo + span)
-}
-
-/// As `nearest_wide` for the box `-q..=q` of both cosets, q below 128; `z` is at most a little outside of it. `span` is the number
+/// Digits `p + q` (less 1/2 for half integers), bytes of two words, and the coset of the nearest point in the box `-q..=q`, q below 128; `z` is at most a little outside of it. `span` is the number
 /// before `2 q`, so that the uppermost half integer is `q - 1/2`.
 #[device]
 pub fn nearest_even(z: [f32; 8], q: f32, span: f32, inv: f32) -> ([u32; 2], u32) {

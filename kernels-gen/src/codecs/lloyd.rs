@@ -8,6 +8,7 @@
 use kernel_dsl::math::pick;
 use kernel_dsl::{codec, device};
 
+use super::cells::cell;
 use super::lloyd_max::{bytes, levels, midpoints, step};
 use crate::codec::{Codec, Spec};
 
@@ -43,43 +44,11 @@ impl Lloyd {
     }
 }
 
-/// Which level above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.
+/// Where bit `bit` of dimension i of a 3-bit code stands: dims 0..6 in the lower three bits of nibbles, one bit of each of dims 6 and 7
+/// above two of them.
 #[device]
-fn cell(y: f32, midpoints: [i32; 7], width: usize) -> (u32, u32) {
-    // No zero has a sign.
-    let bits = (y + 0.0_f32).to_bits();
-    let sign = bits >> 31;
-    let size = (bits & 0x7fff_ffff_u32) as i32 - sign as i32;
-    let (level, next) = if width == 4 { half_of_eight(size, midpoints) } else { half_of_four(size, midpoints) };
-    (level + (if size >= next { 1_u32 } else { 0_u32 }), sign)
-}
-
-/// Where the level of dimension i of a 3-bit code stands, and its sign: dims 0..4 in the lower three bits of four nibbles; of the
-/// others the signs above them and the levels in the third byte, in pairs that one shift spreads to nibbles.
-#[device]
-fn level_at(i: usize) -> usize {
-    if i < 4 { 4 * i } else { 16 + i % 2 * 4 + (i - 4) / 2 * 2 }
-}
-
-#[device]
-fn sign_at(i: usize) -> usize {
-    if i < 4 { 4 * i + 2 } else { 4 * (i - 4) + 3 }
-}
-
-/// The level below by two halvings, and the midpoint that is left to ask.
-#[device]
-fn half_of_eight(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
-    let high = size >= midpoints[3];
-    let upper = size >= (if high { midpoints[5] } else { midpoints[1] });
-    let next = if high { if upper { midpoints[6] } else { midpoints[4] } } else { if upper { midpoints[2] } else { midpoints[0] } };
-    ((if high { 4_u32 } else { 0_u32 }) + (if upper { 2_u32 } else { 0_u32 }), next)
-}
-
-/// By one halving.
-#[device]
-fn half_of_four(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
-    let high = size >= midpoints[1];
-    (if high { 2_u32 } else { 0_u32 }, if high { midpoints[2] } else { midpoints[0] })
+fn bit_at(i: usize, bit: usize) -> usize {
+    if i < 6 { 4 * i + bit } else { 8 * bit + i % 2 * 4 + 3 }
 }
 
 /// A code with a level and its sign at dimension i.
@@ -89,7 +58,25 @@ fn put(code: [u32; 4], i: usize, level: u32, sign: u32, width: usize) -> [u32; 4
     if width == 4 {
         out[0] = out[0] | ((level | (sign << 3)) << (4 * i));
     } else {
-        out[0] = out[0] | (level << level_at(i)) | (sign << sign_at(i));
+        let own = level | (sign << 2);
+        for bit in 0..3 {
+            out[0] = out[0] | (((own >> bit) & 1_u32) << bit_at(i, bit));
+        }
+    }
+    out
+}
+
+/// Dims 2k and 2k + 1 of two of four codes as word 2k, of the other two as word 2k + 1.
+#[device]
+fn twos_of(w: [u32; 8], bytes: [u32; 2]) -> [u32; 8] {
+    // The last word is 0, and nobody foresees it: an instruction has room for one constant, the other one so stays in a register.
+    let near = w[7] ^ bytes[0];
+    let rest = ((w[0] >> 3) & 0x1111_1111_u32) | ((w[1] >> 2) & 0x2222_2222_u32) | ((w[2] >> 1) & 0x4444_4444_u32);
+    let mut out = [0_u32; 8];
+    for k in 0..4 {
+        let own = if k < 3 { w[k] & 0x7777_7777_u32 } else { rest };
+        out[2 * k] = pick(near, bytes[1], own);
+        out[2 * k + 1] = pick(near, bytes[1], own >> 16);
     }
     out
 }
@@ -101,7 +88,7 @@ impl Codec for Lloyd {
     }
 
     fn spec(&self) -> Spec {
-        Spec { unit: true, spread: true, corrected: true, level_bits: self.width, ..Spec::integers(8 * self.width, 255) }
+        Spec { unit: true, spread: true, corrected: true, bytewise: self.width == 3, twos: self.width == 3, level_bits: self.width, ..Spec::integers(8 * self.width, 255) }
     }
 
     fn side(&self, norm: f32, _top: f32) -> [f32; 2] {
@@ -129,8 +116,11 @@ impl Codec for Lloyd {
         let mut c = [0_u32; 8];
         let below = (1_u32 << (self.width - 1)) - 1_u32;
         for i in 0..8 {
-            let level = (if self.width == 4 { code[0] >> (4 * i) } else { code[0] >> level_at(i) }) & below;
-            let sign = (if self.width == 4 { code[0] >> (4 * i + 3) } else { code[0] >> sign_at(i) }) & 1_u32;
+            let mut own = 0_u32;
+            for bit in 0..self.width {
+                own = own | (((code[0] >> (if self.width == 4 { 4 * i + bit } else { bit_at(i, bit) })) & 1_u32) << bit);
+            }
+            let (level, sign) = (own & below, own >> (self.width - 1));
             c[i] = if sign == 1_u32 { below - level } else { below + 1_u32 + level };
         }
         c
@@ -156,10 +146,24 @@ impl Codec for Lloyd {
             let left = w << 4;
             [low ^ pick(left, w, 0xd9c8_u32), high ^ pick(left, w, 0xfbea_u32), 0_u32, 0_u32]
         } else {
-            let levels = w >> 16;
-            let high = ((w >> 1) & 0x4444_u32) | ((levels | (levels << 6)) & 0x3333_u32);
+            let rest = ((w >> 3) & 0x11_u32) | ((w >> 10) & 0x22_u32) | ((w >> 17) & 0x44_u32);
+            let high = ((w >> 16) & 0x77_u32) | (rest << 8);
             [pick(self.bytes[0], self.bytes[1], w & 0x7777_u32), pick(self.bytes[0], self.bytes[1], high), 0_u32, 0_u32]
         }
+    }
+
+    fn decode4(&self, w: [u32; 8]) -> [u32; 8] {
+        let twos = twos_of(w, self.bytes);
+        let mut out = [0_u32; 8];
+        for k in 0..4 {
+            out[2 * k] = pick(twos[2 * k], twos[2 * k + 1], 0x6420_u32);
+            out[2 * k + 1] = pick(twos[2 * k], twos[2 * k + 1], 0x7531_u32);
+        }
+        out
+    }
+
+    fn twos4(&self, w: [u32; 8]) -> [u32; 8] {
+        twos_of(w, self.bytes)
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

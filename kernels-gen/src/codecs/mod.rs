@@ -3,6 +3,7 @@
 
 pub mod affine;
 pub mod bf16;
+pub mod cells;
 pub mod e8c;
 pub mod d4;
 pub mod d4q;
@@ -17,10 +18,12 @@ pub mod elevens;
 pub mod fives;
 pub mod fp8;
 pub mod fp8_group;
+pub mod fractions;
 pub mod int;
 pub mod int4_head;
 pub mod intc;
 pub mod lattice;
+pub mod levels;
 pub mod lloyd;
 pub mod lloyd_max;
 pub mod mxfp4;
@@ -43,6 +46,7 @@ pub use fp8_group::Fp8Group;
 pub use int::Int;
 pub use int4_head::Int4Head;
 pub use intc::IntC;
+pub use levels::Levels;
 pub use lloyd::Lloyd;
 pub use mxfp4::Mxfp4;
 pub use nvfp4::Nvfp4;

@@ -7,7 +7,7 @@ use super::leaves::*;
 use super::many::*;
 use super::maps::outputs::{put_values, settle};
 use super::maps::queries::{columns, operands};
-use super::offset::{offset_sums, offsets};
+use super::offset::{fixed_offset, fixed_raised, offset_sums, offsets};
 use super::query::{quantise_query, query_at, zeros_of};
 use super::seats::*;
 use super::softmax::*;
@@ -81,26 +81,12 @@ pub fn attend<T: Float>(
     for w in warps(m.warps) {
         let (own_seq, lead) = (if apart { short.at(w) } else { seq }, lead_of(w, log_crew));
         let seq = own_seq.max(0_i32);
-        // What does not depend on the length is on its way together with it, and a first query row with the pages.
+        // What does not depend on the length is on its way together with it.
         let len = lens.at(seq);
-        if (m.record == 0) & !m.many {
-            // All warps make one query, or each its own.
-            let (from_row, step) = (if apart { 0_i32 } else { w }, if apart { 1_i32 } else { m.warps as i32 });
-            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, from_row.min(m.heads() as i32 - 1_i32));
-            list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
-            for c in strided(from_row, m.heads() as i32, step) {
-                let own = c.min(m.rows() as i32 - 1_i32);
-                // Nobody else has another one.
-                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
-                quantise_query::<T>(m, k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, scale, up, apart, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
-                x = next;
-            }
-        } else {
-            list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
-        }
+        list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
         let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
         let n = if fits & (own_seq >= 0_i32) { len } else { 0_i32 };
-        sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit);
+        sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit, head);
         for c in lanes(m.cols) {
             side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
         }
@@ -114,8 +100,12 @@ pub fn attend<T: Float>(
             }
         }
     }
-    if m.many {
-        for w in warps(m.warps) {
+    for w in warps(m.warps) {
+        // First tiles are on their way while queries are made.
+        if !apart {
+            start_tiles(m, &ring, cache, &from, &seats, w);
+        }
+        if m.many {
             // Blocks without work make no query.
             for c in strided(w, if seat(&seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {
                 let own = c.min(m.rows() as i32 - 1_i32);
@@ -127,105 +117,139 @@ pub fn attend<T: Float>(
                     zero.put(c + (m.cols + part * m.heads()) as i32, sees(seat(&seats, w, TOKENS), queries, first + own / m.group as i32));
                 }
             }
+        } else if m.record == 0 {
+            // All warps make one query, or each its own.
+            let seq = seat(&seats, w, SEQ).max(0_i32);
+            let (from_row, step) = (if apart { 0_i32 } else { w }, if apart { 1_i32 } else { m.warps as i32 });
+            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, from_row.min(m.heads() as i32 - 1_i32));
+            for c in strided(from_row, m.heads() as i32, step) {
+                let own = c.min(m.rows() as i32 - 1_i32);
+                // Nobody else has another one.
+                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
+                quantise_query::<T>(m, k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, scale, up, apart, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
+                x = next;
+            }
         }
     }
     for w in warps(m.warps) {
-        let (n, tile, log_each, page) = (seat(&seats, w, SEEN), seat(&seats, w, TILE), seat(&seats, w, LOG_EACH), seat(&seats, w, PAGE));
-        let (tiles, each) = ((n + 31_i32) >> 5, 1_i32 << (log_each & 31_i32));
+        // What ends of leaves and of sequences need besides they look up again.
+        let (tiles, tile, page) = ((seat(&seats, w, SEEN) + 31_i32) >> 5, seat(&seats, w, TILE), seat(&seats, w, PAGE));
         // The first tile that not every row sees to its end.
         let edge = if m.many { sees(seat(&seats, w, TOKENS), queries, first) / 32_i32 } else { tiles - 1_i32 };
         let (q_hi, q_lo, q_float) = if apart { query_at(m, &rings, w * m.ring() as i32, k.len()) } else { query_at(m, &query, 0_i32, k.len()) };
+        // Its own query lay where tiles will.
+        if apart {
+            start_tiles(m, &ring, cache, &from, &seats, w);
+        }
         let column = if apart { w * m.cols as i32 } else { 0_i32 };
         let (start, worth) = (zero.cols(column, 1, m.cols), worths.cols(column, 1, m.cols));
         // Queries of a segment's own, those of the first one to begin with.
         let records = (if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head }) as i64 * segments as i64;
         let own = (records + (tile.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
         let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (q_hi, q_lo) };
-        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up) } else { (start, worth, cols(m.cols, 0.0_f32)) };
+        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up, m.near()) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
-        // Of weights; of `counted` ones where units stay.
-        let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(m.counters(), m.cols, 0_u32));
+        // What reaches begin with.
+        let mut base = cols(m.cols, f32::INFINITY);
+        // Of weights; of each lane's where units stay.
+        let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(m.counters(), m.cols, 0.0_f32));
         // Sums under units that stay, see `units`: bands' of the low and the high bytes of weights.
         let mut power = cols(m.cols, 0.0_f32);
         let mut sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let mut high_sums = [acc(m.d / v.len(), m.cols, 0_i32), acc(m.d / v.len(), m.cols, 0_i32)];
         let (mut total, mut high_total) = (cols(m.cols, 0_i32), cols(m.cols, 0_i32));
         let mut half = cols(m.cols, 0.0_f32);
-        let mut shift = acc(m.counters(), m.cols, 0_i64);
+        let (mut shift, mut leaning) = (acc(8, m.cols, 0_i64), acc(m.counters(), m.cols, 0.0_f32));
         let mut out = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high = [acc(m.d / v.len(), m.cols, 0.0_f32), acc(m.d / v.len(), m.cols, 0.0_f32)];
         let mut high_half = cols(m.cols, 0.0_f32);
         let (part, stat) = (acc(m.d / v.len() / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let mut by = [put_by(m.put_by(), &part), put_by(m.put_by() * (v.len() - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)];
-        let end = tiles.min(tile + each * TILES as i32);
+        let end = end_of(&seats, w);
         for at in stream(tile, end, m.pair, m.stages) {
-            let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 });
+            let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), bytes_of_copy(m, at, end));
             // A loop on the device: its code is large, and the last copy may have one tile.
             for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
-                let (t, base) = (at + i, i * m.tile_bytes as i32);
-                let pairs = side_pairs(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
-                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, &pairs, m.parts);
+                let (t, from_byte) = (at + i, i * m.tile_bytes as i32);
+                let pairs = side_pairs(k[0], v[0], &tokens, from_byte + m.sides_at as i32, m.parts);
+                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, from_byte + m.sides_at as i32, &pairs, m.parts);
                 // Beside sums of offsets they would take too many registers.
                 let (first_steps, each_worth) = if k[0].spec().affine { (zero.cols(column, 1, m.cols), k_scale * &worths.cols(column, 1, m.cols)) } else { (start.clone(), k_scale * &worth) };
-                let steps = steps(m, k, &tokens, base, &q_hi, &q_lo, &q_float, &first_steps);
-                let mut x = if m.record > 0 {
-                    steps.map3(&each_worth, &bias, fused)
-                } else if k[0].spec().affine {
-                    steps.map3(&each_worth, &(offsets(k[0], &tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &leans.cols(column, 1, m.cols)), fused)
+                let steps = steps(m, k, &tokens, from_byte, &q_hi, &q_lo, &q_float, &first_steps);
+                let beside = if k[0].spec().affine { offsets(k[0], &tokens, from_byte + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) } else { acc(16, 8, 0.0_f32) };
+                let lean = if k[0].spec().affine { leans.cols(column, 1, m.cols) } else { bias.clone() };
+                // Where units stay, how far scores reach.
+                let mut x = if m.steady() {
+                    if k[0].spec().affine { steps.map3(&each_worth, &beside.map3(&lean, &base, fused), reaching) } else { steps.map3(&each_worth, &base, reaching) }
                 } else {
-                    &steps * &each_worth
+                    scores_of(m, k[0], &steps, &each_worth, &beside, &lean, 1.0_f32)
                 };
                 let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
                 if ends {
-                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
-                    x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                    anew();
+                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&seats, w, SEEN) - t * 32_i32);
+                    let past_each = if m.many { hidden(&zero, t, m.cols, m.parts) } else { past.clone() };
+                    x = if m.steady() { x.map2(&past_each, shown) } else { x.map2(&past_each, visible) };
                     v_scale = v_scale.map2(&past, kept);
                 }
                 // A new maximum is rare: the rescale stays out of the common path.
-                if x.map2(&top, above).any() {
-                    let next = top.map2(&peaks(&x, m.parts), raised);
+                if (if m.steady() { x.map(full) } else { x.map2(&top, above) }).any() {
+                    let score = if m.steady() { scores_of(m, k[0], &steps, &each_worth, &beside, &lean, 64.0_f32).map2(&x, rising) } else { x.clone() };
+                    let next = top.map2(&peaks(&score, m.parts), raised);
                     // A fresh leaf has nothing to rescale.
                     if t % TILES as i32 > 0_i32 {
+                        let fade = top.map2(&next, fade_of);
                         if m.steady() {
                             power = power.map(lift_of).map3(&top, &next, sunk).map(up_of);
+                            count = &count * &fade;
+                            leaning = &leaning * &fade;
                         } else {
-                            let fade = top.map2(&next, fade_of);
                             out[0] = &out[0] * &fade;
                             if v.len() == 2 {
                                 out[1] = &out[1] * &fade;
                             }
                             half = &half * &fade;
                         }
-                        if m.steady() {
-                            count = faded(m, &count.cast::<i64>(), &top, &next).cast::<u32>();
-                        } else {
+                        if !m.steady() {
                             sum = faded(m, &sum, &top, &next);
-                        }
-                        if v[0].spec().affine {
-                            shift = faded(m, &shift, &top, &next);
+                            if v[0].spec().affine {
+                                shift = faded(m, &shift, &top, &next);
+                            }
                         }
                     }
                     top = next;
+                    if m.steady() {
+                        base = if m.record > 0 { top.map(reach_of) + &bias } else { top.map(reach_of) };
+                        let again = if k[0].spec().affine { steps.map3(&each_worth, &beside.map3(&lean, &base, fused), reaching) } else { steps.map3(&each_worth, &base, reaching) };
+                        x = x.map2(&again, still);
+                    }
                 }
-                let p = if m.steady() { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
+                let p = if m.steady() { x.map(exp2_raised) } else { x.map2(&top, weight) };
                 if m.steady() {
-                    count = &count + &(if m.apart { p.half_sums().map(counted) } else { p.lane_sums().map(counted) });
+                    count = &count + &(if m.apart { p.half_sums() } else { p.lane_sums() });
                 } else {
                     sum = &sum + &p.lane_sums().map(fixed);
                 }
                 if v[0].spec().affine {
-                    shift = &shift + &offset_sums(m, k[0], v[0], &tokens, base + m.sides_at as i32, &pairs.1, &p);
+                    let own = offset_sums(m, k[0], v[0], &tokens, from_byte + m.sides_at as i32, &pairs.1, &p);
+                    if m.steady() {
+                        leaning = &leaning + &own;
+                    } else {
+                        shift = &shift + &own.map(fixed_offset);
+                    }
                 }
                 if m.steady() {
                     let pv = &p * &v_scale;
                     let mut w = pv.map2(&power, rounded);
                     if misfit(&w, m.parts).any() {
-                        // Both bytes of a weight have one unit.
-                        let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
-                        let lift = power.map(lift_of);
-                        let next = lift.map3(&largest(&pv, m.parts), &most, fitted);
-                        // A fresh leaf has nothing to move.
+                        let peak = largest(&pv, m.parts);
+                        // A fresh leaf has no unit yet, and nothing to move.
+                        let mut next = peak.map(first_fit);
                         if t % TILES as i32 > 0_i32 {
+                            // Both bytes of a weight have one unit.
+                            let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+                            let lift = power.map(lift_of);
+                            next = lift.map3(&peak, &most, fitted);
                             let by = next.map2(&lift, minus);
                             let low = side.cols(0, 1, m.cols);
                             for i in 0..v.len() {
@@ -246,7 +270,7 @@ pub fn attend<T: Float>(
                         high_total = &high_total + &w.0.sum_k();
                     }
                     for i in 0..v.len() {
-                        let values = values_of(m, v[i], &tokens, base + m.values_at[i] as i32, m.d / v.len());
+                        let values = values_of(m, v[i], &tokens, from_byte + m.values_at[i] as i32, m.d / v.len());
                         sums[i] = mma(&values, &w.1, &sums[i]);
                         if m.apart {
                             high_sums[i] = mma(&values, &w.0, &high_sums[i]);
@@ -255,19 +279,22 @@ pub fn attend<T: Float>(
                 } else if v[0].spec().exact() {
                     let w = weights(&p * &v_scale);
                     for i in 0..v.len() {
-                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], base + m.values_at[i] as i32, m.d / v.len());
+                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], from_byte + m.values_at[i] as i32, m.d / v.len());
                     }
                     // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
                     if v[0].spec().odd() {
                         half = w.2.cast::<f32>().map3(&w.3, &half, fused);
                     }
                 } else {
-                    out[0] = mma(&tokens.grouped_values::<bf16>(base + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
+                    out[0] = mma(&tokens.grouped_values::<bf16>(from_byte + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                 }
             }
             let t = (at + m.pair as i32).min(end) - 1_i32;
             // A leaf's end: fold it into what the warp holds, start afresh.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
+                anew();
+                let log_each = seat(&seats, w, LOG_EACH);
+                let each = 1_i32 << (log_each & 31_i32);
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let height = m.d / v.len() / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
@@ -287,9 +314,9 @@ pub fn attend<T: Float>(
                 }
                 let unit = if m.steady() { power.map(lift_of).map(down_of) } else { cols(m.cols, 1.0_f32) };
                 for i in 0..v.len() {
-                    o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &shift, &unit, m.d / v.len());
+                    o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &(if m.steady() { leaning.map(fixed_raised) } else { shift.clone() }), &unit, m.d / v.len());
                 }
-                let l = if m.steady() { total_of(&count.cast::<i64>(), m.parts).cast::<f32>() * 1.4901161e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
+                let l = if m.steady() { count_of(&count.map(counted), m.parts).cast::<f32>() * 5.9604645e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
                 hold(m, v.len(), &mut held, &mut by, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 for i in 0..v.len() {
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
@@ -298,14 +325,16 @@ pub fn attend<T: Float>(
                 top = cols(m.cols, f32::NEG_INFINITY);
                 power = cols(m.cols, 0.0_f32);
                 sum = acc(8, m.cols, 0_i64);
-                count = acc(m.counters(), m.cols, 0_u32);
+                count = acc(m.counters(), m.cols, 0.0_f32);
+                base = cols(m.cols, f32::INFINITY);
                 half = cols(m.cols, 0.0_f32);
                 high_half = cols(m.cols, 0.0_f32);
-                shift = acc(m.counters(), m.cols, 0_i64);
+                shift = acc(8, m.cols, 0_i64);
+                leaning = acc(m.counters(), m.cols, 0.0_f32);
                 // Only what walks more leaves than a segment has comes to another one.
                 if (m.record > 0) & ((LEAF << m.depth) > m.segment) {
                     let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
-                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up));
+                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up, m.near()));
                     q_hi = next.0;
                     q_lo = next.1;
                     start = values.0;
@@ -315,13 +344,15 @@ pub fn attend<T: Float>(
             }
         }
     }
+    anew();
     // Of rows to be mapped back: what a step is worth, whether there are tokens.
     let mut units = shared::<f32>(m.settled());
     let mut some = shared::<i32>(m.settled());
-    find_faults(m, &seats, &from, status, &mut fault, queries, first, unit, log_crew);
+    find_faults(m, &seats, &from, status, &mut fault, queries, first, log_crew);
     for w in warps(m.warps) {
         let (seq, split, live, lead) = (seat(&seats, w, SEQ), seat(&seats, w, SPLIT), seat(&seats, w, LIVE), lead_of(w, log_crew));
-        let all = whole(m, seat(&seats, w, SEEN), unit);
+        let head = seat(&seats, w, HEAD);
+        let all = whole(m, seat(&seats, w, SEEN), seat(&seats, w, UNIT));
         for c in strided(w - lead, if (live > 0_i32) | (all & (split == 0_i32) & (seq >= 0_i32)) { m.rows() as i32 } else { 0_i32 }, 1_i32 << (log_crew & 31_i32)) {
             let of = row_of(m, seq, kv_heads, head, queries, first, c);
             let own = if m.many { first + c / (m.group as i32) < queries } else { true };
@@ -347,8 +378,8 @@ pub fn attend<T: Float>(
         }
     }
     if m.record > 0 {
-        let (seq, live) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE));
-        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), unit) & (live > 0_i32));
+        let (seq, live, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE), seat(&seats, 0_i32, HEAD));
+        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)) & (live > 0_i32));
     }
 }
 
@@ -357,4 +388,16 @@ pub fn attend<T: Float>(
 #[allow(clippy::too_many_arguments)]
 fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, c: i32) -> Tile<T> {
     q.row(row_of(m, seq, kv_heads, head, queries, first, c.min(m.rows() as i32 - 1_i32)) as i64 * m.d as i64, m.d)
+}
+
+/// Scores of a tile in log2 units, from worths and leans in units `near` times as large.
+#[device]
+fn scores_of(m: &DecodeMeta, k: &dyn Codec, steps: &Tile<f32>, worth: &Tile<f32>, beside: &Tile<f32>, lean: &Tile<f32>, near: f32) -> Tile<f32> {
+    let worth = if m.steady() { worth * near } else { worth.clone() };
+    let lean = if m.steady() { lean * near } else { lean.clone() };
+    if m.record > 0 {
+        steps.map3(&worth, &lean, fused)
+    } else {
+        if k.spec().affine { steps.map3(&worth, &(beside * &lean), fused) } else { steps * &worth }
+    }
 }

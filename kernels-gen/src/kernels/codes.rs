@@ -166,7 +166,8 @@ fn put_plane(cache: &mut Global<u8>, at: i64, code: [u32; 4], w: usize, first: u
 pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, code: [u32; 4], values: bool, quads: bool, d: usize) {
     if quads {
         for b in 0..c.spec().bits / 8 {
-            cache.save::<u8>(at + quad_byte(token, block, b, c.spec().bits, d / 8) as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
+            let byte = if values { quad_byte(token, block, b, c.spec().bits, d / 8) } else { key_quad_byte(token, block, b, c.spec().bits, d / 8) };
+            cache.save::<u8>(at + byte as i64, (code[b / 4] >> (b % 4 * 8)) as u8);
         }
     } else {
         for p in 0..c.spec().wide() {
@@ -174,6 +175,21 @@ pub fn put_planes(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, bl
             let byte = if values { value_byte(token, block, w, d / 8) } else { key_byte(token, block, w, d / 8) };
             put_plane(cache, at + (byte + (d / 2 * first) as u32) as i64, code, w, first);
         }
+    }
+}
+
+/// Whether a code is one or two words, so that those of a key's neighbouring blocks lie side by side.
+#[device]
+pub fn in_lines(c: &dyn Codec) -> bool {
+    (c.spec().wide() == 1) & (c.spec().tail() == 0) & ((c.spec().bits == 32) | (c.spec().bits == 64))
+}
+
+/// Such codes of the four blocks from `block` on, as `put_planes` would leave them.
+#[device]
+pub fn put_line(c: &dyn Codec, cache: &mut Global<u8>, at: i64, token: u32, block: u32, words: [u32; 8], d: usize) {
+    let bits = c.spec().bits;
+    for p in 0..bits / 32 {
+        put_run(cache, at + key_byte(token, block + (128 / bits * p) as u32, bits, d / 8) as i64, words, 4 * p, 4);
     }
 }
 

@@ -35,7 +35,7 @@ fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
     let of = |warps, min_blocks| {
         let with = |stages, pair| DecodeMeta { warps, min_blocks, stages, pair, ..shape }.within(usize::MAX);
         let (two, three, pairs) = (with(2, 1), with(3, 1), with(2, 2));
-        let as_many = |m: &DecodeMeta| m.warps == two.warps && m.depth == two.depth && m.away == two.away;
+        let as_many = |m: &DecodeMeta| (m.warps, m.min_blocks) == (two.warps, two.min_blocks) && m.depth == two.depth && m.away == two.away;
         // Copies of less than 4 KiB do not keep the memory busy: two tiles each where pages have them side by side.
         if tile < 4096 && shape.page_tokens % 64 == 0 && as_many(&pairs) {
             return pairs;
@@ -48,8 +48,8 @@ fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
         (_, true) => &[(8, 2), (4, 3)],
         _ => &[(8, 1), (4, 1), (2, 1)],
     };
-    // The first of them that need not do with fewer warps.
-    shapes.iter().map(|&(warps, blocks)| (warps, of(warps, blocks))).find(|(warps, m)| m.warps == *warps).map_or_else(|| of(8, 1), |(_, m)| m)
+    // The first of them that need not do with fewer warps or blocks.
+    shapes.iter().map(|&at| (at, of(at.0, at.1))).find(|(at, m)| (m.warps, m.min_blocks) == *at).map_or_else(|| of(8, 1), |(_, m)| m)
 }
 
 /// What a decode kernel's meta value says of its codec and rows.
@@ -71,6 +71,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         sides_at: layout.sides_at(),
         quads: layout.quads(),
         key_quads: layout.key_quads(),
+        key_twos: layout.key_quads() && c.k.twos && c.k.bands.len() == 1 && d >= 64,
         record: 0,
         segment: SEGMENT,
         warps: 8,
@@ -79,6 +80,9 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         pair: 1,
         min_blocks: 1,
         kivi: false,
+        ranks: [0; 2],
+        behind: 0,
+        values_map_at: 0,
         away: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }

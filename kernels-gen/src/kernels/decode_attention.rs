@@ -9,9 +9,11 @@
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
 use super::attend::attend;
+use super::few::{count_few, find_few};
 use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
 use super::maps;
+use super::pca::attend::attend_blocks;
 use super::schedule::*;
 use super::seats::WORDS;
 use crate::codec::Codec;
@@ -22,6 +24,12 @@ pub const SEGMENT: usize = 1024;
 
 /// Parts wait away from shared memory beside copies of more bytes only: smaller ones do as well with fewer warps.
 pub(super) const AWAY: usize = 6000;
+
+/// Shared memory that a block may have on the devices that have most.
+const MOST_SHARED: usize = 227 * 1024;
+
+/// Warps and blocks an SM where shared memory does not allow what a kernel was cut for: the most warps first.
+const SHAPES: [(usize, usize); 6] = [(4, 3), (8, 1), (4, 2), (4, 1), (2, 1), (1, 1)];
 
 /// Most leaves of a block.
 pub const SHARE: usize = 32;
@@ -53,6 +61,8 @@ pub struct DecodeMeta {
     pub quads: bool,
     /// Keys are, four blocks to a word.
     pub key_quads: bool,
+    /// They are decoded two dims of two blocks to a word.
+    pub key_twos: bool,
     /// The queries come quantised, a record of so many bytes a segment, with a bias: see [`super::maps::queries`]. 0: they do not.
     pub record: usize,
     /// Tokens of a segment.
@@ -67,6 +77,11 @@ pub struct DecodeMeta {
     pub min_blocks: usize,
     /// KIVI's tiles: see [`super::kivi`].
     pub kivi: bool,
+    /// Coordinates of a key's and of a value's residual in the bases of blocks; 0: there are none, see [`super::pca`].
+    pub ranks: [usize; 2],
+    /// Bytes of a page of a kv head behind its tiles, and where in the page a block's map of values begins.
+    pub behind: usize,
+    pub values_map_at: usize,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
     pub inv_sqrt_d: f32,
@@ -96,6 +111,11 @@ impl DecodeMeta {
         (SHARE * LEAF / self.page_tokens + 2).div_ceil(self.warps)
     }
 
+    /// Pages are blocks with a basis of their own.
+    pub fn blocks(&self) -> bool {
+        self.ranks[0] > 0
+    }
+
     /// Bytes of a warp's ring.
     pub fn ring(&self) -> usize {
         self.stages * self.pair * self.tile_bytes
@@ -108,7 +128,7 @@ impl DecodeMeta {
 
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
     pub fn bundles(&self) -> bool {
-        !self.many && !self.kivi && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
+        !self.many && !self.kivi && !self.blocks() && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
     }
 
     /// Crews that a block's warps may be.
@@ -146,6 +166,11 @@ impl DecodeMeta {
         self.parts == 2 || self.apart
     }
 
+    /// What a log2 unit of a score is: a 64th where units stay, see [`super::softmax::reach_of`].
+    pub fn near(&self) -> f32 {
+        if self.steady() { 0.015625 } else { 1.0 }
+    }
+
     /// Rows of the sums of weights that lanes keep: the two halves of a lane's tokens are two rows where they are one column.
     pub fn counters(&self) -> usize {
         if self.apart { 16 } else { 8 }
@@ -166,25 +191,31 @@ impl DecodeMeta {
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
 
-    /// As many warps and as many leaves a warp as fit a block's `shared` bytes, and its blocks an SM; if nothing does, the least. Parts
-    /// wait away from shared memory before warps or leaves are fewer.
-    pub fn within(mut self, shared: usize) -> DecodeMeta {
-        let shared = shared.min(228 * 1024 / self.min_blocks - 1024);
-        loop {
-            self.depth = (SHARE / self.warps).ilog2() as usize;
+    /// This shape, or the next of fewer warps an SM, of which so many blocks lie side by side where one may have `shared` bytes: registers
+    /// are dealt out by blocks that do. A third stage goes before warps do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
+    pub fn within(self, shared: usize) -> DecodeMeta {
+        // Without bulk copies sixteen warps want more registers than there are; the devices that lack them have less shared memory too.
+        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { SHAPES[0] } else { (self.warps, self.min_blocks) };
+        let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
+        let shapes = std::iter::once(own).chain(fewer).flat_map(|at| [(at, self.stages), (at, self.stages.min(2))]);
+        let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, ..self }.deep(shared));
+        shapes.fold(None, |found: Option<(DecodeMeta, bool)>, m| found.filter(|f| f.1).or(Some(m))).map_or(self, |found| found.0)
+    }
+
+    /// With the most leaves a warp that fit, and whether any do.
+    fn deep(mut self, shared: usize) -> (DecodeMeta, bool) {
+        // A kibibyte of every block is the driver's.
+        let shared = (shared.min(MOST_SHARED) + 1024) / self.min_blocks - 1024;
+        self.depth = (SHARE / self.warps).ilog2() as usize;
+        self.away = false;
+        self.away = self.warps == 8 && !self.kivi && !self.blocks() && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
+        if self.away && self.shared() > shared {
             self.away = false;
-            self.away = self.warps == 8 && !self.kivi && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
-            if self.away && self.shared() > shared {
-                self.away = false;
-            }
-            while self.depth > self.least().max(1) && self.shared() > shared {
-                self.depth -= 1;
-            }
-            if self.warps == 1 || self.shared() <= shared {
-                return self;
-            }
-            self.warps /= 2;
         }
+        while self.depth > self.least().max(1) && self.shared() > shared {
+            self.depth -= 1;
+        }
+        (self, self.shared() <= shared)
     }
 }
 
@@ -222,7 +253,7 @@ pub fn decode_attention<T: Float>(
     splits: i32,   // most parts of a sequence
     blocks: i32,
     unit: i32, // log2 of the leaves of a warp, below 0 what ends first
-    own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths
+    own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths; 2: sequences are few
     scale: f32,
 ) {
     if m.record == 0 {
@@ -233,23 +264,31 @@ pub fn decode_attention<T: Float>(
     let mut places = shared::<i32>(3 * LANES);
     let mut found = shared::<i32>(FOUND);
     let mut short = shared::<i32>(m.warps);
-    let (mut unit, mut turns) = (unit, 1_i32);
+    let mut turns = 1_i32;
     if own == 0_i32 {
         count_shares(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut counts, &mut places, &mut found);
-        unit = found.at(UNIT);
+    }
+    if own == 2_i32 {
+        count_few(&m, lens, batch, capacity, kv_heads, block, blocks, unit, &mut found);
+    }
+    if own != 1_i32 {
         turns = found.at(TURNS);
     }
     if block == 0_i32 {
-        chosen.put(0, unit + m.log_warps() as i32);
+        chosen.put(0, if own != 1_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
     }
     if m.record > 0 {
         after_previous();
     }
     // Not before its own wait: the join reads lengths while this launch still runs.
     release_next();
-    for turn in strided(0_i32, turns, 1) {
+    for left in strided(0_i32 - turns, 0_i32, 1) {
+        // One number alone waits in a register through a turn.
+        anew();
+        let (block, unit) = (block_id(0), if own != 1_i32 { found.at(UNIT) } else { unit });
+        let turn = left + if own != 1_i32 { found.at(TURNS) } else { 1_i32 };
         let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
-        if own == 0_i32 {
+        if own != 1_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
         }
         let of_head = quotient(item, kv_heads);
@@ -264,8 +303,15 @@ pub fn decode_attention<T: Float>(
                 log_crew = 0_i32;
             }
         }
+        if own == 2_i32 {
+            let few = find_few(&m, lens, batch, capacity, unit, of_head);
+            seq = few.0;
+            split = few.1;
+        }
         if m.kivi {
             attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);
+        } else if m.blocks() {
+            attend_blocks::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, head, seq, split);
         } else {
             attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, &short, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, log_crew, 1_i32, 0_i32, 0_i32, 1_i32);
         }

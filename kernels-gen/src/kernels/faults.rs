@@ -3,16 +3,16 @@
 use super::decode_attention::DecodeMeta;
 use super::join_splits::JoinMeta;
 use super::many::sees;
-use super::seats::{LIVE, SEEN, SEQ, TOKENS, lead_of, seat, whole};
+use super::seats::{LIVE, SEEN, SEQ, TOKENS, UNIT, lead_of, seat, whole};
 use kernel_dsl::prelude::*;
 
 /// A page that does not exist drops the rows of a crew that see it, if the crew has all of them.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn find_faults(m: &DecodeMeta, seats: &Shared<i32>, from: &Shared<i64>, status: &mut Global<i32>, fault: &mut Shared<i32>, queries: i32, first: i32, unit: i32, log_crew: i32) {
+pub fn find_faults(m: &DecodeMeta, seats: &Shared<i32>, from: &Shared<i64>, status: &mut Global<i32>, fault: &mut Shared<i32>, queries: i32, first: i32, log_crew: i32) {
     for w in warps(m.warps) {
         let (seen, lead) = (seat(seats, w, SEEN), lead_of(w, log_crew));
-        let all = whole(m, seen, unit) & (seat(seats, w, LIVE) > 0_i32);
+        let all = whole(m, seen, seat(seats, w, UNIT)) & (seat(seats, w, LIVE) > 0_i32);
         let count = if all { (seen + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 };
         let each = (count + ((1_i32 << (log_crew & 31_i32)) - 1_i32)) >> (log_crew & 31_i32);
         for j in lanes(each) {

@@ -4,16 +4,15 @@
 //! Of codecs that need no more of a row than these, at 128 dims: a quarter of a row a thread. Cost: half of what the plain
 //! phases move through shared memory. Rows of calibrated codecs are held likewise, from the first step of their search.
 
-use super::codes::{follow, keep, put_kept, put_planes, put_quads, put_tail};
+use super::codes::{follow, in_lines, keep, put_kept, put_line, put_planes, put_quads, put_tail};
 use super::rows::{at_once, half_of, side_of, turned_across};
 use super::store::{StoreMeta, add_energy, energy_if_corrected};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Whether a codec's rows may be held. Searches of a lattice, four a thread side by side, would not leave the registers.
+/// Whether a codec's rows may be held.
 pub fn holds(bands: &[&dyn Codec], d: usize) -> bool {
-    let s = bands[0].spec();
-    d == 128 && bands.len() == 1 && at_once(bands[0]) && (!s.exact() || s.affine || s.odd())
+    d == 128 && bands.len() == 1 && at_once(bands[0]) && !bands[0].spec().alone
 }
 
 /// Whether those of a calibrated codec may.
@@ -129,6 +128,10 @@ pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held
             energy = energy + energy_if_corrected(c, code);
             if m.key_quads {
                 words = follow(words, code, c.spec().bits);
+            } else if in_lines(c) {
+                for w in 0..c.spec().bits / 32 {
+                    words[c.spec().bits / 32 * j + w] = code[w];
+                }
             } else {
                 if tile >= 0_i64 {
                     put_planes(c, cache, tile + m.keys_at[0] as i64, place, (k * 4_i32 + j as i32) as u32, code, false, false, m.d);
@@ -138,6 +141,12 @@ pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held
         if m.key_quads {
             if tile >= 0_i64 {
                 put_quads(c, cache, tile + m.keys_at[0] as i64, place, (k * 4_i32) as u32, words, m.d);
+            }
+        } else {
+            if in_lines(c) {
+                if tile >= 0_i64 {
+                    put_line(c, cache, tile + m.keys_at[0] as i64, place, (k * 4_i32) as u32, words, m.d);
+                }
             }
         }
         add_energy(c, energies, r * 4_i32 + k, energy, 0);

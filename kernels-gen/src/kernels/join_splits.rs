@@ -42,10 +42,10 @@ impl Meta for JoinMeta {
     }
 }
 
-/// Part `at` of a row's, or the last one.
+/// Part `at` of a row's, or the last one; the first one is line `own`.
 #[device]
-fn of_split(m: &JoinMeta, part: &Global<f32>, stat: &Global<f32>, base: i64, rows: i32, column: i32, at: i32, count: i32) -> (Tile<f32>, f32, f32) {
-    let row = (base + at.min(count - 1_i32) as i64) * rows as i64 + column as i64;
+fn of_split(m: &JoinMeta, part: &Global<f32>, stat: &Global<f32>, own: i64, rows: i32, at: i32, count: i32) -> (Tile<f32>, f32, f32) {
+    let row = own + (at.min(count - 1_i32) * rows) as i64;
     (part.row(row * m.d as i64, m.d), stat.at(row * 2_i64 + 1_i64), stat.at(row * 2_i64))
 }
 
@@ -84,14 +84,15 @@ pub fn join<T: Float>(
     let mut ints = shared::<u8>(if m.mapped { int_line(m.d) } else { 0 });
     let mut units = shared::<f32>(if m.mapped { 1 } else { 0 });
     let mut some = shared::<i32>(if m.mapped { 1 } else { 0 });
+    let own = base * rows as i64 + column as i64;
     // A round folds one tree; the last place has those before it.
     for round in strided(0_i32, count, of_tree) {
         let end = count.min(round + of_tree);
         for w in warps(m.warps) {
             let first = round + w * FOLD as i32;
             if first < end {
-                let a = [of_split(m, part, stat, base, rows, column, first, count), of_split(m, part, stat, base, rows, column, first + 1_i32, count), of_split(m, part, stat, base, rows, column, first + 2_i32, count), of_split(m, part, stat, base, rows, column, first + 3_i32, count)];
-                let b = [of_split(m, part, stat, base, rows, column, first + 4_i32, count), of_split(m, part, stat, base, rows, column, first + 5_i32, count), of_split(m, part, stat, base, rows, column, first + 6_i32, count), of_split(m, part, stat, base, rows, column, first + 7_i32, count)];
+                let a = [of_split(m, part, stat, own, rows, first, count), of_split(m, part, stat, own, rows, first + 1_i32, count), of_split(m, part, stat, own, rows, first + 2_i32, count), of_split(m, part, stat, own, rows, first + 3_i32, count)];
+                let b = [of_split(m, part, stat, own, rows, first + 4_i32, count), of_split(m, part, stat, own, rows, first + 5_i32, count), of_split(m, part, stat, own, rows, first + 6_i32, count), of_split(m, part, stat, own, rows, first + 7_i32, count)];
                 let (o, l, top) = eight(&a, &b, end - first);
                 outs.put_row(w * m.d as i32, &o);
                 sums.put(w, l);

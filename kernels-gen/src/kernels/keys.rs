@@ -83,16 +83,20 @@ pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pairs: 
 
 /// A band of the query's bytes, from byte `at` on.
 #[device]
-pub fn query_part(query: &Shared<u8>, at: i32, d: usize, cols: usize, band: usize, quads: bool) -> Tile<i8> {
+pub fn query_part(query: &Shared<u8>, at: i32, d: usize, cols: usize, band: usize, quads: bool, twos: bool) -> Tile<i8> {
     let part = query.operand::<i8>(at, d, cols, band);
-    if quads { part.quad_order() } else { part }
+    if twos {
+        part.twos_order()
+    } else {
+        if quads { part.quad_order() } else { part }
+    }
 }
 
 /// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins,
 /// `start`: what sums start from, as high as they stand.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, base: i32, at: [usize; 4], quads: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
+pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], start: &Tile<i32>, base: i32, at: [usize; 4], quads: bool, twos: bool, d: usize, cols: usize, parts: usize) -> Tile<f32> {
     let mut hi = acc(32, cols, 0_i32);
     let mut lo = acc(32, cols, 0_i32);
     for i in 0..k.len() {
@@ -103,7 +107,11 @@ pub fn dots(k: &[&dyn Codec], tokens: &Page, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<
                 lo = mma_raised(&key, &q_lo[i], k[i].spec().raised_keys());
             }
         } else {
-            let key: Tile<u8> = if quads { tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) };
+            let key: Tile<u8> = if twos {
+                tokens.key_twos(base + at[i] as i32, k[i].spec().bits, d, 8, |x| k[i].twos4(x))
+            } else {
+                if quads { tokens.key_quads(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode4(x)) } else { tokens.keys(base + at[i] as i32, k[i].spec().bits, d / k.len(), 8, |x| k[i].decode(x)) }
+            };
             hi = mma(&key, &q_hi[i], &hi);
             if parts == 1 {
                 lo = mma(&key, &q_lo[i], &lo);
@@ -144,15 +152,15 @@ pub fn by_height(k: &[&dyn Codec], d: usize) -> bool {
     (k.len() == 1) & (d >= 128) & (k[0].spec().raised[7] > 0)
 }
 
-/// A record's columns for sums that stand `height` bits high.
+/// A record's columns for sums that stand `height` bits high, in units of `near` log2 units.
 #[device]
-pub fn lifted(of: (Tile<i32>, Tile<f32>, Tile<f32>), height: usize) -> (Tile<i32>, Tile<f32>, Tile<f32>) {
-    (of.0 * (1 << height), of.1 * lowering(height), of.2)
+pub fn lifted(of: (Tile<i32>, Tile<f32>, Tile<f32>), height: usize, near: f32) -> (Tile<i32>, Tile<f32>, Tile<f32>) {
+    (of.0 * (1 << height), of.1 * (lowering(height) * near), of.2 * near)
 }
 
 /// Sums of a tile's keys and the query, as high as they stand.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn steps(m: &DecodeMeta, k: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>) -> Tile<f32> {
-    if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) }
+    if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.key_twos, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) }
 }

@@ -130,18 +130,21 @@ pub fn of_crew(m: &DecodeMeta, held: &Shared<f32>, column: i32, lead: i32, live:
     tree([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0], [a.1, b.1, c.1, d.1, e.1, f.1, g.1, h.1], [a.2, b.2, c.2, d.2, e.2, f.2, g.2, h.2], live)
 }
 
-/// Eight neighbouring parts of a row, of which the first `live` exist: their tree.
+/// Eight neighbouring parts of a row, of which the first `live` exist, the others being finite: their tree.
 #[device]
 pub fn tree(o: [Tile<f32>; 8], l: [f32; 8], top: [f32; 8], live: i32) -> (Tile<f32>, f32, f32) {
     let (mut o, mut l, mut top) = (o, l, top);
     for level in 0..3 {
-        for i in 0..4 >> level {
-            let (at, next) = (i * (2 << level), i * (2 << level) + (1 << level));
-            if (next as i32) < live {
+        // All pairs of a level side by side: a branch each would be a chain.
+        if (1 << level) < live {
+            for i in 0..4 >> level {
+                let (at, next) = (i * (2 << level), i * (2 << level) + (1 << level));
+                let both = (next as i32) < live;
                 let (left, right) = (left_worth(top[at], top[next]), right_worth(top[at], top[next]));
+                let (left, right) = (if both { left } else { 1.0_f32 }, if both { right } else { 0.0_f32 });
                 l[at] = l[next].mul_add(right, l[at] * left);
                 o[at] = o[next].mul_add(right, &(&o[at] * left));
-                top[at] = fmax(top[at], top[next]);
+                top[at] = if both { fmax(top[at], top[next]) } else { top[at] };
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod codes;
 mod cuts;
 pub mod decode_attention;
 pub mod faults;
+pub mod few;
 pub mod forward;
 pub mod groups;
 pub mod held;
@@ -23,6 +24,7 @@ pub mod many;
 pub mod maps;
 pub mod merge;
 pub mod offset;
+pub mod pca;
 pub mod place;
 pub mod prefill_attention;
 pub mod query;
@@ -272,7 +274,7 @@ pub fn slot_meta(c: &CodecInfo, d: usize, page_tokens: usize, tile_tokens: usize
         return None;
     }
     let store = store_meta(c, d, tile_tokens, elem);
-    let tiles = TileMeta { page_tokens: tile_tokens, tile_bytes: store.tile_bytes, keys_at: store.keys_at[0], values_at: store.values_at[0], sides_at: store.sides_at, side_stride: store.side_stride, quads: store.quads };
+    let tiles = TileMeta { page_tokens: tile_tokens, tile_bytes: store.tile_bytes, keys_at: store.keys_at[0], values_at: store.values_at[0], sides_at: store.sides_at, side_stride: store.side_stride, quads: store.quads, key_quads: store.key_quads };
     Some(SlotMeta { d, elem: store.elem, page_tokens, values_at: c.k.slot_bytes(d), warps: 4, min_blocks: 1, inv_sqrt_d: store.inv_sqrt_d, tiles })
 }
 

@@ -1,8 +1,8 @@
 //! Keys and values with an offset: coordinates `scale * (lane - zero) + offset`, one scale and one offset a token.
 //!
 //! A key's offset adds to its score what the query's coordinates sum to, times the offset. The values' share of an output is one number a head, sum(p * offset), the same for every coordinate. A lane adds its
-//! four tokens' products (two, with up to four heads) in f32, in order, then truncates once to an integer in units of
-//! 2^-36: 512 tokens of offsets up to 1e5 stay below 2^63, and the order of lanes and tiles is free.
+//! four tokens' products in f32, in order, then truncates once to an integer in units of 2^-36; where units stay, those of its two tokens
+//! of each tile of a leaf, and truncates at the leaf's end. 512 tokens of offsets up to 1e5 stay below 2^63, and the order of lanes is free.
 
 use super::decode_attention::DecodeMeta;
 use super::keys::{high_half, low_half, sides};
@@ -44,13 +44,9 @@ pub fn offsets(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, pair: &Tile
     }
 }
 
-/// What a tile's weights and the offsets of its values come to; its sides are at byte `at`.
+/// What a tile's weights and the offsets of its values come to in each lane; its sides are at byte `at`.
 #[device]
-pub fn offset_sums(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pair: &Tile<u32>, p: &Tile<f32>) -> Tile<i64> {
+pub fn offset_sums(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pair: &Tile<u32>, p: &Tile<f32>) -> Tile<f32> {
     let leans = p * &offsets(v, tokens, at + (2 * k.spec().sides) as i32, 2 * (k.spec().sides + v.spec().sides), pair, m.parts);
-    if m.apart {
-        leans.half_sums().map(fixed_raised)
-    } else {
-        if m.steady() { leans.lane_sums().map(fixed_raised) } else { leans.lane_sums().map(fixed_offset) }
-    }
+    if m.apart { leans.half_sums() } else { leans.lane_sums() }
 }

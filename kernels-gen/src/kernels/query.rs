@@ -95,9 +95,9 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared
         for part in 0..m.parts {
             let at = column + (part * m.heads()) as i32;
             zero.put(at, start * (1 << height));
-            unit.put(at, worth * f32::from_bits((127_u32 - height as u32) << 23));
+            unit.put(at, worth * (f32::from_bits((127_u32 - height as u32) << 23) * m.near()));
             if k[0].spec().affine {
-                lean.put(at, start as f32 * k[0].spec().lean() * worth);
+                lean.put(at, start as f32 * k[0].spec().lean() * (worth * m.near()));
             }
         }
     } else {
@@ -123,5 +123,5 @@ pub fn query_at(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> ([
 #[device]
 fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> [Tile<i8>; 4] {
     let band = m.d / bands;
-    [query_part(query, at, m.d, m.cols, band, m.key_quads), query_part(query, at + (1 % bands * band) as i32, m.d, m.cols, band, m.key_quads), query_part(query, at + (2 % bands * band) as i32, m.d, m.cols, band, m.key_quads), query_part(query, at + (3 % bands * band) as i32, m.d, m.cols, band, m.key_quads)]
+    [query_part(query, at, m.d, m.cols, band, m.key_quads, m.key_twos), query_part(query, at + (1 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos), query_part(query, at + (2 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos), query_part(query, at + (3 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos)]
 }

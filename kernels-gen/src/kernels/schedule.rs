@@ -45,7 +45,7 @@ pub fn quotient(a: i32, b: i32) -> i32 {
 }
 
 #[device]
-fn leaves_of(len: i32, capacity: i32) -> i32 {
+pub fn leaves_of(len: i32, capacity: i32) -> i32 {
     let n = if (len >= 0_i32) & (len <= capacity) { len } else { 0_i32 };
     (n + (LEAF as i32 - 1_i32)) / LEAF as i32
 }
@@ -58,7 +58,7 @@ fn short_of(m: &DecodeMeta, leaves: i32) -> i32 {
 
 /// Shares of so many leaves, one at least: somebody must write the rows.
 #[device]
-fn shares_of(leaves: i32, log_share: i32) -> i32 {
+pub fn shares_of(leaves: i32, log_share: i32) -> i32 {
     ((leaves + ((1_i32 << (log_share & 31_i32)) - 1_i32)) >> (log_share & 31_i32)).max(1_i32)
 }
 
@@ -147,22 +147,27 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
     }
 }
 
-/// The unit that ends first, the smaller one of two: so many turns of `blocks` blocks, a turn takes its leaves and a quarter of
-/// one for its start and end. Where blocks are free in the last one, the others have more of the memory: up to twice as much.
+/// The unit that ends first, the smaller one of two.
 #[device]
 fn best_unit(m: &DecodeMeta, counts: &Shared<i32>, short: i32, kv_heads: i32, blocks: i32) -> i32 {
     let mut best = m.depth as i32;
     let mut least = f32::INFINITY;
     for down in 0..m.depth + 1 - m.least() {
         let unit = (m.depth - down) as i32;
-        let all = (counts.row(row_of(unit) + LANES as i32, LANES).sum() - short) * kv_heads;
-        let (turns, full) = ((all as f32 / blocks as f32).ceil(), (all as f32 / blocks as f32).floor());
-        let last = all as f32 / blocks as f32 - full;
-        let time = turns + (full + if turns > full { fmax(last, 0.5_f32) } else { 0.0_f32 }) * (4 << (m.depth - down)) as f32;
+        let time = time_of((counts.row(row_of(unit) + LANES as i32, LANES).sum() - short) * kv_heads, blocks, m.depth - down);
         best = if time <= least { unit } else { best };
-        least = fmin(least, time);
+        least = fmin(time, least);
     }
     best
+}
+
+/// What so many shares take: so many turns of `blocks` blocks, a turn its leaves and a quarter of one for its start and end. Where
+/// blocks are free in the last one, the others have more of the memory: up to twice as much.
+#[device]
+pub fn time_of(shares: i32, blocks: i32, unit: usize) -> f32 {
+    let all = shares as f32 / blocks as f32;
+    let (turns, full) = (all.ceil(), all.floor());
+    turns + (full + if turns > full { fmax(all - full, 0.5_f32) } else { 0.0_f32 }) * (4 << unit) as f32
 }
 
 /// Place of a block in a turn: to and fro, so that those that began with the first shares do not get the first of the next turn too.

@@ -9,7 +9,8 @@ use super::schedule::share;
 use kernel_dsl::prelude::*;
 
 /// Words of a warp's seat: sequence, split, tokens that the last row sees, tokens of the sequence, first tile of the warp, log2 of
-/// its leaves, warps of the crew that have any, page of the sequence that the crew's list of pages would begin with at 0.
+/// its leaves, warps of the crew that have any, page of the sequence that the crew's list of pages would begin with at 0, log2 of the
+/// leaves that a warp may take, kv head.
 pub const SEQ: usize = 0;
 pub const SPLIT: usize = 1;
 pub const SEEN: usize = 2;
@@ -18,7 +19,9 @@ pub const TILE: usize = 4;
 pub const LOG_EACH: usize = 5;
 pub const LIVE: usize = 6;
 pub const PAGE: usize = 7;
-pub const WORDS: usize = 8;
+pub const UNIT: usize = 8;
+pub const HEAD: usize = 9;
+pub const WORDS: usize = 10;
 
 /// First warp of a warp's crew.
 #[device]
@@ -35,7 +38,7 @@ pub fn first_page(m: &DecodeMeta, split: i32, unit: i32) -> i32 {
 /// The warp takes its seat in a share of a sequence of `tokens` tokens, of which its rows see `seen`.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn sit(m: &DecodeMeta, seats: &mut Shared<i32>, w: i32, log_crew: i32, seq: i32, split: i32, seen: i32, tokens: i32, unit: i32) {
+pub fn sit(m: &DecodeMeta, seats: &mut Shared<i32>, w: i32, log_crew: i32, seq: i32, split: i32, seen: i32, tokens: i32, unit: i32, head: i32) {
     let (lead, at) = (lead_of(w, log_crew), w * WORDS as i32);
     let leaves = (seen + (LEAF as i32 - 1_i32)) / LEAF as i32;
     let begin = split * share(m.warps, unit);
@@ -50,6 +53,8 @@ pub fn sit(m: &DecodeMeta, seats: &mut Shared<i32>, w: i32, log_crew: i32, seq: 
         seats.put(at + LOG_EACH as i32, log_each);
         seats.put(at + LIVE as i32, ((leaves - begin).min(share(m.warps, unit)).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32));
         seats.put(at + PAGE as i32, first_page(m, split, unit) - lead * m.listed_by_warp() as i32);
+        seats.put(at + UNIT as i32, unit);
+        seats.put(at + HEAD as i32, head);
     }
 }
 
@@ -82,4 +87,28 @@ pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w
 pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, page: i32, t: i32) -> i64 {
     let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - page);
     (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
+}
+
+/// The tile after a warp's last one.
+#[device]
+pub fn end_of(seats: &Shared<i32>, w: i32) -> i32 {
+    ((seat(seats, w, SEEN) + 31_i32) >> 5).min(seat(seats, w, TILE) + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)))
+}
+
+/// Bytes of the copy from tile `at` on, of a warp's tiles up to `end`.
+#[device]
+pub fn bytes_of_copy(m: &DecodeMeta, at: i32, end: i32) -> i32 {
+    if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 }
+}
+
+/// The first copies of a warp's tiles.
+#[device]
+pub fn start_tiles(m: &DecodeMeta, ring: &Ring, cache: &Global<u8>, from: &Shared<i64>, seats: &Shared<i32>, w: i32) {
+    let (page, end) = (seat(seats, w, PAGE), end_of(seats, w));
+    for turn in 0..m.stages - 1 {
+        let at = seat(seats, w, TILE) + (turn * m.pair) as i32;
+        if at < end {
+            ring.start(cache, tile_at(m, from, page, at), bytes_of_copy(m, at, end), turn);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! every rescale is an exact power of two.
 
 use super::decode_attention::DecodeMeta;
-use kernel_dsl::math::min_u16x2;
+use kernel_dsl::math::{min_u16x2, saturate};
 use kernel_dsl::prelude::*;
 
 /// Positions at or past the end weigh nothing.
@@ -28,10 +28,48 @@ pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_little(x - top)
 }
 
-/// 2^26 of these are a weight of 1: so are weights under units that stay, whose sum then needs no product.
+/// Where units stay, a score is asked how far it reaches below the maximum: 1 is the maximum or more, 0 is 2^-64 of it or less.
+/// What a reach begins with, from the maximum; 64 log2 units are 1.
 #[device]
-pub fn counted(p: f32) -> u32 {
-    p as u32
+pub fn reach_of(top: f32) -> f32 {
+    top.mul_add(-0.015625_f32, 1.0_f32)
+}
+
+/// The reach of a sum, of which a step is worth `worth`.
+#[device]
+pub fn reaching(steps: f32, worth: f32, base: f32) -> f32 {
+    saturate(steps.mul_add(worth, base))
+}
+
+/// Whether the maximum has to rise.
+#[device]
+pub fn full(reach: f32) -> bool {
+    reach >= 1.0_f32
+}
+
+/// Positions at or past the end weigh nothing: [`kernel_dsl::math::exp2_raised`] is 0 there.
+#[device]
+pub fn shown(reach: f32, past: i32) -> f32 {
+    if past < 0_i32 { reach } else { -1.390625_f32 }
+}
+
+/// The same positions once the maximum has risen.
+#[device]
+pub fn still(before: f32, reach: f32) -> f32 {
+    if before < 0.0_f32 { before } else { reach }
+}
+
+/// Scores that make the maximum rise.
+#[device]
+pub fn rising(x: f32, reach: f32) -> f32 {
+    if reach >= 1.0_f32 { x } else { f32::NEG_INFINITY }
+}
+
+/// Weights under units that stay are 2^26 times what they are. A lane adds up those of its tokens of a leaf in f32, two by two and tile by
+/// tile; at the leaf's end their sum becomes an integer, 2^24 for a weight of 1: all together are below 2^32.
+#[device]
+pub fn counted(sum: f32) -> u32 {
+    (sum * 0.25_f32) as u32
 }
 
 /// What sums under a maximum are worth under the next one.
@@ -40,10 +78,13 @@ pub fn fade_of(top: f32, next: f32) -> f32 {
     exp2_or_zero(top - next)
 }
 
-/// What the smaller of two maxima is worth under the larger one.
+/// What the smaller of two maxima is worth under the larger one. Both are whole numbers, or nothing: so it is a power of two, without a
+/// polynomial.
 #[device]
 pub fn fading(a: f32, b: f32) -> f32 {
-    exp2_or_zero(if a < b { a - b } else { b - a })
+    let by = (a - b).abs();
+    // The lowest bits of the difference are the exponent.
+    if by <= 126.0_f32 { f32::from_bits(((12582912.0_f32 - by).to_bits() << 23).wrapping_add(0x3f80_0000_u32)) } else { 0.0_f32 }
 }
 
 /// What the left part of two neighbours with these maxima is worth.
@@ -95,34 +136,11 @@ fn first_row(x: i64, row: i32) -> i64 {
     if row == 0_i32 { x } else { 0_i64 }
 }
 
-#[device]
-fn second_row(x: i64, row: i32) -> i64 {
-    if row == 1_i32 { x } else { 0_i64 }
-}
-
-#[device]
-fn even_row(x: i64, row: i32) -> i64 {
-    if (row & 1_i32) == 0_i32 { x } else { 0_i64 }
-}
-
-#[device]
-fn odd_row(x: i64, row: i32) -> i64 {
-    if (row & 1_i32) == 1_i32 { x } else { 0_i64 }
-}
-
-/// Sums of lanes under the next maximum. Weights whose bytes are summed apart lie in two columns for each other query, which are
-/// shifted each by itself: so are even and odd rows here.
+/// Sums of lanes under the next maximum.
 #[device]
 pub fn faded(m: &DecodeMeta, sums: &Tile<i64>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<i64> {
-    let rows = m.counters();
-    if m.apart {
-        let even = sums.map2(&row_ids(rows), even_row).sum_rows().map3(top, next, shifted);
-        let odd = sums.map2(&row_ids(rows), odd_row).sum_rows().map3(top, next, shifted);
-        (acc(rows, m.cols, 0_i64) + &even).map2(&row_ids(rows), first_row) + &(acc(rows, m.cols, 0_i64) + &odd).map2(&row_ids(rows), second_row)
-    } else {
-        let total = sums.sum_rows().map3(top, next, shifted);
-        (acc(rows, m.cols, 0_i64) + &total).map2(&row_ids(rows), first_row)
-    }
+    let total = sums.sum_rows().map3(top, next, shifted);
+    (acc(8, m.cols, 0_i64) + &total).map2(&row_ids(8), first_row)
 }
 
 /// Biased exponent of the power of two that brings the f32 of bits `peak` into [2^14, 2^15).

@@ -58,8 +58,21 @@ fn room(total: i32) -> i32 {
 #[device]
 pub fn fitted(lift: i32, peak: i32, total: i32) -> i32 {
     let (w, e) = (rounded(f32::from_bits(peak as u32), up_of(lift)), ((peak as u32) >> 23) as i32);
-    let wanted = (267_i32 - e).min(MOST_LIFT);
+    let wanted = wanted_of(e);
     if (e > 0_i32) & (overflows(w) | !counts(w)) { if wanted > lift { lift + (wanted - lift).min(room(total)) } else { wanted } } else { lift }
+}
+
+/// As `fitted` from no unit on.
+#[device]
+pub fn first_fit(peak: i32) -> i32 {
+    let e = ((peak as u32) >> 23) as i32;
+    if e > 0_i32 { wanted_of(e) } else { 0_i32 }
+}
+
+/// The unit that makes an integer from 2^13 on of weights of biased exponent e.
+#[device]
+fn wanted_of(e: i32) -> i32 {
+    (267_i32 - e).min(MOST_LIFT)
 }
 
 /// Sums under the next unit, and what those of high bytes then owe to those of low ones. Dims that stand higher keep no more bits than

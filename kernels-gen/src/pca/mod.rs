@@ -6,9 +6,9 @@
 //! threshold may be kept as they are. Everything is a switch of [`Settings`]; `compat` brings back the defects of the
 //! published implementation, so that its numbers can be checked and its cells repeated.
 //!
-//! It is a scalar codec: no kernel reads its bytes. A block's basis is known only once the block is full, so a cache that
-//! grows by a token would have to hold the last rows raw; and every block brings its own matrix. What the idea is worth
-//! when the basis is fitted ahead, the calibrated codecs show ([`crate::preset`]).
+//! A block's basis is known only once the block is full, so a cache that grows by a token holds the last rows raw; and every block
+//! brings its own matrix. Blocks of [`pages`] are read by kernels as they are stored. What the idea is worth when the basis is fitted
+//! ahead, the calibrated codecs show ([`crate::preset`]).
 
 mod basis;
 mod block;
@@ -19,6 +19,7 @@ mod error;
 mod mix;
 mod name;
 mod pack;
+pub mod pages;
 mod random;
 mod randomized;
 mod row;

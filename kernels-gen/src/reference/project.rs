@@ -8,7 +8,7 @@ use multiversion::multiversion;
 pub const LARGEST: f32 = 16256.0;
 
 /// 1.5 * 2^23: a sum with it rounds to an integer, ties to even.
-const MAGIC: f32 = 12_582_912.0;
+pub(super) const MAGIC: f32 = 12_582_912.0;
 
 /// One affine map a kv head.
 #[derive(Clone, Copy, Debug)]

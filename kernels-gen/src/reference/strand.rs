@@ -10,7 +10,7 @@
 use crate::kernels::TREE;
 use crate::kernels::offset::{fixed_offset, fixed_raised};
 use crate::kernels::query::shown_worth;
-use crate::kernels::softmax::{counted, left_worth, right_worth, weight};
+use crate::kernels::softmax::{counted, full, left_worth, reach_of, reaching, right_worth, weight};
 use crate::kernels::units::{carried, down_of, fitted, moved, sunk, up_of};
 use crate::layout::TILE;
 use kernel_dsl::math::{exp2_or_zero, exp2_raised, fmax, fmin, log2, sanitise};
@@ -24,6 +24,12 @@ pub(super) const LEAF: usize = crate::kernels::LEAF;
 
 /// Tokens that meet one query of a calibrated codec.
 pub const SEGMENT: usize = crate::kernels::SEGMENT;
+
+/// Lanes that a head's tokens of a tile lie in, with two parts.
+const LANES: usize = TILE / 2;
+
+/// A log2 unit where units stay.
+const NEAR: f32 = 0.015625;
 
 /// A query row, ready to meet codes.
 pub(super) struct Query {
@@ -68,14 +74,17 @@ pub(super) fn of_leaf(queries: &[Query], first: usize) -> &Query {
 /// Running state over the tiles of one leaf.
 pub(super) struct Strand {
     m: f32,
-    /// Sum of 2^29 p; with two parts of 2^26 p, of the first and of the last two of every four tokens.
-    l: [i64; 2],
+    /// One part: the sum of 2^29 p.
+    l: i64,
+    /// Two parts: sums of 2^26 p of each lane's tokens, two neighbours of every tile.
+    counts: [f32; LANES],
     /// Weighted values. [d] of the weights' high bytes, [d] of the low ones; with one part all in the second.
     pub o: [Vec<f32>; 2],
     /// Sum of the weights times their value scales, likewise; half of it is due where zero is no lane value.
     pub half: [f32; 2],
-    /// Sum of 2^36 p times the offsets of the values, likewise.
-    shift: [i64; 2],
+    /// Sum of 2^36 p times the offsets of the values; with two parts lanes' sums of 2^26 times as much.
+    shift: i64,
+    leans: [f32; LANES],
     pub parts: usize,
     /// Two parts: what weights are multiplied by now, sums of both bytes under it in the place of `o` and `half`.
     lift: i32,
@@ -85,42 +94,65 @@ pub(super) struct Strand {
 
 impl Strand {
     pub fn new(d: usize, parts: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: [0; 2], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: [0; 2], parts, lift: 0, sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]], totals: [0; 2] }
+        Strand { m: f32::NEG_INFINITY, l: 0, counts: [0.0; LANES], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: 0, leans: [0.0; LANES], parts, lift: 0, sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]], totals: [0; 2] }
     }
 
-    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m); with two parts 2^26 times
-    /// as much.
+    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + lean offset - m); with two parts 2^26
+    /// times as much.
     #[inline(always)]
-    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: &[f32; TILE]) {
+    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], lean: f32, offsets: &[f32; TILE]) {
         let mut x = [0.0; TILE];
-        for ((x, bias), (s, worth)) in x.iter_mut().zip(bias).zip(s.iter().zip(worth)) {
-            *x = s.mul_add(*worth, *bias);
+        for ((x, offset), (s, worth)) in x.iter_mut().zip(offsets).zip(s.iter().zip(worth)) {
+            *x = s.mul_add(*worth, offset * lean);
         }
-        let peak = largest(f32::NEG_INFINITY, &x[..s.len()]);
+        let mut reach = self.reach(s, worth, lean, offsets);
+        let mut peak = f32::NEG_INFINITY;
+        for (x, reach) in x[..s.len()].iter().zip(&reach) {
+            peak = if self.parts == 1 || full(*reach) { fmax(peak, *x) } else { peak };
+        }
         if peak > self.m {
             let raised = fmax(self.m, peak.ceil() + 4.0);
             let factor = exp2_or_zero(self.m - raised);
-            for (part, o) in self.o.iter_mut().enumerate() {
-                self.l[part] >>= fmin(raised - self.m, 63.0) as u32;
-                self.shift[part] >>= fmin(raised - self.m, 63.0) as u32;
-                if self.parts == 1 {
-                    self.half[part] *= factor;
-                    for o in o {
-                        *o *= factor;
-                    }
+            self.l >>= fmin(raised - self.m, 63.0) as u32;
+            self.shift >>= fmin(raised - self.m, 63.0) as u32;
+            for sum in self.counts.iter_mut().chain(&mut self.leans) {
+                *sum *= factor;
+            }
+            if self.parts == 1 {
+                self.half[1] *= factor;
+                for o in &mut self.o[1] {
+                    *o *= factor;
                 }
             }
             self.lift = sunk(self.lift, self.m, raised);
             self.m = raised;
+            reach = self.reach(s, worth, lean, offsets);
         }
-        for (s, x) in s.iter_mut().zip(x) {
-            *s = if self.parts == 2 { exp2_raised(x - self.m) } else { weight(x, self.m) };
+        for (s, (x, reach)) in s.iter_mut().zip(x.iter().zip(reach)) {
+            *s = if self.parts == 2 { exp2_raised(reach) } else { weight(*x, self.m) };
         }
-        // Four tokens, or two and two, are summed before they become an integer.
+        // A lane has four tokens, or two, one after another.
         for (i, few) in s.chunks(4 / self.parts).enumerate() {
             let sum = few[1..].iter().fold(few[0], |sum, p| sum + p);
-            self.l[i % self.parts] += if self.parts == 2 { i64::from(counted(sum)) } else { i64::from((sum * 536870912.0) as u32) };
+            if self.parts == 2 {
+                self.counts[i] += sum;
+            } else {
+                self.l += i64::from((sum * 536870912.0) as u32);
+            }
         }
+    }
+
+    /// How far the tile's scores reach, with two parts: see `kernels::softmax`.
+    #[inline(always)]
+    fn reach(&self, s: &[f32], worth: &[f32], lean: f32, offsets: &[f32; TILE]) -> [f32; TILE] {
+        let mut reach = [0.0; TILE];
+        if self.parts == 2 {
+            let (base, lean) = (reach_of(self.m), lean * NEAR);
+            for ((reach, offset), (s, worth)) in reach.iter_mut().zip(offsets).zip(s.iter().zip(worth)) {
+                *reach = reaching(*s, *worth * NEAR, offset.mul_add(lean, base));
+            }
+        }
+        reach
     }
 
     /// Adds what the offsets of a tile's values are worth to weights `p`.
@@ -131,7 +163,11 @@ impl Strand {
             for (p, offset) in p[1..].iter().zip(&offsets[1..]) {
                 sum += p * offset;
             }
-            self.shift[i % self.parts] += if self.parts == 2 { fixed_raised(sum) } else { fixed_offset(sum) };
+            if self.parts == 2 {
+                self.leans[i] += sum;
+            } else {
+                self.shift += fixed_offset(sum);
+            }
         }
     }
 
@@ -157,6 +193,12 @@ impl Strand {
         }
     }
 
+    /// The state with outputs that `f` makes of the weighted values and the sum of weights; one part.
+    pub fn mapped(self, f: impl FnOnce(&[f32], f32) -> Vec<f32>) -> Partial {
+        let partial = self.closed(false, false);
+        Partial { o: f(&partial.o, partial.l), ..partial }
+    }
+
     #[inline(always)]
     pub fn close(self, c: &Half) -> Partial {
         self.closed(c.odd(), c.affine)
@@ -177,10 +219,11 @@ impl Strand {
             o.iter_mut().for_each(|o| *o += half * 0.5);
         }
         if affine {
-            let shift = (self.shift[0] + self.shift[1]) as f32 * (1.0 / 68_719_476_736.0);
+            let shift = (self.shift + self.leans.iter().map(|sum| fixed_raised(*sum)).sum::<i64>()) as f32 * (1.0 / 68_719_476_736.0);
             o.iter_mut().for_each(|o| *o += shift);
         }
-        Partial { m: self.m, l: (self.l[0] + self.l[1]) as f32 * if self.parts == 2 { 1.0 / 67_108_864.0 } else { 1.0 / 536_870_912.0 }, o }
+        let l = if self.parts == 2 { self.counts.iter().map(|sum| counted(*sum)).sum::<u32>() as f32 * (1.0 / 16_777_216.0) } else { self.l as f32 * (1.0 / 536_870_912.0) };
+        Partial { m: self.m, l, o }
     }
 }
 

@@ -5,13 +5,10 @@
  *
  * With a GPU the result is compared with the scalar reference: bit for bit where the codec promises it.
  * Without one the reference runs on two page permutations, which must not change a bit. It says which ran. */
-#include <dlfcn.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "kvfuse.h"
+#include "driver.h"
 
 enum { D = 128, HEADS = 8, KV_HEADS = 2, PAGE = 32, PAGES = 24, STRIDE = 8, BATCH = 2, TOKENS = 200 + 97 };
 
@@ -31,19 +28,12 @@ static struct result {
 enum { LAYER = 3 };
 static kvf_calibration *calibration;
 
-static uint32_t next_random(void) {
-    static uint32_t state = 1;
-    return (state = state * 1664525u + 1013904223u) >> 8;
-}
-
-static float random_float(void) { return (float)next_random() / (1 << 23) - 1.0f; }
-
 /* The page allocator: gives each sequence its pages, in a random order, and each token its slot. */
 static void give_pages(void) {
     int32_t pages[PAGES];
     for (int i = 0; i < PAGES; i++) pages[i] = i;
     for (int i = PAGES - 1; i > 0; i--) {
-        int j = next_random() % (i + 1), page = pages[i];
+        int j = (int)((random_float() + 1.0f) * 0.5f * (i + 1)) % (i + 1), page = pages[i];
         pages[i] = pages[j], pages[j] = page;
     }
     for (int b = 0, token = 0; b < BATCH; b++) {
@@ -52,9 +42,6 @@ static void give_pages(void) {
         for (int i = 0; i < problem.lens[b]; i++) problem.positions[token] = i, problem.slots[token++] = own[i / PAGE] * PAGE + i % PAGE;
     }
 }
-
-#define OK(call) do { int rc_ = (call); if (rc_) return printf("%s: %s: %s\n", #call, kvf_status_str(rc_), kvf_last_error()), rc_; } while (0)
-#define CU(call) do { int rc_ = (call); if (rc_) return printf("%s: CUDA error %d\n", #call, rc_), -rc_; } while (0)
 
 static kvf_cache cache_at(void *base, uint64_t bytes) {
     return (kvf_cache){.struct_size = sizeof(kvf_cache), .abi_version = KVF_ABI_VERSION, .base = base, .bytes = bytes,
@@ -93,21 +80,11 @@ static int run_reference(kvf_codec *codec, void *bytes, uint64_t count, struct r
     return 0;
 }
 
-#define LOAD(ret, name, symbol, ...) ret (*name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))dlsym(cuda, symbol)
-
-static int run_gpu(void *cuda, kvf_codec *codec, const char *path, uint64_t count, struct result *r) {
-    LOAD(int, init, "cuInit", unsigned);
-    LOAD(int, retain, "cuDevicePrimaryCtxRetain", void **, int);
-    LOAD(int, set_current, "cuCtxSetCurrent", void *);
-    LOAD(int, stream_create, "cuStreamCreate", void **, unsigned);
-    LOAD(int, stream_wait, "cuStreamSynchronize", void *);
-    LOAD(int, alloc, "cuMemAlloc_v2", uint64_t *, size_t);
-    LOAD(int, to_device, "cuMemcpyHtoD_v2", uint64_t, const void *, size_t);
-    LOAD(int, to_host, "cuMemcpyDtoH_v2", void *, uint64_t, size_t);
-    void *context, *stream;
-    uint64_t p, result, base, workspace, store_space, need, store_need;
-    if (init(0)) return KVF_ERR_NO_GPU;
-    CU(retain(&context, 0)); CU(set_current(context)); CU(stream_create(&stream, 1));
+static int run_gpu(kvf_codec *codec, const char *path, uint64_t count, struct result *r) {
+    void *stream, *p, *result, *base, *workspace, *store_space;
+    uint64_t need, store_need;
+    int rc = open_driver(&stream);
+    if (rc) return rc;
     kvf_plan_desc desc = {.struct_size = sizeof desc, .abi_version = KVF_ABI_VERSION, .codec = codec, .head_dim = D,
                           .heads = HEADS, .kv_heads = KV_HEADS, .page_tokens = PAGE, .dtype = KVF_DTYPE_F32,
                           .flags = KVF_PLAN_STORE | KVF_PLAN_DECODE | KVF_PLAN_CHECKED};
@@ -116,23 +93,22 @@ static int run_gpu(void *cuda, kvf_codec *codec, const char *path, uint64_t coun
     if (calibrate(codec, path, 0)) return 1;
     OK(kvf_workspace_bytes(plan, BATCH, STRIDE, &need));
     OK(kvf_store_workspace_bytes(plan, TOKENS, &store_need));
-    CU(alloc(&p, sizeof problem)); CU(alloc(&result, sizeof *r)); CU(alloc(&base, count)); CU(alloc(&workspace, need));
-    CU(alloc(&store_space, store_need + 16));
-    CU(to_device(p, &problem, sizeof problem)); CU(to_device(result, r, sizeof *r));
-    kvf_cache cache = cache_at((void *)base, count);
-    kvf_store_args store = store_args((struct problem *)p, (struct result *)result);
-    kvf_decode_args decode = decode_args((struct problem *)p, (struct result *)result);
-    store.workspace = (void *)store_space, store.workspace_bytes = store_need;
-    decode.workspace = (void *)workspace, decode.workspace_bytes = need;
+    if (on_device(&p, &problem, sizeof problem) || on_device(&result, r, sizeof *r) || on_device(&base, NULL, count)) return 1;
+    if (on_device(&workspace, NULL, need) || on_device(&store_space, NULL, store_need)) return 1;
+    kvf_cache cache = cache_at(base, count);
+    kvf_store_args store = store_args(p, result);
+    kvf_decode_args decode = decode_args(p, result);
+    store.workspace = store_space, store.workspace_bytes = store_need;
+    decode.workspace = workspace, decode.workspace_bytes = need;
     struct result called;
     OK(kvf_store(plan, &cache, &store, stream));
     OK(kvf_decode(plan, &cache, &decode, stream));
-    CU(stream_wait(stream)); CU(to_host(&called, result, sizeof called)); CU(to_device(result, r, sizeof *r));
+    CU(cu.wait(stream)); CU(cu.to_host(&called, result, sizeof called)); CU(cu.to_device(result, r, sizeof *r));
     /* A layer's step, whose addresses stay, is recorded once and then one call: rows, slots, lens and tables are read anew. */
     kvf_step *step;
     OK(kvf_step_create(plan, &cache, &store, &decode, &step));
     OK(kvf_step_launch(step, stream));
-    CU(stream_wait(stream)); CU(to_host(r, result, sizeof *r));
+    CU(cu.wait(stream)); CU(cu.to_host(r, result, sizeof *r));
     if (memcmp(&called, r, sizeof called)) return printf("the recorded step has other bits than the two calls\n"), KVF_ERR_CUDA;
     OK(kvf_step_destroy(step));
     OK(kvf_plan_destroy(plan));
@@ -159,8 +135,7 @@ int main(int argc, char **argv) {
     void *bytes = aligned_alloc(16, count);
     give_pages();
     if (run_reference(codec, bytes, count, &first)) return 1;
-    void *cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
-    int rc = cuda ? run_gpu(cuda, codec, path, count, &second) : KVF_ERR_NO_GPU;
+    int rc = run_gpu(codec, path, count, &second);
     if (rc && rc != KVF_ERR_NO_GPU && rc != KVF_ERR_NO_NVRTC) return 1;
     if (rc) {
         memset(bytes, 0xff, count);

@@ -5,13 +5,10 @@
  * Two sequences grow by a token a step, as an engine decodes. The result is compared with the same steps over rows that
  * were normalised and turned here, in double: near, because that is another rounding. With a GPU the fused launch is also
  * compared with the scalar reference, bit for bit where the codec promises it. */
-#include <dlfcn.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "kvfuse.h"
+#include "driver.h"
 
 enum { D = 128, ROTARY = 64, HEADS = 8, KV_HEADS = 2, PAGE = 32, PAGES = 4, STRIDE = 2, BATCH = 2, STEPS = 40 };
 enum { ROPE = KVF_ROPE_NORM | KVF_ROPE_WEIGHTS | KVF_ROPE_QUERIES };
@@ -28,14 +25,6 @@ static struct result {
     float q[BATCH * HEADS * D], out[BATCH * HEADS * D];
     int32_t status[4];
 } by_reference, by_hand, by_gpu;
-
-static float random_float(void) {
-    static uint32_t state = 1;
-    return (float)((state = state * 1664525u + 1013904223u) >> 8) / (1 << 23) - 1.0f;
-}
-
-#define OK(call) do { int rc_ = (call); if (rc_) return printf("%s: %s: %s\n", #call, kvf_status_str(rc_), kvf_last_error()), rc_; } while (0)
-#define CU(call) do { int rc_ = (call); if (rc_) return printf("%s: CUDA error %d\n", #call, rc_), -rc_; } while (0)
 
 static void fill(struct problem *p) {
     for (int i = 0; i < BATCH * STRIDE; i++) p->table[i] = (3 * i + 1) % PAGES;
@@ -101,41 +90,31 @@ static int on_host(kvf_codec *codec, void *bytes, uint64_t count, struct problem
     return 0;
 }
 
-#define LOAD(ret, name, symbol, ...) ret (*name)(__VA_ARGS__) = (ret (*)(__VA_ARGS__))dlsym(cuda, symbol)
-
-static int on_gpu(void *cuda, kvf_codec *codec, uint64_t count, struct result *r) {
-    LOAD(int, init, "cuInit", unsigned);
-    LOAD(int, retain, "cuDevicePrimaryCtxRetain", void **, int);
-    LOAD(int, set_current, "cuCtxSetCurrent", void *);
-    LOAD(int, stream_create, "cuStreamCreate", void **, unsigned);
-    LOAD(int, stream_wait, "cuStreamSynchronize", void *);
-    LOAD(int, alloc, "cuMemAlloc_v2", uint64_t *, size_t);
-    LOAD(int, to_device, "cuMemcpyHtoD_v2", uint64_t, const void *, size_t);
-    LOAD(int, to_host, "cuMemcpyDtoH_v2", void *, uint64_t, size_t);
-    void *context, *stream;
-    uint64_t p, result, base, workspace, need;
-    if (init(0)) return KVF_ERR_NO_GPU;
-    CU(retain(&context, 0)); CU(set_current(context)); CU(stream_create(&stream, 1));
+static int on_gpu(kvf_codec *codec, uint64_t count, struct result *r) {
+    void *stream, *p, *result, *base, *workspace;
+    uint64_t need;
+    int rc = open_driver(&stream);
+    if (rc) return rc;
     kvf_plan_desc desc = {.struct_size = sizeof desc, .abi_version = KVF_ABI_VERSION, .codec = codec, .head_dim = D,
                           .heads = HEADS, .kv_heads = KV_HEADS, .page_tokens = PAGE, .dtype = KVF_DTYPE_F32,
                           .flags = KVF_PLAN_ROPE | KVF_PLAN_DECODE | KVF_PLAN_CHECKED, .rotary_dim = ROTARY, .rope = ROPE};
     kvf_plan *plan;
     OK(kvf_plan_create(&desc, &plan));
     OK(kvf_workspace_bytes(plan, BATCH, STRIDE, &need));
-    CU(alloc(&p, sizeof fused)); CU(alloc(&result, sizeof *r)); CU(alloc(&base, count)); CU(alloc(&workspace, need));
-    CU(to_device(p, &fused, sizeof fused)); CU(to_device(result, r, sizeof *r));
-    kvf_cache cache = cache_at((void *)base, count);
-    struct problem *there = (struct problem *)p;
-    struct result *found = (struct result *)result;
+    if (on_device(&p, &fused, sizeof fused) || on_device(&result, r, sizeof *r) || on_device(&base, NULL, count)) return 1;
+    if (on_device(&workspace, NULL, need)) return 1;
+    kvf_cache cache = cache_at(base, count);
+    struct problem *there = p;
+    struct result *found = result;
     for (int t = 0; t < STEPS; t++) {
         kvf_rope rope = rope_of(there, found, t);
         kvf_store_args store = store_of(there, found, t, &rope);
         kvf_decode_args decode = decode_of(there, found, t, found->q);
-        decode.workspace = (void *)workspace, decode.workspace_bytes = need;
+        decode.workspace = workspace, decode.workspace_bytes = need;
         OK(kvf_store(plan, &cache, &store, stream));
         OK(kvf_decode(plan, &cache, &decode, stream));
     }
-    CU(stream_wait(stream)); CU(to_host(r, result, sizeof *r));
+    CU(cu.wait(stream)); CU(cu.to_host(r, result, sizeof *r));
     OK(kvf_plan_destroy(plan));
     return 0;
 }
@@ -165,8 +144,7 @@ int main(int argc, char **argv) {
     if (!bytes || on_host(codec, bytes, count, &fused, &by_reference, 0) || on_host(codec, bytes, count, &apart, &by_hand, 1)) return 1;
     float q = largest(by_reference.q, apart.q[STEPS - 1], BATCH * HEADS * D);
     float out = largest(by_reference.out, by_hand.out, BATCH * HEADS * D);
-    void *cuda = dlopen("libcuda.so.1", RTLD_NOW | RTLD_GLOBAL);
-    int rc = cuda ? on_gpu(cuda, codec, count, &by_gpu) : KVF_ERR_NO_GPU;
+    int rc = on_gpu(codec, count, &by_gpu);
     if (rc && rc != KVF_ERR_NO_GPU && rc != KVF_ERR_NO_NVRTC) return 1;
     int same = !memcmp(by_gpu.q, by_reference.q, sizeof by_gpu.q) && (exact ? !memcmp(&by_gpu, &by_reference, sizeof by_gpu) : largest(by_gpu.out, by_reference.out, BATCH * HEADS * D) < 1e-2f);
     int good = q < 1e-5f && out < 1e-2f && out == out && !by_reference.status[KVF_STATUS_BAD_LENGTH] && (rc || same);

@@ -93,9 +93,10 @@ impl Device {
         Stream::create(&self.0.context)
     }
 
-    /// Compiles (or finds in a cache) and loads `source`; the second call returns the first's kernel.
+    /// Compiles (or finds in a cache) and loads `source`, for no more blocks a multiprocessor than its shared memory lets in; the second call returns the first's kernel.
     /// May allocate, compile and touch the disk: never call it while a stream is being captured.
     pub fn kernel(&self, source: &Source) -> Result<Arc<Kernel>> {
+        let source = &*source.within(self.0.shared_bytes);
         let key = compile::key(source, self.0.arch)?;
         if let Some(kernel) = self.lock_kernels().get(&key) {
             return Ok(kernel.clone());

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::page::{PagedCache, Shape};
 use crate::tuning::Point;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::few::FEW;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::{self, Elem, LEAF};
 
@@ -77,7 +78,7 @@ pub struct DecodePlan {
     join: Arc<Kernel>,
     /// For tables of few splits.
     narrow: Arc<Kernel>,
-    /// Of a calibrated codec.
+    /// Of a calibrated codec, or one whose blocks have bases.
     records: Option<Records>,
     counts: bool,
 }
@@ -179,10 +180,11 @@ impl DecodePlan {
         let (kv_heads, pages) = call.cache.ints()?;
         let segments = int("the number of segments", space.segments)?;
         let stride = int("table_stride", call.table_stride)?;
-        if let (Some(of), Some(layer)) = (&self.records, layer) {
+        if let Some(of) = &self.records {
             of.launch(stream, call, layer, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 })?;
         }
-        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting.
+        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting; for
+        // few each block does it by itself.
         let most = call.batch * space.splits * call.cache.kv_heads;
         let own = space.splits == 1 && variant.in_order(most, capacity);
         let blocks = int("the number of blocks", if own { most } else { variant.resident.clamp(1, most) })?;
@@ -206,7 +208,7 @@ impl DecodePlan {
             Arg::I32(splits),
             Arg::I32(blocks),
             Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
-            Arg::I32(i32::from(own)),
+            Arg::I32(if own { 1 } else if call.batch <= FEW { 2 } else { 0 }),
             Arg::F32(call.scale),
         ];
         variant.kernel.launch_with(stream, [blocks as u32, 1, 1], &[&q, maps.args(), &decode, counter.as_slice()])?;
@@ -273,13 +275,16 @@ impl DecodePlan {
 /// What a tuning calls the plan's decode kernel.
 pub(crate) fn kernel_name(spec: &DecodeSpec) -> String {
     let DecodeSpec { codec, head_dim, group, page_tokens, elem, .. } = spec;
-    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", codec.kivi().map_or(codec.info().name, |kivi| &kivi.name), if *elem == Elem::Bf16 { "bf16" } else { "f32" })
+    format!("decode {} d{head_dim} group{group} page{page_tokens} {}", if codec.kivi().is_some() || codec.pca().is_some() { codec.name() } else { codec.info().name }, if *elem == Elem::Bf16 { "bf16" } else { "f32" })
 }
 
 /// The meta value that the plan's own rules give.
 pub(crate) fn own_meta(spec: &DecodeSpec) -> DecodeMeta {
     if let Some(kivi) = spec.codec.kivi() {
         return kernels::kivi::decode_meta(kivi, spec.head_dim, spec.group, spec.page_tokens);
+    }
+    if let Some(pca) = spec.codec.pca() {
+        return kernels::pca::decode_meta(pca, spec.head_dim, spec.group);
     }
     let of = if spec.codec.calibrated().is_ok() { kernels::calibrated_meta } else { kernels::decode_meta };
     of(spec.codec.info(), spec.head_dim, spec.group, spec.page_tokens)

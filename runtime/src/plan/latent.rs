@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::{finite, load, status};
 use crate::argument::{Misuse, int, product, within};
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use kernels_gen::kernels::latent::join::OWN;
+use kernels_gen::kernels::latent::lanes::RowMeta;
 use kernels_gen::kernels::latent::store::ROWS;
-use kernels_gen::kernels::latent::{self, HEADS};
+use kernels_gen::kernels::latent::{self, Cut};
 use kernels_gen::latent::{DIM, Format, LEAF};
 
 /// Rows on their way into a cache.
@@ -79,6 +80,8 @@ pub struct DecodeLatent<'a> {
 #[derive(Debug)]
 pub struct LatentPlan {
     format: Format,
+    /// How blocks of decode are cut here.
+    cut: Cut,
     store: Arc<Kernel>,
     whole: Arc<Kernel>,
     parts: Arc<Kernel>,
@@ -86,14 +89,22 @@ pub struct LatentPlan {
 }
 
 impl LatentPlan {
+    /// Fails unless kernels read and write rows of that format.
+    pub fn check_format(format: &Format) -> Result<()> {
+        RowMeta::of(format).map(drop).map_err(Error::unsupported)
+    }
+
     /// Compiles and loads. Slow the first time; not while a stream is being captured.
     pub fn prepare(device: &Device, format: &Format) -> Result<Self> {
+        Self::check_format(format)?;
+        let cut = Cut::within(device.shared_bytes());
         Ok(LatentPlan {
             format: format.clone(),
+            cut,
             store: load(device, latent::store(format))?,
-            whole: load(device, latent::decode(format, true))?,
-            parts: load(device, latent::decode(format, false))?,
-            join: load(device, latent::join())?,
+            whole: load(device, latent::decode(format, true, cut))?,
+            parts: load(device, latent::decode(format, false, cut))?,
+            join: load(device, latent::join(cut))?,
         })
     }
 
@@ -109,10 +120,7 @@ impl LatentPlan {
 
     /// Bytes that a decode call needs besides: 0 where one block has all of a token's lists.
     pub fn workspace_bytes(&self, call: &DecodeLatent<'_>) -> Result<u64> {
-        match splits(call)? {
-            1 => Ok(0),
-            n => Ok(product("the workspace", &[call.tokens, call.heads, n, DIM + 2, 4])?),
-        }
+        LatentShape::of(call).workspace_bytes()
     }
 
     /// Enqueues coding rows: one launch, no allocation, no wait. Zero rows enqueue nothing.
@@ -131,7 +139,7 @@ impl LatentPlan {
 
     /// Enqueues attention: one launch, or two where a token's lists are several shares. No allocation, no wait. Zero tokens enqueue nothing.
     pub fn decode(&self, stream: &Stream, call: &DecodeLatent<'_>) -> Result<()> {
-        let splits = splits(call)?;
+        let splits = LatentShape::of(call).parts()?;
         if call.tokens == 0 {
             return Ok(());
         }
@@ -159,14 +167,14 @@ impl LatentPlan {
             let outputs = need / (DIM as u64 + 2) * DIM as u64;
             (call.workspace.part(0, outputs)?, call.workspace.part(outputs, need - outputs)?)
         };
-        let mut args: Vec<Arg<'_>> = [call.q, call.window.cache.base, call.extra.cache.base, call.window.at, call.extra.at, call.lens, call.sinks, call.out, call.lse, part, stat].map(Arg::Ptr).into();
-        let counts = [("heads", call.heads), ("rows", all[0]), ("rows", all[1]), ("capacity", call.window.capacity), ("capacity", call.extra.capacity), ("share", call.share / LEAF)];
-        for (what, n) in counts {
-            args.push(Arg::I32(int(what, n)?));
+        let mut args = vec![Arg::Ptr(call.q)];
+        for (list, rows) in [call.window, call.extra].into_iter().zip(all) {
+            args.extend([Arg::Ptr(list.cache.base), Arg::Ptr(list.at), Arg::I32(int("rows", rows)?), Arg::I32(int("capacity", list.capacity)?)]);
         }
-        args.extend([Arg::F32(call.scale), Arg::I32(int("shares", splits)?)]);
+        args.extend([call.lens, call.sinks, call.out, call.lse, part, stat].map(Arg::Ptr));
+        args.extend([Arg::I32(int("heads", call.heads)?), Arg::I32(int("share", call.share / LEAF)?), Arg::F32(call.scale), Arg::I32(int("shares", splits)?)]);
         let kernel = if splits == 1 { &self.whole } else { &self.parts };
-        kernel.launch(stream, [splits as u32, call.tokens as u32, (call.heads / HEADS) as u32], &args)?;
+        kernel.launch(stream, [splits as u32, call.tokens as u32, (call.heads / self.cut.heads) as u32], &args)?;
         if splits > 1 {
             let counts = [Arg::I32(int("heads", call.heads)?), Arg::I32(int("shares", splits)?)];
             let spans = [part, stat, call.sinks, call.out, call.lse].map(Arg::Ptr);
@@ -181,16 +189,42 @@ impl LatentPlan {
     }
 }
 
-/// Blocks of a token and its heads.
-fn splits(call: &DecodeLatent<'_>) -> Result<usize> {
-    within("heads", call.heads, HEADS, 65535)?;
-    if call.heads % HEADS != 0 {
-        return Err(Misuse::Range { what: "heads", value: call.heads as i64, allowed: "a multiple of 64".into() }.into());
+/// What a decode call's sizes follow from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LatentShape {
+    pub tokens: usize,
+    pub heads: usize,
+    pub capacities: [usize; 2],
+    pub share: usize,
+}
+
+impl LatentShape {
+    fn of(call: &DecodeLatent<'_>) -> Self {
+        LatentShape { tokens: call.tokens, heads: call.heads, capacities: [call.window.capacity, call.extra.capacity], share: call.share }
     }
-    within("tokens", call.tokens, 0, 65535)?;
-    if call.share == 0 || call.share % LEAF != 0 {
-        return Err(Misuse::Range { what: "share", value: call.share as i64, allowed: "a multiple of 128, at least 128".into() }.into());
+
+    /// Blocks of a token and its heads; fails for sizes that no launch has.
+    pub fn parts(&self) -> Result<usize> {
+        within("heads", self.heads, Cut::TWO.heads, 65535)?;
+        if self.heads % Cut::TWO.heads != 0 {
+            return Err(Misuse::Range { what: "heads", value: self.heads as i64, allowed: "a multiple of 64".into() }.into());
+        }
+        within("tokens", self.tokens, 0, 65535)?;
+        if self.share == 0 || self.share % LEAF != 0 {
+            return Err(Misuse::Range { what: "share", value: self.share as i64, allowed: "a multiple of 128, at least 128".into() }.into());
+        }
+        for capacity in self.capacities {
+            within("the capacity of a list", capacity, 0, i32::MAX as usize)?;
+        }
+        let leaves: usize = self.capacities.iter().map(|c| c.div_ceil(LEAF)).sum();
+        Ok(leaves.div_ceil(self.share / LEAF).max(1))
     }
-    let leaves: usize = [call.window.capacity, call.extra.capacity].iter().map(|c| c.div_ceil(LEAF)).sum();
-    Ok((leaves * LEAF).div_ceil(call.share).max(1))
+
+    /// Bytes of a workspace.
+    pub fn workspace_bytes(&self) -> Result<u64> {
+        match self.parts()? {
+            1 => Ok(0),
+            n => Ok(product("the workspace", &[self.tokens, self.heads, n, DIM + 2, 4])?),
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod workspace;
 
 pub use decode::{Decode, DecodePlan, DecodeSpec};
 pub(crate) use decode::{capacity, finite, kernel_name, own_meta};
+pub(crate) use latent::LatentShape;
 pub use latent::{DecodeLatent, LatentList, LatentPlan, LatentRows, StoreLatent};
 pub use load::{Back, Backs, Load, LoadPlan};
 pub use merge::{Merge, MergePlan, State};

@@ -172,7 +172,7 @@ impl QueriesPlan {
         let lse = call.lse.map_or_else(|| call.workspace.part(p.part + p.stat, p.lse), Ok)?;
         let records = call.workspace.part(p.part + p.stat + p.lse, p.records)?;
         if let (Some(kernel), Some(layer)) = (&self.records, layer) {
-            kernel.launch(stream, call, layer, records, capacity, of)?;
+            kernel.launch(stream, call, Some(layer), records, capacity, of)?;
         }
         let maps = Buffers::of(layer);
         let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];

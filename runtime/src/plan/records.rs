@@ -1,4 +1,5 @@
-//! Queries of a calibrated codec, which a launch before attention maps, and what every kernel of such a codec takes besides.
+//! Queries of a calibrated codec, which a launch before attention maps, and what every kernel of such a codec takes besides; queries of a
+//! codec whose blocks have bases, which one folds into these.
 
 use std::sync::Arc;
 
@@ -12,11 +13,19 @@ use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::maps::MapMeta;
 use kernels_gen::kernels::{self, Elem, SEGMENT};
 
-/// The kernel that maps queries, ready.
+/// The kernel that makes records of queries, ready.
 #[derive(Debug)]
 pub(super) struct Records {
-    meta: MapMeta,
+    kind: Kind,
     kernel: Arc<Kernel>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Maps them to segments.
+    Map(MapMeta),
+    /// Folds them into blocks.
+    Fold,
 }
 
 /// Query tokens of a launch: of `queries` a sequence, `blocks` blocks from the `first`-th on.
@@ -28,22 +37,52 @@ pub(super) struct Tokens {
 }
 
 impl Records {
-    /// For attention kernels of `m`, if they are of a calibrated codec.
+    /// For attention kernels of `m`, if they take records.
     pub fn prepare(device: &Device, codec: Codec, m: &DecodeMeta, elem: Elem) -> Result<Option<Self>> {
+        if m.blocks() {
+            return Ok(Some(Records { kind: Kind::Fold, kernel: load(device, kernels::pca::fold_queries(&kernels::pca::fold_meta(m, elem)))? }));
+        }
         if m.record == 0 {
             return Ok(None);
         }
         let meta = kernels::queries_meta(m, elem);
-        Ok(Some(Records { meta, kernel: load(device, kernels::map_queries(codec.info(), &meta))? }))
+        Ok(Some(Records { kernel: load(device, kernels::map_queries(codec.info(), &meta))?, kind: Kind::Map(meta) }))
     }
 
     /// Bytes of the records of `blocks` blocks of query tokens a sequence.
     pub fn bytes(m: &DecodeMeta, batch: usize, kv_heads: usize, blocks: usize, capacity: usize) -> Result<u64> {
-        Ok(product("the workspace", &[batch, kv_heads, blocks, capacity.div_ceil(SEGMENT), m.record])?)
+        let (each, record) = if m.blocks() { (m.page_tokens, m.folded()) } else { (SEGMENT, m.record) };
+        Ok(product("the workspace", &[batch, kv_heads, blocks, capacity.div_ceil(each), record])?)
     }
 
-    /// Enqueues the maps of a call's queries for tables of `capacity` tokens a row.
-    pub fn launch(&self, stream: &Stream, call: &Decode<'_>, layer: &Layer<'_>, records: Span<'_>, capacity: usize, of: Tokens) -> Result<()> {
+    /// Enqueues the records of a call's queries for tables of `capacity` tokens a row; `layer`: of a calibrated codec.
+    pub fn launch(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, records: Span<'_>, capacity: usize, of: Tokens) -> Result<()> {
+        match (&self.kind, layer) {
+            (Kind::Map(meta), Some(layer)) => self.map(stream, call, meta, layer, records, capacity, of),
+            (Kind::Map(_), None) => Ok(()),
+            (Kind::Fold, _) => self.fold(stream, call, records),
+        }
+    }
+
+    fn fold(&self, stream: &Stream, call: &Decode<'_>, records: Span<'_>) -> Result<()> {
+        let (kv_heads, pages) = call.cache.ints()?;
+        let stride = int("table_stride", call.table_stride)?;
+        let args = [
+            Arg::Ptr(call.q),
+            Arg::Ptr(call.cache.base),
+            Arg::Ptr(call.table),
+            Arg::Ptr(call.lens),
+            Arg::Ptr(records),
+            Arg::I32(kv_heads),
+            Arg::I32(pages),
+            Arg::I32(stride),
+            Arg::F32(call.scale),
+        ];
+        self.kernel.launch_with(stream, [stride as u32, kv_heads as u32, call.batch as u32], &[&args])
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn map(&self, stream: &Stream, call: &Decode<'_>, meta: &MapMeta, layer: &Layer<'_>, records: Span<'_>, capacity: usize, of: Tokens) -> Result<()> {
         let (segments, kv_heads) = (capacity.div_ceil(SEGMENT), call.cache.kv_heads);
         let args = [
             Arg::Ptr(call.lens),
@@ -55,10 +94,10 @@ impl Records {
             Arg::I32(int("queries", of.queries)?),
             Arg::I32(int("queries", of.first)?),
             Arg::I32(int("queries", of.blocks)?),
-            Arg::I32(kernels::query_parts(&self.meta, segments).ilog2() as i32),
+            Arg::I32(kernels::query_parts(meta, segments).ilog2() as i32),
         ];
-        int("queries", product("queries", &[kernels::query_parts(&self.meta, segments), of.blocks])? as usize)?;
-        let grid = kernels::queries_grid(&self.meta, segments, kv_heads, call.batch, of.blocks);
+        int("queries", product("queries", &[kernels::query_parts(meta, segments), of.blocks])? as usize)?;
+        let grid = kernels::queries_grid(meta, segments, kv_heads, call.batch, of.blocks);
         self.kernel.launch_with(stream, grid, &[&[Arg::Ptr(call.q), Arg::Ptr(layer.turns())], Buffers::of(Some(layer)).args(), &args])
     }
 }

@@ -83,6 +83,7 @@ impl StorePlan {
     pub fn prepare(device: &Device, spec: &StoreSpec) -> Result<Self> {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
         codec.check_store(head_dim, page_tokens)?;
+        codec.on_device()?;
         let source = if codec.calibrated().is_ok() { kernels::mapped_store } else { kernels::store };
         let kernel = load(device, match codec.kivi() {
             Some(kivi) => kernels::kivi::store(kivi, head_dim, page_tokens, elem),
@@ -95,6 +96,7 @@ impl StorePlan {
     pub fn counted(device: &Device, spec: &StoreSpec) -> Result<Self> {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
         codec.check_store(head_dim, page_tokens)?;
+        codec.on_device()?;
         let (meta, ir): (StoreMetaOf, StoreIrOf) = match codec.calibrated() {
             Ok(_) => (kernels::mapped_store_meta, kernels::mapped_store_ir),
             Err(_) => (kernels::store_meta, kernels::store_ir),

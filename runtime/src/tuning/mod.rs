@@ -105,9 +105,9 @@ pub(crate) fn cut(own: DecodeMeta, c: Choice, shared: usize) -> Option<DecodeMet
         return Some(own);
     }
     let meta = DecodeMeta { warps: c.warps, stages: c.stages, min_blocks: c.min_blocks, ..own }.within(shared);
-    // A kibibyte of every block is the driver's. `within` takes fewer warps where they do not fit, but not less than one.
+    // A kibibyte of every block is the driver's. `within` takes fewer warps or blocks where they do not fit, but not less than one.
     let fits = meta.min_blocks * (meta.shared() + 1024) <= shared + 1024;
-    (meta.warps == c.warps && fits).then_some(meta)
+    ((meta.warps, meta.stages, meta.min_blocks) == (c.warps, c.stages, c.min_blocks) && fits).then_some(meta)
 }
 
 /// Identifies a kernel's text, wherever its sources lie.

@@ -1,34 +1,39 @@
 /* A libcuda that runs on the CPU, so that everything around a kernel is tested where there is no GPU:
  * arguments, order, graphs, context handling, and what happens when any one call fails.
  *
- * It emulates one kernel, saxpy(y, x, a, n): y[i] = a * x[i] + y[i]. A call is an error when it may not
- * happen (a wait during a capture, a launch without a current context, a freed address).
+ * It finds every kernel of a cubin and knows its parameters; it emulates one, saxpy(y, x, a, n): y[i] = a * x[i] + y[i], and of the
+ * others only counts the launches. A call is an error when it may not happen (a wait during a capture, a launch without a current
+ * context, a freed address, a stream of another context).
  * FAKE_CUDA_FAIL=n makes the n-th call fail, fake_fail_at(n) the n-th from now; a failing release still
- * releases. fake_calls(), fake_live() and fake_fired() let the test look inside. */
+ * releases. FAKE_CUDA_DEVICES=n lists n devices. fake_calls(), fake_live(), fake_fired() and fake_launches() let the test look inside. */
+#include <elf.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-enum { OK = 0, INVALID = 1, OOM = 2, NO_DEVICE = 100, BAD_DEVICE = 101, NO_CONTEXT = 201, NOT_FOUND = 500, CAPTURING = 900, INJECTED = 999 };
+enum { OK = 0, INVALID = 1, OOM = 2, NOT_INITIALISED = 3, FOREIGN = 400, NO_DEVICE = 100, BAD_DEVICE = 101, NO_CONTEXT = 201, NOT_FOUND = 500, DESTROYED = 709, CAPTURING = 900, INJECTED = 999 };
 enum { MAX_LIVE = 4096, MAX_OPS = 64 };
 
-typedef struct { uint64_t y, x; float a; int32_t n; } op;
-typedef struct stream { int capturing, count; op ops[MAX_OPS]; } stream;
+typedef struct { uint64_t y, x; float a; int32_t n; } op; /* n below 0: a kernel that is not emulated */
+typedef struct stream { void *context; int capturing, count; op ops[MAX_OPS]; } stream;
 typedef struct { int count; op ops[MAX_OPS]; } graph;
-typedef struct { char name[64]; int shared; } function;
+typedef struct { int saxpy, shared, params, sizes[64]; } function;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct { uint64_t at, bytes; } memory[MAX_LIVE];
-static long calls, live, fail_at = -2;
+static long calls, live, launches, fail_at = -2;
 static _Thread_local void *current;
-static char context[1];
+static char contexts[16], destroyed[16];
+static pid_t opened; /* by that process: a child that it forks has no CUDA */
 static stream default_stream;
 
 long fake_calls(void) { return __atomic_load_n(&calls, __ATOMIC_SEQ_CST); }
 long fake_live(void) { return __atomic_load_n(&live, __ATOMIC_SEQ_CST); }
 void fake_fail_at(long n) { fail_at = n > 0 ? fake_calls() + n : -1; }
+long fake_launches(void) { return __atomic_load_n(&launches, __ATOMIC_SEQ_CST); }
 int fake_fired(void) { return fail_at > 0 && fake_calls() >= fail_at; }
 
 /* Every entry passes here. */
@@ -37,9 +42,11 @@ static int failing(void) {
     if (fail_at == -2) fail_at = getenv("FAKE_CUDA_FAIL") ? atol(getenv("FAKE_CUDA_FAIL")) : -1;
     return n == fail_at;
 }
+static int unusable(void) { return opened != getpid() ? NOT_INITIALISED : current && destroyed[(char *)current - contexts] ? DESTROYED : OK; }
 #define ENTER do { if (failing()) return INJECTED; } while (0)
-#define ENTER_CURRENT do { ENTER; if (!current) return NO_CONTEXT; } while (0)
+#define ENTER_CURRENT do { ENTER; if (unusable()) return unusable(); if (!current) return NO_CONTEXT; } while (0)
 #define STREAM(s) stream *self = (s) ? (stream *)(s) : &default_stream
+#define OWN_STREAM if (self->context && self->context != current) return FOREIGN
 
 static void *make(size_t bytes) { __atomic_add_fetch(&live, 1, __ATOMIC_SEQ_CST); return calloc(1, bytes); }
 static int unmake(void *p) { __atomic_sub_fetch(&live, 1, __ATOMIC_SEQ_CST); free(p); return failing() ? INJECTED : OK; }
@@ -57,10 +64,11 @@ int cuGetErrorString(int code, const char **text) { *text = code == INJECTED ? "
 int cuGetErrorName(int code, const char **text) { return cuGetErrorString(code, text); }
 
 /* Devices and contexts. */
-int cuInit(unsigned flags) { (void)flags; ENTER; return getenv("FAKE_CUDA_NO_DEVICE") ? NO_DEVICE : OK; }
+int cuInit(unsigned flags) { (void)flags; ENTER; if (!opened) opened = getpid(); return opened != getpid() ? NOT_INITIALISED : getenv("FAKE_CUDA_NO_DEVICE") ? NO_DEVICE : OK; }
 int cuDriverGetVersion(int *version) { ENTER; *version = 13000; return OK; }
-int cuDeviceGetCount(int *count) { ENTER; *count = 1; return OK; }
-int cuDeviceGet(int *device, int ordinal) { ENTER; *device = 0; return ordinal ? BAD_DEVICE : OK; }
+static int devices(void) { return getenv("FAKE_CUDA_DEVICES") ? atoi(getenv("FAKE_CUDA_DEVICES")) : 1; }
+int cuDeviceGetCount(int *count) { ENTER; *count = devices(); return OK; }
+int cuDeviceGet(int *device, int ordinal) { ENTER; *device = ordinal; return ordinal < 0 || ordinal >= devices() ? BAD_DEVICE : OK; }
 int cuDeviceGetName(char *name, int size, int device) { ENTER; snprintf(name, size, "fake %d", device); return OK; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
@@ -75,9 +83,10 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     }
     return OK;
 }
-int cuDevicePrimaryCtxRetain(void **ctx, int device) { (void)device; ENTER; *ctx = context; return OK; }
+int cuDevicePrimaryCtxRetain(void **ctx, int device) { ENTER; *ctx = &contexts[device]; return OK; }
 int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; ENTER; return OK; }
-int cuCtxGetCurrent(void **ctx) { ENTER; *ctx = current; return OK; }
+int cuDevicePrimaryCtxReset_v2(int device) { ENTER; destroyed[device] = 1; return OK; }
+int cuCtxGetCurrent(void **ctx) { ENTER; if (opened != getpid()) return NOT_INITIALISED; *ctx = current; return OK; }
 int cuCtxSetCurrent(void *ctx) { ENTER; current = ctx; return OK; }
 /* As the driver's: while any stream is being captured there is no waiting for all of them. */
 static _Atomic int captures;
@@ -115,18 +124,44 @@ int cuMemsetD8_v2(uint64_t at, unsigned char byte, size_t bytes) { ENTER_CURRENT
 int cuMemsetD8Async(uint64_t at, unsigned char byte, size_t bytes, void *s) { STREAM(s); return self->capturing ? CAPTURING : cuMemsetD8_v2(at, byte, bytes); }
 int cuPointerGetAttribute(void *data, int attribute, uint64_t at) { ENTER_CURRENT; *(unsigned *)data = 2; return attribute == 2 && inside(at, 1) ? OK : INVALID; }
 
-/* Modules. A module is the cubin itself; a function is its name. */
-int cuModuleLoadData(void **module, const void *image) { ENTER_CURRENT; if (memcmp(image, "\177ELF", 4)) return 200; *module = make(1); return OK; }
+/* Modules. A module is a copy of the cubin; a function is what the section .nv.info.NAME says of a kernel. */
+static size_t elf_bytes(const Elf64_Ehdr *e) { return e->e_shoff + (size_t)e->e_shnum * e->e_shentsize; }
+int cuModuleLoadData(void **module, const void *image) {
+    ENTER_CURRENT;
+    if (memcmp(image, "\177ELF", 4)) return 200;
+    *module = memcpy(make(elf_bytes(image)), image, elf_bytes(image));
+    return OK;
+}
 int cuModuleUnload(void *module) { return unmake(module); }
 int cuModuleGetFunction(void **f, void *module, const char *name) {
-    static function functions[16];
+    static function functions[1024];
     static int count;
-    (void)module;
     ENTER_CURRENT;
-    if (strcmp(name, "saxpy") || count == 16) return NOT_FOUND;
-    *f = &functions[count];
-    snprintf(functions[count++].name, 64, "%s", name);
-    return OK;
+    const char *image = module, wanted[] = ".nv.info.";
+    const Elf64_Ehdr *e = module;
+    const Elf64_Shdr *sections = (const void *)(image + e->e_shoff);
+    for (int i = 0; i < e->e_shnum; i++) {
+        const char *title = image + sections[e->e_shstrndx].sh_offset + sections[i].sh_name;
+        if (strncmp(title, wanted, sizeof wanted - 1) || strcmp(title + sizeof wanted - 1, name)) continue;
+        int slot = __atomic_fetch_add(&count, 1, __ATOMIC_SEQ_CST);
+        if (slot >= 1024) return OOM;
+        function *own = &functions[slot];
+        own->saxpy = !strcmp(name, "saxpy");
+        const unsigned char *at = (const void *)(image + sections[i].sh_offset), *end = at + sections[i].sh_size;
+        while (at + 4 <= end) {
+            /* Format, attribute, and a size, or for formats below 4 a value in its place. 0x17 describes a parameter: index, ordinal, offset, size. */
+            unsigned size = at[0] == 4 ? at[2] | at[3] << 8 : 0;
+            if (at[0] == 4 && at[1] == 0x17) {
+                int ordinal = at[8] | at[9] << 8;
+                own->sizes[ordinal] = (at[14] | at[15] << 8) >> 2;
+                if (ordinal >= own->params) own->params = ordinal + 1;
+            }
+            at += 4 + size;
+        }
+        *f = own;
+        return OK;
+    }
+    return NOT_FOUND;
 }
 int cuFuncGetAttribute(int *value, int attribute, void *f) { (void)attribute, (void)f; ENTER; *value = 16; return OK; }
 int cuFuncSetAttribute(void *f, int attribute, int value) { ENTER; if (attribute == 8) ((function *)f)->shared = value; return OK; }
@@ -137,33 +172,40 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *blocks, void *f, i
     return OK;
 }
 int cuFuncGetParamInfo(void *f, size_t index, size_t *offset, size_t *size) {
-    static const size_t sizes[] = {8, 8, 4, 4};
-    (void)f, (void)offset;
+    (void)offset;
     ENTER;
-    if (index >= 4) return INVALID;
-    *size = sizes[index];
+    if (index >= (size_t)((function *)f)->params) return INVALID;
+    *size = ((function *)f)->sizes[index];
     return OK;
 }
 
 /* Streams, launches, graphs. */
 static int apply(const op *o) {
+    __atomic_add_fetch(&launches, 1, __ATOMIC_SEQ_CST);
+    if (o->n < 0) return OK;
     if (!inside(o->y, 4u * o->n) || !inside(o->x, 4u * o->n)) return 700;
     float *y = AT(o->y), *x = AT(o->x);
     for (int i = 0; i < o->n; i++) y[i] = o->a * x[i] + y[i];
     return OK;
 }
-int cuStreamCreate(void **s, unsigned flags) { (void)flags; ENTER_CURRENT; *s = make(sizeof(stream)); return OK; }
+int cuStreamCreate(void **s, unsigned flags) { (void)flags; ENTER_CURRENT; *s = make(sizeof(stream)); ((stream *)*s)->context = current; return OK; }
 int cuStreamDestroy_v2(void *s) { return unmake(s); }
 int cuStreamSynchronize(void *s) { STREAM(s); ENTER_CURRENT; return self->capturing ? CAPTURING : OK; }
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *s, void **args, void **extra) {
     STREAM(s);
     ENTER_CURRENT;
+    OWN_STREAM;
     if (!gx || !gy || !gz || !bx || !by || !bz || extra || (int)shared > (shared > 48 * 1024 ? ((function *)f)->shared : 48 * 1024)) return INVALID;
-    op o = {*(uint64_t *)args[0], *(uint64_t *)args[1], *(float *)args[2], *(int32_t *)args[3]};
+    op o = {.n = -1};
+    if (((function *)f)->saxpy) o = (op){*(uint64_t *)args[0], *(uint64_t *)args[1], *(float *)args[2], *(int32_t *)args[3]};
     if (!self->capturing) return apply(&o);
     if (self->count == MAX_OPS) return OOM;
     self->ops[self->count++] = o;
     return OK;
+}
+typedef struct { unsigned gx, gy, gz, bx, by, bz, shared; void *stream, *attributes; unsigned count; } config;
+int cuLaunchKernelEx(const config *c, void *f, void **args, void **extra) {
+    return cuLaunchKernel(f, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->shared, c->stream, args, extra);
 }
 int cuStreamBeginCapture_v2(void *s, int mode) { STREAM(s); ENTER_CURRENT; if (self->capturing || mode != 1) return INVALID; self->capturing = 1, self->count = 0, captures++; return OK; }
 int cuStreamEndCapture(void *s, void **out) {
@@ -173,6 +215,7 @@ int cuStreamEndCapture(void *s, void **out) {
     captures -= was;
     ENTER_CURRENT;
     if (!was) return INVALID;
+    *out = NULL;
     graph *g = make(sizeof *g);
     g->count = self->count;
     memcpy(g->ops, self->ops, sizeof g->ops);

@@ -1,5 +1,6 @@
 /* Every way to call the library wrongly that we could list: each must come back as an error, with a text. */
 #include "misuse.h"
+#include "tiles.h"
 
 static void codecs(void) {
     kvf_codec *c = (kvf_codec *)garbage;
@@ -221,40 +222,6 @@ static void slots_of_codecs(void) {
     GOOD(kvf_codec_close(c));
 }
 
-/* Whole tiles of groups, and states that are merged. */
-static void groups(void) {
-    kvf_codec *c = NULL;
-    kvf_plan_desc d = desc();
-    kvf_store_args s = store();
-    kvf_cache k_ = cache();
-    kvf_plan *plan;
-    uint64_t bytes = 0;
-    double bits = 0;
-    GOOD(kvf_codec_open("kivi_k2v2", &c));
-    GOOD(kvf_block_bytes(c, 128, 32, &bytes));
-    GOOD(kvf_stored_bits_per_element(c, 128, &bits));
-    if (bytes != 3072 || bits != 3.0) failures++, printf("FAILED tiles of groups: %d bytes, %g bits\n", (int)bytes, bits);
-    expect("tiles of 256 dims", kvf_block_bytes(c, 256, 32, &bytes), KVF_ERR_UNSUPPORTED, "head dim 256 (served: 64, 128)");
-    d.codec = c, d.queries = 4;
-    expect("several queries over groups", kvf_plan_create(&d, &plan), KVF_ERR_INVALID, "codes groups of 32 tokens");
-    k_.bytes = (uint64_t)1 << 40, s.tokens = 33;
-    BAD(kvf_ref_store(c, KVF_DTYPE_BF16, &k_, &s), "store a multiple of 32");
-    float x[2][64] = {{1, 2}, {3}}, lse[2] = {0, -1.0f / 0.0f}, into = 0;
-    kvf_merge_args m = {.struct_size = sizeof m, .abi_version = KVF_ABI_VERSION, .a = x[0], .a_lse = lse, .b = x[1], .b_lse = lse + 1, .out = x[1], .lse = &into, .rows = 1};
-    GOOD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m));
-    if (memcmp(x[0], x[1], sizeof x[0]) || into != 0) failures++, printf("FAILED merge with nothing\n");
-    NOT(kvf_ref_merge(KVF_DTYPE_F32, 80, &m));
-    NOT(kvf_ref_merge(7, 64, &m));
-    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, NULL), "kvf_merge_args is null");
-    m.rows = -1;
-    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m), "rows is -1");
-    m.rows = 1, m.b_lse = NULL;
-    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m), "b_lse is null");
-    m.reserved[2] = 1;
-    BAD(kvf_ref_merge(KVF_DTYPE_F32, 64, &m), "does not know");
-    GOOD(kvf_codec_close(c));
-}
-
 static void plans(void) {
     kvf_plan_desc d = desc();
     kvf_cache c = cache();
@@ -279,7 +246,7 @@ static void plans(void) {
     EACH(try_plan, desc, page_tokens, 0, -1, 1, 33, INT_MIN, INT_MAX);
     EACH(try_plan, desc, dtype, 0, 3, -1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, splits, -1, INT_MIN);
-    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, 48, 64, -1, INT_MIN, INT_MAX);
+    EACH(try_plan, desc, flags, 0, 4, 8, 15, 16, 48, 128, -1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, rotary_dim, -1, 64, INT_MIN, INT_MAX);
     EACH(try_plan, desc, rope, -1, 1, INT_MIN, INT_MAX);
     EACH(try_plan, desc, slot_page_tokens, -1, 16, INT_MIN, INT_MAX);
@@ -311,10 +278,14 @@ static void plans(void) {
     BAD(kvf_step_create(plan, &c, NULL, NULL, &step), "needs one of them");
     BAD(kvf_step_create(plan, &c, &s, &a, &step), "workspace is null");
     s.tokens = 0;
-    BAD(kvf_step_create(plan, &c, &s, NULL, &step), "capture is empty");
+    BAD(kvf_step_create(plan, &c, &s, NULL, &step), "needs work to record");
     s = store();
     c.kv_heads = 1;
     BAD(kvf_store(plan, &c, &s, NULL), "kv_heads is 1 here and 2 in the plan");
+    kvf_load_args ld = loaded();
+    c.kv_heads = KV_HEADS;
+    BAD(kvf_load(plan, &c, &ld, NULL), "create it with KVF_PLAN_LOAD");
+    BAD(kvf_load(garbage, &c, &ld, NULL), "plan");
     GOOD(kvf_plan_destroy(plan));
     BAD(kvf_plan_destroy(plan), "closed already");
     d.flags |= KVF_PLAN_CHECKED;
@@ -358,6 +329,7 @@ int main(void) {
     statuses();
     roped();
     groups();
+    loads();
     plans();
     tunings();
     slots_of_codecs();

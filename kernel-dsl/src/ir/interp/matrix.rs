@@ -87,7 +87,9 @@ pub fn unpack<E>(k: Packing, bytes: &[u8], mut decode: impl FnMut(&[u32]) -> Res
     if k.feed.transposed() {
         for quad in k.quads() {
             for (i, word) in decode(&k.quad_code(bytes, &quad))?.into_iter().enumerate() {
-                for (j, (token, block)) in quad.iter().enumerate() {
+                for j in 0..4 {
+                    let (i, code) = k.feed.place(i, j);
+                    let (token, block) = quad[code];
                     let dim = 8 * block + i;
                     let at = if k.feed.of_keys() { token * d + dim } else { dim * TOKENS + token };
                     out[at] = u64::from(word >> (8 * j) & 0xff);

@@ -116,7 +116,8 @@ fn integers(op: BinOp, d: DType, x: i64, y: i64) -> Result<u64, Wrong> {
         BinOp::Dot4 if d == DType::U32 => (0..4).fold(0, |sum, i| sum + (x >> (8 * i) & 0xff) * (y >> (8 * i) & 0xff)),
         BinOp::MulBf16x2 if d == DType::U32 => i64::from(crate::math::mul_bf16x2(x as u32, y as u32)),
         BinOp::MinU16x2 if d == DType::U32 => i64::from(crate::math::min_u16x2(x as u32, y as u32)),
-        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::MinU16x2 | BinOp::Farther => return unsupported(op, d),
+        BinOp::MaxU16x2 if d == DType::U32 => i64::from(crate::math::max_u16x2(x as u32, y as u32)),
+        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::MinU16x2 | BinOp::MaxU16x2 | BinOp::Farther => return unsupported(op, d),
         BinOp::Max => x.max(y),
         BinOp::Min => x.min(y),
     };

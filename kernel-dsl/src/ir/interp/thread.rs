@@ -194,13 +194,13 @@ impl Machine<'_> {
         }
         let out = s.outs.first().copied().unwrap_or_default();
         match &s.op {
-            Op::BlockId(axis) => {
+            Op::BlockId(axis) | Op::BlockAnew(axis) => {
                 self.defines(&[out]);
                 let bits = u64::from(self.block[*axis]);
                 threads(mask).for_each(|thread| self.set(out, thread, bits));
                 Ok(())
             }
-            Op::LaneId | Op::ThreadId => {
+            Op::LaneId | Op::ThreadId | Op::ThreadAnew => {
                 self.defines(&[out]);
                 let last = if s.op == Op::LaneId { 31 } else { usize::MAX };
                 threads(mask).for_each(|thread| self.set(out, thread, (thread & last) as u64));

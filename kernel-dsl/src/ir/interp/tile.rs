@@ -252,7 +252,9 @@ impl<'a> Machine<'a> {
                 values.iter().enumerate().try_for_each(|(i, v)| self.store(buf, self.offset(*at)? + 4 * i as i64, d(*v), self.scalar(*v)?, buffers))
             }
             Op::Store { buf, at, value } => self.store(buf, self.offset(*at)?, d(*value), self.scalar(*value)?, buffers),
+            Op::CopyStart { ring, src, at, bytes, .. } => self.start(*ring, *src, &buffers[*src], *at, *bytes),
             Op::CopyAsync { ring, src, at, bytes } => {
+                self.take_started(*ring, *src, *at, *bytes)?;
                 self.fetch(*ring, &buffers[*src], *at, *bytes)?;
                 self.wait(*ring, out)
             }
@@ -260,7 +262,7 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at, *bytes) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
-            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::CopyOver => Ok(()),
+            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::Anew | Op::CopyOver => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }
@@ -358,7 +360,7 @@ impl<'a> Machine<'a> {
                 let x = self.tile(*a)?.1;
                 (0..x.len()).map(|i| x[i ^ 4]).collect()
             }
-            Op::QuadOrder(a) => self.tile(*a)?.1.to_vec(),
+            Op::QuadOrder(a) | Op::TwosOrder(a) => self.tile(*a)?.1.to_vec(),
             Op::Band { src, index, of } => {
                 let (shape, x) = self.tile(*src)?;
                 let row = |r: usize| band_row(shape.rows, r, *index, *of);
@@ -424,6 +426,7 @@ impl<'a> Machine<'a> {
                 }
                 return Ok(());
             }
+            Op::Marks { buf, at, of_keys } => self.marks(buf, *at, *of_keys, buffers)?,
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {
                 let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);

@@ -6,12 +6,14 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::{left_byte, matrix_byte, matrix_row, right_byte, swizzled, turned_byte};
+use crate::pack::{TOKENS, left_byte, matrix_byte, matrix_row, right_byte, swizzled, turned_byte};
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
 #[derive(Clone, Default)]
 pub struct Queue {
+    /// Copies that a loop has been promised: source, byte, bytes.
+    started: VecDeque<(usize, i64, i64)>,
     in_flight: VecDeque<Vec<u8>>,
     waited: u64,
     page: Vec<u8>,
@@ -19,7 +21,7 @@ pub struct Queue {
 
 impl Queue {
     pub fn left(&self) -> usize {
-        self.in_flight.len()
+        self.in_flight.len() + self.started.len()
     }
 }
 
@@ -105,6 +107,14 @@ impl Machine<'_> {
         (0..rows * cols).map(|i| self.load(buf, at + right_byte(rows, i / cols, i % cols) as i64, dtype, buffers)).collect()
     }
 
+    /// Which of 32 tokens has which number.
+    pub(super) fn marks(&self, buf: &Buf, at: Id, of_keys: bool, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let at = self.offset(at)?;
+        let numbers = (0..TOKENS).map(|t| self.load(buf, at + t as i64, DType::U8, buffers)).collect::<Result<Vec<u64>, _>>()?;
+        let mark = |token: usize, number: usize| u64::from(numbers[token] & 31 == number as u64);
+        Ok((0..32 * TOKENS).map(|i| if of_keys { mark(i / 32, i % 32) } else { mark(i % TOKENS, i / TOKENS) }).collect())
+    }
+
     /// A left operand from swizzled rows or from their columns.
     pub(super) fn load_matrix(&self, buf: &Buf, at: Id, (stride, first, col): (usize, usize, usize), turned: bool, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
@@ -112,6 +122,23 @@ impl Machine<'_> {
         let (at, by) = (at / 128 * 128, (at % 128) as usize);
         let place = |r: usize, k: usize| if turned { swizzled(matrix_row(k), stride, (col + turned_byte(rows, r)) ^ by) } else { swizzled(first + matrix_row(r), stride, (col + matrix_byte(k)) ^ by) };
         (0..rows * cols).map(|i| self.load(buf, at + place(i / cols, i % cols) as i64, dtype, buffers)).collect()
+    }
+
+    /// A copy that a loop will make: source, byte, bytes.
+    pub(super) fn start(&mut self, ring: usize, src: usize, from: &Region, at: Id, bytes: Id) -> Result<(), Wrong> {
+        let (at, bytes) = (self.offset(at)?, self.offset(bytes)?);
+        from.range(at, memory::copied(ring, self.p.rings[ring].bytes, bytes)?, 16)?;
+        self.rings[ring][self.warp].started.push_back((src, at, bytes));
+        Ok(())
+    }
+
+    /// What was started first must be what is copied now.
+    pub(super) fn take_started(&mut self, ring: usize, src: usize, at: Id, bytes: Id) -> Result<(), Wrong> {
+        let (at, bytes) = (self.offset(at)?, self.offset(bytes)?);
+        match self.rings[ring][self.warp].started.pop_front() {
+            Some(other) if other != (src, at, bytes) => Err(Wrong::RingOrder { ring }),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn fetch(&mut self, ring: usize, src: &Region, at: Id, bytes: Id) -> Result<(), Wrong> {

@@ -12,7 +12,7 @@ use super::super::offset::{fixed_offset, fixed_raised};
 use super::super::seats::*;
 use super::super::softmax::*;
 use super::super::units::{down_of, fitted, largest, minus, move_sums, move_totals, sunk, up_of};
-use super::super::values::{peaks, rounded, total_of};
+use super::super::values::{count_of, peaks, rounded, total_of};
 use super::leaves::{closed_band, hold_bands};
 use super::queries::{measure, quantise, take_rows};
 use super::values::{either, misfit, never, pairs_of, weighed_band, weighted};
@@ -57,7 +57,7 @@ pub fn attend_tiles<T: Float>(
     for w in warps(m.warps) {
         let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
         list_pages(m, table, &mut from, w, crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
-        sit(m, &mut seats, w, crew, seq, split, n, n, unit);
+        sit(m, &mut seats, w, crew, seq, split, n, n, unit, head);
     }
     let (all, live) = (whole(m, n, unit), seat(&seats, 0_i32, LIVE));
     for c in threads(m.rows()) {
@@ -68,7 +68,7 @@ pub fn attend_tiles<T: Float>(
         }
     }
     walk(m, k, v, cache, &rows, &seats, &from, &mut held, n, scale);
-    find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, unit, crew);
+    find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
             let of = (seq * kv_heads + head) * m.group as i32 + c;
@@ -87,10 +87,10 @@ pub fn attend_tiles<T: Float>(
     }
 }
 
-/// Scores of a tile in log2 units, from a warp's integers.
+/// Exact dots of a tile's keys with a warp's integers.
 #[device]
-fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, units: &Shared<f32>, w: i32) -> Tile<f32> {
-    let (at, column) = (w * m.query_bytes() as i32, w * (2 * m.cols) as i32);
+fn dots(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, w: i32) -> Tile<f32> {
+    let at = w * m.query_bytes() as i32;
     let q = query.operand::<i8>(at, m.row_bytes(), m.cols, m.d).quad_order();
     // Digits may stay at the height where they are stored: their sums are so much larger, exactly.
     let up = if m.d >= 128 { k.spec().raised[7] } else { 0 };
@@ -103,7 +103,7 @@ fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, unit
         high * 128_i32 + &(if up > 0 { mma_raised(&key, &q, k.spec().raised) } else { mma(&key, &q, 0_i32) })
     };
     let x = s.cast::<f32>();
-    (if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }).map3(&units.cols(column, 1, m.cols), &units.cols(column + m.cols as i32, 1, m.cols), fused)
+    if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }
 }
 
 /// Every warp's leaves of the first `n` tokens.
@@ -124,44 +124,58 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
         let (first, log_each, page) = (seat(seats, w, TILE), seat(seats, w, LOG_EACH), seat(seats, w, PAGE));
         let each = 1_i32 << (log_each & 31_i32);
         let low = side.cols(0, 1, m.cols);
-        // Of weights; of `counted` ones where units stay.
-        let (mut top, mut sum, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_u32));
+        // Of weights; of each lane's where units stay.
+        let (mut top, mut sum, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64), acc(8, m.cols, 0.0_f32));
         // Of each band: the unit of its weights, their total and sums under it; or outputs; and what least values come to.
         let mut lift = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
         let mut total = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
         let mut sums = [acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32)];
         let mut out = [acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32)];
         let mut shift = [acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64)];
+        let mut leaning = [acc(8, m.cols, 0.0_f32), acc(8, m.cols, 0.0_f32), acc(8, m.cols, 0.0_f32), acc(8, m.cols, 0.0_f32)];
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             measure(m, &tokens, rows, &mut tops, &mut leans, w);
             quantise(m, &tokens, rows, &tops, &leans, &mut query, &mut units, w, scale);
-            let mut x = scores(m, k, &tokens, &query, &units, w);
+            let steps = dots(m, k, &tokens, &query, w);
+            let column = w * (2 * m.cols) as i32;
+            let (worth, bias) = (units.cols(column, 1, m.cols), units.cols(column + m.cols as i32, 1, m.cols));
+            // Where units stay, how far scores reach.
+            let mut x = if m.parts == 2 { steps.map3(&worth, &(top.map(reach_of) + &bias), reaching) } else { steps.map3(&worth, &bias, fused) };
             if t >= tiles - 1_i32 {
-                x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32)), visible);
+                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
+                x = if m.parts == 2 { x.map2(&past, shown) } else { x.map2(&past, visible) };
             }
             let fresh = t % TILES as i32 == 0_i32;
             // A new maximum is rare: the rescale stays out of the common path.
-            if x.map2(&top, above).any() {
-                let next = top.map2(&peaks(&x, m.parts), raised);
+            if (if m.parts == 2 { x.map(full) } else { x.map2(&top, above) }).any() {
+                let score = if m.parts == 2 { steps.map3(&(&worth * 64.0_f32), &(&bias * 64.0_f32), fused).map2(&x, rising) } else { x.clone() };
+                let next = top.map2(&peaks(&score, m.parts), raised);
                 if !fresh {
                     let fade = top.map2(&next, fade_of);
                     for i in 0..m.bands() {
                         lift[i] = lift[i].map3(&top, &next, sunk);
                         out[i] = &out[i] * &fade;
-                        shift[i] = faded(m, &shift[i], &top, &next);
+                        if m.parts == 2 {
+                            leaning[i] = &leaning[i] * &fade;
+                        } else {
+                            shift[i] = faded(m, &shift[i], &top, &next);
+                        }
                     }
                     if m.parts == 2 {
-                        count = faded(m, &count.cast::<i64>(), &top, &next).cast::<u32>();
+                        count = &count * &fade;
                     } else {
                         sum = faded(m, &sum, &top, &next);
                     }
                 }
                 top = next;
+                if m.parts == 2 {
+                    x = x.map2(&steps.map3(&worth, &(top.map(reach_of) + &bias), reaching), still);
+                }
             }
-            let p = if m.parts == 2 { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
+            let p = if m.parts == 2 { x.map(exp2_raised) } else { x.map2(&top, weight) };
             if m.parts == 2 {
-                count = &count + &p.lane_sums().map(counted);
+                count = &count + &p.lane_sums();
             } else {
                 sum = &sum + &p.lane_sums().map(fixed);
             }
@@ -169,7 +183,11 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
             for i in 0..m.bands() {
                 let least = pairs_of(m, &tokens, i).map(high_half);
                 let lean = (&p * &least).lane_sums();
-                shift[i] = &shift[i] + &(if m.parts == 2 { lean.map(fixed_raised) } else { lean.map(fixed_offset) });
+                if m.parts == 2 {
+                    leaning[i] = &leaning[i] + &lean;
+                } else {
+                    shift[i] = &shift[i] + &lean.map(fixed_offset);
+                }
             }
             if m.parts == 2 {
                 let mut w = [acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32)];
@@ -208,18 +226,19 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                 let height = 32 / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
                 for i in 0..m.bands() {
-                    o[i] = closed_band(m, &(if m.parts == 2 { sums[i].cast::<f32>() } else { out[i].clone() }), &lift[i].map(down_of), &shift[i]);
+                    o[i] = closed_band(m, &(if m.parts == 2 { sums[i].cast::<f32>() } else { out[i].clone() }), &lift[i].map(down_of), &(if m.parts == 2 { leaning[i].map(fixed_raised) } else { shift[i].clone() }));
                     lift[i] = cols(m.cols, 0_i32);
                     total[i] = cols(m.cols, 0_i32);
                     sums[i] = acc(32, m.cols, 0_i32);
                     out[i] = acc(32, m.cols, 0.0_f32);
                     shift[i] = acc(8, m.cols, 0_i64);
+                    leaning[i] = acc(8, m.cols, 0.0_f32);
                 }
-                let l = if m.parts == 2 { total_of(&count.cast::<i64>(), m.parts).cast::<f32>() * 1.4901161e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
+                let l = if m.parts == 2 { count_of(&count.map(counted), m.parts).cast::<f32>() * 5.9604645e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
                 hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
-                count = acc(8, m.cols, 0_u32);
+                count = acc(8, m.cols, 0.0_f32);
             }
         }
     }

@@ -5,7 +5,7 @@
 use kernel_dsl::prelude::*;
 
 use super::finish::settle;
-use super::{HEADS, LINE};
+use super::LINE;
 use crate::kernels::softmax::{left_worth, right_worth};
 use crate::latent::softmax::inverse_of;
 
@@ -13,7 +13,10 @@ use crate::latent::softmax::inverse_of;
 pub const OWN: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct JoinMeta;
+pub struct JoinMeta {
+    /// Of a part.
+    pub heads: usize,
+}
 
 impl Meta for JoinMeta {
     fn launch(&self) -> Launch {
@@ -23,9 +26,9 @@ impl Meta for JoinMeta {
 
 #[kernel]
 pub fn latent_join(
-    _m: JoinMeta,
-    part: &Global<f32>,     // [tokens, heads / 64, splits, 64, 512]
-    stat: &Global<f32>,     // [tokens, heads / 64, splits, 64, 2]
+    m: JoinMeta,
+    part: &Global<f32>,     // [tokens, heads / m.heads, splits, m.heads, 512]
+    stat: &Global<f32>,     // [tokens, heads / m.heads, splits, m.heads, 2]
     sinks: &Global<f32>,    // [heads]
     out: &mut Global<bf16>, // [tokens, heads, 512]
     lse: &mut Global<f32>,  // [tokens, heads]
@@ -35,7 +38,7 @@ pub fn latent_join(
     let (token, first) = (block_id(0), block_id(1) * OWN as i32);
     let mut room = shared::<i8>(OWN * 8 * LINE);
     let mut inverses = shared::<f32>(OWN);
-    let own = (token as i64 * (heads / HEADS as i32) as i64 + (first / HEADS as i32) as i64) * splits as i64 * HEADS as i64 + (first % HEADS as i32) as i64;
+    let own = (token as i64 * (heads / m.heads as i32) as i64 + (first / m.heads as i32) as i64) * splits as i64 * m.heads as i64 + (first % m.heads as i32) as i64;
     for i in threads(256) {
         for n in 0..4 {
             let piece = i + (256 * n) as i32;
@@ -44,7 +47,7 @@ pub fn latent_join(
             let (mut top, mut sum) = (stat.at(at * 2_i64), stat.at(at * 2_i64 + 1_i64));
             let mut o = part.load4::<f32>(at * 2048_i64 + (piece & 127_i32) as i64 * 16_i64);
             for split in strided(1_i32, splits, 1) {
-                let next = at + split as i64 * HEADS as i64;
+                let next = at + split as i64 * m.heads as i64;
                 let (its_top, its_sum) = (stat.at(next * 2_i64), stat.at(next * 2_i64 + 1_i64));
                 let (left, right) = (left_worth(top, its_top), right_worth(top, its_top));
                 let x = part.load4::<f32>(next * 2048_i64 + (piece & 127_i32) as i64 * 16_i64);

@@ -2,7 +2,6 @@
 
 use kernel_dsl::prelude::*;
 
-use super::THREADS;
 use super::decode::DecodeMeta;
 use crate::codec::Codec;
 use crate::kernels::softmax::bounded;
@@ -57,10 +56,11 @@ fn byte_of(m: &DecodeMeta, row: i32) -> i64 {
     row.max(0_i32) as i64 * m.rows.row_bytes as i64
 }
 
-/// What thread i brings of the leaf whose rows are `slots` of a cache: lanes, scales, and -inf for nobody's scores. Sixteen threads have a
+/// What thread i brings of the leaf whose rows are `slots` from `own` on of a cache: lanes, scales, and -inf for nobody's scores. Sixteen threads have a
 /// row: 14 a piece of codes each, two a pair of pieces of RoPE's bytes.
 #[device]
-pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Shared<i32>, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
+#[allow(clippy::too_many_arguments)]
+pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
     let j = i & 15_i32;
     let coded = j < PIECES as i32;
     let from = if coded { j * 16_i32 } else { m.rows.code_bytes() as i32 + (j - PIECES as i32) * 32_i32 };
@@ -70,12 +70,13 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
     let (low_by, high_by) = (j as u32 & 28_u32, (j + PIECES as i32) as u32 & 28_u32);
     let first = i >> 4_u32;
     // Four rows' loads are on their way before the first is looked at.
-    {
+    let each = m.threads() / 16;
+    for pass in 0..LEAF / (4 * each) {
         let mut codes = [0_u32; 16];
         let mut others = [0_u32; 16];
         let mut sides = [0_u32; 4];
         for n in 0..4 {
-            let base = byte_of(m, slots.at(first + (n * THREADS / 16) as i32));
+            let base = byte_of(m, slots.at(own + first + ((4 * pass + n) * each) as i32));
             let w = cache.load4::<u32>(base + from as i64);
             let v = cache.load4::<u32>(base + (from + far) as i64);
             for k in 0..4 {
@@ -85,7 +86,7 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
             sides[n] = cache.load::<u32>(base + (m.rows.row_bytes - 4) as i64);
         }
         for n in 0..4 {
-            let row = first + (n * THREADS / 16) as i32;
+            let row = first + ((4 * pass + n) * each) as i32;
             let (low_m, high_m) = ((sides[n] >> low_by) & 15_u32, (sides[n] >> high_by) & 15_u32);
             let mut low = [0_u32; 4];
             let mut high = [0_u32; 4];
@@ -99,7 +100,7 @@ pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Share
         }
     }
     if i < LEAF as i32 {
-        let row = slots.at(i);
+        let row = slots.at(own + i);
         let scale = bounded(cache.load::<f32>(byte_of(m, row) + (m.rows.row_bytes - 8) as i64));
         scales.put(rank(i), if row >= 0_i32 { scale } else { 0.0_f32 });
         bias.put(rank(i), if row >= 0_i32 { 0.0_f32 } else { f32::NEG_INFINITY });

@@ -4,6 +4,7 @@ pub mod decode;
 pub mod finish;
 pub mod join;
 pub mod lanes;
+pub mod lists;
 pub mod query;
 pub mod store;
 pub mod weigh;
@@ -16,24 +17,47 @@ use join::JoinMeta;
 use lanes::RowMeta;
 use store::StoreMeta;
 
-/// Query heads of a block of decode, and its threads.
-pub const HEADS: usize = 64;
-pub const WARPS: usize = 16;
-pub const THREADS: usize = 32 * WARPS;
+/// A block of decode: its query heads, four for each of its warps, and the leaves whose bytes lie in shared memory at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    pub heads: usize,
+    pub warps: usize,
+    pub leaves: usize,
+}
+
+impl Cut {
+    /// All heads that share a row's bytes, and the next leaf's beside this one's.
+    pub const TWO: Cut = Cut { heads: 64, warps: 16, leaves: 2 };
+    pub const ONE: Cut = Cut { leaves: 1, ..Cut::TWO };
+    /// Where a block may have no more than 99 KiB of shared memory: queries of a quarter of the heads beside a leaf.
+    pub const FEW: Cut = Cut { heads: 16, warps: 4, leaves: 1 };
+
+    /// The first of them that a block's `shared` bytes hold. No choice changes a bit of a result.
+    pub fn within(shared: usize) -> Cut {
+        if shared >= 220 * 1024 {
+            Cut::TWO
+        } else if shared >= 160 * 1024 {
+            Cut::ONE
+        } else {
+            Cut::FEW
+        }
+    }
+}
 
 /// Bytes of 32 numbers of f32 and what keeps their lines apart, twice: a group of 64 where they wait in shared memory.
 pub const LINE: usize = 272;
 
-/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens, heads / 64].
-pub fn decode(format: &Format, whole: bool) -> Result<Source, String> {
+/// Decode of a format; `whole`: one part a token, finished in place, else parts for the join. Grid: [splits, tokens, heads
+/// / those of the cut].
+pub fn decode(format: &Format, whole: bool, cut: Cut) -> Result<Source, String> {
     let rows = RowMeta::of(format)?;
     let nope = codec_of(format)?;
-    shown(decode::latent_decode::build(&DecodeMeta { rows, whole }, nope).and_then(|p| Source::of(&p)))
+    shown(decode::latent_decode::build(&DecodeMeta { rows, whole, cut }, nope).and_then(|p| Source::of(&p)))
 }
 
-/// Folds parts of outputs. Grid: [tokens, heads / 8, 1].
-pub fn join() -> Result<Source, Report> {
-    Source::of(&join::latent_join::build(&JoinMeta)?)
+/// Folds parts of outputs that decode of that cut left. Grid: [tokens, heads / 8, 1].
+pub fn join(cut: Cut) -> Result<Source, Report> {
+    Source::of(&join::latent_join::build(&JoinMeta { heads: cut.heads })?)
 }
 
 /// Codes rows. Grid: [rows / 32, 1, 1].

@@ -2,10 +2,8 @@
 
 use kernel_dsl::prelude::*;
 
-use super::{HEADS, LINE};
-
-/// Bytes of one part of all integers.
-pub const PART: usize = HEADS * 512;
+use super::LINE;
+use super::decode::DecodeMeta;
 
 /// 64 numbers turned by the Hadamard matrix over 8.
 #[device]
@@ -60,7 +58,7 @@ pub fn top_of_row(tops: &Shared<f32>, row: i32) -> f32 {
 /// A query's integers `128 high + low` as bytes, four a word, in the order of [`kernel_dsl::pack::matrix_byte`]; `top` is the largest
 /// magnitude of the row.
 #[device]
-pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
+pub fn put_integers(m: &DecodeMeta, room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
     let inverse = if top > 1e-30_f32 { 16256.0_f32 / top } else { 0.0_f32 };
     for t in 0..4 {
         let mut high = [0_u32; 4];
@@ -73,8 +71,45 @@ pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], 
                 low[n] = low[n] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
             }
         }
-        let at = block * (64 * HEADS) as i32 + head * 64_i32 + (16 * t) as i32;
+        let at = block * (64 * m.cut.heads) as i32 + head * 64_i32 + (16 * t) as i32;
         room.save4::<u32>(at, high);
-        room.save4::<u32>(at + PART as i32, low);
+        room.save4::<u32>(at + m.part() as i32, low);
+    }
+}
+
+/// Integers of a block's queries, their worths, and a state of no rows yet; `row`: of its first head.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn put_queries(m: &DecodeMeta, q: &Global<bf16>, room: &mut Shared<i8>, tops: &mut Shared<f32>, worths: &mut Shared<f32>, top: &mut Shared<f32>, sum: &mut Shared<f32>, row: i64, scale: f32) {
+    let mut numbers = by_turn::<f32>(m.threads(), 64);
+    for some in strided(0_i32, m.cut.heads as i32, m.threads() / 8) {
+        let own = (row + some as i64) * 1024_i64;
+        for i in threads(m.threads()) {
+            for n in 0..8 {
+                let piece = i + (m.threads() * n) as i32;
+                let w = q.load4::<u32>(own + piece as i64 * 16_i64);
+                room.save4::<u32>((2 * m.part()) as i32 + (piece >> 3_u32) * (LINE / 2 + 8) as i32 + (piece & 7_i32) * 16_i32, w);
+            }
+        }
+        for i in threads(m.threads()) {
+            let x = group(room, (2 * m.part()) as i32, i);
+            for k in 0..64 {
+                numbers.put(i, k, x[k]);
+            }
+            tops.put(i, top_of(x));
+        }
+        for i in threads(m.threads()) {
+            let mut x = [0.0_f32; 64];
+            for k in 0..64 {
+                x[k] = numbers.at(i, k);
+            }
+            let (head, whole) = (some + (i >> 3_u32), top_of_row(tops, i >> 3_u32));
+            put_integers(m, room, head, i & 7_i32, x, whole);
+            if (i & 7_i32) == 0_i32 {
+                worths.put(head, whole / 16256.0_f32 * scale * 1.442_695_f32);
+                top.put(head, f32::NEG_INFINITY);
+                sum.put(head, 0.0_f32);
+            }
+        }
     }
 }

@@ -2,8 +2,7 @@
 
 use kernel_dsl::prelude::*;
 
-use super::HEADS;
-use super::query::PART;
+use super::decode::DecodeMeta;
 use crate::kernels::softmax::fused;
 use crate::latent::DIM;
 
@@ -39,16 +38,16 @@ pub fn worth(scales: &Shared<f32>, bias: &Shared<f32>, worths: &Shared<f32>, fir
 
 /// Sums of 32 rows and 16 heads: of the first or second ones of 64 rows from byte `at` on.
 #[device]
-pub fn products(room: &Shared<i8>, at: i32, odd: i32, head: i32) -> Tile<i32> {
+pub fn products(m: &DecodeMeta, room: &Shared<i8>, at: i32, odd: i32, head: i32) -> Tile<i32> {
     let (mut high, mut low) = (acc(32, 16, 0_i32), acc(32, 16, 0_i32));
     // Rows of the second half are swizzled by 32 bytes more.
     let from = (at + odd * (32 * DIM) as i32) | (odd << 5_u32);
     for k in strided(0_i32, (DIM / 128) as i32, 1) {
         for half in 0..2 {
-            let q = k * (128 * HEADS) as i32 + head * 64_i32 + (64 * HEADS * half) as i32;
+            let q = k * (128 * m.cut.heads) as i32 + head * 64_i32 + (64 * m.cut.heads * half) as i32;
             let rows = room.matrix_left::<i8>(from + k * 128_i32, DIM, 0, 64 * half);
             high = mma(&rows, &room.operand::<i8>(q, 64, 16, 64), &high);
-            low = mma(&rows, &room.operand::<i8>(q + PART as i32, 64, 16, 64), &low);
+            low = mma(&rows, &room.operand::<i8>(q + m.part() as i32, 64, 16, 64), &low);
         }
     }
     high * 128_i32 + low

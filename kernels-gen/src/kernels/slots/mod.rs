@@ -45,6 +45,7 @@ pub struct TileMeta {
     pub sides_at: usize,
     pub side_stride: usize,
     pub quads: bool,
+    pub key_quads: bool,
 }
 
 impl Meta for SlotMeta {

@@ -44,7 +44,7 @@ fn lay_of(m: &SlotMeta, kc: &dyn Codec, values: bool) -> Lay {
     if values {
         Lay { slot: m.values_at, codes: m.tiles.values_at, sides: m.tiles.sides_at + 2 * kc.spec().sides, values: true, quads: m.tiles.quads }
     } else {
-        Lay { slot: 0, codes: m.tiles.keys_at, sides: m.tiles.sides_at, values: false, quads: false }
+        Lay { slot: 0, codes: m.tiles.keys_at, sides: m.tiles.sides_at, values: false, quads: m.tiles.key_quads }
     }
 }
 

@@ -1,0 +1,126 @@
+//! The PCA codec's cache as its kernels have it: blocks of 512 tokens in pages, the newest tokens raw, the two attention states merged.
+//! Computed by the scalar references, whose bits the kernels have; raw rows are bf16.
+
+use kernels_gen::pca;
+use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
+use kernels_gen::reference::{PcaHead, merge};
+use rayon::prelude::*;
+
+use super::grouped::window;
+use super::{Counted, Distortion, Geometry, History, Sizes, Tally};
+use crate::error::Result;
+use crate::model::{Attention, Rows};
+
+pub struct Blocked {
+    codec: &'static PcaPages,
+    geometry: Geometry,
+    raw: History,
+    /// of each layer, for each kv head
+    blocks: Vec<Vec<PcaHead>>,
+    tally: Tally,
+    /// of each layer, as it stands
+    sizes: Vec<Sizes>,
+}
+
+impl Blocked {
+    /// The codec's pages, if it has any and their kernels serve the model.
+    pub fn pages(codec: &pca::Codec, geometry: &Geometry) -> Option<&'static PcaPages> {
+        let serves = kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && geometry.heads / geometry.kv_heads <= kernels_gen::kernels::kivi::GROUPS;
+        pages::open(&codec.name)?.ok().filter(|_| serves)
+    }
+
+    pub fn new(codec: &'static PcaPages, geometry: Geometry) -> Blocked {
+        let blocks = (0..geometry.layers).map(|_| (0..geometry.kv_heads).map(|_| PcaHead::new(codec, geometry.d)).collect());
+        Blocked { codec, geometry, raw: History::default(), blocks: blocks.collect(), tally: Tally::default(), sizes: vec![Sizes::default(); geometry.layers] }
+    }
+
+    /// Codes the blocks that have become full in a layer.
+    fn code(&mut self, rows: &Rows) -> Result<()> {
+        let Geometry { kv_heads, d, .. } = self.geometry;
+        let width = kv_heads * d;
+        let [k, v] = self.raw.push(rows.layer, rows.k, rows.v);
+        let done = self.blocks[rows.layer][0].len();
+        for first in (done..k.len() / width / BLOCK * BLOCK).step_by(BLOCK) {
+            let own = |x: &[f32], head: usize| x[first * width..(first + BLOCK) * width].chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect::<Vec<f32>>();
+            let coded = (0..kv_heads).into_par_iter().map(|head| {
+                let (k, v) = (own(k, head), own(v, head));
+                let mut block = PcaHead::new(self.codec, d);
+                let page = self.codec.encode(&k, &v, d)?;
+                block.push(&page);
+                let [keys, values] = block.numbers().map(|x| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
+                Ok((page, Distortion::of_rows(&k, &keys, d), Distortion::of_rows(&v, &values, d)))
+            });
+            let layer = self.tally.layer(rows.layer);
+            for (head, (page, k, v)) in self.blocks[rows.layer].iter_mut().zip(coded.collect::<Result<Vec<_>>>()?) {
+                head.push(&page);
+                layer.k += k;
+                layer.v += v;
+            }
+        }
+        let (tokens, coded) = (rows.start + rows.tokens, self.blocks[rows.layer][0].len());
+        let bytes = coded / BLOCK * kv_heads * PcaLayout::of(self.codec, d).page_bytes();
+        self.sizes[rows.layer] = Sizes { coded: (2 * coded * width) as u64, bytes: bytes as u64, raw: (2 * (tokens - coded) * width) as u64 };
+        Ok(())
+    }
+
+    /// One query row of kv head `head` that sees `tokens` tokens.
+    fn row(&self, layer: usize, head: usize, q: &[f32], tokens: usize, out: &mut [f32]) {
+        let coded = tokens / BLOCK * BLOCK;
+        let (a, x) = self.blocks[layer][head].attend(q, coded, self.geometry.scale);
+        let (b, y) = window(&self.geometry, self.raw.layer(layer), head, q, coded, tokens);
+        out.copy_from_slice(&merge((&a, &[x]), (&b, &[y]), self.geometry.d).0);
+    }
+}
+
+impl Attention for Blocked {
+    fn attend(&mut self, rows: &Rows) -> Result<Vec<f32>> {
+        let Geometry { heads, kv_heads, d, .. } = self.geometry;
+        self.code(rows)?;
+        let mut out = vec![0.0; rows.q.len()];
+        out.par_chunks_mut(d).zip(rows.q.par_chunks(d)).enumerate().for_each(|(i, (out, q))| {
+            let (token, head) = (i / heads, i % heads);
+            self.row(rows.layer, head / (heads / kv_heads), q, rows.start + token + 1, out);
+        });
+        Ok(out)
+    }
+}
+
+impl Counted for Blocked {
+    fn tally(&self) -> Tally {
+        self.tally.clone().with_sizes(&self.sizes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::attention::{Dense, chunks};
+
+    const GEOMETRY: Geometry = Geometry { layers: 1, heads: 2, kv_heads: 1, d: 64, scale: 0.15 };
+    const TOKENS: usize = 600;
+
+    fn blocked(name: &str) -> Blocked {
+        let codec = pca::codec(name).unwrap().unwrap();
+        Blocked::new(Blocked::pages(&codec, &GEOMETRY).unwrap(), GEOMETRY)
+    }
+
+    #[test]
+    fn chunks_change_no_bit_and_the_newest_tokens_are_raw() {
+        let whole = chunks::run(&mut blocked("pca_b4_post_vr100"), &GEOMETRY, &[TOKENS]);
+        assert_eq!(chunks::run(&mut blocked("pca_b4_post_vr100"), &GEOMETRY, &[7, 505, 31, 57]), whole);
+        let exact = chunks::run(&mut Dense::new(GEOMETRY), &GEOMETRY, &[TOKENS]);
+        let off = |from: usize, to: usize| whole.iter().zip(&exact).take(to * 128).skip(from * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        // Up to 511 tokens all are raw, as bf16.
+        assert!(off(0, 511) < 1e-2 && off(512, TOKENS) > 2.0 * off(0, 511) && off(512, TOKENS) < 0.1, "{} {}", off(0, 511), off(512, TOKENS));
+        assert!(Blocked::pages(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY).is_none());
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_last_token() {
+        let mut attention = blocked("pca_b3_post");
+        chunks::run(&mut attention, &GEOMETRY, &[60, 540]);
+        let sizes = attention.tally().sizes;
+        assert_eq!((sizes.coded, sizes.raw), (2 * 512 * 64, 2 * 88 * 64));
+        assert_eq!(sizes.bytes as usize, PcaLayout::of(attention.codec, 64).page_bytes());
+    }
+}

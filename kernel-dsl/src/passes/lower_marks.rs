@@ -1,0 +1,73 @@
+//! Which token of a page has which number becomes operand registers: four bytes are compared at once.
+
+use super::lower::Lower;
+use crate::dtype::DType;
+use crate::ir::*;
+
+/// A byte four times.
+const FOUR: u64 = 0x0101_0101;
+
+impl Lower {
+    /// Registers of the left operand, see [`crate::tile::Page::marks`].
+    pub fn marks(&mut self, buf: Buf, at: Id, of_keys: bool) -> Vec<Id> {
+        if of_keys { self.key_marks(buf, at) } else { self.value_marks(buf, at) }
+    }
+
+    /// 1 in each byte that is 0; bytes are below 32.
+    fn zeros(&mut self, x: Id) -> Id {
+        let (most, one) = (self.konst(DType::U32, 0x7f * FOUR), self.konst(DType::U32, FOUR));
+        let sum = self.bin(BinOp::Add, x, most);
+        let top = self.shift(BinOp::Shr, sum, 7);
+        let other = self.bin(BinOp::Xor, top, one);
+        self.bin(BinOp::And, other, one)
+    }
+
+    fn numbers(&mut self, word: Id) -> Id {
+        let mask = self.konst(DType::U32, 31 * FOUR);
+        self.bin(BinOp::And, word, mask)
+    }
+
+    /// A lane's quad row or quad lane, times `worth`, in each byte.
+    fn own(&mut self, part: Id, worth: usize) -> Id {
+        let part = self.emit(Op::Cast(part), DType::U32);
+        self.scaled(part, worth * FOUR as usize)
+    }
+
+    /// Lane (g, t): tokens 8t..8t+7 in two fours, numbers 4g..4g+3.
+    fn value_marks(&mut self, buf: Buf, at: Id) -> Vec<Id> {
+        let part = self.scaled(self.t, 8);
+        let mine = self.plus(at, part);
+        let own = self.own(self.g, 4);
+        let mut regs = vec![0; 8];
+        for (u, word) in self.run(buf, mine, 8).into_iter().enumerate() {
+            let word = self.numbers(word);
+            let word = self.bin(BinOp::Xor, word, own);
+            for number in 0..4 {
+                let by = self.konst(DType::U32, number as u64 * FOUR);
+                let x = self.bin(BinOp::Xor, word, by);
+                regs[number / 2 * 4 + number % 2 + 2 * u] = self.zeros(x);
+            }
+        }
+        regs
+    }
+
+    /// Lane (g, t): tokens 4g..4g+3, numbers 8t..8t+7 in two fours.
+    fn key_marks(&mut self, buf: Buf, at: Id) -> Vec<Id> {
+        let part = self.scaled(self.g, 4);
+        let mine = self.plus(at, part);
+        let word = self.run(buf, mine, 4)[0];
+        let word = self.numbers(word);
+        let own = self.own(self.t, 8);
+        let mut regs = vec![0; 8];
+        for token in 0..4 {
+            let number = self.prmt(word, word, 0x1111 * token as u32);
+            let number = self.bin(BinOp::Xor, number, own);
+            for n in 0..2 {
+                let by = self.konst(DType::U32, 0x0302_0100 + 4 * n as u64 * FOUR);
+                let x = self.bin(BinOp::Xor, number, by);
+                regs[token / 2 * 4 + n * 2 + token % 2] = self.zeros(x);
+            }
+        }
+        regs
+    }
+}

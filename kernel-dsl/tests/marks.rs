@@ -1,0 +1,51 @@
+//! Which token of a page has which number, as left operands of the tensor core.
+
+use kernel_dsl::ir::interp::{Arg, run};
+use kernel_dsl::passes;
+use kernel_dsl::prelude::*;
+use kernel_dsl::tile::launch;
+
+#[derive(Clone, Copy)]
+struct One;
+
+impl Meta for One {
+    fn launch(&self) -> Launch {
+        Launch { warps: 1, min_blocks: 1 }
+    }
+}
+
+/// Sums of the tokens' rows by their numbers, and the row of each token's number.
+#[kernel]
+fn sorts(_m: One, numbers: &Global<u8>, rows: &Global<u8>, sums: &mut Global<i32>, found: &mut Global<i32>) {
+    let ring = ring(2, 32);
+    for _ in warps(1) {
+        for t in stream(0_i32, 2_i32, 1, 2) {
+            let page = ring.copy(numbers, t as i64 * 32_i64);
+            let x = rows.operand::<u8>(0, 32, 8, 32);
+            sums.put_acc(t * 256_i32, 8, 1, 8, &mma(&page.marks(0), &x, 0_i32));
+            found.put_acc(t * 256_i32, 8, 1, 8, &mma(&page.key_marks(0), &x, 0_i32));
+        }
+    }
+}
+
+#[test]
+fn tokens_are_found_by_their_numbers() {
+    let numbers: Vec<u8> = (0..64).map(|i| (i * i * 7 + i * 13) as u8).collect();
+    let rows: Vec<u8> = (0..8 * 32).map(|i| (i * 59 % 251) as u8).collect();
+    let (numbers, rows) = (Global::new(&numbers), Global::new(&rows));
+    let (mut sums, mut found) = (Global::<i32>::zeroed(512), Global::<i32>::zeroed(512));
+    launch([1, 1, 1], || sorts(One, &numbers, &rows, &mut sums, &mut found));
+    for (page, number, col) in (0..2).flat_map(|p| (0..32).flat_map(move |n| (0..8).map(move |c| (p, n, c)))) {
+        let own = |t: usize| usize::from(numbers.at(page * 32 + t)) % 32;
+        let sum: i32 = (0..32).filter(|t| own(*t) == number).map(|t| i32::from(rows.at(col * 32 + t))).sum();
+        assert_eq!(sums.at(page * 256 + number * 8 + col), sum);
+        assert_eq!(found.at(page * 256 + number * 8 + col), i32::from(rows.at(col * 32 + own(number))));
+    }
+    let tile = sorts::build(&One).unwrap();
+    for program in [passes::run(&tile).unwrap(), tile] {
+        let mut args = [&numbers, &rows].map(|x| Arg::Buffer(x.bytes.clone())).to_vec();
+        args.extend([(); 2].map(|()| Arg::Buffer(vec![0; 2048])));
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert_eq!(args[2..], [&sums, &found].map(|x| Arg::Buffer(x.bytes.clone())));
+    }
+}

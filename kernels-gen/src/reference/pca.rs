@@ -1,0 +1,183 @@
+//! The PCA codec's pages: blocks of 512 tokens, and attention of query rows over them.
+//!
+//! A query is folded into each block's coordinates; the sums of a leaf leave them at its end.
+
+use kernel_dsl::math::{fmax, sanitise};
+
+use crate::kernels::kivi::queries::joined8;
+use crate::kernels::query::shown_worth;
+use crate::layout::{Operand, TILE};
+use crate::pca::PcaError;
+use crate::pca::pages::{BLOCK, Folded, PcaLayout, PcaPages, WAYS};
+use crate::reference::project::{LARGEST, MAGIC};
+use crate::reference::strand::{LEAF, Partial, Strand, quantise};
+use crate::reference::{CacheShape, Decoded, Status};
+
+/// Codes a block of keys and values `[512, kv head, d]` into page `page` of a cache; a page beyond it is reported.
+pub fn store_block(c: &PcaPages, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f32], page: usize) -> Result<Status, PcaError> {
+    if page >= s.pages {
+        return Ok(Status::BAD_SLOT);
+    }
+    let bytes = PcaLayout::of(c, s.d).page_bytes();
+    for head in 0..s.kv_heads {
+        let own = |x: &[f32]| x.chunks_exact(s.kv_heads * s.d).flat_map(|token| &token[head * s.d..][..s.d]).copied().collect::<Vec<f32>>();
+        let at = (page * s.kv_heads + head) * bytes;
+        cache[at..at + bytes].copy_from_slice(&c.encode(&own(k), &own(v), s.d)?);
+    }
+    Ok(Status::OK)
+}
+
+/// The unpacked blocks of one kv head of a sequence.
+pub struct PcaHead {
+    c: &'static PcaPages,
+    layout: PcaLayout,
+    keys: Vec<Folded>,
+    values: Vec<Folded>,
+}
+
+/// A query in a block's coordinates.
+struct Query {
+    /// Along residuals' coordinates, then along centres.
+    ints: Vec<i32>,
+    /// What a step is worth with each, and what is added, in log2 units.
+    worth: [f32; 2],
+    bias: f32,
+}
+
+impl PcaHead {
+    pub fn new(c: &'static PcaPages, d: usize) -> PcaHead {
+        PcaHead { c, layout: PcaLayout::of(c, d), keys: Vec::new(), values: Vec::new() }
+    }
+
+    /// Tokens that are there.
+    pub fn len(&self) -> usize {
+        self.keys.len() * BLOCK
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// One page more.
+    pub fn push(&mut self, page: &[u8]) {
+        self.keys.push(self.layout.read(page, 0));
+        self.values.push(self.layout.read(page, 1));
+    }
+
+    /// Lanes of levels, from zero.
+    fn lanes(&self, operand: Operand) -> Vec<i32> {
+        let codec = self.c.halves.half(operand).bands[0];
+        let lane = |n: u32| i32::from(codec.decode(codec.of_levels([n; 8]))[0] as u8) - 128;
+        (0..1 << codec.spec().level_bits).map(lane).collect()
+    }
+
+    /// The numbers that pages stand for: keys and values `[token, d]`.
+    pub fn numbers(&self) -> [Vec<f64>; 2] {
+        [(Operand::K, &self.keys), (Operand::V, &self.values)].map(|(operand, blocks)| {
+            let lanes = self.lanes(operand);
+            blocks.iter().flat_map(|block| (0..BLOCK).flat_map(|t| block.row(t, |n| lanes[n])).collect::<Vec<f64>>()).collect()
+        })
+    }
+
+    /// Attention of one query row to the first `len` tokens: the output and the natural log-sum-exp.
+    pub fn attend(&self, q: &[f32], len: usize, scale: f32) -> (Vec<f32>, f32) {
+        let q: Vec<f32> = q.iter().map(|q| sanitise(*q, 65504.0)).collect();
+        let (rank, lanes) = (self.layout.ranks[1], [self.lanes(Operand::K), self.lanes(Operand::V)]);
+        let leaf = |first: usize| {
+            let (keys, values) = (&self.keys[first / BLOCK], &self.values[first / BLOCK]);
+            let (query, mut strand) = (fold(keys, &q, scale), Strand::new(rank + WAYS, 1));
+            for start in (first..len.min(first + LEAF)).step_by(TILE) {
+                let tokens = start % BLOCK..start % BLOCK + TILE.min(len - start);
+                add(&mut strand, keys, values, &lanes, &query, tokens);
+            }
+            strand.mapped(|sums, l| unfold(values, sums, l))
+        };
+        let leaves: Vec<Partial> = (0..len).step_by(LEAF).map(leaf).collect();
+        let mut out = vec![0.0; q.len()];
+        let lse = Partial::join(leaves, q.len()).finish(&self.c.halves.v, &mut out);
+        (out, lse)
+    }
+}
+
+/// Integers under the largest magnitude, and what a step of them is worth.
+fn integers(x: &[f32]) -> (Vec<i32>, f32) {
+    let top = x.iter().fold(1e-20, |top, x| fmax(top, x.abs()));
+    let by = LARGEST / top;
+    (x.iter().map(|x| (x.mul_add(by, MAGIC) - MAGIC) as i32).collect(), top * (1.0 / LARGEST))
+}
+
+fn fold(block: &Folded, q: &[f32], scale: f32) -> Query {
+    let (ints, unit) = integers(q);
+    let products = block.matrix.chunks_exact(block.d).zip(&block.worth);
+    let y: Vec<f32> = products.map(|(column, worth)| column.iter().zip(&ints).map(|(m, i)| i32::from(*m) * i).sum::<i32>() as f32 * worth * unit).collect();
+    let chain = |a: usize| (a * block.d / 8..(a + 1) * block.d / 8).fold(0.0_f32, |sum, i| q[i].mul_add(block.mean[i], sum));
+    let log2 = scale * std::f32::consts::LOG2_E;
+    let [(mut ints, unit), (ways, length)] = [&y[..block.rank], &y[block.rank..]].map(integers);
+    ints.extend(ways);
+    Query { ints, worth: [unit, length].map(|unit| shown_worth(unit * log2)), bias: joined8([0, 1, 2, 3].map(chain), [4, 5, 6, 7].map(chain)) * log2 }
+}
+
+fn half(x: u16) -> f32 {
+    half::f16::from_bits(x.min(0x7bff)).to_f32()
+}
+
+/// The tokens of a tile.
+fn add(strand: &mut Strand, keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2], query: &Query, tokens: std::ops::Range<usize>) {
+    let mut bias = [0.0; TILE];
+    let (mut x, mut worth) = (Vec::with_capacity(TILE), Vec::with_capacity(TILE));
+    for (t, bias) in tokens.clone().zip(&mut bias) {
+        let levels = &keys.levels[t * keys.rank..][..keys.rank];
+        x.push(levels.iter().zip(&query.ints).map(|(n, i)| lanes[0][usize::from(*n)] * i).sum::<i32>() as f32);
+        worth.push(half(keys.norms[t]) * query.worth[0]);
+        *bias = (query.ints[keys.rank + usize::from(keys.numbers[t])] as f32).mul_add(half(keys.lengths[t]) * query.worth[1], query.bias);
+    }
+    strand.weigh(&mut x, &worth, 1.0, &bias);
+    let mut weights = vec![0; x.len()];
+    let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
+    let unit = quantise(&of(&values.norms), &mut weights);
+    for j in 0..values.rank {
+        let sum: i32 = weights.iter().zip(tokens.clone()).map(|(w, t)| w * lanes[1][usize::from(values.levels[t * values.rank + j])]).sum();
+        strand.o[1][j] = (sum as f32).mul_add(unit, strand.o[1][j]);
+    }
+    let unit = quantise(&of(&values.lengths), &mut weights);
+    for j in 0..WAYS {
+        let sum: i32 = weights.iter().zip(tokens.clone()).filter(|(_, t)| usize::from(values.numbers[*t]) == j).map(|(w, _)| w).sum();
+        let o = &mut strand.o[1][values.rank + j];
+        *o = (sum as f32).mul_add(unit, *o);
+    }
+}
+
+/// Outputs of a leaf from its sums.
+fn unfold(block: &Folded, sums: &[f32], l: f32) -> Vec<f32> {
+    let c: Vec<f32> = sums.iter().zip(&block.worth).map(|(sum, worth)| sum * worth).collect();
+    let (ints, unit) = integers(&c);
+    let total = |i: usize| ints.iter().enumerate().map(|(j, x)| i32::from(block.matrix[j * block.d + i]) * x).sum::<i32>();
+    block.mean.iter().enumerate().map(|(i, mean)| (total(i) as f32).mul_add(unit, mean * l)).collect()
+}
+
+/// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the blocks in the pages `table[b * table_stride..]`.
+#[allow(clippy::too_many_arguments)] // the kernel's own argument list
+pub fn decode_pca(c: &'static PcaPages, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
+    let rows = lens.len() * heads;
+    let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
+    let (bytes, group) = (PcaLayout::of(c, s.d).page_bytes(), heads / s.kv_heads);
+    for (b, &len) in lens.iter().enumerate() {
+        let pages = match s.pages_of(&table[b * table_stride..][..table_stride], len) {
+            Ok(pages) => pages,
+            Err(status) => {
+                decoded.status.set(status);
+                continue;
+            }
+        };
+        for kv_head in 0..s.kv_heads {
+            let mut head = PcaHead::new(c, s.d);
+            pages.iter().for_each(|page| head.push(&cache[(page * s.kv_heads + kv_head) * bytes..][..bytes]));
+            for row in b * heads + kv_head * group..b * heads + (kv_head + 1) * group {
+                let (out, lse) = head.attend(&q[row * s.d..][..s.d], len as usize, scale);
+                decoded.out[row * s.d..][..s.d].copy_from_slice(&out);
+                decoded.lse[row] = lse;
+            }
+        }
+    }
+    decoded
+}

@@ -1,0 +1,211 @@
+//! Pages of the PCA codec: they hold what the codec says, attention over them is attention over those numbers, and every stage of
+//! both kernels has the reference's bits.
+
+#[path = "support/stages.rs"]
+mod run;
+mod support;
+
+use kernel_dsl::prelude::*;
+use kernel_dsl::tile::launch;
+use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::{self, Elem as Memory, pca as fused};
+use kernels_gen::pca::pages::{BLOCK, PcaLayout, PcaPages, open};
+use kernels_gen::pca::Coding;
+use kernels_gen::reference::{self, CacheShape, Decoded, PcaHead, Status};
+use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use support::{Random, relative_error2};
+
+const KV_HEADS: usize = 2;
+
+fn memory<T: Float>() -> Memory {
+    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
+}
+
+fn pages(name: &str) -> &'static PcaPages {
+    open(name).expect("a name of the family").unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Rows with a mean and a falling spectrum in turned coordinates, as keys have them.
+fn rows(random: &mut Random, n: usize, d: usize) -> Vec<f32> {
+    let mut x = random.gaussians(n * d);
+    for row in x.chunks_mut(d) {
+        row.iter_mut().enumerate().for_each(|(i, x)| *x *= 3.0 * (-(i as f32) / 20.0).exp());
+        reference::rotate(row);
+        row.iter_mut().enumerate().for_each(|(i, x)| *x += (i as f32).sin());
+    }
+    x
+}
+
+/// What pages stand for is what the codec decodes, but for the matrix' bytes.
+#[test]
+fn pages_hold_the_codecs_numbers() {
+    for (name, d) in [("pca_b3_post_r64_vr100", 128), ("pca_b4_post_vr100", 64), ("pca_b2_post_k1_r64_vr100/pca_b1_k16_qwen_b2_r64_vr100", 128), ("pca_b3_post_random_ds_vr100/pca_b4_norm_r128_vr100", 128)] {
+        let (c, mut random) = (pages(name), Random(d as u64));
+        let (k, v) = (rows(&mut random, BLOCK, d), rows(&mut random, BLOCK, d));
+        let page = c.encode(&k, &v, d).unwrap();
+        let layout = PcaLayout::of(c, d);
+        assert_eq!(page.len(), layout.page_bytes());
+        let mut head = PcaHead::new(c, d);
+        head.push(&page);
+        for ((numbers, rows), settings) in head.numbers().iter().zip([&k, &v]).zip([&c.k, &c.v]) {
+            let numbers: Vec<f32> = numbers.iter().map(|x| *x as f32).collect();
+            let coding = Coding::new(settings, d, None).unwrap();
+            let plain = coding.decode(&coding.encode(rows).unwrap()).unwrap();
+            let off = relative_error2(&numbers, &plain);
+            assert!(off < 4e-4, "{name}: {off} of the codec's rows");
+            let (own, its) = (relative_error2(&numbers, rows), relative_error2(&plain, rows));
+            assert!((own / its - 1.0).abs() < 0.02, "{name}: error {own}, the codec's {its}");
+        }
+    }
+}
+
+#[test]
+fn what_pages_cannot_hold_is_refused_in_words() {
+    for (name, wanted) in [("pca_b3", "_post"), ("pca_v13", "_head"), ("pca_b3_post_t2", "_t0"), ("pca_b3_post_share", "_own"), ("pca_b3_post_k32", "16"), ("pca_b3_post_n256", "_n512"), ("pca_b3_post_fitted", "_gauss"), ("pca_b3_post_compat", "_compat"), ("pca_b3_post_raw0", "bf16")] {
+        let text = open(name).unwrap().unwrap_err().to_string();
+        assert!(text.contains(wanted), "{name}: {text}");
+    }
+    assert!(open("int4").is_none());
+    let c = pages("pca_b3_post_r64");
+    assert!(c.encode(&[0.0; 128], &[0.0; 128], 128).unwrap_err().to_string().contains("512 rows"));
+    // Rows that are all alike, zeros and numbers that are none.
+    for x in [0.0, 7.0, f32::NAN, f32::INFINITY] {
+        let mut head = PcaHead::new(c, 128);
+        head.push(&c.encode(&vec![x; BLOCK * 128], &vec![x; BLOCK * 128], 128).unwrap());
+        let wanted = if x.is_nan() { 0.0 } else { f64::from(x.min(65504.0)) };
+        assert!(head.numbers().iter().flatten().all(|y| (y - wanted).abs() <= 1e-3 * wanted), "{x}");
+    }
+}
+
+/// f64 attention over the numbers that pages stand for.
+fn exact(q: &[f32], keys: &[f64], values: &[f64], d: usize, len: usize, scale: f32) -> (Vec<f64>, f64) {
+    let dot = |t: usize| q.iter().zip(&keys[t * d..]).map(|(q, k)| f64::from(*q) * k).sum::<f64>() * f64::from(scale);
+    let scores: Vec<f64> = (0..len).map(dot).collect();
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().map(|s| (s - top).exp()).sum();
+    let out = (0..d).map(|c| (0..len).map(|t| (scores[t] - top).exp() / total * values[t * d + c]).sum());
+    (out.collect(), top + total.ln())
+}
+
+#[test]
+fn attention_is_that_of_the_numbers() {
+    for (name, d) in [("pca_b3_post_r64", 128), ("pca_b4_post", 64), ("pca_b2_post_k1/pca_b1_r64", 128)] {
+        let (c, mut random, scale) = (pages(name), Random(3 + d as u64), 1.0 / (d as f32).sqrt());
+        let mut head = PcaHead::new(c, d);
+        for _ in 0..3 {
+            head.push(&c.encode(&rows(&mut random, BLOCK, d), &rows(&mut random, BLOCK, d), d).unwrap());
+        }
+        let [keys, values] = head.numbers();
+        for (len, loud) in [(1, 1.0_f64), (300, 1.0), (1536, 1.0), (1111, 4.0)] {
+            let q: Vec<f32> = random.gaussians(d).iter().map(|q| q * loud as f32).collect();
+            let (out, lse) = head.attend(&q, len, scale);
+            let (wanted, total) = exact(&q, &keys, &values, d, len, scale);
+            let size = wanted.iter().map(|x| x.abs()).fold(0.0, f64::max);
+            let off = out.iter().zip(&wanted).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
+            assert!(off < 1e-3 * size * loud, "{name} d {d} len {len}: off by {off}, outputs up to {size}");
+            assert!((f64::from(lse) - total).abs() < 1e-3 * loud, "{name} d {d} len {len}: lse {lse}, wanted {total}");
+        }
+    }
+}
+
+struct Problem {
+    d: usize,
+    group: usize,
+    /// Warps of a block and log2 of the leaves of a warp.
+    share: (usize, usize),
+    lens: Vec<i32>,
+    bad_page: bool,
+}
+
+fn check<T: Float>(what: &str, want: &Decoded, out: &Global<T>, lse: &Global<f32>) {
+    let wanted: Global<T> = global(&want.out);
+    assert_bytes(&format!("{what}: out"), &out.bytes, &wanted.bytes);
+    assert_bytes(&format!("{what}: lse"), &lse.bytes, &Global::new(&want.lse).bytes);
+}
+
+fn decode<T: Float>(name: &str, p: &Problem) {
+    let (c, mut random) = (pages(name), Random((p.d * 100 + p.group) as u64));
+    let (batch, d, heads) = (p.lens.len(), p.d, KV_HEADS * p.group);
+    let stride = (p.lens.iter().copied().max().unwrap_or(0) as usize).div_ceil(BLOCK).max(1) + 1;
+    let count = batch * stride + 1;
+    let s = CacheShape { pages: count, page_tokens: BLOCK, kv_heads: KV_HEADS, d };
+    let mut table: Vec<i32> = shuffled(count, &mut random).into_iter().take(batch * stride).map(|p| p as i32).collect();
+    let mut cache = vec![0xff; count * KV_HEADS * PcaLayout::of(c, d).page_bytes()];
+    for (b, len) in p.lens.iter().enumerate() {
+        for block in 0..(*len).clamp(0, (stride * BLOCK) as i32) as usize / BLOCK + 1 {
+            if block < stride {
+                let n = BLOCK * KV_HEADS;
+                let status = reference::store_block(c, &s, &mut cache, &rows(&mut random, n, d), &rows(&mut random, n, d), table[b * stride + block] as usize);
+                assert_eq!(status, Ok(Status::OK));
+            }
+        }
+    }
+    if p.bad_page {
+        table[0] = count as i32;
+    }
+    let q: Global<T> = global(&random.gaussians(batch * heads * d));
+    let scale = 1.0 / (d as f32).sqrt();
+    let floats: Vec<f32> = q.to_vec().into_iter().map(T::to_f32).collect();
+    let want = reference::decode_pca(c, &s, &cache, &floats, heads, &table, stride, &p.lens, scale);
+
+    let m = fused::decode_meta(c, d, p.group);
+    let m = DecodeMeta { warps: p.share.0, depth: p.share.1.max(1), ..m };
+    let f = fused::fold_meta(&m, memory::<T>());
+    let splits = kernels::splits_of(&m, stride * BLOCK, p.share.1);
+    // Fewer blocks than parts, so that some take several.
+    let (unit, blocks) = (p.share.1 as i32, 2 + p.group as i32 % 2);
+    let j = kernels::join_meta(d, BLOCK);
+    let (table, lens, cache) = (Global::new(&table), Global::new(&p.lens), Global::new(&cache));
+    let grids = [[stride as u32, KV_HEADS as u32, batch as u32], [blocks as u32, 1, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let what = format!("{name} decode d {d} group {} share {:?} lens {:?}", p.group, p.share, p.lens);
+    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
+    let halves = &c.halves;
+
+    let mut records = Global::<u8>::new(&vec![0xa5; batch * KV_HEADS * stride * f.record()]);
+    let counts = [KV_HEADS as i32, count as i32, stride as i32];
+    let mut args = vec![buffer(&q), buffer(&cache), buffer(&table), buffer(&lens), buffer(&records)];
+    args.extend(counts.map(scalar));
+    args.push(scalar(scale));
+    launch(grids[0], || fused::queries::fold_queries::<T>(f, &q, &cache, &table, &lens, &mut records, counts[0], counts[1], counts[2], scale));
+    for stage in stages(fused::fold_ir(&f).unwrap()) {
+        let got = interpreted(&what, &stage, grids[0], args.clone());
+        assert_bytes(&format!("{what}, {} IR: records", stage.0), &got[4], &records.bytes);
+    }
+    let mut held = Global::<T>::zeroed(0);
+    held.bytes = records.bytes;
+    let records = held;
+
+    let rows = batch * heads;
+    let (mut part, mut stat, mut status, mut chosen) = (nan(rows * splits * d), nan(rows * splits * 2), Global::<i32>::zeroed(4), Global::<i32>::zeroed(1));
+    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * d]), nan(rows));
+    let mut args = vec![buffer(&records), buffer(&cache), buffer(&table), buffer(&lens), buffer(&out), buffer(&lse), buffer(&part), buffer(&stat), buffer(&chosen), buffer(&status)];
+    args.extend([batch as i32, KV_HEADS as i32, count as i32, stride as i32, 0, splits as i32, blocks, unit, 0].map(scalar));
+    args.push(scalar(scale));
+    launch(grids[1], || kernels::decode_attention::decode_attention::<T>(m, halves.k.bands, halves.v.bands, &records, &Global::zeroed(0), &Global::zeroed(0), &cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, count as i32, stride as i32, 0, splits as i32, blocks, unit, 0, scale));
+    let first = [out.bytes.clone(), lse.bytes.clone(), part.bytes.clone(), stat.bytes.clone(), chosen.bytes.clone(), status.bytes.clone()];
+    launch(grids[2], || kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, count as i32, stride as i32));
+    check(&format!("{what}, Rust"), &want, &out, &lse);
+    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
+    assert_eq!(Status(flags), want.status, "{what}: status");
+    for stage in stages(kernels::decode_ir(halves, &m, memory::<T>()).unwrap()) {
+        let got = interpreted(&what, &stage, grids[1], args.clone());
+        for (i, name) in ["out", "lse", "part", "stat", "chosen", "status"].iter().enumerate() {
+            assert_bytes(&format!("{what}, {} IR: {name}", stage.0), &got[4 + i], &first[i]);
+        }
+    }
+}
+
+#[test]
+fn decodes() {
+    decode::<f32>("pca_b3_post_r64", &Problem { d: 128, group: 4, share: (4, 1), lens: vec![600], bad_page: false });
+    decode::<bf16>("pca_b4_post", &Problem { d: 64, group: 8, share: (4, 1), lens: vec![70, -3, 0], bad_page: false });
+    decode::<f32>("pca_b2_post_k1/pca_b1_r64", &Problem { d: 128, group: 1, share: (4, 1), lens: vec![33, 40], bad_page: true });
+}
+
+/// Leaves of one block and of several, whose warps take one, two or four.
+#[test]
+fn decodes_leaves() {
+    for (share, group) in [((4, 0), 2), ((1, 1), 3), ((1, 2), 2)] {
+        decode::<f32>("pca_b3_post_r64", &Problem { d: 64, group, share, lens: vec![1100], bad_page: share.0 == 4 });
+    }
+}
