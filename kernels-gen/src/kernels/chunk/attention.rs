@@ -55,8 +55,6 @@ pub fn chunk_attention<T: Float>(
     let mut worths = shared::<f32>(m.lines());
     let mut leans = shared::<f32>(if k[0].spec().affine { m.lines() } else { 0 });
     let mut ends = shared::<i32>(m.lines());
-    // 1 in the first of a row's columns.
-    let mut ones = shared::<u32>(8);
     let mut zeros = shared::<i32>(m.d);
     let mut from = shared::<i64>(2 * UNITS);
     let mut bad = shared::<i32>(UNITS);
@@ -70,9 +68,6 @@ pub fn chunk_attention<T: Float>(
     let end = leaves.min(begin + (1_i32 << (unit & 31_i32)));
     let (live, whole) = (begin < end, leaves <= 1_i32 << (unit & 31_i32));
     zeros_of(k, &mut zeros, m.d);
-    for i in threads(8) {
-        ones.put(i, if i == 0_i32 { 1_u32 } else { 0_u32 });
-    }
     for u in threads(UNITS) {
         from.put((begin & 1_i32) * UNITS as i32 + u, find(&m, table, line, table_stride, pages, kv_heads, head, begin * TILES as i32 + (u >> 1_u32)));
         bad.put(u, NEVER);
@@ -95,7 +90,7 @@ pub fn chunk_attention<T: Float>(
             let own = if one <= last { sees(n, queries, first + last / m.group as i32) } else { 0_i32 };
             let tiles = ((own + 31_i32) / 32_i32 - leaf * TILES as i32).max(0_i32).min(TILES as i32);
             let edge = sees(n, queries, first + one / m.group as i32) / 32_i32;
-            let of = walk(&m, k, v, &room, &sides, &query, &zero, &worths, &leans, &ends, &ones, w, leaf, tiles, edge);
+            let of = walk(&m, k, v, &room, &sides, &query, &zero, &worths, &leans, &ends, w, leaf, tiles, edge);
             for g in 0..m.wide {
                 put_leaf(&m, &mut by[g], &mut waits, w, g, leaf - begin, leaf == end - 1_i32, unit, [of.0[g].clone(), of.1[g].clone(), of.2[g].clone()]);
             }

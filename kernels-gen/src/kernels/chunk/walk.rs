@@ -20,31 +20,6 @@ fn unfit(bits: i32) -> bool {
     overflows(bits) | ((bits & 0xff00_i32) == 0_i32)
 }
 
-/// 1 where a maximum rises.
-#[device]
-fn risen(top: f32, next: f32) -> u32 {
-    if next > top { 1_u32 } else { 0_u32 }
-}
-
-#[device]
-fn still(risen: u32) -> u32 {
-    1_u32 - risen
-}
-
-/// The sum of a half's weights under the next maximum: where it rises, all in the first column, which `one` says.
-#[device]
-fn faded_sum(sum: &Tile<u32>, one: &Tile<u32>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<u32> {
-    let all = sum.cast::<i64>().sum_cols().map3(top, next, shifted).cast::<u32>();
-    let rises = top.map2(next, risen);
-    sum * &rises.map(still) + (all * &rises) * one
-}
-
-/// Likewise of offsets.
-#[device]
-fn faded_shift(sum: &Tile<i64>, one: &Tile<u32>, top: &Tile<f32>, next: &Tile<f32>) -> Tile<i64> {
-    sum.sum_cols().map3(top, next, shifted) * &one.cast::<i64>()
-}
-
 /// Bits by which sums go up under the next unit, or down.
 #[device]
 fn up(by: i32) -> i32 {
@@ -96,6 +71,12 @@ fn moved_rows(sums: &Tile<i32>, by: &Tile<i32>) -> Tile<i32> {
     sums.map2(&up, left).map2(&down, right_by) + &rest.swap_rows()
 }
 
+/// How far scores reach below what `base` says.
+#[device]
+fn reach(k: &dyn Codec, dots: &Tile<f32>, each: &Tile<f32>, beside: &Tile<f32>, lean: &Tile<f32>, base: &Tile<f32>) -> Tile<f32> {
+    if k.spec().affine { dots.map3(each, &beside.map3(lean, base, fused), reaching) } else { dots.map3(each, base, reaching) }
+}
+
 /// The query of eight rows from `own` on, loaded anew for tile `i`: held it would take the place of sums.
 #[device]
 fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
@@ -107,45 +88,53 @@ fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
 /// where the tile's numbers stand, `t`: the tile's number, `edge` that of the first one that not all rows see to its end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, ones: &Shared<u32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<u32>, second: &mut Tile<u32>, first_shift: &mut Tile<i64>, second_shift: &mut Tile<i64>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
+fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, base: &mut Tile<f32>, first: &mut Tile<f32>, second: &mut Tile<f32>, first_lean: &mut Tile<f32>, second_lean: &mut Tile<f32>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
     let dots = dots.fold_rows(128);
     let dots = (if k.spec().even() { dots } else { dots * 2_i32 } + &zero.rows(own, 1, ROWS)).cast::<f32>();
     let each = sides.spread(token).map(number) * &worths.rows(own, 1, ROWS);
-    let mut x = if k.spec().affine { dots.map3(&each, &(sides.spread(token + (2 * LEAF) as i32).map(number) * &leans.rows(own, 1, ROWS)), fused) } else { &dots * &each };
+    let (beside, lean) = (sides.spread(token + (2 * LEAF) as i32).map(number), if k.spec().affine { leans.rows(own, 1, ROWS) } else { rows(ROWS, 0.0_f32) });
+    // How far scores reach.
+    let mut x = reach(k, &dots, &each, &beside, &lean, &*base);
     if t >= edge {
-        x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), visible);
+        x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), shown);
     }
     // A new maximum is rare.
-    if x.map2(&*top, above).any() {
-        let next = top.map2(&x.max_cols(), raised);
+    if x.map(full).any() {
+        let score = (if k.spec().affine { dots.map3(&(&each * 64.0_f32), &(&beside * &(&lean * 64.0_f32)), fused) } else { &dots * &(&each * 64.0_f32) }).map2(&x, rising);
+        let next = top.map2(&score.max_cols(), raised);
         if i > 0_i32 {
+            let fade = top.map2(&next, fade_of);
             *power = power.map(lift_of).map3(&*top, &next, sunk).map(up_of);
-            let one = ones.cols(0, 1, 8);
-            *first = faded_sum(&*first, &one, &*top, &next);
-            *second = faded_sum(&*second, &one, &*top, &next);
+            *first = &*first * &fade;
+            *second = &*second * &fade;
             if v.spec().affine {
-                *first_shift = faded_shift(&*first_shift, &one, &*top, &next);
-                *second_shift = faded_shift(&*second_shift, &one, &*top, &next);
+                *first_lean = &*first_lean * &fade;
+                *second_lean = &*second_lean * &fade;
             }
         }
         *top = next;
+        *base = top.map(reach_of);
+        x = x.map2(&reach(k, &dots, &each, &beside, &lean, &*base), still);
     }
-    let p = (x - &*top).map(exp2_raised);
+    let p = x.map(exp2_raised);
     let (of, and) = p.pair_sums();
-    *first = &*first + &of.map(counted);
-    *second = &*second + &and.map(counted);
+    *first = &*first + &of;
+    *second = &*second + &and;
     if v.spec().affine {
         let (of, and) = (&p * &sides.spread(token + (3 * LEAF) as i32).map(number)).pair_sums();
-        *first_shift = &*first_shift + &of.map(fixed_raised);
-        *second_shift = &*second_shift + &and.map(fixed_raised);
+        *first_lean = &*first_lean + &of;
+        *second_lean = &*second_lean + &and;
     }
     let pv = p * &sides.spread(token + LEAF as i32).map(number);
     let mut weights = pv.map2(&*power, rounded);
     if weights.or_cols().map(unfit).any() {
-        let lift = power.map(lift_of);
-        let most = total.map2(&total.swap_rows(), larger).fold_rows(0).max_cols();
-        let next = lift.map3(&pv.map(bits_of).max_cols(), &most, fitted);
+        let peak = pv.map(bits_of).max_cols();
+        // A fresh leaf has no unit yet, and nothing to move.
+        let mut next = peak.map(first_fit);
         if i > 0_i32 {
+            let lift = power.map(lift_of);
+            let most = total.map2(&total.swap_rows(), larger).fold_rows(0).max_cols();
+            next = lift.map3(&peak, &most, fitted);
             let by = next.map2(&lift, minus);
             let both = by.twice_rows();
             *sums = moved_rows(&*sums, &both);
@@ -159,37 +148,39 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
 
 /// Output of eight rows, from the sums of a leaf.
 #[device]
-fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_shift: &Tile<i64>, second_shift: &Tile<i64>) -> Tile<f32> {
+fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_lean: &Tile<f32>, second_lean: &Tile<f32>) -> Tile<f32> {
     let zero = total.max_cols() * -((v.spec().zero2 + 1_i32) / 2);
     let o = (sums + &zero).cast::<f32>().fold_rows(256);
     let unit = power.map(lift_of).map(down_of);
     let o = if v.spec().odd() { o.map3(&unit, &(total.cast::<f32>().fold_rows(256).max_cols() * &(&unit * 0.5_f32)), fused) } else { o * &unit };
-    if v.spec().affine { o + &((first_shift.sum_cols() + &second_shift.sum_cols()).cast::<f32>() * 1.4551915e-11_f32) } else { o }
+    if v.spec().affine { o + &((first_lean.map(fixed_raised).sum_cols() + &second_lean.map(fixed_raised).sum_cols()).cast::<f32>() * 1.4551915e-11_f32) } else { o }
 }
 
 /// Their weights' sum.
 #[device]
-fn summed(first: &Tile<u32>, second: &Tile<u32>) -> Tile<f32> {
-    (first.cast::<i64>().sum_cols() + &second.cast::<i64>().sum_cols()).cast::<f32>() * 1.4901161e-8_f32
+fn summed(first: &Tile<f32>, second: &Tile<f32>) -> Tile<f32> {
+    (first.map(counted).sum_cols() + &second.map(counted).sum_cols()).cast::<f32>() * 5.9604645e-8_f32
 }
 
 /// Outputs, sums and maxima of the leaf for the warp's eights of rows, which see `live` tiles of it; from tile `edge` on not all of them to the
 /// end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, ones: &Shared<u32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
+pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
     let (own, half) = (w * (ROWS * m.wide) as i32, m.half_bytes() as i32);
     let next = own + (ROWS * (m.wide - 1)) as i32;
     let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
     let mut top = [rows(ROWS, f32::NEG_INFINITY), rows(ROWS, f32::NEG_INFINITY)];
+    // What reaches begin with.
+    let mut base = [rows(ROWS, f32::INFINITY), rows(ROWS, f32::INFINITY)];
     // What weights are multiplied by.
     let mut power = [rows(ROWS, 0.0_f32), rows(ROWS, 0.0_f32)];
-    // Sums of weights, of the first and of the last two of every four tokens.
-    let mut first = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
-    let mut second = [acc(ROWS, 8, 0_u32), acc(ROWS, 8, 0_u32)];
+    // Sums of weights, of the first and of the last two of every four tokens: lane by lane.
+    let mut first = [acc(ROWS, 8, 0.0_f32), acc(ROWS, 8, 0.0_f32)];
+    let mut second = [acc(ROWS, 8, 0.0_f32), acc(ROWS, 8, 0.0_f32)];
     // Likewise of weights times offsets.
-    let mut first_shift = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
-    let mut second_shift = [acc(ROWS, 8, 0_i64), acc(ROWS, 8, 0_i64)];
+    let mut first_lean = [acc(ROWS, 8, 0.0_f32), acc(ROWS, 8, 0.0_f32)];
+    let mut second_lean = [acc(ROWS, 8, 0.0_f32), acc(ROWS, 8, 0.0_f32)];
     // Weighted values and weights, of high and low bytes in turn.
     let mut sums = [acc(2 * ROWS, m.d, 0_i32), acc(2 * ROWS, m.d, 0_i32)];
     let mut total = [acc(2 * ROWS, 8, 0_i32), acc(2 * ROWS, 8, 0_i32)];
@@ -197,9 +188,9 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
         let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
         let keys = room.packed_right::<u8>(at, m.d, 32);
         let dots = [mma(&query_of(m, query, own, i), &keys, 0_i32), mma(&query_of(m, query, next, i), &keys, 0_i32)];
-        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, ones, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_shift[0], &mut second_shift[0], &mut sums[0], &mut total[0]);
+        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut base[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
         let two = if m.wide > 1 {
-            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, ones, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_shift[1], &mut second_shift[1], &mut sums[1], &mut total[1])
+            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut base[1], &mut first[1], &mut second[1], &mut first_lean[1], &mut second_lean[1], &mut sums[1], &mut total[1])
         } else {
             one.clone()
         };
@@ -211,7 +202,7 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
             sums[1] = mma(&two, &values, &sums[1]);
         }
     }
-    let o = [closed_rows(v[0], &sums[0], &total[0], &power[0], &first_shift[0], &second_shift[0]), closed_rows(v[0], &sums[1], &total[1], &power[1], &first_shift[1], &second_shift[1])];
+    let o = [closed_rows(v[0], &sums[0], &total[0], &power[0], &first_lean[0], &second_lean[0]), closed_rows(v[0], &sums[1], &total[1], &power[1], &first_lean[1], &second_lean[1])];
     (o, [summed(&first[0], &second[0]), summed(&first[1], &second[1])], top)
 }
 
