@@ -47,7 +47,7 @@ impl Run<'_> {
             let subject = &self.plan.subjects[of];
             let kernels = self.row_kernels(subject)?;
             let made = |path: ReadPath| match &kernels {
-                Some(kernels) if !path.raw_own() => cache(subject, shared, path).on_device(kernels),
+                Some(kernels) if path.packed() => cache(subject, shared, path).on_device(kernels),
                 _ => Ok(cache(subject, shared, path)),
             };
             ways.push(Way { attention: made(path)?, path, of, repeats: false });
