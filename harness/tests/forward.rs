@@ -257,3 +257,39 @@ fn record(path: ReadPath, row: &ppl::Row, theirs: &independent::Theirs) {
     });
     writeln!(file, "{line}").unwrap();
 }
+
+/// DeepSeek-V4's rows: kernels store them and attend to them, with the reference's bits, and the table is the host's.
+#[test]
+fn rows_of_one_head_go_through_kernels() {
+    if let Err(why) = backend::open(Choice::Gpu) {
+        assert!(std::env::var_os("KVF_REQUIRE_GPU").is_none(), "a GPU is required here: {why}");
+        return println!("SKIPPED: {why}");
+    }
+    let corpus = std::env::temp_dir().join(format!("kvfuse-v4-{}-kernels.npy", std::process::id()));
+    let header = "{'descr': '<u2', 'fortran_order': False, 'shape': (2, 96), }";
+    let mut file = b"\x93NUMPY\x01\x00".to_vec();
+    let padded = format!("{header:<117}\n");
+    file.extend((padded.len() as u16).to_le_bytes());
+    file.extend(padded.as_bytes());
+    file.extend((0..2 * 96_u32).flat_map(|i| (((i * i * 7 + i / 96 * 13 + 3) % 31) as u16).to_le_bytes()));
+    std::fs::write(&corpus, file).unwrap();
+    let run = |backend, read_path| {
+        let model = fixtures().join("fixtures/v4").display().to_string();
+        let text = Text { model, corpus: Some(corpus.clone()), passages: 2, ctx: 72, stream: false };
+        let codec = "v4_e8w4_int8,v4_int8_int8,v4_fp8".into();
+        let options = Options { text, codec, streams: vec![Ask::Both], skip_layers: "0".into(), layers: Vec::new(), read_path, chunk: 32, score: None, calibration: None, fit_text: None, backend, output: Output::default() };
+        ppl::run(&options).unwrap()
+    };
+    for path in [ReadPath::All, ReadPath::Decode] {
+        let (cpu, gpu) = (run(Choice::Cpu, path), run(Choice::Gpu, path));
+        gpu.check().unwrap();
+        for (c, g) in cpu.rows.iter().zip(&gpu.rows) {
+            let through = g.latent.as_ref().map_or(0, |latent| latent.by_kernels);
+            println!("{path:?} {}: KL {:.4e} and {:.4e}, {through} outputs by kernels", c.codec, c.kl_mean, g.kl_mean);
+            assert_eq!(through > 0, g.codec.ends_with("_int8"), "{}", g.codec);
+            // Queries and outputs are bf16 there.
+            assert!((g.kl_mean - c.kl_mean).abs() <= 1e-4 + 0.3 * c.kl_mean, "{path:?} {}", c.codec);
+        }
+    }
+    std::fs::remove_file(corpus).unwrap();
+}

@@ -148,3 +148,18 @@ fn the_device_chooses_as_the_host_would() {
         assert_eq!(Counted::new(&m, &vec![len; batch], 8, [0, most], -1).found.at(UNIT), unit, "{batch} x {len} in {most} blocks");
     }
 }
+
+#[test]
+fn two_smaller_blocks_serve_whole_sequences_that_fill_the_device() {
+    let of = |name: &str| kernels::halved(&kernels::decode_meta(codec(name).unwrap(), 128, 4, 64));
+    for name in ["e8q38", "int6", "int8"] {
+        let m = of(name).unwrap_or_else(|| panic!("{name}: two blocks"));
+        assert_eq!((m.warps, m.min_blocks, m.depth), (4, 2, 3), "{name}");
+        // 264 blocks run at once.
+        let fills = |rows, capacity| kernels::fills(&m, rows, capacity, 264);
+        assert!(fills(264, 4096) && fills(512, 4096) && fills(256, 8192), "{name}");
+        // The last turn is half empty; few rows; sequences of many blocks.
+        assert!(!fills(376, 4096) && !fills(8, 4096) && !fills(264, 65_536) && !fills(0, 4096), "{name}");
+    }
+    assert!(of("int4").is_none() && of("bf16").is_none());
+}

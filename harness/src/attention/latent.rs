@@ -9,7 +9,7 @@ use std::rc::Rc;
 use kernels_gen::latent::{DIM, Format};
 use rayon::prelude::*;
 
-use super::{Coder, Distortion, Misread, Own, PAGE_TOKENS, RAW_BITS, RowTally, Stream, Tally};
+use super::{Coder, Distortion, LatentKernels, Misread, OnDevice, Own, PAGE_TOKENS, RAW_BITS, RowTally, Stream, Tally};
 use crate::error::{Error, Result};
 use crate::model::v4::{Call, Config, Place, RowCache, RowKind, Written};
 
@@ -67,6 +67,8 @@ pub struct Latent {
     block: usize,
     /// notes what the indexer keeps, for the others
     leads: bool,
+    /// where kernels store rows and attend to them
+    device: Option<OnDevice>,
     pages: BTreeMap<(usize, RowKind), Vec<Vec<u8>>>,
     tally: Tally,
     rows: RowTally,
@@ -83,6 +85,7 @@ impl Latent {
             misread: Misread::default(),
             block: 64,
             leads: false,
+            device: None,
             pages: BTreeMap::new(),
             tally: Tally::default(),
             rows: RowTally::default(),
@@ -99,6 +102,11 @@ impl Latent {
         Latent { block: 48, ..self }
     }
 
+    /// Through kernels, of a cache that codes all rows: queries then read codes, not what became of the numbers.
+    pub fn on_device(self, kernels: &Rc<LatentKernels>) -> Result<Latent> {
+        Ok(Latent { device: Some(OnDevice::new(kernels)?), ..self })
+    }
+
     /// Broken on purpose.
     pub fn misreading(self) -> Latent {
         Latent { misread: Misread::of(self.passage.config.head_dim), ..self }
@@ -106,6 +114,7 @@ impl Latent {
 
     pub fn tally(&self) -> Tally {
         let mut rows = self.rows.clone();
+        rows.by_kernels = self.device.as_ref().map_or(0, |device| device.outputs);
         for (kind, tally) in RowKind::ALL.into_iter().zip(&mut rows.kinds) {
             tally.coded = self.kinds.has(kind);
             tally.row_bytes = self.row_bytes(kind);
@@ -167,7 +176,15 @@ impl Latent {
             }
         };
         let load = |page: &[u8], at: usize| format.load(page, PAGE_TOKENS, at).to_vec();
-        Ok(self.paged(place, rows, format.page_bytes(PAGE_TOKENS), store, load))
+        let back = self.paged(place, rows, format.page_bytes(PAGE_TOKENS), store, load);
+        if let Some(device) = &mut self.device {
+            // Of formats that kernels have, pages are rows side by side.
+            let (bytes, pages) = (format.row_bytes(), &self.pages[&(place.layer, place.kind)]);
+            let row = |row: usize| &pages[row / PAGE_TOKENS][row % PAGE_TOKENS * bytes..][..bytes];
+            let wanted: Vec<u8> = (place.first..place.first + rows.len() / DIM).flat_map(|at| row(at).iter().copied()).collect();
+            device.store(place, rows, &wanted)?;
+        }
+        Ok(back)
     }
 
     /// Rows into pages, then out of them again once all are in.
@@ -228,6 +245,11 @@ impl RowCache for Latent {
             Own::Coded => Written { now: back, later: None },
             Own::Raw => Written { now: rows.to_vec(), later: Some(back) },
         })
+    }
+
+    fn outputs(&mut self, call: &Call) -> Result<Option<Vec<f32>>> {
+        let group = self.passage.config.compressed(call.layer).map(|compressed| compressed.kind);
+        self.device.as_mut().map(|device| device.attend(call, group)).transpose()
     }
 
     fn watch(&mut self, call: &Call) {

@@ -72,6 +72,9 @@ pub struct RowTally {
     pub sink: Sum,
     /// of queries that see more groups than they read: groups kept here and by the base model, over those kept by either
     pub overlap: Sum,
+    /// outputs of a query and head that kernels computed from codes
+    #[serde(default)]
+    pub by_kernels: u64,
 }
 
 impl AddAssign<&RowTally> for RowTally {
@@ -79,6 +82,7 @@ impl AddAssign<&RowTally> for RowTally {
         self.kinds.iter_mut().zip(other.kinds).for_each(|(kind, other)| *kind += other);
         self.sink += other.sink;
         self.overlap += other.overlap;
+        self.by_kernels += other.by_kernels;
     }
 }
 

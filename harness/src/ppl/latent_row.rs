@@ -35,6 +35,9 @@ pub struct LatentRow {
     /// groups that the indexer keeps here and in the base model, over those kept by either; None where it keeps all
     pub index_overlap: Option<f64>,
     pub index_queries: u64,
+    /// outputs of a query and head that kernels computed from codes; 0: on the host, from what became of the numbers
+    #[serde(default)]
+    pub by_kernels: u64,
     pub kinds: Vec<KindRow>,
 }
 
@@ -61,6 +64,7 @@ impl LatentRow {
             sink: tally.sink.mean(),
             index_overlap: tally.overlap.mean(),
             index_queries: tally.overlap.count,
+            by_kernels: tally.by_kernels,
             kinds: RowKind::ALL.into_iter().zip(&tally.kinds).map(kind).collect(),
         }
     }

@@ -1,8 +1,11 @@
 //! One passage through a model that caches rows which serve all heads: the base and all subjects side by side.
 
+use std::rc::Rc;
+
 use super::measure::{Run, Way, rows_of};
 use super::{PassageRow, ReadPath, Streams, Subject};
-use crate::attention::{Kinds, Latent, Own, Passage, Through};
+use crate::attention::{Coder, Kinds, Latent, LatentKernels, Own, Passage, Through};
+use crate::device::Place;
 use crate::error::Result;
 use crate::model::v4::{Config, Lane, Model};
 
@@ -13,7 +16,7 @@ impl Run<'_> {
         let (ids, gold) = (&passage[..text.ctx], &passage[plan.score.start + 1..plan.score.end + 1]);
         let shared = self.shared(&model.config);
         let mut base = Latent::new(&shared, Through::Nothing, Kinds::ALL, Own::Coded).leading();
-        let mut ways = self.row_ways(&shared, missing);
+        let mut ways = self.row_ways(&shared, missing)?;
         let chunks = self.options.read_path.chunks(text.ctx, &plan.score, self.options.chunk);
         let mut lanes = vec![Lane::new(chunks, &mut base)];
         for way in &mut ways {
@@ -37,17 +40,33 @@ impl Run<'_> {
         }
     }
 
-    fn row_ways(&self, shared: &Passage, missing: &[usize]) -> Vec<Way<Latent>> {
+    fn row_ways(&self, shared: &Passage, missing: &[usize]) -> Result<Vec<Way<Latent>>> {
         let path = self.options.read_path;
         let mut ways = Vec::new();
         for &of in missing {
             let subject = &self.plan.subjects[of];
-            ways.push(Way { attention: cache(subject, shared, path), path, of, repeats: false });
+            let kernels = self.row_kernels(subject)?;
+            let made = |path: ReadPath| match &kernels {
+                Some(kernels) if path.packed() => cache(subject, shared, path).on_device(kernels),
+                _ => Ok(cache(subject, shared, path)),
+            };
+            ways.push(Way { attention: made(path)?, path, of, repeats: false });
             if path == ReadPath::Decode && matches!(subject, Subject::Coded { .. } | Subject::Control(_)) {
-                ways.push(Way { attention: cache(subject, shared, ReadPath::All), path: ReadPath::All, of, repeats: true });
+                ways.push(Way { attention: made(ReadPath::All)?, path: ReadPath::All, of, repeats: true });
             }
         }
-        ways
+        Ok(ways)
+    }
+
+    /// The kernels of a format that codes all rows, where there is a device for them.
+    fn row_kernels(&self, subject: &Subject) -> Result<Option<Rc<LatentKernels>>> {
+        match (self.backend.device(), subject) {
+            (Some(device), Subject::Coded { coder: Coder::Latent(format), streams, .. }) if Place::asked() == Place::Device => match streams {
+                Streams::Rows(kinds) if *kinds != Kinds::ALL => Ok(None),
+                _ => LatentKernels::of(device, format),
+            },
+            _ => Ok(None),
+        }
     }
 }
 

@@ -61,5 +61,9 @@ pub fn section(rows: &[Row]) -> String {
          are those of the cache when a passage ends, over all passages. The share of sinks is over scored queries and heads. Kept by both: groups\n\
          that the indexer keeps here and in the base model, over those kept by either, of the {queries} queries that see more than they read; the indexer's own keys are not coded.\n"
     );
+    let through: Vec<&str> = rows.iter().filter(|row| row.latent.as_ref().is_some_and(|l| l.by_kernels > 0)).map(|row| &row.codec[..]).collect();
+    if !through.is_empty() {
+        let _ = writeln!(text, "Kernels stored the rows of {} and attended to them; stored bytes, and outputs of two queries a call, were compared with the reference's, bit for bit.\n", through.join(", "));
+    }
     text
 }

@@ -122,6 +122,20 @@ pub fn whole_unit(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize)
     (time(whole) <= 1.2 * time(best_unit(m, rows, capacity, resident))).then_some(whole)
 }
 
+/// Two blocks of half as many warps in the place of the only one of a multiprocessor, if each takes shares as large. They hide each
+/// other's starts and ends.
+pub fn halved(m: &DecodeMeta) -> Option<DecodeMeta> {
+    let of = DecodeMeta { warps: m.warps / 2, min_blocks: 2, ..*m }.within(usize::MAX);
+    let own = m.min_blocks == 1 && m.warps == 8 && m.steady() && !m.many && m.record == 0 && !m.kivi;
+    (own && log_share(&of, of.depth) == log_share(m, m.depth)).then_some(of)
+}
+
+/// Whether blocks that have whole sequences, as long as their tables, fill the device well to the last turn.
+pub fn fills(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> bool {
+    let last = rows % resident.max(1);
+    whole_unit(m, rows, capacity, resident).is_some() && rows > 0 && (last == 0 || 4 * last >= 3 * resident)
+}
+
 /// log2 of the leaves of a block.
 pub fn log_share(m: &DecodeMeta, unit: usize) -> usize {
     if m.wide > 0 { unit } else { m.log_warps() + unit }

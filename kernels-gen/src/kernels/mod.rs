@@ -40,7 +40,7 @@ pub mod straight;
 pub mod units;
 pub mod values;
 
-pub use cuts::{best_unit, calibrated_meta, decode_meta, log_share, parts, splits_of, whole_unit};
+pub use cuts::{best_unit, calibrated_meta, decode_meta, fills, halved, log_share, parts, splits_of, whole_unit};
 pub use decode_attention::SEGMENT;
 pub use leaves::{LEAF, TREE};
 

@@ -7,7 +7,7 @@ use crate::cuda::{Device, Kernel};
 use crate::error::{Error, Result};
 use crate::tuning::{self, Choice, Found, Point};
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::LEAF;
+use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 
 /// Writes the kernel of a meta value.
@@ -31,6 +31,8 @@ pub(super) struct Variant {
 pub(super) struct Variants {
     /// The plan's own first.
     all: Vec<Variant>,
+    /// The second one is two smaller blocks for each of the own ones: it serves whole sequences that fill the device.
+    halved: bool,
     /// For which sizes which of them serves, and the tokens that a warp takes.
     tuned: Vec<(Point, (usize, usize))>,
     /// Tokens that a warp takes where no tuning says it; 0: by the plan's rule.
@@ -43,14 +45,18 @@ impl Variants {
     pub fn prepare(device: &Device, kernel: &str, meta: DecodeMeta, build: Build<'_>) -> Result<Self> {
         let source = build(&meta).map_err(|e| Error::Generate(e.to_string()))?;
         let found = tuning::find(device.name(), kernel, &tuning::hash(&source));
-        let mut variants = Variants { all: vec![Variant::load(device, meta, Ok(source))?], tuned: vec![], tokens: 0, note: String::new() };
+        let mut variants = Variants { all: vec![Variant::load(device, meta, Ok(source))?], halved: false, tuned: vec![], tokens: 0, note: String::new() };
+        if let Some(half) = kernels::halved(&meta).filter(|half| *half == half.within(device.shared_bytes())) {
+            variants.all.push(Variant::load(device, half, build(&half))?);
+            variants.halved = true;
+        }
         variants.add(device, &found, build);
         Ok(variants)
     }
 
     /// One kernel whatever the size.
     pub fn forced(device: &Device, meta: DecodeMeta, build: Build<'_>) -> Result<Self> {
-        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], tuned: vec![], tokens: 0, note: "own rules: its kernel was chosen".into() })
+        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], halved: false, tuned: vec![], tokens: 0, note: "own rules: its kernel was chosen".into() })
     }
 
     /// Tokens that a warp takes where no tuning says it.
@@ -80,7 +86,11 @@ impl Variants {
 
     /// The kernel for a call of that size, and the tokens that a warp takes, 0: by the plan's rule.
     pub fn of(&self, at: Point) -> (&Variant, usize) {
-        tuning::nearest(&self.tuned, at).map_or((&self.all[0], self.tokens), |(_, (index, tokens))| (&self.all[*index], *tokens))
+        if let Some((_, (index, tokens))) = tuning::nearest(&self.tuned, at) {
+            return (&self.all[*index], *tokens);
+        }
+        let half = self.all.get(1).filter(|half| self.halved && self.tokens == 0 && kernels::fills(&half.meta, at.rows, at.tokens, half.resident));
+        (half.unwrap_or(&self.all[0]), self.tokens)
     }
 
     /// The plan's own.

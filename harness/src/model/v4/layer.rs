@@ -166,11 +166,14 @@ impl Layer {
             Some(indexer) => indexer.picks([x, &low], start, &mut kept.index, turns, eps)?,
             None => Picks::default(),
         };
-        let reading = self.attention.read(&q, start, [&kept.window.seen, &kept.groups.seen], &picks, cache.block())?;
+        let mut reading = self.attention.read(&q, start, [&kept.window.seen, &kept.groups.seen], &picks, cache.block())?;
         let (attention, raw) = (&self.attention, [&kept.window.raw[..], &kept.groups.raw]);
         let tokens = x.len() / config.hidden_size;
-        let call = Call { layer: self.index, start, tokens, q: &q, raw, attention, picks: &picks, reading: &reading };
-        cache.watch(&call);
+        let (layer, picks) = (self.index, &picks);
+        if let Some(out) = cache.outputs(&Call { layer, start, tokens, q: &q, raw, attention, picks, reading: &reading })? {
+            reading.out = out;
+        }
+        cache.watch(&Call { layer, start, tokens, q: &q, raw, attention, picks, reading: &reading });
         kept.window.settle();
         kept.groups.settle();
         let mut out = reading.out;

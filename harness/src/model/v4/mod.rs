@@ -81,6 +81,11 @@ pub trait RowCache {
     /// Rows [row, d], the next ones of their kind.
     fn write(&mut self, place: Place, rows: &[f32]) -> Result<Written>;
 
+    /// Outputs [token, head, d] of a call's queries where the cache attends itself, in the place of `call.reading`'s.
+    fn outputs(&mut self, _call: &Call) -> Result<Option<Vec<f32>>> {
+        Ok(None)
+    }
+
     /// Hears of every call.
     fn watch(&mut self, _call: &Call) {}
 
