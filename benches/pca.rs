@@ -2,7 +2,7 @@
 //! that folds queries and the join included; and what a block costs the host. Times are device events around a replayed graph.
 //!
 //! `KVF_SHAPES=32x8192` chooses shapes (sequences x tokens), `KVF_CODECS=pca_b3_post_r64,int4` codecs, `KVF_RESULTS=FILE` appends JSON.
-//! `KVF_WARPS`, `KVF_STAGES` and `KVF_MIN_BLOCKS` change what the plan would choose. Without a GPU it prints SKIPPED.
+//! `KVF_WARPS`, `KVF_STAGES`, `KVF_MIN_BLOCKS` and `KVF_SPLITS` change what the plan would choose. Without a GPU it prints SKIPPED.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -45,8 +45,9 @@ fn measure(device: &Device, stream: &Stream, name: &str, batch: usize, len: usiz
     let q = Memory::from_slice(device, &support::values(batch * HEADS * D, 3))?;
     let [out, lse] = [2 * D, 4].map(|bytes| Memory::zeroed(device, batch * HEADS * bytes));
     let (out, lse) = (out?, lse?);
-    let spec = DecodeSpec { codec, head_dim: D, group: HEADS / KV_HEADS, page_tokens: page, elem: Elem::Bf16, splits: 0 };
     let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
+    let splits = number("KVF_SPLITS").unwrap_or(0);
+    let spec = DecodeSpec { codec, head_dim: D, group: HEADS / KV_HEADS, page_tokens: page, elem: Elem::Bf16, splits };
     let [warps, stages, min_blocks] = ["KVF_WARPS", "KVF_STAGES", "KVF_MIN_BLOCKS"].map(number);
     let plan = match codec.pca() {
         Some(pca) if warps.or(stages).or(min_blocks).is_some() => {
@@ -63,7 +64,7 @@ fn measure(device: &Device, stream: &Stream, name: &str, batch: usize, len: usiz
     let floor = support::read_us(device, stream, one.len());
     support::report(&serde_json::json!({
         "bench": "pca", "codec": name, "shape": format!("{batch}x{len}"), "batch": batch, "ctx": len, "heads": HEADS, "kv_heads": KV_HEADS, "d": D, "us": us, "read_us": floor,
-        "share_of_ceiling": floor / us, "kv_bytes": one.len(), "bits": codec.stored_bits_per_element(D)?, "encode_ms": encode_ms, "warps": warps, "stages": stages, "min_blocks": min_blocks, "device": device.name(),
+        "share_of_ceiling": floor / us, "kv_bytes": one.len(), "bits": codec.stored_bits_per_element(D)?, "encode_ms": encode_ms, "splits": splits, "warps": warps, "stages": stages, "min_blocks": min_blocks, "device": device.name(),
     }));
     Ok(())
 }

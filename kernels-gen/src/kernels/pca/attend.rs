@@ -115,6 +115,13 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
         let mut ways = acc(32, m.cols, 0.0_f32);
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
+            let map = page_at(m, from, page, t) + m.values_map_at as i64;
+            // What the leaf's end will ask for is on its way from its first tile on.
+            for i in lanes(if t % TILES as i32 == 0_i32 { 32_i32 } else { 0_i32 }) {
+                for u in 0..m.map_lines().div_ceil(32) {
+                    cache.prefetch(map + ((i + (32 * u) as i32).min(m.map_lines() as i32 - 1_i32) * 128_i32) as i64);
+                }
+            }
             let pairs = tokens.rows::<u32>(m.sides_at, 4, 32).map(sound);
             let key: Tile<u8> = tokens.keys(m.keys_at[0], k.spec().bits, m.ranks[0], 8, |x| k.decode(x));
             let steps = mma(&key, &q.1, &(mma(&key, &q.0, 0_i32) * 128_i32 + &columns.0));
@@ -154,7 +161,6 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let l = total_of(&sum, 1).cast::<f32>() * 1.8626451e-9_f32;
-                let map = page_at(m, from, page, t) + m.values_map_at as i64;
                 let o = unfolded(m, cache, map, &sums, &ways, &l);
                 hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);

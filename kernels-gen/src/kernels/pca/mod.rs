@@ -28,6 +28,11 @@ impl DecodeMeta {
     pub fn folded(&self) -> usize {
         record(self.ranks[0])
     }
+
+    /// Lines of 128 bytes of a block's map of values.
+    pub fn map_lines(&self) -> usize {
+        ((self.ranks[1] + WAYS) * (self.d + 4) + 8 * self.d) / 128
+    }
 }
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.

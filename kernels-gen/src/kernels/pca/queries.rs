@@ -39,6 +39,11 @@ impl FoldMeta {
         super::record(self.rank)
     }
 
+    /// Lines of 128 bytes of the map.
+    pub fn lines(&self) -> usize {
+        (self.places() * (self.d + 4) + 4 * self.d) / 128
+    }
+
     /// Bytes of a row of integers in shared memory.
     pub fn line(&self) -> usize {
         2 * self.d + 16
@@ -88,6 +93,12 @@ pub fn fold_queries<T: Float>(
     let mut biases = shared::<f32>(64);
     let mut starts = shared::<i32>(64);
     let mut units = shared::<f32>(8);
+    // The map is on its way while the query is measured.
+    for i in threads(if live { 32 * m.warps as i32 } else { 0_i32 }) {
+        for u in 0..m.lines().div_ceil(32 * m.warps) {
+            cache.prefetch(map + ((i + (u * 32 * m.warps) as i32).min(m.lines() as i32 - 1_i32) * 128_i32) as i64);
+        }
+    }
     for i in threads(if live { 64_i32 } else { 0_i32 }) {
         let (c, a) = (i >> 3_u32, i & 7_i32);
         let (mut top, mut bias) = (0.0_f32, 0.0_f32);
