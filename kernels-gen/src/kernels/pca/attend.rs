@@ -54,7 +54,6 @@ pub fn attend_blocks<T: Float>(
         list_pages(m, table, &mut from, w, crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, kv_heads as u32 * own_bytes, head as i64 * own_bytes as i64);
         sit(m, &mut seats, w, crew, seq, split, n, n, unit, head);
     }
-    let (all, live) = (whole(m, n, unit), seat(&seats, 0_i32, LIVE));
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
         if (c == 0_i32) & !fits {
@@ -63,6 +62,8 @@ pub fn attend_blocks<T: Float>(
         }
     }
     walk::<T>(m, k, v, records, cache, &seats, &from, &mut held, n, (seq * kv_heads + head) as i64 * table_stride as i64);
+    // Read again lest they take registers during the loop.
+    let (all, live) = (whole(m, seat(&seats, 0_i32, SEEN), unit), seat(&seats, 0_i32, LIVE));
     find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
@@ -115,11 +116,13 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
         let mut ways = acc(32, m.cols, 0.0_f32);
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
-            let map = page_at(m, from, page, t) + m.values_map_at as i64;
             // What the leaf's end will ask for is on its way from its first tile on.
-            for i in lanes(if t % TILES as i32 == 0_i32 { 32_i32 } else { 0_i32 }) {
-                for u in 0..m.map_lines().div_ceil(32) {
-                    cache.prefetch(map + ((i + (32 * u) as i32).min(m.map_lines() as i32 - 1_i32) * 128_i32) as i64);
+            if t % TILES as i32 == 0_i32 {
+                for i in lanes(32) {
+                    for u in 0..m.map_lines().div_ceil(32) {
+                        let line = (i + (32 * u) as i32).min(m.map_lines() as i32 - 1_i32) * 128_i32;
+                        cache.prefetch(page_at(m, from, page, t) + (line + m.values_map_at as i32) as i64);
+                    }
                 }
             }
             let pairs = tokens.rows::<u32>(m.sides_at, 4, 32).map(sound);
@@ -161,6 +164,7 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let l = total_of(&sum, 1).cast::<f32>() * 1.8626451e-9_f32;
+                let map = page_at(m, from, page, t) + m.values_map_at as i64;
                 let o = unfolded(m, cache, map, &sums, &ways, &l);
                 hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);

@@ -37,9 +37,10 @@ impl DecodeMeta {
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
-/// Eight warps an SM in blocks of four: twelve take a third longer, and spill with 128 coordinates.
+/// Sixteen warps an SM; with 128 coordinates, which take twice the registers, eight in blocks of four.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
+    let many = layout.ranks[0].max(layout.ranks[1]) > 64;
     DecodeMeta {
         ranks: layout.ranks,
         behind: layout.page_bytes() - layout.keys_map_at(),
@@ -49,9 +50,9 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         keys_at: [0; 4],
         values_at: [layout.values_at(), 0],
         sides_at: layout.pairs_at(),
-        warps: 4,
+        warps: if many { 4 } else { 8 },
         min_blocks: 2,
-        stages: 4,
+        stages: if many { 4 } else { 3 },
         ..of
     }
     .within(usize::MAX)
@@ -60,7 +61,7 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
 /// Meta value of the kernel that folds queries.
 pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
     let page = m.page_tokens / 32 * m.tile_bytes;
-    FoldMeta { d: m.d, group: m.group, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: page + m.behind, map_at: page, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: 4, min_blocks: 4 }
+    FoldMeta { d: m.d, group: m.group, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: page + m.behind, map_at: page, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: 2, min_blocks: 10 }
 }
 
 /// Tile IR of that kernel.
