@@ -61,8 +61,9 @@ pub fn attend_blocks<T: Float>(
             status.put(3, seq);
         }
     }
-    walk::<T>(m, k, v, records, cache, &seats, &from, &mut held, n, (seq * kv_heads + head) as i64 * table_stride as i64);
+    walk::<T>(m, k, v, records, cache, &seats, &from, &mut held, (seq * kv_heads + head) * table_stride);
     // Read again lest they take registers during the loop.
+    let (seq, split) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, SPLIT));
     let (all, live) = (whole(m, seat(&seats, 0_i32, SEEN), unit), seat(&seats, 0_i32, LIVE));
     find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
     for w in warps(m.warps) {
@@ -98,23 +99,22 @@ fn columns_of<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile<i
     (records.columns::<i32>(from, 4, 8), records.columns::<f32>(from + 32_i64, 4, 8), records.columns::<f32>(from + 64_i64, 4, 8), records.columns::<f32>(from + 96_i64, 4, 8))
 }
 
-/// Every warp's leaves of the first `n` tokens; `line`: number of the sequence's first record.
+/// Every warp's leaves; `line`: number of the sequence's first record.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global<T>, cache: &Global<u8>, seats: &Shared<i32>, from: &Shared<i64>, held: &mut Shared<f32>, n: i32, line: i64) {
+fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global<T>, cache: &Global<u8>, seats: &Shared<i32>, from: &Shared<i64>, held: &mut Shared<f32>, line: i32) {
     let ring = ring(m.stages, m.tile_bytes);
-    let tiles = (n + 31_i32) / 32_i32;
     let (of_block, record, bands) = ((m.page_tokens / 32) as i32, m.folded() as i64, m.ranks[1] / 32);
     for w in warps(m.warps) {
-        let (first, log_each, page) = (seat(seats, w, TILE), seat(seats, w, LOG_EACH), seat(seats, w, PAGE));
-        let each = 1_i32 << (log_each & 31_i32);
-        let at = (line + (first.min(tiles - 1_i32).max(0_i32) / of_block) as i64) * record;
+        let tiles = (seat(seats, w, SEEN) + 31_i32) >> 5_u32;
+        let (first, page) = (seat(seats, w, TILE), seat(seats, w, PAGE));
+        let at = (line + first.min(tiles - 1_i32).max(0_i32) / of_block) as i64 * record;
         let (mut q, mut columns) = (query_of::<T>(m, records, at), columns_of::<T>(m, records, at));
         let (mut top, mut sum) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64));
         // Weighted coordinates of a leaf: residuals' by bands, and centres'.
         let mut sums = [acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32)];
         let mut ways = acc(32, m.cols, 0.0_f32);
-        for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
+        for t in stream(first, tiles.min(first + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32))), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             // What the leaf's end will ask for is on its way from its first tile on.
             if t % TILES as i32 == 0_i32 {
@@ -132,7 +132,7 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
             let along = mma(&marks, &q.3, &(mma(&marks, &q.2, 0_i32) * 128_i32)).cast::<f32>().map3(&(pairs.map(high_half) * &columns.2), &columns.3, fused);
             let mut x = steps.cast::<f32>().map3(&(pairs.map(low_half) * &columns.1), &along, fused);
             if t >= tiles - 1_i32 {
-                x = x.map2(&(row_ids(32) - (n - t * 32_i32)), visible);
+                x = x.map2(&(row_ids(32) - (seat(seats, w, SEEN) - t * 32_i32)), visible);
             }
             // A new maximum is rare: the rescale stays out of the common path.
             if x.map2(&top, above).any() {
@@ -162,6 +162,8 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
             ways = (mma(&marks, &of.0, 0_i32) * 256_i32 + mma(&marks, &of.1, 0_i32)).cast::<f32>().map3(&of.3, &ways, fused);
             // A leaf's end: out of its block's coordinates, folded into what the warp holds; a fresh start.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
+                let log_each = seat(seats, w, LOG_EACH);
+                let each = 1_i32 << (log_each & 31_i32);
                 let r = (t / TILES as i32) & (each - 1_i32);
                 let l = total_of(&sum, 1).cast::<f32>() * 1.8626451e-9_f32;
                 let map = page_at(m, from, page, t) + m.values_map_at as i64;
@@ -173,7 +175,7 @@ fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Global
                     sums[i] = acc(32, m.cols, 0.0_f32);
                 }
                 ways = acc(32, m.cols, 0.0_f32);
-                let at = (line + ((t + 1_i32).min(tiles - 1_i32) / of_block) as i64) * record;
+                let at = (line + (t + 1_i32).min(tiles - 1_i32) / of_block) as i64 * record;
                 q = query_of::<T>(m, records, at);
                 columns = columns_of::<T>(m, records, at);
             }
