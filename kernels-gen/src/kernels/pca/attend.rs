@@ -63,8 +63,8 @@ pub fn attend_blocks<T: Float>(
     }
     walk::<T>(m, k, v, records, cache, &seats, &from, &mut held, (seq * kv_heads + head) * table_stride);
     // Read again lest they take registers during the loop.
-    let (seq, split) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, SPLIT));
-    let (all, live) = (whole(m, seat(&seats, 0_i32, SEEN), unit), seat(&seats, 0_i32, LIVE));
+    let (seq, split, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, SPLIT), seat(&seats, 0_i32, HEAD));
+    let (all, live) = (whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)), seat(&seats, 0_i32, LIVE));
     find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
     for w in warps(m.warps) {
         for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {

@@ -37,10 +37,10 @@ impl DecodeMeta {
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
-/// Sixteen warps an SM; with 128 coordinates, which take twice the registers, eight in blocks of four, and twelve for single heads.
+/// Sixteen warps an SM; eight in blocks of four for single heads and for 128 coordinates, which take twice the registers.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
-    let many = layout.ranks[0].max(layout.ranks[1]) > 64;
+    let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
     DecodeMeta {
         ranks: layout.ranks,
         behind: layout.page_bytes() - layout.keys_map_at(),
@@ -50,9 +50,9 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         keys_at: [0; 4],
         values_at: [layout.values_at(), 0],
         sides_at: layout.pairs_at(),
-        warps: if many || group == 1 { 4 } else { 8 },
-        min_blocks: if group == 1 && !many { 3 } else { 2 },
-        stages: if many { 4 } else { 3 },
+        warps: if few { 4 } else { 8 },
+        min_blocks: 2,
+        stages: if few { 4 } else { 3 },
         ..of
     }
     .within(usize::MAX)
