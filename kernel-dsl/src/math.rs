@@ -212,16 +212,16 @@ pub fn exp2_or_little(x: f32) -> f32 {
     exp2(fmax(-127.0_f32, x))
 }
 
-/// 2^(64 x - 38) for x from -1.375 to 1, and 0 at -89/64: exact where 64 x is an integer, relative error below 3e-6.
+/// 2^(x + 26), exact at integers, relative error below 3e-6; from x = -153 down and for NaN 0, in between less than 2^-126.
 #[device]
 pub fn exp2_raised(x: f32) -> f32 {
-    // The lowest bits of the sum, a 64th each, are the exponent.
-    let z = x + 196607.40625_f32;
-    let r = x - (z - 196607.40625_f32);
-    // The coefficients of 2^r times powers of 64.
-    let a = 160_773.58_f32.mul_add(r, 14_655.534_f32);
-    let b = a.mul_add(r, 984.027_1_f32);
-    let c = b.mul_add(r, 44.359_947_f32);
+    let y = fmax(-153.0_f32, x);
+    // The lowest bits of the sum are the exponent.
+    let z = y + 12582938.0_f32;
+    let r = y - (z - 12582938.0_f32);
+    let a = 9.582_852e-3_f32.mul_add(r, 5.590_642_6e-2_f32);
+    let b = a.mul_add(r, 2.402_409_9e-1_f32);
+    let c = b.mul_add(r, 6.931_242e-1_f32);
     let p = c.mul_add(r, 1.0_f32);
     f32::from_bits(p.to_bits().wrapping_add(z.to_bits() << 23))
 }

@@ -54,7 +54,7 @@ fn arithmetic(_m: Pair, x: &Global<f32>, y: &Global<f32>, out: &mut Global<u32>,
         let (s, t) = (u as i32, v as i32);
         let floats = [
             a + b, a - b, a * b, a / b, -a, a.abs(), a.sqrt(), a.floor(), a.ceil(), a.round_ties_even(), a.mul_add(b, a), fmax(a, b), fmin(a, b), s as f32, u as f32,
-            (s as i64 * t as i64) as f32, exp2(if a.abs() < 100.0_f32 { a } else { 1.0_f32 }), exp2_raised(if a.abs() < 1.0_f32 { a } else { 1.0_f32 }), farther(a, b),
+            (s as i64 * t as i64) as f32, exp2(if a.abs() < 100.0_f32 { a } else { 1.0_f32 }), exp2_raised(if a < 100.0_f32 { a } else { 1.0_f32 }), farther(a, b),
         ];
         for k in 0..19 {
             out.put(i * 47_i32 + k as i32, floats[k].to_bits());

@@ -1,4 +1,4 @@
-//! What weights are made with: powers of two of how far scores reach, and sums of tiles of pairs from a start on.
+//! What weights are made with: powers of two that come 2^26 times as large, and sums of tiles of pairs from a start on.
 
 use kernel_dsl::ir::interp::{Arg, run};
 use kernel_dsl::passes;
@@ -7,13 +7,15 @@ use kernel_dsl::tile::launch;
 
 #[test]
 fn raised_powers_are_near_and_exact_at_integers() {
-    for i in -88 * 1024..=64 * 1024 {
-        let x = i as f32 / 65536.0;
-        let (got, want) = (f64::from(exp2_raised(x)), 2f64.powf(64.0 * f64::from(x) - 38.0));
-        assert!((got / want - 1.0).abs() < 3.1e-6, "2^(64 {x} - 38): {got} for {want}");
-        assert!(i % 1024 != 0 || got == want, "{x}");
+    for i in -152_000..=2000 {
+        let x = i as f32 / 1000.0;
+        let (got, want) = (f64::from(exp2_raised(x)), 2f64.powf(f64::from(x) + 26.0));
+        assert!(x < -150.0 || (got / want - 1.0).abs() < 3.1e-6, "2^({x} + 26): {got} for {want}");
+        assert!(i % 1000 != 0 || x < -151.0 || got == want, "{x}");
     }
-    assert_eq!(exp2_raised(-89.0 / 64.0).to_bits(), 0);
+    assert_eq!([-153.0, -1e30, f32::NEG_INFINITY, f32::NAN].map(exp2_raised), [0.0; 4]);
+    // What is left is below the smallest normal number.
+    assert!((-153_000..-152_000).all(|i| (0.0..f32::MIN_POSITIVE).contains(&exp2_raised(i as f32 / 1000.0))));
 }
 
 #[derive(Clone, Copy)]

@@ -147,10 +147,8 @@ pub fn attend<T: Float>(
         let records = (if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head }) as i64 * segments as i64;
         let own = (records + (tile.min(tiles - 1_i32).max(0_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
         let (mut q_hi, mut q_lo) = if m.record > 0 { operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d) } else { (q_hi, q_lo) };
-        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up, m.near()) } else { (start, worth, cols(m.cols, 0.0_f32)) };
+        let (mut start, mut worth, mut bias) = if m.record > 0 { lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up) } else { (start, worth, cols(m.cols, 0.0_f32)) };
         let mut top = cols(m.cols, f32::NEG_INFINITY);
-        // What reaches begin with.
-        let mut base = cols(m.cols, f32::INFINITY);
         // Of weights; of each lane's where units stay.
         let (mut sum, mut count) = (acc(8, m.cols, 0_i64), acc(m.counters(), m.cols, 0.0_f32));
         // Sums under units that stay, see `units`: bands' of the low and the high bytes of weights.
@@ -170,32 +168,29 @@ pub fn attend<T: Float>(
             let tokens = ring.copy_some(cache, tile_at(m, &from, page, at), bytes_of_copy(m, at, end));
             // A loop on the device: its code is large, and the last copy may have one tile.
             for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
-                let (t, from_byte) = (at + i, i * m.tile_bytes as i32);
-                let pairs = side_pairs(k[0], v[0], &tokens, from_byte + m.sides_at as i32, m.parts);
-                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, from_byte + m.sides_at as i32, &pairs, m.parts);
+                let (t, base) = (at + i, i * m.tile_bytes as i32);
+                let pairs = side_pairs(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
+                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, &pairs, m.parts);
                 // Beside sums of offsets they would take too many registers.
                 let (first_steps, each_worth) = if k[0].spec().affine { (zero.cols(column, 1, m.cols), k_scale * &worths.cols(column, 1, m.cols)) } else { (start.clone(), k_scale * &worth) };
-                let steps = steps(m, k, &tokens, from_byte, &q_hi, &q_lo, &q_float, &first_steps);
-                let beside = if k[0].spec().affine { offsets(k[0], &tokens, from_byte + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) } else { acc(16, 8, 0.0_f32) };
-                let lean = if k[0].spec().affine { leans.cols(column, 1, m.cols) } else { bias.clone() };
-                // Where units stay, how far scores reach.
-                let mut x = if m.steady() {
-                    if k[0].spec().affine { steps.map3(&each_worth, &beside.map3(&lean, &base, fused), reaching) } else { steps.map3(&each_worth, &base, reaching) }
+                let steps = steps(m, k, &tokens, base, &q_hi, &q_lo, &q_float, &first_steps);
+                let mut x = if m.record > 0 {
+                    steps.map3(&each_worth, &bias, fused)
+                } else if k[0].spec().affine {
+                    steps.map3(&each_worth, &(offsets(k[0], &tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &leans.cols(column, 1, m.cols)), fused)
                 } else {
-                    scores_of(m, k[0], &steps, &each_worth, &beside, &lean, 1.0_f32)
+                    &steps * &each_worth
                 };
                 let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
                 if ends {
                     anew();
                     let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&seats, w, SEEN) - t * 32_i32);
-                    let past_each = if m.many { hidden(&zero, t, m.cols, m.parts) } else { past.clone() };
-                    x = if m.steady() { x.map2(&past_each, shown) } else { x.map2(&past_each, visible) };
+                    x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
                     v_scale = v_scale.map2(&past, kept);
                 }
                 // A new maximum is rare: the rescale stays out of the common path.
-                if (if m.steady() { x.map(full) } else { x.map2(&top, above) }).any() {
-                    let score = if m.steady() { scores_of(m, k[0], &steps, &each_worth, &beside, &lean, 64.0_f32).map2(&x, rising) } else { x.clone() };
-                    let next = top.map2(&peaks(&score, m.parts), raised);
+                if x.map2(&top, above).any() {
+                    let next = top.map2(&peaks(&x, m.parts), raised);
                     // A fresh leaf has nothing to rescale.
                     if t % TILES as i32 > 0_i32 {
                         let fade = top.map2(&next, fade_of);
@@ -218,20 +213,15 @@ pub fn attend<T: Float>(
                         }
                     }
                     top = next;
-                    if m.steady() {
-                        base = if m.record > 0 { top.map(reach_of) + &bias } else { top.map(reach_of) };
-                        let again = if k[0].spec().affine { steps.map3(&each_worth, &beside.map3(&lean, &base, fused), reaching) } else { steps.map3(&each_worth, &base, reaching) };
-                        x = x.map2(&again, still);
-                    }
                 }
-                let p = if m.steady() { x.map(exp2_raised) } else { x.map2(&top, weight) };
+                let p = if m.steady() { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
                 if m.steady() {
                     count = &count + &(if m.apart { p.half_sums() } else { p.lane_sums() });
                 } else {
                     sum = &sum + &p.lane_sums().map(fixed);
                 }
                 if v[0].spec().affine {
-                    let own = offset_sums(m, k[0], v[0], &tokens, from_byte + m.sides_at as i32, &pairs.1, &p);
+                    let own = offset_sums(m, k[0], v[0], &tokens, base + m.sides_at as i32, &pairs.1, &p);
                     if m.steady() {
                         leaning = &leaning + &own;
                     } else {
@@ -270,7 +260,7 @@ pub fn attend<T: Float>(
                         high_total = &high_total + &w.0.sum_k();
                     }
                     for i in 0..v.len() {
-                        let values = values_of(m, v[i], &tokens, from_byte + m.values_at[i] as i32, m.d / v.len());
+                        let values = values_of(m, v[i], &tokens, base + m.values_at[i] as i32, m.d / v.len());
                         sums[i] = mma(&values, &w.1, &sums[i]);
                         if m.apart {
                             high_sums[i] = mma(&values, &w.0, &high_sums[i]);
@@ -279,14 +269,14 @@ pub fn attend<T: Float>(
                 } else if v[0].spec().exact() {
                     let w = weights(&p * &v_scale);
                     for i in 0..v.len() {
-                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], from_byte + m.values_at[i] as i32, m.d / v.len());
+                        out[i] = weighed(m, v[i], &tokens, &w, &out[i], base + m.values_at[i] as i32, m.d / v.len());
                     }
                     // Where zero lies half way between two lane values, half of the weights' sum is due at the end.
                     if v[0].spec().odd() {
                         half = w.2.cast::<f32>().map3(&w.3, &half, fused);
                     }
                 } else {
-                    out[0] = mma(&tokens.grouped_values::<bf16>(from_byte + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
+                    out[0] = mma(&tokens.grouped_values::<bf16>(base + m.values_at[0] as i32, v[0].spec().bits, m.d, 16, v[0].spec().group, v[0].spec().shared, |x| v[0].decode(x)), &(p * &v_scale).to_operand(), &out[0]);
                 }
             }
             let t = (at + m.pair as i32).min(end) - 1_i32;
@@ -316,7 +306,7 @@ pub fn attend<T: Float>(
                 for i in 0..v.len() {
                     o[i] = closed(m, v[i], &high[i], &out[i], &high_half, &half, &(if m.steady() { leaning.map(fixed_raised) } else { shift.clone() }), &unit, m.d / v.len());
                 }
-                let l = if m.steady() { count_of(&count.map(counted), m.parts).cast::<f32>() * 5.9604645e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
+                let l = if m.steady() { count_of(&count.map(counted), m.parts).cast::<f32>() * 1.1920929e-7_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
                 hold(m, v.len(), &mut held, &mut by, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 for i in 0..v.len() {
                     out[i] = acc(m.d / v.len(), m.cols, 0.0_f32);
@@ -326,7 +316,6 @@ pub fn attend<T: Float>(
                 power = cols(m.cols, 0.0_f32);
                 sum = acc(8, m.cols, 0_i64);
                 count = acc(m.counters(), m.cols, 0.0_f32);
-                base = cols(m.cols, f32::INFINITY);
                 half = cols(m.cols, 0.0_f32);
                 high_half = cols(m.cols, 0.0_f32);
                 shift = acc(8, m.cols, 0_i64);
@@ -334,7 +323,7 @@ pub fn attend<T: Float>(
                 // Only what walks more leaves than a segment has comes to another one.
                 if (m.record > 0) & ((LEAF << m.depth) > m.segment) {
                     let own = (records + ((t + 1_i32).min(tiles - 1_i32) / (m.segment / 32) as i32) as i64) * m.record as i64;
-                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up, m.near()));
+                    let (next, values) = (operands::<T>(q, own, k.len(), m.key_quads, m.cols, m.parts, m.d), lifted(columns::<T>(q, own, m.cols, m.parts, m.d), up));
                     q_hi = next.0;
                     q_lo = next.1;
                     start = values.0;
@@ -388,16 +377,4 @@ pub fn attend<T: Float>(
 #[allow(clippy::too_many_arguments)]
 fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, c: i32) -> Tile<T> {
     q.row(row_of(m, seq, kv_heads, head, queries, first, c.min(m.rows() as i32 - 1_i32)) as i64 * m.d as i64, m.d)
-}
-
-/// Scores of a tile in log2 units, from worths and leans in units `near` times as large.
-#[device]
-fn scores_of(m: &DecodeMeta, k: &dyn Codec, steps: &Tile<f32>, worth: &Tile<f32>, beside: &Tile<f32>, lean: &Tile<f32>, near: f32) -> Tile<f32> {
-    let worth = if m.steady() { worth * near } else { worth.clone() };
-    let lean = if m.steady() { lean * near } else { lean.clone() };
-    if m.record > 0 {
-        steps.map3(&worth, &lean, fused)
-    } else {
-        if k.spec().affine { steps.map3(&worth, &(beside * &lean), fused) } else { steps * &worth }
-    }
 }

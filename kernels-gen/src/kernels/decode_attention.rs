@@ -166,11 +166,6 @@ impl DecodeMeta {
         self.parts == 2 || self.apart
     }
 
-    /// What a log2 unit of a score is: a 64th where units stay, see [`super::softmax::reach_of`].
-    pub fn near(&self) -> f32 {
-        if self.steady() { 0.015625 } else { 1.0 }
-    }
-
     /// Rows of the sums of weights that lanes keep: the two halves of a lane's tokens are two rows where they are one column.
     pub fn counters(&self) -> usize {
         if self.apart { 16 } else { 8 }

@@ -152,10 +152,10 @@ pub fn by_height(k: &[&dyn Codec], d: usize) -> bool {
     (k.len() == 1) & (d >= 128) & (k[0].spec().raised[7] > 0)
 }
 
-/// A record's columns for sums that stand `height` bits high, in units of `near` log2 units.
+/// A record's columns for sums that stand `height` bits high.
 #[device]
-pub fn lifted(of: (Tile<i32>, Tile<f32>, Tile<f32>), height: usize, near: f32) -> (Tile<i32>, Tile<f32>, Tile<f32>) {
-    (of.0 * (1 << height), of.1 * (lowering(height) * near), of.2 * near)
+pub fn lifted(of: (Tile<i32>, Tile<f32>, Tile<f32>), height: usize) -> (Tile<i32>, Tile<f32>, Tile<f32>) {
+    (of.0 * (1 << height), of.1 * lowering(height), of.2)
 }
 
 /// Sums of a tile's keys and the query, as high as they stand.

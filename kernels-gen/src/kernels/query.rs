@@ -95,9 +95,9 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared
         for part in 0..m.parts {
             let at = column + (part * m.heads()) as i32;
             zero.put(at, start * (1 << height));
-            unit.put(at, worth * (f32::from_bits((127_u32 - height as u32) << 23) * m.near()));
+            unit.put(at, worth * f32::from_bits((127_u32 - height as u32) << 23));
             if k[0].spec().affine {
-                lean.put(at, start as f32 * k[0].spec().lean() * (worth * m.near()));
+                lean.put(at, start as f32 * k[0].spec().lean() * worth);
             }
         }
     } else {

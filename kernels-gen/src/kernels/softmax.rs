@@ -2,7 +2,7 @@
 //! every rescale is an exact power of two.
 
 use super::decode_attention::DecodeMeta;
-use kernel_dsl::math::{min_u16x2, saturate};
+use kernel_dsl::math::min_u16x2;
 use kernel_dsl::prelude::*;
 
 /// Positions at or past the end weigh nothing.
@@ -28,48 +28,11 @@ pub fn weight(x: f32, top: f32) -> f32 {
     exp2_or_little(x - top)
 }
 
-/// Where units stay, a score is asked how far it reaches below the maximum: 1 is the maximum or more, 0 is 2^-64 of it or less.
-/// What a reach begins with, from the maximum; 64 log2 units are 1.
-#[device]
-pub fn reach_of(top: f32) -> f32 {
-    top.mul_add(-0.015625_f32, 1.0_f32)
-}
-
-/// The reach of a sum, of which a step is worth `worth`.
-#[device]
-pub fn reaching(steps: f32, worth: f32, base: f32) -> f32 {
-    saturate(steps.mul_add(worth, base))
-}
-
-/// Whether the maximum has to rise.
-#[device]
-pub fn full(reach: f32) -> bool {
-    reach >= 1.0_f32
-}
-
-/// Positions at or past the end weigh nothing: [`kernel_dsl::math::exp2_raised`] is 0 there.
-#[device]
-pub fn shown(reach: f32, past: i32) -> f32 {
-    if past < 0_i32 { reach } else { -1.390625_f32 }
-}
-
-/// The same positions once the maximum has risen.
-#[device]
-pub fn still(before: f32, reach: f32) -> f32 {
-    if before < 0.0_f32 { before } else { reach }
-}
-
-/// Scores that make the maximum rise.
-#[device]
-pub fn rising(x: f32, reach: f32) -> f32 {
-    if reach >= 1.0_f32 { x } else { f32::NEG_INFINITY }
-}
-
 /// Weights under units that stay are 2^26 times what they are. A lane adds up those of its tokens of a leaf in f32, two by two and tile by
-/// tile; at the leaf's end their sum becomes an integer, 2^24 for a weight of 1: all together are below 2^32.
+/// tile; at the leaf's end their sum becomes an integer, 2^23 for a weight of 1: all together are at most 2^31.
 #[device]
 pub fn counted(sum: f32) -> u32 {
-    (sum * 0.25_f32) as u32
+    (sum * 0.125_f32) as u32
 }
 
 /// What sums under a maximum are worth under the next one.

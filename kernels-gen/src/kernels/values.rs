@@ -84,7 +84,7 @@ pub fn total_of(sum: &Tile<i64>, parts: usize) -> Tile<i64> {
     if parts == 2 { &total + &total.swap_halves() } else { total }
 }
 
-/// Likewise of what lanes [`counted`].
+/// Likewise of what lanes have [`counted`].
 #[device]
 pub fn count_of(sum: &Tile<u32>, parts: usize) -> Tile<u32> {
     let total = sum.sum_rows();

@@ -104,11 +104,11 @@ impl Tile<'_> {
             });
             worth.push(self.worth(Operand::K, t) * query.scale);
         }
-        let mut offsets = [1.0; TILE];
+        let mut bias = [query.bias; TILE];
         if self.c.k.affine {
-            offsets.iter_mut().zip(self.offsets(Operand::K)).for_each(|(own, offset)| *own = offset);
+            bias.iter_mut().zip(self.offsets(Operand::K)).for_each(|(bias, offset)| *bias += offset * query.lean);
         }
-        strand.weigh(&mut x, &worth, if self.c.k.affine { query.lean } else { query.bias }, &offsets);
+        strand.weigh(&mut x, &worth, &bias);
         if self.c.v.affine {
             strand.add_offsets(&x, &self.offsets(Operand::V));
         }

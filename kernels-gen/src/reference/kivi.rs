@@ -122,7 +122,7 @@ impl KiviHead {
     /// A tile's values of one band.
     fn add(&self, strand: &mut Strand, group: usize, start: usize, mut x: Vec<f32>, worth: f32, bias: f32) {
         let (groups, tokens) = (self.d / GROUP, x.len());
-        strand.weigh(&mut x, &vec![worth; tokens], bias, &[1.0; TILE]);
+        strand.weigh(&mut x, &vec![worth; tokens], &[bias; TILE]);
         let pair = |t: usize| self.value_pairs[(start + t) * groups + group];
         strand.add_offsets(&x, &(0..tokens).map(|t| pair(t)[1]).collect::<Vec<f32>>());
         x.iter_mut().enumerate().for_each(|(t, p)| *p *= pair(t)[0]);

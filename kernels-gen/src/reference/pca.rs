@@ -131,7 +131,7 @@ fn add(strand: &mut Strand, keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2
         worth.push(half(keys.norms[t]) * query.worth[0]);
         *bias = (query.ints[keys.rank + usize::from(keys.numbers[t])] as f32).mul_add(half(keys.lengths[t]) * query.worth[1], query.bias);
     }
-    strand.weigh(&mut x, &worth, 1.0, &bias);
+    strand.weigh(&mut x, &worth, &bias);
     let mut weights = vec![0; x.len()];
     let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
     let unit = quantise(&of(&values.norms), &mut weights);

@@ -183,11 +183,11 @@ impl Head {
         for (worth, k_scale) in worth.iter_mut().zip(&self.k_scale[start..]) {
             *worth = k_scale * query.scale;
         }
-        let mut offsets = [1.0; TILE];
-        for (own, offset) in offsets.iter_mut().zip(self.k_offset.get(start..).unwrap_or(&[])) {
-            *own = *offset;
+        let mut bias = [query.bias; TILE];
+        for (bias, offset) in bias.iter_mut().zip(self.k_offset.get(start..).unwrap_or(&[])) {
+            *bias += offset * query.lean;
         }
-        strand.weigh(x, &worth[..x.len()], if self.k_offset.is_empty() { query.bias } else { query.lean }, &offsets);
+        strand.weigh(x, &worth[..x.len()], &bias);
         if !self.v_offset.is_empty() {
             strand.add_offsets(x, &self.v_offset[start..start + x.len()]);
         }

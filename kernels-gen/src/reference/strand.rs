@@ -10,7 +10,7 @@
 use crate::kernels::TREE;
 use crate::kernels::offset::{fixed_offset, fixed_raised};
 use crate::kernels::query::shown_worth;
-use crate::kernels::softmax::{counted, full, left_worth, reach_of, reaching, right_worth, weight};
+use crate::kernels::softmax::{counted, left_worth, right_worth, weight};
 use crate::kernels::units::{carried, down_of, fitted, moved, sunk, up_of};
 use crate::layout::TILE;
 use kernel_dsl::math::{exp2_or_zero, exp2_raised, fmax, fmin, log2, sanitise};
@@ -27,9 +27,6 @@ pub const SEGMENT: usize = crate::kernels::SEGMENT;
 
 /// Lanes that a head's tokens of a tile lie in, with two parts.
 const LANES: usize = TILE / 2;
-
-/// A log2 unit where units stay.
-const NEAR: f32 = 0.015625;
 
 /// A query row, ready to meet codes.
 pub(super) struct Query {
@@ -97,19 +94,15 @@ impl Strand {
         Strand { m: f32::NEG_INFINITY, l: 0, counts: [0.0; LANES], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: 0, leans: [0.0; LANES], parts, lift: 0, sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]], totals: [0; 2] }
     }
 
-    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + lean offset - m); with two parts 2^26
-    /// times as much.
+    /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m); with two parts 2^26 times
+    /// as much.
     #[inline(always)]
-    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], lean: f32, offsets: &[f32; TILE]) {
+    pub fn weigh(&mut self, s: &mut [f32], worth: &[f32], bias: &[f32; TILE]) {
         let mut x = [0.0; TILE];
-        for ((x, offset), (s, worth)) in x.iter_mut().zip(offsets).zip(s.iter().zip(worth)) {
-            *x = s.mul_add(*worth, offset * lean);
+        for ((x, bias), (s, worth)) in x.iter_mut().zip(bias).zip(s.iter().zip(worth)) {
+            *x = s.mul_add(*worth, *bias);
         }
-        let mut reach = self.reach(s, worth, lean, offsets);
-        let mut peak = f32::NEG_INFINITY;
-        for (x, reach) in x[..s.len()].iter().zip(&reach) {
-            peak = if self.parts == 1 || full(*reach) { fmax(peak, *x) } else { peak };
-        }
+        let peak = largest(f32::NEG_INFINITY, &x[..s.len()]);
         if peak > self.m {
             let raised = fmax(self.m, peak.ceil() + 4.0);
             let factor = exp2_or_zero(self.m - raised);
@@ -126,10 +119,9 @@ impl Strand {
             }
             self.lift = sunk(self.lift, self.m, raised);
             self.m = raised;
-            reach = self.reach(s, worth, lean, offsets);
         }
-        for (s, (x, reach)) in s.iter_mut().zip(x.iter().zip(reach)) {
-            *s = if self.parts == 2 { exp2_raised(reach) } else { weight(*x, self.m) };
+        for (s, x) in s.iter_mut().zip(x) {
+            *s = if self.parts == 2 { exp2_raised(x - self.m) } else { weight(x, self.m) };
         }
         // A lane has four tokens, or two, one after another.
         for (i, few) in s.chunks(4 / self.parts).enumerate() {
@@ -140,19 +132,6 @@ impl Strand {
                 self.l += i64::from((sum * 536870912.0) as u32);
             }
         }
-    }
-
-    /// How far the tile's scores reach, with two parts: see `kernels::softmax`.
-    #[inline(always)]
-    fn reach(&self, s: &[f32], worth: &[f32], lean: f32, offsets: &[f32; TILE]) -> [f32; TILE] {
-        let mut reach = [0.0; TILE];
-        if self.parts == 2 {
-            let (base, lean) = (reach_of(self.m), lean * NEAR);
-            for ((reach, offset), (s, worth)) in reach.iter_mut().zip(offsets).zip(s.iter().zip(worth)) {
-                *reach = reaching(*s, *worth * NEAR, offset.mul_add(lean, base));
-            }
-        }
-        reach
     }
 
     /// Adds what the offsets of a tile's values are worth to weights `p`.
@@ -222,7 +201,7 @@ impl Strand {
             let shift = (self.shift + self.leans.iter().map(|sum| fixed_raised(*sum)).sum::<i64>()) as f32 * (1.0 / 68_719_476_736.0);
             o.iter_mut().for_each(|o| *o += shift);
         }
-        let l = if self.parts == 2 { self.counts.iter().map(|sum| counted(*sum)).sum::<u32>() as f32 * (1.0 / 16_777_216.0) } else { self.l as f32 * (1.0 / 536_870_912.0) };
+        let l = if self.parts == 2 { self.counts.iter().map(|sum| counted(*sum)).sum::<u32>() as f32 * (1.0 / 8_388_608.0) } else { self.l as f32 * (1.0 / 536_870_912.0) };
         Partial { m: self.m, l, o }
     }
 }

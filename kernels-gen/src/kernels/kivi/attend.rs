@@ -87,10 +87,10 @@ pub fn attend_tiles<T: Float>(
     }
 }
 
-/// Exact dots of a tile's keys with a warp's integers.
+/// Scores of a tile in log2 units, from a warp's integers.
 #[device]
-fn dots(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, w: i32) -> Tile<f32> {
-    let at = w * m.query_bytes() as i32;
+fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, units: &Shared<f32>, w: i32) -> Tile<f32> {
+    let (at, column) = (w * m.query_bytes() as i32, w * (2 * m.cols) as i32);
     let q = query.operand::<i8>(at, m.row_bytes(), m.cols, m.d).quad_order();
     // Digits may stay at the height where they are stored: their sums are so much larger, exactly.
     let up = if m.d >= 128 { k.spec().raised[7] } else { 0 };
@@ -103,7 +103,7 @@ fn dots(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, w: i32
         high * 128_i32 + &(if up > 0 { mma_raised(&key, &q, k.spec().raised) } else { mma(&key, &q, 0_i32) })
     };
     let x = s.cast::<f32>();
-    if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }
+    (if up > 0 { x * f32::from_bits((127_u32 - up as u32) << 23) } else { x }).map3(&units.cols(column, 1, m.cols), &units.cols(column + m.cols as i32, 1, m.cols), fused)
 }
 
 /// Every warp's leaves of the first `n` tokens.
@@ -137,20 +137,14 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             measure(m, &tokens, rows, &mut tops, &mut leans, w);
             quantise(m, &tokens, rows, &tops, &leans, &mut query, &mut units, w, scale);
-            let steps = dots(m, k, &tokens, &query, w);
-            let column = w * (2 * m.cols) as i32;
-            let (worth, bias) = (units.cols(column, 1, m.cols), units.cols(column + m.cols as i32, 1, m.cols));
-            // Where units stay, how far scores reach.
-            let mut x = if m.parts == 2 { steps.map3(&worth, &(top.map(reach_of) + &bias), reaching) } else { steps.map3(&worth, &bias, fused) };
+            let mut x = scores(m, k, &tokens, &query, &units, w);
             if t >= tiles - 1_i32 {
-                let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32);
-                x = if m.parts == 2 { x.map2(&past, shown) } else { x.map2(&past, visible) };
+                x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (n - t * 32_i32)), visible);
             }
             let fresh = t % TILES as i32 == 0_i32;
             // A new maximum is rare: the rescale stays out of the common path.
-            if (if m.parts == 2 { x.map(full) } else { x.map2(&top, above) }).any() {
-                let score = if m.parts == 2 { steps.map3(&(&worth * 64.0_f32), &(&bias * 64.0_f32), fused).map2(&x, rising) } else { x.clone() };
-                let next = top.map2(&peaks(&score, m.parts), raised);
+            if x.map2(&top, above).any() {
+                let next = top.map2(&peaks(&x, m.parts), raised);
                 if !fresh {
                     let fade = top.map2(&next, fade_of);
                     for i in 0..m.bands() {
@@ -169,11 +163,8 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                     }
                 }
                 top = next;
-                if m.parts == 2 {
-                    x = x.map2(&steps.map3(&worth, &(top.map(reach_of) + &bias), reaching), still);
-                }
             }
-            let p = if m.parts == 2 { x.map(exp2_raised) } else { x.map2(&top, weight) };
+            let p = if m.parts == 2 { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
             if m.parts == 2 {
                 count = &count + &p.lane_sums();
             } else {
@@ -234,7 +225,7 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                     shift[i] = acc(8, m.cols, 0_i64);
                     leaning[i] = acc(8, m.cols, 0.0_f32);
                 }
-                let l = if m.parts == 2 { count_of(&count.map(counted), m.parts).cast::<f32>() * 5.9604645e-8_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
+                let l = if m.parts == 2 { count_of(&count.map(counted), m.parts).cast::<f32>() * 1.1920929e-7_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
                 hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);

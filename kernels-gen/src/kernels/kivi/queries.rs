@@ -69,8 +69,8 @@ pub fn integer_of(z: f32, up: f32) -> u32 {
     z.mul_add(up, 12582912.0_f32).to_bits()
 }
 
-/// A warp's integers for a tile, high bytes of the heads' rows and then low ones; what one is worth and what is
-/// added to a score, in units of `m.near()` log2 units, a column each.
+/// A warp's integers for a tile, high bytes of the heads' rows and then low ones; what one is worth in log2 units and what is
+/// added to a score, a column each.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn quantise(m: &DecodeMeta, tokens: &Page, rows: &Shared<f32>, tops: &Shared<i32>, leans: &Shared<f32>, query: &mut Shared<u8>, units: &mut Shared<f32>, w: i32, scale: f32) {
@@ -97,8 +97,8 @@ pub fn quantise(m: &DecodeMeta, tokens: &Page, rows: &Shared<f32>, tops: &Shared
             let bias = joined8(leans.load4::<f32>(from), leans.load4::<f32>(from + 16_i32)) * unit;
             for part in 0..m.parts {
                 let column = w * (2 * m.cols) as i32 + c + (part * m.heads()) as i32;
-                units.put(column, f32::from_bits(((254_i32 - lift) as u32) << 23) * unit * m.near());
-                units.put(column + m.cols as i32, bias * m.near());
+                units.put(column, f32::from_bits(((254_i32 - lift) as u32) << 23) * unit);
+                units.put(column + m.cols as i32, bias);
             }
         }
     }
