@@ -19,10 +19,10 @@ pub fn make_rows<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared<i32>
         query.put_row(c * (2 * m.d) as i32, &z.map(high_part).cast::<i8>());
         query.put_row(c * (2 * m.d) as i32 + m.d as i32, &z.map(low_part).cast::<i8>());
         zero.put(c, start);
-        worths.put(c, worth * m.near());
+        worths.put(c, worth);
         ends.put(c, sees(tokens, queries, first + own / m.group as i32));
         if k[0].spec().affine {
-            leans.put(c, start as f32 * k[0].spec().lean() * (worth * m.near()));
+            leans.put(c, start as f32 * k[0].spec().lean() * worth);
         }
     }
     // As operands, in the order of keys that are unpacked by fours.

@@ -71,12 +71,6 @@ fn moved_rows(sums: &Tile<i32>, by: &Tile<i32>) -> Tile<i32> {
     sums.map2(&up, left).map2(&down, right_by) + &rest.swap_rows()
 }
 
-/// How far scores reach below what `base` says.
-#[device]
-fn reach(k: &dyn Codec, dots: &Tile<f32>, each: &Tile<f32>, beside: &Tile<f32>, lean: &Tile<f32>, base: &Tile<f32>) -> Tile<f32> {
-    if k.spec().affine { dots.map3(each, &beside.map3(lean, base, fused), reaching) } else { dots.map3(each, base, reaching) }
-}
-
 /// The query of eight rows from `own` on, loaded anew for tile `i`: held it would take the place of sums.
 #[device]
 fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
@@ -88,20 +82,17 @@ fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
 /// where the tile's numbers stand, `t`: the tile's number, `edge` that of the first one that not all rows see to its end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, base: &mut Tile<f32>, first: &mut Tile<f32>, second: &mut Tile<f32>, first_lean: &mut Tile<f32>, second_lean: &mut Tile<f32>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
+fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<f32>, second: &mut Tile<f32>, first_lean: &mut Tile<f32>, second_lean: &mut Tile<f32>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
     let dots = dots.fold_rows(128);
     let dots = (if k.spec().even() { dots } else { dots * 2_i32 } + &zero.rows(own, 1, ROWS)).cast::<f32>();
     let each = sides.spread(token).map(number) * &worths.rows(own, 1, ROWS);
-    let (beside, lean) = (sides.spread(token + (2 * LEAF) as i32).map(number), if k.spec().affine { leans.rows(own, 1, ROWS) } else { rows(ROWS, 0.0_f32) });
-    // How far scores reach.
-    let mut x = reach(k, &dots, &each, &beside, &lean, &*base);
+    let mut x = if k.spec().affine { dots.map3(&each, &(sides.spread(token + (2 * LEAF) as i32).map(number) * &leans.rows(own, 1, ROWS)), fused) } else { &dots * &each };
     if t >= edge {
-        x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), shown);
+        x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), visible);
     }
     // A new maximum is rare.
-    if x.map(full).any() {
-        let score = (if k.spec().affine { dots.map3(&(&each * 64.0_f32), &(&beside * &(&lean * 64.0_f32)), fused) } else { &dots * &(&each * 64.0_f32) }).map2(&x, rising);
-        let next = top.map2(&score.max_cols(), raised);
+    if x.map2(&*top, above).any() {
+        let next = top.map2(&x.max_cols(), raised);
         if i > 0_i32 {
             let fade = top.map2(&next, fade_of);
             *power = power.map(lift_of).map3(&*top, &next, sunk).map(up_of);
@@ -113,10 +104,8 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
             }
         }
         *top = next;
-        *base = top.map(reach_of);
-        x = x.map2(&reach(k, &dots, &each, &beside, &lean, &*base), still);
     }
-    let p = x.map(exp2_raised);
+    let p = (x - &*top).map(exp2_raised);
     let (of, and) = p.pair_sums();
     *first = &*first + &of;
     *second = &*second + &and;
@@ -159,7 +148,7 @@ fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<
 /// Their weights' sum.
 #[device]
 fn summed(first: &Tile<f32>, second: &Tile<f32>) -> Tile<f32> {
-    (first.map(counted).sum_cols() + &second.map(counted).sum_cols()).cast::<f32>() * 5.9604645e-8_f32
+    (first.map(counted).sum_cols() + &second.map(counted).sum_cols()).cast::<f32>() * 1.1920929e-7_f32
 }
 
 /// Outputs, sums and maxima of the leaf for the warp's eights of rows, which see `live` tiles of it; from tile `edge` on not all of them to the
@@ -171,8 +160,6 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
     let next = own + (ROWS * (m.wide - 1)) as i32;
     let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
     let mut top = [rows(ROWS, f32::NEG_INFINITY), rows(ROWS, f32::NEG_INFINITY)];
-    // What reaches begin with.
-    let mut base = [rows(ROWS, f32::INFINITY), rows(ROWS, f32::INFINITY)];
     // What weights are multiplied by.
     let mut power = [rows(ROWS, 0.0_f32), rows(ROWS, 0.0_f32)];
     // Sums of weights, of the first and of the last two of every four tokens: lane by lane.
@@ -188,9 +175,9 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
         let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
         let keys = room.packed_right::<u8>(at, m.d, 32);
         let dots = [mma(&query_of(m, query, own, i), &keys, 0_i32), mma(&query_of(m, query, next, i), &keys, 0_i32)];
-        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut base[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
+        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
         let two = if m.wide > 1 {
-            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut base[1], &mut first[1], &mut second[1], &mut first_lean[1], &mut second_lean[1], &mut sums[1], &mut total[1])
+            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_lean[1], &mut second_lean[1], &mut sums[1], &mut total[1])
         } else {
             one.clone()
         };
