@@ -11,7 +11,7 @@ use runtime::cache::Cache;
 use runtime::compile::compile_in;
 
 /// Bytes of spills, stores and loads, that a kernel may have on sm_90a at head dims up to 128, and elsewhere.
-const GATE: u32 = 256;
+const GATE: u32 = 480;
 const CEILING: u32 = 4096;
 
 /// Head dim, group, query tokens.
