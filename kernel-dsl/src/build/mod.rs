@@ -4,7 +4,9 @@
 //! panics and the user sees the mistake that came first.
 
 mod control;
+mod kept;
 mod memory;
+mod ring;
 mod scalar;
 mod tile;
 mod value;

@@ -14,6 +14,7 @@ mod lower_memory;
 mod lower_mma;
 mod lower_reduce;
 mod lower_shared;
+mod lower_turned;
 mod lower_twos;
 mod lower_unpack;
 

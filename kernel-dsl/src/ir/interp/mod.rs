@@ -13,6 +13,7 @@ mod thread;
 mod thread_memory;
 mod tile;
 mod tile_memory;
+mod tile_ops;
 mod trap;
 mod turns;
 mod warp;
