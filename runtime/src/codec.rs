@@ -188,7 +188,7 @@ impl Codec {
     /// Fails, with every reason, unless tokens can be stored in slots and moved between these and tiles.
     pub fn check_slots(self, head_dim: usize, slot_page_tokens: usize, page_tokens: usize) -> Result<()> {
         let mut reasons = dim_reasons(head_dim, &HEAD_DIMS_STORE);
-        if !self.info.has_slots() || self.pca.is_some() {
+        if !self.info.has_slots() || self.kivi.is_some() || self.pca.is_some() {
             reasons.push(format!("slots of {} (served: the turboquant presets, and fp8_e4m3 and lloyd keys beside affine values)", self.name()));
         }
         if !(1..=MAX_PAGE_TOKENS).contains(&slot_page_tokens) {

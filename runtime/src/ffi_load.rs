@@ -58,6 +58,11 @@ pub unsafe extern "C" fn kvf_ref_load(codec: *mut c_void, dtype: i32, cache: *co
         let numbers = product("the rows", &[tokens, width])? as usize;
         // SAFETY: the caller's promise; `host_shape` checked the cache's pointer and size.
         let (slots, cache) = unsafe { (values("slots", args.slots, tokens)?, std::slice::from_raw_parts(cache.base.cast::<u8>(), bytes)) };
+        // Before anything is written, and whichever tokens are stored.
+        for (what, to) in [("k", args.k), ("v", args.v)] {
+            // SAFETY: no number is written.
+            unsafe { write_numbers(what, to, elem, &[]) }?;
+        }
         let (mut k, mut v) = (vec![0.0; numbers], vec![0.0; numbers]);
         let status = reference::load(codec.info(), &shape, cache, &slots, &mut k, &mut v);
         let stored = |slot: i64| slot >= 0 && slot < (shape.pages * shape.page_tokens) as i64;

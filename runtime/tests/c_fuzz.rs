@@ -197,6 +197,21 @@ fn the_reference_survives_any_numbers() {
 }
 
 #[test]
+fn rows_need_room_whichever_tokens_are_stored() {
+    let (memory, slots, mut status) = (arena(), [-1_i64, 0], [0_i32; 4]);
+    let (base, d) = (memory.as_ptr() as u64, &mut Draw(vec![0], 0));
+    let mut cache = Struct::new(80, d).wides(&[base, 1 << 20, 1]).narrows(&[32, 1, 64, 0]);
+    for (k, v) in [(0, base + (1 << 20)), (base + (1 << 20), 0), (base + (1 << 20) + 1, base + (1 << 20))] {
+        let mut load = Struct::new(72, d).wides(&[k, v, slots.as_ptr() as u64, status.as_mut_ptr() as u64, 2]);
+        // SAFETY: live structs, and memory for all that a sound call would write.
+        let rc = unsafe { kvf_ref_load(codec(c"int4"), 1, cache.at(), load.at()) };
+        // SAFETY: this thread's terminated text.
+        let said = unsafe { CStr::from_ptr(kvf_last_error()) }.to_string_lossy().into_owned();
+        assert!(rc != 0 && (said.contains("null") || said.contains("align it")), "{rc}: {said}");
+    }
+}
+
+#[test]
 fn plans_survive_any_numbers_on_a_fake_driver() {
     let Some(folder) = fake::build() else { return };
     let program = std::env::current_exe().unwrap();
