@@ -183,3 +183,25 @@ pub fn nothing<T: Float>(out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d
     out.put_row(row as i64 * d as i64, &vector(d, 0.0_f32).to::<T>());
     lse.put(row, f32::NEG_INFINITY);
 }
+
+/// What a block of one share of a sequence leaves: outputs, where it has all of it, else its part for the join; nothing where there are no tokens.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn leave_share<T: Float>(m: &DecodeMeta, v: &dyn Codec, held: &Shared<f32>, fault: &Shared<i32>, out: &mut Global<T>, lse: &mut Global<f32>, part: &mut Global<f32>, stat: &mut Global<f32>, kv_heads: i32, splits: i32, head: i32, seq: i32, split: i32, live: i32, all: bool) {
+    for w in warps(m.warps) {
+        for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
+            let of = (seq * kv_heads + head) * m.group as i32 + c;
+            if live > 0_i32 {
+                let (o, l, top) = of_crew(m, held, c, 0_i32, live);
+                if all {
+                    finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
+                } else {
+                    let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
+                    leave(part, stat, row, m.d, &o, l, top);
+                }
+            } else {
+                nothing::<T>(out, lse, of, m.d);
+            }
+        }
+    }
+}

@@ -71,6 +71,40 @@ pub(super) fn decode_with(
     decoded
 }
 
+/// Attends `q` `[batch, heads, d]` by kv heads: `head_of` unpacks one from a sequence's pages and its length, `attend` gives a row's output and lse.
+#[allow(clippy::too_many_arguments)] // the kernel's own argument list
+pub(super) fn decode_by_heads<H>(
+    s: &CacheShape,
+    q: &[f32],
+    heads: usize,
+    table: &[i32],
+    table_stride: usize,
+    lens: &[i32],
+    head_of: impl Fn(&[usize], usize, usize) -> H,
+    attend: impl Fn(&H, &[f32], usize) -> (Vec<f32>, f32),
+) -> Decoded {
+    let (rows, group) = (lens.len() * heads, heads / s.kv_heads);
+    let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
+    for (b, &len) in lens.iter().enumerate() {
+        let pages = match s.pages_of(&table[b * table_stride..][..table_stride], len) {
+            Ok(pages) => pages,
+            Err(status) => {
+                decoded.status.set(status);
+                continue;
+            }
+        };
+        for kv_head in 0..s.kv_heads {
+            let head = head_of(&pages, kv_head, len as usize);
+            for row in b * heads + kv_head * group..b * heads + (kv_head + 1) * group {
+                let (out, lse) = attend(&head, &q[row * s.d..][..s.d], len as usize);
+                decoded.out[row * s.d..][..s.d].copy_from_slice(&out);
+                decoded.lse[row] = lse;
+            }
+        }
+    }
+    decoded
+}
+
 /// One row over all its tiles.
 fn attend<'a>(c: &CodecInfo, d: usize, parts: usize, queries: &[Query], len: usize, tile_of: impl Fn(usize) -> &'a [u8]) -> Partial {
     let mut leaves = Vec::new();

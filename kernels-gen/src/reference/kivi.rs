@@ -8,6 +8,7 @@ use crate::kernels::kivi::queries::{integer_of, joined8, lift_of};
 use crate::kernels::parts;
 use crate::kivi::{GROUP, Group, Kivi, KiviLayout};
 use crate::layout::{Operand, TILE};
+use crate::reference::attention::decode_by_heads;
 use crate::reference::store::position;
 use crate::reference::strand::{LEAF, Partial, Strand, part_of, quantise};
 use crate::reference::{CacheShape, Decoded, Status};
@@ -155,29 +156,14 @@ impl KiviHead {
 /// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the tiles in the pages `table[b * table_stride..]`.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
 pub fn decode_kivi(c: &Kivi, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
-    let rows = lens.len() * heads;
-    let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
-    let (bytes, group) = (KiviLayout::of(c, s.d).tile_bytes(), heads / s.kv_heads);
-    for (b, &len) in lens.iter().enumerate() {
-        let pages = match s.pages_of(&table[b * table_stride..][..table_stride], len) {
-            Ok(pages) => pages,
-            Err(status) => {
-                decoded.status.set(status);
-                continue;
-            }
-        };
-        for kv_head in 0..s.kv_heads {
-            let mut head = KiviHead::new(c, s.d);
-            for token in (0..len as usize).step_by(TILE) {
-                let at = tile_byte(s, bytes, pages[token / s.page_tokens], kv_head, token % s.page_tokens);
-                head.push(&cache[at..at + bytes]);
-            }
-            for row in b * heads + kv_head * group..b * heads + (kv_head + 1) * group {
-                let (out, lse) = head.attend(&q[row * s.d..][..s.d], len as usize, parts(c.halves(), group), scale);
-                decoded.out[row * s.d..][..s.d].copy_from_slice(&out);
-                decoded.lse[row] = lse;
-            }
+    let (bytes, parts) = (KiviLayout::of(c, s.d).tile_bytes(), parts(c.halves(), heads / s.kv_heads));
+    let head_of = |pages: &[usize], kv_head: usize, len: usize| {
+        let mut head = KiviHead::new(c, s.d);
+        for token in (0..len).step_by(TILE) {
+            let at = tile_byte(s, bytes, pages[token / s.page_tokens], kv_head, token % s.page_tokens);
+            head.push(&cache[at..at + bytes]);
         }
-    }
-    decoded
+        head
+    };
+    decode_by_heads(s, q, heads, table, table_stride, lens, head_of, |head, q, len| head.attend(q, len, parts, scale))
 }

@@ -9,6 +9,7 @@ use crate::kernels::query::shown_worth;
 use crate::layout::{Operand, TILE};
 use crate::pca::PcaError;
 use crate::pca::pages::{BLOCK, Folded, PcaLayout, PcaPages, WAYS};
+use crate::reference::attention::decode_by_heads;
 use crate::reference::project::{LARGEST, MAGIC};
 use crate::reference::strand::{LEAF, Partial, Strand, quantise};
 use crate::reference::{CacheShape, Decoded, Status};
@@ -158,26 +159,11 @@ fn unfold(block: &Folded, sums: &[f32], l: f32) -> Vec<f32> {
 /// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the blocks in the pages `table[b * table_stride..]`.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
 pub fn decode_pca(c: &'static PcaPages, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
-    let rows = lens.len() * heads;
-    let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
-    let (bytes, group) = (PcaLayout::of(c, s.d).page_bytes(), heads / s.kv_heads);
-    for (b, &len) in lens.iter().enumerate() {
-        let pages = match s.pages_of(&table[b * table_stride..][..table_stride], len) {
-            Ok(pages) => pages,
-            Err(status) => {
-                decoded.status.set(status);
-                continue;
-            }
-        };
-        for kv_head in 0..s.kv_heads {
-            let mut head = PcaHead::new(c, s.d);
-            pages.iter().for_each(|page| head.push(&cache[(page * s.kv_heads + kv_head) * bytes..][..bytes]));
-            for row in b * heads + kv_head * group..b * heads + (kv_head + 1) * group {
-                let (out, lse) = head.attend(&q[row * s.d..][..s.d], len as usize, scale);
-                decoded.out[row * s.d..][..s.d].copy_from_slice(&out);
-                decoded.lse[row] = lse;
-            }
-        }
-    }
-    decoded
+    let bytes = PcaLayout::of(c, s.d).page_bytes();
+    let head_of = |pages: &[usize], kv_head: usize, _: usize| {
+        let mut head = PcaHead::new(c, s.d);
+        pages.iter().for_each(|page| head.push(&cache[(page * s.kv_heads + kv_head) * bytes..][..bytes]));
+        head
+    };
+    decode_by_heads(s, q, heads, table, table_stride, lens, head_of, |head, q, len| head.attend(q, len, scale))
 }

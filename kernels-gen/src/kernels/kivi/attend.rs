@@ -7,7 +7,7 @@
 use super::super::decode_attention::DecodeMeta;
 use super::super::faults::find_faults;
 use super::super::keys::high_half;
-use super::super::leaves::{TILES, finish, leave, nothing, of_crew};
+use super::super::leaves::{TILES, leave_share};
 use super::super::offset::{fixed_offset, fixed_raised};
 use super::super::seats::*;
 use super::super::softmax::*;
@@ -69,22 +69,7 @@ pub fn attend_tiles<T: Float>(
     }
     walk(m, k, v, cache, &rows, &seats, &from, &mut held, n, scale);
     find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
-    for w in warps(m.warps) {
-        for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
-            let of = (seq * kv_heads + head) * m.group as i32 + c;
-            if live > 0_i32 {
-                let (o, l, top) = of_crew(m, &held, c, 0_i32, live);
-                if all {
-                    finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
-                } else {
-                    let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
-                    leave(part, stat, row, m.d, &o, l, top);
-                }
-            } else {
-                nothing::<T>(out, lse, of, m.d);
-            }
-        }
-    }
+    leave_share::<T>(m, v, &held, &fault, out, lse, part, stat, kv_heads, splits, head, seq, split, live, all);
 }
 
 /// Scores of a tile in log2 units, from a warp's integers.

@@ -8,7 +8,7 @@ use super::super::decode_attention::DecodeMeta;
 use super::super::faults::find_faults;
 use super::super::keys::{high_half, low_half};
 use super::super::kivi::leaves::hold_bands;
-use super::super::leaves::{TILES, finish, leave, nothing, of_crew};
+use super::super::leaves::{TILES, leave_share};
 use super::super::seats::*;
 use super::super::softmax::*;
 use super::super::values::{peaks, total_of, weights};
@@ -66,22 +66,7 @@ pub fn attend_blocks<T: Float>(
     let (seq, split, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, SPLIT), seat(&seats, 0_i32, HEAD));
     let (all, live) = (whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)), seat(&seats, 0_i32, LIVE));
     find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
-    for w in warps(m.warps) {
-        for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
-            let of = (seq * kv_heads + head) * m.group as i32 + c;
-            if live > 0_i32 {
-                let (o, l, top) = of_crew(m, &held, c, 0_i32, live);
-                if all {
-                    finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
-                } else {
-                    let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
-                    leave(part, stat, row, m.d, &o, l, top);
-                }
-            } else {
-                nothing::<T>(out, lse, of, m.d);
-            }
-        }
-    }
+    leave_share::<T>(m, v, &held, &fault, out, lse, part, stat, kv_heads, splits, head, seq, split, live, all);
 }
 
 /// A block's queries: high and low bytes in its residuals' coordinates, and along its centres.
