@@ -4,7 +4,7 @@ mod support;
 
 use kernel_dsl::prelude::*;
 use kernels_gen::kernels::few::{FEW, count_few, find_few};
-use kernels_gen::kernels::schedule::{FEW as BUNDLED, FOUND, LANES, TURNS, UNIT, count_shares, place_in};
+use kernels_gen::kernels::schedule::{FEW as BUNDLED, FOUND, LANES, PLACES, TURNS, UNIT, count_shares, place_in};
 use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::registry::codec;
 use support::Random;
@@ -28,7 +28,7 @@ fn blocks_find_every_share_once() {
             let unit = if round % 3 == 0 { m.least() as i32 + round / 3 % (m.depth - m.least() + 1) as i32 } else { -1 };
             let (kv_heads, blocks) = ([1, 8, 3][round as usize % 3], [1, 7, 132, 264][round as usize % 4]);
             let (memory, n) = (Global::new(&lens), batch as i32);
-            let (mut counts, mut places, mut found) = (shared::<i32>(LANES * (2 * m.depth + 3)), shared::<i32>(3 * LANES), shared::<i32>(FOUND));
+            let (mut counts, mut places, mut found) = (shared::<i32>(LANES * (2 * m.depth + 3)), shared::<i32>(PLACES), shared::<i32>(FOUND));
             count_shares(&m, &memory, n, CAPACITY, kv_heads, 0, blocks, unit, &mut counts, &mut places, &mut found);
             let (mut taken, mut units) = (vec![], vec![]);
             for block in 0..blocks {

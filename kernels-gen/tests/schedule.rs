@@ -4,7 +4,7 @@ mod support;
 
 use kernel_dsl::prelude::*;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
-use kernels_gen::kernels::schedule::{ALL, FEW, FOUND, LANES, OWN, TURNS, UNIT, bundle_of, count_shares, find_share, find_short, place_in};
+use kernels_gen::kernels::schedule::{ALL, FEW, FOUND, LANES, OWN, PLACES, TURNS, UNIT, bundle_of, count_shares, find_share, find_short, place_in, turn_of};
 use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::registry::codec;
 use support::Random;
@@ -25,7 +25,7 @@ struct Counted<'a> {
 impl<'a> Counted<'a> {
     fn new(m: &'a DecodeMeta, lens: &[i32], kv_heads: i32, [block, blocks]: [i32; 2], unit: i32) -> Self {
         let (lens, batch) = (Global::new(lens), lens.len() as i32);
-        let (mut counts, mut places, mut found) = (shared::<i32>(LANES * (2 * m.depth + 3)), shared::<i32>(3 * LANES), shared::<i32>(FOUND));
+        let (mut counts, mut places, mut found) = (shared::<i32>(LANES * (2 * m.depth + 3)), shared::<i32>(PLACES), shared::<i32>(FOUND));
         count_shares(m, &lens, batch, CAPACITY, kv_heads, block, blocks, unit, &mut counts, &mut places, &mut found);
         Counted { m, lens, block, blocks, counts, places, found }
     }
@@ -52,11 +52,13 @@ impl<'a> Counted<'a> {
         (0..self.m.warps).map(|w| short.at(w)).collect()
     }
 
-    /// Shares and bundles that the block takes, turn after turn.
+    /// Shares and bundles that the block takes, each in the order of its turns.
     fn taken(&self) -> (Vec<i32>, Vec<i32>) {
         let (own, turns) = (self.found.at(OWN), self.found.at(TURNS));
-        let shares = (0..own).map(|turn| turn * self.blocks + place_in(turn, self.block, self.blocks)).collect();
-        (shares, (own..turns).map(|turn| bundle_of(&self.found, turn, self.blocks)).collect())
+        let order = (-turns..0).map(|left| turn_of(left, turns, self.block, self.blocks));
+        let (shares, bundles): (Vec<i32>, Vec<i32>) = order.partition(|turn| *turn < own);
+        let shares = shares.into_iter().map(|turn| turn * self.blocks + place_in(turn, self.block, self.blocks)).collect();
+        (shares, bundles.into_iter().map(|turn| bundle_of(&self.found, turn, self.blocks)).collect())
     }
 }
 
@@ -126,8 +128,12 @@ fn everything_has_one_block_and_short_sequences_find_those_that_are_free() {
         }
     }
     let taken = |short: usize, block| Counted::new(&m, &[vec![4096; 32], vec![128; short]].concat(), 8, [block, 264], 1).taken();
-    // A few are shares: 512 of them.
-    assert_eq!((0..264).map(|block| taken(32, block).0.len()).sum::<usize>(), 512);
+    // A few are shares: 512 of them, of which the first 256 are long. Half of the blocks begin with theirs, the others end with it.
+    for block in 0..264 {
+        let shares = taken(32, block).0;
+        assert_eq!(shares.len(), if block < 16 { 1 } else { 2 }, "block {block}");
+        assert!(shares.is_sorted() == (block < 132) || block < 16, "block {block}: {shares:?}");
+    }
     // 256 shares and 72 bundles: eight blocks are free, and two bundles take as long as a share. The others are everybody's.
     for block in 0..264 {
         let (shares, bundles) = taken(72, block);

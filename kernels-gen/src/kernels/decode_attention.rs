@@ -179,7 +179,7 @@ impl DecodeMeta {
     /// Bytes of a block in shared memory.
     pub fn shared(&self) -> usize {
         let held = if self.away { 0 } else { 4 * self.run() };
-        let schedule = 4 * (2 * LANES * (self.depth + 3) + FOUND + self.warps);
+        let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
         let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
         let own = if self.kivi { self.kivi_shared() } else { 0 };
@@ -256,7 +256,7 @@ pub fn decode_attention<T: Float>(
     }
     let (block, capacity) = (block_id(0), table_stride * m.page_tokens as i32);
     let mut counts = shared::<i32>(LANES * (2 * m.depth + 3));
-    let mut places = shared::<i32>(3 * LANES);
+    let mut places = shared::<i32>(PLACES);
     let mut found = shared::<i32>(FOUND);
     let mut short = shared::<i32>(m.warps);
     let mut turns = 1_i32;
@@ -281,7 +281,7 @@ pub fn decode_attention<T: Float>(
         // One number alone waits in a register through a turn.
         anew();
         let (block, unit) = (block_id(0), if own != 1_i32 { found.at(UNIT) } else { unit });
-        let turn = left + if own != 1_i32 { found.at(TURNS) } else { 1_i32 };
+        let turn = if own != 1_i32 { turn_of(left, found.at(TURNS), block, blocks) } else { 0_i32 };
         let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
         if own != 1_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };

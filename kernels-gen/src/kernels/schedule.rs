@@ -2,7 +2,8 @@
 //!
 //! A launch has as many blocks as run at once. Each counts, in its first warp, what all sequences of the batch come to in shares of
 //! 2^unit leaves a warp, settles on the unit that ends first, and takes every so manyth share of a head. Shares that are more than
-//! half full come first, so that no long one begins when the others have ended.
+//! half full come first, so that no long one begins when the others have ended; but half of the blocks take their own ones the other way
+//! round: a small share is a wait for one thing after another, which a neighbour's large one hides.
 //!
 //! A sequence of one leaf at most needs only one warp. Where there are many of them, as many of a head as a block has warps are a
 //! bundle. Blocks that the last turn of shares leaves free take bundles, as many as end with a share; what is left comes after the
@@ -29,6 +30,17 @@ const FIRST: usize = 8;
 const FREE: usize = 9;
 const AFTER: usize = 10;
 pub const FOUND: usize = 11;
+
+/// Words of a row of places, see [`count_shares`]: what lies before lane 0, then sums up to each lane.
+const LINE: usize = LANES / 2 + LANES;
+/// Large shares, small ones, short sequences.
+pub const PLACES: usize = 3 * LINE;
+
+/// Where a row has the place of lane 0: the sum up to the lane before.
+#[device]
+fn place_of(row: usize) -> i32 {
+    (row * LINE + LANES / 2 - 1) as i32
+}
 
 /// Leaves of a block whose warps take 2^unit each.
 #[device]
@@ -108,17 +120,25 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
         let best = if unit >= 0_i32 { unit } else { best_unit(m, counts, short, kv_heads, blocks) };
         let small_from = counts.row(row_of(best), LANES).sum();
         for t in lanes(LANES) {
-            let (mut large, mut all, mut before) = (0_i32, 0_i32, 0_i32);
-            for i in strided(0_i32, batch.min(LANES as i32 - 1_i32), 1) {
-                large = large + if i < t { counts.at(row_of(best) + i) } else { 0_i32 };
-                all = all + if i < t { counts.at(row_of(best) + LANES as i32 + i) } else { 0_i32 };
-                if m.bundles() {
-                    before = before + if i < t { counts.at(short_row + i) } else { 0_i32 };
+            let (large, short_own) = (counts.at(row_of(best) + t), counts.at(short_row + t));
+            let all = counts.at(row_of(best) + LANES as i32 + t) - if short > 0_i32 { short_own } else { 0_i32 };
+            let own = [large, all - large, short_own];
+            for row in 0..3 {
+                places.put(place_of(row) + 1_i32 + t, own[row]);
+                // What lies before lane 0: small shares come after all large ones.
+                if t < (LANES / 2) as i32 {
+                    places.put(place_of(row) - t, if (row == 1) & (t == 0_i32) { small_from } else { 0_i32 });
                 }
             }
-            places.put(t, large);
-            places.put(t + LANES as i32, small_from + all - large - if short > 0_i32 { before } else { 0_i32 });
-            places.put(t + 2_i32 * LANES as i32, before);
+        }
+        sync_warp();
+        for k in 0..5 {
+            let sums = [up_to(places, 0, 1 << k), up_to(places, 1, 1 << k), up_to(places, 2, 1 << k)];
+            sync_warp();
+            for row in 0..3 {
+                places.put_row(place_of(row) + 1_i32, &sums[row]);
+            }
+            sync_warp();
         }
         let total = counts.row(row_of(best) + LANES as i32, LANES).sum() - short;
         for _ in lanes(1) {
@@ -145,6 +165,12 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
             }
         }
     }
+}
+
+/// A row of places, and to each what lies `back` words before it.
+#[device]
+fn up_to(places: &Shared<i32>, row: usize, back: usize) -> Tile<i32> {
+    places.row(place_of(row) + 1_i32, LANES) + &places.row(place_of(row) + 1_i32 - back as i32, LANES)
 }
 
 /// The unit that ends first, the smaller one of two.
@@ -176,6 +202,13 @@ pub fn place_in(turn: i32, block: i32, blocks: i32) -> i32 {
     if (turn & 1_i32) == 0_i32 { block } else { blocks - 1_i32 - block }
 }
 
+/// The turn of a block with `left` to come, below 0. The upper half of the blocks goes backwards: of two blocks of a multiprocessor one
+/// then reads a large share while the other waits for small ones.
+#[device]
+pub fn turn_of(left: i32, turns: i32, block: i32, blocks: i32) -> i32 {
+    if 2_i32 * block >= blocks { -1_i32 - left } else { left + turns }
+}
+
 /// The bundle of a block's turn after its shares.
 #[device]
 pub fn bundle_of(found: &Shared<i32>, turn: i32, blocks: i32) -> i32 {
@@ -192,7 +225,7 @@ pub fn find_share(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32,
             let large = counts.at(row_of(unit) + t);
             let bundled = found.at(FEW) > 0_i32;
             let small = counts.at(row_of(unit) + LANES as i32 + t) - large - if bundled { counts.at((2 * LANES * (m.depth + 1)) as i32 + t) } else { 0_i32 };
-            let (of_large, of_small) = (item - places.at(t), item - places.at(t + LANES as i32));
+            let (of_large, of_small) = (item - places.at(place_of(0) + t), item - places.at(place_of(1) + t));
             let is_large = (of_large >= 0_i32) & (of_large < large);
             if is_large | (of_small >= 0_i32) & (of_small < small) {
                 let mut left = if is_large { of_large } else { of_small };
@@ -232,9 +265,9 @@ pub fn short_at(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, p
     let mut t = 0_i32;
     for k in 0..5 {
         let next = t + (16 >> k) as i32;
-        t = if places.at(next + 2_i32 * LANES as i32) <= item { next } else { t };
+        t = if places.at(place_of(2) + next) <= item { next } else { t };
     }
-    let mut left = item - places.at(t + 2_i32 * LANES as i32);
+    let mut left = item - places.at(place_of(2) + t);
     let mut seq = -1_i32;
     for s in strided(t * each, batch.min((t + 1_i32) * each), 1) {
         let own = short_of(m, leaves_of(lens.at(s), capacity));
