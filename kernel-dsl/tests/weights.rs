@@ -56,3 +56,27 @@ fn halves_are_folded_onto_a_start() {
         assert_eq!(args[1], Arg::Buffer(out.bytes.clone()));
     }
 }
+
+#[kernel]
+fn owned(_m: One, x: &Global<f32>, out: &mut Global<f32>) {
+    for _ in warps(1) {
+        out.put_acc(0_i32, 1, 16, 8, &x.acc(0_i32, 32, 8, 32, 8).own_halves());
+    }
+}
+
+#[test]
+fn a_lane_keeps_its_own_half() {
+    let x: Vec<f32> = (0..256).map(|i| i as f32).collect();
+    let x = Global::new(&x);
+    let mut out = Global::<f32>::new(&[f32::NAN; 128]);
+    launch([1, 1, 1], || owned(One, &x, &mut out));
+    for (r, c) in (0..16).flat_map(|r| (0..8).map(move |c| (r, c))) {
+        assert_eq!(out.at(c * 16 + r), x.at(c * 32 + kernel_dsl::tile::pair::token(r, c)));
+    }
+    let tile = owned::build(&One).unwrap();
+    for program in [passes::run(&tile).unwrap(), tile] {
+        let mut args = vec![Arg::Buffer(x.bytes.clone()), Arg::Buffer(vec![0; 512])];
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert_eq!(args[1], Arg::Buffer(out.bytes.clone()));
+    }
+}

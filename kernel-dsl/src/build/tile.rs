@@ -277,6 +277,7 @@ impl B {
                     None => V::Poison,
                 }
             }
+            ("own_halves", []) => self.halves(Op::OwnHalves(id), id, (32, DType::F32, Layout::MmaC), (16, DType::F32, Layout::MmaC)),
             ("split_halves", []) => self.halves(Op::SplitHalves(id), id, (16, DType::I32, Layout::MmaC), (32, DType::U8, Layout::MmaB)),
             ("quad_order", []) => match self.ty(id) {
                 t @ Ty::Tile { dtype: DType::I8 | DType::U8, layout: Layout::MmaA | Layout::MmaB, .. } => self.emit(Op::QuadOrder(id), t),

@@ -231,6 +231,8 @@ pub enum Op {
     FoldHalves { src: Id, weight: usize },
     /// Likewise i32 [32, 8] to pairs: `left` times the left columns plus `right` times the right ones plus `start`, a row of columns.
     FoldOnto { src: Id, left: usize, right: usize, start: Id },
+    /// f32 [32, 8] to pairs: of each token the columns of the half that it lies in.
+    OwnHalves(Id),
     /// Right operand [32, 8] of u8 from an i32 tile of pairs: high bytes left, low bytes right.
     SplitHalves(Id),
     /// Columns 0..4 and 4..8 change places.

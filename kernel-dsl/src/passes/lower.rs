@@ -264,6 +264,7 @@ impl Lower {
             Op::FoldOnto { src, left, right, start } => self.fold_onto(*src, (*left, *right), *start),
             Op::LoadHalves { buf, at, stride, heads } => self.load_halves(*buf, *at, (*stride, *heads), ty),
             Op::TakeUp { own, place } => self.take_up(*own, *place, ty),
+            Op::OwnHalves(src) => self.own_halves(*src),
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
             Op::QuadOrder(src) => self.quad_order(*src),

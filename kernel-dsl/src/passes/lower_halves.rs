@@ -60,6 +60,13 @@ impl Lower {
             .collect()
     }
 
+    /// A lane keeps the rows of its tokens.
+    pub fn own_halves(&mut self, src: Id) -> Vec<Id> {
+        let (regs, left) = (self.tile(src), self.left());
+        let (first, second) = regs.split_at(regs.len() / 2);
+        first.iter().zip(second).map(|(a, b)| self.pick(left, *a, *b)).collect()
+    }
+
     /// Where a lane's rows of the first of its two columns begin in memory, `rows` folded rows, and its head there.
     fn own_half(&mut self, at: Id, rows: usize) -> (Id, Id) {
         let (one, run) = (self.int(1), rows / 8 * 4);

@@ -39,6 +39,12 @@ impl Tile<f32> {
         let data = (0..rows * 8).map(|i| both(whose(self.rows, i / 8, i % 8), i % 4)).collect();
         Tile { rows, cols: 8, layout: Layout::MmaC, data }
     }
+
+    /// Scores of 32 tokens, each column's twice, as pairs: nothing moves.
+    pub fn own_halves(&self) -> Tile<f32> {
+        let data = (0..128).map(|i| self.get(token(i / 8, i % 8), i % 8)).collect();
+        Tile { rows: 16, cols: 8, layout: Layout::MmaC, data }
+    }
 }
 
 impl Tile<i32> {

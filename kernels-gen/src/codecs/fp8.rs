@@ -45,9 +45,9 @@ impl Codec for Fp8 {
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {
         let mut w = [0_u32; 4];
         for i in 0..4 {
-            // Two codes in the high bytes of a word's halves, then where a bf16 of 2^-120 times their values has them.
-            let x = pick(code[i / 2], 0_u32, if i % 2 == 0 { 0x1404_u32 } else { 0x3424_u32 });
-            w[i] = mul_bf16x2((x & 0x8000_8000_u32) | ((x >> 4) & 0x07f0_07f0_u32), 0x7b80_7b80_u32);
+            // Two codes in the low bytes of a word's halves, their signs above them, then where a bf16 of 2^-120 times their values has them.
+            let x = pick(code[i / 2], 0_u32, if i % 2 == 0 { 0x9180_u32 } else { 0xb3a2_u32 });
+            w[i] = mul_bf16x2((x << 4) & 0x87f0_87f0_u32, 0x7b80_7b80_u32);
         }
         w
     }

@@ -6,10 +6,10 @@ use super::{LEAF, SEGMENT, chunk, keys_at, maps, values_at};
 use crate::codec::Lane;
 use crate::registry::CodecInfo;
 
-/// How many columns a head's weights take: with u8 lanes and up to 4 heads their two bytes are summed apart,
+/// How many columns a head's weights take: with values of u8 lanes and up to 4 heads their two bytes are summed apart,
 /// side by side in the tensor core's 8 columns. Part of the result's definition.
 pub fn parts(c: &CodecInfo, group: usize) -> usize {
-    if c.k.lane == Lane::U8 && c.v.lane == Lane::U8 && group <= 4 { 2 } else { 1 }
+    if c.k.lane != Lane::U16 && c.v.lane == Lane::U8 && group <= 4 { 2 } else { 1 }
 }
 
 /// Shared memory that rings may take of an SM, what the rest of a block needs left out.
@@ -60,6 +60,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         group,
         cols,
         parts: parts(c, group),
+        floats: !c.k.exact(),
         many: false,
         queries: 1,
         apart: false,

@@ -44,6 +44,8 @@ pub struct DecodeMeta {
     pub cols: usize,
     /// Bytes of a weight that are columns of their own: 2 with up to 4 heads, see [`kernel_dsl::tile::pair`].
     pub parts: usize,
+    /// Keys meet queries as floats.
+    pub floats: bool,
     /// Blocks of `queries` query tokens, see [`super::prefill_attention`]; else one token a sequence.
     pub many: bool,
     pub queries: usize,
@@ -123,7 +125,7 @@ impl DecodeMeta {
 
     /// Bytes of a query that is not a record in memory.
     pub fn query(&self) -> usize {
-        2 * self.cols / self.parts * self.d
+        2 * self.d * if self.floats { self.cols } else { self.cols / self.parts }
     }
 
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.

@@ -56,11 +56,15 @@ pub fn scales(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, parts: usize
     }
 }
 
-/// Both sides of each token's key, and of its value, where each has two: loaded once.
+/// Both sides of each token's key, and of its value, where each has two: loaded once. Likewise where one of them has none.
 #[device]
 pub fn side_pairs(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, parts: usize) -> (Tile<u32>, Tile<u32>) {
     if (k.spec().sides == 2) & (v.spec().sides == 2) {
         if parts == 2 { (tokens.pairs::<u32>(at, 8), tokens.pairs::<u32>(at + 4_i32, 8)) } else { (tokens.rows::<u32>(at, 8, 32), tokens.rows::<u32>(at + 4_i32, 8, 32)) }
+    } else if (k.spec().sides == 0) & (v.spec().sides == 2) {
+        (acc(16, 8, 0_u32), if parts == 2 { tokens.pairs::<u32>(at, 4) } else { tokens.rows::<u32>(at, 4, 32) })
+    } else if (k.spec().sides == 2) & (v.spec().sides == 0) {
+        (if parts == 2 { tokens.pairs::<u32>(at, 4) } else { tokens.rows::<u32>(at, 4, 32) }, acc(16, 8, 0_u32))
     } else {
         (acc(16, 8, 0_u32), acc(16, 8, 0_u32))
     }
@@ -75,6 +79,8 @@ pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pairs: 
         (both.map(|x| only_step(k, x)), both.map(|x| only_step(v, x >> 16)))
     } else if (k.spec().sides == 2) & (v.spec().sides == 2) {
         (pairs.0.map(|x| step(k, low_half(x), high_half(x))), pairs.1.map(|x| step(v, low_half(x), high_half(x))))
+    } else if (k.spec().sides == 0) & (v.spec().sides == 2) {
+        (scales(k, tokens, at, 4, parts), pairs.1.map(|x| step(v, low_half(x), high_half(x))))
     } else {
         let stride = 2 * (k.spec().sides + v.spec().sides);
         (scales(k, tokens, at, stride, parts), scales(v, tokens, at + (2 * k.spec().sides) as i32, stride, parts))
@@ -162,5 +168,10 @@ pub fn lifted(of: (Tile<i32>, Tile<f32>, Tile<f32>), height: usize) -> (Tile<i32
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn steps(m: &DecodeMeta, k: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, start: &Tile<i32>) -> Tile<f32> {
-    if k[0].spec().exact() { dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.key_twos, m.d, m.cols, m.parts) } else { mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32) }
+    if k[0].spec().exact() {
+        dots(k, tokens, q_hi, q_lo, start, base, m.keys_at, m.key_quads, m.key_twos, m.d, m.cols, m.parts)
+    } else {
+        let s = mma(&tokens.grouped_keys::<bf16>(base, k[0].spec().bits, m.d, 16, k[0].spec().group, k[0].spec().shared, |x| k[0].decode(x)), q_float, 0.0_f32);
+        if m.parts == 2 { s.own_halves() } else { s }
+    }
 }

@@ -33,10 +33,10 @@ fn offset_of(c: &dyn Codec, a: f32, b: f32) -> f32 {
     within(c.offset([a, b]))
 }
 
-/// Offsets of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token; of 8 bytes they are in `pair`.
+/// Offsets of a tile's keys or values, one a token, from the sides at byte `at`, `stride` bytes a token; of 8 bytes, and of 4 where only one of both has sides, they are in `pair`.
 #[device]
 pub fn offsets(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, pair: &Tile<u32>, parts: usize) -> Tile<f32> {
-    if stride == 8 {
+    if (stride == 8) | (stride == 4) {
         pair.map(|x| offset_of(c, low_half(x), high_half(x)))
     } else {
         let (a, b) = (sides(tokens, at, stride, parts), sides(tokens, at + 2_i32, stride, parts));

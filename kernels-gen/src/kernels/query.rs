@@ -73,7 +73,7 @@ pub fn shown_worth(worth: f32) -> f32 {
     if worth.abs() >= 1.7347235e-18_f32 { worth } else { 0.0_f32 }
 }
 
-/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [heads, d] of bf16, into `query`, or, `apart`, into the
+/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [parts, heads, d] of bf16, all parts alike, into `query`, or, `apart`, into the
 /// ring of warp `w`, where nothing is on its way yet. What its sums start from goes into `zero`, what one step of a sum is worth in
 /// log2 units into `unit`, for sums that stand `height` bits high, and what a key's offset is worth into `lean`, once for each of a head's columns. A padded head (live = 0) is all zero.
 #[device]
@@ -102,13 +102,16 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared
         }
     } else {
         let y = (y * live as f32).to::<bf16>();
-        if apart {
-            rings.save_row::<bf16>(w * m.ring() as i32 + c * (2 * m.d) as i32, &y);
-        } else {
-            query.save_row::<bf16>(c * (2 * m.d) as i32, &y);
+        for part in 0..m.parts {
+            let (at, row) = (column + (part * m.heads()) as i32, (c + (part * m.heads()) as i32) * (2 * m.d) as i32);
+            if apart {
+                rings.save_row::<bf16>(w * m.ring() as i32 + row, &y);
+            } else {
+                query.save_row::<bf16>(row, &y);
+            }
+            zero.put(at, 0_i32);
+            unit.put(at, scale * 1.442695_f32);
         }
-        zero.put(column, 0_i32);
-        unit.put(column, scale * 1.442695_f32);
     }
 }
 
@@ -116,7 +119,7 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared
 #[device]
 pub fn query_at(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> ([Tile<i8>; 4], [Tile<i8>; 4], Tile<bf16>) {
     let low = at + ((2 - m.parts) * m.cols * m.d) as i32;
-    (query_bands(m, query, at, bands), query_bands(m, query, low, bands), query.operand::<bf16>(at, 2 * m.d / m.parts, m.cols, m.d / m.parts))
+    (query_bands(m, query, at, bands), query_bands(m, query, low, bands), query.operand::<bf16>(at, if m.floats { 2 * m.d } else { 2 * m.d / m.parts }, m.cols, if m.floats { m.d } else { m.d / m.parts }))
 }
 
 /// The query's bytes from byte `at` on, band after band.

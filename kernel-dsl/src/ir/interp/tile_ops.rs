@@ -73,6 +73,10 @@ impl Machine<'_> {
                 let of = |bits: u64, by: usize| scalar::int(DType::I32, bits) * by as i64;
                 pair::tile(|t, head| scalar::truncated(DType::I32, (of(x[t * 8 + head], *left) + of(x[t * 8 + head + 4], *right) + of(first[head], 1)) as u64))
             }
+            Op::OwnHalves(a) => {
+                let x = self.tile(*a)?.1;
+                (0..128).map(|i| x[pair::token(i / 8, i % 8) * 8 + i % 8]).collect()
+            }
             Op::LoadHalves { buf, at, stride, heads } => {
                 let (at, Ty::Tile { rows, .. }) = (self.offset(*at)?, self.p.ty(out)) else { return Err(Wrong::Unsupported { op: "LoadHalves into a scalar".into() }) };
                 let place = |i: usize| at + ((i % 4).min(heads - 1) * stride + 4 * pair::whose(2 * rows, i / 8, i % 8)) as i64;

@@ -46,6 +46,7 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         behind: layout.page_bytes() - layout.keys_map_at(),
         values_map_at: layout.values_map_at(),
         parts: 1,
+        floats: false,
         tile_bytes: layout.tile_bytes(),
         keys_at: [0; 4],
         values_at: [layout.values_at(), 0],
