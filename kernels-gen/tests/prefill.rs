@@ -279,10 +279,10 @@ codecs! {
     speculates_half_exact, prefills_half_exact: "int4/bf16";
 }
 
-/// Offsets of keys and values, keys by fours of blocks, two-byte lanes.
+/// Offsets of keys and values, keys by fours of blocks, two-byte lanes, float keys beside integer values.
 #[test]
 fn families() {
-    for name in ["turboquant_4bit_nc", "int4_per_token_head", "int8", "e8q255"] {
+    for name in ["turboquant_4bit_nc", "int4_per_token_head", "int8", "e8q255", "turboquant_k8v4"] {
         attends::<f32>(name, &problem(64, 4, 4, 4, &[37, 3]));
         attends::<f32>(name, &problem(64, 2, 2, 2, &[66]));
         attends::<bf16>(name, &problem(128, 8, 3, 64, &[34]));

@@ -192,7 +192,7 @@ pub fn attend<T: Float>(
                 if x.map2(&top, above).any() {
                     let next = top.map2(&peaks(&x, m.parts), raised);
                     // A fresh leaf has nothing to rescale.
-                    if t % TILES as i32 > 0_i32 {
+                    if (t & (TILES as i32 - 1_i32)) > 0_i32 {
                         let fade = top.map2(&next, fade_of);
                         if m.steady() {
                             power = power.map(lift_of).map3(&top, &next, sunk).map(up_of);
@@ -235,7 +235,7 @@ pub fn attend<T: Float>(
                         let peak = largest(&pv, m.parts);
                         // A fresh leaf has no unit yet, and nothing to move.
                         let mut next = peak.map(first_fit);
-                        if t % TILES as i32 > 0_i32 {
+                        if (t & (TILES as i32 - 1_i32)) > 0_i32 {
                             // Both bytes of a weight have one unit.
                             let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
                             let lift = power.map(lift_of);
@@ -281,7 +281,7 @@ pub fn attend<T: Float>(
             }
             let t = (at + m.pair as i32).min(end) - 1_i32;
             // A leaf's end: fold it into what the warp holds, start afresh.
-            if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
+            if ((t & (TILES as i32 - 1_i32)) == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 anew();
                 let log_each = seat(&seats, w, LOG_EACH);
                 let each = 1_i32 << (log_each & 31_i32);

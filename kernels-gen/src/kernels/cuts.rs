@@ -26,10 +26,10 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
 fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
     let (d, group) = (shape.d, shape.group);
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
-    // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do float keys beside values with
-    // offsets and heavy codecs:
+    // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do heavy codecs, and for more than four
+    // rows float keys beside values with offsets:
     // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
-    let few = (cols > 8 || group > 4 && d > 64 || !c.k.exact() && c.v.affine || c.k.heavy || c.v.heavy) && cols * d <= 1024;
+    let few = (cols > 8 || group > 4 && (d > 64 || !c.k.exact() && c.v.affine) || c.k.heavy || c.v.heavy) && cols * d <= 1024;
     // Of larger tiles eight warps with twice the registers and all parts at hand are faster than sixteen.
     let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET && tile <= decode_attention::AWAY;
     let of = |warps, min_blocks| {
