@@ -2,7 +2,7 @@
 
 mod support;
 
-use kernels_gen::codecs::fractions::{middle, nearest_by_bytes, reach};
+use kernels_gen::codecs::fractions::{between, middle, nearest_between, nearest_by_bytes, reach};
 use support::Random;
 
 /// Digits and half integers of a point found, as a point above the lowest integer.
@@ -71,6 +71,71 @@ fn corners_stay_in_the_box() {
             let bits = random.gaussians(8);
             let y: [f32; 8] = std::array::from_fn(|i| ends[(bits[i].to_bits() >> 3) as usize % ends.len()] + if bits[i] > 0.0 { half } else { -half });
             check(y, 1.0, width);
+        }
+    }
+}
+
+/// The nearest point of both cosets between `-q` and `q`, above `-q`.
+fn nearest_in(u: &[f64; 8], q: usize) -> [f64; 8] {
+    let of = |shift: f64| -> [f64; 8] {
+        let last = 2 * q as i32 - i32::from(shift > 0.0);
+        let mut p: [i32; 8] = std::array::from_fn(|i| ((u[i] - shift).round() as i32).clamp(0, last));
+        if p.iter().sum::<i32>() % 2 != 0 {
+            let cost = |i: usize, by: i32| (u[i] - shift - f64::from(p[i] + by)).powi(2) - (u[i] - shift - f64::from(p[i])).powi(2);
+            let moves = (0..8).flat_map(|i| [(i, -1), (i, 1)]).filter(|&(i, by)| (0..=last).contains(&(p[i] + by)));
+            if let Some((i, by)) = moves.min_by(|a, b| cost(a.0, a.1).total_cmp(&cost(b.0, b.1))) {
+                p[i] += by;
+            }
+        }
+        p.map(|p| f64::from(p) + shift)
+    };
+    let (whole, half) = (of(0.0), of(0.5));
+    if distance2(u, &half) < distance2(u, &whole) { half } else { whole }
+}
+
+fn check_between(y: [f32; 8], by: f32, q: usize) -> (f64, f64) {
+    let (digits, coset) = nearest_between(y, by, q, between(q));
+    let u: [f64; 8] = y.map(|y| (f64::from(y * by) + q as f64).clamp(0.0, 2.0 * q as f64));
+    let found = point(digits, coset);
+    assert!(coset < 2 && found.iter().all(|p| *p <= 2.0 * q as f64), "{q}, {y:?} by {by}: {found:?}");
+    let sum: f64 = found.iter().map(|p| p - 0.5 * f64::from(coset)).sum();
+    assert!(sum % 2.0 == 0.0, "{q}, {y:?} by {by}: {found:?}");
+    (distance2(&u, &found), distance2(&u, &nearest_in(&u, q)))
+}
+
+#[test]
+fn points_between_outermost_integers_lose_next_to_nothing() {
+    for (q, loss) in [(1, 5e-3), (2, 1e-3), (4, 3e-4), (7, 2e-4), (10, 1e-4), (15, 1e-4), (38, 1e-4), (63, 1e-4)] {
+        let mut random = Random(q as u64);
+        let (mut ours, mut least) = (0.0, 0.0);
+        for _ in 0..20_000 {
+            // A row of 128 under its largest magnitude; one block in four has that one.
+            let mut y: [f32; 8] = random.gaussians(8).try_into().unwrap();
+            if random.bits() % 4 == 0 {
+                y[0] = if y[0] < 0.0 { -2.75 } else { 2.75 };
+            }
+            let (a, b) = check_between(y.map(|y| y.clamp(-2.75, 2.75)), q as f32 / 2.75, q);
+            assert!(a >= b - 1e-3, "{q}: {a} below {b}");
+            ours += a;
+            least += b;
+        }
+        println!("{q}: {:+.4} % of the squared error", 100.0 * (ours / least - 1.0));
+        assert!(ours < least * (1.0 + loss), "{q}: {ours} for {least}");
+    }
+}
+
+#[test]
+fn corners_stay_between_outermost_integers() {
+    let mut random = Random(19);
+    for q in 1..64_usize {
+        let ends = [-1e30_f32, -1.0, -0.999, -0.5, -0.01, 0.0, 0.01, 0.25, 0.5, 0.99, 1.0, 1e30, f32::NAN];
+        for turn in 0..2_000 {
+            // Few kinds of coordinates a block, so that all may stand at a face.
+            let kinds = 1 + turn % 4;
+            let own: [f32; 4] = std::array::from_fn(|_| ends[random.bits() as usize % ends.len()] * if random.bits() % 2 == 0 { q as f32 } else { -(q as f32) });
+            let near: [f32; 4] = std::array::from_fn(|i| own[i] + [0.0, 0.3, -0.3, 0.498][random.bits() as usize % 4]);
+            let y: [f32; 8] = std::array::from_fn(|_| if random.bits() % 3 == 0 { near } else { own }[random.bits() as usize % kinds]);
+            check_between(y.map(|y| if y.is_nan() { -(q as f32) } else { y }), 1.0, q);
         }
     }
 }

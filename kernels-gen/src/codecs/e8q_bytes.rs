@@ -1,5 +1,5 @@
 //! E8 with 2Q + 1 levels a coordinate for those Q whose counted width can be decoded four codes at a time:
-//! `e8q7`, `e8q10`, `e8q15`, `e8q38` and others. Points and side values are those of `e8q`.
+//! `e8q7`, `e8q10`, `e8q15`, `e8q38` and others. Side values are those of `e8q`, and points but for near ties: see `fractions`.
 //!
 //! A digit is `2^low * h + l`. The parts l lie as in `e8w`; the parts h, below 5 or 11, as in `fives` and `elevens`; or there
 //! are none. The digits' sum being even, the lowest bit of the last one is stored plus the coset, as in `e8w`.
@@ -8,9 +8,8 @@ use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
 use super::digits::{heights, packed, unpack4};
-use super::e8q::{below, scaled};
 use super::e8word::{cosets4, raised_lanes4_of, with_coset};
-use super::lattice::nearest_even;
+use super::fractions::{between, nearest_between};
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
 use super::radix::put_bits;
 use super::{elevens, fives};
@@ -18,7 +17,7 @@ use crate::codec::{Codec, Spec};
 
 #[derive(Debug)]
 pub struct E8QBytes {
-    q: f32,
+    q: usize,
     /// Bits of l, and the number of values of h: 1, 5 or 11.
     low: usize,
     radix: usize,
@@ -27,8 +26,8 @@ pub struct E8QBytes {
     up: usize,
     /// A lane in units of the norm times the maximum.
     unit: f32,
-    /// See `nearest_even`.
-    span: f32,
+    /// See `nearest_between`.
+    box_of: [f32; 3],
 }
 
 impl E8QBytes {
@@ -41,7 +40,7 @@ impl E8QBytes {
         let (fives, elevens) = ((1..5).map(|low| (5, low, 8 * low + 19)), (1..5).map(|low| (11, low, 8 * low + 28)));
         let (radix, low) = whole.chain(fives).chain(elevens).filter(|p| p.2 < 64).find_map(fits)?;
         let up = if radix == 5 { 4 - low } else { 0 };
-        (q < 64).then_some(E8QBytes { q: q as f32, low, radix, bits: counted, up, unit: (0.5 / q as f64) as f32, span: below(2 * q) })
+        (q < 64).then_some(E8QBytes { q, low, radix, bits: counted, up, unit: (0.5 / q as f64) as f32, box_of: between(q) })
     }
 }
 
@@ -53,7 +52,7 @@ impl Codec for E8QBytes {
 
     fn spec(&self) -> Spec {
         let raised = if self.radix > 1 { [self.up; 8] } else { heights(self.low, 1) };
-        Spec { sides: 2, unit: true, bytewise: true, alone: true, raised, ..Spec::integers(self.bits, 4 * self.q as i32) }
+        Spec { sides: 2, unit: true, bytewise: true, raised, ..Spec::integers(self.bits, 4 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {
@@ -62,7 +61,9 @@ impl Codec for E8QBytes {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let (found, coset) = nearest_even(scaled(y, side[1], self.q), self.q, self.span, self.unit);
+        // A maximum that f16 hardly resolves gives zeros.
+        let inverse = if side[1] >= 6.2e-5_f32 { self.q as f32 / side[1] } else { 0.0_f32 };
+        let (found, coset) = nearest_between(y, inverse, self.q, self.box_of);
         let d = [found[0], found[1] ^ (coset << 24)];
         let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
         let code = packed(d[0] & lows, d[1] & lows, self.low);

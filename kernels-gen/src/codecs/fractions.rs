@@ -1,13 +1,14 @@
-//! Nearest points of E8 in a box of `2^width` integers and as many half integers, by bytes: of a coordinate above the
-//! lowest integer, one byte is its integer part, one its fraction in units of 1/256.
+//! Nearest points of E8 in a box of `2^width` integers and as many half integers, or of `2 q + 1` integers and the half integers between
+//! them, by bytes: of a coordinate above the lowest integer, one byte is its integer part, one its fraction in units of 1/256.
 //!
 //! Both cosets follow from the fractions. Half integers have the integer parts as digits; an integer is one more where the fraction is
 //! 128 or above. With g, the distance to the nearest integer, an odd sum of integers costs `1 - 2 max g`, of half integers
 //! `2 min g`. Two keys lie in a word, g above eight times the coordinate's number, so that a search names the coordinate too.
 //! A point's squared error is that of the nearest one but for 3e-5 of it in the mean at 4 bits, 1e-3 at 2.
 //!
-//! The box ends 5/16 beyond the outermost integers: a coordinate there hardly ever is the one that moves. If it was,
-//! and so left the box, such coordinates are counted out and both cosets are asked again.
+//! The first box ends 5/16 beyond the outermost integers: a coordinate there hardly ever is the one that moves. If it was,
+//! and so left the box, such coordinates are counted out and both cosets are asked again. The second one ends with its outermost
+//! integers, between which no integer has a way out; half integers beside them are counted out at once.
 
 use kernel_dsl::device;
 use kernel_dsl::math::{dot4, max_u16x2, min_u16x2, pick, saturate};
@@ -69,14 +70,10 @@ fn spread(x: u32) -> u32 {
     pick(x, x, 0xba98_u32)
 }
 
-/// Digits of the point nearest to `y by`, bytes of two words, and its coset: integers from `-2^(width-1)` up, or the half
-/// integers above them. See [`reach`], [`middle`]; `inverse` is 256 over the reach.
+/// Bytes of eight sums with 2^23: integer parts and fractions of coordinates, then 255 where the next integer is nearer, then the distance
+/// to the nearest one.
 #[device]
-pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> ([u32; 2], u32) {
-    let mut t = [0_u32; 8];
-    for i in 0..8 {
-        t[i] = saturate(y[i].mul_add(by * inverse, middle)).mul_add(reach, FROM).to_bits();
-    }
+fn parted(t: [u32; 8]) -> ([u32; 2], [u32; 2], [u32; 2], [u32; 2]) {
     let mut digits = [0_u32; 2];
     let mut fractions = [0_u32; 2];
     let mut signs = [0_u32; 2];
@@ -88,6 +85,48 @@ pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: 
         signs[w] = spread(fractions[w]);
         g[w] = fractions[w] ^ signs[w];
     }
+    (digits, fractions, signs, g)
+}
+
+/// What [`nearest_between`] takes for `q`: units of 1/256 from end to end, where zero lies from 0 to 1, 256 over the units.
+pub const fn between(q: usize) -> [f32; 3] {
+    let units = (512 * q - 1) as f32;
+    [units, ((256 * q) as f32 - 0.5) / units, 256.0 / units]
+}
+
+/// Digits `p + q` (less 1/2 for half integers), bytes of two words, and the coset of the point nearest to `y by` in the box `-q..=q`, q below 64; what
+/// lies outside counts as the box's end.
+#[device]
+pub fn nearest_between(y: [f32; 8], by: f32, q: usize, box_of: [f32; 3]) -> ([u32; 2], u32) {
+    let mut t = [0_u32; 8];
+    for i in 0..8 {
+        t[i] = saturate(y[i].mul_add(by * box_of[2], box_of[1])).mul_add(box_of[0], 8_388_608.0_f32).to_bits();
+    }
+    let (digits, _fractions, signs, g) = parted(t);
+    let ones = 0x0101_0101_u32;
+    let base = 508_u32.wrapping_sub(dot4(g[0] + g[1], ones));
+    let parity = digits[0] ^ digits[1];
+    let (odd, half_odd) = (all_if_odd(parity ^ signs[0] ^ signs[1]), all_if_odd(parity));
+    let mut down = [0_u32; 2];
+    for w in 0..2 {
+        // Half integers beside the outermost integers do not move; if there is none other, integers are nearer.
+        let inside = (digits[w] | (signs[w] & 0x7f7f_7f7f_u32)) + 0x7f7f_7f7f_u32;
+        let above = (digits[w] & signs[w]) + ((129 - 2 * q) as u32 * 0x0101_0101_u32);
+        down[w] = g[w] | spread(above | !inside);
+    }
+    let (words, coset, _moved) = nearer(digits, signs, base, odd, half_odd, most_of(keys(g)), least_of(keys(down)));
+    (words, coset)
+}
+
+/// Digits of the point nearest to `y by`, bytes of two words, and its coset: integers from `-2^(width-1)` up, or the half
+/// integers above them. See [`reach`], [`middle`]; `inverse` is 256 over the reach.
+#[device]
+pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> ([u32; 2], u32) {
+    let mut t = [0_u32; 8];
+    for i in 0..8 {
+        t[i] = saturate(y[i].mul_add(by * inverse, middle)).mul_add(reach, FROM).to_bits();
+    }
+    let (digits, fractions, signs, g) = parted(t);
     // What lies outside counts for its coset: the sum of all coordinates, less that of those inside.
     let sum = ((y[0] + y[1]) + (y[2] + y[3])) + ((y[4] + y[5]) + (y[6] + y[7]));
     let ones = 0x0101_0101_u32;
