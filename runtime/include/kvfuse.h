@@ -303,6 +303,14 @@ int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *
  * Any thread. */
 int32_t kvf_encode_block(kvf_codec *codec, int32_t head_dim, const float *k, const float *v, void *page);
 
+/* Bases that all blocks share (names with _share) lie in a page of their own. kvf_fit_bases makes it of one kv head, from keys and values
+ * [tokens, head_dim], host f32, at least two tokens: of a text fitted ahead, or of a sequence's prompt. It is copied as blocks are, and the
+ * first entry of a sequence's row of the page table names it; tokens begin with the second entry, so a row has one entry more, and
+ * many sequences may name one page. Blocks are then coded by kvf_encode_block_under, bases: the page of their kv head.
+ * Any thread. */
+int32_t kvf_fit_bases(kvf_codec *codec, int32_t head_dim, int64_t tokens, const float *k, const float *v, void *page);
+int32_t kvf_encode_block_under(kvf_codec *codec, int32_t head_dim, const void *bases, const float *k, const float *v, void *page);
+
 /* Enqueues attention of the query tokens of each sequence; lens and tables are read on the device only.
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay
  * sees new lens, tables, q. */

@@ -1,5 +1,8 @@
 //! The PCA codec's cache as its kernels have it: blocks of 512 tokens in pages, the newest tokens raw, the two attention states merged.
-//! Computed by the scalar references, whose bits the kernels have; raw rows are bf16.
+//! Computed by the scalar references, whose bits the kernels have; raw rows are bf16. Bases that blocks share are fitted to the blocks that are
+//! full when a layer's first one is coded, and their frames are counted.
+
+use std::ops::Range;
 
 use kernels_gen::pca;
 use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
@@ -40,12 +43,19 @@ impl Blocked {
         let width = kv_heads * d;
         let [k, v] = self.raw.push(rows.layer, rows.k, rows.v);
         let done = self.blocks[rows.layer][0].len();
-        for first in (done..k.len() / width / BLOCK * BLOCK).step_by(BLOCK) {
-            let own = |x: &[f32], head: usize| x[first * width..(first + BLOCK) * width].chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect::<Vec<f32>>();
-            let coded = (0..kv_heads).into_par_iter().map(|head| {
-                let (k, v) = (own(k, head), own(v, head));
-                let mut block = PcaHead::new(self.codec, d);
-                let page = self.codec.encode(&k, &v, d)?;
+        let full = k.len() / width / BLOCK * BLOCK;
+        let own = |x: &[f32], head: usize, tokens: Range<usize>| x[tokens.start * width..tokens.end * width].chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect::<Vec<f32>>();
+        if done == 0 && full > 0 && self.codec.lead() > 0 {
+            let bases = (0..kv_heads).into_par_iter().map(|head| self.codec.fit_bases(&own(k, head, 0..full), &own(v, head, 0..full), d));
+            let heads = bases.map(|bases| Ok(PcaHead::new(self.codec, d).under(&bases?))).collect::<Result<_>>()?;
+            self.blocks[rows.layer] = heads;
+        }
+        for first in (done..full).step_by(BLOCK) {
+            let coded = self.blocks[rows.layer].par_iter().enumerate().map(|(head, coder)| {
+                let (k, v) = (own(k, head, first..first + BLOCK), own(v, head, first..first + BLOCK));
+                let block = PcaHead::new(self.codec, d);
+                let mut block = if let Some(bases) = coder.bases() { block.under(bases) } else { block };
+                let page = self.codec.encode(coder.bases(), &k, &v, d)?;
                 block.push(&page);
                 let [keys, values] = block.numbers().map(|x| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
                 Ok((page, Distortion::of_rows(&k, &keys, d), Distortion::of_rows(&v, &values, d)))
@@ -58,7 +68,9 @@ impl Blocked {
             }
         }
         let (tokens, coded) = (rows.start + rows.tokens, self.blocks[rows.layer][0].len());
-        let bytes = coded / BLOCK * kv_heads * PcaLayout::of(self.codec, d).page_bytes();
+        let layout = PcaLayout::of(self.codec, d);
+        let bases: usize = [0, 1].into_iter().filter(|side| self.codec.shared()[*side]).map(|side| layout.frame_bytes(side)).sum();
+        let bytes = kv_heads * (coded / BLOCK * layout.page_bytes() + if coded > 0 { bases } else { 0 });
         self.sizes[rows.layer] = Sizes { coded: (2 * coded * width) as u64, bytes: bytes as u64, raw: (2 * (tokens - coded) * width) as u64 };
         Ok(())
     }

@@ -79,9 +79,8 @@ pub struct DecodeMeta {
     pub kivi: bool,
     /// Coordinates of a key's and of a value's residual in the bases of blocks; 0: there are none, see [`super::pca`].
     pub ranks: [usize; 2],
-    /// Bytes of a page of a kv head behind its tiles, and where in the page a block's map of values begins.
-    pub behind: usize,
-    pub values_map_at: usize,
+    /// What pages of blocks keep where: see [`super::pca`].
+    pub behind: super::pca::Behind,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
     pub inv_sqrt_d: f32,
@@ -114,6 +113,11 @@ impl DecodeMeta {
     /// Pages are blocks with a basis of their own.
     pub fn blocks(&self) -> bool {
         self.ranks[0] > 0
+    }
+
+    /// Pages that a row of the table names before those of blocks: of bases that blocks share.
+    pub fn lead(&self) -> usize {
+        self.behind.lead
     }
 
     /// Bytes of a warp's ring.
@@ -182,7 +186,7 @@ impl DecodeMeta {
         let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
         let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
-        let own = if self.kivi { self.kivi_shared() } else { 0 };
+        let own = if self.kivi { self.kivi_shared() } else { self.outliers_shared() };
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
 
@@ -254,7 +258,7 @@ pub fn decode_attention<T: Float>(
     if m.record == 0 {
         after_previous();
     }
-    let (block, capacity) = (block_id(0), table_stride * m.page_tokens as i32);
+    let (block, capacity) = (block_id(0), (if m.lead() > 0 { table_stride - 1_i32 } else { table_stride }) * m.page_tokens as i32);
     let mut counts = shared::<i32>(LANES * (2 * m.depth + 3));
     let mut places = shared::<i32>(PLACES);
     let mut found = shared::<i32>(FOUND);

@@ -14,16 +14,27 @@ use crate::reference::project::{LARGEST, MAGIC};
 use crate::reference::strand::{LEAF, Partial, Strand, quantise};
 use crate::reference::{CacheShape, Decoded, Status};
 
-/// Codes a block of keys and values `[512, kv head, d]` into page `page` of a cache; a page beyond it is reported.
-pub fn store_block(c: &PcaPages, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f32], page: usize) -> Result<Status, PcaError> {
-    if page >= s.pages {
+/// Codes a block of keys and values `[512, kv head, d]` into page `page` of a cache, under page `bases` where bases are shared; a page beyond
+/// it is reported.
+pub fn store_block(c: &PcaPages, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f32], bases: Option<usize>, page: usize) -> Result<Status, PcaError> {
+    store(c, s, cache, (k, v), page, bases, |bases, k, v| c.encode(bases, k, v, s.d))
+}
+
+/// Fits the bases that blocks share to keys and values `[token, kv head, d]`, into page `page`.
+pub fn store_bases(c: &PcaPages, s: &CacheShape, cache: &mut [u8], k: &[f32], v: &[f32], page: usize) -> Result<Status, PcaError> {
+    store(c, s, cache, (k, v), page, None, |_, k, v| c.fit_bases(k, v, s.d))
+}
+
+fn store(c: &PcaPages, s: &CacheShape, cache: &mut [u8], (k, v): (&[f32], &[f32]), page: usize, bases: Option<usize>, page_of: impl Fn(Option<&[u8]>, &[f32], &[f32]) -> Result<Vec<u8>, PcaError>) -> Result<Status, PcaError> {
+    if page.max(bases.unwrap_or(0)) >= s.pages {
         return Ok(Status::BAD_SLOT);
     }
     let bytes = PcaLayout::of(c, s.d).page_bytes();
     for head in 0..s.kv_heads {
         let own = |x: &[f32]| x.chunks_exact(s.kv_heads * s.d).flat_map(|token| &token[head * s.d..][..s.d]).copied().collect::<Vec<f32>>();
-        let at = (page * s.kv_heads + head) * bytes;
-        cache[at..at + bytes].copy_from_slice(&c.encode(&own(k), &own(v), s.d)?);
+        let at = |page: usize| (page * s.kv_heads + head) * bytes;
+        let made = page_of(bases.map(|bases| &cache[at(bases)..][..bytes]), &own(k), &own(v))?;
+        cache[at(page)..][..bytes].copy_from_slice(&made);
     }
     Ok(Status::OK)
 }
@@ -32,6 +43,8 @@ pub fn store_block(c: &PcaPages, s: &CacheShape, cache: &mut [u8], k: &[f32], v:
 pub struct PcaHead {
     c: &'static PcaPages,
     layout: PcaLayout,
+    /// The page of shared ones.
+    bases: Vec<u8>,
     keys: Vec<Folded>,
     values: Vec<Folded>,
 }
@@ -47,7 +60,17 @@ struct Query {
 
 impl PcaHead {
     pub fn new(c: &'static PcaPages, d: usize) -> PcaHead {
-        PcaHead { c, layout: PcaLayout::of(c, d), keys: Vec::new(), values: Vec::new() }
+        PcaHead { c, layout: PcaLayout::of(c, d), bases: Vec::new(), keys: Vec::new(), values: Vec::new() }
+    }
+
+    /// With the page of the bases that its blocks share.
+    pub fn under(self, bases: &[u8]) -> PcaHead {
+        PcaHead { bases: bases.to_vec(), ..self }
+    }
+
+    /// That page.
+    pub fn bases(&self) -> Option<&[u8]> {
+        (!self.bases.is_empty()).then_some(&self.bases)
     }
 
     /// Tokens that are there.
@@ -61,8 +84,8 @@ impl PcaHead {
 
     /// One page more.
     pub fn push(&mut self, page: &[u8]) {
-        self.keys.push(self.layout.read(page, 0));
-        self.values.push(self.layout.read(page, 1));
+        self.keys.push(self.layout.read(page, &self.bases, 0));
+        self.values.push(self.layout.read(page, &self.bases, 1));
     }
 
     /// Lanes of levels, from zero.
@@ -108,14 +131,17 @@ fn integers(x: &[f32]) -> (Vec<i32>, f32) {
 }
 
 fn fold(block: &Folded, q: &[f32], scale: f32) -> Query {
+    let (d, frame) = (q.len(), &block.frame);
     let (ints, unit) = integers(q);
-    let products = block.matrix.chunks_exact(block.d).zip(&block.worth);
-    let y: Vec<f32> = products.map(|(column, worth)| column.iter().zip(&ints).map(|(m, i)| i32::from(*m) * i).sum::<i32>() as f32 * worth * unit).collect();
-    let chain = |a: usize| (a * block.d / 8..(a + 1) * block.d / 8).fold(0.0_f32, |sum, i| q[i].mul_add(block.mean[i], sum));
+    let folded = |matrix: &[i8], worth: &[f32]| {
+        let sum = |column: &[i8]| column.iter().zip(&ints).map(|(m, i)| i32::from(*m) * i).sum::<i32>() as f32;
+        integers(&matrix.chunks_exact(d).zip(worth).map(|(column, worth)| sum(column) * worth * unit).collect::<Vec<f32>>())
+    };
+    let [(mut own, unit), (ways, length)] = [folded(&frame.matrix, &frame.worth), folded(&block.ways.matrix, &block.ways.worth)];
+    let chain = |a: usize| (a * d / 8..(a + 1) * d / 8).fold(0.0_f32, |sum, i| q[i].mul_add(frame.mean[i], sum));
     let log2 = scale * std::f32::consts::LOG2_E;
-    let [(mut ints, unit), (ways, length)] = [&y[..block.rank], &y[block.rank..]].map(integers);
-    ints.extend(ways);
-    Query { ints, worth: [unit, length].map(|unit| shown_worth(unit * log2)), bias: joined8([0, 1, 2, 3].map(chain), [4, 5, 6, 7].map(chain)) * log2 }
+    own.extend(ways);
+    Query { ints: own, worth: [unit, length].map(|unit| shown_worth(unit * log2)), bias: joined8([0, 1, 2, 3].map(chain), [4, 5, 6, 7].map(chain)) * log2 }
 }
 
 fn half(x: u16) -> f32 {
@@ -127,43 +153,50 @@ fn add(strand: &mut Strand, keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2
     let mut bias = [0.0; TILE];
     let (mut x, mut worth) = (Vec::with_capacity(TILE), Vec::with_capacity(TILE));
     for (t, bias) in tokens.clone().zip(&mut bias) {
-        let levels = &keys.levels[t * keys.rank..][..keys.rank];
-        x.push(levels.iter().zip(&query.ints).map(|(n, i)| lanes[0][usize::from(*n)] * i).sum::<i32>() as f32);
+        let levels = keys.levels[t * keys.rank()..][..keys.rank()].iter().zip(&query.ints).map(|(n, i)| lanes[0][usize::from(*n)] * i);
+        let outliers = keys.more(t).map(|(j, more)| more * query.ints[j]);
+        x.push((levels.sum::<i32>() + outliers.sum::<i32>()) as f32);
         worth.push(half(keys.norms[t]) * query.worth[0]);
-        *bias = (query.ints[keys.rank + usize::from(keys.numbers[t])] as f32).mul_add(half(keys.lengths[t]) * query.worth[1], query.bias);
+        *bias = (query.ints[keys.rank() + usize::from(keys.numbers[t])] as f32).mul_add(half(keys.lengths[t]) * query.worth[1], query.bias);
     }
     strand.weigh(&mut x, &worth, &bias);
     let mut weights = vec![0; x.len()];
     let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
     let unit = quantise(&of(&values.norms), &mut weights);
-    for j in 0..values.rank {
-        let sum: i32 = weights.iter().zip(tokens.clone()).map(|(w, t)| w * lanes[1][usize::from(values.levels[t * values.rank + j])]).sum();
+    let rank = values.rank();
+    for j in 0..rank {
+        let sum: i32 = weights.iter().zip(tokens.clone()).map(|(w, t)| w * lanes[1][usize::from(values.levels[t * rank + j])]).sum();
         strand.o[1][j] = (sum as f32).mul_add(unit, strand.o[1][j]);
     }
     let unit = quantise(&of(&values.lengths), &mut weights);
     for j in 0..WAYS {
         let sum: i32 = weights.iter().zip(tokens.clone()).filter(|(_, t)| usize::from(values.numbers[*t]) == j).map(|(w, _)| w).sum();
-        let o = &mut strand.o[1][values.rank + j];
+        let o = &mut strand.o[1][rank + j];
         *o = (sum as f32).mul_add(unit, *o);
     }
 }
 
 /// Outputs of a leaf from its sums.
 fn unfold(block: &Folded, sums: &[f32], l: f32) -> Vec<f32> {
-    let c: Vec<f32> = sums.iter().zip(&block.worth).map(|(sum, worth)| sum * worth).collect();
+    let (frame, ways) = (&block.frame, &block.ways);
+    let c: Vec<f32> = sums.iter().zip(frame.worth.iter().chain(&ways.worth)).map(|(sum, worth)| sum * worth).collect();
     let (ints, unit) = integers(&c);
-    let total = |i: usize| ints.iter().enumerate().map(|(j, x)| i32::from(block.matrix[j * block.d + i]) * x).sum::<i32>();
-    block.mean.iter().enumerate().map(|(i, mean)| (total(i) as f32).mul_add(unit, mean * l)).collect()
+    let columns = || frame.matrix.chunks_exact(frame.d).chain(ways.matrix.chunks_exact(frame.d));
+    let total = |i: usize| ints.iter().zip(columns()).map(|(x, column)| i32::from(column[i]) * x).sum::<i32>();
+    frame.mean.iter().enumerate().map(|(i, mean)| (total(i) as f32).mul_add(unit, mean * l)).collect()
 }
 
-/// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the blocks in the pages `table[b * table_stride..]`.
+/// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the blocks in the pages `table[b * table_stride..]`, of which the first
+/// has the bases if they are shared.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
 pub fn decode_pca(c: &'static PcaPages, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
-    let bytes = PcaLayout::of(c, s.d).page_bytes();
+    let (bytes, lead) = (PcaLayout::of(c, s.d).page_bytes(), c.lead());
     let head_of = |pages: &[usize], kv_head: usize, _: usize| {
-        let mut head = PcaHead::new(c, s.d);
-        pages.iter().for_each(|page| head.push(&cache[(page * s.kv_heads + kv_head) * bytes..][..bytes]));
+        let page_of = |page: &usize| &cache[(page * s.kv_heads + kv_head) * bytes..][..bytes];
+        let head = PcaHead::new(c, s.d);
+        let mut head = if pages.len() > lead && lead > 0 { head.under(page_of(&pages[0])) } else { head };
+        pages.iter().skip(lead).for_each(|page| head.push(page_of(page)));
         head
     };
-    decode_by_heads(s, q, heads, table, table_stride, lens, head_of, |head, q, len| head.attend(q, len, scale))
+    decode_by_heads(s, q, heads, table, table_stride, lead, lens, head_of, |head, q, len| head.attend(q, len, scale))
 }

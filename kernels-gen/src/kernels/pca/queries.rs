@@ -19,9 +19,9 @@ pub struct FoldMeta {
     /// Coordinates of a key's residual.
     pub rank: usize,
     pub page_tokens: usize,
-    /// Bytes of a page of a kv head, and where in it the keys' map begins.
+    /// Bytes of a page of a kv head, and what is where in it.
     pub page_bytes: usize,
-    pub map_at: usize,
+    pub behind: super::Behind,
     /// Bytes of a number of the queries.
     pub elem: usize,
     pub warps: usize,
@@ -39,9 +39,14 @@ impl FoldMeta {
         super::record(self.rank)
     }
 
-    /// Lines of 128 bytes of the map.
+    /// Lines of 128 bytes of what a block's keys have of their own.
     pub fn lines(&self) -> usize {
-        (self.places() * (self.d + 4) + 4 * self.d) / 128
+        (self.behind.values_at - self.from()) / 128
+    }
+
+    /// First byte of it.
+    pub fn from(&self) -> usize {
+        if self.behind.shared[0] { self.behind.ways_at[0] } else { self.behind.frames_at[0] }
     }
 
     /// Bytes of a row of integers in shared memory.
@@ -79,11 +84,14 @@ pub fn fold_queries<T: Float>(
     release_next();
     let (entry, head, seq) = (block_id(0), block_id(1), block_id(2));
     let len = lens.at(seq);
-    let live = (len <= table_stride * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
-    let page = table.at(seq * table_stride + entry) as u32;
-    let own = (if page < pages as u32 { page as i64 } else { 0_i64 }) * kv_heads as i64 + head as i64;
-    let map = own * m.page_bytes as i64 + m.map_at as i64;
-    let steps = map + (m.places() * m.d) as i64;
+    let most = if m.behind.lead > 0 { table_stride - 1_i32 } else { table_stride };
+    let live = (len <= most * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
+    // Blocks that are there are not beyond the table.
+    let at = if m.behind.lead > 0 { (entry + 1_i32).min(table_stride - 1_i32) } else { entry };
+    let own = page_of(m.page_bytes, table.at(seq * table_stride + at), pages, kv_heads, head);
+    let base = if m.behind.shared[0] { page_of(m.page_bytes, table.at(seq * table_stride), pages, kv_heads, head) } else { own };
+    let (frame, map) = (base + m.behind.frames_at[0] as i64, own + m.behind.ways_at[0] as i64);
+    let means = frame + (m.rank * (m.d + 4)) as i64;
     let record = ((seq * kv_heads + head) as i64 * table_stride as i64 + entry as i64) * m.record() as i64;
     let first = ((seq * kv_heads + head) * m.group as i32) as i64 * m.d as i64;
     let mut ints = shared::<u32>(2 * m.line());
@@ -96,7 +104,7 @@ pub fn fold_queries<T: Float>(
     // The map is on its way while the query is measured.
     for i in threads(if live { 32 * m.warps as i32 } else { 0_i32 }) {
         for u in 0..m.lines().div_ceil(32 * m.warps) {
-            cache.prefetch(map + ((i + (u * 32 * m.warps) as i32).min(m.lines() as i32 - 1_i32) * 128_i32) as i64);
+            cache.prefetch(own + m.from() as i64 + ((i + (u * 32 * m.warps) as i32).min(m.lines() as i32 - 1_i32) * 128_i32) as i64);
         }
     }
     for i in threads(if live { 64_i32 } else { 0_i32 }) {
@@ -104,7 +112,7 @@ pub fn fold_queries<T: Float>(
         let (mut top, mut bias) = (0.0_f32, 0.0_f32);
         for u in 0..m.d / 32 {
             let (x, at) = (four::<T>(q, first, c, a, u, m.group, m.d), a * (m.d / 8) as i32 + (4 * u) as i32);
-            let mean = cache.load4::<f32>(steps + (4 * m.places()) as i64 + (at * 4_i32) as i64);
+            let mean = cache.load4::<f32>(means + (at * 4_i32) as i64);
             for e in 0..4 {
                 top = fmax(top, x[e].abs());
                 bias = x[e].mul_add(mean[e], bias);
@@ -128,7 +136,11 @@ pub fn fold_queries<T: Float>(
     }
     for w in warps(m.warps) {
         for column in strided(32_i32 * w, if live { m.places() as i32 } else { 0_i32 }, 32 * m.warps) {
-            let left: Tile<i8> = cache.packed_left::<i8>(map + (column * m.d as i32) as i64, 32, m.d);
+            // Of the frame, and then of centres.
+            let within = column < m.rank as i32;
+            let from = if within { frame } else { map - (m.rank * m.d) as i64 };
+            let steps = if within { frame + (m.rank * m.d) as i64 } else { map + (WAYS * m.d) as i64 - (4 * m.rank) as i64 };
+            let left: Tile<i8> = cache.packed_left::<i8>(from + (column * m.d as i32) as i64, 32, m.d);
             let sum = mma(&left, &ints.operand::<i8>(m.d, m.line(), 8, m.d), &(mma(&left, &ints.operand::<i8>(0, m.line(), 8, m.d), 0_i32) * 128_i32));
             let y = sum.cast::<f32>() * &cache.rows_at::<f32>(steps + (column * 4_i32) as i64, 4, 32) * &units.cols(0, 1, 8);
             rows.put_acc(column, 1, m.places() + 4, 8, &y);
@@ -170,6 +182,13 @@ pub fn fold_queries<T: Float>(
         records.save::<f32>(at + 64_i64, shown_worth(unit_of(top_of(&ways, c)) * log2));
         records.save::<f32>(at + 96_i64, joined8(biases.load4::<f32>(c * 32_i32), biases.load4::<f32>(c * 32_i32 + 16_i32)) * log2);
     }
+}
+
+/// First byte of a page of a kv head, page 0 where an entry is bad.
+#[device]
+fn page_of(page_bytes: usize, entry: i32, pages: i32, kv_heads: i32, head: i32) -> i64 {
+    let page = entry as u32;
+    ((if page < pages as u32 { page as i64 } else { 0_i64 }) * kv_heads as i64 + head as i64) * page_bytes as i64
 }
 
 /// Four numbers of query row `c`, the `u`-th four of the `a`-th eighth; rows past the last one are 0.
