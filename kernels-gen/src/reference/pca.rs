@@ -2,16 +2,17 @@
 //!
 //! A query is folded into each block's coordinates; the sums of a leaf leave them at its end.
 
-use kernel_dsl::math::{fmax, sanitise};
+use kernel_dsl::math::{exp2_or_zero, fmax, sanitise};
 
 use crate::kernels::kivi::queries::joined8;
+use crate::kernels::parts;
 use crate::kernels::query::shown_worth;
 use crate::layout::{Operand, TILE};
 use crate::pca::PcaError;
 use crate::pca::pages::{BLOCK, Folded, PcaLayout, PcaPages, WAYS};
 use crate::reference::attention::decode_by_heads;
 use crate::reference::project::{LARGEST, MAGIC};
-use crate::reference::strand::{LEAF, Partial, Strand, quantise};
+use crate::reference::strand::{LEAF, Partial, Strand, part_of, quantise};
 use crate::reference::{CacheShape, Decoded, Status};
 
 /// Codes a block of keys and values `[512, kv head, d]` into page `page` of a cache, under page `bases` where bases are shared; a page beyond
@@ -103,18 +104,19 @@ impl PcaHead {
         })
     }
 
-    /// Attention of one query row to the first `len` tokens: the output and the natural log-sum-exp.
-    pub fn attend(&self, q: &[f32], len: usize, scale: f32) -> (Vec<f32>, f32) {
+    /// Attention of one query row to the first `len` tokens: the output and the natural log-sum-exp. `parts`: of weights, by the heads of a kv
+    /// head.
+    pub fn attend(&self, q: &[f32], len: usize, parts: usize, scale: f32) -> (Vec<f32>, f32) {
         let q: Vec<f32> = q.iter().map(|q| sanitise(*q, 65504.0)).collect();
         let (rank, lanes) = (self.layout.ranks[1], [self.lanes(Operand::K), self.lanes(Operand::V)]);
         let leaf = |first: usize| {
             let (keys, values) = (&self.keys[first / BLOCK], &self.values[first / BLOCK]);
-            let (query, mut strand) = (fold(keys, &q, scale), Strand::new(rank + WAYS, 1));
+            let (query, mut strands) = (fold(keys, &q, scale), [Strand::new(rank, parts), Strand::new(WAYS, parts)]);
             for start in (first..len.min(first + LEAF)).step_by(TILE) {
                 let tokens = start % BLOCK..start % BLOCK + TILE.min(len - start);
-                add(&mut strand, keys, values, &lanes, &query, tokens);
+                add(&mut strands, keys, values, &lanes, &query, tokens);
             }
-            strand.mapped(|sums, l| unfold(values, sums, l))
+            strands[0].mapped(|l| unfold(values, &strands, l))
         };
         let leaves: Vec<Partial> = (0..len).step_by(LEAF).map(leaf).collect();
         let mut out = vec![0.0; q.len()];
@@ -148,8 +150,9 @@ fn half(x: u16) -> f32 {
     half::f16::from_bits(x.min(0x7bff)).to_f32()
 }
 
-/// The tokens of a tile.
-fn add(strand: &mut Strand, keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2], query: &Query, tokens: std::ops::Range<usize>) {
+/// The tokens of a tile; the strands are of residuals' coordinates and of centres.
+fn add(strands: &mut [Strand; 2], keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2], query: &Query, tokens: std::ops::Range<usize>) {
+    let [strand, ways] = strands;
     let mut bias = [0.0; TILE];
     let (mut x, mut worth) = (Vec::with_capacity(TILE), Vec::with_capacity(TILE));
     for (t, bias) in tokens.clone().zip(&mut bias) {
@@ -159,31 +162,67 @@ fn add(strand: &mut Strand, keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2
         worth.push(half(keys.norms[t]) * query.worth[0]);
         *bias = (query.ints[keys.rank() + usize::from(keys.numbers[t])] as f32).mul_add(half(keys.lengths[t]) * query.worth[1], query.bias);
     }
+    let before = strand.top();
     strand.weigh(&mut x, &worth, &bias);
-    let mut weights = vec![0; x.len()];
-    let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
-    let unit = quantise(&of(&values.norms), &mut weights);
-    let rank = values.rank();
-    for j in 0..rank {
-        let sum: i32 = weights.iter().zip(tokens.clone()).map(|(w, t)| w * lanes[1][usize::from(values.levels[t * rank + j])]).sum();
-        strand.o[1][j] = (sum as f32).mul_add(unit, strand.o[1][j]);
+    ways.follow(before, strand.top());
+    if strand.parts == 1 && strand.top() > before {
+        let factor = exp2_or_zero(before - strand.top());
+        ways.o[1].iter_mut().for_each(|o| *o *= factor);
     }
-    let unit = quantise(&of(&values.lengths), &mut weights);
-    for j in 0..WAYS {
-        let sum: i32 = weights.iter().zip(tokens.clone()).filter(|(_, t)| usize::from(values.numbers[*t]) == j).map(|(w, _)| w).sum();
-        let o = &mut strand.o[1][rank + j];
-        *o = (sum as f32).mul_add(unit, *o);
+    let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
+    let rank = values.rank();
+    let level = |t: usize, j: usize| lanes[1][usize::from(values.levels[t * rank + j])];
+    sum(strand, &of(&values.norms), 128, |i, j| level(tokens.start + i, j));
+    sum(ways, &of(&values.lengths), 0, |i, j| i32::from(usize::from(values.numbers[tokens.start + i]) == j));
+}
+
+/// Adds weights times `lane` of token and coordinate, of which `zero` was taken.
+fn sum(strand: &mut Strand, pv: &[f32], zero: i32, lane: impl Fn(usize, usize) -> i32) {
+    let (mut weights, d) = (vec![0; pv.len()], strand.o[1].len());
+    let unit = if strand.parts == 2 {
+        strand.fit(pv, &mut weights, &vec![zero; d]);
+        0.0
+    } else {
+        quantise(pv, &mut weights)
+    };
+    for part in 2 - strand.parts..2 {
+        let own: Vec<i32> = weights.iter().map(|weight| part_of(*weight, part, strand.parts)).collect();
+        strand.totals[part] += own.iter().sum::<i32>();
+        for j in 0..d {
+            let sum: i32 = own.iter().enumerate().map(|(i, w)| w * lane(i, j)).sum();
+            if strand.parts == 2 {
+                strand.sums[part][j] += sum;
+            } else {
+                strand.o[1][j] = (sum as f32).mul_add(unit, strand.o[1][j]);
+            }
+        }
+    }
+}
+
+/// A coordinate of a leaf, in steps of `worth`.
+fn coordinate(strand: &Strand, j: usize, worth: f32) -> f32 {
+    match strand.parts {
+        1 => strand.o[1][j] * worth,
+        _ => (strand.sums[0][j] as f32 * worth).mul_add(256.0, strand.sums[1][j] as f32 * worth) * strand.unit(),
     }
 }
 
 /// Outputs of a leaf from its sums.
-fn unfold(block: &Folded, sums: &[f32], l: f32) -> Vec<f32> {
+fn unfold(block: &Folded, strands: &[Strand; 2], l: f32) -> Vec<f32> {
     let (frame, ways) = (&block.frame, &block.ways);
-    let c: Vec<f32> = sums.iter().zip(frame.worth.iter().chain(&ways.worth)).map(|(sum, worth)| sum * worth).collect();
-    let (ints, unit) = integers(&c);
+    let of = |strand, worth: &[f32]| worth.iter().enumerate().map(|(j, worth)| coordinate(strand, j, *worth)).collect::<Vec<f32>>();
+    let (ints, unit) = integers(&[of(&strands[0], &frame.worth), of(&strands[1], &ways.worth)].concat());
     let columns = || frame.matrix.chunks_exact(frame.d).chain(ways.matrix.chunks_exact(frame.d));
-    let total = |i: usize| ints.iter().zip(columns()).map(|(x, column)| i32::from(column[i]) * x).sum::<i32>();
-    frame.mean.iter().enumerate().map(|(i, mean)| (total(i) as f32).mul_add(unit, mean * l)).collect()
+    let total = |i: usize, part: fn(i32) -> i32| ints.iter().zip(columns()).map(|(x, column)| i32::from(column[i]) * part(*x)).sum::<i32>();
+    let out = |(i, mean): (usize, &f32)| match strands[0].parts {
+        1 => (total(i, |x| x) as f32).mul_add(unit, mean * l),
+        // Both bytes of integers with 2^14 added, which the low ones lose again.
+        _ => {
+            let low = total(i, |x| ((x + 16384) & 255) - 16384) as f32;
+            (total(i, |x| (x + 16384) >> 8) as f32).mul_add(unit, mean * 0.0).mul_add(256.0, low.mul_add(unit, mean * l))
+        }
+    };
+    frame.mean.iter().enumerate().map(out).collect()
 }
 
 /// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the blocks in the pages `table[b * table_stride..]`, of which the first
@@ -198,5 +237,6 @@ pub fn decode_pca(c: &'static PcaPages, s: &CacheShape, cache: &[u8], q: &[f32],
         pages.iter().skip(lead).for_each(|page| head.push(page_of(page)));
         head
     };
-    decode_by_heads(s, q, heads, table, table_stride, lead, lens, head_of, |head, q, len| head.attend(q, len, scale))
+    let parts = parts(&c.halves, heads / s.kv_heads);
+    decode_by_heads(s, q, heads, table, table_stride, lead, lens, head_of, |head, q, len| head.attend(q, len, parts, scale))
 }

@@ -3,7 +3,10 @@
 
 pub mod attend;
 pub mod queries;
+pub mod scores;
 pub mod unfold;
+pub mod walk;
+pub mod weigh;
 
 use super::Elem;
 use super::cuts::shape;
@@ -18,10 +21,10 @@ use queries::FoldMeta;
 /// Head dims that these kernels serve.
 pub const HEAD_DIMS: [usize; 2] = [64, 128];
 
-/// Bytes of the queries of a block: `[high | low, 8 heads, rank + WAYS]`, then for each head the start of its sums, the worth of a step
-/// with residuals and with centres, the bias.
-pub const fn record(rank: usize) -> usize {
-    16 * (rank + WAYS) + 4 * 4 * 8
+/// Bytes of the queries of a block: `[high | low, heads, rank + WAYS]`, 8 heads, or 4 where the two bytes of a weight are columns; then for
+/// each of 8 columns the start of its sums, the worth of a step with residuals and with centres, the bias.
+pub const fn record(rank: usize, parts: usize) -> usize {
+    16 / parts * (rank + WAYS) + 4 * 4 * 8
 }
 
 /// What pages of blocks keep behind their tiles, and where.
@@ -62,7 +65,7 @@ impl Behind {
 impl DecodeMeta {
     /// Bytes of the queries of a block.
     pub fn folded(&self) -> usize {
-        record(self.ranks[0])
+        record(self.ranks[0], self.parts)
     }
 
     /// Bytes of a page of blocks of a kv head.
@@ -95,7 +98,6 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     DecodeMeta {
         ranks: layout.ranks,
         behind: Behind::of(c, &layout),
-        parts: 1,
         tile_bytes: layout.tile_bytes(),
         keys_at: [0; 4],
         values_at: [layout.values_at(), 0],
@@ -115,7 +117,7 @@ pub fn join_meta(m: &DecodeMeta) -> JoinMeta {
 
 /// Meta value of the kernel that folds queries.
 pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
-    FoldMeta { d: m.d, group: m.group, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: 2, min_blocks: 10 }
+    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: 2, min_blocks: 10 }
 }
 
 /// Tile IR of that kernel.

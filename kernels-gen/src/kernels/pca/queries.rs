@@ -16,6 +16,8 @@ pub struct FoldMeta {
     pub d: usize,
     /// Query heads of a kv head, at most 8.
     pub group: usize,
+    /// 2 where the two bytes of a weight are columns of attention.
+    pub parts: usize,
     /// Coordinates of a key's residual.
     pub rank: usize,
     pub page_tokens: usize,
@@ -36,7 +38,12 @@ impl FoldMeta {
 
     /// Bytes of the queries of a block.
     pub fn record(&self) -> usize {
-        super::record(self.rank)
+        super::record(self.rank, self.parts)
+    }
+
+    /// Heads of a record.
+    pub fn heads(&self) -> usize {
+        8 / self.parts
     }
 
     /// Lines of 128 bytes of what a block's keys have of their own.
@@ -146,7 +153,7 @@ pub fn fold_queries<T: Float>(
             rows.put_acc(column, 1, m.places() + 4, 8, &y);
         }
     }
-    for i in threads(if live { 64_i32 } else { 0_i32 }) {
+    for i in threads(if live { (8 * m.heads()) as i32 } else { 0_i32 }) {
         let (c, a) = (i >> 3_u32, i & 7_i32);
         let mut top = 0.0_f32;
         for u in 0..m.rank / 32 {
@@ -155,7 +162,7 @@ pub fn fold_queries<T: Float>(
         tops.put(i, top);
         ways.put(i, largest(rows.load4::<f32>(way(c, a, m.rank, m.places()))));
     }
-    for i in threads(if live { 64_i32 } else { 0_i32 }) {
+    for i in threads(if live { (8 * m.heads()) as i32 } else { 0_i32 }) {
         let (c, a) = (i >> 3_u32, i & 7_i32);
         let to = record + (c * m.places() as i32) as i64;
         let mut total = 0_i32;
@@ -163,19 +170,20 @@ pub fn fold_queries<T: Float>(
             let (high, low, sum) = digits(rows.load4::<f32>(place(c, a, u, m.rank, m.places())), per_unit(top_of(&tops, c)));
             let at = to + (a * (m.rank / 8) as i32 + (4 * u) as i32) as i64;
             records.save::<u32>(at, high);
-            records.save::<u32>(at + (8 * m.places()) as i64, low);
+            records.save::<u32>(at + (m.heads() * m.places()) as i64, low);
             total = total + sum;
         }
         let (high, low, _sum) = digits(rows.load4::<f32>(way(c, a, m.rank, m.places())), per_unit(top_of(&ways, c)));
         let at = to + (m.rank as i32 + a * 4_i32) as i64;
         records.save::<u32>(at, high);
-        records.save::<u32>(at + (8 * m.places()) as i64, low);
+        records.save::<u32>(at + (m.heads() * m.places()) as i64, low);
         starts.put(i, total);
     }
-    for c in threads(if live { 8_i32 } else { 0_i32 }) {
+    for column in threads(if live { 8_i32 } else { 0_i32 }) {
+        let c = column & (m.heads() as i32 - 1_i32);
         let (x, y) = (starts.load4::<i32>(c * 32_i32), starts.load4::<i32>(c * 32_i32 + 16_i32));
         let total = x[0] + x[1] + (x[2] + x[3]) + (y[0] + y[1] + (y[2] + y[3]));
-        let at = record + (16 * m.places()) as i64 + (c * 4_i32) as i64;
+        let at = record + (16 / m.parts * m.places()) as i64 + (column * 4_i32) as i64;
         let log2 = scale * 1.442695_f32;
         records.save::<i32>(at, total * -128_i32);
         records.save::<f32>(at + 32_i64, shown_worth(unit_of(top_of(&tops, c)) * log2));
