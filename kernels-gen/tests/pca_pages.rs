@@ -9,7 +9,7 @@ use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem as Memory, pca as fused};
-use kernels_gen::pca::pages::{BLOCK, PcaLayout, PcaPages, open};
+use kernels_gen::pca::pages::{BLOCK, PcaLayout, PcaPages, open, open_fitted};
 use kernels_gen::pca::Coding;
 use kernels_gen::reference::{self, CacheShape, Decoded, PcaHead, Status};
 use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
@@ -76,7 +76,7 @@ fn pages_hold_the_codecs_numbers() {
 
 #[test]
 fn what_pages_cannot_hold_is_refused_in_words() {
-    for (name, wanted) in [("pca_b3", "_post"), ("pca_v13", "_head"), ("pca_b3_post_t2", "_t0"), ("pca_b3_post/pca_b2_share_t2", "_t0"), ("pca_b3_post_k32", "16"), ("pca_b3_post_n256", "_n512"), ("pca_b3_post_fitted", "_gauss"), ("pca_b3_post_compat", "_compat"), ("pca_b3_post_raw0", "bf16")] {
+    for (name, wanted) in [("pca_b3", "_post"), ("pca_v13", "_head"), ("pca_b3_post_t2", "_t0"), ("pca_b3_post/pca_b2_share_t2", "_t0"), ("pca_b3_post_k32", "16"), ("pca_b3_post_n256", "_n512"), ("pca_b3_post_fitted", "levels of its own"), ("pca_b3_post_compat", "_compat"), ("pca_b3_post_raw0", "bf16")] {
         let text = open(name).unwrap().unwrap_err().to_string();
         assert!(text.contains(wanted), "{name}: {text}");
     }
@@ -238,4 +238,22 @@ fn decodes_shared_bases_and_outliers() {
     decode::<f32>("pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64", &Problem { d: 128, group: 4, share: (4, 1), lens: vec![600], bad_page: false });
     decode::<bf16>("pca_b4_post_share_t3/pca_b3", &Problem { d: 64, group: 8, share: (1, 2), lens: vec![1100, 40, 1700], bad_page: true });
     decode::<f32>("pca_b2_post_share_r64/pca_b1_share_r64", &Problem { d: 128, group: 1, share: (4, 0), lens: vec![33, -1, 300, 0], bad_page: true });
+}
+
+/// Levels that were fitted to a model are a table like the others.
+#[test]
+fn fitted_levels_are_a_table() {
+    let (gaussian, mut random, d) = (kernels_gen::pca::GAUSSIAN[2], Random(1), 128);
+    fn opened(name: &str, levels: [Option<&[f32]>; 2]) -> Result<&'static PcaPages, kernels_gen::pca::PcaError> {
+        open_fitted(name, levels).unwrap()
+    }
+    let c = opened("pca_b3_post_fitted_r64/pca_b2_r64", [Some(gaussian), None]).unwrap();
+    let (k, v) = (rows(&mut random, BLOCK, d), rows(&mut random, BLOCK, d));
+    assert_eq!(c.encode(None, &k, &v, d), pages("pca_b3_post_r64/pca_b2_r64").encode(None, &k, &v, d));
+    let other: Vec<f32> = gaussian.iter().map(|l| l * 0.9).collect();
+    assert_ne!(c.encode(None, &k, &v, d), opened("pca_b3_post_fitted_r64/pca_b2_r64", [Some(&other), None]).unwrap().encode(None, &k, &v, d));
+    for (name, levels, wanted) in [("pca_b3_post_fitted", vec![0.0; 8], "8 rising levels"), ("pca_b3_post_fitted", vec![1.0], "8 rising levels"), ("pca_b3_post", other, "_fitted")] {
+        let text = opened(name, [Some(&levels), Some(&levels)]).unwrap_err().to_string();
+        assert!(text.contains(wanted), "{name}: {text}");
+    }
 }

@@ -234,6 +234,10 @@ const char *kvf_codec_name(int32_t index);
 /* Opens a codec; close it when no plan is to be created from it any more (plans keep what they need).
  * Any thread. No GPU needed. */
 int32_t kvf_codec_open(const char *name, kvf_codec **codec);
+
+/* Opens a codec of the pca_* family whose name says _fitted, with levels fitted to a model: 2 to 16 rising f32 of keys, and of values; null
+ * for a half whose table is another. Copied. Any thread. No GPU needed. */
+int32_t kvf_codec_open_fitted(const char *name, const float *keys, int32_t n_keys, const float *values, int32_t n_values, kvf_codec **codec);
 int32_t kvf_codec_close(kvf_codec *codec);
 
 /* Bytes of one page of one kv head, keys and values; a cache takes pages * kv_heads times that.

@@ -53,6 +53,13 @@ impl Codec {
         self.preset.ok_or_else(none)
     }
 
+    /// As `open`, for a codec of blocks whose name says `_fitted`: with the levels that were fitted to a model, of keys and of values.
+    pub fn open_fitted(name: &str, keys: Option<&[f32]>, values: Option<&[f32]>) -> Result<Self> {
+        let pca = pages::open_fitted(name, [keys, values]).ok_or_else(|| Misuse::Other(format!("{name} has no fitted levels; write pca_b3_post_fitted, or open it without any")))?;
+        let pca = pca.map_err(|e| Misuse::Other(e.to_string()))?;
+        Ok(Codec { info: &pca.halves, preset: None, kivi: None, pca: Some(pca) })
+    }
+
     /// What makes it one that codes whole tiles of 32 tokens: `kivi_k2v2` and its like.
     pub fn kivi(self) -> Option<&'static Kivi> {
         self.kivi

@@ -42,12 +42,13 @@ fn run(device: &Device, stream: &Stream, c: &'static PcaPages, d: usize, pool: &
     let (stride, heads) = (most / BLOCK + 1 + c.lead(), kv_heads * group);
     let lens: Vec<i32> = (0..batch).map(|_| if i == 0 { most } else { noise.below(4).min(1) * (1 + noise.below(most)) } as i32).collect();
     let shape = CacheShape { pages: batch * stride + 3, page_tokens: BLOCK, kv_heads, d };
-    let mut table: Vec<i32> = noise.shuffled(shape.pages)[..batch * stride].iter().map(|p| *p as i32).collect();
+    let order = noise.shuffled(shape.pages);
+    let mut table: Vec<i32> = order[..batch * stride].iter().map(|p| *p as i32).collect();
     let broken = i % 4 == 3;
     if broken {
         table[0] = shape.pages as i32;
     }
-    let bases = noise.below(shape.pages);
+    let bases = order[batch * stride];
     (0..c.lead() * batch).filter(|b| !broken || *b > 0).for_each(|b| table[b * stride] = bases as i32);
     let of = |page: usize, at: usize| &pool[if c.lead() > 0 && page == bases { pool.len() - 1 } else { at }];
     let stored: Vec<u8> = (0..shape.pages * kv_heads).flat_map(|page| of(page / kv_heads, noise.below(pool.len() - c.lead())).clone()).collect();

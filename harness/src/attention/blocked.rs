@@ -4,13 +4,13 @@
 
 use std::ops::Range;
 
-use kernels_gen::pca;
+use kernels_gen::pca::{self, Settings, Table};
 use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
 use kernels_gen::reference::{PcaHead, merge};
 use rayon::prelude::*;
 
 use super::grouped::window;
-use super::{Counted, Distortion, Geometry, History, Sizes, Tally};
+use super::{Blocks, Counted, Distortion, Geometry, History, Sizes, Stream, Tally};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
@@ -26,10 +26,17 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// The codec's pages, if it has any and their kernels serve the model.
-    pub fn pages(codec: &pca::Codec, geometry: &Geometry) -> Option<&'static PcaPages> {
-        let serves = kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && geometry.heads / geometry.kv_heads <= kernels_gen::kernels::kivi::GROUPS;
-        pages::open(&codec.name)?.ok().filter(|_| serves)
+    /// Whether the codec has pages and their kernels serve the model.
+    pub fn serves(codec: &pca::Codec, geometry: &Geometry) -> bool {
+        let group = geometry.heads / geometry.kv_heads;
+        pages::has(&codec.name) && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
+    }
+
+    /// Its pages, if so, with the levels that were fitted.
+    pub fn pages(codec: &pca::Codec, blocks: Option<&Blocks>, geometry: &Geometry) -> Option<&'static PcaPages> {
+        let levels = |half: Stream, settings: &Settings| Some(blocks?.coding(half).levels.as_slice()).filter(|_| settings.table == Table::Fitted);
+        let open = || pages::open_fitted(&codec.name, [levels(Stream::K, &codec.k), levels(Stream::V, &codec.v)])?.ok();
+        Blocked::serves(codec, geometry).then(open).flatten()
     }
 
     pub fn new(codec: &'static PcaPages, geometry: Geometry) -> Blocked {
@@ -114,7 +121,7 @@ mod tests {
 
     fn blocked(name: &str) -> Blocked {
         let codec = pca::codec(name).unwrap().unwrap();
-        Blocked::new(Blocked::pages(&codec, &GEOMETRY).unwrap(), GEOMETRY)
+        Blocked::new(Blocked::pages(&codec, None, &GEOMETRY).unwrap(), GEOMETRY)
     }
 
     #[test]
@@ -125,7 +132,7 @@ mod tests {
         let off = |from: usize, to: usize| whole.iter().zip(&exact).take(to * 128).skip(from * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // Up to 511 tokens all are raw, as bf16.
         assert!(off(0, 511) < 1e-2 && off(512, TOKENS) > 2.0 * off(0, 511) && off(512, TOKENS) < 0.1, "{} {}", off(0, 511), off(512, TOKENS));
-        assert!(Blocked::pages(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY).is_none());
+        assert!(!Blocked::serves(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY));
     }
 
     #[test]
@@ -135,5 +142,16 @@ mod tests {
         let sizes = attention.tally().sizes;
         assert_eq!((sizes.coded, sizes.raw), (2 * 512 * 64, 2 * 88 * 64));
         assert_eq!(sizes.bytes as usize, PcaLayout::of(attention.codec, 64).page_bytes());
+    }
+
+    #[test]
+    fn shared_bases_are_counted_once() {
+        let mut attention = blocked("pca_b3_post_t2_vr100/pca_b2_share_vr100");
+        let out = chunks::run(&mut attention, &GEOMETRY, &[1100]);
+        let exact = chunks::run(&mut Dense::new(GEOMETRY), &GEOMETRY, &[1100]);
+        let off = out.iter().zip(&exact).skip(512 * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off > 1e-3 && off < 0.5, "{off}");
+        let layout = PcaLayout::of(attention.codec, 64);
+        assert_eq!(attention.tally().sizes.bytes as usize, 2 * layout.page_bytes() + layout.frame_bytes(1));
     }
 }

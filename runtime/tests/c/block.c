@@ -88,6 +88,16 @@ int main(void) {
     if (!(shared > 0 && shared < 0.1 && status[1] == 0)) failures++, printf("FAILED: off by %g\n", shared);
     free(pages);
     GOOD(kvf_codec_close(codec));
+    // Levels that were fitted to a model.
+    float levels[4] = {-1.5f, -0.5f, 0.5f, 1.5f};
+    BAD(kvf_codec_open("pca_b2_post_fitted", &none), "levels of its own");
+    BAD(kvf_codec_open_fitted("int4", levels, 4, levels, 4, &none), "no fitted levels");
+    BAD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 3, levels, 4, &none), "4 rising levels");
+    BAD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 17, levels, 4, &none), "levels of keys");
+    BAD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 4, NULL, 0, &none), "levels of its own");
+    BAD(kvf_codec_open_fitted(NULL, levels, 4, levels, 4, &none), "name is null");
+    GOOD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 4, levels, 4, &codec));
+    GOOD(kvf_codec_close(codec));
     GOOD(kvf_codec_close(plain));
     printf("off by %.1e; %d cases, %d failures\n", most, cases, failures);
     return failures > 0;

@@ -11,7 +11,6 @@ use super::super::block::Skeleton;
 use super::super::centres::Centres;
 use super::super::error::PcaError;
 use super::super::pack::unpack;
-use super::super::settings::Settings;
 use super::super::stream::Coding;
 use super::{BLOCK, Columns, Frame, WAYS};
 use crate::codecs::Levels;
@@ -43,11 +42,11 @@ pub struct Folded {
 
 impl Folded {
     /// Fitted to 512 rows, under the frame of a stream or one of their own; `most`: outliers of a tile.
-    pub fn fit(settings: &Settings, table: &Levels, rows: &[f32], d: usize, rank: usize, shared: Option<Frame>, most: usize) -> Result<Folded, PcaError> {
+    pub fn fit(coding: &Coding, table: &Levels, rows: &[f32], rank: usize, shared: Option<Frame>, most: usize) -> Result<Folded, PcaError> {
+        let (settings, d) = (&coding.settings, coding.d);
         if rows.len() != BLOCK * d {
             return Err(PcaError::Setting { what: "a block", is: format!("{} numbers", rows.len()), wanted: format!("{BLOCK} rows of {d}") });
         }
-        let coding = Coding::new(settings, d, None)?;
         let rows = coding.sound(rows)?;
         let (frame, basis) = match shared {
             Some(frame) => {
