@@ -11,7 +11,7 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::ffi::{guard, put};
 use crate::ffi_handle::Table;
-use crate::ffi_reference::values;
+use crate::ffi_reference;
 use crate::ffi_struct::count;
 
 pub(crate) static CODECS: Table<Codec> = Table::new("codec");
@@ -53,7 +53,7 @@ pub unsafe extern "C" fn kvf_codec_open_fitted(name: *const c_char, keys: *const
         let levels = |what, x: *const f32, n| -> Result<Option<Vec<f32>>> {
             within(what, count(what, n)?, 0, 16)?;
             // SAFETY: the caller's promise.
-            if x.is_null() { Ok(None) } else { unsafe { values(what, x, n as usize) }.map(Some) }
+            if x.is_null() { Ok(None) } else { unsafe { ffi_reference::values(what, x, n as usize) }.map(Some) }
         };
         let (keys, values) = (levels("levels of keys", keys, n_keys)?, levels("levels of values", values, n_values)?);
         let opened = Codec::open_fitted(&name, keys.as_deref(), values.as_deref())?;

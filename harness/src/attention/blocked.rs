@@ -67,8 +67,9 @@ impl Blocked {
                 let [keys, values] = block.numbers().map(|x| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
                 Ok((page, Distortion::of_rows(&k, &keys, d), Distortion::of_rows(&v, &values, d)))
             });
+            let coded = coded.collect::<Result<Vec<_>>>()?;
             let layer = self.tally.layer(rows.layer);
-            for (head, (page, k, v)) in self.blocks[rows.layer].iter_mut().zip(coded.collect::<Result<Vec<_>>>()?) {
+            for (head, (page, k, v)) in self.blocks[rows.layer].iter_mut().zip(coded) {
                 head.push(&page);
                 layer.k += k;
                 layer.v += v;

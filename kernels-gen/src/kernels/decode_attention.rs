@@ -115,6 +115,11 @@ impl DecodeMeta {
         self.ranks[0] > 0
     }
 
+    /// Only queries come from the launch before: shares are counted while it runs.
+    pub fn waits_late(&self) -> bool {
+        self.record > 0 || self.blocks()
+    }
+
     /// Pages that a row of the table names before those of blocks: of bases that blocks share.
     pub fn lead(&self) -> usize {
         self.behind.lead
@@ -194,7 +199,9 @@ impl DecodeMeta {
     /// are dealt out by blocks that do. A third stage goes before warps do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
     pub fn within(self, shared: usize) -> DecodeMeta {
         // Without bulk copies sixteen warps want more registers than there are; the devices that lack them have less shared memory too.
-        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { SHAPES[0] } else { (self.warps, self.min_blocks) };
+        // So do sums of blocks' coordinates as floats more than twelve have.
+        let most = if self.blocks() && self.parts == 1 { (4, 2) } else { SHAPES[0] };
+        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { most } else { (self.warps, self.min_blocks) };
         let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
         let shapes = std::iter::once(own).chain(fewer).flat_map(|at| [(at, self.stages), (at, self.stages.min(2))]);
         let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, ..self }.deep(shared));
@@ -255,7 +262,7 @@ pub fn decode_attention<T: Float>(
     own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths; 2: sequences are few
     scale: f32,
 ) {
-    if m.record == 0 {
+    if !m.waits_late() {
         after_previous();
     }
     let (block, capacity) = (block_id(0), (if m.lead() > 0 { table_stride - 1_i32 } else { table_stride }) * m.page_tokens as i32);
@@ -276,7 +283,7 @@ pub fn decode_attention<T: Float>(
     if block == 0_i32 {
         chosen.put(0, if own != 1_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
     }
-    if m.record > 0 {
+    if m.waits_late() {
         after_previous();
     }
     // Not before its own wait: the join reads lengths while this launch still runs.

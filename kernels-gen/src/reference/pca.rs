@@ -3,9 +3,11 @@
 //! A query is folded into each block's coordinates; the sums of a leaf leave them at its end.
 
 use kernel_dsl::math::{exp2_or_zero, fmax, sanitise};
+use kernel_dsl::tile::MARK;
 
 use crate::kernels::kivi::queries::joined8;
 use crate::kernels::parts;
+use crate::kernels::pca::MARKED;
 use crate::kernels::query::shown_worth;
 use crate::layout::{Operand, TILE};
 use crate::pca::PcaError;
@@ -172,18 +174,22 @@ fn add(strands: &mut [Strand; 2], keys: &Folded, values: &Folded, lanes: &[Vec<i
     let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
     let rank = values.rank();
     let level = |t: usize, j: usize| lanes[1][usize::from(values.levels[t * rank + j])];
-    sum(strand, &of(&values.norms), 128, |i, j| level(tokens.start + i, j));
-    sum(ways, &of(&values.lengths), 0, |i, j| i32::from(usize::from(values.numbers[tokens.start + i]) == j));
+    sum(strand, &of(&values.norms), 128, 1.0, |i, j| level(tokens.start + i, j));
+    // Every token has one centre: what its sums come to is the total of the weights.
+    for part in 2 - ways.parts..2 {
+        ways.totals[part] = ways.sums[part].iter().sum::<i32>() / i32::from(MARK);
+    }
+    sum(ways, &of(&values.lengths), 0, MARKED, |i, j| i32::from(MARK) * i32::from(usize::from(values.numbers[tokens.start + i]) == j));
 }
 
-/// Adds weights times `lane` of token and coordinate, of which `zero` was taken.
-fn sum(strand: &mut Strand, pv: &[f32], zero: i32, lane: impl Fn(usize, usize) -> i32) {
+/// Adds weights times `lane` of token and coordinate, of which `zero` was taken, each worth `step`.
+fn sum(strand: &mut Strand, pv: &[f32], zero: i32, step: f32, lane: impl Fn(usize, usize) -> i32) {
     let (mut weights, d) = (vec![0; pv.len()], strand.o[1].len());
     let unit = if strand.parts == 2 {
         strand.fit(pv, &mut weights, &vec![zero; d]);
         0.0
     } else {
-        quantise(pv, &mut weights)
+        quantise(pv, &mut weights) * step
     };
     for part in 2 - strand.parts..2 {
         let own: Vec<i32> = weights.iter().map(|weight| part_of(*weight, part, strand.parts)).collect();
@@ -199,19 +205,19 @@ fn sum(strand: &mut Strand, pv: &[f32], zero: i32, lane: impl Fn(usize, usize) -
     }
 }
 
-/// A coordinate of a leaf, in steps of `worth`.
-fn coordinate(strand: &Strand, j: usize, worth: f32) -> f32 {
+/// A coordinate of a leaf, in steps of `worth`; `step`: of lanes.
+fn coordinate(strand: &Strand, j: usize, worth: f32, step: f32) -> f32 {
     match strand.parts {
         1 => strand.o[1][j] * worth,
-        _ => (strand.sums[0][j] as f32 * worth).mul_add(256.0, strand.sums[1][j] as f32 * worth) * strand.unit(),
+        _ => (strand.sums[0][j] as f32 * worth).mul_add(256.0, strand.sums[1][j] as f32 * worth) * (strand.unit() * step),
     }
 }
 
 /// Outputs of a leaf from its sums.
 fn unfold(block: &Folded, strands: &[Strand; 2], l: f32) -> Vec<f32> {
     let (frame, ways) = (&block.frame, &block.ways);
-    let of = |strand, worth: &[f32]| worth.iter().enumerate().map(|(j, worth)| coordinate(strand, j, *worth)).collect::<Vec<f32>>();
-    let (ints, unit) = integers(&[of(&strands[0], &frame.worth), of(&strands[1], &ways.worth)].concat());
+    let of = |strand, worth: &[f32], step| worth.iter().enumerate().map(|(j, worth)| coordinate(strand, j, *worth, step)).collect::<Vec<f32>>();
+    let (ints, unit) = integers(&[of(&strands[0], &frame.worth, 1.0), of(&strands[1], &ways.worth, MARKED)].concat());
     let columns = || frame.matrix.chunks_exact(frame.d).chain(ways.matrix.chunks_exact(frame.d));
     let total = |i: usize, part: fn(i32) -> i32| ints.iter().zip(columns()).map(|(x, column)| i32::from(column[i]) * part(*x)).sum::<i32>();
     let out = |(i, mean): (usize, &f32)| match strands[0].parts {

@@ -18,6 +18,9 @@ use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
 use queries::FoldMeta;
 
+/// Sums of marks are 128 times as large: see [`kernel_dsl::tile::MARK`].
+pub const MARKED: f32 = 0.0078125;
+
 /// Head dims that these kernels serve.
 pub const HEAD_DIMS: [usize; 2] = [64, 128];
 
@@ -117,7 +120,7 @@ pub fn join_meta(m: &DecodeMeta) -> JoinMeta {
 
 /// Meta value of the kernel that folds queries.
 pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
-    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: 2, min_blocks: 10 }
+    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: if m.ranks[0] == 64 { 3 } else { 2 }, min_blocks: if m.ranks[0] == 64 { 8 } else { 10 } }
 }
 
 /// Tile IR of that kernel.

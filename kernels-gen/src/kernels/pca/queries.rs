@@ -7,6 +7,7 @@
 use super::super::kivi::queries::joined8;
 use super::super::maps::{halves_of, per_unit, unit_of};
 use super::super::query::{finite, shown_worth};
+use super::MARKED;
 use crate::pca::pages::WAYS;
 use kernel_dsl::prelude::*;
 
@@ -187,7 +188,7 @@ pub fn fold_queries<T: Float>(
         let log2 = scale * 1.442695_f32;
         records.save::<i32>(at, total * -128_i32);
         records.save::<f32>(at + 32_i64, shown_worth(unit_of(top_of(&tops, c)) * log2));
-        records.save::<f32>(at + 64_i64, shown_worth(unit_of(top_of(&ways, c)) * log2));
+        records.save::<f32>(at + 64_i64, shown_worth(unit_of(top_of(&ways, c)) * log2) * MARKED);
         records.save::<f32>(at + 96_i64, joined8(biases.load4::<f32>(c * 32_i32), biases.load4::<f32>(c * 32_i32 + 16_i32)) * log2);
     }
 }

@@ -8,6 +8,7 @@ use super::super::maps::{integer, per_unit, unit_of};
 use super::super::query::magnitude;
 use super::super::softmax::fused;
 use super::super::units::{down_of, lift_of};
+use super::MARKED;
 use crate::pca::pages::WAYS;
 use kernel_dsl::prelude::*;
 
@@ -52,7 +53,7 @@ pub fn unfolded(m: &DecodeMeta, cache: &Global<u8>, frame: i64, map: i64, sums: 
 #[allow(clippy::too_many_arguments)]
 pub fn unfolded_halves(m: &DecodeMeta, cache: &Global<u8>, frame: i64, map: i64, sums: &[Tile<i32>; 4], total: &Tile<i32>, ways: &Tile<i32>, power: &Tile<f32>, along: &Tile<f32>, low: &Shared<i32>, l: &Tile<f32>) -> [Tile<f32>; 4] {
     let (bands, steps) = (m.ranks[1] / 32, frame + (m.ranks[1] * m.d) as i64);
-    let (of_norms, of_lengths) = (power.map(lift_of).map(down_of), along.map(lift_of).map(down_of));
+    let (of_norms, of_lengths) = (power.map(lift_of).map(down_of), along.map(lift_of).map(down_of) * MARKED);
     let last = (ways.cast::<f32>() * &cache.rows_at::<f32>(map + (WAYS * m.d) as i64, 4, 32)).fold_halves(256) * &of_lengths;
     let mut top = last.map(magnitude).max_rows();
     let mut c = [last.clone(), last.clone(), last.clone(), last.clone()];

@@ -9,6 +9,7 @@ use super::super::kivi::values::either;
 use super::super::softmax::{fused, larger};
 use super::super::units::*;
 use super::super::values::{rounded, weights};
+use super::MARKED;
 use super::scores::sides_of;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -26,7 +27,7 @@ pub fn weighed(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, p: &Tile<f32>, sums
     }
     let of = weights(p * &sides.map(high_half));
     let marks = tokens.marks(m.sides_at + 288);
-    (sums, (mma(&marks, &of.0, 0_i32) * 256_i32 + mma(&marks, &of.1, 0_i32)).cast::<f32>().map3(&of.3, ways, fused))
+    (sums, (mma(&marks, &of.0, 0_i32) * 256_i32 + mma(&marks, &of.1, 0_i32)).cast::<f32>().map3(&(&of.3 * MARKED), ways, fused))
 }
 
 /// Likewise to integers under the units that `power` and `along` are for now; both bytes of a weight are columns, `low`: 1 in those of low
@@ -52,7 +53,7 @@ pub fn weighed_apart(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, p: &Tile<f32>
             total = move_totals(m, &total, &total, &low, &by).0;
             let lift = along.map(lift_of);
             // Every token has one centre.
-            let most = ways.sum_rows();
+            let most = ways.sum_rows().map(unmarked);
             next_along = lift.map3(&largest(&of_lengths, 2), &most.map2(&most.swap_halves(), larger), fitted);
             ways = move_sums(m, v, &ways, &ways, &low, &next_along.map2(&lift, minus), 32).0;
         }
@@ -69,4 +70,10 @@ pub fn weighed_apart(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, p: &Tile<f32>
     }
     ways = mma(&tokens.marks(m.sides_at + 288), &lengths.split_halves(), &ways);
     (sums, ways, total)
+}
+
+/// A sum of marks as one of ones.
+#[device]
+fn unmarked(sum: i32) -> i32 {
+    sum >> 7
 }
