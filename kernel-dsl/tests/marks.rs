@@ -38,8 +38,8 @@ fn tokens_are_found_by_their_numbers() {
     for (page, number, col) in (0..2).flat_map(|p| (0..32).flat_map(move |n| (0..8).map(move |c| (p, n, c)))) {
         let own = |t: usize| usize::from(numbers.at(page * 32 + t)) % 32;
         let sum: i32 = (0..32).filter(|t| own(*t) == number).map(|t| i32::from(rows.at(col * 32 + t))).sum();
-        assert_eq!(sums.at(page * 256 + number * 8 + col), sum);
-        assert_eq!(found.at(page * 256 + number * 8 + col), i32::from(rows.at(col * 32 + own(number))));
+        assert_eq!(sums.at(page * 256 + number * 8 + col), 128 * sum);
+        assert_eq!(found.at(page * 256 + number * 8 + col), 128 * i32::from(rows.at(col * 32 + own(number))));
     }
     let tile = sorts::build(&One).unwrap();
     for program in [passes::run(&tile).unwrap(), tile] {

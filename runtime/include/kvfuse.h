@@ -234,6 +234,10 @@ const char *kvf_codec_name(int32_t index);
 /* Opens a codec; close it when no plan is to be created from it any more (plans keep what they need).
  * Any thread. No GPU needed. */
 int32_t kvf_codec_open(const char *name, kvf_codec **codec);
+
+/* Opens a codec of the pca_* family whose name says _fitted, with levels fitted to a model: 2 to 16 rising f32 of keys, and of values; null
+ * for a half whose table is another. Copied. Any thread. No GPU needed. */
+int32_t kvf_codec_open_fitted(const char *name, const float *keys, int32_t n_keys, const float *values, int32_t n_values, kvf_codec **codec);
 int32_t kvf_codec_close(kvf_codec *codec);
 
 /* Bytes of one page of one kv head, keys and values; a cache takes pages * kv_heads times that.
@@ -302,6 +306,14 @@ int32_t kvf_store(kvf_plan *plan, const kvf_cache *cache, const kvf_store_args *
  * and kvf_merge joins the two. There is no kvf_store for these codecs.
  * Any thread. */
 int32_t kvf_encode_block(kvf_codec *codec, int32_t head_dim, const float *k, const float *v, void *page);
+
+/* Bases that all blocks share (names with _share) lie in a page of their own. kvf_fit_bases makes it of one kv head, from keys and values
+ * [tokens, head_dim], host f32, at least two tokens: of a text fitted ahead, or of a sequence's prompt. It is copied as blocks are, and the
+ * first entry of a sequence's row of the page table names it; tokens begin with the second entry, so a row has one entry more, and
+ * many sequences may name one page. Blocks are then coded by kvf_encode_block_under, bases: the page of their kv head.
+ * Any thread. */
+int32_t kvf_fit_bases(kvf_codec *codec, int32_t head_dim, int64_t tokens, const float *k, const float *v, void *page);
+int32_t kvf_encode_block_under(kvf_codec *codec, int32_t head_dim, const void *bases, const float *k, const float *v, void *page);
 
 /* Enqueues attention of the query tokens of each sequence; lens and tables are read on the device only.
  * Any thread; stream as for kvf_store. No allocation, no wait, no read-back: may be captured; a replay

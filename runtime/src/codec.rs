@@ -53,6 +53,13 @@ impl Codec {
         self.preset.ok_or_else(none)
     }
 
+    /// As `open`, for a codec of blocks whose name says `_fitted`: with the levels that were fitted to a model, of keys and of values.
+    pub fn open_fitted(name: &str, keys: Option<&[f32]>, values: Option<&[f32]>) -> Result<Self> {
+        let pca = pages::open_fitted(name, [keys, values]).ok_or_else(|| Misuse::Other(format!("{name} has no fitted levels; write pca_b3_post_fitted, or open it without any")))?;
+        let pca = pca.map_err(|e| Misuse::Other(e.to_string()))?;
+        Ok(Codec { info: &pca.halves, preset: None, kivi: None, pca: Some(pca) })
+    }
+
     /// What makes it one that codes whole tiles of 32 tokens: `kivi_k2v2` and its like.
     pub fn kivi(self) -> Option<&'static Kivi> {
         self.kivi
@@ -66,6 +73,11 @@ impl Codec {
     /// The page of one kv head of such a codec: 512 keys and values `[token, head dim]`. It is the host's work, and takes some
     /// milliseconds; the caller copies the bytes into the cache, page p of kv head h to `(p * kv_heads + h) * block_bytes`.
     pub fn encode_block(self, head_dim: usize, keys: &[f32], values: &[f32]) -> Result<Vec<u8>> {
+        self.encode_block_under(head_dim, None, keys, values)
+    }
+
+    /// As `encode_block`, for a codec whose blocks share bases: under the page that [`fit_bases`](Self::fit_bases) made of them.
+    pub fn encode_block_under(self, head_dim: usize, bases: Option<&[u8]>, keys: &[f32], values: &[f32]) -> Result<Vec<u8>> {
         let pca = self.blocks()?;
         self.check_store(head_dim, BLOCK)?;
         for (what, rows) in [("keys", keys), ("values", values)] {
@@ -73,7 +85,20 @@ impl Codec {
                 return Err(Misuse::Other(format!("{} {what}; a block has {BLOCK} rows of {head_dim}", rows.len())).into());
             }
         }
-        Ok(pca.encode(keys, values, head_dim).map_err(|e| Misuse::Other(e.to_string()))?)
+        Ok(pca.encode(bases, keys, values, head_dim).map_err(|e| Misuse::Other(e.to_string()))?)
+    }
+
+    /// The page of one kv head's bases for a codec whose blocks share them, fitted to keys and values `[token, head_dim]`, as many as there
+    /// are; the caller copies it as it copies blocks. The first entry of a sequence's row of the page table names it.
+    pub fn fit_bases(self, head_dim: usize, keys: &[f32], values: &[f32]) -> Result<Vec<u8>> {
+        let pca = self.blocks()?;
+        self.check_store(head_dim, BLOCK)?;
+        Ok(pca.fit_bases(keys, values, head_dim).map_err(|e| Misuse::Other(e.to_string()))?)
+    }
+
+    /// Entries of a row of the page table before those of tokens: 1 for a codec whose blocks share bases.
+    pub fn lead_pages(self) -> usize {
+        self.pca.map_or(0, PcaPages::lead)
     }
 
     fn blocks(self) -> Result<&'static PcaPages> {

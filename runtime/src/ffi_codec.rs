@@ -11,6 +11,7 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::ffi::{guard, put};
 use crate::ffi_handle::Table;
+use crate::ffi_reference;
 use crate::ffi_struct::count;
 
 pub(crate) static CODECS: Table<Codec> = Table::new("codec");
@@ -31,6 +32,31 @@ pub unsafe extern "C" fn kvf_codec_open(name: *const c_char, codec: *mut *mut c_
         // SAFETY: not null, terminated by the caller's promise.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
         let opened = Codec::open(&name)?;
+        // SAFETY: checked by the first `put`.
+        unsafe { put(codec, "codec", CODECS.insert(opened)) }
+    })
+}
+
+/// # Safety
+/// As for [`kvf_codec_open`]; `keys` and `values` are null or as many levels as their counts say.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kvf_codec_open_fitted(name: *const c_char, keys: *const f32, n_keys: i32, values: *const f32, n_values: i32, codec: *mut *mut c_void) -> i32 {
+    guard(|| {
+        // SAFETY: as promised.
+        unsafe { put(codec, "codec", std::ptr::null_mut()) }?;
+        if name.is_null() {
+            return Err(Misuse::Null { what: "name", want: "a codec's name" }.into());
+        }
+        // SAFETY: not null, terminated by the caller's promise.
+        let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
+        // A table has 16 levels at most.
+        let levels = |what, x: *const f32, n| -> Result<Option<Vec<f32>>> {
+            within(what, count(what, n)?, 0, 16)?;
+            // SAFETY: the caller's promise.
+            if x.is_null() { Ok(None) } else { unsafe { ffi_reference::values(what, x, n as usize) }.map(Some) }
+        };
+        let (keys, values) = (levels("levels of keys", keys, n_keys)?, levels("levels of values", values, n_values)?);
+        let opened = Codec::open_fitted(&name, keys.as_deref(), values.as_deref())?;
         // SAFETY: checked by the first `put`.
         unsafe { put(codec, "codec", CODECS.insert(opened)) }
     })

@@ -59,8 +59,8 @@ const SLOTTED: [&str; 2] = ["turboquant_k8v4", "turboquant_3bit_nc"];
 /// KIVI at both widths.
 const KIVI: [&str; 2] = ["kivi_k2v2", "kivi_k4v4"];
 
-/// Blocks of the PCA codec, of half the coordinates and of all.
-const PCA: [&str; 2] = ["pca_b3_post_r64", "pca_b2_post"];
+/// Blocks of the PCA codec, of half the coordinates and of all; with outliers and a shared basis.
+const PCA: [&str; 3] = ["pca_b3_post_r64", "pca_b2_post", "pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64"];
 
 /// One kernel to compile.
 pub struct Config {
@@ -239,7 +239,8 @@ pub fn configs() -> Vec<Config> {
         }
         for pca in PCA.iter().filter_map(|name| pages::open(name)?.ok()) {
             let codec = &pca.halves;
-            for d in blocks::HEAD_DIMS.into_iter().filter(|d| arch == Arch::SM_90A || *d == 128) {
+            let every = |d: &usize| if pca.lead() > 0 { arch == Arch::SM_90A && *d == 128 } else { arch == Arch::SM_90A || *d == 128 };
+            for d in blocks::HEAD_DIMS.into_iter().filter(every) {
                 all.extend([Elem::Bf16, Elem::F32].map(|elem| Config { arch, codec, d, kernel: Kernel::Fold(pca, elem) }));
                 all.extend([1, 4, 8].map(|group| Config { arch, codec, d, kernel: Kernel::BlocksDecode { pca, group } }));
             }

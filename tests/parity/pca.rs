@@ -6,7 +6,15 @@ use kernels_gen::pca::pages::{BLOCK, PcaPages};
 use kernels_gen::reference::{self, CacheShape, PcaHead};
 use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Merge, MergePlan, PagedCache, Rows, State, Store, StorePlan, StoreSpec, Stream};
 
-const NAMES: [&str; 4] = ["pca_b3_post_r64", "pca_b4_post", "pca_b2_post_k1_r64/pca_b1_r64", "pca_b3_post_random_ds/pca_b4_norm_qwen_b2"];
+const NAMES: [&str; 7] = [
+    "pca_b3_post_r64",
+    "pca_b4_post",
+    "pca_b2_post_k1_r64/pca_b1_r64",
+    "pca_b3_post_random_ds/pca_b4_norm_qwen_b2",
+    "pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64",
+    "pca_b3_post_share_t2.5/pca_b3_r64",
+    "pca_b4_post_share_t3_r64/pca_b2_share",
+];
 
 fn pages(name: &str) -> &'static PcaPages {
     Codec::open(name).expect("a codec").pca().expect("pages")
@@ -27,19 +35,23 @@ fn put<T: Copy, const N: usize>(device: &Device, stream: &Stream, x: &[T], bytes
     g
 }
 
-/// What differs of one problem; its pages are some of `pool`.
+/// What differs of one problem; its pages are some of `pool`, or the last of it, which has the bases that they share.
 fn run(device: &Device, stream: &Stream, c: &'static PcaPages, d: usize, pool: &[Vec<u8>], noise: &mut Noise, i: usize) -> Option<String> {
     let (group, kv_heads, batch) = (1 + noise.below(8), 1 + noise.below(2), if i == 0 { 1 } else { 1 + noise.below(3) });
     let most = if i == 0 { 20000 } else { 1 + noise.below(4000) };
-    let (stride, heads) = (most / BLOCK + 1, kv_heads * group);
+    let (stride, heads) = (most / BLOCK + 1 + c.lead(), kv_heads * group);
     let lens: Vec<i32> = (0..batch).map(|_| if i == 0 { most } else { noise.below(4).min(1) * (1 + noise.below(most)) } as i32).collect();
     let shape = CacheShape { pages: batch * stride + 3, page_tokens: BLOCK, kv_heads, d };
-    let mut table: Vec<i32> = noise.shuffled(shape.pages)[..batch * stride].iter().map(|p| *p as i32).collect();
+    let order = noise.shuffled(shape.pages);
+    let mut table: Vec<i32> = order[..batch * stride].iter().map(|p| *p as i32).collect();
     let broken = i % 4 == 3;
     if broken {
         table[0] = shape.pages as i32;
     }
-    let stored: Vec<u8> = (0..shape.pages * kv_heads).flat_map(|_| pool[noise.below(pool.len())].clone()).collect();
+    let bases = order[batch * stride];
+    (0..c.lead() * batch).filter(|b| !broken || *b > 0).for_each(|b| table[b * stride] = bases as i32);
+    let of = |page: usize, at: usize| &pool[if c.lead() > 0 && page == bases { pool.len() - 1 } else { at }];
+    let stored: Vec<u8> = (0..shape.pages * kv_heads).flat_map(|page| of(page / kv_heads, noise.below(pool.len() - c.lead())).clone()).collect();
     let q = noise.rows(batch * heads, d);
     let scale = 1.0 / (d as f32).sqrt();
     let want = reference::decode_pca(c, &shape, &stored, &q, heads, &table, stride, &lens, scale);
@@ -71,8 +83,11 @@ fn pca_is_bit_identical() {
     let each = cases(6);
     let total = crate::side_by_side(&device, &items, |stream, &(name, d)| {
         let (c, mut noise) = (pages(name), Noise((d + name.bytes().map(usize::from).sum::<usize>()) as u64));
-        let mut pool = vec![c.encode(&noise.rows(BLOCK, d), &noise.rows(BLOCK, d), d).expect("a page")];
-        pool.extend([(); 2].map(|()| c.encode(&smooth(&mut noise, BLOCK, d), &smooth(&mut noise, BLOCK, d), d).expect("a page")));
+        let bases = (c.lead() > 0).then(|| c.fit_bases(&smooth(&mut noise, BLOCK, d), &smooth(&mut noise, BLOCK, d), d).expect("bases"));
+        let page = |k: &[f32], v: &[f32]| c.encode(bases.as_deref(), k, v, d).expect("a page");
+        let mut pool = vec![page(&noise.rows(BLOCK, d), &noise.rows(BLOCK, d))];
+        pool.extend([(); 2].map(|()| page(&smooth(&mut noise, BLOCK, d), &smooth(&mut noise, BLOCK, d))));
+        pool.extend(bases);
         let wrong = (0..each).filter_map(|i| run(&device, stream, c, d, &pool, &mut noise, i)).inspect(|e| println!("{name} d {d} {e}"));
         wrong.count()
     });

@@ -1,13 +1,16 @@
 //! The PCA codec's cache as its kernels have it: blocks of 512 tokens in pages, the newest tokens raw, the two attention states merged.
-//! Computed by the scalar references, whose bits the kernels have; raw rows are bf16.
+//! Computed by the scalar references, whose bits the kernels have; raw rows are bf16. Bases that blocks share are fitted to the blocks that are
+//! full when a layer's first one is coded, and their frames are counted.
 
-use kernels_gen::pca;
+use std::ops::Range;
+
+use kernels_gen::pca::{self, Settings, Table};
 use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
 use kernels_gen::reference::{PcaHead, merge};
 use rayon::prelude::*;
 
 use super::grouped::window;
-use super::{Counted, Distortion, Geometry, History, Sizes, Tally};
+use super::{Blocks, Counted, Distortion, Geometry, History, Sizes, Stream, Tally};
 use crate::error::Result;
 use crate::model::{Attention, Rows};
 
@@ -23,10 +26,17 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// The codec's pages, if it has any and their kernels serve the model.
-    pub fn pages(codec: &pca::Codec, geometry: &Geometry) -> Option<&'static PcaPages> {
-        let serves = kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && geometry.heads / geometry.kv_heads <= kernels_gen::kernels::kivi::GROUPS;
-        pages::open(&codec.name)?.ok().filter(|_| serves)
+    /// Whether the codec has pages and their kernels serve the model.
+    pub fn serves(codec: &pca::Codec, geometry: &Geometry) -> bool {
+        let group = geometry.heads / geometry.kv_heads;
+        pages::has(&codec.name) && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
+    }
+
+    /// Its pages, if so, with the levels that were fitted.
+    pub fn pages(codec: &pca::Codec, blocks: Option<&Blocks>, geometry: &Geometry) -> Option<&'static PcaPages> {
+        let levels = |half: Stream, settings: &Settings| Some(blocks?.coding(half).levels.as_slice()).filter(|_| settings.table == Table::Fitted);
+        let open = || pages::open_fitted(&codec.name, [levels(Stream::K, &codec.k), levels(Stream::V, &codec.v)])?.ok();
+        Blocked::serves(codec, geometry).then(open).flatten()
     }
 
     pub fn new(codec: &'static PcaPages, geometry: Geometry) -> Blocked {
@@ -40,25 +50,35 @@ impl Blocked {
         let width = kv_heads * d;
         let [k, v] = self.raw.push(rows.layer, rows.k, rows.v);
         let done = self.blocks[rows.layer][0].len();
-        for first in (done..k.len() / width / BLOCK * BLOCK).step_by(BLOCK) {
-            let own = |x: &[f32], head: usize| x[first * width..(first + BLOCK) * width].chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect::<Vec<f32>>();
-            let coded = (0..kv_heads).into_par_iter().map(|head| {
-                let (k, v) = (own(k, head), own(v, head));
-                let mut block = PcaHead::new(self.codec, d);
-                let page = self.codec.encode(&k, &v, d)?;
+        let full = k.len() / width / BLOCK * BLOCK;
+        let own = |x: &[f32], head: usize, tokens: Range<usize>| x[tokens.start * width..tokens.end * width].chunks_exact(width).flat_map(|row| &row[head * d..][..d]).copied().collect::<Vec<f32>>();
+        if done == 0 && full > 0 && self.codec.lead() > 0 {
+            let bases = (0..kv_heads).into_par_iter().map(|head| self.codec.fit_bases(&own(k, head, 0..full), &own(v, head, 0..full), d));
+            let heads = bases.map(|bases| Ok(PcaHead::new(self.codec, d).under(&bases?))).collect::<Result<_>>()?;
+            self.blocks[rows.layer] = heads;
+        }
+        for first in (done..full).step_by(BLOCK) {
+            let coded = self.blocks[rows.layer].par_iter().enumerate().map(|(head, coder)| {
+                let (k, v) = (own(k, head, first..first + BLOCK), own(v, head, first..first + BLOCK));
+                let block = PcaHead::new(self.codec, d);
+                let mut block = if let Some(bases) = coder.bases() { block.under(bases) } else { block };
+                let page = self.codec.encode(coder.bases(), &k, &v, d)?;
                 block.push(&page);
                 let [keys, values] = block.numbers().map(|x| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
                 Ok((page, Distortion::of_rows(&k, &keys, d), Distortion::of_rows(&v, &values, d)))
             });
+            let coded = coded.collect::<Result<Vec<_>>>()?;
             let layer = self.tally.layer(rows.layer);
-            for (head, (page, k, v)) in self.blocks[rows.layer].iter_mut().zip(coded.collect::<Result<Vec<_>>>()?) {
+            for (head, (page, k, v)) in self.blocks[rows.layer].iter_mut().zip(coded) {
                 head.push(&page);
                 layer.k += k;
                 layer.v += v;
             }
         }
         let (tokens, coded) = (rows.start + rows.tokens, self.blocks[rows.layer][0].len());
-        let bytes = coded / BLOCK * kv_heads * PcaLayout::of(self.codec, d).page_bytes();
+        let layout = PcaLayout::of(self.codec, d);
+        let bases: usize = [0, 1].into_iter().filter(|side| self.codec.shared()[*side]).map(|side| layout.frame_bytes(side)).sum();
+        let bytes = kv_heads * (coded / BLOCK * layout.page_bytes() + if coded > 0 { bases } else { 0 });
         self.sizes[rows.layer] = Sizes { coded: (2 * coded * width) as u64, bytes: bytes as u64, raw: (2 * (tokens - coded) * width) as u64 };
         Ok(())
     }
@@ -66,7 +86,8 @@ impl Blocked {
     /// One query row of kv head `head` that sees `tokens` tokens.
     fn row(&self, layer: usize, head: usize, q: &[f32], tokens: usize, out: &mut [f32]) {
         let coded = tokens / BLOCK * BLOCK;
-        let (a, x) = self.blocks[layer][head].attend(q, coded, self.geometry.scale);
+        let parts = kernels_gen::kernels::parts(&self.codec.halves, self.geometry.heads / self.geometry.kv_heads);
+        let (a, x) = self.blocks[layer][head].attend(q, coded, parts, self.geometry.scale);
         let (b, y) = window(&self.geometry, self.raw.layer(layer), head, q, coded, tokens);
         out.copy_from_slice(&merge((&a, &[x]), (&b, &[y]), self.geometry.d).0);
     }
@@ -101,7 +122,7 @@ mod tests {
 
     fn blocked(name: &str) -> Blocked {
         let codec = pca::codec(name).unwrap().unwrap();
-        Blocked::new(Blocked::pages(&codec, &GEOMETRY).unwrap(), GEOMETRY)
+        Blocked::new(Blocked::pages(&codec, None, &GEOMETRY).unwrap(), GEOMETRY)
     }
 
     #[test]
@@ -112,7 +133,7 @@ mod tests {
         let off = |from: usize, to: usize| whole.iter().zip(&exact).take(to * 128).skip(from * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // Up to 511 tokens all are raw, as bf16.
         assert!(off(0, 511) < 1e-2 && off(512, TOKENS) > 2.0 * off(0, 511) && off(512, TOKENS) < 0.1, "{} {}", off(0, 511), off(512, TOKENS));
-        assert!(Blocked::pages(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY).is_none());
+        assert!(!Blocked::serves(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY));
     }
 
     #[test]
@@ -122,5 +143,16 @@ mod tests {
         let sizes = attention.tally().sizes;
         assert_eq!((sizes.coded, sizes.raw), (2 * 512 * 64, 2 * 88 * 64));
         assert_eq!(sizes.bytes as usize, PcaLayout::of(attention.codec, 64).page_bytes());
+    }
+
+    #[test]
+    fn shared_bases_are_counted_once() {
+        let mut attention = blocked("pca_b3_post_t2_vr100/pca_b2_share_vr100");
+        let out = chunks::run(&mut attention, &GEOMETRY, &[1100]);
+        let exact = chunks::run(&mut Dense::new(GEOMETRY), &GEOMETRY, &[1100]);
+        let off = out.iter().zip(&exact).skip(512 * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off > 1e-3 && off < 0.5, "{off}");
+        let layout = PcaLayout::of(attention.codec, 64);
+        assert_eq!(attention.tally().sizes.bytes as usize, 2 * layout.page_bytes() + layout.frame_bytes(1));
     }
 }

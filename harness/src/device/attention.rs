@@ -102,8 +102,8 @@ pub fn attention(
                     let inner = Box::new(attention::Windowed::new(codec, geometry, halves, own));
                     return Ok(Box::new(Windowed::new(machine.clone(), geometry, inner)));
                 }
-                if let (Coder::Pca(codec, _), true) = (coder, packed) {
-                    if let Some(pages) = attention::Blocked::pages(codec, &geometry) {
+                if let (Coder::Pca(codec, blocks), true) = (coder, packed) {
+                    if let Some(pages) = attention::Blocked::pages(codec, blocks, &geometry) {
                         return Ok(Box::new(Windowed::new(machine.clone(), geometry, Box::new(attention::Blocked::new(pages, geometry)))));
                     }
                 }

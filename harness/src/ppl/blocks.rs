@@ -42,7 +42,7 @@ fn all_codecs(subjects: &[Subject]) -> Vec<&'static Codec> {
 /// A subject's codec, and whether it is read in pages, where the newest tokens are raw.
 fn in_pages(subject: &Subject, geometry: &Geometry) -> Option<(&'static Codec, bool)> {
     match subject {
-        Subject::Coded { coder: Coder::Pca(codec, _), streams, .. } => Some((*codec, *streams == Streams::Cache && Blocked::pages(codec, geometry).is_some())),
+        Subject::Coded { coder: Coder::Pca(codec, _), streams, .. } => Some((*codec, *streams == Streams::Cache && Blocked::serves(codec, geometry))),
         _ => None,
     }
 }

@@ -212,7 +212,7 @@ impl Subject {
                         (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => {
                             Box::new(Grouped::new(codec, geometry))
                         }
-                        (Coder::Pca(codec, _), Streams::Cache) if path.packed() => match Blocked::pages(codec, &geometry) {
+                        (Coder::Pca(codec, blocks), Streams::Cache) if path.packed() => match Blocked::pages(codec, blocks, &geometry) {
                             Some(pages) => Box::new(Blocked::new(pages, geometry)),
                             None => Box::new(simulated(Some(coder), Some(coder))),
                         },

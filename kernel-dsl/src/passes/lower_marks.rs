@@ -13,13 +13,12 @@ impl Lower {
         if of_keys { self.key_marks(buf, at) } else { self.value_marks(buf, at) }
     }
 
-    /// 1 in each byte that is 0; bytes are below 32.
+    /// 128 in each byte that is 0; bytes are below 32.
     fn zeros(&mut self, x: Id) -> Id {
-        let (most, one) = (self.konst(DType::U32, 0x7f * FOUR), self.konst(DType::U32, FOUR));
+        let (most, top) = (self.konst(DType::U32, 0x7f * FOUR), self.konst(DType::U32, 0x80 * FOUR));
         let sum = self.bin(BinOp::Add, x, most);
-        let top = self.shift(BinOp::Shr, sum, 7);
-        let other = self.bin(BinOp::Xor, top, one);
-        self.bin(BinOp::And, other, one)
+        let other = self.bin(BinOp::Xor, sum, top);
+        self.bin(BinOp::And, other, top)
     }
 
     fn numbers(&mut self, word: Id) -> Id {

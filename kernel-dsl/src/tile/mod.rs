@@ -12,7 +12,7 @@ pub use launch::{current_block, launch};
 pub use memory::{At, ByTurn, ByWarp, Global, PutBy, PutByWarp, Shared};
 pub(crate) use mma::band_row;
 pub use mma::{MmaIn, MmaStart};
-pub use page::{Page, Ring};
+pub use page::{MARK, Page, Ring};
 
 use crate::dtype::{Elem, Float, bf16};
 use crate::ir::Layout;

@@ -75,6 +75,9 @@ impl LaneElem for bf16 {
     }
 }
 
+/// What a mark is: the highest bit of a byte, where comparisons leave it.
+pub const MARK: u8 = 128;
+
 impl Page {
     pub fn load<U: Elem>(&self, byte: impl At) -> U {
         read(&self.bytes, byte.at())
@@ -148,16 +151,16 @@ impl Page {
         out
     }
 
-    /// One byte a token, a number below 32 in its lower five bits: left operand [32, tokens] that is 1 where the row is the token's number.
+    /// One byte a token, a number below 32 in its lower five bits: left operand [32, tokens] that is [`MARK`] where the row is the token's number.
     /// From a byte at a multiple of 8 on.
     pub fn marks(&self, at: impl At) -> Tile<u8> {
-        let data = (0..32 * TOKENS).map(|i| u8::from(self.number(at, i % TOKENS) == i / TOKENS)).collect();
+        let data = (0..32 * TOKENS).map(|i| MARK * u8::from(self.number(at, i % TOKENS) == i / TOKENS)).collect();
         Tile { rows: 32, cols: TOKENS, layout: Layout::MmaA, data }
     }
 
     /// The same as left operand [tokens, 32].
     pub fn key_marks(&self, at: impl At) -> Tile<u8> {
-        let data = (0..TOKENS * 32).map(|i| u8::from(self.number(at, i / 32) == i % 32)).collect();
+        let data = (0..TOKENS * 32).map(|i| MARK * u8::from(self.number(at, i / 32) == i % 32)).collect();
         Tile { rows: TOKENS, cols: 32, layout: Layout::MmaA, data }
     }
 

@@ -21,7 +21,12 @@ pub struct Levels {
 impl Levels {
     /// `levels`: 2, 4, 8 or 16 of them.
     pub fn new(levels: &[f32]) -> Levels {
-        let step = 127.0 / levels.iter().fold(f32::MIN_POSITIVE, |top, l| top.max(l.abs()));
+        Levels::reaching(levels, 0.0)
+    }
+
+    /// With `reach` no more than 127 lanes too.
+    pub fn reaching(levels: &[f32], reach: f32) -> Levels {
+        let step = 127.0 / levels.iter().fold(reach.max(f32::MIN_POSITIVE), |top, l| top.max(l.abs()));
         let lane = |i: usize| levels.get(i).map_or(128, |l| (128.0 + (l * step).round()) as u8);
         let word = |w: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| lane(4 * w + i)));
         Levels { width: levels.len().ilog2() as usize, bytes: [0, 1, 2, 3].map(word), step }

@@ -82,8 +82,7 @@ pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -
         min_blocks: 1,
         kivi: false,
         ranks: [0; 2],
-        behind: 0,
-        values_map_at: 0,
+        behind: super::pca::Behind::NONE,
         away: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }

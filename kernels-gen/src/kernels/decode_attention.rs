@@ -81,9 +81,8 @@ pub struct DecodeMeta {
     pub kivi: bool,
     /// Coordinates of a key's and of a value's residual in the bases of blocks; 0: there are none, see [`super::pca`].
     pub ranks: [usize; 2],
-    /// Bytes of a page of a kv head behind its tiles, and where in the page a block's map of values begins.
-    pub behind: usize,
-    pub values_map_at: usize,
+    /// What pages of blocks keep where: see [`super::pca`].
+    pub behind: super::pca::Behind,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
     pub inv_sqrt_d: f32,
@@ -116,6 +115,16 @@ impl DecodeMeta {
     /// Pages are blocks with a basis of their own.
     pub fn blocks(&self) -> bool {
         self.ranks[0] > 0
+    }
+
+    /// Only queries come from the launch before: shares are counted while it runs.
+    pub fn waits_late(&self) -> bool {
+        self.record > 0 || self.blocks()
+    }
+
+    /// Pages that a row of the table names before those of blocks: of bases that blocks share.
+    pub fn lead(&self) -> usize {
+        self.behind.lead
     }
 
     /// Bytes of a warp's ring.
@@ -184,7 +193,7 @@ impl DecodeMeta {
         let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
         let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
-        let own = if self.kivi { self.kivi_shared() } else { 0 };
+        let own = if self.kivi { self.kivi_shared() } else { self.outliers_shared() };
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
 
@@ -192,7 +201,9 @@ impl DecodeMeta {
     /// are dealt out by blocks that do. A third stage goes before warps do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
     pub fn within(self, shared: usize) -> DecodeMeta {
         // Without bulk copies sixteen warps want more registers than there are; the devices that lack them have less shared memory too.
-        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { SHAPES[0] } else { (self.warps, self.min_blocks) };
+        // So do sums of blocks' coordinates as floats more than twelve have.
+        let most = if self.blocks() && self.parts == 1 { (4, 2) } else { SHAPES[0] };
+        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { most } else { (self.warps, self.min_blocks) };
         let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
         let shapes = std::iter::once(own).chain(fewer).flat_map(|at| [(at, self.stages), (at, self.stages.min(2))]);
         let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, ..self }.deep(shared));
@@ -253,10 +264,10 @@ pub fn decode_attention<T: Float>(
     own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths; 2: sequences are few
     scale: f32,
 ) {
-    if m.record == 0 {
+    if !m.waits_late() {
         after_previous();
     }
-    let (block, capacity) = (block_id(0), table_stride * m.page_tokens as i32);
+    let (block, capacity) = (block_id(0), (if m.lead() > 0 { table_stride - 1_i32 } else { table_stride }) * m.page_tokens as i32);
     let mut counts = shared::<i32>(LANES * (2 * m.depth + 3));
     let mut places = shared::<i32>(PLACES);
     let mut found = shared::<i32>(FOUND);
@@ -274,7 +285,7 @@ pub fn decode_attention<T: Float>(
     if block == 0_i32 {
         chosen.put(0, if own != 1_i32 { found.at(UNIT) } else { unit } + m.log_warps() as i32);
     }
-    if m.record > 0 {
+    if m.waits_late() {
         after_previous();
     }
     // Not before its own wait: the join reads lengths while this launch still runs.

@@ -38,7 +38,8 @@ pub fn find_fault(m: &JoinMeta, table: &Global<i32>, status: &mut Global<i32>, f
     for _ in threads(1) {
         fault.put(0, 0_i32);
     }
-    for i in threads((len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32) {
+    let count = (len + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32;
+    for i in threads(if m.lead > 0 { if len > 0_i32 { count + m.lead as i32 } else { 0_i32 } } else { count }) {
         let page = table.at(seq * table_stride + i);
         if (page < 0_i32) | (page >= pages) {
             fault.put(0, 1_i32);

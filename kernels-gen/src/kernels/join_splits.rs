@@ -19,6 +19,8 @@ pub const NARROW: usize = FOLD;
 pub struct JoinMeta {
     pub d: usize,
     pub page_tokens: usize,
+    /// Pages that a row of the table names before those of tokens.
+    pub lead: usize,
     /// 8, or for rows of up to `NARROW` parts fewer.
     pub warps: usize,
     /// Query heads of a kv head and query tokens of a block: of the join of many queries.
@@ -178,7 +180,8 @@ pub fn join_splits<T: Float>(
     let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
     let base = (seq * kv_heads + head) as i64 * splits as i64;
     let len = lens.at(seq);
-    let n = if (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32) { len } else { 0_i32 };
+    let most = if m.lead > 0 { table_stride - m.lead as i32 } else { table_stride };
+    let n = if (len >= 0_i32) & (len <= most * m.page_tokens as i32) { len } else { 0_i32 };
     let mut fault = shared::<i32>(1);
     find_fault(&m, table, status, &mut fault, pages, table_stride, n, seq);
     after_previous();

@@ -254,7 +254,7 @@ pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Re
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
-    JoinMeta { d, page_tokens, warps: 8, group: 1, queries: 1, mapped: false, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, page_tokens, lead: 0, warps: 8, group: 1, queries: 1, mapped: false, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
 /// The join kernel. Grid: [group, kv_heads, batch]. Not needed after [`whole_unit`].

@@ -43,7 +43,7 @@ impl fmt::Display for PcaError {
                 )
             }
             PcaError::Missing { what } => {
-                write!(f, "the PCA codec needs {what}, which is fitted to a model; run it in `harness ppl`")
+                write!(f, "the PCA codec needs {what}, which is fitted ahead: `harness ppl` does so; open_fitted takes levels, fit_bases makes pages of bases")
             }
         }
     }

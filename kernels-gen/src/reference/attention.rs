@@ -72,6 +72,7 @@ pub(super) fn decode_with(
 }
 
 /// Attends `q` `[batch, heads, d]` by kv heads: `head_of` unpacks one from a sequence's pages and its length, `attend` gives a row's output and lse.
+/// The first `lead` pages have no tokens.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
 pub(super) fn decode_by_heads<H>(
     s: &CacheShape,
@@ -79,6 +80,7 @@ pub(super) fn decode_by_heads<H>(
     heads: usize,
     table: &[i32],
     table_stride: usize,
+    lead: usize,
     lens: &[i32],
     head_of: impl Fn(&[usize], usize, usize) -> H,
     attend: impl Fn(&H, &[f32], usize) -> (Vec<f32>, f32),
@@ -86,7 +88,9 @@ pub(super) fn decode_by_heads<H>(
     let (rows, group) = (lens.len() * heads, heads / s.kv_heads);
     let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
     for (b, &len) in lens.iter().enumerate() {
-        let pages = match s.pages_of(&table[b * table_stride..][..table_stride], len) {
+        let (before, own) = table[b * table_stride..][..table_stride].split_at(lead.min(table_stride));
+        let first = || s.pages_of(before, if len > 0 { (before.len() * s.page_tokens) as i32 } else { 0 });
+        let pages = match s.pages_of(own, len).and_then(|own| Ok([first()?, own].concat())) {
             Ok(pages) => pages,
             Err(status) => {
                 decoded.status.set(status);

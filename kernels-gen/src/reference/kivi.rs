@@ -165,5 +165,5 @@ pub fn decode_kivi(c: &Kivi, s: &CacheShape, cache: &[u8], q: &[f32], heads: usi
         }
         head
     };
-    decode_by_heads(s, q, heads, table, table_stride, lens, head_of, |head, q, len| head.attend(q, len, parts, scale))
+    decode_by_heads(s, q, heads, table, table_stride, 0, lens, head_of, |head, q, len| head.attend(q, len, parts, scale))
 }

@@ -22,7 +22,7 @@ pub use attention::{Decoded, decode};
 pub use calibrated::Calibrated;
 pub use kivi::{KiviHead, decode_kivi, store_groups};
 pub use merge::merge;
-pub use pca::{PcaHead, decode_pca, store_block};
+pub use pca::{PcaHead, decode_pca, store_bases, store_block};
 pub use prefill::prefill;
 pub use project::{LARGEST, Map, project};
 pub use rope::RopeTable;

@@ -172,10 +172,31 @@ impl Strand {
         }
     }
 
-    /// The state with outputs that `f` makes of the weighted values and the sum of weights; one part.
-    pub fn mapped(self, f: impl FnOnce(&[f32], f32) -> Vec<f32>) -> Partial {
-        let partial = self.closed(false, false);
-        Partial { o: f(&partial.o, partial.l), ..partial }
+    /// The state with outputs that `f` makes of the sum of weights.
+    pub fn mapped(&self, f: impl FnOnce(f32) -> Vec<f32>) -> Partial {
+        let l = self.weighed();
+        Partial { m: self.m, l, o: f(l) }
+    }
+
+    /// The largest score in log2 units.
+    pub fn top(&self) -> f32 {
+        self.m
+    }
+
+    /// Keeps a unit under the maximum of another strand, which was `before`.
+    pub fn follow(&mut self, before: f32, after: f32) {
+        if after > before {
+            self.lift = sunk(self.lift, before, after);
+        }
+    }
+
+    /// What an integer weight is worth.
+    pub fn unit(&self) -> f32 {
+        down_of(self.lift)
+    }
+
+    fn weighed(&self) -> f32 {
+        if self.parts == 2 { self.counts.iter().map(|sum| counted(*sum)).sum::<u32>() as f32 * (1.0 / 8_388_608.0) } else { self.l as f32 * (1.0 / 536_870_912.0) }
     }
 
     #[inline(always)]
@@ -186,6 +207,7 @@ impl Strand {
     /// Where zero lies half way between two lane values (`odd`), half of the weights' sum is due; `affine`: the share of offsets.
     #[inline(always)]
     pub fn closed(self, odd: bool, affine: bool) -> Partial {
+        let l = self.weighed();
         let ([_, mut o], mut half) = (self.o, self.half[1]);
         if self.parts == 2 {
             // A power of two: it may come before or after what else is multiplied.
@@ -201,7 +223,6 @@ impl Strand {
             let shift = (self.shift + self.leans.iter().map(|sum| fixed_raised(*sum)).sum::<i64>()) as f32 * (1.0 / 68_719_476_736.0);
             o.iter_mut().for_each(|o| *o += shift);
         }
-        let l = if self.parts == 2 { self.counts.iter().map(|sum| counted(*sum)).sum::<u32>() as f32 * (1.0 / 8_388_608.0) } else { self.l as f32 * (1.0 / 536_870_912.0) };
         Partial { m: self.m, l, o }
     }
 }

@@ -115,10 +115,11 @@ impl DecodePlan {
             true => kernels::counted(&kernels::decode_ir(codec.info(), m, elem)?),
             false => kernels::decode_of(codec.info(), m, elem),
         })?;
-        let wide = if calibrated { kernels::mapped_join_meta(head_dim, page_tokens) } else { kernels::join_meta(head_dim, page_tokens) };
+        let own = decode.own().meta;
+        let wide = if calibrated { kernels::mapped_join_meta(head_dim, page_tokens) } else { kernels::pca::join_meta(&own) };
         let join = load(device, kernels::join_of(codec.info(), &wide, elem))?;
         let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), elem))?;
-        let records = Records::prepare(device, codec, &decode.own().meta, elem)?;
+        let records = Records::prepare(device, codec, &own, elem)?;
         Ok(DecodePlan { shape: Shape { codec, head_dim, page_tokens }, group, elem, splits, decode, join, narrow, records, counts })
     }
 
@@ -159,6 +160,19 @@ impl DecodePlan {
     /// wrote to the two i64 of `counter`.
     pub fn launch_counted(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, counter: Span<'_>) -> Result<()> {
         self.enqueue(stream, call, layer, Some(counter))
+    }
+
+    /// Enqueues only what makes records of queries before attention, of a codec whose blocks have bases; for others nothing. What a bench
+    /// times apart.
+    pub fn launch_records(&self, stream: &Stream, call: &Decode<'_>) -> Result<()> {
+        let capacity = capacity(call.table_stride, self.shape.page_tokens)?;
+        call.cache.check(&self.shape)?;
+        agrees(self.shape.codec, call, None, capacity)?;
+        let heads = product("the number of heads", &[self.group, call.cache.kv_heads])? as usize;
+        let (_, space) = self.space(call.batch, heads, capacity)?;
+        self.check(call, heads, &space)?;
+        let [.., records] = space.cut(call)?;
+        self.records.iter().try_for_each(|of| of.launch(stream, call, None, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 }))
     }
 
     fn enqueue(&self, stream: &Stream, call: &Decode<'_>, layer: Option<&Layer<'_>>, counter: Option<Span<'_>>) -> Result<()> {

@@ -41,7 +41,7 @@ int main(void) {
     GOOD(kvf_codec_open("int4", &plain));
     kvf_codec *none = codec;
     BAD(kvf_codec_open("pca_b4", &none), "_post");
-    BAD(kvf_codec_open("pca_b4_post_t2", &none), "_t0");
+    BAD(kvf_codec_open("pca_b4_post_t2", &none), "_t0 for values");
     NOT(kvf_block_bytes(codec, D, 64, &bytes));
     GOOD(kvf_block_bytes(codec, D, TOKENS, &bytes));
     void *page = aligned_alloc(16, bytes);
@@ -65,7 +65,38 @@ int main(void) {
     BAD(kvf_plan_create(&d, &plan), "encode_block");
     d.flags = KVF_PLAN_DECODE, d.queries = 4;
     BAD(kvf_plan_create(&d, &plan), "blocks of 512 tokens");
+    GOOD(kvf_codec_close(codec));
     free(page);
+    // Bases that blocks share, and outliers: two pages, the first entry of the table names that of the bases.
+    GOOD(kvf_codec_open("pca_b4_post_share_t3/pca_b4_share", &codec));
+    GOOD(kvf_block_bytes(codec, D, TOKENS, &bytes));
+    char *pages = aligned_alloc(16, 2 * bytes);
+    BAD(kvf_encode_block(codec, D, k, v, pages), "shared bases");
+    BAD(kvf_fit_bases(plain, D, TOKENS, k, v, pages), "codes no blocks");
+    BAD(kvf_fit_bases(codec, D, 1, k, v, pages), "at least two");
+    BAD(kvf_fit_bases(codec, D, -1, k, v, pages), "at least two");
+    BAD(kvf_fit_bases(codec, D, TOKENS, NULL, v, pages), "k is null");
+    GOOD(kvf_fit_bases(codec, D, TOKENS, k, v, pages + bytes));
+    BAD(kvf_encode_block_under(codec, D, NULL, k, v, pages), "bases is null");
+    GOOD(kvf_encode_block_under(codec, D, pages + bytes, k, v, pages));
+    c.base = pages, c.bytes = 2 * bytes, c.pages = 2;
+    int32_t two[2] = {1, 0};
+    a.table = two, a.table_stride = 2;
+    GOOD(kvf_ref_decode(codec, KVF_DTYPE_F32, HEADS, &c, &a));
+    double shared = off();
+    cases++;
+    if (!(shared > 0 && shared < 0.1 && status[1] == 0)) failures++, printf("FAILED: off by %g\n", shared);
+    free(pages);
+    GOOD(kvf_codec_close(codec));
+    // Levels that were fitted to a model.
+    float levels[4] = {-1.5f, -0.5f, 0.5f, 1.5f};
+    BAD(kvf_codec_open("pca_b2_post_fitted", &none), "levels of its own");
+    BAD(kvf_codec_open_fitted("int4", levels, 4, levels, 4, &none), "no fitted levels");
+    BAD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 3, levels, 4, &none), "4 rising levels");
+    BAD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 17, levels, 4, &none), "levels of keys");
+    BAD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 4, NULL, 0, &none), "levels of its own");
+    BAD(kvf_codec_open_fitted(NULL, levels, 4, levels, 4, &none), "name is null");
+    GOOD(kvf_codec_open_fitted("pca_b2_post_fitted", levels, 4, levels, 4, &codec));
     GOOD(kvf_codec_close(codec));
     GOOD(kvf_codec_close(plain));
     printf("off by %.1e; %d cases, %d failures\n", most, cases, failures);

@@ -7,6 +7,7 @@ use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
 use crate::pack::{TOKENS, left_byte, matrix_byte, matrix_row, right_byte, swizzled, turned_byte};
+use crate::tile::MARK;
 use std::collections::VecDeque;
 
 /// One warp's side of a ring: copies on their way, and the page waited for last.
@@ -111,7 +112,7 @@ impl Machine<'_> {
     pub(super) fn marks(&self, buf: &Buf, at: Id, of_keys: bool, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let at = self.offset(at)?;
         let numbers = (0..TOKENS).map(|t| self.load(buf, at + t as i64, DType::U8, buffers)).collect::<Result<Vec<u64>, _>>()?;
-        let mark = |token: usize, number: usize| u64::from(numbers[token] & 31 == number as u64);
+        let mark = |token: usize, number: usize| u64::from(MARK) * u64::from(numbers[token] & 31 == number as u64);
         Ok((0..32 * TOKENS).map(|i| if of_keys { mark(i / 32, i % 32) } else { mark(i % TOKENS, i / TOKENS) }).collect())
     }
 

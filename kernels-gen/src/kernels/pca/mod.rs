@@ -3,35 +3,92 @@
 
 pub mod attend;
 pub mod queries;
+pub mod scores;
 pub mod unfold;
+pub mod walk;
+pub mod weigh;
 
 use super::Elem;
 use super::cuts::shape;
 use super::decode_attention::DecodeMeta;
+use super::join_splits::JoinMeta;
 use crate::pca::pages::{PcaLayout, PcaPages, WAYS};
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
 use queries::FoldMeta;
 
+/// Sums of marks are 128 times as large: see [`kernel_dsl::tile::MARK`].
+pub const MARKED: f32 = 0.0078125;
+
 /// Head dims that these kernels serve.
 pub const HEAD_DIMS: [usize; 2] = [64, 128];
 
-/// Bytes of the queries of a block: `[high | low, 8 heads, rank + WAYS]`, then for each head the start of its sums, the worth of a step
-/// with residuals and with centres, the bias.
-pub const fn record(rank: usize) -> usize {
-    16 * (rank + WAYS) + 4 * 4 * 8
+/// Bytes of the queries of a block: `[high | low, heads, rank + WAYS]`, 8 heads, or 4 where the two bytes of a weight are columns; then for
+/// each of 8 columns the start of its sums, the worth of a step with residuals and with centres, the bias.
+pub const fn record(rank: usize, parts: usize) -> usize {
+    16 / parts * (rank + WAYS) + 4 * 4 * 8
+}
+
+/// What pages of blocks keep behind their tiles, and where.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Behind {
+    /// Bytes behind the tiles of a kv head.
+    pub bytes: usize,
+    /// 1 where a page of shared bases comes first in a row of the table.
+    pub lead: usize,
+    /// Whether frames of keys and of values lie in that page, and where frames and maps of centres begin in theirs.
+    pub shared: [bool; 2],
+    pub frames_at: [usize; 2],
+    pub ways_at: [usize; 2],
+    /// First byte of what a block's values have of their own.
+    pub values_at: usize,
+    /// Outliers of a tile's keys, and where in the tile they begin.
+    pub outliers: usize,
+    pub outliers_at: usize,
+}
+
+impl Behind {
+    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, outliers: 0, outliers_at: 0 };
+
+    fn of(c: &PcaPages, layout: &PcaLayout) -> Behind {
+        Behind {
+            bytes: layout.page_bytes() - layout.behind_at(),
+            lead: c.lead(),
+            shared: c.shared(),
+            frames_at: [0, 1].map(|side| layout.frame_at(side)),
+            ways_at: [layout.key_ways_at(), layout.value_ways_at()],
+            values_at: layout.values_behind_at(),
+            outliers: layout.outliers,
+            outliers_at: layout.outliers_at(),
+        }
+    }
 }
 
 impl DecodeMeta {
     /// Bytes of the queries of a block.
     pub fn folded(&self) -> usize {
-        record(self.ranks[0])
+        record(self.ranks[0], self.parts)
     }
 
-    /// Lines of 128 bytes of a block's map of values.
+    /// Bytes of a page of blocks of a kv head.
+    pub fn block_bytes(&self) -> usize {
+        self.page_tokens / 32 * self.tile_bytes + self.behind.bytes
+    }
+
+    /// Lines of 128 bytes of what a block's values have of their own.
     pub fn map_lines(&self) -> usize {
-        ((self.ranks[1] + WAYS) * (self.d + 4) + 8 * self.d) / 128
+        (self.block_bytes() - self.behind.values_at) / 128
+    }
+
+    /// Bytes of a tile of lanes that outliers add, a warp's.
+    pub fn more(&self) -> usize {
+        if self.behind.outliers > 0 { 32 * self.ranks[0] } else { 0 }
+    }
+
+    /// Those of a block in shared memory.
+    pub fn outliers_shared(&self) -> usize {
+        self.warps * self.more()
     }
 }
 
@@ -43,10 +100,8 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
     DecodeMeta {
         ranks: layout.ranks,
-        behind: layout.page_bytes() - layout.keys_map_at(),
-        values_map_at: layout.values_map_at(),
-        parts: 1,
         floats: false,
+        behind: Behind::of(c, &layout),
         tile_bytes: layout.tile_bytes(),
         keys_at: [0; 4],
         values_at: [layout.values_at(), 0],
@@ -59,10 +114,14 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     .within(usize::MAX)
 }
 
+/// Meta value of the join kernel after such a decode kernel.
+pub fn join_meta(m: &DecodeMeta) -> JoinMeta {
+    JoinMeta { lead: m.lead(), ..super::join_meta(m.d, m.page_tokens) }
+}
+
 /// Meta value of the kernel that folds queries.
 pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
-    let page = m.page_tokens / 32 * m.tile_bytes;
-    FoldMeta { d: m.d, group: m.group, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: page + m.behind, map_at: page, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: 2, min_blocks: 10 }
+    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: if m.ranks[0] == 64 { 3 } else { 2 }, min_blocks: if m.ranks[0] == 64 { 8 } else { 10 } }
 }
 
 /// Tile IR of that kernel.

@@ -7,6 +7,7 @@
 use super::super::kivi::queries::joined8;
 use super::super::maps::{halves_of, per_unit, unit_of};
 use super::super::query::{finite, shown_worth};
+use super::MARKED;
 use crate::pca::pages::WAYS;
 use kernel_dsl::prelude::*;
 
@@ -16,12 +17,14 @@ pub struct FoldMeta {
     pub d: usize,
     /// Query heads of a kv head, at most 8.
     pub group: usize,
+    /// 2 where the two bytes of a weight are columns of attention.
+    pub parts: usize,
     /// Coordinates of a key's residual.
     pub rank: usize,
     pub page_tokens: usize,
-    /// Bytes of a page of a kv head, and where in it the keys' map begins.
+    /// Bytes of a page of a kv head, and what is where in it.
     pub page_bytes: usize,
-    pub map_at: usize,
+    pub behind: super::Behind,
     /// Bytes of a number of the queries.
     pub elem: usize,
     pub warps: usize,
@@ -36,12 +39,22 @@ impl FoldMeta {
 
     /// Bytes of the queries of a block.
     pub fn record(&self) -> usize {
-        super::record(self.rank)
+        super::record(self.rank, self.parts)
     }
 
-    /// Lines of 128 bytes of the map.
+    /// Heads of a record.
+    pub fn heads(&self) -> usize {
+        8 / self.parts
+    }
+
+    /// Lines of 128 bytes of what a block's keys have of their own.
     pub fn lines(&self) -> usize {
-        (self.places() * (self.d + 4) + 4 * self.d) / 128
+        (self.behind.values_at - self.from()) / 128
+    }
+
+    /// First byte of it.
+    pub fn from(&self) -> usize {
+        if self.behind.shared[0] { self.behind.ways_at[0] } else { self.behind.frames_at[0] }
     }
 
     /// Bytes of a row of integers in shared memory.
@@ -79,11 +92,14 @@ pub fn fold_queries<T: Float>(
     release_next();
     let (entry, head, seq) = (block_id(0), block_id(1), block_id(2));
     let len = lens.at(seq);
-    let live = (len <= table_stride * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
-    let page = table.at(seq * table_stride + entry) as u32;
-    let own = (if page < pages as u32 { page as i64 } else { 0_i64 }) * kv_heads as i64 + head as i64;
-    let map = own * m.page_bytes as i64 + m.map_at as i64;
-    let steps = map + (m.places() * m.d) as i64;
+    let most = if m.behind.lead > 0 { table_stride - 1_i32 } else { table_stride };
+    let live = (len <= most * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
+    // Blocks that are there are not beyond the table.
+    let at = if m.behind.lead > 0 { (entry + 1_i32).min(table_stride - 1_i32) } else { entry };
+    let own = page_of(m.page_bytes, table.at(seq * table_stride + at), pages, kv_heads, head);
+    let base = if m.behind.shared[0] { page_of(m.page_bytes, table.at(seq * table_stride), pages, kv_heads, head) } else { own };
+    let (frame, map) = (base + m.behind.frames_at[0] as i64, own + m.behind.ways_at[0] as i64);
+    let means = frame + (m.rank * (m.d + 4)) as i64;
     let record = ((seq * kv_heads + head) as i64 * table_stride as i64 + entry as i64) * m.record() as i64;
     let first = ((seq * kv_heads + head) * m.group as i32) as i64 * m.d as i64;
     let mut ints = shared::<u32>(2 * m.line());
@@ -96,7 +112,7 @@ pub fn fold_queries<T: Float>(
     // The map is on its way while the query is measured.
     for i in threads(if live { 32 * m.warps as i32 } else { 0_i32 }) {
         for u in 0..m.lines().div_ceil(32 * m.warps) {
-            cache.prefetch(map + ((i + (u * 32 * m.warps) as i32).min(m.lines() as i32 - 1_i32) * 128_i32) as i64);
+            cache.prefetch(own + m.from() as i64 + ((i + (u * 32 * m.warps) as i32).min(m.lines() as i32 - 1_i32) * 128_i32) as i64);
         }
     }
     for i in threads(if live { 64_i32 } else { 0_i32 }) {
@@ -104,7 +120,7 @@ pub fn fold_queries<T: Float>(
         let (mut top, mut bias) = (0.0_f32, 0.0_f32);
         for u in 0..m.d / 32 {
             let (x, at) = (four::<T>(q, first, c, a, u, m.group, m.d), a * (m.d / 8) as i32 + (4 * u) as i32);
-            let mean = cache.load4::<f32>(steps + (4 * m.places()) as i64 + (at * 4_i32) as i64);
+            let mean = cache.load4::<f32>(means + (at * 4_i32) as i64);
             for e in 0..4 {
                 top = fmax(top, x[e].abs());
                 bias = x[e].mul_add(mean[e], bias);
@@ -128,13 +144,17 @@ pub fn fold_queries<T: Float>(
     }
     for w in warps(m.warps) {
         for column in strided(32_i32 * w, if live { m.places() as i32 } else { 0_i32 }, 32 * m.warps) {
-            let left: Tile<i8> = cache.packed_left::<i8>(map + (column * m.d as i32) as i64, 32, m.d);
+            // Of the frame, and then of centres.
+            let within = column < m.rank as i32;
+            let from = if within { frame } else { map - (m.rank * m.d) as i64 };
+            let steps = if within { frame + (m.rank * m.d) as i64 } else { map + (WAYS * m.d) as i64 - (4 * m.rank) as i64 };
+            let left: Tile<i8> = cache.packed_left::<i8>(from + (column * m.d as i32) as i64, 32, m.d);
             let sum = mma(&left, &ints.operand::<i8>(m.d, m.line(), 8, m.d), &(mma(&left, &ints.operand::<i8>(0, m.line(), 8, m.d), 0_i32) * 128_i32));
             let y = sum.cast::<f32>() * &cache.rows_at::<f32>(steps + (column * 4_i32) as i64, 4, 32) * &units.cols(0, 1, 8);
             rows.put_acc(column, 1, m.places() + 4, 8, &y);
         }
     }
-    for i in threads(if live { 64_i32 } else { 0_i32 }) {
+    for i in threads(if live { (8 * m.heads()) as i32 } else { 0_i32 }) {
         let (c, a) = (i >> 3_u32, i & 7_i32);
         let mut top = 0.0_f32;
         for u in 0..m.rank / 32 {
@@ -143,7 +163,7 @@ pub fn fold_queries<T: Float>(
         tops.put(i, top);
         ways.put(i, largest(rows.load4::<f32>(way(c, a, m.rank, m.places()))));
     }
-    for i in threads(if live { 64_i32 } else { 0_i32 }) {
+    for i in threads(if live { (8 * m.heads()) as i32 } else { 0_i32 }) {
         let (c, a) = (i >> 3_u32, i & 7_i32);
         let to = record + (c * m.places() as i32) as i64;
         let mut total = 0_i32;
@@ -151,25 +171,33 @@ pub fn fold_queries<T: Float>(
             let (high, low, sum) = digits(rows.load4::<f32>(place(c, a, u, m.rank, m.places())), per_unit(top_of(&tops, c)));
             let at = to + (a * (m.rank / 8) as i32 + (4 * u) as i32) as i64;
             records.save::<u32>(at, high);
-            records.save::<u32>(at + (8 * m.places()) as i64, low);
+            records.save::<u32>(at + (m.heads() * m.places()) as i64, low);
             total = total + sum;
         }
         let (high, low, _sum) = digits(rows.load4::<f32>(way(c, a, m.rank, m.places())), per_unit(top_of(&ways, c)));
         let at = to + (m.rank as i32 + a * 4_i32) as i64;
         records.save::<u32>(at, high);
-        records.save::<u32>(at + (8 * m.places()) as i64, low);
+        records.save::<u32>(at + (m.heads() * m.places()) as i64, low);
         starts.put(i, total);
     }
-    for c in threads(if live { 8_i32 } else { 0_i32 }) {
+    for column in threads(if live { 8_i32 } else { 0_i32 }) {
+        let c = column & (m.heads() as i32 - 1_i32);
         let (x, y) = (starts.load4::<i32>(c * 32_i32), starts.load4::<i32>(c * 32_i32 + 16_i32));
         let total = x[0] + x[1] + (x[2] + x[3]) + (y[0] + y[1] + (y[2] + y[3]));
-        let at = record + (16 * m.places()) as i64 + (c * 4_i32) as i64;
+        let at = record + (16 / m.parts * m.places()) as i64 + (column * 4_i32) as i64;
         let log2 = scale * 1.442695_f32;
         records.save::<i32>(at, total * -128_i32);
         records.save::<f32>(at + 32_i64, shown_worth(unit_of(top_of(&tops, c)) * log2));
-        records.save::<f32>(at + 64_i64, shown_worth(unit_of(top_of(&ways, c)) * log2));
+        records.save::<f32>(at + 64_i64, shown_worth(unit_of(top_of(&ways, c)) * log2) * MARKED);
         records.save::<f32>(at + 96_i64, joined8(biases.load4::<f32>(c * 32_i32), biases.load4::<f32>(c * 32_i32 + 16_i32)) * log2);
     }
+}
+
+/// First byte of a page of a kv head, page 0 where an entry is bad.
+#[device]
+fn page_of(page_bytes: usize, entry: i32, pages: i32, kv_heads: i32, head: i32) -> i64 {
+    let page = entry as u32;
+    ((if page < pages as u32 { page as i64 } else { 0_i64 }) * kv_heads as i64 + head as i64) * page_bytes as i64
 }
 
 /// Four numbers of query row `c`, the `u`-th four of the `a`-th eighth; rows past the last one are 0.

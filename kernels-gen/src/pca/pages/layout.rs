@@ -1,12 +1,16 @@
-//! Where a page of a kv head keeps what: 16 tiles of 32 tokens, `[K codes | V codes | K pairs | V pairs | K numbers | V numbers]`, a pair
-//! a residual's norm and the length along a centre, f16; then the keys' map and the values' map.
+//! Where a page of a kv head keeps what: 16 tiles of 32 tokens, `[K codes | V codes | K pairs | V pairs | K numbers | V numbers | outliers]`,
+//! a pair a residual's norm and the length along a centre, f16; then the keys' map and the values' map.
 //!
-//! The keys' matrix is the left operand of queries, 32 coordinates by d; the values' is that of sums, 32 numbers by 32 coordinates. Both lie
-//! in the order of the lanes' registers. Behind the values' steps are sums of its rows, which integers without a sign need.
+//! A map is a frame, `[matrix | steps | mean]` of residuals' coordinates, and `[matrix | steps]` of centres. Frames that all blocks of a stream
+//! share lie at the front of a page of their own. The keys' matrix is the left operand of queries, 32 coordinates by d; the values' is that of
+//! sums, 32 numbers by 32 coordinates. Both lie in the order of the lanes' registers. Behind the values' steps are sums of the rows of the
+//! whole matrix, which integers without a sign need.
+//!
+//! Outliers are a tile's: where each stands in a left operand of bytes, u16, then what it adds to the lane there, a signed byte, 0 for none.
 
 use kernel_dsl::pack::left_byte;
 
-use super::{BLOCK, Folded, PcaPages, WAYS};
+use super::{BLOCK, Columns, Folded, Frame, Outlier, PcaPages, WAYS};
 use crate::codec::Codec;
 use crate::layout::{Codes, Layout, Operand, TILE};
 
@@ -15,12 +19,15 @@ use crate::layout::{Codes, Layout, Operand, TILE};
 pub struct PcaLayout {
     pub d: usize,
     pub ranks: [usize; 2],
+    /// Outliers of a tile's keys at most.
+    pub outliers: usize,
+    shared: [bool; 2],
     codecs: [&'static dyn Codec; 2],
 }
 
 impl PcaLayout {
     pub fn of(c: &PcaPages, d: usize) -> PcaLayout {
-        PcaLayout { d, ranks: c.ranks(d), codecs: [c.halves.k.bands[0], c.halves.v.bands[0]] }
+        PcaLayout { d, ranks: c.ranks(d), outliers: c.outliers(d), shared: c.shared(), codecs: [c.halves.k.bands[0], c.halves.v.bands[0]] }
     }
 
     fn code_bytes(&self, side: usize) -> usize {
@@ -42,47 +49,105 @@ impl PcaLayout {
         self.pairs_at() + 2 * 4 * TILE
     }
 
-    pub fn tile_bytes(&self) -> usize {
+    /// First byte of the outliers.
+    pub fn outliers_at(&self) -> usize {
         self.numbers_at() + 2 * TILE
     }
 
-    /// First byte of the keys' map, behind the tiles; matrix, steps, mean.
-    pub fn keys_map_at(&self) -> usize {
+    pub fn tile_bytes(&self) -> usize {
+        self.outliers_at() + 3 * self.outliers
+    }
+
+    /// Bytes of a frame.
+    pub fn frame_bytes(&self, side: usize) -> usize {
+        self.ranks[side] * (self.d + 4) + 4 * self.d
+    }
+
+    /// First byte of a frame in a page: behind the tiles, or in the page of those that are shared.
+    pub fn frame_at(&self, side: usize) -> usize {
+        match (self.shared[side], side) {
+            (true, 0) => 0,
+            (true, _) => if self.shared[0] { self.frame_bytes(0) } else { 0 },
+            (false, 0) => self.behind_at(),
+            (false, _) => self.values_behind_at(),
+        }
+    }
+
+    /// First byte behind the tiles.
+    pub fn behind_at(&self) -> usize {
         BLOCK / TILE * self.tile_bytes()
     }
 
-    /// Of the values' map: matrix, steps, sums, mean.
-    pub fn values_map_at(&self) -> usize {
-        self.keys_map_at() + (self.ranks[0] + WAYS) * (self.d + 4) + 4 * self.d
+    fn own_frame(&self, side: usize) -> usize {
+        if self.shared[side] { 0 } else { self.frame_bytes(side) }
+    }
+
+    /// First byte of the map of keys' centres.
+    pub fn key_ways_at(&self) -> usize {
+        self.behind_at() + self.own_frame(0)
+    }
+
+    /// First byte of what a block of values has of its own.
+    pub fn values_behind_at(&self) -> usize {
+        self.key_ways_at() + WAYS * (self.d + 4)
+    }
+
+    /// First byte of the map of values' centres: matrix, steps, sums.
+    pub fn value_ways_at(&self) -> usize {
+        self.values_behind_at() + self.own_frame(1)
     }
 
     pub fn page_bytes(&self) -> usize {
-        self.values_map_at() + (self.ranks[1] + WAYS) * (self.d + 4) + 8 * self.d
+        self.value_ways_at() + WAYS * (self.d + 4) + 4 * self.d
+    }
+
+    fn ways_at(&self, side: usize) -> usize {
+        [self.key_ways_at(), self.value_ways_at()][side]
     }
 
     /// The coordinate of a residual at place `at` of the values' matrix: tiles of values come in bands, of which each of eight lanes
     /// has a run (`Tile::band`).
     pub fn coordinate(&self, at: usize) -> usize {
         let (band, row) = (at / 32, at % 32);
-        if at < self.ranks[1] { row / 4 * (self.ranks[1] / 8) + 4 * band + row % 4 } else { at }
+        row / 4 * (self.ranks[1] / 8) + 4 * band + row % 4
     }
 
-    /// Byte of a map's matrix that belongs to number `i` of a row and coordinate `j`, which for values is a place.
-    fn matrix_byte(&self, side: usize, i: usize, j: usize) -> usize {
-        if side == 0 {
-            self.keys_map_at() + j / 32 * (32 * self.d) + left_byte(32, self.d, j % 32, i)
-        } else {
-            self.values_map_at() + (i / 32 * ((self.ranks[1] + WAYS) / 32) + j / 32) * 1024 + left_byte(32, 32, i % 32, j % 32)
+    /// The coordinate at place `j` of a frame.
+    fn at_place(&self, side: usize, j: usize) -> usize {
+        if side == 0 { j } else { self.coordinate(j) }
+    }
+
+    /// Byte of a matrix of `places` places that belongs to number `i` of a row and place `j`.
+    fn matrix_byte(&self, side: usize, places: usize, i: usize, j: usize) -> usize {
+        match side {
+            0 => j / 32 * (32 * self.d) + left_byte(32, self.d, j % 32, i),
+            _ => (i / 32 * (places / 32) + j / 32) * 1024 + left_byte(32, 32, i % 32, j % 32),
         }
     }
 
-    /// First byte of the steps of a map.
-    fn steps_at(&self, side: usize) -> usize {
-        [self.keys_map_at(), self.values_map_at()][side] + (self.ranks[side] + WAYS) * self.d
+    /// Puts a frame where it begins.
+    pub fn write_frame(&self, bytes: &mut [u8], side: usize, frame: &Frame) {
+        let (d, rank) = (self.d, self.ranks[side]);
+        let mut put = |at: usize, x: &[u8]| bytes[at..at + x.len()].copy_from_slice(x);
+        for j in 0..rank {
+            let from = self.at_place(side, j);
+            put(rank * d + 4 * j, &frame.worth[from].to_le_bytes());
+            (0..d).for_each(|i| put(self.matrix_byte(side, rank, i, j), &frame.matrix[from * d + i].to_le_bytes()));
+        }
+        frame.mean.iter().enumerate().for_each(|(i, mean)| put(rank * (d + 4) + 4 * i, &mean.to_le_bytes()));
     }
 
-    fn mean_at(&self, side: usize) -> usize {
-        self.steps_at(side) + 4 * (self.ranks[side] + WAYS) + 4 * self.d * side
+    /// What [`Self::write_frame`] put there.
+    pub fn read_frame(&self, bytes: &[u8], side: usize) -> Frame {
+        let (d, rank) = (self.d, self.ranks[side]);
+        let (mut matrix, mut worth) = (vec![0; rank * d], vec![0.0; rank]);
+        for j in 0..rank {
+            let to = self.at_place(side, j);
+            worth[to] = f32::from_bits(word(bytes, rank * d + 4 * j));
+            (0..d).for_each(|i| matrix[to * d + i] = bytes[self.matrix_byte(side, rank, i, j)] as i8);
+        }
+        let mean = (0..d).map(|i| f32::from_bits(word(bytes, rank * (d + 4) + 4 * i))).collect();
+        Frame { d, matrix, worth, mean }
     }
 
     fn codes(&self, side: usize) -> Layout {
@@ -90,31 +155,32 @@ impl PcaLayout {
         Layout { k: if side == 0 { own } else { none }, v: if side == 0 { none } else { own }, d: self.ranks[side] }
     }
 
-    /// The coordinate at place `j` of a map.
-    fn at_place(&self, side: usize, j: usize) -> usize {
-        if side == 0 { j } else { self.coordinate(j) }
-    }
-
     /// Puts the keys (side 0) or the values (1) of a block into a page.
     pub fn write(&self, page: &mut [u8], side: usize, block: &Folded) {
-        let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
-        let places = self.ranks[side] + WAYS;
-        for j in 0..places {
-            let from = self.at_place(side, j);
-            put(self.steps_at(side) + 4 * j, &block.worth[from].to_le_bytes());
-            (0..self.d).for_each(|i| put(self.matrix_byte(side, i, j), &block.matrix[from * self.d + i].to_le_bytes()));
+        if !self.shared[side] {
+            self.write_frame(&mut page[self.frame_at(side)..], side, &block.frame);
         }
-        for i in 0..self.d {
-            let sum: i32 = (0..places).map(|j| i32::from(block.matrix[j * self.d + i])).sum();
-            put(self.mean_at(side) + 4 * i, &block.mean[i].to_le_bytes());
-            if side == 1 {
-                put(self.mean_at(1) - 4 * self.d + 4 * i, &sum.to_le_bytes());
-            }
+        let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
+        let (d, ways) = (self.d, self.ways_at(side));
+        for j in 0..WAYS {
+            put(ways + WAYS * d + 4 * j, &block.ways.worth[j].to_le_bytes());
+            (0..d).for_each(|i| put(ways + self.matrix_byte(side, WAYS, i, j), &block.ways.matrix[j * d + i].to_le_bytes()));
+        }
+        for i in 0..if side == 1 { d } else { 0 } {
+            let sum = |matrix: &[i8]| matrix.chunks_exact(d).map(|column| i32::from(column[i])).sum::<i32>();
+            put(ways + WAYS * (d + 4) + 4 * i, &(sum(&block.frame.matrix) + sum(&block.ways.matrix)).to_le_bytes());
         }
         for token in 0..BLOCK {
             let (tile, t) = (token / TILE * self.tile_bytes(), token % TILE);
             put(tile + self.pairs_at() + (side * TILE + t) * 4, &[block.norms[token].to_le_bytes(), block.lengths[token].to_le_bytes()].concat());
             put(tile + self.numbers_at() + side * TILE + t, &[block.numbers[token]]);
+        }
+        for (i, tile) in block.outliers.chunks(self.outliers.max(1)).enumerate() {
+            let at = i * self.tile_bytes() + self.outliers_at();
+            for (e, outlier) in tile.iter().enumerate() {
+                put(at + 2 * e, &(left_byte(TILE, self.ranks[0], outlier.token, outlier.coordinate) as u16).to_le_bytes());
+                put(at + 2 * self.outliers + e, &outlier.more.to_le_bytes());
+            }
         }
         let (codes, blocks) = (self.codes(side), self.ranks[side] / 8);
         let operand = [Operand::K, Operand::V][side];
@@ -125,19 +191,14 @@ impl PcaLayout {
         }
     }
 
-    /// What [`Self::write`] put there.
-    pub fn read(&self, page: &[u8], side: usize) -> Folded {
-        let (places, d, rank) = (self.ranks[side] + WAYS, self.d, self.ranks[side]);
-        let four = |at: usize| [page[at], page[at + 1], page[at + 2], page[at + 3]];
+    /// What [`Self::write`] put there; `bases`: the page of shared frames.
+    pub fn read(&self, page: &[u8], bases: &[u8], side: usize) -> Folded {
+        let (d, rank, ways) = (self.d, self.ranks[side], self.ways_at(side));
+        let frame = self.read_frame(&(if self.shared[side] { bases } else { page })[self.frame_at(side)..], side);
+        let matrix = (0..WAYS * d).map(|at| page[ways + self.matrix_byte(side, WAYS, at % d, at / d)] as i8).collect();
+        let worth = (0..WAYS).map(|j| f32::from_bits(word(page, ways + WAYS * d + 4 * j))).collect();
+        let mut block = Folded { frame, ways: Columns { matrix, worth }, numbers: vec![], lengths: vec![], norms: vec![], levels: vec![], outliers: vec![] };
         let half = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
-        let (mut matrix, mut worth) = (vec![0; places * d], vec![0.0; places]);
-        for j in 0..places {
-            let to = self.at_place(side, j);
-            worth[to] = f32::from_le_bytes(four(self.steps_at(side) + 4 * j));
-            (0..d).for_each(|i| matrix[to * d + i] = page[self.matrix_byte(side, i, j)] as i8);
-        }
-        let mean = (0..d).map(|i| f32::from_le_bytes(four(self.mean_at(side) + 4 * i))).collect();
-        let mut block = Folded { d, rank, matrix, worth, mean, numbers: vec![], lengths: vec![], norms: vec![], levels: vec![] };
         let (codes, operand) = (self.codes(side), [Operand::K, Operand::V][side]);
         for token in 0..BLOCK {
             let (tile, t) = (token / TILE * self.tile_bytes(), token % TILE);
@@ -150,6 +211,26 @@ impl PcaLayout {
                 block.levels.extend(self.codecs[side].levels(code).map(|n| n as u8));
             }
         }
+        if side == 0 && self.outliers > 0 {
+            block.outliers = (0..BLOCK / TILE).flat_map(|tile| self.read_outliers(&page[tile * self.tile_bytes()..])).collect();
+        }
         block
     }
+
+    /// A tile's, those that add nothing included.
+    fn read_outliers(&self, tile: &[u8]) -> Vec<Outlier> {
+        let mut places = vec![(0, 0); TILE * self.ranks[0]];
+        (0..places.len()).for_each(|i| places[left_byte(TILE, self.ranks[0], i / self.ranks[0], i % self.ranks[0])] = (i / self.ranks[0], i % self.ranks[0]));
+        let at = self.outliers_at();
+        let of = |e: usize| {
+            let place = usize::from(u16::from_le_bytes([tile[at + 2 * e], tile[at + 2 * e + 1]]));
+            let (token, coordinate) = places[place % places.len()];
+            Outlier { token, coordinate, more: tile[at + 2 * self.outliers + e] as i8 }
+        };
+        (0..self.outliers).map(of).collect()
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
