@@ -182,37 +182,44 @@ pub fn attend<T: Float>(
                     &steps * &each_worth
                 };
                 let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
-                if ends {
-                    anew();
-                    let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&seats, w, SEEN) - t * 32_i32);
-                    x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
-                    v_scale = v_scale.map2(&past, kept);
-                }
-                // A new maximum is rare: the rescale stays out of the common path.
-                if x.map2(&top, above).any() {
-                    let next = top.map2(&peaks(&x, m.parts), raised);
-                    // A fresh leaf has nothing to rescale.
-                    if (t & (TILES as i32 - 1_i32)) > 0_i32 {
-                        let fade = top.map2(&next, fade_of);
-                        if m.steady() {
-                            power = power.map(lift_of).map3(&top, &next, sunk).map(up_of);
-                            count = &count * &fade;
-                            leaning = &leaning * &fade;
-                        } else {
-                            out[0] = &out[0] * &fade;
-                            if v.len() == 2 {
-                                out[1] = &out[1] * &fade;
-                            }
-                            half = &half * &fade;
-                        }
-                        if !m.steady() {
-                            sum = faded(m, &sum, &top, &next);
-                            if v[0].spec().affine {
-                                shift = faded(m, &shift, &top, &next);
-                            }
-                        }
+                let mut higher = x.map2(&top, above).any();
+                // One branch for both, which are rare.
+                if ends | higher {
+                    if ends {
+                        anew();
+                        let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&seats, w, SEEN) - t * 32_i32);
+                        x = if m.many { x.map2(&hidden(&zero, t, m.cols, m.parts), visible) } else { x.map2(&past, visible) };
+                        v_scale = v_scale.map2(&past, kept);
+                        higher = x.map2(&top, above).any();
                     }
-                    top = next;
+                    // A new maximum is rare: the rescale stays out of the common path.
+                    if higher {
+                        // A copy, lest all turns make one.
+                        let before = top.map(apart_from);
+                        let next = before.map2(&peaks(&x, m.parts), raised);
+                        // A fresh leaf has nothing to rescale.
+                        if (t & (TILES as i32 - 1_i32)) > 0_i32 {
+                            let fade = before.map2(&next, fade_of);
+                            if m.steady() {
+                                power = power.map(lift_of).map3(&before, &next, sunk).map(up_of);
+                                count = &count * &fade;
+                                leaning = &leaning * &fade;
+                            } else {
+                                out[0] = &out[0] * &fade;
+                                if v.len() == 2 {
+                                    out[1] = &out[1] * &fade;
+                                }
+                                half = &half * &fade;
+                            }
+                            if !m.steady() {
+                                sum = faded(m, &sum, &before, &next);
+                                if v[0].spec().affine {
+                                    shift = faded(m, &shift, &before, &next);
+                                }
+                            }
+                        }
+                        top = next;
+                    }
                 }
                 let p = if m.steady() { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
                 if m.steady() {

@@ -82,11 +82,12 @@ pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w
     }
 }
 
-/// First byte of tile `t`; `page`: of the warp's seat.
+/// First byte of tile `t`, with which a copy begins; `page`: of the warp's seat.
 #[device]
 pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, page: i32, t: i32) -> i64 {
-    let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - page);
-    (page & -2_i64) + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64
+    let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - page) & -2_i64;
+    // A copy may be a page.
+    if 32 * m.pair == m.page_tokens { page } else { page + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64 }
 }
 
 /// The tile after a warp's last one.

@@ -2,13 +2,19 @@
 //! every rescale is an exact power of two.
 
 use super::decode_attention::DecodeMeta;
-use kernel_dsl::math::min_u16x2;
+use kernel_dsl::math::{min_u16x2, opaque};
 use kernel_dsl::prelude::*;
 
 /// Positions at or past the end weigh nothing.
 #[device]
 pub fn visible(x: f32, past: i32) -> f32 {
     if past < 0_i32 { x } else { f32::NEG_INFINITY }
+}
+
+/// The same number, which the compiler takes for another one.
+#[device]
+pub fn apart_from(x: f32) -> f32 {
+    f32::from_bits(opaque(x.to_bits()))
 }
 
 #[device]
