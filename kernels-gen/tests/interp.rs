@@ -141,16 +141,18 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (warps, away) = (p.share.0 & !AWAY, p.share.0 & AWAY > 0);
     let m = if warps > 0 { DecodeMeta { warps: warps.min(m.warps), depth: p.share.1.max(m.depth), away: away || m.away, ..m } } else { m };
     let j = kernels::join_meta(p.d, p.page_tokens);
+    // As many as the kernel takes them for.
+    let heads = KV_HEADS * m.fold;
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
     // Fewer blocks than parts, so that some take several and some none in a turn.
     let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
     // A block for each sequence's head where it takes all of any.
     let own = splits == 1 && p.group.is_multiple_of(4);
-    let blocks = if own { (batch * KV_HEADS) as i32 } else { blocks };
+    let blocks = if own { (batch * heads) as i32 } else { blocks };
     // Or each block finds its shares by itself.
     let own = if own { 1_i32 } else if p.d == 128 { 2 } else { 0 };
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
-    let grids = [[blocks as u32, 1, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
+    let grids = [[blocks as u32, 1, 1], [m.group as u32, heads as u32, batch as u32]];
 
     // The Rust functions.
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
@@ -159,11 +161,11 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own, x.scale)
+        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, heads as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own, x.scale)
     });
     let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
+        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, heads as i32, m.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
     });
     check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -173,7 +175,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let ir = kernels::decode_ir(c, &m, memory::<T>()).unwrap();
     let args = || {
         let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([batch as i32, KV_HEADS as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own].map(scalar));
+        args.extend([batch as i32, heads as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own].map(scalar));
         args.push(scalar(x.scale));
         args
     };
@@ -184,7 +186,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
         }
         // Whole tiles, of sequences that are not longer than their table.
         let tiles = |len: &i32| usize::try_from(*len).ok().filter(|n| *n <= STRIDE * p.page_tokens).unwrap_or(0).div_ceil(32);
-        let read = p.lens.iter().map(tiles).sum::<usize>() * KV_HEADS * c.tile_bytes(p.d);
+        let read = p.lens.iter().map(tiles).sum::<usize>() * heads * c.tile_bytes(p.d);
         assert_eq!(moved, [read as i64, 0], "{what}: bytes read and written");
     }
     for (stage, join) in stages(ir).iter().zip(&joins) {
@@ -203,7 +205,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
         args.extend([buffer(&x.table), buffer(&x.lens)]);
         args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
         args.push(buffer(&decoded));
-        args.extend([KV_HEADS as i32, p.group as i32, splits as i32, x.pages as i32, STRIDE as i32].map(scalar));
+        args.extend([heads as i32, m.group as i32, splits as i32, x.pages as i32, STRIDE as i32].map(scalar));
         let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
         let (mut o, mut l) = (out0.clone(), lse0.clone());
         (o.bytes, l.bytes) = (joined[5].clone(), joined[6].clone());
@@ -243,6 +245,8 @@ fn decodes(name: &str) {
         decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, share: (AWAY | 1, 2), lens, bad_page: None });
     }
     decode::<bf16>(name, &Problem { d: 128, group: 5, page_tokens: 64, share: (0, 0), lens: vec![40, 3], bad_page: None });
+    // More rows than four, over leaves.
+    decode::<bf16>(name, &Problem { d: 128, group: 6, page_tokens: 64, share: (0, 0), lens: vec![200, 330], bad_page: None });
     bundles(name);
 }
 

@@ -162,13 +162,13 @@ impl<T: Float> Batch<T> {
         let [maps, scales] = self.layer.maps();
         let to = kernels::queries_meta(m, memory::<T>());
         let kernel = stages(kernels::queries_ir(self.layer.c, &to).unwrap());
-        let records = Global::<u8>::new(&vec![0xcc; self.lens.len() * KV_HEADS * blocks * self.segments() * m.record]);
+        let records = Global::<u8>::new(&vec![0xcc; self.lens.len() * KV_HEADS * m.fold * blocks * self.segments() * m.record]);
         let mut args = vec![buffer(&self.q), buffer(&self.layer.turns()), maps.clone(), scales.clone(), self.lens(), buffer(&records)];
-        args.extend([KV_HEADS as i32, self.stride as i32, self.segments() as i32].map(scalar));
+        args.extend([(KV_HEADS * m.fold) as i32, self.stride as i32, self.segments() as i32].map(scalar));
         args.push(scalar(self.scale));
         let log_parts = kernels::query_parts(&to, self.segments()).ilog2() as i32;
         args.extend([self.queries as i32, 0, blocks as i32, log_parts].map(scalar));
-        let grid = kernels::queries_grid(&to, self.segments(), KV_HEADS, self.lens.len(), blocks);
+        let grid = kernels::queries_grid(&to, self.segments(), KV_HEADS * m.fold, self.lens.len(), blocks);
         let got = interpreted(what, &kernel[stage], grid, args);
         vec![Arg::Buffer(got[5].clone()), maps, scales]
     }
@@ -193,7 +193,7 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, unit: us
     let (c, batch, rows) = (x.layer.c, lens.len(), lens.len() * KV_HEADS * group);
     let m = kernels::calibrated_meta(c, d, group, PAGE);
     let m = DecodeMeta { warps, depth: m.depth.min((SHARE / warps).ilog2() as usize), away: away || m.away, ..m };
-    let j = kernels::mapped_join_meta(d, PAGE);
+    let j = kernels::mapped_join_meta(d, PAGE, m.fold);
     let splits = kernels::splits_of(&m, x.stride * PAGE, unit);
     let j = if splits <= NARROW { j.narrow() } else { j };
     let what = format!("{name} d {d} group {group} warps {warps} unit {unit} lens {lens:?}");
@@ -203,14 +203,14 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, unit: us
         let at = format!("{what}, {} IR", decode[i].0);
         let mut args = x.mapped(&what, &m, i, 1);
         args.extend([Arg::Buffer(x.cache.clone()), x.table(), x.lens(), buffer(&global::<T>(&vec![f32::NAN; rows * d])), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))]);
-        args.extend([batch as i32, KV_HEADS as i32, x.shape.pages as i32, x.stride as i32, x.segments() as i32, splits as i32, 2, unit as i32, 0].map(scalar));
+        args.extend([batch as i32, (KV_HEADS * m.fold) as i32, x.shape.pages as i32, x.stride as i32, x.segments() as i32, splits as i32, 2, unit as i32, 0].map(scalar));
         args.push(scalar(x.scale));
         let got = interpreted(&what, &decode[i], [2, 1, 1], args);
 
         let mut args = x.layer.maps().to_vec();
         args.extend([bytes(&got[8]), bytes(&got[9]), bytes(&got[10]), x.table(), x.lens(), bytes(&got[6]), bytes(&got[7]), bytes(&got[11])]);
-        args.extend([KV_HEADS as i32, group as i32, splits as i32, x.shape.pages as i32, x.stride as i32].map(scalar));
-        let got = interpreted(&what, &join[i], [group as u32, KV_HEADS as u32, batch as u32], args);
+        args.extend([(KV_HEADS * m.fold) as i32, m.group as i32, splits as i32, x.shape.pages as i32, x.stride as i32].map(scalar));
+        let got = interpreted(&what, &join[i], [m.group as u32, (KV_HEADS * m.fold) as u32, batch as u32], args);
         x.check(&at, &got[7], &got[8]);
     }
 }
@@ -224,22 +224,22 @@ fn many<T: Float>(name: &str, d: usize, group: usize, queries: usize, block: usi
     let splits = kernels::splits_of(&m, x.stride * PAGE, 0);
     let (shift, log_share, blocks) = (splits.next_power_of_two().ilog2(), kernels::log_share(&m, 0) as i32, queries.div_ceil(m.queries));
     let what = format!("{name} d {d} group {group} queries {queries} in blocks of {} ({} parts, apart {}) lens {lens:?}", m.queries, m.parts, m.apart);
-    let (rows, outs) = (batch * KV_HEADS * blocks * splits * m.rows(), batch * queries * KV_HEADS * group);
+    let (rows, outs) = (batch * KV_HEADS * m.fold * blocks * splits * m.rows(), batch * queries * KV_HEADS * group);
     let attend = stages(prefill_ir(c, &m, memory::<T>()).unwrap());
     let join = stages(join_queries_ir(c, &j, memory::<T>()).unwrap());
     for i in 0..attend.len() {
         let at = format!("{what}, {} IR", attend[i].0);
         let mut args = x.mapped(&what, &m, i, blocks);
         args.extend([Arg::Buffer(x.cache.clone()), x.table(), x.lens(), buffer(&global::<T>(&vec![f32::NAN; outs * d])), nan(outs), nan(rows * d), nan(rows * 2), buffer(&Global::<i32>::zeroed(4))]);
-        args.extend([KV_HEADS as i32, x.shape.pages as i32, x.stride as i32, x.segments() as i32, splits as i32, 0].map(scalar));
+        args.extend([(KV_HEADS * m.fold) as i32, x.shape.pages as i32, x.stride as i32, x.segments() as i32, splits as i32, 0].map(scalar));
         args.push(scalar(x.scale));
         args.extend([queries as i32, 0, blocks as i32, shift as i32].map(scalar));
-        let got = interpreted(&what, &attend[i], [(blocks << shift) as u32, KV_HEADS as u32, batch as u32], args);
+        let got = interpreted(&what, &attend[i], [(blocks << shift) as u32, (KV_HEADS * m.fold) as u32, batch as u32], args);
 
         let mut args = x.layer.maps().to_vec();
         args.extend([bytes(&got[8]), bytes(&got[9]), x.table(), x.lens(), bytes(&got[6]), bytes(&got[7]), bytes(&got[10])]);
-        args.extend([KV_HEADS as i32, splits as i32, log_share, x.shape.pages as i32, x.stride as i32, queries as i32, 0, blocks as i32].map(scalar));
-        let got = interpreted(&what, &join[i], [(queries * group) as u32, KV_HEADS as u32, batch as u32], args);
+        args.extend([(KV_HEADS * m.fold) as i32, splits as i32, log_share, x.shape.pages as i32, x.stride as i32, queries as i32, 0, blocks as i32].map(scalar));
+        let got = interpreted(&what, &join[i], [(queries * m.group) as u32, (KV_HEADS * m.fold) as u32, batch as u32], args);
         x.check(&at, &got[6], &got[7]);
     }
 }

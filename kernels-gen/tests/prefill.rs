@@ -114,15 +114,17 @@ fn attends<T: Float>(name: &str, p: &Problem) {
     let m = prefill_meta(c, d, group, block, PAGE);
     let m = if p.warps > 0 { DecodeMeta { warps: p.warps, ..m } } else { m };
     let j = join_queries_meta(&m);
+    // As many as the kernel takes them for.
+    let heads = KV_HEADS * m.fold;
     let splits = kernels::splits_of(&m, STRIDE * PAGE, 0);
     let (shift, log_share) = (splits.next_power_of_two().ilog2(), kernels::log_share(&m, 0) as i32);
     let what = format!("{name} d {d} group {group} queries {queries} in blocks of {} ({} parts, apart {}) lens {:?}", m.queries, m.parts, m.apart, p.lens);
     let blocks = queries.div_ceil(m.queries);
-    let rows = batch * KV_HEADS * blocks * splits * m.rows();
+    let rows = batch * heads * blocks * splits * m.rows();
     let outs = batch * queries * KV_HEADS * group;
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let grids = [[(blocks << shift) as u32, KV_HEADS as u32, batch as u32], [(queries * group) as u32, KV_HEADS as u32, batch as u32]];
-    let (kv, pages, stride, splits, queries, blocks) = (KV_HEADS as i32, x.pages as i32, STRIDE as i32, splits as i32, queries as i32, blocks as i32);
+    let grids = [[(blocks << shift) as u32, heads as u32, batch as u32], [(queries * m.group) as u32, heads as u32, batch as u32]];
+    let (kv, pages, stride, splits, queries, blocks) = (heads as i32, x.pages as i32, STRIDE as i32, splits as i32, queries as i32, blocks as i32);
 
     // The Rust functions.
     let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
@@ -216,6 +218,7 @@ fn chunks(name: &str) {
     attends_in_chunks::<bf16>(name, 2, 1, &of(2, Problem { bad_page: Some((0, 9)), ..problem(64, 3, 7, 0, &[293]) }));
     attends_in_chunks::<bf16>(name, 1, 9, &of(2, Problem { bad_page: Some((0, 1)), ..problem(128, 1, 18, 0, &[60]) }));
     attends_in_chunks::<f32>(name, 2, 3, &of(1, problem(64, 4, 3, 0, &[639])));
+    attends_in_chunks::<f32>(name, 1, 0, &of(2, problem(64, 8, 3, 0, &[270])));
 }
 
 fn problem(d: usize, group: usize, queries: usize, block: usize, lens: &[i32]) -> Problem {
@@ -304,9 +307,9 @@ fn blocks_fit_the_tensor_core() {
             for group in [1, 2, 3, 4, 5, 6, 7, 8, 16] {
                 for queries in [1, 2, 3, 4, 2048] {
                     let m = prefill_meta(c, d, group, queries, 64);
-                    assert!(m.queries >= 1 && m.queries <= queries && m.rows() * m.parts <= m.cols && m.cols <= 16);
+                    assert!(m.queries >= 1 && m.queries <= queries && m.rows() * m.parts <= m.cols && m.cols <= 16 && m.fold * m.group == group);
                     // The same sums as in decode.
-                    assert_eq!(m.parts == 2 || m.apart, parts(c, group) == 2);
+                    assert_eq!(m.parts == 2 || m.apart, parts(c) == 2);
                 }
             }
         }

@@ -91,7 +91,7 @@ impl Config {
                 Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
             }
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
-            Kernel::MappedJoin(elem) => join_of(self.codec, &mapped_join_meta(self.d, PAGE), elem),
+            Kernel::MappedJoin(elem) => join_of(self.codec, &mapped_join_meta(self.d, PAGE, 1), elem),
             Kernel::MappedStore(elem) => mapped_store(self.codec, self.d, PAGE, elem),
             Kernel::Rope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), false),
             Kernel::MappedRope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), true),

@@ -86,7 +86,7 @@ impl Blocked {
     /// One query row of kv head `head` that sees `tokens` tokens.
     fn row(&self, layer: usize, head: usize, q: &[f32], tokens: usize, out: &mut [f32]) {
         let coded = tokens / BLOCK * BLOCK;
-        let parts = kernels_gen::kernels::parts(&self.codec.halves, self.geometry.heads / self.geometry.kv_heads);
+        let parts = kernels_gen::kernels::pca::parts(&self.codec, self.geometry.heads / self.geometry.kv_heads);
         let (a, x) = self.blocks[layer][head].attend(q, coded, parts, self.geometry.scale);
         let (b, y) = window(&self.geometry, self.raw.layer(layer), head, q, coded, tokens);
         out.copy_from_slice(&merge((&a, &[x]), (&b, &[y]), self.geometry.d).0);

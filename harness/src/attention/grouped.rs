@@ -69,10 +69,9 @@ impl Grouped {
 
     /// One query row of kv head `head` that sees `tokens` tokens.
     fn row(&self, layer: usize, head: usize, q: &[f32], tokens: usize, out: &mut [f32]) {
-        let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
+        let Geometry { d, scale, .. } = self.geometry;
         let coded = self.codec.coded_tiles(tokens);
-        let parts = kernels_gen::kernels::parts(self.codec.halves(), heads / kv_heads);
-        let (a, x) = self.tiles[layer][head].attend(q, coded, parts, scale);
+        let (a, x) = self.tiles[layer][head].attend(q, coded, scale);
         let (b, y) = window(&self.geometry, self.raw.layer(layer), head, q, coded, tokens);
         out.copy_from_slice(&merge((&a, &[x]), (&b, &[y]), d).0);
     }

@@ -187,10 +187,20 @@ impl B {
                 let value = self.id_of(&args[1], dtype);
                 match self.ty(value) {
                     Ty::Tile { dtype: d, layout: Layout::MmaA, .. } if d == dtype && d.size() == 1 => {
-                        self.push(Op::StoreLeft { buf, at: self.byte(buf, &args[0], 1), value }, vec![]);
+                        self.push(Op::StorePacked { buf, at: self.byte(buf, &args[0], 1), value }, vec![]);
                         V::Unit
                     }
                     t => self.fail(Fault::Layout { op: "save_left".into(), wants: "a left operand of bytes".into(), got: self.describe(t) }),
+                }
+            }
+            (V::Buf(buf, _), "save_operand", 2) => {
+                let value = self.id_of(&args[1], dtype);
+                match self.ty(value) {
+                    Ty::Tile { dtype: d, rows, cols, layout: Layout::MmaB } if d == dtype && d.size() == 1 && rows * cols % 512 == 0 => {
+                        self.push(Op::StorePacked { buf, at: self.byte(buf, &args[0], 1), value }, vec![]);
+                        V::Unit
+                    }
+                    t => self.fail(Fault::Layout { op: "save_operand".into(), wants: "a right operand of bytes, a multiple of 512".into(), got: self.describe(t) }),
                 }
             }
             (V::Buf(buf, _), "packed_right", 3) => {

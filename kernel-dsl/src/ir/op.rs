@@ -276,10 +276,10 @@ pub enum Op {
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].
     LoadLeft { buf: Buf, at: Id },
-    /// And back.
-    StoreLeft { buf: Buf, at: Id, value: Id },
     /// Right operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::right_byte`].
     LoadRight { buf: Buf, at: Id },
+    /// A left or a right operand goes where these find it.
+    StorePacked { buf: Buf, at: Id, value: Id },
     /// A left operand [n, k] of bytes becomes such a right operand [k, n]; `spread`: n is 32, its columns by [`crate::pack::spread`].
     StoreRight { buf: Buf, at: Id, value: Id, spread: bool },
     /// Columns of 32 elements side by side, by [`crate::pack::spread`].

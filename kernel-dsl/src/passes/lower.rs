@@ -223,7 +223,7 @@ impl Lower {
             Op::SplitBytes(src) => self.split_bytes(*src, &s.outs),
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
-            Op::StoreLeft { buf, at, value } => self.store_packed(*buf, *at, *value),
+            Op::StorePacked { buf, at, value } => self.store_packed(*buf, *at, *value),
             Op::StoreRight { buf, at, value, spread: true } => self.store_spread(*buf, *at, *value),
             Op::StoreRight { buf, at, value, spread: false } => self.store_right(*buf, *at, *value),
             Op::PairSums(src) => self.pair_sums(*src, &s.outs),

@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StoreLeft { .. } | Op::StoreRight { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StorePacked { .. } | Op::StoreRight { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -75,7 +75,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::MmaRaised { a, b, .. } => vec![*a, *b],
         Op::FoldOnto { src, start, .. } => vec![*src, *start],
         Op::Load { buf, at } | Op::Prefetch { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadLeft { buf, at } | Op::LoadRight { buf, at } | Op::LoadSpread { buf, at } | Op::Marks { buf, at, .. } | Op::LoadMatrix { buf, at, .. } | Op::LoadMatrices { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadHalves { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
-        Op::Store { buf, at, value } | Op::AtomicAdd { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } | Op::StoreLeft { buf, at, value } | Op::StoreRight { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
+        Op::Store { buf, at, value } | Op::AtomicAdd { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } | Op::StorePacked { buf, at, value } | Op::StoreRight { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::PutBy { place, value, .. } => vec![*place, *value],
         Op::TakeUp { place, .. } => vec![*place],
         Op::Keep { turn, value, .. } => vec![*turn, *value],

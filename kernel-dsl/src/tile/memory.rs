@@ -275,6 +275,12 @@ macro_rules! memory {
                 let data = (0..k * n).map(|i| self.load(byte.at() + right_byte(k, i / n, i % n))).collect();
                 Tile { rows: k, cols: n, layout: Layout::MmaB, data }
             }
+            /// And back.
+            pub fn save_operand<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
+                for (i, v) in t.data.iter().enumerate() {
+                    self.save(byte.at() + right_byte(t.rows, i / t.cols, i % t.cols), *v);
+                }
+            }
             /// A left operand [n, k] of bytes as such a right operand [k, n].
             pub fn save_right<U: Elem>(&mut self, byte: impl At, t: &Tile<U>) {
                 for (i, v) in t.data.iter().enumerate() {

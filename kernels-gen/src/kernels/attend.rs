@@ -8,7 +8,7 @@ use super::many::*;
 use super::maps::outputs::{put_values, settle};
 use super::maps::queries::{columns, operands};
 use super::offset::{fixed_offset, fixed_raised, offset_sums, offsets};
-use super::query::{quantise_query, query_at, zeros_of};
+use super::query::{put_operands, quantise_query, query_again, query_at, zeros_of};
 use super::seats::*;
 use super::softmax::*;
 use super::units::*;
@@ -57,6 +57,7 @@ pub fn attend<T: Float>(
     let ring = ring(m.stages, m.pair * m.tile_bytes);
     // At the end rows that are mapped back lie in the query's place, as integers.
     let mut query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { m.query() });
+    let mut again = shared::<i8>(if m.reloads() { m.query() } else { 0 });
     // Queries of crews of one warp.
     let mut rings = if m.bundles() { ring.between::<u8>(m.warps * m.ring()) } else { shared::<u8>(1) };
     let mut zero = shared::<i32>(if m.many { 2 * m.cols } else { m.crews() * m.cols });
@@ -76,8 +77,8 @@ pub fn attend<T: Float>(
         zeros_of(k, &mut zeros, m.d);
     }
     // Bytes of a page of all kv heads, and of those before the own one.
-    let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-    let own_bytes = head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
+    let page_bytes = (kv_heads / m.fold as i32) as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+    let own_bytes = (head / m.fold as i32) as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
     for w in warps(m.warps) {
         let (own_seq, lead) = (if apart { short.at(w) } else { seq }, lead_of(w, log_crew));
         let seq = own_seq.max(0_i32);
@@ -131,6 +132,11 @@ pub fn attend<T: Float>(
             }
         }
     }
+    if m.reloads() {
+        for w in warps(m.warps) {
+            put_operands(m, &query, &mut again, w, k.len());
+        }
+    }
     for w in warps(m.warps) {
         // What ends of leaves and of sequences need besides they look up again.
         let (tiles, tile, page) = ((seat(&seats, w, SEEN) + 31_i32) >> 5, seat(&seats, w, TILE), seat(&seats, w, PAGE));
@@ -169,19 +175,10 @@ pub fn attend<T: Float>(
             // A loop on the device: its code is large, and the last copy may have one tile.
             for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
                 let (t, base) = (at + i, i * m.tile_bytes as i32);
-                let pairs = side_pairs(k[0], v[0], &tokens, base + m.sides_at as i32, m.parts);
-                let (k_scale, mut v_scale) = both_scales(k[0], v[0], &tokens, base + m.sides_at as i32, &pairs, m.parts);
-                // Beside sums of offsets they would take too many registers.
-                let (first_steps, each_worth) = if k[0].spec().affine { (zero.cols(column, 1, m.cols), k_scale * &worths.cols(column, 1, m.cols)) } else { (start.clone(), k_scale * &worth) };
-                let steps = steps(m, k, &tokens, base, &q_hi, &q_lo, &q_float, &first_steps);
-                let mut x = if m.record > 0 {
-                    steps.map3(&each_worth, &bias, fused)
-                } else if k[0].spec().affine {
-                    steps.map3(&each_worth, &(offsets(k[0], &tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &leans.cols(column, 1, m.cols)), fused)
-                } else {
-                    &steps * &each_worth
-                };
-                let ends = if m.many { t >= edge } else { t >= tiles - 1_i32 };
+                let (high, low) = if m.reloads() { query_again(m, &again, t, k.len()) } else { (q_hi.clone(), q_lo.clone()) };
+                let of = scores(m, k, v, &tokens, base, &high, &low, &q_float, (&start, &worth, &bias), (&zero, &worths, &leans), column);
+                let (mut x, mut v_scale, pairs) = (of.0, of.1, of.2);
+                let ends = t >= edge;
                 let mut higher = x.map2(&top, above).any();
                 // One branch for both, which are rare.
                 if ends | higher {
@@ -223,7 +220,7 @@ pub fn attend<T: Float>(
                 }
                 let p = if m.steady() { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
                 if m.steady() {
-                    count = &count + &(if m.apart { p.half_sums() } else { p.lane_sums() });
+                    count = &count + &lane_sums(m, &p);
                 } else {
                     sum = &sum + &p.lane_sums().map(fixed);
                 }
@@ -377,6 +374,26 @@ pub fn attend<T: Float>(
         let (seq, live, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE), seat(&seats, 0_i32, HEAD));
         put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)) & (live > 0_i32));
     }
+}
+
+/// Scores of the tile at byte `base` of a copy in log2 units, the scales of its values, and both sides where there are two. `of`: what sums start from,
+/// what they are worth, what is added; `again`: the same in shared memory, from `column` on, where registers are few, and what offsets are worth.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, of: (&Tile<i32>, &Tile<f32>, &Tile<f32>), again: (&Shared<i32>, &Shared<f32>, &Shared<f32>), column: i32) -> (Tile<f32>, Tile<f32>, (Tile<u32>, Tile<u32>)) {
+    let pairs = side_pairs(k[0], v[0], tokens, base + m.sides_at as i32, m.parts);
+    let (k_scale, v_scale) = both_scales(k[0], v[0], tokens, base + m.sides_at as i32, &pairs, m.parts);
+    // Beside sums of offsets they would take too many registers.
+    let (start, worth) = if k[0].spec().affine { (again.0.cols(column, 1, m.cols), k_scale * &again.1.cols(column, 1, m.cols)) } else { (of.0.clone(), k_scale * of.1) };
+    let steps = steps(m, k, tokens, base, q_hi, q_lo, q_float, &start);
+    let x = if m.record > 0 {
+        steps.map3(&worth, of.2, fused)
+    } else if k[0].spec().affine {
+        steps.map3(&worth, &(offsets(k[0], tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &again.2.cols(column, 1, m.cols)), fused)
+    } else {
+        &steps * &worth
+    };
+    (x, v_scale, pairs)
 }
 
 /// The query row of column `c`; columns past the rows have the last one.

@@ -6,14 +6,25 @@ use super::{LEAF, SEGMENT, chunk, keys_at, maps, values_at};
 use crate::codec::Lane;
 use crate::registry::CodecInfo;
 
-/// How many columns a head's weights take: with values of u8 lanes and up to 4 heads their two bytes are summed apart,
-/// side by side in the tensor core's 8 columns. Part of the result's definition.
-pub fn parts(c: &CodecInfo, group: usize) -> usize {
-    if c.k.lane != Lane::U16 && c.v.lane == Lane::U8 && group <= 4 { 2 } else { 1 }
+/// How many sums a head's weights take: with values of u8 lanes their two bytes are summed apart, under units that stay. Part of the result's
+/// definition.
+pub fn parts(c: &CodecInfo) -> usize {
+    if c.k.lane != Lane::U16 && c.v.lane == Lane::U8 { 2 } else { 1 }
 }
 
 /// Shared memory that rings may take of an SM, what the rest of a block needs left out.
 const RING_BUDGET: usize = 216 * 1024;
+
+/// Kv heads that each one is taken for, so that its `group` query heads are rows whose sums registers hold: of sixteen, and of 256 dims.
+pub(super) fn fold(c: &CodecInfo, d: usize, group: usize) -> usize {
+    let most = match (parts(c), d) {
+        (2, ..=128) | (1, 129..) => 8,
+        (1, _) => 16,
+        _ => 4,
+    };
+    // 5 and 7 heads have no equal parts.
+    [1, 2, 4].into_iter().find(|n| group % n == 0 && group / n <= most).unwrap_or(1)
+}
 
 /// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
 ///
@@ -23,7 +34,7 @@ pub fn decode_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) ->
 }
 
 /// Warps, stages and blocks an SM for a kernel of that shape.
-fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
+pub(super) fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
     let (d, group) = (shape.d, shape.group);
     let (tile, cols) = (c.tile_bytes(d), group.div_ceil(8) * 8);
     // Sixteen columns of 64 dims and eight full ones of 128 take more registers a thread, and so do heavy codecs, and for more than four
@@ -44,6 +55,8 @@ fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
         if warps < 8 && (tile < 4096 || min_blocks == 1) && as_many(&three) { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
+        // Eight rows' sums of both bytes: twelve warps would fit, but a third block an SM is a third of a turn.
+        (true, _) if shape.apart => &[(4, 2), (4, 1)],
         (true, _) => &[(4, 3), (4, 2)],
         (_, true) => &[(8, 2), (4, 3)],
         _ => &[(8, 1), (4, 1), (2, 1)],
@@ -54,16 +67,23 @@ fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
 
 /// What a decode kernel's meta value says of its codec and rows.
 pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let fold = fold(c, d, group);
+    DecodeMeta { fold, ..rows_of(c, d, group / fold, page_tokens) }
+}
+
+/// Likewise for so many rows.
+pub(super) fn rows_of(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, tile, cols) = (c.layout(d), c.tile_bytes(d), group.div_ceil(8) * 8);
     DecodeMeta {
         d,
         group,
+        fold: 1,
         cols,
-        parts: parts(c, group),
+        parts: if group <= 4 { parts(c) } else { 1 },
         floats: !c.k.exact(),
         many: false,
         queries: 1,
-        apart: false,
+        apart: parts(c) == 2 && group > 4,
         wide: 0,
         page_tokens,
         tile_bytes: tile,

@@ -38,18 +38,20 @@ pub const SHARE: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeMeta {
     pub d: usize,
-    /// Query heads of a kv head.
+    /// Query heads of a kv head, or of each of the `fold` that a kv head is taken for: their blocks, neighbours in a launch, read the same pages.
+    /// Where kernels say `kv_heads` they count those.
     pub group: usize,
+    pub fold: usize,
     /// `group` rounded up to the tensor core's 8 columns.
     pub cols: usize,
-    /// Bytes of a weight that are columns of their own: 2 with up to 4 heads, see [`kernel_dsl::tile::pair`].
+    /// Bytes of a weight that are columns of their own: 2 with up to 4 rows, see [`kernel_dsl::tile::pair`].
     pub parts: usize,
     /// Keys meet queries as floats.
     pub floats: bool,
     /// Blocks of `queries` query tokens, see [`super::prefill_attention`]; else one token a sequence.
     pub many: bool,
     pub queries: usize,
-    /// The bytes of a weight have outputs of their own though they are no columns: as with two parts, for more rows.
+    /// The bytes of a weight have sums of their own though they are no columns: as with two parts, for more rows.
     pub apart: bool,
     /// Eights of rows that each warp has of its own, walking all leaves of the block's share: see [`super::chunk`]. 0: warps share rows.
     pub wide: usize,
@@ -137,9 +139,14 @@ impl DecodeMeta {
         2 * self.d * if self.floats { self.cols } else { self.cols / self.parts }
     }
 
+    /// Queries are loaded anew for every tile: held they would take the place of sums.
+    pub fn reloads(&self) -> bool {
+        self.apart && self.cols * self.d > 1024 && self.record == 0
+    }
+
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
     pub fn bundles(&self) -> bool {
-        !self.many && !self.kivi && !self.blocks() && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
+        !self.many && !self.kivi && !self.blocks() && !self.reloads() && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
     }
 
     /// Crews that a block's warps may be.
@@ -192,7 +199,7 @@ impl DecodeMeta {
         let held = if self.away { 0 } else { 4 * self.run() };
         let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
-        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
+        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d + if self.reloads() { self.query() + 1024 } else { 0 } };
         let own = if self.kivi { self.kivi_shared() } else { self.outliers_shared() };
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }

@@ -26,6 +26,8 @@ pub struct JoinMeta {
     /// Query heads of a kv head and query tokens of a block: of the join of many queries.
     pub group: usize,
     pub queries: usize,
+    /// Kv heads that each one is taken for, see [`super::decode_attention::DecodeMeta`].
+    pub fold: usize,
     /// Outputs of a calibrated codec: they are mapped back.
     pub mapped: bool,
     pub inv_sqrt_d: f32,
@@ -136,7 +138,7 @@ pub fn join<T: Float>(
         let row = (token * kv_heads + head) * group + member;
         for w in warps(m.warps) {
             for column in strided(32_i32 * w, if count > 0_i32 { m.d as i32 } else { 0_i32 }, 32 * m.warps) {
-                let y = values_at(maps, scales, &ints, &units, kv_heads, head, column, 0, 1, m.d).map2(&some.cols(0, 0, 8), where_some);
+                let y = values_at(maps, scales, &ints, &units, kv_heads / m.fold as i32, head / m.fold as i32, column, 0, 1, m.d).map2(&some.cols(0, 0, 8), where_some);
                 out.put_acc(row as i64 * m.d as i64 + column as i64, 1, m.d, 1, &y.to::<T>());
             }
         }

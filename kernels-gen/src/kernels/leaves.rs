@@ -44,7 +44,7 @@ pub fn log_each(leaves: i32, most: i32, log_crew: i32, depth: usize) -> i32 {
 pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, high_half: &Tile<f32>, half: &Tile<f32>, shift: &Tile<i64>, unit: &Tile<f32>, d: usize) -> Tile<f32> {
     let raised = raises(m, c, d);
     // Dims at different heights come down by a factor of their own; after folding where a lane's rows begin at a multiple of eight.
-    let late = raised & (m.parts == 2) & (d % 128 == 0);
+    let late = raised & m.steady() & (m.apart | (d % 128 == 0));
     let low = if raised & !late { low * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { low.clone() };
     let o = if m.apart {
         joined(high, &low)

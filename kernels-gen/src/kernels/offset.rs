@@ -6,6 +6,7 @@
 
 use super::decode_attention::DecodeMeta;
 use super::keys::{high_half, low_half, sides};
+use super::softmax::lane_sums;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -48,5 +49,5 @@ pub fn offsets(c: &dyn Codec, tokens: &Page, at: i32, stride: usize, pair: &Tile
 #[device]
 pub fn offset_sums(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pair: &Tile<u32>, p: &Tile<f32>) -> Tile<f32> {
     let leans = p * &offsets(v, tokens, at + (2 * k.spec().sides) as i32, 2 * (k.spec().sides + v.spec().sides), pair, m.parts);
-    if m.apart { leans.half_sums() } else { leans.lane_sums() }
+    lane_sums(m, &leans)
 }

@@ -2,7 +2,7 @@
 //! speculative tokens, or a chunk of a prompt over its prefix. Nothing decoded goes to memory.
 //!
 //! Query token i of `queries` sees the first `len - queries + i + 1` tokens, and has the bits that decode attention gives
-//! it alone. A block holds `m.queries` tokens, up to 16 rows with the heads of a kv head; a warp decodes a tile once
+//! it alone. A block holds `m.queries` tokens, up to 8 rows with the heads of a kv head; a warp decodes a tile once
 //! for all of them and walks leaves as in decode, so the join is the same too.
 //!
 //! Cost: reads tile_bytes for 32 tokens and decodes them once a block; writes (d + 2) * 4 bytes a row and block.
@@ -12,7 +12,8 @@ use super::decode_attention::DecodeMeta;
 use super::faults::find_fault;
 use super::join_splits::{JoinMeta, join};
 use super::many::sees;
-use super::{Elem, decode_meta, join_meta, maps, parts};
+use super::cuts::{cut, fold, rows_of};
+use super::{Elem, join_meta, maps, parts};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
 use kernel_dsl::dtype::bf16;
@@ -20,45 +21,25 @@ use kernel_dsl::ir::Program;
 use kernel_dsl::prelude::*;
 use kernel_dsl::Report;
 
-/// Rows of a block: two tiles of the tensor core's columns.
-const ROWS: usize = 16;
-
 /// Query tokens a sequence that are meant to be speculative: few, the cache read from memory once for all.
 const FEW: usize = 4;
 
-/// Bytes of a tile, for each dim, that are cheap to read and decode twice as often: 4 bits a coordinate and sides.
-const SMALL: usize = 36;
-
-/// Output elements of a block's rows, both bytes counted, that a warp's registers hold.
-const OUTPUTS: usize = 4096;
-
-/// Query tokens of a block, when `queries` are wanted: as many as columns and registers allow. In a long chunk
-/// blocks of 8 rows with apart bytes are faster where tiles are small: they leave room for half as many warps more.
-pub fn block_queries(c: &CodecInfo, d: usize, group: usize, queries: usize) -> usize {
-    let two = parts(c, group) == 2;
-    let light = two && c.tile_bytes(d) <= SMALL * d && queries > FEW && group > 1;
-    let most = (1..=if light { ROWS / 2 } else { ROWS } / group).rev().find(|&n| {
-        let bytes = if two && n * group > 4 { 2 } else { 1 };
-        (n * group).div_ceil(8) * 8 * d * bytes <= OUTPUTS
-    });
-    queries.min(most.unwrap_or(1)).max(1)
+/// Query tokens of a block, when `queries` are wanted: as many as columns, and the registers of their sums, allow. More tokens have more blocks, which
+/// are neighbours and read the same pages.
+pub fn block_queries(c: &CodecInfo, group: usize, queries: usize) -> usize {
+    let rows = if parts(c) == 2 { 8 } else { 16 };
+    queries.min(rows / group).max(1)
 }
 
 /// Meta value for calls of about `queries` tokens a sequence. `d`, `group`, `page_tokens`: as for decode.
 pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_tokens: usize) -> DecodeMeta {
-    let few = queries <= FEW;
-    let queries = block_queries(c, d, group, queries);
-    let rows = queries * group;
-    let like = decode_meta(c, d, rows, page_tokens);
-    let two = parts(c, group) == 2;
-    let apart = two && rows > 4;
-    // Outputs of 8 rows and their bytes at 128 dims take 168 registers a thread: twelve warps an SM in small blocks.
-    let (warps, min_blocks) = match like.cols * d {
-        _ if !apart => (like.warps, like.min_blocks),
-        ..=1024 => (like.warps.min(4), if few { 2 } else { 3 }),
-        _ => (like.warps.min(4), 2),
-    };
-    DecodeMeta { group, queries, many: true, parts: if two && !apart { 2 } else { 1 }, apart, warps, min_blocks, ..like }.within(usize::MAX)
+    let (few, fold) = (queries <= FEW, fold(c, d, group));
+    let group = group / fold;
+    let queries = block_queries(c, group, queries);
+    let like = cut(c, rows_of(c, d, queries * group, page_tokens));
+    // In a long chunk outputs of 8 rows and their bytes, 168 registers a thread, have twelve warps an SM in small blocks.
+    let (warps, min_blocks, pair) = if like.apart && !few && like.cols * d <= 1024 { (like.warps.min(4), 3, 1) } else { (like.warps, like.min_blocks, like.pair) };
+    DecodeMeta { group, fold, queries, many: true, warps, min_blocks, pair, ..like }.within(usize::MAX)
 }
 
 /// Of a calibrated codec: the kernel takes the records of [`super::map_queries`] and maps outputs back.
@@ -77,7 +58,7 @@ pub fn prefill_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, 
 
 /// Meta value of its join.
 pub fn join_queries_meta(m: &DecodeMeta) -> JoinMeta {
-    JoinMeta { group: m.group, queries: m.queries, mapped: m.record > 0, ..join_meta(m.d, m.page_tokens) }
+    JoinMeta { group: m.group, queries: m.queries, fold: m.fold, mapped: m.record > 0, ..join_meta(m.d, m.page_tokens) }
 }
 
 /// Tile IR of its join.

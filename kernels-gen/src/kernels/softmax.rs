@@ -41,6 +41,12 @@ pub fn counted(sum: f32) -> u32 {
     (sum * 0.125_f32) as u32
 }
 
+/// What each lane's two neighbouring tokens of a tile come to.
+#[device]
+pub fn lane_sums(m: &DecodeMeta, p: &Tile<f32>) -> Tile<f32> {
+    if m.apart { p.half_sums() } else { p.lane_sums() }
+}
+
 /// What sums under a maximum are worth under the next one.
 #[device]
 pub fn fade_of(top: f32, next: f32) -> f32 {

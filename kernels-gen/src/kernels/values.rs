@@ -61,7 +61,7 @@ pub fn less_zero(c: &dyn Codec, total: &Tile<i32>, d: usize) -> Tile<i32> {
 /// Whether values are decoded with their dims at different heights.
 #[device]
 pub fn raises(m: &DecodeMeta, c: &dyn Codec, d: usize) -> bool {
-    m.quads & !m.apart & (d >= 64) & (c.spec().raised[7] > 0)
+    m.quads & (d >= 64) & (c.spec().raised[7] > 0)
 }
 
 /// Of a power of two: a division of constants would stay one.

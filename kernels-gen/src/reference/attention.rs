@@ -64,7 +64,7 @@ pub(super) fn decode_with(
             let row = b * heads + head;
             let queries = queries(row, len as usize);
             let tile_of = |tile: usize| s.tile(c, cache, &pages, head / (heads / s.kv_heads), tile);
-            let total = attend(c, s.d, parts(c, heads / s.kv_heads), &queries, len as usize, tile_of);
+            let total = attend(c, s.d, parts(c), &queries, len as usize, tile_of);
             decoded.lse[row] = total.finish(&c.v, &mut decoded.out[row * s.d..][..s.d]);
         }
     }

@@ -5,12 +5,11 @@
 use kernel_dsl::math::sanitise;
 
 use crate::kernels::kivi::queries::{integer_of, joined8, lift_of};
-use crate::kernels::parts;
 use crate::kivi::{GROUP, Group, Kivi, KiviLayout};
 use crate::layout::{Operand, TILE};
 use crate::reference::attention::decode_by_heads;
 use crate::reference::store::position;
-use crate::reference::strand::{LEAF, Partial, Strand, part_of, quantise};
+use crate::reference::strand::{LEAF, Partial, Strand, part_of};
 use crate::reference::{CacheShape, Decoded, Status};
 
 /// First byte of tile `slot / 32` of a kv head.
@@ -83,13 +82,13 @@ impl KiviHead {
         [keys.collect(), self.values.iter().enumerate().map(|(i, x)| of(*x, self.value_pairs[i / GROUP])).collect()]
     }
 
-    /// Attention of one query row to the first `len` tokens; `parts`: see [`parts`]. The output and the natural log-sum-exp.
-    pub fn attend(&self, q: &[f32], len: usize, parts: usize, scale: f32) -> (Vec<f32>, f32) {
+    /// Attention of one query row to the first `len` tokens. The output and the natural log-sum-exp.
+    pub fn attend(&self, q: &[f32], len: usize, scale: f32) -> (Vec<f32>, f32) {
         let q: Vec<f32> = q.iter().map(|q| sanitise(*q, 65504.0)).collect();
         let groups = self.d / GROUP;
         let mut leaves: Vec<Vec<Partial>> = (0..groups).map(|_| Vec::new()).collect();
         for first in (0..len).step_by(LEAF) {
-            let mut strands: Vec<Strand> = (0..groups).map(|_| Strand::new(GROUP, parts)).collect();
+            let mut strands: Vec<Strand> = (0..groups).map(|_| Strand::new(GROUP, 2)).collect();
             for start in (first..len.min(first + LEAF)).step_by(TILE) {
                 let tokens = TILE.min(len - start);
                 let (scores, worth, bias) = self.scores(&q, start, tokens, scale);
@@ -128,26 +127,13 @@ impl KiviHead {
         strand.add_offsets(&x, &(0..tokens).map(|t| pair(t)[1]).collect::<Vec<f32>>());
         x.iter_mut().enumerate().for_each(|(t, p)| *p *= pair(t)[0]);
         let mut weights = vec![0; tokens];
-        let unit = if strand.parts == 2 {
-            strand.fit(&x, &mut weights, &[0; GROUP]);
-            0.0
-        } else {
-            quantise(&x, &mut weights)
-        };
-        for part in 2 - strand.parts..2 {
-            let mut sums = [0_i32; GROUP];
+        strand.fit(&x, &mut weights, &[0; GROUP]);
+        for part in 0..2 {
             for (t, weight) in weights.iter().enumerate() {
-                let weight = part_of(*weight, part, strand.parts);
-                strand.totals[part] += if strand.parts == 2 { weight } else { 0 };
+                let weight = part_of(*weight, part, 2);
+                strand.totals[part] += weight;
                 let values = &self.values[(start + t) * self.d + group * GROUP..][..GROUP];
-                sums.iter_mut().zip(values).for_each(|(sum, v)| *sum += i32::from(*v) * weight);
-            }
-            for (i, sum) in sums.into_iter().enumerate() {
-                if strand.parts == 2 {
-                    strand.sums[part][i] += sum;
-                } else {
-                    strand.o[part][i] = (sum as f32).mul_add(unit, strand.o[part][i]);
-                }
+                strand.sums[part].iter_mut().zip(values).for_each(|(sum, v)| *sum += i32::from(*v) * weight);
             }
         }
     }
@@ -156,7 +142,7 @@ impl KiviHead {
 /// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the tiles in the pages `table[b * table_stride..]`.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
 pub fn decode_kivi(c: &Kivi, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
-    let (bytes, parts) = (KiviLayout::of(c, s.d).tile_bytes(), parts(c.halves(), heads / s.kv_heads));
+    let bytes = KiviLayout::of(c, s.d).tile_bytes();
     let head_of = |pages: &[usize], kv_head: usize, len: usize| {
         let mut head = KiviHead::new(c, s.d);
         for token in (0..len).step_by(TILE) {
@@ -165,5 +151,5 @@ pub fn decode_kivi(c: &Kivi, s: &CacheShape, cache: &[u8], q: &[f32], heads: usi
         }
         head
     };
-    decode_by_heads(s, q, heads, table, table_stride, 0, lens, head_of, |head, q, len| head.attend(q, len, parts, scale))
+    decode_by_heads(s, q, heads, table, table_stride, 0, lens, head_of, |head, q, len| head.attend(q, len, scale))
 }

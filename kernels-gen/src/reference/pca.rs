@@ -6,7 +6,7 @@ use kernel_dsl::math::{exp2_or_zero, fmax, sanitise};
 use kernel_dsl::tile::MARK;
 
 use crate::kernels::kivi::queries::joined8;
-use crate::kernels::parts;
+use crate::kernels::pca::parts;
 use crate::kernels::pca::MARKED;
 use crate::kernels::query::shown_worth;
 use crate::layout::{Operand, TILE};
@@ -243,6 +243,6 @@ pub fn decode_pca(c: &'static PcaPages, s: &CacheShape, cache: &[u8], q: &[f32],
         pages.iter().skip(lead).for_each(|page| head.push(page_of(page)));
         head
     };
-    let parts = parts(&c.halves, heads / s.kv_heads);
+    let parts = parts(c, heads / s.kv_heads);
     decode_by_heads(s, q, heads, table, table_stride, lead, lens, head_of, |head, q, len| head.attend(q, len, parts, scale))
 }

@@ -75,7 +75,7 @@ impl Sequence {
                 .collect();
             for rows in rows.chunks(ROWS) {
                 let queries: Vec<(Vec<Query>, usize)> = rows.iter().map(|&(row, len)| (queries(row, len), len)).collect();
-                let totals = attend_rows(&self.codec, self.d, parts(&self.codec, group), unpacked, &queries);
+                let totals = attend_rows(&self.codec, self.d, parts(&self.codec), unpacked, &queries);
                 for (&(row, _), total) in rows.iter().zip(totals) {
                     lse[row] = total.finish(&self.codec.v, &mut out[row * self.d..][..self.d]);
                 }

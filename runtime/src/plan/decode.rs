@@ -116,7 +116,7 @@ impl DecodePlan {
             false => kernels::decode_of(codec.info(), m, elem),
         })?;
         let own = decode.own().meta;
-        let wide = if calibrated { kernels::mapped_join_meta(head_dim, page_tokens) } else { kernels::pca::join_meta(&own) };
+        let wide = if calibrated { kernels::mapped_join_meta(head_dim, page_tokens, own.fold) } else { kernels::pca::join_meta(&own) };
         let join = load(device, kernels::join_of(codec.info(), &wide, elem))?;
         let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), elem))?;
         let records = Records::prepare(device, codec, &own, elem)?;
@@ -134,7 +134,7 @@ impl DecodePlan {
 
     /// The kernel for a call of that size, and how it is cut.
     fn space(&self, batch: usize, heads: usize, capacity: usize) -> Result<(&Variant, Workspace)> {
-        let rows = product("the batch", &[batch, heads / self.group])? as usize;
+        let rows = product("the batch", &[batch, heads / self.decode.own().meta.group])? as usize;
         let (variant, tokens) = self.decode.of(Point { rows, tokens: capacity });
         let m = &variant.meta;
         let unit = match (self.splits, tokens) {
@@ -191,7 +191,10 @@ impl DecodePlan {
         let [part, stat, chosen, own_lse, records] = space.cut(call)?;
         let lse = call.lse.unwrap_or(own_lse);
         let splits = int("the number of splits", space.splits)?;
-        let (kv_heads, pages) = call.cache.ints()?;
+        let (_, pages) = call.cache.ints()?;
+        // As many as the kernels take them for.
+        let (group, of_batch) = (variant.meta.group, heads / variant.meta.group);
+        let kv_heads = int("the number of heads", of_batch)?;
         let segments = int("the number of segments", space.segments)?;
         let stride = int("table_stride", call.table_stride)?;
         if let Some(of) = &self.records {
@@ -199,7 +202,7 @@ impl DecodePlan {
         }
         // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting; for
         // few each block does it by itself.
-        let most = call.batch * space.splits * call.cache.kv_heads;
+        let most = call.batch * space.splits * of_batch;
         let own = space.splits == 1 && variant.in_order(most, capacity);
         let blocks = int("the number of blocks", if own { most } else { variant.resident.clamp(1, most) })?;
         let maps = Buffers::of(layer);
@@ -237,13 +240,13 @@ impl DecodePlan {
                 Arg::Ptr(lse),
                 Arg::Ptr(call.status),
                 Arg::I32(kv_heads),
-                Arg::I32(int("the group", self.group)?),
+                Arg::I32(int("the group", group)?),
                 Arg::I32(splits),
                 Arg::I32(pages),
                 Arg::I32(stride),
             ];
             let kernel = if space.splits <= NARROW { &self.narrow } else { &self.join };
-            kernel.launch_with(stream, [self.group as u32, call.cache.kv_heads as u32, call.batch as u32], &[maps.args(), &join])?;
+            kernel.launch_with(stream, [group as u32, of_batch as u32, call.batch as u32], &[maps.args(), &join])?;
         }
         Ok(())
     }
@@ -261,7 +264,7 @@ impl DecodePlan {
     /// Parts that a sequence as long as its table comes to in a call of this size.
     pub fn splits_for(&self, batch: usize, kv_heads: usize, capacity: usize) -> Result<usize> {
         let (Variant { meta, resident, .. }, space) = self.space(batch, kv_heads * self.group, capacity)?;
-        let chosen = || kernels::best_unit(meta, batch * kv_heads, capacity, *resident);
+        let chosen = || kernels::best_unit(meta, batch * kv_heads * meta.fold, capacity, *resident);
         Ok(kernels::splits_of(meta, capacity, space.unit.unwrap_or_else(chosen)))
     }
 

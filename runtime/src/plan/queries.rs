@@ -149,7 +149,7 @@ impl QueriesPlan {
         if call.batch == 0 || queries == 0 {
             return Ok(());
         }
-        let (m, kv_heads) = (&self.meta, call.cache.kv_heads);
+        let (m, kv_heads) = (&self.meta, call.cache.kv_heads * self.meta.fold);
         let heads = product("the number of heads", &[m.group, kv_heads])? as usize;
         within("batch", call.batch, 1, 65535)?;
         within("the number of heads", heads, 1, 65535)?;
@@ -176,7 +176,9 @@ impl QueriesPlan {
         }
         let maps = Buffers::of(layer);
         let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];
-        let (kv_heads, pages) = call.cache.ints()?;
+        let (_, pages) = call.cache.ints()?;
+        let heads = call.cache.kv_heads * m.fold;
+        let kv_heads = int("the number of heads", heads)?;
         let (table_stride, splits) = (int("table_stride", call.table_stride)?, int("the number of splits", p.splits)?);
         let (tokens, first_block) = (int("queries", queries)?, int("queries", first)?);
         let of_launch = int("queries", blocks)?;
@@ -205,7 +207,7 @@ impl QueriesPlan {
             Arg::I32(of_launch),
             Arg::I32(shift as i32),
         ];
-        let grid = [call.cache.kv_heads as u32, call.batch as u32];
+        let grid = [heads as u32, call.batch as u32];
         let x = product("queries", &[blocks, 1 << shift])? as usize;
         self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &memory, if m.wide > 0 { &[] } else { &segments }, &attend])?;
         if p.splits == 1 {

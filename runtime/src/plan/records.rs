@@ -83,11 +83,11 @@ impl Records {
 
     #[allow(clippy::too_many_arguments)]
     fn map(&self, stream: &Stream, call: &Decode<'_>, meta: &MapMeta, layer: &Layer<'_>, records: Span<'_>, capacity: usize, of: Tokens) -> Result<()> {
-        let (segments, kv_heads) = (capacity.div_ceil(SEGMENT), call.cache.kv_heads);
+        let (segments, kv_heads) = (capacity.div_ceil(SEGMENT), call.cache.kv_heads * meta.fold);
         let args = [
             Arg::Ptr(call.lens),
             Arg::Ptr(records),
-            Arg::I32(call.cache.ints()?.0),
+            Arg::I32(int("the number of heads", kv_heads)?),
             Arg::I32(int("table_stride", call.table_stride)?),
             Arg::I32(int("the number of segments", segments)?),
             Arg::F32(call.scale),

@@ -167,10 +167,13 @@ impl Machine<'_> {
                 self.values[s.outs[1] as usize] = Some(Value::Tile(of(1).into()));
                 of(0)
             }
-            Op::StoreLeft { buf, at, value } => {
+            Op::StorePacked { buf, at, value } => {
+                let right = matches!(self.p.ty(*value), Ty::Tile { layout: Layout::MmaB, .. });
                 let (at, (shape, x)) = (self.offset(*at)?, self.tile(*value)?);
                 for (i, bits) in x.iter().enumerate() {
-                    self.store(buf, at + left_byte(shape.rows, shape.cols, i / shape.cols, i % shape.cols) as i64, shape.dtype, *bits, buffers)?;
+                    let (row, col) = (i / shape.cols, i % shape.cols);
+                    let byte = if right { right_byte(shape.rows, row, col) } else { left_byte(shape.rows, shape.cols, row, col) };
+                    self.store(buf, at + byte as i64, shape.dtype, *bits, buffers)?;
                 }
                 return Ok(());
             }

@@ -28,10 +28,10 @@ pub const DEPTH: usize = TREE.ilog2() as usize;
 /// Query rows of a kv head from which on it is worth its blocks.
 const MANY: usize = 256;
 
-/// Codecs of byte lanes around one zero, whose weights are summed byte by byte under units that stay: with up to four heads.
+/// Codecs of byte lanes around one zero, whose weights are summed byte by byte under units that stay; of up to eight heads.
 pub fn serves(c: &CodecInfo, d: usize, group: usize) -> bool {
     let plain = |half: &Half| half.bands.len() == 1 && half.bands[0].spec().one_zero() && half.bands[0].spec().sides > 0 && half.bands[0].spec().group == 0;
-    [64, 128].contains(&d) && parts(c, group) == 2 && plain(&c.k) && plain(&c.v)
+    [64, 128].contains(&d) && group <= 8 && parts(c) == 2 && plain(&c.k) && plain(&c.v)
 }
 
 /// Whether calls of about `queries` query tokens a sequence take it where a block may have `shared` bytes. Sums of offsets beside those of 16 rows

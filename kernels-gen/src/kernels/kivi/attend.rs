@@ -8,14 +8,14 @@ use super::super::decode_attention::DecodeMeta;
 use super::super::faults::find_faults;
 use super::super::keys::high_half;
 use super::super::leaves::{TILES, leave_share};
-use super::super::offset::{fixed_offset, fixed_raised};
+use super::super::offset::fixed_raised;
 use super::super::seats::*;
 use super::super::softmax::*;
-use super::super::units::{down_of, fitted, largest, minus, move_sums, move_totals, sunk, up_of};
-use super::super::values::{count_of, peaks, rounded, total_of};
+use super::super::units::{bytes_of, down_of, fitted, largest, minus, misfit, move_sums, move_totals, sunk, up_of};
+use super::super::values::{count_of, peaks, rounded};
 use super::leaves::{closed_band, hold_bands};
 use super::queries::{measure, quantise, take_rows};
-use super::values::{either, misfit, never, pairs_of, weighed_band, weighted};
+use super::values::{either, never, pairs_of, weighted};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -109,15 +109,14 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
         let (first, log_each, page) = (seat(seats, w, TILE), seat(seats, w, LOG_EACH), seat(seats, w, PAGE));
         let each = 1_i32 << (log_each & 31_i32);
         let low = side.cols(0, 1, m.cols);
-        // Of weights; of each lane's where units stay.
-        let (mut top, mut sum, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(8, m.cols, 0_i64), acc(8, m.cols, 0.0_f32));
-        // Of each band: the unit of its weights, their total and sums under it; or outputs; and what least values come to.
+        let (mut top, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(m.counters(), m.cols, 0.0_f32));
+        // Of each band: the unit of its weights, their total and sums under it, those of high bytes apart or beside; and what least values come to.
         let mut lift = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
         let mut total = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
         let mut sums = [acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32)];
-        let mut out = [acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32), acc(32, m.cols, 0.0_f32)];
-        let mut shift = [acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64), acc(8, m.cols, 0_i64)];
-        let mut leaning = [acc(8, m.cols, 0.0_f32), acc(8, m.cols, 0.0_f32), acc(8, m.cols, 0.0_f32), acc(8, m.cols, 0.0_f32)];
+        let mut high_total = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
+        let mut high_sums = [acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32)];
+        let mut leaning = [acc(m.counters(), m.cols, 0.0_f32), acc(m.counters(), m.cols, 0.0_f32), acc(m.counters(), m.cols, 0.0_f32), acc(m.counters(), m.cols, 0.0_f32)];
         for t in stream(first, tiles.min(first + each * TILES as i32), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             measure(m, &tokens, rows, &mut tops, &mut leans, w);
@@ -134,87 +133,71 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                     let fade = top.map2(&next, fade_of);
                     for i in 0..m.bands() {
                         lift[i] = lift[i].map3(&top, &next, sunk);
-                        out[i] = &out[i] * &fade;
-                        if m.parts == 2 {
-                            leaning[i] = &leaning[i] * &fade;
-                        } else {
-                            shift[i] = faded(m, &shift[i], &top, &next);
-                        }
+                        leaning[i] = &leaning[i] * &fade;
                     }
-                    if m.parts == 2 {
-                        count = &count * &fade;
-                    } else {
-                        sum = faded(m, &sum, &top, &next);
-                    }
+                    count = &count * &fade;
                 }
                 top = next;
             }
-            let p = if m.parts == 2 { (x - &top).map(exp2_raised) } else { x.map2(&top, weight) };
-            if m.parts == 2 {
-                count = &count + &p.lane_sums();
-            } else {
-                sum = &sum + &p.lane_sums().map(fixed);
-            }
+            let p = (x - &top).map(exp2_raised);
+            count = &count + &lane_sums(m, &p);
             let values: Tile<u8> = tokens.quads(m.values_at[0], v.spec().bits, m.d, 8, |x| v.decode4(x));
             for i in 0..m.bands() {
                 let least = pairs_of(m, &tokens, i).map(high_half);
-                let lean = (&p * &least).lane_sums();
-                if m.parts == 2 {
-                    leaning[i] = &leaning[i] + &lean;
-                } else {
-                    shift[i] = &shift[i] + &lean.map(fixed_offset);
+                leaning[i] = &leaning[i] + &lane_sums(m, &(&p * &least));
+            }
+            let height = 32 / m.parts;
+            let mut ints = [acc(height, m.cols, 0_i32), acc(height, m.cols, 0_i32), acc(height, m.cols, 0_i32), acc(height, m.cols, 0_i32)];
+            let mut wrong = acc(height, m.cols, 0_i32).map(never);
+            for i in 0..m.bands() {
+                ints[i] = weighted(m, &tokens, i, &p).map2(&lift[i].map(up_of), rounded);
+                wrong = wrong.map2(&misfit(&ints[i], m.parts), either);
+            }
+            // One choice for all bands: those that fit keep their unit, and nothing moves.
+            if wrong.any() {
+                for i in 0..m.bands() {
+                    let pv = weighted(m, &tokens, i, &p);
+                    let most = total[i].map2(&(if m.apart { high_total[i].clone() } else { total[i].swap_halves() }), larger);
+                    let next = lift[i].map3(&largest(&pv, m.parts), &most, fitted);
+                    if !fresh {
+                        let by = next.map2(&lift[i], minus);
+                        let moved = move_sums(m, v, &sums[i], &high_sums[i], &low, &by, 32);
+                        let totals = move_totals(m, &total[i], &high_total[i], &low, &by);
+                        sums[i] = moved.0;
+                        high_sums[i] = moved.1;
+                        total[i] = totals.0;
+                        high_total[i] = totals.1;
+                    }
+                    lift[i] = next;
+                    ints[i] = pv.map2(&lift[i].map(up_of), rounded);
                 }
             }
-            if m.parts == 2 {
-                let mut w = [acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32), acc(16, m.cols, 0_i32)];
-                let mut wrong = acc(16, m.cols, 0_i32).map(never);
-                for i in 0..m.bands() {
-                    w[i] = weighted(m, &tokens, i, &p).map2(&lift[i].map(up_of), rounded);
-                    wrong = wrong.map2(&misfit(m, &w[i]), either);
-                }
-                // One choice for all bands: those that fit keep their unit, and nothing moves.
-                if wrong.any() {
-                    for i in 0..m.bands() {
-                        let pv = weighted(m, &tokens, i, &p);
-                        let next = lift[i].map3(&largest(&pv, m.parts), &total[i].map2(&total[i].swap_halves(), larger), fitted);
-                        if !fresh {
-                            let by = next.map2(&lift[i], minus);
-                            sums[i] = move_sums(m, v, &sums[i], &sums[i], &low, &by, 32).0;
-                            total[i] = move_totals(m, &total[i], &total[i], &low, &by).0;
-                        }
-                        lift[i] = next;
-                        w[i] = pv.map2(&lift[i].map(up_of), rounded);
-                    }
-                }
-                for i in 0..m.bands() {
-                    let bytes = w[i].split_halves();
-                    total[i] = &total[i] + &bytes.sum_k();
-                    sums[i] = mma(&values.band(i, m.bands()), &bytes, &sums[i]);
-                }
-            } else {
-                for i in 0..m.bands() {
-                    out[i] = weighed_band(&values.band(i, m.bands()), weighted(m, &tokens, i, &p), &out[i]);
+            for i in 0..m.bands() {
+                let (bytes, band) = (bytes_of(&ints[i], m.parts), values.band(i, m.bands()));
+                total[i] = &total[i] + &bytes.1.sum_k();
+                sums[i] = mma(&band, &bytes.1, &sums[i]);
+                if m.apart {
+                    high_total[i] = &high_total[i] + &bytes.0.sum_k();
+                    high_sums[i] = mma(&band, &bytes.0, &high_sums[i]);
                 }
             }
             // A leaf's end: fold it into what the warp holds, start afresh.
             if (t % TILES as i32 == TILES as i32 - 1_i32) | (t >= tiles - 1_i32) {
                 let r = (t / TILES as i32) & (each - 1_i32);
-                let height = 32 / m.parts;
                 let mut o = [acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32), acc(height, m.cols, 0.0_f32)];
                 for i in 0..m.bands() {
-                    o[i] = closed_band(m, &(if m.parts == 2 { sums[i].cast::<f32>() } else { out[i].clone() }), &lift[i].map(down_of), &(if m.parts == 2 { leaning[i].map(fixed_raised) } else { shift[i].clone() }));
+                    o[i] = closed_band(m, &sums[i], &high_sums[i], &lift[i].map(down_of), &leaning[i].map(fixed_raised));
                     lift[i] = cols(m.cols, 0_i32);
                     total[i] = cols(m.cols, 0_i32);
                     sums[i] = acc(32, m.cols, 0_i32);
-                    out[i] = acc(32, m.cols, 0.0_f32);
-                    shift[i] = acc(8, m.cols, 0_i64);
-                    leaning[i] = acc(8, m.cols, 0.0_f32);
+                    high_total[i] = cols(m.cols, 0_i32);
+                    high_sums[i] = acc(32, m.cols, 0_i32);
+                    leaning[i] = acc(m.counters(), m.cols, 0.0_f32);
                 }
-                let l = if m.parts == 2 { count_of(&count.map(counted), m.parts).cast::<f32>() * 1.1920929e-7_f32 } else { total_of(&sum, m.parts).cast::<f32>() * 1.8626451e-9_f32 };
+                let l = count_of(&count.map(counted), m.parts).cast::<f32>() * 1.1920929e-7_f32;
                 hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);
-                sum = acc(8, m.cols, 0_i64);
-                count = acc(8, m.cols, 0.0_f32);
+                count = acc(m.counters(), m.cols, 0.0_f32);
             }
         }
     }

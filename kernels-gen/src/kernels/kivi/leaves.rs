@@ -1,14 +1,16 @@
 //! A closed leaf of bands of 32 channels, folded along the tree of [`super::super::leaves`].
 
 use super::super::decode_attention::DecodeMeta;
+use super::super::many::joined;
 use super::super::softmax::*;
 use super::super::values::total_of;
 use kernel_dsl::prelude::*;
 
-/// A band's output at a leaf's end: sums under their unit, or outputs; then what the least values come to.
+/// A band's output at a leaf's end: sums under their unit, then what the least values come to.
 #[device]
-pub fn closed_band(m: &DecodeMeta, out: &Tile<f32>, unit: &Tile<f32>, shift: &Tile<i64>) -> Tile<f32> {
-    let o = if m.parts == 2 { out.fold_halves(256) * unit } else { out.clone() };
+pub fn closed_band(m: &DecodeMeta, sums: &Tile<i32>, high: &Tile<i32>, unit: &Tile<f32>, shift: &Tile<i64>) -> Tile<f32> {
+    let low = sums.cast::<f32>();
+    let o = (if m.apart { joined(&high.cast::<f32>(), &low) } else { low.fold_halves(256) }) * unit;
     o + &(total_of(shift, m.parts).cast::<f32>() * 1.4551915e-11_f32)
 }
 

@@ -19,6 +19,7 @@ pub struct MapMeta {
     pub d: usize,
     /// Query heads of a kv head, and query tokens of a block of attention.
     pub group: usize,
+    pub fold: usize,
     pub queries: usize,
     /// Columns of the decode kernel and those of one head's weights, as [`super::decode_attention::DecodeMeta`] has them.
     pub cols: usize,

@@ -29,7 +29,7 @@ pub fn put_values<T: Float>(m: &DecodeMeta, maps: &Global<i8>, scales: &Global<f
     for w in warps(m.warps) {
         for column in strided(32_i32 * w, if on { m.d as i32 } else { 0_i32 }, 32 * m.warps) {
             for part in 0..m.settled() / 8 {
-                let y = values_at(maps, scales, ints, units, kv_heads, head, column, 8 * part, 8, m.d);
+                let y = values_at(maps, scales, ints, units, kv_heads / m.fold as i32, head / m.fold as i32, column, 8 * part, 8, m.d);
                 values.put_acc(column + (8 * part * m.d) as i32, 1, m.d, m.rows() - 8 * part, &y);
             }
         }

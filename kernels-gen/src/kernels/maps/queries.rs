@@ -31,6 +31,8 @@ pub fn map_queries<T: Float>(
     log_parts: i32,
 ) {
     let (slot, head, seq) = (block_id(0) >> (log_parts & 31_i32), block_id(1), block_id(2));
+    // Whose maps they are.
+    let (of_heads, of_head) = (kv_heads / m.fold as i32, head / m.fold as i32);
     let first = (block_id(0) - (slot << (log_parts & 31_i32))) * 32_i32;
     let line_of = (seq * kv_heads + head) as i64 * blocks as i64 + slot as i64;
     let len = lens.at(seq);
@@ -53,7 +55,7 @@ pub fn map_queries<T: Float>(
             let column = row % m.rows() as i32;
             let token = seq * queries + ((block + slot) * m.queries as i32 + column / m.group as i32).min(queries - 1_i32);
             let at = ((token * kv_heads + head) * m.group as i32 + column % m.group as i32) as i64 * (m.d * m.elem) as i64;
-            turn::<T>(q, at, turns, (row / m.rows() as i32) as i64 * m.d as i64, scales, mean_at(0_i32, kv_heads, head, m.d), i, &mut held, &mut tops, &mut biases, m.d, m.elem);
+            turn::<T>(q, at, turns, (row / m.rows() as i32) as i64 * m.d as i64, scales, mean_at(0_i32, of_heads, of_head, m.d), i, &mut held, &mut tops, &mut biases, m.d, m.elem);
         }
     }
     release_next();
@@ -64,7 +66,7 @@ pub fn map_queries<T: Float>(
     }
     for w in warps(m.warps) {
         for column in strided(32_i32 * w, m.d as i32, 32 * m.warps) {
-            let at = matrix_at(2_i32, kv_heads, head, column, m.d);
+            let at = matrix_at(2_i32, of_heads, of_head, column, m.d);
             // High parts serve all rows before the low ones are loaded: one of them at a time stays in registers.
             let left: Tile<i8> = maps.packed_left::<i8>(at, 32, m.d);
             let mut sums = [acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32), acc(32, 8, 0_i32)];
@@ -74,7 +76,7 @@ pub fn map_queries<T: Float>(
                 }
             }
             let small: Tile<i8> = maps.packed_left::<i8>(at + (m.d * m.d) as i64, 32, m.d);
-            let worth = scales.rows(worth_at(2_i32, kv_heads, head, m.d) + column as i64, 1, 32);
+            let worth = scales.rows(worth_at(2_i32, of_heads, of_head, m.d) + column as i64, 1, 32);
             for part in 0..4 {
                 if ((8 * part) as i32) < live {
                     let sum = mma(&small, &ints.operand::<i8>(8 * part * m.line(), m.line(), 8, m.d), &sums[part]);

@@ -92,6 +92,11 @@ impl DecodeMeta {
     }
 }
 
+/// How many sums a head's weights take: as [`super::parts`] has it with up to four heads, with more one.
+pub fn parts(c: &PcaPages, group: usize) -> usize {
+    if group > 4 { 1 } else { super::parts(&c.halves) }
+}
+
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
 /// Sixteen warps an SM; eight in blocks of four for single heads and for 128 coordinates, which take twice the registers.
@@ -100,6 +105,7 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
     DecodeMeta {
         ranks: layout.ranks,
+        apart: false,
         floats: false,
         behind: Behind::of(c, &layout),
         tile_bytes: layout.tile_bytes(),
