@@ -1,6 +1,6 @@
 // A warp's queue of asynchronous copies, STAGES slots of at most BYTES bytes.
 // sm_90 on: one bulk copy a slot, completion counted by an mbarrier. Before: cp.async groups.
-extern __shared__ __align__(128) u8 smem[];
+extern __shared__ __align__(1024) u8 smem[];
 INLINE u32 shared_addr(const void* p) { return (u32)__cvta_generic_to_shared(p); }
 // What barriers order, copies into shared memory that this thread starts later come after as well.
 INLINE void copy_over() {
@@ -8,6 +8,9 @@ INLINE void copy_over() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
 }
+// 16 bytes on their way to shared memory; and all that this thread sent for is there.
+INLINE void bring16(void* to, const void* from) { asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" :: "r"(shared_addr(to)), "l"(from) : "memory"); }
+INLINE void brought() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 template <int STAGES, int BYTES> struct Ring {
   u8* base; u64* full; u32 fetched, waited;
   INLINE_MEMBER void init(int slots, int barriers) {

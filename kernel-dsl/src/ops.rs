@@ -4,7 +4,7 @@
 use crate::build::{B, V};
 use crate::dtype::Elem;
 use crate::ir::{Layout, UnOp};
-use crate::tile::{ByTurn, ByWarp, MmaIn, PutBy, PutByWarp, Ring, Shared, Tile, current_block};
+use crate::tile::{At, ByTurn, ByWarp, MmaIn, PutBy, PutByWarp, Ring, Shared, Tile, current_block};
 
 macro_rules! twin {
     ($name:ident $(<$g:ident: $bound:path>)? , |$b:ident $(, $a:ident)*| $body:expr) => {
@@ -208,6 +208,35 @@ pub fn mma<A: MmaIn<X>, X: Elem>(a: &Tile<A>, x: &Tile<X>, c: impl crate::tile::
     A::mma(a, x, c)
 }
 twin!(mma, |b, a, x, c| b.mma(a, x, c));
+
+/// As [`mma`] for bytes whose right operand [k, n] stays in shared memory as [`crate::pack::core_byte`] says, from byte `at` on. Four warps side by side
+/// do it together, each with rows of its own and all with the same `at`; behind what was written stand [`for_cores`] and a barrier.
+pub fn mma_shared<A: MmaIn<X>, X: Elem>(a: &Tile<A>, x: &Shared<X>, at: impl At, stride: usize, n: usize, c: impl crate::tile::MmaStart<A::Acc>) -> Tile<A::Acc> {
+    A::mma(a, &x.cores(at, stride, a.cols, n), c)
+}
+twin!(mma_shared, |b, a, x, at, stride, n, c| b.mma_shared(a, x, at, stride, n, c));
+
+/// 16 rows in cores, from byte `at` on, their groups of eight in turn the even and the odd rows of the result, by `n` rows of lines from byte `x_at` on: sums
+/// over the bytes of `planes` lines. `together`: four warps side by side do it together, each with the next 16 rows and all with the same
+/// `x_at`; 1: each by itself, as elsewhere than on sm_90a in any case.
+#[allow(clippy::too_many_arguments)]
+pub fn mma_lines<A: MmaIn<X, Acc = i32>, X: Elem>(a: &Shared<A>, at: impl At, stride: usize, x: &Shared<X>, x_at: impl At, plane: usize, planes: usize, n: usize, _together: usize) -> Tile<i32> {
+    let (at, x_at) = (at.at(), x_at.at());
+    let sum = |r: usize, col: usize| (0..128 * planes).fold(0, |sum, k| {
+        let left = a.load(at + crate::pack::core_row(stride, r, k));
+        A::step(sum, left, x.load(x_at + crate::pack::line_byte(plane, col, k)))
+    });
+    Tile { rows: 16, cols: n, layout: Layout::MmaC, data: (0..16 * n).map(|i| sum(i / n, i % n)).collect() }
+}
+twin!(mma_lines, |b, a, at, stride, x, x_at, plane, planes, n, together| b.mma_lines([a, at, stride], [x, x_at, plane], [planes, n, together]));
+
+/// All that this thread sent for by [`Shared::bring`] is there, for it alone; for its warp behind [`sync_warp`], for all behind a barrier.
+pub fn brought() {}
+twin!(brought, |b| b.order(crate::ir::Op::Brought));
+
+/// What this thread or warp wrote to shared memory is there for [`mma_shared`] behind the next barrier.
+pub fn for_cores() {}
+twin!(for_cores, |b| b.order(crate::ir::Op::CopyOver));
 
 /// Number of one bits.
 pub fn popc(x: u32) -> u32 {

@@ -53,38 +53,34 @@ pub fn right_byte(d: usize, k: usize, col: usize) -> usize {
     word / 4 * 512 + (4 * (col % 8) + t) * 16 + word % 4 * 4 + j % 4
 }
 
+/// Byte of element (k, col) of a right operand of bytes in cores, for a left one of `d` columns: 16 bytes of eight columns are 128 bytes side by
+/// side, those of the next 16 bytes along k follow, and `stride` bytes on come the next eight columns. So the tensor core of sm_90a reads
+/// it where it lies. `d`: a multiple of 32.
+pub fn core_byte(d: usize, stride: usize, k: usize, col: usize) -> usize {
+    let (t, j) = (k / (d / 4), k % (d / 4));
+    col / 8 * stride + j / 4 * 128 + col % 8 * 16 + 4 * t + j % 4
+}
+
+/// Byte of element (row, k) of 16 rows in cores as a left operand: even rows are the first eight, odd ones the eight `stride` bytes on.
+pub fn core_row(stride: usize, row: usize, k: usize) -> usize {
+    row % 2 * stride + k / 16 * 128 + row / 2 * 16 + k % 16
+}
+
 /// The column of token `x` of 32 where a lane is to hold eight neighbours of a row of sums, or the token of column `x`.
 pub fn spread(x: usize) -> usize {
     x % 8 / 2 * 8 + x / 8 * 2 + x % 2
 }
 
-/// Which of the eight chunks of 16 bytes of each 128 bytes of a row is its first: rows of bytes lie so that `ldmatrix` meets no bank
-/// twice, be it along rows or across. Rows are 128 bytes long or a multiple.
-pub fn swizzle(row: usize) -> usize {
-    (row & 7) ^ (row >> 3 & 1) ^ (row >> 5 & 1) << 1
+/// Byte of memory of byte `byte` of a row that is cut into lines of 128 bytes: the first lines of all rows lie side by side, the second ones `plane`
+/// bytes on; chunks of 16 bytes within a line are swizzled by the row, as the tensor core of sm_90a knows it. Planes begin at multiples of 1024.
+pub fn line_byte(plane: usize, row: usize, byte: usize) -> usize {
+    byte / 128 * plane + row * 128 + (byte % 128 ^ (row & 7) << 4)
 }
 
-/// Byte of memory where byte `byte` of a row lies.
-pub fn swizzled(row: usize, stride: usize, byte: usize) -> usize {
-    row * stride + (byte ^ swizzle(row) << 4)
-}
-
-/// The row of memory that is row `r` of a left operand, or its place `r` along k where columns are its rows: as `ldmatrix` hands
-/// them out.
-pub fn matrix_row(r: usize) -> usize {
-    r / 32 * 32 + r % 4 * 8 + r % 32 / 4
-}
-
-/// The byte of 64 that is place `k` along k of a left operand of rows.
-pub fn matrix_byte(k: usize) -> usize {
-    k / 64 * 64 + k % 16 / 4 * 16 + k % 64 / 16 * 4 + k % 4
-}
-
-/// The byte of memory that is row `r` of a left operand of `m` rows made of memory's columns: a lane has pairs of neighbours out of
-/// each 16 bytes, not a run.
-pub fn turned_byte(m: usize, r: usize) -> usize {
-    let (g, i) = (r / (m / 8), r % (m / 8));
-    i / 2 * 16 + 2 * g + i % 2
+/// The row of lines that is place `k` along k of a left operand of `d` columns made of their columns: as `ldmatrix` hands them out.
+pub fn line_place(d: usize, k: usize) -> usize {
+    let (t, j) = (k / (d / 4), k % (d / 4));
+    j / 4 * 16 + j % 4 / 2 * 8 + 2 * t + j % 2
 }
 
 impl Packing {

@@ -43,6 +43,7 @@ pub enum Fault {
     DivisorUnknown,
     /// Kept values of another turn, or of a loop that has not one turn a thread.
     OtherTurn,
+    Fours { op: &'static str, warps: usize },
     ShiftCount,
     StageOp { op: String, stage: &'static str },
 }
@@ -77,6 +78,7 @@ impl fmt::Display for Fault {
             Fault::Stages { stages } => write!(f, "a ring or stream cannot have {stages} stages; use 2 to 8"),
             Fault::PipelineSource { why } => write!(f, "this copy cannot be moved ahead of its loop: {why}; compute its address from the loop variable and values from outside the loop"),
             Fault::OtherTurn => write!(f, "kept values belong to a turn of a loop over all threads of the block; index with the variable of `for i in threads(n)`, n being 32 times the warps, or use `shared`"),
+            Fault::Fours { op, warps } => write!(f, "`{op}` is made by four warps together and the block has {warps}; launch a multiple of four"),
             Fault::DivisorUnknown => write!(f, "integer division needs a divisor known when the kernel is built; compute it from the meta value, or multiply by a reciprocal the caller passes"),
             Fault::ShiftCount => write!(f, "a shift count must be a constant or masked to the width; write `a << (n & 31)`"),
             Fault::StageOp { op, stage } => write!(f, "`{op}` may not stand in {stage} IR; this is a fault of a pass, please report it"),

@@ -276,65 +276,6 @@ fn rows_two_by_two() {
     }
 }
 
-#[device]
-fn by_half(rows: &Shared<i8>, at: i32) -> Tile<i8> {
-    rows.matrix_turned::<i8>(at, 512, 32, 32)
-}
-
-/// Swizzled rows of bytes, multiplied as they lie and by their columns, by signed and unsigned bytes; what warps keep over a loop
-/// of others.
-#[kernel]
-fn swizzled(_m: M, a: &Global<u32>, b: &Global<i8>, sums: &mut Global<i32>) {
-    let mut rows = shared::<i8>(64 * 512);
-    let mut kept = by_warp::<i32>(1, 2, 64, 8);
-    for i in threads(64 * 128) {
-        let (row, byte) = (i / 128, i % 128 * 4);
-        rows.save::<u32>(row * 512_i32 + (byte ^ (((row & 7_i32) ^ ((row >> 3_u32) & 1_i32) ^ (((row >> 5_u32) & 1_i32) << 1_u32)) << 4_u32)), a.at(i));
-    }
-    a.prefetch(16);
-    for w in warps(1) {
-        for half in 0..2 {
-            let low = mma(&rows.matrix_left::<i8>(0, 512, 32 * half, 64), &b.operand::<i8>(0, 64, 8, 64), 0_i32);
-            let all = mma(&rows.matrix_left::<i8>(128, 512, 32 * half, 128), &b.operand::<u8>(512, 64, 8, 64), &low);
-            sums.put_acc(256 * half as i32, 8, 1, 8, &all);
-        }
-        kept.put(w, 0, &mma(&rows.matrix_turned::<i8>(0, 512, 0, 64), &b.operand::<i8>(0, 64, 8, 64), 0_i32));
-        let parts = by_half(&rows, w * 32_i32 + 320_i32);
-        kept.put(w, 1, &mma(&rows.matrix_turned::<i8>(128, 512, 192, 64), &b.operand::<u8>(512, 64, 8, 64), 1_i32));
-        sums.put_acc(1536, 8, 1, 8, &mma(&parts, &b.operand::<i8>(0, 64, 8, 64), 0_i32));
-    }
-    for w in warps(1) {
-        for k in 0..2 {
-            sums.put_acc(64 * 8 * (k + 1) as i32, 8, 1, 8, &kept.at(w, k));
-        }
-    }
-}
-
-#[test]
-fn swizzled_rows_are_multiplied_as_they_lie_and_turned() {
-    use kernel_dsl::pack::{matrix_byte, matrix_row, turned_byte};
-    let byte = |i: usize| (i * i * 13 + i * 5 + i / 512 + 128) as u8 as i8;
-    let (rows, right): (Vec<i8>, Vec<i8>) = ((0..64 * 512).map(byte).collect(), (0..1024).map(|i| byte(i + 31)).collect());
-    let words: Vec<u32> = rows.chunks(4).map(|w| u32::from_le_bytes([w[0] as u8, w[1] as u8, w[2] as u8, w[3] as u8])).collect();
-    let signed = |col: usize, k: usize| i32::from(right[col * 64 + k]);
-    let unsigned = |col: usize, k: usize| i32::from(right[512 + col * 64 + k] as u8);
-    let at = |row: usize, byte: usize| i32::from(rows[row * 512 + byte]);
-    let lying = |r: usize, col: usize| (0..64).map(|k| at(r / 32 * 32 + matrix_row(r % 32), 64 + matrix_byte(k)) * signed(col, k) + at(r / 32 * 32 + matrix_row(r % 32), 256 + matrix_byte(k)) * unsigned(col, k)).sum::<i32>();
-    let mut want: Vec<i32> = (0..512).map(|i| lying(i / 8, i % 8)).collect();
-    want.extend((0..512).map(|i| (0..64).map(|k| at(matrix_row(k), turned_byte(64, i / 8)) * signed(i % 8, k)).sum::<i32>()));
-    want.extend((0..512).map(|i| 1 + (0..64).map(|k| at(matrix_row(k), 320 + turned_byte(64, i / 8)) * unsigned(i % 8, k)).sum::<i32>()));
-    want.extend((0..256).map(|i| (0..64).map(|k| at(matrix_row(k), 352 + turned_byte(32, i / 8)) * signed(i % 8, k)).sum::<i32>()));
-    let (a, b, mut sums) = (Global::new(&words), Global::new(&right), Global::<i32>::zeroed(3 * 512 + 256));
-    launch([1, 1, 1], || swizzled(M, &a, &b, &mut sums));
-    assert_eq!(sums.to_vec(), want);
-    let tile = swizzled::build(&M).unwrap();
-    for program in [kernel_dsl::passes::run(&tile).unwrap(), tile] {
-        let mut args = vec![Arg::Buffer(a.bytes.clone()), Arg::Buffer(b.bytes.clone()), Arg::Buffer(vec![0; 4 * want.len()])];
-        run(&program, [1, 1, 1], &mut args).unwrap_or_else(|trap| panic!("{trap}"));
-        assert!(matches!(&args[2], Arg::Buffer(got) if *got == sums.bytes));
-    }
-}
-
 #[test]
 fn branches_give_operands_in_tuples() {
     let bytes = |seed: usize| Global::<u8>::new(&(0..2048).map(|i| ((i * 37 + seed) % 251) as u8).collect::<Vec<u8>>());

@@ -72,8 +72,8 @@ impl B {
     pub fn kept_tiles(&self, dtype: DType, warps: V, len: V, rows: V, cols: V) -> V {
         let [warps, len, rows, cols] = [warps, len, rows, cols].map(|n| n.size(self, "the size of what warps keep"));
         let ty = Ty::Tile { dtype, rows, cols, layout: Layout::MmaC };
-        if rows % 16 != 0 || cols % 8 != 0 {
-            return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "its rows a multiple of 16 and its columns of 8" });
+        if rows % 16 != 0 && rows != 8 || cols % 8 != 0 {
+            return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "its rows 8 or a multiple of 16 and its columns a multiple of 8" });
         }
         let mut p = self.program.borrow_mut();
         if warps != p.warps {

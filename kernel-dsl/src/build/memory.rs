@@ -120,6 +120,13 @@ impl B {
                 let op = Op::Marks { buf, at: self.byte(buf, &args[0], 1), of_keys: name == "key_marks" };
                 self.emit(op, Ty::Tile { dtype: DType::U8, rows: 32, cols: 32, layout: Layout::MmaA })
             }
+            ("bring", 3) => match (buf, self.get(&args[1])) {
+                (Buf::Shared(_), V::Buf(Buf::Param(src), _)) => {
+                    self.push(Op::Bring { buf, at: self.byte(buf, &args[0], 1), src, from: self.byte(Buf::Param(src), &args[2], 1) }, vec![]);
+                    V::Unit
+                }
+                _ => self.fail(Fault::NoMethod { name: "bring".into(), on: "anything but shared and global memory".into() }),
+            },
             ("put_row", 2) => self.store_tile(buf, dtype, at(0), (0, e), usize::MAX, &args[1]),
             ("rows", 3) => self.load_tile(buf, dtype, at(0), (n(1) * e, 0), (n(2), 1), Layout::Rows),
             ("cols", 3) => self.load_tile(buf, dtype, at(0), (0, n(1) * e), (1, n(2)), Layout::Cols),
@@ -129,6 +136,16 @@ impl B {
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
             ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" }),
             ("acc", 5) => self.load_columns(buf, dtype, at(0), (e, n(1) * e), n(2), (n(3), n(4)), Layout::MmaC),
+            ("put_cores", 3) => {
+                let (byte, value) = (n(1), self.id_of(&args[2], DType::I32));
+                match self.ty(value) {
+                    Ty::Tile { dtype: DType::I32, rows: 8, cols, layout: Layout::MmaC } if cols % 16 == 0 && e == 1 && byte < 4 => {
+                        self.push(Op::StoreCores { buf, at: at(0), byte, value }, vec![]);
+                        V::Unit
+                    }
+                    t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "i32, eight rows and a multiple of 16 columns, into bytes" }),
+                }
+            }
             ("put_halves", 4) => {
                 let (stride, heads, value) = (n(1) * e, n(2), self.id_of(&args[3], dtype));
                 match self.ty(value) {
@@ -221,15 +238,8 @@ impl B {
                     t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "a left operand of bytes: 32 columns and a multiple of 64 rows, or where columns are spread the other way round" }),
                 }
             }
-            (V::Buf(buf @ Buf::Shared(_), _), "matrix_left" | "matrix_turned", 4) => {
-                let n: Vec<usize> = args[1..].iter().map(|a| a.size(self, "the place of an operand")).collect();
-                let turned = name == "matrix_turned";
-                let (first, col, rows) = if turned { (0, n[1], n[2]) } else { (n[1], n[2], 32) };
-                let ty = Ty::Tile { dtype, rows, cols: 64, layout: Layout::MmaA };
-                if dtype.size() != 1 || n[0] % 512 != 0 || first % 32 != 0 || col % 32 != 0 || !matches!(rows, 32 | 64) {
-                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes of rows at multiples of 512, from a row and a byte at multiples of 32 on, 32 or 64 rows" });
-                }
-                self.emit(Op::LoadMatrix { buf, at: self.byte(buf, &args[0], 1), stride: n[0], first, col, turned }, ty)
+            (V::Buf(buf @ Buf::Shared(_), _), "line_columns", 1) if dtype.size() == 1 => {
+                self.emit(Op::LoadLines { buf, at: self.byte(buf, &args[0], 1) }, Ty::Tile { dtype, rows: 16, cols: 128, layout: Layout::MmaA })
             }
             (V::Buf(buf, _), "save_acc", 5) => {
                 let n: Vec<usize> = args[1..4].iter().map(|a| a.size(self, "the size of a tile")).collect();

@@ -2,6 +2,7 @@
 //!
 //! The prelude is header-free, so NVRTC needs no CUDA include directory.
 
+mod cores;
 mod expr;
 mod stmt;
 
@@ -26,6 +27,7 @@ pub fn cuda(p: &Program) -> String {
     for f in &p.funcs {
         function(&mut o, p, f);
     }
+    cores::functions(&p.body).values().for_each(|text| o.push_str(text));
     kernel(&mut o, p);
     o
 }

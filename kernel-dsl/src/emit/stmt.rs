@@ -1,6 +1,6 @@
 //! Statements of thread IR.
 
-use super::expr;
+use super::{cores, expr};
 use crate::dtype::DType;
 use crate::ir::*;
 use crate::passes::simplify::inner;
@@ -9,6 +9,18 @@ use std::fmt::Write;
 /// Statements, those of branches and loops inside included.
 fn weight(stmts: &[Stmt]) -> usize {
     stmts.iter().map(|s| 1 + inner(&s.op).into_iter().map(|b| weight(b)).sum::<usize>()).sum()
+}
+
+/// The prelude's function for 16 rows and eight columns.
+pub fn mma_name(kind: MmaKind) -> &'static str {
+    match kind {
+        MmaKind::U8S8 => "mma_u8s8",
+        MmaKind::U8U8 => "mma_u8u8",
+        MmaKind::S8S8 => "mma_s8s8",
+        MmaKind::S8U8 => "mma_s8u8",
+        MmaKind::Bf16 => "mma_bf16",
+        MmaKind::F16 => "mma_f16",
+    }
 }
 
 pub struct Printer<'a> {
@@ -77,18 +89,22 @@ impl Printer<'_> {
                 writeln!(o, "{pad}u32 {}; {}({}, {});", outs.join(", "), self.p.funcs[*func].name, args.join(", "), outs.join(", "))
             }
             Op::MmaRegs { kind, a, b, c } => {
-                let name = match kind {
-                    MmaKind::U8S8 => "mma_u8s8",
-                    MmaKind::U8U8 => "mma_u8u8",
-                    MmaKind::S8S8 => "mma_s8s8",
-                    MmaKind::S8U8 => "mma_s8u8",
-                    MmaKind::Bf16 => "mma_bf16",
-                    MmaKind::F16 => "mma_f16",
-                };
+                let name = mma_name(*kind);
                 let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
                 let ins: Vec<String> = a.iter().chain(b).chain(c).map(|i| format!("v{i}")).collect();
                 let t = self.d(s.outs[0]).cuda();
                 writeln!(o, "{pad}{t} {}; {name}({}, {});", outs.join(", "), outs.join(", "), ins.join(", "))
+            }
+            Op::MmaCores { a, c, buf, at, stride, .. } => {
+                let all = |ids: &[Id]| ids.iter().map(|i| format!("v{i}")).collect::<Vec<String>>().join(", ");
+                let (name, first) = (cores::name(&s.op), s.outs[0]);
+                let _ = writeln!(o, "{pad}i32 d{first}[] = {{{}}}; const u32 a{first}[] = {{{}}}; {name}(d{first}, a{first}, {}, {stride});", all(c), all(a), self.address(buf, *at));
+                self.from_array(o, s, pad)
+            }
+            Op::MmaLines(x) => {
+                let (name, first) = (cores::name(&s.op), s.outs[0]);
+                let _ = writeln!(o, "{pad}i32 d{first}[{}]; {name}(d{first}, {}, {}, {}, {});", s.outs.len(), self.address(&x.a, x.at), x.stride, self.address(&x.x, x.x_at), x.plane);
+                self.from_array(o, s, pad)
             }
             Op::LoadVec { buf, at, words } => {
                 let (t, address) = (["", "u32", "uint2", "", "uint4"][*words], self.address(buf, *at));
@@ -123,6 +139,8 @@ impl Printer<'_> {
                 writeln!(o, "{pad}if (v{cond}) ring{ring}.fetch({at}, v{bytes}, {ahead});")
             }
             Op::RingWait { ring } => writeln!(o, "{pad}u8* slot{} = ring{ring}.wait();", s.outs[0]),
+            Op::Bring { buf, at, src, from } => writeln!(o, "{pad}bring16({}, {});", self.address(buf, *at), self.address(&Buf::Param(*src), *from)),
+            Op::Brought => writeln!(o, "{pad}brought();"),
             Op::Barrier => writeln!(o, "{pad}__syncthreads();"),
             Op::AfterPrevious => writeln!(o, "{pad}after_previous();"),
             Op::ReleaseNext => writeln!(o, "{pad}release_next();"),
@@ -133,6 +151,12 @@ impl Printer<'_> {
                 writeln!(o, "{pad}const {} v{out} = {};", self.d(out).cuda(), self.value(op, self.d(out)))
             }
         };
+    }
+
+    /// The results of a statement out of an array of i32.
+    fn from_array(&self, o: &mut String, s: &Stmt, pad: &str) -> std::fmt::Result {
+        let outs: Vec<String> = s.outs.iter().enumerate().map(|(i, out)| format!("v{out} = d{}[{i}]", s.outs[0])).collect();
+        writeln!(o, "{pad}const i32 {};", outs.join(", "))
     }
 
     fn value(&self, op: &Op, d: DType) -> String {

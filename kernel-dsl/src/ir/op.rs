@@ -221,6 +221,11 @@ pub enum Op {
     Mma { a: Id, b: Id, c: Id },
     /// From 0; dim k of the left operand stands `by[k % 8]` bits higher, the result as the highest.
     MmaRaised { a: Id, b: Id, by: [u8; 8] },
+    /// A product whose right operand [k, n] of bytes stays in shared memory, its cores at `stride`: see [`crate::pack::core_byte`]. Four warps side
+    /// by side do it together.
+    MmaShared { a: Id, buf: Buf, at: Id, stride: usize, c: Id },
+    /// A product of 16 rows in cores and rows of lines, of a warp or four `together`; in both stages.
+    MmaLines(Lines),
     /// Sum over k of a right operand: what an all-ones left operand would give.
     SumK(Id),
     Unpack { buf: Buf, at: Id, packing: Packing, func: usize },
@@ -239,6 +244,8 @@ pub enum Op {
     SwapHalves(Id),
     /// [16, n] to [8, n]: `weight` times even rows plus odd ones, fused for f32.
     FoldRows { src: Id, weight: usize },
+    /// i32 [m, 2n] to [m, n]: `weight` times the left half plus the right one.
+    FoldCols { src: Id, weight: usize },
     /// Left operand [16, 32] of u8 from i32 [8, 32] whose columns are spread: of each row the second bytes, then the low ones.
     SplitRows(Id),
     /// Even and odd rows change places.
@@ -282,12 +289,14 @@ pub enum Op {
     StorePacked { buf: Buf, at: Id, value: Id },
     /// A left operand [n, k] of bytes becomes such a right operand [k, n]; `spread`: n is 32, its columns by [`crate::pack::spread`].
     StoreRight { buf: Buf, at: Id, value: Id, spread: bool },
+    /// A byte of each number of an accumulator [8, n], along k of eight columns of a right operand in cores.
+    StoreCores { buf: Buf, at: Id, byte: usize, value: Id },
     /// Columns of 32 elements side by side, by [`crate::pack::spread`].
     LoadSpread { buf: Buf, at: Id },
     /// Left operand [32, 32] of bytes: which token of a page has which number, see [`crate::tile::Page::marks`]. Tokens are its rows or its columns.
     Marks { buf: Buf, at: Id, of_keys: bool },
-    /// Left operand of bytes from swizzled rows, or (`turned`) from their columns: see [`crate::pack::swizzled`].
-    LoadMatrix { buf: Buf, at: Id, stride: usize, first: usize, col: usize, turned: bool },
+    /// Left operand [16, 128] of bytes from columns of lines: see [`crate::pack::line_byte`].
+    LoadLines { buf: Buf, at: Id },
     /// Columns below `cols` only.
     StoreTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, value: Id },
     Hadamard(Id),
@@ -303,7 +312,10 @@ pub enum Op {
     Anew,
 
     // asynchronous copies
-    /// Copies may follow where arrays over a ring's slots were read and written, in the order of barriers.
+    /// 16 bytes of global memory on their way to shared memory, and what this thread has sent for is there for it.
+    Bring { buf: Buf, at: Id, src: usize, from: Id },
+    Brought,
+    /// Copies may follow where arrays over a ring's slots were read and written, and the tensor core may read what was written, in the order of barriers.
     CopyOver,
     /// The `ahead`-th copy of the next loop through the ring, which may be under way from here on.
     CopyStart { ring: usize, src: usize, at: Id, bytes: Id, ahead: usize },
@@ -327,12 +339,29 @@ pub enum Op {
     /// Bytes of (a, b) picked by the four nibbles of the selector.
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
+    /// `MmaRegs` for several columns of eight and `steps` of k, whose `b` is cores in shared memory.
+    MmaCores { kind: MmaKind, a: Vec<Id>, steps: usize, buf: Buf, at: Id, stride: usize, c: Vec<Id> },
     AnyLane(Id),
     /// Bit l: lane l.
     Ballot(Id),
     Barrier,
     /// Adds an i64 to what a buffer holds, whoever else does at the time.
     AtomicAdd { buf: Buf, at: Id, value: Id },
+}
+
+/// Where the operands of a product lie, see [`crate::ops::mma_lines`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Lines {
+    pub kind: MmaKind,
+    pub a: Buf,
+    pub at: Id,
+    pub stride: usize,
+    pub x: Buf,
+    pub x_at: Id,
+    pub plane: usize,
+    pub planes: usize,
+    pub n: usize,
+    pub together: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -94,6 +94,7 @@ impl Counter {
         match &s.op {
             Op::Load { buf, .. } if ours(buf) => Some((read, Bytes::Known(size(s.outs[0])), None)),
             Op::LoadVec { buf, words, .. } if ours(buf) => Some((read, Bytes::Known(4 * words), None)),
+            Op::Bring { src, .. } if Some(*src) == self.watched => Some((read, Bytes::Known(16), None)),
             Op::Store { buf, value, .. } if ours(buf) => Some((written, Bytes::Known(size(*value)), None)),
             Op::StoreVec { buf, values, .. } if ours(buf) => Some((written, Bytes::Known(values.iter().map(|v| size(*v)).sum()), None)),
             Op::RingFetch { src, bytes, cond, .. } if Some(*src) == self.watched => Some((read, Bytes::Of(*bytes), Some(*cond))),

@@ -223,6 +223,7 @@ impl Lower {
             Op::SplitBytes(src) => self.split_bytes(*src, &s.outs),
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
+            Op::StoreCores { buf, at, byte, value } => self.store_cores(*buf, *at, *byte, *value),
             Op::StorePacked { buf, at, value } => self.store_packed(*buf, *at, *value),
             Op::StoreRight { buf, at, value, spread: true } => self.store_spread(*buf, *at, *value),
             Op::StoreRight { buf, at, value, spread: false } => self.store_right(*buf, *at, *value),
@@ -257,6 +258,8 @@ impl Lower {
             Op::AnyRows { src, pairs } => self.any_rows(*src, *pairs),
             Op::MmaRaised { a, b, by } => self.mma_raised(*a, *b, by, ty),
             Op::Mma { a, b, c } => self.mma(*a, *b, *c),
+            Op::MmaShared { a, buf, at, stride, c } => self.mma_shared(*a, (*buf, *at, *stride), *c, ty),
+            Op::FoldCols { src, weight } => self.fold_cols(*src, *weight),
             Op::SumK(b) => self.sum_k(*b),
             Op::Unpack { buf, at, packing, func } => self.unpack(*buf, *at, *packing, *func),
             Op::ToOperand(src) => self.to_operand(*src),
@@ -287,8 +290,12 @@ impl Lower {
             }
             Op::TwiceRows(src) => self.tile(*src).repeat(2),
             Op::Marks { buf, at, of_keys } => self.marks(*buf, *at, *of_keys),
-            Op::LoadMatrix { buf, at, stride, first, col, turned: false } => self.load_matrix(*buf, *at, (*stride, *first, *col), ty),
-            Op::LoadMatrix { buf, at, stride, col, turned: true, .. } => self.load_turned(*buf, *at, (*stride, *col), ty),
+            Op::LoadLines { buf, at } => self.load_lines(*buf, *at),
+            Op::MmaLines(_) => {
+                let outs: Vec<Id> = (0..ty.regs()).map(|_| self.p.fresh(Ty::Scalar(DType::I32))).collect();
+                self.push(op.clone(), outs.clone());
+                outs
+            }
             Op::LoadTile { buf, at, row_stride, col_stride, cols, elem } => self.load_tile(*buf, *at, (*row_stride, *col_stride), *cols, *elem, ty),
             Op::Hadamard(src) => self.hadamard(*src),
             op => self.elements(op, ty),

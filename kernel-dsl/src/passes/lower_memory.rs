@@ -3,7 +3,6 @@
 use super::lower::Lower;
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::pack::swizzle;
 
 /// A row in shared memory of which a lane has 16 bytes or more side by side: it begins at a multiple of 16 bytes.
 fn wide(buf: Buf, ty: Ty, stride: usize) -> bool {
@@ -160,68 +159,6 @@ impl Lower {
             let at = self.offset(base, product * 512);
             self.push(Op::StoreVec { buf, at, values: words.to_vec() }, vec![]);
         }
-    }
-
-    /// Some bits of the lane, from `from` on, times `worth`.
-    fn lane_bits(&mut self, from: usize, mask: i64, worth: usize) -> Id {
-        let (x, mask) = (self.shift(BinOp::Shr, self.lane, from), self.int(mask));
-        let x = self.bin(BinOp::And, x, mask);
-        self.scaled(x, worth)
-    }
-
-    /// Four matrices; `chunk`: the first bytes' chunk of 128, which a row's swizzle turns.
-    fn matrices(&mut self, (buf, at): (Buf, Id), chunk: usize, offset: usize, turned: bool) -> Vec<Id> {
-        let by = self.konst(self.p.ty(at).dtype(), 16 * chunk as u64);
-        let a = self.bin(BinOp::Xor, at, by);
-        let a = self.offset(a, offset);
-        let outs: Vec<Id> = (0..4).map(|_| self.p.fresh(Ty::Scalar(DType::U32))).collect();
-        self.push(Op::LoadMatrices { buf, at: a, turned }, outs.clone());
-        outs
-    }
-
-    /// Left operand from swizzled rows. Of lane 8q + j: row 8 (q % 2) + j of 16, the first or second 16 bytes of 32 by q / 2.
-    pub fn load_matrix(&mut self, buf: Buf, at: Id, (stride, first, col): (usize, usize, usize), ty: Ty) -> Vec<Id> {
-        let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
-        let row = self.lane_bits(0, 15, stride);
-        let (low, odd, far) = (self.lane_bits(0, 7, 16), self.lane_bits(3, 1, 16), self.lane_bits(4, 1, 16));
-        let chunk = self.bin(BinOp::Xor, low, odd);
-        let chunk = self.bin(BinOp::Xor, chunk, far);
-        let base = self.bin(BinOp::Xor, at, chunk);
-        let base = self.plus(base, row);
-        let mut regs = vec![];
-        for mt in 0..m / 16 {
-            for ks in 0..k / 32 {
-                let own = first + 16 * mt;
-                let chunk = (col / 16 + 2 * ks) % 8 ^ swizzle(own);
-                regs.extend(self.matrices((buf, base), chunk, own * stride + col / 128 * 128, false));
-            }
-        }
-        regs
-    }
-
-    /// Left operand from columns of swizzled rows. Of lane 8q + 2t + e: row 32 (t / 2) + 4 (t % 2) + 8e + 16 (q % 2) of what has four
-    /// neighbours along k, the first or second 16 bytes of 32 by q / 2. Two matrices have two rows of the operand, which a byte permutation parts.
-    pub fn load_turned(&mut self, buf: Buf, at: Id, (stride, col): (usize, usize), ty: Ty) -> Vec<Id> {
-        let Ty::Tile { rows: m, cols: k, .. } = ty else { return vec![] };
-        let steps = k / 32;
-        let parts = [self.lane_bits(0, 1, 8 * stride), self.lane_bits(1, 1, 4 * stride), self.lane_bits(2, 1, 32 * stride), self.lane_bits(3, 1, 16 * stride)];
-        let chunks = [self.lane_bits(0, 1, 16), self.lane_bits(1, 1, 64), self.lane_bits(2, 1, 32), self.lane_bits(4, 1, 16)];
-        let chunk = self.fold(&chunks, BinOp::Xor);
-        let base = self.bin(BinOp::Xor, at, chunk);
-        let base = parts.into_iter().fold(base, |base, part| self.plus(base, part));
-        let mut regs = vec![0; m / 16 * steps * 4];
-        for n in 0..k / 16 {
-            for pair in 0..m / 32 {
-                let chunk = (col / 16 + 2 * pair) % 8 ^ n;
-                let outs = self.matrices((buf, base), chunk, n * stride + col / 128 * 128, true);
-                for c in 0..2 {
-                    for (e, pick) in [0x6420, 0x7531].into_iter().enumerate() {
-                        regs[((2 * pair + c) * steps + n / 2) * 4 + n % 2 * 2 + e] = self.prmt(outs[2 * c], outs[2 * c + 1], pick);
-                    }
-                }
-            }
-        }
-        regs
     }
 
     /// Byte of a place among a thread's own.

@@ -5,17 +5,22 @@ use crate::dtype::DType;
 use crate::ir::*;
 use crate::report::Fault;
 
+/// The instruction, elements along k that it takes, and what it sums in.
+pub(crate) fn kind_of(a: DType, b: DType) -> (MmaKind, usize, DType) {
+    match (a, b) {
+        (DType::U8, DType::I8) => (MmaKind::U8S8, 32, DType::I32),
+        (DType::U8, _) => (MmaKind::U8U8, 32, DType::I32),
+        (DType::I8, DType::U8) => (MmaKind::S8U8, 32, DType::I32),
+        (DType::I8, _) => (MmaKind::S8S8, 32, DType::I32),
+        (DType::F16, _) => (MmaKind::F16, 16, DType::F32),
+        _ => (MmaKind::Bf16, 16, DType::F32),
+    }
+}
+
 impl Lower {
     pub fn mma(&mut self, a: Id, b: Id, c: Id) -> Vec<Id> {
         let (Ty::Tile { dtype: da, rows: m, cols: k, .. }, Ty::Tile { dtype: db, cols: n, .. }) = (self.p.ty(a), self.p.ty(b)) else { return vec![] };
-        let (kind, per, acc) = match (da, db) {
-            (DType::U8, DType::I8) => (MmaKind::U8S8, 32, DType::I32),
-            (DType::U8, _) => (MmaKind::U8U8, 32, DType::I32),
-            (DType::I8, DType::U8) => (MmaKind::S8U8, 32, DType::I32),
-            (DType::I8, _) => (MmaKind::S8S8, 32, DType::I32),
-            (DType::F16, _) => (MmaKind::F16, 16, DType::F32),
-            _ => (MmaKind::Bf16, 16, DType::F32),
-        };
+        let (kind, per, acc) = kind_of(da, db);
         let (a, b, c, steps) = (self.tile(a), self.tile(b), self.tile(c), k / per);
         let mut regs = vec![];
         for mt in 0..m / 16 {

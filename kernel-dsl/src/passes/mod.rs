@@ -6,6 +6,7 @@ pub mod lower;
 pub mod pipeline;
 pub mod simplify;
 
+mod lower_cores;
 mod lower_fold;
 mod lower_halves;
 mod lower_kept;
@@ -17,6 +18,8 @@ mod lower_shared;
 mod lower_turned;
 mod lower_twos;
 mod lower_unpack;
+
+pub(crate) use lower_mma::kind_of;
 
 use crate::ir::Program;
 use crate::report::Report;

@@ -120,7 +120,7 @@ fn assigned(stmts: &[Stmt]) -> Written {
     for s in stmts {
         match &s.op {
             Op::VarSet(v, _) => drop(w.vars.insert(*v)),
-            Op::Store { buf, .. } | Op::StoreVec { buf, .. } | Op::StoreTile { buf, .. } | Op::StoreHalves { buf, .. } | Op::StorePacked { buf, .. } | Op::StoreRight { buf, .. } => drop(w.memory.insert(*buf)),
+            Op::Store { buf, .. } | Op::Bring { buf, .. } | Op::StoreVec { buf, .. } | Op::StoreTile { buf, .. } | Op::StoreHalves { buf, .. } | Op::StorePacked { buf, .. } | Op::StoreRight { buf, .. } | Op::StoreCores { buf, .. } => drop(w.memory.insert(*buf)),
             _ => {}
         }
         for b in inner(&s.op) {

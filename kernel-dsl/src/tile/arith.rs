@@ -89,7 +89,7 @@ macro_rules! casts {
 }
 casts! {
     f32 => i32, u32, i64, f32;
-    i32 => f32, i64, u32, i32, i8;
+    i32 => f32, i64, u32, i32, i8, u8;
     u32 => f32, i64, i32, u32;
     i64 => f32, i32, u32, i64;
     u8 => i32, f32;

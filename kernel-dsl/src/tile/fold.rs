@@ -13,6 +13,13 @@ impl Tile<i32> {
         Tile { rows: 8, cols: self.cols, layout: Layout::MmaC, data: (0..8 * self.cols).map(|i| both(i / self.cols, i % self.cols)).collect() }
     }
 
+    /// [m, 2n] to [m, n]: `weight` times the left half plus the right one.
+    pub fn fold_cols(&self, weight: i32) -> Tile<i32> {
+        let n = self.cols / 2;
+        let both = |r: usize, c: usize| self.get(r, c).wrapping_mul(weight).wrapping_add(self.get(r, c + n));
+        Tile { rows: self.rows, cols: n, layout: Layout::MmaC, data: (0..self.rows * n).map(|i| both(i / n, i % n)).collect() }
+    }
+
     /// Left operand [16, 32] from [8, 32] of spread columns: of each row the second bytes, then the low ones, in the order of tokens.
     pub fn split_rows(&self) -> Tile<u8> {
         let byte = |r: usize, k: usize| (self.get(r / 2, spread(k)) >> (if r % 2 == 0 { 8 } else { 0 })) as u8;

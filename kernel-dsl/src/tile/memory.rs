@@ -3,7 +3,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
-use crate::pack::{left_byte, matrix_byte, matrix_row, right_byte, spread, swizzled, turned_byte};
+use crate::pack::{core_byte, left_byte, line_byte, line_place, right_byte, spread};
 use std::marker::PhantomData;
 
 /// A buffer in device memory: a kernel's argument.
@@ -153,6 +153,23 @@ impl<T: Elem> Shared<T> {
     pub fn poisoned(len: usize) -> Self {
         Shared { bytes: vec![0xa5; len * T::DTYPE.size()], kind: PhantomData }
     }
+    /// Right operand [k, n] of bytes in cores: see [`crate::pack::core_byte`].
+    pub(crate) fn cores(&self, byte: impl At, stride: usize, k: usize, n: usize) -> Tile<T> {
+        let data = (0..k * n).map(|i| self.load(byte.at() + core_byte(k, stride, i / n, i % n))).collect();
+        Tile { rows: k, cols: n, layout: Layout::MmaB, data }
+    }
+    /// 16 bytes of global memory come to byte `at`, both offsets multiples of 16, while other work goes on; [`crate::ops::brought`] tells when they are there.
+    pub fn bring<G: Elem>(&mut self, at: impl At, from: &Global<G>, byte: impl At) {
+        let (at, byte) = (at.at(), byte.at());
+        self.bytes[at..at + 16].copy_from_slice(&from.bytes[byte..byte + 16]);
+    }
+    /// Byte `byte` of each number of [8, n], n rows of lines under eight columns of a right operand, as [`crate::ops::mma_shared`] reads it
+    /// with a left one of their columns.
+    pub fn put_cores(&mut self, at: impl At, byte: usize, t: &Tile<i32>) {
+        for k in 0..t.cols {
+            (0..8).for_each(|col| self.save(at.at() + core_byte(t.cols, 0, k, col), (t.get(col, line_place(t.cols, k)) >> (8 * byte)) as u8));
+        }
+    }
 }
 
 macro_rules! memory {
@@ -301,20 +318,12 @@ macro_rules! memory {
             pub fn put_rows(&mut self, at: impl At, stride: usize, t: &Tile<T>) {
                 self.put_tile(at.at(), (stride, 0), usize::MAX, t)
             }
-            /// Left operand [32, 64] of bytes from rows that are swizzled, see [`crate::pack::swizzled`]: row r is row `first +`
-            /// [`crate::pack::matrix_row`], place k byte `col +` [`crate::pack::matrix_byte`]. What `at` is past a multiple of 128 is
-            /// exclusive-ored to the byte.
-            pub fn matrix_left<U: Elem>(&self, byte: impl At, stride: usize, first: usize, col: usize) -> Tile<U> {
+            /// Left operand [16, 128] of bytes from columns of 128 rows of lines, see [`crate::pack::line_byte`]: row r is the r-th byte from `at` on, a multiple
+            /// of 16, place k row [`crate::pack::line_place`].
+            pub fn line_columns<U: Elem>(&self, byte: impl At) -> Tile<U> {
                 let (base, by) = (byte.at() / 128 * 128, byte.at() % 128);
-                let data = (0..32 * 64).map(|i| self.load(base + swizzled(first + matrix_row(i / 64), stride, (col + matrix_byte(i % 64)) ^ by))).collect();
-                Tile { rows: 32, cols: 64, layout: Layout::MmaA, data }
-            }
-            /// Left operand [m, 64] from columns of 64 such rows: row r is byte `col +` [`crate::pack::turned_byte`], place k row
-            /// [`crate::pack::matrix_row`]. `m`: 32 or 64.
-            pub fn matrix_turned<U: Elem>(&self, byte: impl At, stride: usize, col: usize, m: usize) -> Tile<U> {
-                let (base, by) = (byte.at() / 128 * 128, byte.at() % 128);
-                let data = (0..m * 64).map(|i| self.load(base + swizzled(matrix_row(i % 64), stride, (col + turned_byte(m, i / 64)) ^ by))).collect();
-                Tile { rows: m, cols: 64, layout: Layout::MmaA, data }
+                let data = (0..16 * 128).map(|i| self.load(base + line_byte(0, line_place(128, i % 128), by + i / 128))).collect();
+                Tile { rows: 16, cols: 128, layout: Layout::MmaA, data }
             }
             /// Left operand [m, k] from m rows of k elements, `stride` apart.
             pub fn left(&self, at: impl At, stride: usize, m: usize, k: usize) -> Tile<T> {

@@ -64,6 +64,24 @@ pub fn stride(_m: M, a: &Global<bf16>, b: &Global<bf16>, out: &mut Global<f32>) 
     }
 }
 
+#[kernel]
+fn halved(_m: M, a: &Global<i8>, out: &mut Global<i32>) {
+    let room = shared::<i8>(4096);
+    for _ in warps(2) {
+        let sums = mma_shared(&a.left(0, 64, 16, 64), &room, 0, 512, 8, 0_i32); // halved
+        out.put_acc(0, 8, 1, 8, &sums);
+    }
+}
+
+#[kernel]
+fn apart(_m: M, out: &mut Global<i32>) {
+    let room = shared::<i8>(65536);
+    for _ in warps(2) {
+        let sums = mma_lines(&room, 0, 1024, &room, 16384, 1000, 1, 16, 1); // apart
+        out.put_acc(0, 16, 1, 16, &sums);
+    }
+}
+
 #[test]
 fn blame_their_lines() {
     let m = &M { n: 33 };
@@ -73,6 +91,8 @@ fn blame_their_lines() {
     HERE.blames(inner_sizes::build(m), "inner_sizes", "`mma` does not fit bf16 [16, 64] MmaA and bf16 [32, 8] MmaB; make the inner sizes equal or use a `rows` or `cols` tile");
     HERE.blames(layout::build(m), "layout", "`mma` wants a left and a right operand, not bf16 [16, 32] MmaC and bf16 [32, 8] MmaB; convert it first (`to_operand`, `split_bytes`, `operand`)");
     HERE.blames(ragged::build(m), "ragged", "a tile of f32 [1, 33] Row does not fill a warp; make its length a multiple of 32");
+    HERE.blames(halved::build(m), "halved", "`mma_shared` is made by four warps together and the block has 2; launch a multiple of four");
+    HERE.blames(apart::build(m), "apart", "`mma_lines` does not fit i8 [16, 128] MmaA and i8 [128, 16] MmaB; make the inner sizes equal or use a `rows` or `cols` tile");
     HERE.blames(stride::build(m), "stride", "rows 72 bytes apart cannot be read 16 bytes at a time; pad them to a multiple of 16");
 }
 

@@ -4,6 +4,7 @@
 //! a shuffled order, and two threads that meet at a byte without a barrier stop the run. A pass is right if a
 //! program gives the same bytes before and after it.
 
+mod cores;
 mod element;
 mod matrix;
 mod memory;

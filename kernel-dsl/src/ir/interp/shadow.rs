@@ -20,6 +20,8 @@ struct Touch {
     who: Who,
     block_epoch: u32,
     warp_epoch: u32,
+    /// Fences that its thread had passed.
+    fences: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -33,15 +35,21 @@ pub struct Shadow {
     bytes: Vec<Byte>,
     block_epoch: u32,
     warp_epochs: Vec<u32>,
+    fences: Vec<u32>,
 }
 
 impl Shadow {
     pub fn new(len: usize, warps: usize) -> Shadow {
-        Shadow { bytes: vec![Byte::default(); len], block_epoch: 1, warp_epochs: vec![1; warps] }
+        Shadow { bytes: vec![Byte::default(); len], block_epoch: 1, warp_epochs: vec![1; warps], fences: vec![0; 32 * warps] }
     }
 
     pub fn barrier(&mut self) {
         self.block_epoch += 1;
+    }
+
+    /// What the thread wrote before is there for the tensor core behind a barrier.
+    pub fn fence(&mut self, thread: usize) {
+        self.fences[thread] += 1;
     }
 
     pub fn sync_warp(&mut self, warp: usize) {
@@ -62,7 +70,8 @@ impl Shadow {
     }
 
     fn touch(&self, who: Who, warp: usize) -> Touch {
-        Touch { who, block_epoch: self.block_epoch, warp_epoch: self.warp_epochs[warp] }
+        let fences = if let Who::Thread(t) = who { self.fences[t as usize] } else { 0 };
+        Touch { who, block_epoch: self.block_epoch, warp_epoch: self.warp_epochs[warp], fences }
     }
 
     pub fn read(&mut self, at: usize, size: usize, thread: usize) -> Result<(), Wrong> {
@@ -88,6 +97,19 @@ impl Shadow {
         Ok(())
     }
 
+    /// The tensor core reads for a warp: only a fence and a barrier of the block order it behind a write, the warp's own too.
+    pub fn read_by_core(&mut self, at: usize, size: usize, warp: usize) -> Result<(), Wrong> {
+        for i in at..at + size {
+            let written = self.bytes[i].written;
+            let fenced = if let Who::Thread(t) = written.who { self.fences[t as usize] > written.fences } else { true };
+            if written.who != Who::Nobody && (written.block_epoch == self.block_epoch || !fenced) {
+                return race(i, Clash::Core);
+            }
+            self.read(i, 1, warp * 32)?;
+        }
+        Ok(())
+    }
+
     /// `same(i)` tells whether byte i keeps its value.
     pub fn write(&mut self, at: usize, size: usize, thread: usize, same: impl Fn(usize) -> bool) -> Result<(), Wrong> {
         for i in at..at + size {
@@ -106,6 +128,18 @@ impl Shadow {
             self.bytes[i].written = self.touch(Who::Thread(thread as u16), thread / 32);
         }
         Ok(())
+    }
+
+    /// Bytes that a thread sends for: written by it, and nobody's until they are there.
+    pub fn bring_starts(&mut self, at: usize, size: usize, thread: usize) -> Result<(), Wrong> {
+        self.write(at, size, thread, |_| false)?;
+        self.bytes[at..at + size].iter_mut().for_each(|b| b.in_flight = true);
+        Ok(())
+    }
+
+    pub fn bring_ends(&mut self, at: usize, size: usize, thread: usize) {
+        let written = self.touch(Who::Thread(thread as u16), thread / 32);
+        self.bytes[at..at + size].fill(Byte { written, ..Byte::default() });
     }
 
     /// A copy into these bytes starts: its warp has left them, the others must have met a barrier since.

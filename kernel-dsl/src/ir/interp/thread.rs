@@ -3,6 +3,7 @@
 //! Lockstep hides races, so shared memory has a [`Shadow`]; an operation that joins the lanes of a warp or the
 //! threads of the block must be reached by all of them.
 
+use super::cores::Cores;
 use super::element::Element;
 use super::memory::{POISON, Region};
 use super::shadow::Shadow;
@@ -29,6 +30,8 @@ pub struct Machine<'a> {
     pub(super) own: Vec<Vec<u8>>,
     /// [ring, warp]
     pub(super) rings: Vec<Vec<Queue>>,
+    /// [thread]: places of 16 bytes each that it sent for.
+    pub(super) sent_for: Vec<Vec<usize>>,
 }
 
 impl<'a> Machine<'a> {
@@ -44,6 +47,7 @@ impl<'a> Machine<'a> {
             shadow: Shadow::new(p.shared_bytes, p.warps),
             own: vec![],
             rings: vec![],
+            sent_for: vec![],
         }
     }
 
@@ -57,6 +61,7 @@ impl Stage for Machine<'_> {
         self.shared = vec![POISON; p.shared_bytes];
         self.own = p.own.iter().map(|own| vec![POISON; own.places * own.bytes() * p.threads()]).collect();
         self.shadow.barrier();
+        self.sent_for = vec![vec![]; p.threads()];
         self.rings = p.rings.iter().map(|_| vec![Queue::default(); p.warps]).collect();
         let mut mask = [0; 32];
         mask[..self.warps].fill(u32::MAX);
@@ -215,12 +220,23 @@ impl Machine<'_> {
             Op::LoadVec { buf, at, words } => self.load(mask, buf, *at, 4 * words, &s.outs, buffers),
             Op::Prefetch { buf, at } => self.load(mask, buf, *at, 1, &[], buffers),
             Op::LoadMatrices { buf, at, turned } => self.load_matrices(mask, buf, *at, *turned, &s.outs, buffers),
+            Op::MmaLines(x) => self.mma_lines(mask, x, &s.outs),
+            Op::MmaCores { kind, a, steps, buf, at, stride, c } => self.mma_cores(mask, &Cores { kind: *kind, a, steps: *steps, buf, at: *at, stride: *stride, c }, &s.outs),
             Op::Store { buf, at, value } => self.store(mask, buf, *at, &[*value], buffers),
             Op::StoreVec { buf, at, values } => self.store(mask, buf, *at, values, buffers),
+            Op::Bring { buf, at, src, from } => self.bring(mask, buf, *at, *src, *from, buffers),
+            Op::Brought => {
+                self.brought(mask);
+                Ok(())
+            }
             Op::AtomicAdd { buf, at, value } => self.add(mask, buf, *at, *value, buffers),
             Op::RingFetch { ring, src, at, bytes, cond, ahead } => self.fetch(mask, *ring, &buffers[*src], [*at, *bytes, *cond], *ahead),
             Op::RingWait { ring } => self.wait(mask, *ring, out),
-            Op::AfterPrevious | Op::ReleaseNext | Op::CopyOver => Ok(()),
+            Op::AfterPrevious | Op::ReleaseNext => Ok(()),
+            Op::CopyOver => {
+                threads(mask).for_each(|thread| self.shadow.fence(thread));
+                Ok(())
+            }
             Op::Barrier => {
                 if mask[..self.warps].iter().any(|m| *m != u32::MAX) {
                     return Err(Wrong::Diverged { op: "Barrier".into() });

@@ -81,6 +81,37 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// 16 bytes for each thread, which nobody may touch before it has waited.
+    pub(super) fn bring(&mut self, mask: &Mask, buf: &Buf, at: Id, src: usize, from: Id, buffers: &[Region]) -> Result<(), Wrong> {
+        self.needs(&[at, from])?;
+        for thread in threads(mask) {
+            let from = buffers[src].range(scalar::int(self.p.ty(from).dtype(), self.get(from, thread)), 16, 16)?;
+            let Place::Shared(to) = self.place(buf, at, 16, thread, buffers)? else {
+                return Err(Wrong::Unsupported { op: "Bring to memory that is not shared".into() });
+            };
+            self.shadow.bring_starts(to, 16, thread)?;
+            self.shared[to..to + 16].copy_from_slice(&buffers[src].bytes[from..from + 16]);
+            self.sent_for[thread].push(to);
+        }
+        Ok(())
+    }
+
+    pub(super) fn brought(&mut self, mask: &Mask) {
+        for thread in threads(mask) {
+            for to in std::mem::take(&mut self.sent_for[thread]) {
+                self.shadow.bring_ends(to, 16, thread);
+            }
+        }
+    }
+
+    /// First of `size` bytes of the block's memory, from byte `at` of a shared array on: a multiple of `align`.
+    pub(super) fn shared_place(&self, buf: &Buf, at: i64, size: usize, align: usize) -> Result<usize, Wrong> {
+        let Buf::Shared(i) = buf else { return Err(Wrong::Unsupported { op: "a product with memory that is not shared".into() }) };
+        let (a, name) = (&self.p.shared[*i], format!("shared array {i}"));
+        let place = a.offset + memory::checked(&name, a.len * a.dtype.size(), at, size, 1)?;
+        if place % align == 0 { Ok(place) } else { Err(Wrong::Misaligned { buffer: name, at, size: align }) }
+    }
+
     /// Lane l reads row l % 8 of matrix l / 8 and gets columns 2 (l % 4) and the next of row l / 4 of each; `turned`: of what is transposed.
     pub(super) fn load_matrices(&mut self, mask: &Mask, buf: &Buf, at: Id, turned: bool, outs: &[Id], buffers: &[Region]) -> Result<(), Wrong> {
         self.needs(&[at])?;

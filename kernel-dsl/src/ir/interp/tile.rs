@@ -260,7 +260,8 @@ impl<'a> Machine<'a> {
                 if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at, *bytes) } else { Ok(()) }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
-            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::Anew | Op::CopyOver => Ok(()),
+            Op::Bring { buf, at, src, from } => self.bring(buf, *at, *src, *from, buffers),
+            Op::AfterPrevious | Op::ReleaseNext | Op::SyncWarp | Op::Anew | Op::CopyOver | Op::Brought => Ok(()),
             _ => self.tile_stmt(s, out, buffers),
         }
     }

@@ -6,7 +6,7 @@ use super::tile::Machine;
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::{TOKENS, left_byte, matrix_byte, matrix_row, right_byte, swizzled, turned_byte};
+use crate::pack::{TOKENS, left_byte, line_byte, line_place, right_byte};
 use crate::tile::MARK;
 use std::collections::VecDeque;
 
@@ -116,13 +116,24 @@ impl Machine<'_> {
         Ok((0..32 * TOKENS).map(|i| if of_keys { mark(i / 32, i % 32) } else { mark(i % TOKENS, i / TOKENS) }).collect())
     }
 
-    /// A left operand from swizzled rows or from their columns.
-    pub(super) fn load_matrix(&self, buf: &Buf, at: Id, (stride, first, col): (usize, usize, usize), turned: bool, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
-        let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
+    /// A left operand from columns of lines.
+    pub(super) fn load_lines(&self, buf: &Buf, at: Id, dtype: DType, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let at = self.offset(at)?;
-        let (at, by) = (at / 128 * 128, (at % 128) as usize);
-        let place = |r: usize, k: usize| if turned { swizzled(matrix_row(k), stride, (col + turned_byte(rows, r)) ^ by) } else { swizzled(first + matrix_row(r), stride, (col + matrix_byte(k)) ^ by) };
-        (0..rows * cols).map(|i| self.load(buf, at + place(i / cols, i % cols) as i64, dtype, buffers)).collect()
+        let (base, by) = (at / 128 * 128, (at % 128) as usize);
+        (0..16 * 128).map(|i| self.load(buf, base + line_byte(0, line_place(128, i % 128), by + i / 128) as i64, dtype, buffers)).collect()
+    }
+
+    /// 16 bytes of an argument to shared memory; that they come later is the thread stage's to check.
+    pub(super) fn bring(&mut self, buf: &Buf, at: Id, src: usize, from: Id, buffers: &mut [Region]) -> Result<(), Wrong> {
+        let (at, from) = (self.offset(at)?, self.offset(from)?);
+        if let Buf::Shared(i) = buf {
+            self.shared[*i].range(at, 16, 16)?;
+        }
+        buffers[src].range(from, 16, 16)?;
+        (0..4).map(|n| 4 * n).try_for_each(|n| {
+            let word = self.load(&Buf::Param(src), from + n, DType::U32, buffers)?;
+            self.store(buf, at + n, DType::U32, word, buffers)
+        })
     }
 
     /// A copy that a loop will make: source, byte, bytes.

@@ -48,6 +48,14 @@ impl Machine<'_> {
                 let ((sa, a), (sb, b), (_, c)) = (self.tile(*a)?, self.tile(*b)?, self.tile(*c)?);
                 matrix::mma(sa, &a, sb, &b, &c)
             }
+            Op::MmaShared { a, buf, at, stride, c } => self.mma_shared(*a, (buf, *at, *stride), *c, buffers)?,
+            Op::StoreCores { buf, at, byte, value } => return self.store_cores(buf, *at, *byte, *value, buffers),
+            Op::FoldCols { src, weight } => {
+                let (shape, x) = self.tile(*src)?;
+                let n = shape.cols / 2;
+                let of = |r: usize, c: usize| scalar::int(DType::I32, x[r * shape.cols + c]);
+                (0..shape.rows * n).map(|i| scalar::truncated(DType::I32, (of(i / n, i % n) * *weight as i64 + of(i / n, i % n + n)) as u64)).collect()
+            }
             Op::SumK(a) => {
                 let (shape, x) = self.tile(*a)?;
                 matrix::sum_k(shape, &x)
@@ -123,7 +131,8 @@ impl Machine<'_> {
             Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
             Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
-            Op::LoadMatrix { buf, at, stride, first, col, turned } => self.load_matrix(buf, *at, (*stride, *first, *col), *turned, out, buffers)?,
+            Op::LoadLines { buf, at } => self.load_lines(buf, *at, self.p.ty(out).dtype(), buffers)?,
+            Op::MmaLines(x) => self.mma_lines(x, buffers)?,
             Op::LoadLeft { buf, at } => self.load_left(buf, *at, out, buffers)?,
             Op::LoadRight { buf, at } => self.load_right(buf, *at, out, buffers)?,
             Op::StoreRight { buf, at, value, spread: across } => {

@@ -20,6 +20,8 @@ pub enum Clash {
     ReadWrite,
     /// An access to bytes that an asynchronous copy is bringing.
     Copy,
+    /// The tensor core reads what was written, no fence and barrier of the block between them.
+    Core,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,11 +65,12 @@ impl fmt::Display for Wrong {
             Wrong::Race { buffer, at, clash } => match clash {
                 Clash::Writes => write!(f, "byte {at} of `{buffer}` is given two values in one parallel loop; let one iteration own it"),
                 Clash::ReadWrite => write!(f, "byte {at} of `{buffer}` is written and read by different threads with no barrier between; end the loop in between"),
+                Clash::Core => write!(f, "byte {at} of `{buffer}` is written and then read by the tensor core with no fence and barrier between; say for_cores() and end the loop in between"),
                 Clash::Copy => write!(f, "byte {at} of `{buffer}` is touched while a copy into it is under way; wait for the copy first"),
             },
             Wrong::SharedVariable { id } => write!(f, "variable %{id} is set inside a parallel loop but declared outside; keep the result in shared memory"),
             Wrong::Diverged { op } => write!(f, "`{op}` is not reached by all the lanes or threads it joins; move it out of the branch"),
-            Wrong::Uneven { op } => write!(f, "`{op}` gets different operands in the lanes of one warp; make them the same"),
+            Wrong::Uneven { op } => write!(f, "`{op}` gets different operands in the lanes or warps that it joins; make them the same"),
             Wrong::TooManyWarps { count, warps } => write!(f, "a loop over {count} warps runs in a block of {warps}; loop over fewer"),
             Wrong::Step { step } => write!(f, "a loop's step is {step}; make it positive"),
             Wrong::DivideByZero => write!(f, "an integer is divided by zero; use another divisor"),

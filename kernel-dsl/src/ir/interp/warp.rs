@@ -48,7 +48,7 @@ fn transposed(rows: [u64; 32]) -> [u64; 32] {
 }
 
 /// m16n8k32 on bytes, m16n8k16 on 16-bit floats; k ascending.
-fn mma(kind: MmaKind, a: &[[u64; 32]], b: &[[u64; 32]], c: &[[u64; 32]]) -> Vec<[u64; 32]> {
+pub fn mma(kind: MmaKind, a: &[[u64; 32]], b: &[[u64; 32]], c: &[[u64; 32]]) -> Vec<[u64; 32]> {
     let bits = if matches!(kind, MmaKind::U8S8 | MmaKind::U8U8 | MmaKind::S8S8 | MmaKind::S8U8) { 8 } else { 16 };
     // A register holds `per` neighbours along k; the second half of k is in the later registers.
     let (per, depth) = (32 / bits, 256 / bits);

@@ -1,15 +1,9 @@
-//! The end of attention: outputs, in the order in which columns of rows come out of shared memory, are divided and turned back.
+//! The end of attention: outputs are divided and turned back.
 
 use kernel_dsl::prelude::*;
 
 use super::LINE;
 use super::query::turned;
-
-/// The dim of 64 that row `r` of two operands of 32 columns is: [`kernel_dsl::pack::turned_byte`].
-#[device]
-fn dim_of(r: usize) -> usize {
-    r / 32 * 32 + r % 4 / 2 * 16 + r % 32 / 4 * 2 + r % 2
-}
 
 /// Group i of outputs that wait at `i * LINE`: divided, turned back, in its place again as bf16.
 #[device]
@@ -19,7 +13,7 @@ pub fn settle(room: &mut Shared<i8>, i: i32, inverse: f32) {
         let w = room.load4::<f32>(i * LINE as i32 + (16 * n) as i32);
         for k in 0..4 {
             // A zero may be negative where nothing was added.
-            x[dim_of(4 * n + k)] = (w[k] + 0.0_f32) * inverse;
+            x[4 * n + k] = (w[k] + 0.0_f32) * inverse;
         }
     }
     let y = turned(x);

@@ -5,7 +5,7 @@ use kernel_dsl::prelude::*;
 use super::decode::DecodeMeta;
 use crate::codec::Codec;
 use crate::kernels::softmax::bounded;
-use crate::latent::{DIM, Format, LEAF, NOPE, signed};
+use crate::latent::{Format, LEAF, NOPE, signed};
 
 /// Pieces of 16 bytes of the lower half of a row's numbers without a position; a row has as many threads as pieces and RoPE's two pairs.
 const PIECES: usize = NOPE / 32;
@@ -37,17 +37,10 @@ pub fn refused(format: &Format) -> String {
     format!("no kernel reads rows of {}; kernels read v4_int4_int8, v4_e8w4_int8 and v4_int8_int8", format.name())
 }
 
-/// Where 16 bytes of a row lie in shared memory: [`kernel_dsl::pack::swizzled`].
+/// Where 16 bytes of a row lie in shared memory: [`kernel_dsl::pack::line_byte`].
 #[device]
 fn place(row: i32, piece: i32) -> i32 {
-    let swizzle = (row & 7_i32) ^ ((row >> 3_u32) & 1_i32) ^ (((row >> 5_u32) & 1_i32) << 1_u32);
-    row * DIM as i32 + ((piece ^ swizzle) << 4_u32)
-}
-
-/// The place of a row's scale: that of the row in tiles of scores, [`kernel_dsl::pack::matrix_row`].
-#[device]
-fn rank(row: i32) -> i32 {
-    (row & 96_i32) | ((row & 7_i32) << 2_u32) | ((row >> 3_u32) & 3_i32)
+    (piece >> 3_u32) * (128 * LEAF) as i32 + row * 128_i32 + (((piece ^ row) & 7_i32) << 4_u32)
 }
 
 /// First byte of a row; nobody's is the first row, which then weighs nothing.
@@ -56,58 +49,78 @@ fn byte_of(m: &DecodeMeta, row: i32) -> i64 {
     row.max(0_i32) as i64 * m.rows.row_bytes as i64
 }
 
-/// What thread i brings of the leaf whose rows are `slots` from `own` on of a cache: lanes, scales, and -inf for nobody's scores. Sixteen threads have a
-/// row: 14 a piece of codes each, two a pair of pieces of RoPE's bytes.
+/// What thread i has of each row: the codes of two pieces of 16 bytes, or two pieces of RoPE's bytes.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn bring(m: &DecodeMeta, nope: &dyn Codec, cache: &Global<u8>, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
+pub struct Own {
+    pub coded: bool,
+    /// Where the two pieces lie in shared memory, and their codes or bytes until then.
+    pub low: i32,
+    pub high: i32,
+    /// First byte of the first codes or bytes in a row, and how many on the others are; 0: there are no others.
+    from: i32,
+    far: i32,
+}
+
+/// Sixteen threads have a row: 14 a piece of codes each, two a pair of pieces of RoPE's bytes.
+#[device]
+fn own_of(m: &DecodeMeta, i: i32) -> Own {
     let j = i & 15_i32;
     let coded = j < PIECES as i32;
+    let (low, high) = if coded { (j, j + PIECES as i32) } else { (j + j, j + j + 1_i32) };
     let from = if coded { j * 16_i32 } else { m.rows.code_bytes() as i32 + (j - PIECES as i32) * 32_i32 };
-    // One word a code: only RoPE's threads have other 16 bytes.
     let far = if coded { if m.rows.words == 2 { (NOPE / 2) as i32 } else { 0_i32 } } else { 16_i32 };
-    let (low_piece, high_piece) = if coded { (j, j + PIECES as i32) } else { (j + j, j + j + 1_i32) };
-    let (low_by, high_by) = (j as u32 & 28_u32, (j + PIECES as i32) as u32 & 28_u32);
-    let first = i >> 4_u32;
-    // Four rows' loads are on their way before the first is looked at.
-    let each = m.threads() / 16;
-    for pass in 0..LEAF / (4 * each) {
-        let mut codes = [0_u32; 16];
-        let mut others = [0_u32; 16];
-        let mut sides = [0_u32; 4];
-        for n in 0..4 {
-            let base = byte_of(m, slots.at(own + first + ((4 * pass + n) * each) as i32));
-            let w = cache.load4::<u32>(base + from as i64);
-            let v = cache.load4::<u32>(base + (from + far) as i64);
-            for k in 0..4 {
-                codes[4 * n + k] = w[k];
-                others[4 * n + k] = v[k];
-            }
-            sides[n] = cache.load::<u32>(base + (m.rows.row_bytes - 4) as i64);
+    Own { coded, low, high, from, far }
+}
+
+/// Thread i sends for its part of the leaf whose rows are `slots` from `own` on of a cache. Codes come to the places of what they become.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn ask(m: &DecodeMeta, cache: &Global<u8>, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, sides: &mut Shared<u8>, i: i32) {
+    let (mine, each) = (own_of(m, i), m.threads() / 16);
+    for n in 0..LEAF / each {
+        let row = (i >> 4_u32) + (n * each) as i32;
+        let base = byte_of(m, slots.at(own + row));
+        room.bring(at + place(row, mine.low), cache, base + mine.from as i64);
+        if mine.far > 0_i32 {
+            room.bring(at + place(row, mine.high), cache, base + (mine.from + mine.far) as i64);
         }
-        for n in 0..4 {
-            let row = first + ((4 * pass + n) * each) as i32;
-            let (low_m, high_m) = ((sides[n] >> low_by) & 15_u32, (sides[n] >> high_by) & 15_u32);
-            let mut low = [0_u32; 4];
-            let mut high = [0_u32; 4];
-            for k in 0..4 {
-                let lanes = nope.decode([codes[4 * n + k], others[4 * n + k], 0_u32, 0_u32]);
-                low[k] = if coded { signed(lanes[0], low_m, m.rows.zero, m.rows.odd) } else { codes[4 * n + k] };
-                high[k] = if coded { signed(lanes[1], high_m, m.rows.zero, m.rows.odd) } else { others[4 * n + k] };
-            }
-            room.save4::<u32>(at + place(row, low_piece), low);
-            room.save4::<u32>(at + place(row, high_piece), high);
+        if (i & 15_i32) == 0_i32 {
+            sides.bring(row * 16_i32, cache, base + (m.rows.row_bytes - 16) as i64);
         }
-    }
-    if i < LEAF as i32 {
-        let row = slots.at(own + i);
-        let scale = bounded(cache.load::<f32>(byte_of(m, row) + (m.rows.row_bytes - 8) as i64));
-        scales.put(rank(i), if row >= 0_i32 { scale } else { 0.0_f32 });
-        bias.put(rank(i), if row >= 0_i32 { 0.0_f32 } else { f32::NEG_INFINITY });
     }
 }
 
-/// Asks for a row of the next leaf.
+/// What thread i makes of it: lanes, scales, and -inf for nobody's scores.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn unpack(m: &DecodeMeta, nope: &dyn Codec, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, sides: &Shared<u8>, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
+    let (mine, each) = (own_of(m, i), m.threads() / 16);
+    let (low_by, high_by) = (mine.low as u32 & 28_u32, mine.high as u32 & 28_u32);
+    for n in 0..LEAF / each {
+        let row = (i >> 4_u32) + (n * each) as i32;
+        let (low_at, high_at) = (at + place(row, mine.low), at + place(row, mine.high));
+        let codes = room.load4::<u32>(low_at);
+        let others = room.load4::<u32>(high_at);
+        let side = sides.load4::<u32>(row * 16_i32);
+        let (low_m, high_m) = ((side[3] >> low_by) & 15_u32, (side[3] >> high_by) & 15_u32);
+        let mut low = [0_u32; 4];
+        let mut high = [0_u32; 4];
+        for k in 0..4 {
+            let lanes = nope.decode([codes[k], others[k], 0_u32, 0_u32]);
+            low[k] = if mine.coded { signed(lanes[0], low_m, m.rows.zero, m.rows.odd) } else { codes[k] };
+            high[k] = if mine.coded { signed(lanes[1], high_m, m.rows.zero, m.rows.odd) } else { others[k] };
+        }
+        room.save4::<u32>(low_at, low);
+        room.save4::<u32>(high_at, high);
+        if (i & 15_i32) == 0_i32 {
+            let somebody = slots.at(own + row) >= 0_i32;
+            scales.put(row, if somebody { bounded(f32::from_bits(side[2])) } else { 0.0_f32 });
+            bias.put(row, if somebody { 0.0_f32 } else { f32::NEG_INFINITY });
+        }
+    }
+}
+
+/// A hint that a row will be sent for.
 #[device]
 pub fn expect(m: &DecodeMeta, cache: &Global<u8>, row: i32) {
     if row >= 0_i32 {

@@ -3,8 +3,7 @@
 use kernel_dsl::prelude::*;
 
 use super::decode::DecodeMeta;
-use super::lanes::{bring, expect};
-use crate::codec::Codec;
+use super::lanes::{ask, expect};
 use crate::latent::LEAF;
 
 /// A cache, and which of its rows each token sees.
@@ -61,7 +60,7 @@ pub fn row_of(window: &List, extra: &List, seen: &Seen, token: i32, p: i32) -> i
     if p < own { row_at(window, seen.window, token, p) } else { row_at(extra, seen.extra, token, p - own) }
 }
 
-/// Asks for a row of a leaf.
+/// A hint that a row of a leaf will be sent for.
 #[device]
 pub fn expect_of(m: &DecodeMeta, window: &List, extra: &List, seen: &Seen, leaf: i32, row: i32) {
     if leaf < seen.window_leaves {
@@ -71,13 +70,13 @@ pub fn expect_of(m: &DecodeMeta, window: &List, extra: &List, seen: &Seen, leaf:
     }
 }
 
-/// What thread i brings of a leaf, whose rows are slots from `own` on: see [`bring`].
+/// Thread i sends for its part of a leaf, whose rows are slots from `own` on: see [`ask`].
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn bring_of(m: &DecodeMeta, nope: &dyn Codec, window: &List, extra: &List, seen: &Seen, leaf: i32, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
+pub fn ask_of(m: &DecodeMeta, window: &List, extra: &List, seen: &Seen, leaf: i32, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, sides: &mut Shared<u8>, i: i32) {
     if leaf < seen.window_leaves {
-        bring(m, nope, &window.rows, slots, own, room, at, scales, bias, i);
+        ask(m, &window.rows, slots, own, room, at, sides, i);
     } else {
-        bring(m, nope, &extra.rows, slots, own, room, at, scales, bias, i);
+        ask(m, &extra.rows, slots, own, room, at, sides, i);
     }
 }

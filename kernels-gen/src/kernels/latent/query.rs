@@ -4,6 +4,7 @@ use kernel_dsl::prelude::*;
 
 use super::LINE;
 use super::decode::DecodeMeta;
+use crate::latent::DIM;
 
 /// 64 numbers turned by the Hadamard matrix over 8.
 #[device]
@@ -55,25 +56,30 @@ pub fn top_of_row(tops: &Shared<f32>, row: i32) -> f32 {
     fmax(fmax(fmax(a[0], a[1]), fmax(a[2], a[3])), fmax(fmax(b[0], b[1]), fmax(b[2], b[3])))
 }
 
-/// A query's integers `128 high + low` as bytes, four a word, in the order of [`kernel_dsl::pack::matrix_byte`]; `top` is the largest
-/// magnitude of the row.
+/// First byte of the higher, or `low`, bytes of a head's integers, in cores: the higher ones of eight heads, then their lower ones.
 #[device]
-pub fn put_integers(m: &DecodeMeta, room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
+pub fn place_of(head: i32, low: usize) -> i32 {
+    ((head >> 3_u32) * 2_i32 + low as i32) * (8 * DIM) as i32 + (head & 7_i32) * 16_i32
+}
+
+/// 64 integers `128 high + low` of a query as bytes; `top` is the largest magnitude of the row.
+#[device]
+pub fn put_integers(room: &mut Shared<i8>, head: i32, block: i32, x: [f32; 64], top: f32) {
     let inverse = if top > 1e-30_f32 { 16256.0_f32 / top } else { 0.0_f32 };
-    for t in 0..4 {
+    for n in 0..4 {
         let mut high = [0_u32; 4];
         let mut low = [0_u32; 4];
-        for n in 0..4 {
+        for t in 0..4 {
             for e in 0..4 {
                 let z = (x[16 * n + 4 * t + e] * inverse).round_ties_even() as i32;
                 let h = (z + 64_i32) >> 7_u32;
-                high[n] = high[n] | ((h as u32 & 255_u32) << (8 * e));
-                low[n] = low[n] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
+                high[t] = high[t] | ((h as u32 & 255_u32) << (8 * e));
+                low[t] = low[t] | (((z - h * 128_i32) as u32 & 255_u32) << (8 * e));
             }
         }
-        let at = block * (64 * m.cut.heads) as i32 + head * 64_i32 + (16 * t) as i32;
-        room.save4::<u32>(at, high);
-        room.save4::<u32>(at + m.part() as i32, low);
+        let at = block * 512_i32 + (128 * n) as i32;
+        room.save4::<u32>(place_of(head, 0) + at, high);
+        room.save4::<u32>(place_of(head, 1) + at, low);
     }
 }
 
@@ -104,7 +110,8 @@ pub fn put_queries(m: &DecodeMeta, q: &Global<bf16>, room: &mut Shared<i8>, tops
                 x[k] = numbers.at(i, k);
             }
             let (head, whole) = (some + (i >> 3_u32), top_of_row(tops, i >> 3_u32));
-            put_integers(m, room, head, i & 7_i32, x, whole);
+            put_integers(room, head, i & 7_i32, x, whole);
+            for_cores();
             if (i & 7_i32) == 0_i32 {
                 worths.put(head, whole / 16256.0_f32 * scale * 1.442_695_f32);
                 top.put(head, f32::NEG_INFINITY);
