@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use kernel_dsl::{Source, ir, passes};
+use kernels_gen::kernels::chunk::{chunk_ir, chunk_meta, serves};
 use kernels_gen::kernels::{Elem, decode_ir, decode_meta, join_ir, join_meta, store_ir, store_meta};
 use kernels_gen::registry::{CodecInfo, codec};
 use runtime::{Arch, Codec};
@@ -18,6 +19,8 @@ pub enum Kernel {
     Store,
     /// attends to the coded cache
     DecodeAttention,
+    /// attends to the coded cache with a long chunk of query tokens
+    ChunkAttention,
     /// joins the partial results of a sequence
     JoinSplits,
 }
@@ -75,6 +78,10 @@ pub fn run(options: &Options) -> Result<String> {
     match options.kernel {
         Kernel::Store => shape.check_store(options.d, options.page_tokens)?,
         Kernel::DecodeAttention => shape.check_decode(options.d, options.group, options.page_tokens)?,
+        Kernel::ChunkAttention if !serves(codec, options.d, options.group) => {
+            return Err(Error::Usage(format!("--kernel chunk_attention does not serve {} at head dim {} and group {}", codec.name, options.d, options.group)));
+        }
+        Kernel::ChunkAttention => shape.check_decode(options.d, options.group, options.page_tokens)?,
         Kernel::JoinSplits => shape.check_decode(options.d, 1, options.page_tokens)?,
     }
     let Some(arch) = Arch::parse(&options.arch) else {
@@ -108,6 +115,7 @@ fn build(options: &Options, codec: &CodecInfo, arch: Arch) -> Result<ir::Program
         Kernel::DecodeAttention => {
             decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens).within(arch.shared_bytes()), elem)
         }
+        Kernel::ChunkAttention => chunk_ir(codec, &chunk_meta(codec, options.d, options.group, options.page_tokens), elem),
         Kernel::JoinSplits => join_ir(codec, &join_meta(options.d, options.page_tokens), elem),
     }?)
 }

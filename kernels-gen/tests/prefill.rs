@@ -219,6 +219,8 @@ fn chunks(name: &str) {
     attends_in_chunks::<bf16>(name, 1, 9, &of(2, Problem { bad_page: Some((0, 1)), ..problem(128, 1, 18, 0, &[60]) }));
     attends_in_chunks::<f32>(name, 2, 3, &of(1, problem(64, 4, 3, 0, &[639])));
     attends_in_chunks::<f32>(name, 1, 0, &of(2, problem(64, 8, 3, 0, &[270])));
+    // More than eight warps: some bring their share of the next leaf before they attend to this one, some after.
+    attends_in_chunks::<f32>(name, 1, 9, &of(12, problem(64, 4, 24, 0, &[290])));
 }
 
 fn problem(d: usize, group: usize, queries: usize, block: usize, lens: &[i32]) -> Problem {

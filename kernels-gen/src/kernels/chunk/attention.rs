@@ -84,15 +84,22 @@ pub fn chunk_attention<T: Float>(
     }
     for leaf in strided(begin, end, 1) {
         for w in warps(m.warps) {
-            bring(&m, k[0], v[0], cache, table, &mut from, &mut bad, &mut room, &mut sides, w, leaf + 1_i32, if leaf + 1_i32 < end { seen } else { 0_i32 }, n, line, table_stride, pages, kv_heads, head);
             let (one, last) = (w * (ROWS * m.wide) as i32, ((w + 1_i32) * (ROWS * m.wide) as i32).min(m.rows() as i32) - 1_i32);
             // What the last of the warp's rows sees, and the first tile that its first row does not see to the end.
             let own = if one <= last { sees(n, queries, first + last / m.group as i32) } else { 0_i32 };
             let tiles = ((own + 31_i32) / 32_i32 - leaf * TILES as i32).max(0_i32).min(TILES as i32);
             let edge = sees(n, queries, first + one / m.group as i32) / 32_i32;
-            let of = walk(&m, k, v, &room, &sides, &query, &zero, &worths, &leans, &ends, w, leaf, tiles, edge);
-            for g in 0..m.wide {
-                put_leaf(&m, &mut by[g], &mut waits, w, g, leaf - begin, leaf == end - 1_i32, unit, [of.0[g].clone(), of.1[g].clone(), of.2[g].clone()]);
+            // Half of the warps bring their share of the next leaf while the others attend to this one: who waits for memory, and who computes.
+            let late = (w >> 3_u32) & 1_i32;
+            for step in strided(0_i32, 2_i32, 1) {
+                if step == late {
+                    bring(&m, k[0], v[0], cache, table, &mut from, &mut bad, &mut room, &mut sides, w, leaf + 1_i32, if leaf + 1_i32 < end { seen } else { 0_i32 }, n, line, table_stride, pages, kv_heads, head);
+                } else {
+                    let of = walk(&m, k, v, &room, &sides, &query, &zero, &worths, &leans, &ends, w, leaf, tiles, edge);
+                    for g in 0..m.wide {
+                        put_leaf(&m, &mut by[g], &mut waits, w, g, leaf - begin, leaf == end - 1_i32, unit, [of.0[g].clone(), of.1[g].clone(), of.2[g].clone()]);
+                    }
+                }
             }
         }
     }

@@ -34,10 +34,9 @@ pub fn serves(c: &CodecInfo, d: usize, group: usize) -> bool {
     [64, 128].contains(&d) && group <= 8 && parts(c) == 2 && plain(&c.k) && plain(&c.v)
 }
 
-/// Whether calls of about `queries` query tokens a sequence take it where a block may have `shared` bytes. Sums of offsets beside those of 16 rows
-/// would spill.
+/// Whether calls of about `queries` query tokens a sequence take it where a block may have `shared` bytes.
 pub fn chosen(c: &CodecInfo, d: usize, group: usize, queries: usize, shared: usize) -> bool {
-    serves(c, d, group) && !c.k.affine && !c.v.affine && queries * group >= MANY && chunk_meta(c, d, group, 32).wide_shared() <= shared
+    serves(c, d, group) && queries * group >= MANY && chunk_meta(c, d, group, 32).wide_shared() <= shared
 }
 
 /// Meta value: `queries` and `warps` are those of a block.
