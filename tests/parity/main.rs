@@ -6,6 +6,7 @@ mod support;
 mod calibrated;
 mod decode;
 mod kivi;
+mod late;
 mod latent;
 mod load;
 mod pca;
