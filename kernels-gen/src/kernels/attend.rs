@@ -2,13 +2,15 @@
 
 use super::decode_attention::DecodeMeta;
 use super::faults::find_faults;
+use super::finish::write_rows;
 use super::keys::*;
 use super::leaves::*;
 use super::many::*;
-use super::maps::outputs::{put_values, settle};
 use super::maps::queries::{columns, operands};
-use super::offset::{fixed_offset, fixed_raised, offset_sums, offsets};
-use super::query::{put_operands, quantise_query, query_again, query_at, zeros_of};
+use super::offset::{fixed_offset, fixed_raised, offset_sums};
+use super::prologue::{make_queries, sit_down};
+use super::query::{put_operands, query_again, query_at, zeros_of};
+use super::scores::scores;
 use super::seats::*;
 use super::softmax::*;
 use super::units::*;
@@ -76,62 +78,8 @@ pub fn attend<T: Float>(
     if m.record == 0 {
         zeros_of(k, &mut zeros, m.d);
     }
-    // Bytes of a page of all kv heads, and of those before the own one.
-    let page_bytes = (kv_heads / m.fold as i32) as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-    let own_bytes = (head / m.fold as i32) as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
-    for w in warps(m.warps) {
-        let (own_seq, lead) = (if apart { short.at(w) } else { seq }, lead_of(w, log_crew));
-        let seq = own_seq.max(0_i32);
-        // What does not depend on the length is on its way together with it.
-        let len = lens.at(seq);
-        list_pages(m, table, &mut from, w, log_crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, own_bytes);
-        let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
-        let n = if fits & (own_seq >= 0_i32) { len } else { 0_i32 };
-        sit(m, &mut seats, w, log_crew, own_seq, split, if m.many { sees(n, queries, first + (m.queries as i32 - 1_i32)) } else { n }, n, unit, head);
-        for c in lanes(m.cols) {
-            side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
-        }
-        for c in lanes(m.rows()) {
-            if w == lead {
-                fault.put(lead * m.rows() as i32 + c, 0_i32);
-                if (c == 0_i32) & (own_seq >= 0_i32) & !fits {
-                    status.put(2, 1_i32);
-                    status.put(3, seq);
-                }
-            }
-        }
-    }
-    for w in warps(m.warps) {
-        // First tiles are on their way while queries are made.
-        if !apart {
-            start_tiles(m, &ring, cache, &from, &seats, w);
-        }
-        if m.many {
-            // Blocks without work make no query.
-            for c in strided(w, if seat(&seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {
-                let own = c.min(m.rows() as i32 - 1_i32);
-                if m.record == 0 {
-                    let x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, c);
-                    quantise_query::<T>(m, k, &zeros, x, c, if own == c { 1_i32 } else { 0_i32 }, scale, up, false, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
-                }
-                for part in 0..m.parts {
-                    zero.put(c + (m.cols + part * m.heads()) as i32, sees(seat(&seats, w, TOKENS), queries, first + own / m.group as i32));
-                }
-            }
-        } else if m.record == 0 {
-            // All warps make one query, or each its own.
-            let seq = seat(&seats, w, SEQ).max(0_i32);
-            let (from_row, step) = (if apart { 0_i32 } else { w }, if apart { 1_i32 } else { m.warps as i32 });
-            let mut x = query_row::<T>(m, q, seq, kv_heads, head, queries, first, from_row.min(m.heads() as i32 - 1_i32));
-            for c in strided(from_row, m.heads() as i32, step) {
-                let own = c.min(m.rows() as i32 - 1_i32);
-                // Nobody else has another one.
-                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, seq, kv_heads, head, queries, first, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
-                quantise_query::<T>(m, k, &zeros, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, scale, up, apart, w, &mut query, &mut rings, &mut zero, &mut worths, &mut leans);
-                x = next;
-            }
-        }
-    }
+    sit_down(m, table, lens, short, status, &mut side, &mut fault, &mut from, &mut seats, kv_heads, pages, table_stride, split, unit, head, seq, log_crew, apart, queries, first);
+    make_queries::<T>(m, k, q, &ring, cache, &from, &seats, &zeros, &mut query, &mut rings, &mut zero, &mut worths, &mut leans, kv_heads, head, seq, scale, up, apart, queries, first);
     if m.reloads() {
         for w in warps(m.warps) {
             put_operands(m, &query, &mut again, w, k.len());
@@ -338,67 +286,6 @@ pub fn attend<T: Float>(
         }
     }
     anew();
-    // Of rows to be mapped back: what a step is worth, whether there are tokens.
-    let mut units = shared::<f32>(m.settled());
-    let mut some = shared::<i32>(m.settled());
     find_faults(m, &seats, &from, status, &mut fault, queries, first, log_crew);
-    for w in warps(m.warps) {
-        let (seq, split, live, lead) = (seat(&seats, w, SEQ), seat(&seats, w, SPLIT), seat(&seats, w, LIVE), lead_of(w, log_crew));
-        let head = seat(&seats, w, HEAD);
-        let all = whole(m, seat(&seats, w, SEEN), seat(&seats, w, UNIT));
-        for c in strided(w - lead, if (live > 0_i32) | (all & (split == 0_i32) & (seq >= 0_i32)) { m.rows() as i32 } else { 0_i32 }, 1_i32 << (log_crew & 31_i32)) {
-            let of = row_of(m, seq, kv_heads, head, queries, first, c);
-            let own = if m.many { first + c / (m.group as i32) < queries } else { true };
-            if live > 0_i32 {
-                let (o, l, top) = of_crew(m, &held, c, lead, live);
-                if all {
-                    let good = (fault.at(lead * m.rows() as i32 + c) == 0_i32) & (l > 0.0_f32);
-                    if own {
-                        let (y, whole) = finished(v[0], m.d, m.inv_sqrt_d, good, &o, l, top);
-                        if m.record > 0 { settle(&y, good, c, &mut query, &mut units, &mut some, m.d) } else { out.put_row(of as i64 * m.d as i64, &y.to::<T>()) }
-                        lse.put(of, whole);
-                    }
-                } else {
-                    let line = if m.many { (seq * kv_heads + head) * blocks + slot } else { seq * kv_heads + head };
-                    let row = (line as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
-                    leave(part, stat, row, m.d, &o, l, top);
-                }
-            } else {
-                if own {
-                    nothing::<T>(out, lse, of, m.d);
-                }
-            }
-        }
-    }
-    if m.record > 0 {
-        let (seq, live, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, LIVE), seat(&seats, 0_i32, HEAD));
-        put_values::<T>(m, maps, scales, &query, &units, &some, &mut held, out, kv_heads, head, seq, queries, first, whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)) & (live > 0_i32));
-    }
-}
-
-/// Scores of the tile at byte `base` of a copy in log2 units, the scales of its values, and both sides where there are two. `of`: what sums start from,
-/// what they are worth, what is added; `again`: the same in shared memory, from `column` on, where registers are few, and what offsets are worth.
-#[device]
-#[allow(clippy::too_many_arguments)]
-fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: i32, q_hi: &[Tile<i8>; 4], q_lo: &[Tile<i8>; 4], q_float: &Tile<bf16>, of: (&Tile<i32>, &Tile<f32>, &Tile<f32>), again: (&Shared<i32>, &Shared<f32>, &Shared<f32>), column: i32) -> (Tile<f32>, Tile<f32>, (Tile<u32>, Tile<u32>)) {
-    let pairs = side_pairs(k[0], v[0], tokens, base + m.sides_at as i32, m.parts);
-    let (k_scale, v_scale) = both_scales(k[0], v[0], tokens, base + m.sides_at as i32, &pairs, m.parts);
-    // Beside sums of offsets they would take too many registers.
-    let (start, worth) = if k[0].spec().affine { (again.0.cols(column, 1, m.cols), k_scale * &again.1.cols(column, 1, m.cols)) } else { (of.0.clone(), k_scale * of.1) };
-    let steps = steps(m, k, tokens, base, q_hi, q_lo, q_float, &start);
-    let x = if m.record > 0 {
-        steps.map3(&worth, of.2, fused)
-    } else if k[0].spec().affine {
-        steps.map3(&worth, &(offsets(k[0], tokens, base + m.sides_at as i32, 2 * (k[0].spec().sides + v[0].spec().sides), &pairs.0, m.parts) * &again.2.cols(column, 1, m.cols)), fused)
-    } else {
-        &steps * &worth
-    };
-    (x, v_scale, pairs)
-}
-
-/// The query row of column `c`; columns past the rows have the last one.
-#[device]
-#[allow(clippy::too_many_arguments)]
-fn query_row<T: Float>(m: &DecodeMeta, q: &Global<T>, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, c: i32) -> Tile<T> {
-    q.row(row_of(m, seq, kv_heads, head, queries, first, c.min(m.rows() as i32 - 1_i32)) as i64 * m.d as i64, m.d)
+    write_rows::<T>(m, v, maps, scales, out, lse, part, stat, &seats, &fault, &mut held, &mut query, kv_heads, splits, queries, first, slot, blocks, log_crew);
 }
