@@ -34,9 +34,11 @@ pub fn serves(c: &CodecInfo, d: usize, group: usize) -> bool {
     [64, 128].contains(&d) && group <= 8 && parts(c) == 2 && plain(&c.k) && plain(&c.v)
 }
 
-/// Whether calls of about `queries` query tokens a sequence take it where a block may have `shared` bytes.
+/// Whether calls of about `queries` query tokens a sequence take it where a block may have `shared` bytes. Of 64 dims, sums of offsets
+/// would spill.
 pub fn chosen(c: &CodecInfo, d: usize, group: usize, queries: usize, shared: usize) -> bool {
-    serves(c, d, group) && queries * group >= MANY && chunk_meta(c, d, group, 32).wide_shared() <= shared
+    let offsets = c.k.affine || c.v.affine;
+    serves(c, d, group) && (d == 128 || !offsets) && queries * group >= MANY && chunk_meta(c, d, group, 32).wide_shared() <= shared
 }
 
 /// Meta value: `queries` and `warps` are those of a block.
