@@ -1,6 +1,8 @@
 //! KIVI's cache: the tiles hold what the format says, attention over them is attention over those numbers, and every stage of
 //! both kernels has the reference's bits.
 
+#[path = "support/attending.rs"]
+mod attending;
 #[path = "support/stages.rs"]
 mod run;
 mod support;
@@ -8,18 +10,15 @@ mod support;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
-use kernels_gen::kernels::{self, Elem as Memory, kivi as fused};
+use kernels_gen::kernels::{self, kivi as fused};
 use kernels_gen::kivi::{GROUP, Kivi, KiviLayout, codec};
-use kernels_gen::reference::{self, CacheShape, Decoded, KiviHead, Status};
+use kernels_gen::reference::{self, CacheShape, KiviHead, Status};
+use attending::{Launches, attends, memory};
 use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
 use support::Random;
 
 const KV_HEADS: usize = 2;
 const STRIDE: usize = 36;
-
-fn memory<T: Float>() -> Memory {
-    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
-}
 
 /// Slots of the tokens of tiles that begin at these; only a tile's first one counts.
 fn spread(tiles: &[i64]) -> Vec<i64> {
@@ -140,12 +139,6 @@ struct Problem {
     bad_page: bool,
 }
 
-fn check<T: Float>(what: &str, want: &Decoded, out: &Global<T>, lse: &Global<f32>) {
-    let wanted: Global<T> = global(&want.out);
-    assert_bytes(&format!("{what}: out"), &out.bytes, &wanted.bytes);
-    assert_bytes(&format!("{what}: lse"), &lse.bytes, &Global::new(&want.lse).bytes);
-}
-
 fn decode<T: Float>(name: &str, p: &Problem) {
     let (c, mut random) = (codec(name).unwrap(), Random((p.d * 100 + p.group) as u64));
     let (batch, d) = (p.lens.len(), p.d);
@@ -171,33 +164,8 @@ fn decode<T: Float>(name: &str, p: &Problem) {
 
     let m = fused::decode_meta(&c, d, p.group, p.page_tokens);
     let m = DecodeMeta { warps: p.share.0, depth: p.share.1.max(1), ..m };
-    let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
-    // Fewer blocks than parts, so that some take several.
-    let (unit, blocks) = (p.share.1 as i32, 2 + p.group as i32 % 2);
-    let j = kernels::join_meta(d, p.page_tokens);
-    let (table, lens, cache) = (Global::new(&table), Global::new(&p.lens), Global::new(&cache));
-    let grids = [[blocks as u32, 1, 1], [p.group as u32, KV_HEADS as u32, batch as u32]];
-    let what = format!("{name} decode d {d} group {} share {:?} lens {:?}", p.group, p.share, p.lens);
-    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let rows = batch * heads;
-    let (mut part, mut stat, mut status, mut chosen) = (nan(rows * splits * d), nan(rows * splits * 2), Global::<i32>::zeroed(4), Global::<i32>::zeroed(1));
-    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * d]), nan(rows));
-    let mut args = vec![buffer(&q), buffer(&cache), buffer(&table), buffer(&lens), buffer(&out), buffer(&lse), buffer(&part), buffer(&stat), buffer(&chosen), buffer(&status)];
-    args.extend([batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0].map(scalar));
-    args.push(scalar(scale));
-    let halves = c.halves();
-    launch(grids[0], || kernels::decode_attention::decode_attention::<T>(m, halves.k.bands, halves.v.bands, &q, &Global::zeroed(0), &Global::zeroed(0), &cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, KV_HEADS as i32, pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, 0, scale));
-    let first = [out.bytes.clone(), lse.bytes.clone(), part.bytes.clone(), stat.bytes.clone(), chosen.bytes.clone(), status.bytes.clone()];
-    launch(grids[1], || kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, KV_HEADS as i32, p.group as i32, splits as i32, pages as i32, STRIDE as i32));
-    check(&format!("{what}, Rust"), &want, &out, &lse);
-    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
-    assert_eq!(Status(flags), want.status, "{what}: status");
-    for stage in stages(kernels::decode_ir(halves, &m, memory::<T>()).unwrap()) {
-        let got = interpreted(&what, &stage, grids[0], args.clone());
-        for (i, name) in ["out", "lse", "part", "stat", "chosen", "status"].iter().enumerate() {
-            assert_bytes(&format!("{what}, {} IR: {name}", stage.0), &got[4 + i], &first[i]);
-        }
-    }
+    let (what, join) = (format!("{name} decode d {d} group {} share {:?} lens {:?}", p.group, p.share, p.lens), kernels::join_meta(d, p.page_tokens));
+    attends(&what, &Launches { m, join, halves: c.halves(), shape: s, group: p.group, stride: STRIDE, share: p.share, table: &table, lens: &p.lens, scale }, &q, &Global::new(&cache), &want);
 }
 
 #[test]
