@@ -1,7 +1,7 @@
 //! Attention of a chunk of prompt tokens over a prefix of coded keys and values, one sequence, 8 kv heads, D 128, joins included: device
 //! events around a replayed graph. Without a GPU it prints SKIPPED.
 //!
-//! `KVF_CODECS=int4,e8w4` chooses codecs, `KVF_SHAPES=4x2048+32768` query heads a kv head, tokens of the chunk and of the prefix before it;
+//! `KVF_CODECS=int4,e8w4` chooses codecs, `KVF_SHAPES=4x2048+32768` query heads a kv head, tokens of the chunk and of the prefix before it.
 //! Outputs of the first and of the last tokens of a chunk are held to what decode attention gives them alone, bit for bit.
 //!
 //! `KVF_LAUNCHES=3` launches so often and ends, for a profiler; `KVF_RESULTS=FILE` appends JSON.
