@@ -66,7 +66,7 @@ fn kernels_of_chunks_compile() {
     let named = named.iter().map(|name| codec(name).unwrap_or_else(|e| panic!("{name}: {e}")));
     let mut wrong = vec![];
     for c in codecs().iter().copied().chain(named) {
-        for (d, group, elem) in [(128, 4, Elem::Bf16), (128, 1, Elem::F32), (64, 4, Elem::Bf16)] {
+        for (d, group, elem) in [(128, 4, Elem::Bf16), (128, 8, Elem::Bf16), (128, 1, Elem::F32), (64, 4, Elem::Bf16)] {
             if !chosen(c, d, group, 2048, 227 * 1024) {
                 continue;
             }
