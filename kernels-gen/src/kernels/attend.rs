@@ -155,8 +155,6 @@ pub fn attend<T: Float>(
                                     out[1] = &out[1] * &fade;
                                 }
                                 half = &half * &fade;
-                            }
-                            if !m.steady() {
                                 sum = faded(m, &sum, &before, &next);
                                 if v[0].spec().affine {
                                     shift = faded(m, &shift, &before, &next);

@@ -119,7 +119,8 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared
 #[device]
 pub fn query_at(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> ([Tile<i8>; 4], [Tile<i8>; 4], Tile<bf16>) {
     let low = at + ((2 - m.parts) * m.cols * m.d) as i32;
-    (query_bands(m, query, at, bands), query_bands(m, query, low, bands), query.operand::<bf16>(at, if m.floats { 2 * m.d } else { 2 * m.d / m.parts }, m.cols, if m.floats { m.d } else { m.d / m.parts }))
+    let depth = if m.floats { m.d } else { m.d / m.parts };
+    (query_bands(m, query, at, bands), query_bands(m, query, low, bands), query.operand::<bf16>(at, 2 * depth, m.cols, depth))
 }
 
 /// Puts the query's operands where [`query_again`] finds them: every warp some of them.
