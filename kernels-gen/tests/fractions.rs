@@ -14,10 +14,9 @@ fn distance2(u: &[f64; 8], p: &[f64; 8]) -> f64 {
     u.iter().zip(p).map(|(u, p)| (u - p).powi(2)).sum()
 }
 
-/// The nearest point of both cosets, coordinate by coordinate.
-fn nearest(u: &[f64; 8], width: usize) -> [f64; 8] {
-    let last = (1_i32 << width) - 1;
-    let of = |shift: f64| -> [f64; 8] {
+/// The nearest point of both cosets, coordinate by coordinate, with digits up to `lasts` of each.
+fn nearest(u: &[f64; 8], lasts: [i32; 2]) -> [f64; 8] {
+    let of = |shift: f64, last: i32| -> [f64; 8] {
         let mut p: [i32; 8] = std::array::from_fn(|i| ((u[i] - shift).round() as i32).clamp(0, last));
         if p.iter().sum::<i32>() % 2 != 0 {
             let cost = |i: usize, by: i32| (u[i] - shift - f64::from(p[i] + by)).powi(2) - (u[i] - shift - f64::from(p[i])).powi(2);
@@ -28,7 +27,7 @@ fn nearest(u: &[f64; 8], width: usize) -> [f64; 8] {
         }
         p.map(|p| f64::from(p) + shift)
     };
-    let (whole, half) = (of(0.0), of(0.5));
+    let (whole, half) = (of(0.0, lasts[0]), of(0.5, lasts[1]));
     if distance2(u, &half) < distance2(u, &whole) { half } else { whole }
 }
 
@@ -40,7 +39,7 @@ fn check(y: [f32; 8], by: f32, width: usize) -> (f64, f64) {
     assert!(coset < 2 && found.iter().all(|p| *p <= last + 0.5 * f64::from(coset)), "{width} bits, {y:?} by {by}: {found:?}");
     let sum: f64 = found.iter().map(|p| p - 0.5 * f64::from(coset)).sum();
     assert!(sum % 2.0 == 0.0, "{width} bits, {y:?} by {by}: {found:?}");
-    (distance2(&u, &found), distance2(&u, &nearest(&u, width)))
+    (distance2(&u, &found), distance2(&u, &nearest(&u, [(1 << width) - 1; 2])))
 }
 
 #[test]
@@ -75,24 +74,6 @@ fn corners_stay_in_the_box() {
     }
 }
 
-/// The nearest point of both cosets between `-q` and `q`, above `-q`.
-fn nearest_in(u: &[f64; 8], q: usize) -> [f64; 8] {
-    let of = |shift: f64| -> [f64; 8] {
-        let last = 2 * q as i32 - i32::from(shift > 0.0);
-        let mut p: [i32; 8] = std::array::from_fn(|i| ((u[i] - shift).round() as i32).clamp(0, last));
-        if p.iter().sum::<i32>() % 2 != 0 {
-            let cost = |i: usize, by: i32| (u[i] - shift - f64::from(p[i] + by)).powi(2) - (u[i] - shift - f64::from(p[i])).powi(2);
-            let moves = (0..8).flat_map(|i| [(i, -1), (i, 1)]).filter(|&(i, by)| (0..=last).contains(&(p[i] + by)));
-            if let Some((i, by)) = moves.min_by(|a, b| cost(a.0, a.1).total_cmp(&cost(b.0, b.1))) {
-                p[i] += by;
-            }
-        }
-        p.map(|p| f64::from(p) + shift)
-    };
-    let (whole, half) = (of(0.0), of(0.5));
-    if distance2(u, &half) < distance2(u, &whole) { half } else { whole }
-}
-
 fn check_between(y: [f32; 8], by: f32, q: usize) -> (f64, f64) {
     let (digits, coset) = nearest_between(y, by, q, between(q));
     let u: [f64; 8] = y.map(|y| (f64::from(y * by) + q as f64).clamp(0.0, 2.0 * q as f64));
@@ -100,7 +81,7 @@ fn check_between(y: [f32; 8], by: f32, q: usize) -> (f64, f64) {
     assert!(coset < 2 && found.iter().all(|p| *p <= 2.0 * q as f64), "{q}, {y:?} by {by}: {found:?}");
     let sum: f64 = found.iter().map(|p| p - 0.5 * f64::from(coset)).sum();
     assert!(sum % 2.0 == 0.0, "{q}, {y:?} by {by}: {found:?}");
-    (distance2(&u, &found), distance2(&u, &nearest_in(&u, q)))
+    (distance2(&u, &found), distance2(&u, &nearest(&u, [2 * q as i32, 2 * q as i32 - 1])))
 }
 
 #[test]

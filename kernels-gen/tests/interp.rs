@@ -12,12 +12,8 @@ use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem as Memory};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
-use run::{assert_bytes, buffer, counted, global, interpreted, scalar, shuffled, stages};
+use run::{assert_bytes, buffer, counted, global, interpreted, memory, scalar, shuffled, stages};
 use support::Random;
-
-fn memory<T: Float>() -> Memory {
-    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
-}
 
 /// Twenty tokens into random slots, or (bf16) by fours that lie side by side, one negative and one past the cache.
 fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {

@@ -13,8 +13,8 @@ use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, kivi as fused};
 use kernels_gen::kivi::{GROUP, Kivi, KiviLayout, codec};
 use kernels_gen::reference::{self, CacheShape, KiviHead, Status};
-use attending::{Launches, attends, memory};
-use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use attending::{Launches, attends};
+use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::Random;
 
 const KV_HEADS: usize = 2;

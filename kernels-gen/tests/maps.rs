@@ -10,11 +10,11 @@ use kernel_dsl::prelude::*;
 use kernels_gen::kernels::decode_attention::{DecodeMeta, SHARE};
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir};
-use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
+use kernels_gen::kernels::{self, SEGMENT};
 use kernels_gen::preset::{LayerMaps, Preset, Turns, preset};
 use kernels_gen::reference::{CacheShape, Calibrated, Decoded, Status};
 use kernels_gen::registry::CodecInfo;
-use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::{Random, calibration};
 
 const KV_HEADS: usize = 2;
@@ -46,10 +46,6 @@ impl Layer {
     fn turns(&self) -> Global<f32> {
         Global::new(&self.turns.packed())
     }
-}
-
-fn memory<T: Float>() -> Memory {
-    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
 }
 
 fn floats<T: Float>(x: &Global<T>) -> Vec<f32> {

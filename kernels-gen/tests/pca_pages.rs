@@ -14,8 +14,8 @@ use kernels_gen::kernels::pca as fused;
 use kernels_gen::pca::pages::{BLOCK, PcaLayout, PcaPages, open, open_fitted};
 use kernels_gen::pca::Coding;
 use kernels_gen::reference::{self, CacheShape, PcaHead, Status};
-use attending::{Launches, attends, memory};
-use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use attending::{Launches, attends};
+use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::{Random, relative_error2};
 
 const KV_HEADS: usize = 2;

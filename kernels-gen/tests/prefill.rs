@@ -10,20 +10,16 @@ use kernel_dsl::tile::launch;
 use kernels_gen::kernels::chunk::{attention::chunk_attention, chunk_ir, chunk_meta};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::prefill_attention::{self as prefill, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
-use kernels_gen::kernels::{self, Elem as Memory, parts};
+use kernels_gen::kernels::{self, parts};
 use kernels_gen::reference::{self, CacheShape, Decoded, Status};
 use kernels_gen::registry::{CodecInfo, codec};
-use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::Random;
 
 const KV_HEADS: usize = 2;
 /// Page table entries of a sequence.
 const STRIDE: usize = 20;
 const PAGE: usize = 32;
-
-fn memory<T: Float>() -> Memory {
-    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
-}
 
 #[derive(Clone)]
 struct Problem {

@@ -9,11 +9,11 @@ use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::arguments::{Rows, Stored};
 use kernels_gen::kernels::rope::{Passed, Rope, Turns};
-use kernels_gen::kernels::{self, Elem as Memory, SEGMENT};
+use kernels_gen::kernels::{self, SEGMENT};
 use kernels_gen::preset::preset;
 use kernels_gen::reference::{self, CacheShape, Calibrated, RopeTable, Status};
 use kernels_gen::registry::codec;
-use run::{assert_bytes, buffer, global, interpreted, scalar, shuffled, stages};
+use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::{Random, calibration};
 
 const KV_HEADS: usize = 2;
@@ -21,10 +21,6 @@ const PAGE: usize = 32;
 /// Positions of the table.
 const TURNS: usize = 50;
 const EPSILON: f32 = 1e-6;
-
-fn memory<T: Float>() -> Memory {
-    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
-}
 
 fn floats<T: Float>(x: &Global<T>) -> Vec<f32> {
     x.to_vec().into_iter().map(T::to_f32).collect()

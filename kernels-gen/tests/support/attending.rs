@@ -1,11 +1,11 @@
 //! A decode problem through the decode and the join kernel: in Rust beside the reference, then every stage of the IR beside those bytes.
 
-use crate::run::{assert_bytes, buffer, global, interpreted, scalar, stages};
+use crate::run::{assert_bytes, buffer, global, interpreted, memory, scalar, stages};
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::JoinMeta;
-use kernels_gen::kernels::{self, Elem as Memory};
+use kernels_gen::kernels;
 use kernels_gen::reference::{CacheShape, Decoded, Status};
 use kernels_gen::registry::CodecInfo;
 
@@ -21,10 +21,6 @@ pub struct Launches<'a> {
     pub table: &'a [i32],
     pub lens: &'a [i32],
     pub scale: f32,
-}
-
-pub fn memory<T: Float>() -> Memory {
-    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
 }
 
 /// `q`: queries, or what a kernel made of them.

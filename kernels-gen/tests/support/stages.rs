@@ -6,6 +6,7 @@ use kernel_dsl::ir::Program;
 use kernel_dsl::ir::interp::{Arg, run_seeded};
 use kernel_dsl::passes;
 use kernel_dsl::prelude::*;
+use kernels_gen::kernels::Elem as Memory;
 
 pub fn stages(tile: Program) -> [(&'static str, Program); 3] {
     let piped = passes::simplify::run(&passes::pipeline::run(&tile).unwrap());
@@ -38,6 +39,11 @@ pub fn buffer<T: Elem>(x: &Global<T>) -> Arg {
 
 pub fn scalar<T: Elem>(x: T) -> Arg {
     Arg::Scalar(x.to_bits64())
+}
+
+/// What a kernel is built for whose rows are of `T`.
+pub fn memory<T: Float>() -> Memory {
+    if T::DTYPE == DType::F32 { Memory::F32 } else { Memory::Bf16 }
 }
 
 pub fn global<T: Float>(x: &[f32]) -> Global<T> {
