@@ -74,6 +74,87 @@ fn add(sums: &mut Sums, i: i32, range: &Range) {
     sums.count.put(i, 1_i32);
 }
 
+/// Arguments that a kernel took one by one, together.
+#[device]
+struct Cache<'a> {
+    rows: &'a Global<f32>, // [rows, 32]
+    least: &'a mut Global<f32>,
+    stride: i32,
+}
+
+/// What a walk over rows has so far: tiles that functions change in place.
+#[device]
+#[derive(Clone)]
+struct Walk {
+    sums: [Tile<f32>; 2],
+    least: f32,
+    rows: i32,
+}
+
+#[device]
+fn add_row(cache: &Cache, walk: &mut Walk, row: i32) {
+    let x = cache.rows.row(row * cache.stride, 32);
+    for i in 0..2 {
+        walk.sums[i] = &walk.sums[i] + &(&x * (i as i32 as f32 + 1.0_f32));
+    }
+    walk.least = fmin(walk.least, cache.rows.at(row * cache.stride));
+    walk.rows = walk.rows + 1_i32;
+}
+
+/// Every third row ends a walk; a fresh one begins.
+#[device]
+fn end_walk(cache: &mut Cache, walk: &mut Walk, out: &mut Global<f32>, at: i32) {
+    for i in 0..2 {
+        out.put_row((2_i32 * at + i as i32) * 32_i32, &walk.sums[i]);
+    }
+    cache.least.put(at, walk.least + walk.rows as f32);
+    *walk = fresh();
+}
+
+#[device]
+fn fresh() -> Walk {
+    Walk { sums: [vector(32, 0.0_f32), vector(32, 0.0_f32)], least: 1.0e9_f32, rows: 0_i32 }
+}
+
+#[kernel]
+fn thirds(_m: Shape, rows: &Global<f32>, out: &mut Global<f32>, least: &mut Global<f32>, stride: i32, count: i32) {
+    let mut cache = Cache { rows, stride, least };
+    for w in warps(1) {
+        let mut walk = Walk { sums: [vector(32, 0.0_f32), vector(32, 0.0_f32)], least: 1.0e9_f32, rows: 0_i32 };
+        for row in strided(w, count, 1) {
+            add_row(&cache, &mut walk, row);
+            if row % 3_i32 == 2_i32 {
+                end_walk(&mut cache, &mut walk, out, row / 3_i32);
+            }
+        }
+    }
+}
+
+#[test]
+fn state_of_a_loop_is_a_struct() {
+    let (count, stride) = (9, 40);
+    let rows: Vec<f32> = (0..count * stride).map(|i| ((i * i * 31) % 17) as f32 - 8.0).collect();
+    let (mut out, mut least) = (Global::zeroed(2 * 3 * 32), Global::zeroed(3));
+    launch([1, 1, 1], || thirds(Shape { d: 0 }, &Global::new(&rows), &mut out, &mut least, stride as i32, count as i32));
+    for third in 0..3 {
+        let own = |row: usize, e: usize| rows[(3 * third + row) * stride + e];
+        for e in 0..32 {
+            let sum = own(0, e) + own(1, e) + own(2, e);
+            assert_eq!((out.at((2 * third * 32 + e) as i32), out.at(((2 * third + 1) * 32 + e) as i32)), (sum, 2.0 * sum), "third {third}, element {e}");
+        }
+        assert_eq!(least.at(third as i32), own(0, 0).min(own(1, 0)).min(own(2, 0)) + 3.0);
+    }
+    let poison = |len: usize| Arg::Buffer(vec![0xee; 4 * len]);
+    let program = thirds::build(&Shape { d: 0 }).unwrap();
+    assert_eq!(program.params.len(), 5, "a struct of references adds no arguments");
+    for program in [&program, &kernel_dsl::passes::run(&program).unwrap()] {
+        let mut args = vec![Arg::Buffer(Global::new(&rows).bytes), poison(2 * 3 * 32), poison(3), Arg::Scalar(stride as u64), Arg::Scalar(count as u64)];
+        run(program, [1, 1, 1], &mut args).unwrap();
+        let bytes = |i: usize| match &args[i] { Arg::Buffer(b) => b.clone(), Arg::Scalar(_) => panic!("a buffer") };
+        assert_eq!((bytes(1), bytes(2)), (out.bytes.clone(), least.bytes.clone()));
+    }
+}
+
 #[kernel]
 fn spread<T: Float>(m: Shape, x: &Rows<T>, y: &Rows<f32>, sums: &mut Sums, tokens: i32) {
     for i in threads(32) {

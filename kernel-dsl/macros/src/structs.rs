@@ -1,8 +1,8 @@
 //! `#[device]` on a struct: values that travel together, such as the rows of a tensor and their strides.
 //!
-//! Device functions take and give it like any other value. One whose fields are all buffers and scalars may also be a kernel's
-//! parameter: each field is then an argument of the kernel, named after parameter and field; a buffer that is written is
-//! marked `#[out]`.
+//! Device functions take and give it like any other value. A field may be a reference: arguments that a kernel took one by one go on
+//! together. A struct whose fields are all buffers and scalars may also be a kernel's parameter: each field is then an argument of
+//! the kernel, named after parameter and field; a buffer that is written is marked `#[out]`.
 
 use crate::body::Body;
 use crate::reject::Reject;
@@ -21,7 +21,7 @@ pub fn expand(mut s: ItemStruct) -> TokenStream {
         let before = field.attrs.len();
         field.attrs.retain(|a| !a.path().is_ident("out"));
         let writable = field.attrs.len() < before;
-        body.check_type(&field.ty);
+        body.check_type(&unbound(&field.ty));
         let title = q!(&::std::format!("{name}_{}", #name));
         let argument = match (dtype_of(&field.ty), buffer_element(&field.ty)) {
             (Some(d), _) => Some(q!((#name, b.scalar_param(#title, #d)))),
@@ -53,5 +53,13 @@ pub fn expand(mut s: ItemStruct) -> TokenStream {
         #errors
         impl #generics ::kernel_dsl::build::DeviceStruct for #name #types #bounds {}
         #declared
+    }
+}
+
+/// A field's type without the lifetime of its reference, which rustc alone looks at.
+fn unbound(t: &Type) -> Type {
+    match t {
+        Type::Reference(r) => Type::Reference(TypeReference { lifetime: None, ..r.clone() }),
+        t => t.clone(),
     }
 }
