@@ -8,6 +8,7 @@
 //!
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
+use super::arguments::{Cache, Outputs, Queries, Share};
 use super::attend::attend;
 use super::few::{count_few, find_few};
 use super::kivi::attend::attend_tiles;
@@ -297,6 +298,8 @@ pub fn decode_attention<T: Float>(
     }
     // Not before its own wait: the join reads lengths while this launch still runs.
     release_next();
+    let cache = Cache { bytes: cache, table, lens, kv_heads, pages, table_stride };
+    let to = &mut Outputs { out, lse, part, stat, status, maps, scales, splits };
     for left in strided(0_i32 - turns, 0_i32, 1) {
         // One number alone waits in a register through a turn.
         anew();
@@ -323,12 +326,14 @@ pub fn decode_attention<T: Float>(
             seq = few.0;
             split = few.1;
         }
+        let of = Share { head, seq, split, unit, log_crew, short: &short };
+        let q = Queries { rows: q, scale, segments, tokens: 1_i32, first: 0_i32, slot: 0_i32, blocks: 1_i32 };
         if m.kivi {
-            attend_tiles::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, scale, head, seq, split);
+            attend_tiles::<T>(&m, k[0], v[0], &q, &cache, to, &of);
         } else if m.blocks() {
-            attend_blocks::<T>(&m, k[0], v[0], q, cache, table, lens, out, lse, part, stat, status, kv_heads, pages, table_stride, splits, unit, head, seq, split);
+            attend_blocks::<T>(&m, k[0], v[0], &q, &cache, to, &of);
         } else {
-            attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, &short, kv_heads, pages, table_stride, segments, splits, unit, scale, head, seq, split, log_crew, 1_i32, 0_i32, 0_i32, 1_i32);
+            attend::<T>(&m, k, v, &q, &cache, to, &of);
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Where rings leave too little shared memory (`away`), left parts wait in memory of the threads' own (`by`: output of each band,
 //! maximum, sum), and a warp's last part, which comes when no copy is on its way, lies in the warp's ring.
 
+use super::arguments::{Outputs, Share};
 use super::decode_attention::DecodeMeta;
 use super::many::joined;
 use super::softmax::*;
@@ -59,6 +60,13 @@ pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, 
         if c.spec().odd() { o + &half } else { o }
     };
     if c.spec().affine { o + &(total_of(shift, m.parts).cast::<f32>() * 1.4551915e-11_f32) } else { o }
+}
+
+/// Places outside of shared memory for a warp's parts that wait: output of each band, maximum, sum.
+#[device]
+pub fn waiting(m: &DecodeMeta, bands: usize) -> [PutBy<f32>; 4] {
+    let (part, stat) = (acc(m.d / bands / m.parts, m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
+    [put_by(m.put_by(), &part), put_by(m.put_by() * (bands - 1), &part), put_by(m.put_by(), &stat), put_by(m.put_by(), &stat)]
 }
 
 /// A closed leaf, the `r`-th of the 2^log_each of warp `w`: folded with the left parts that wait for it, then made to wait itself.
@@ -187,20 +195,20 @@ pub fn nothing<T: Float>(out: &mut Global<T>, lse: &mut Global<f32>, row: i32, d
 /// What a block of one share of a sequence leaves: outputs, where it has all of it, else its part for the join; nothing where there are no tokens.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn leave_share<T: Float>(m: &DecodeMeta, v: &dyn Codec, held: &Shared<f32>, fault: &Shared<i32>, out: &mut Global<T>, lse: &mut Global<f32>, part: &mut Global<f32>, stat: &mut Global<f32>, kv_heads: i32, splits: i32, head: i32, seq: i32, split: i32, live: i32, all: bool) {
+pub fn leave_share<T: Float>(m: &DecodeMeta, v: &dyn Codec, held: &Shared<f32>, fault: &Shared<i32>, to: &mut Outputs<T>, kv_heads: i32, of: &Share, live: i32, all: bool) {
     for w in warps(m.warps) {
-        for c in strided(w, if (live > 0_i32) | (all & (split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
-            let of = (seq * kv_heads + head) * m.group as i32 + c;
+        for c in strided(w, if (live > 0_i32) | (all & (of.split == 0_i32)) { m.rows() as i32 } else { 0_i32 }, m.warps as i32) {
+            let row = (of.seq * kv_heads + of.head) * m.group as i32 + c;
             if live > 0_i32 {
                 let (o, l, top) = of_crew(m, held, c, 0_i32, live);
                 if all {
-                    finish::<T>(v, out, lse, of, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
+                    finish::<T>(v, to.out, to.lse, row, m.d, m.inv_sqrt_d, (fault.at(c) == 0_i32) & (l > 0.0_f32), &o, l, top);
                 } else {
-                    let row = ((seq * kv_heads + head) as i64 * splits as i64 + split as i64) * m.rows() as i64 + c as i64;
-                    leave(part, stat, row, m.d, &o, l, top);
+                    let row = ((of.seq * kv_heads + of.head) as i64 * to.splits as i64 + of.split as i64) * m.rows() as i64 + c as i64;
+                    leave(to.part, to.stat, row, m.d, &o, l, top);
                 }
             } else {
-                nothing::<T>(out, lse, of, m.d);
+                nothing::<T>(to.out, to.lse, row, m.d);
             }
         }
     }

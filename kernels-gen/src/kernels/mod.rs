@@ -3,6 +3,7 @@
 //! The functions here pick the meta values of a configuration and build; the `_ir` functions stop before the passes.
 
 pub mod arguments;
+pub mod asked;
 pub mod attend;
 pub mod back;
 pub mod chunk;
@@ -19,6 +20,7 @@ pub mod join_splits;
 pub mod keys;
 pub mod kivi;
 pub mod latent;
+pub mod leaf;
 pub mod leaves;
 pub mod load;
 pub mod many;
@@ -30,6 +32,7 @@ pub mod place;
 pub mod prefill_attention;
 pub mod prologue;
 pub mod query;
+pub mod room;
 pub mod rope;
 pub mod rows;
 pub mod schedule;

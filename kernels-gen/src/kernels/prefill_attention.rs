@@ -7,6 +7,7 @@
 //!
 //! Cost: reads tile_bytes for 32 tokens and decodes them once a block; writes (d + 2) * 4 bytes a row and block.
 
+use super::arguments::{Cache, Outputs, Queries, Share};
 use super::attend::attend;
 use super::decode_attention::DecodeMeta;
 use super::faults::find_fault;
@@ -106,7 +107,10 @@ pub fn prefill_attention<T: Float>(
     release_next();
     let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
     let short = shared::<i32>(1);
-    attend::<T>(&m, k, v, q, maps, scales, cache, table, lens, out, lse, part, stat, status, &short, kv_heads, pages, table_stride, segments, splits, unit, scale, block_id(1), block_id(2), split, m.log_warps() as i32, queries, (first + slot) * m.queries as i32, slot, blocks)
+    let of = Share { head: block_id(1), seq: block_id(2), split, unit, log_crew: m.log_warps() as i32, short: &short };
+    let q = Queries { rows: q, scale, segments, tokens: queries, first: (first + slot) * m.queries as i32, slot, blocks };
+    let cache = Cache { bytes: cache, table, lens, kv_heads, pages, table_stride };
+    attend::<T>(&m, k, v, &q, &cache, &mut Outputs { out, lse, part, stat, status, maps, scales, splits }, &of)
 }
 
 /// Grid: [group * query tokens, kv_heads, batch], for the tokens from block `first` on.

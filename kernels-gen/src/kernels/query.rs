@@ -1,7 +1,8 @@
 //! The query's side of decode attention: rotate once, quantise once to 15-bit integers.
 
 use super::decode_attention::DecodeMeta;
-use super::keys::query_part;
+use super::keys::{height_of, query_part};
+use super::room::Room;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -73,31 +74,33 @@ pub fn shown_worth(worth: f32) -> f32 {
     if worth.abs() >= 1.7347235e-18_f32 { worth } else { 0.0_f32 }
 }
 
-/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [parts, heads, d] of bf16, all parts alike, into `query`, or, `apart`, into the
-/// ring of warp `w`, where nothing is on its way yet. What its sums start from goes into `zero`, what one step of a sum is worth in
-/// log2 units into `unit`, for sums that stand `height` bits high, and what a key's offset is worth into `lean`, once for each of a head's columns. A padded head (live = 0) is all zero.
+/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [parts, heads, d] of bf16, all parts alike, into the block's query, or, `apart`, into
+/// the ring of warp `w`, where nothing is on its way yet; what its sums start from and what one step of them is worth in log2 units, and a key's offset,
+/// once for each of a head's columns. A padded head (live = 0) is all zero.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared<i32>, x: Tile<T>, c: i32, live: i32, scale: f32, height: usize, apart: bool, w: i32, query: &mut Shared<u8>, rings: &mut Shared<u8>, zero: &mut Shared<i32>, unit: &mut Shared<f32>, lean: &mut Shared<f32>) {
+pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], room: &mut Room, x: Tile<T>, c: i32, live: i32, scale: f32, apart: bool, w: i32) {
+    // Sums of keys and queries stand so many bits high.
+    let height = height_of(k, m.key_quads, m.d);
     let x = x.to_f32().map(finite);
     let y = if k[0].spec().rotate { x.hadamard() * m.inv_sqrt_d } else { x };
     let column = if apart { w * m.cols as i32 } else { 0_i32 } + c;
     if k[0].spec().exact() {
-        let (v, start, worth) = integers(k, zeros, y, live, m.d, scale);
+        let (v, start, worth) = integers(k, &room.zeros, y, live, m.d, scale);
         let (high, low) = (v.map(high_part).cast::<i8>(), v.map(low_part).cast::<i8>());
         if apart {
-            rings.save_row::<i8>(w * m.ring() as i32 + c * m.d as i32, &high);
-            rings.save_row::<i8>(w * m.ring() as i32 + (c + m.heads() as i32) * m.d as i32, &low);
+            room.rings.save_row::<i8>(w * m.ring() as i32 + c * m.d as i32, &high);
+            room.rings.save_row::<i8>(w * m.ring() as i32 + (c + m.heads() as i32) * m.d as i32, &low);
         } else {
-            query.save_row::<i8>(c * m.d as i32, &high);
-            query.save_row::<i8>((c + m.heads() as i32) * m.d as i32, &low);
+            room.query.save_row::<i8>(c * m.d as i32, &high);
+            room.query.save_row::<i8>((c + m.heads() as i32) * m.d as i32, &low);
         }
         for part in 0..m.parts {
             let at = column + (part * m.heads()) as i32;
-            zero.put(at, start * (1 << height));
-            unit.put(at, worth * f32::from_bits((127_u32 - height as u32) << 23));
+            room.zero.put(at, start * (1 << height));
+            room.worths.put(at, worth * f32::from_bits((127_u32 - height as u32) << 23));
             if k[0].spec().affine {
-                lean.put(at, start as f32 * k[0].spec().lean() * worth);
+                room.leans.put(at, start as f32 * k[0].spec().lean() * worth);
             }
         }
     } else {
@@ -105,12 +108,12 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared
         for part in 0..m.parts {
             let (at, row) = (column + (part * m.heads()) as i32, (c + (part * m.heads()) as i32) * (2 * m.d) as i32);
             if apart {
-                rings.save_row::<bf16>(w * m.ring() as i32 + row, &y);
+                room.rings.save_row::<bf16>(w * m.ring() as i32 + row, &y);
             } else {
-                query.save_row::<bf16>(row, &y);
+                room.query.save_row::<bf16>(row, &y);
             }
-            zero.put(at, 0_i32);
-            unit.put(at, scale * 1.442695_f32);
+            room.zero.put(at, 0_i32);
+            room.worths.put(at, scale * 1.442695_f32);
         }
     }
 }

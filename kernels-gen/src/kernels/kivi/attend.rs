@@ -4,6 +4,7 @@
 //! Leaves, their tree and the join are those of every codec. A block takes 2^unit leaves a warp of one (sequence, kv head).
 //! Cost: reads tile_bytes for 32 tokens; writes d elements a head, or (d + 2) * 4 bytes a head and block.
 
+use super::super::arguments::{Cache, Outputs, Queries, Share};
 use super::super::decode_attention::DecodeMeta;
 use super::super::faults::find_faults;
 use super::super::keys::high_half;
@@ -21,55 +22,32 @@ use kernel_dsl::prelude::*;
 
 /// Attention of a sequence's query row, a block's share of it, as `attend` has it.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn attend_tiles<T: Float>(
-    m: &DecodeMeta,
-    k: &dyn Codec,
-    v: &dyn Codec,
-    q: &Global<T>,
-    cache: &Global<u8>,
-    table: &Global<i32>,
-    lens: &Global<i32>,
-    out: &mut Global<T>,
-    lse: &mut Global<f32>,
-    part: &mut Global<f32>,
-    stat: &mut Global<f32>,
-    status: &mut Global<i32>,
-    kv_heads: i32,
-    pages: i32,
-    table_stride: i32,
-    splits: i32,
-    unit: i32,
-    scale: f32,
-    head: i32,
-    seq: i32,
-    split: i32,
-) {
+pub fn attend_tiles<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, q: &Queries<T>, cache: &Cache, to: &mut Outputs<T>, of: &Share) {
     let mut rows = shared::<f32>(m.heads() * m.d);
     let mut held = shared::<f32>(m.warps * m.run());
     let mut fault = shared::<i32>(m.rows());
     let mut from = shared::<i64>(m.warps * m.listed_by_warp());
     let mut seats = shared::<i32>(m.warps * WORDS);
-    let (len, crew) = (lens.at(seq), m.log_warps() as i32);
-    let fits = (len >= 0_i32) & (len <= table_stride * m.page_tokens as i32);
+    let (len, crew) = (cache.lens.at(of.seq), m.log_warps() as i32);
+    let fits = (len >= 0_i32) & (len <= cache.table_stride * m.page_tokens as i32);
     let n = if fits { len } else { 0_i32 };
-    take_rows::<T>(m, q, &mut rows, (seq * kv_heads + head) * m.group as i32);
+    take_rows::<T>(m, q.rows, &mut rows, (of.seq * cache.kv_heads + of.head) * m.group as i32);
     for w in warps(m.warps) {
-        let page_bytes = kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-        list_pages(m, table, &mut from, w, crew, seq * table_stride, first_page(m, split, unit), table_stride, pages, page_bytes, head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
-        sit(m, &mut seats, w, crew, seq, split, n, n, unit, head);
+        let page_bytes = cache.kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
+        list_pages(m, cache.table, &mut from, w, crew, of.seq * cache.table_stride, first_page(m, of.split, of.unit), cache.table_stride, cache.pages, page_bytes, of.head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
+        sit(m, &mut seats, w, crew, of.seq, of.split, n, n, of.unit, of.head);
     }
-    let (all, live) = (whole(m, n, unit), seat(&seats, 0_i32, LIVE));
+    let (all, live) = (whole(m, n, of.unit), seat(&seats, 0_i32, LIVE));
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
         if (c == 0_i32) & !fits {
-            status.put(2, 1_i32);
-            status.put(3, seq);
+            to.status.put(2, 1_i32);
+            to.status.put(3, of.seq);
         }
     }
-    walk(m, k, v, cache, &rows, &seats, &from, &mut held, n, scale);
-    find_faults(m, &seats, &from, status, &mut fault, 1_i32, 0_i32, crew);
-    leave_share::<T>(m, v, &held, &fault, out, lse, part, stat, kv_heads, splits, head, seq, split, live, all);
+    walk(m, k, v, cache.bytes, &rows, &seats, &from, &mut held, n, q.scale);
+    find_faults(m, &seats, &from, to.status, &mut fault, 1_i32, 0_i32, crew);
+    leave_share::<T>(m, v, &held, &fault, to, cache.kv_heads, of, live, all);
 }
 
 /// Scores of a tile in log2 units, from a warp's integers.
