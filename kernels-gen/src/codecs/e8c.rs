@@ -9,9 +9,8 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
-use super::digits::heights;
 use super::fractions::{middle, reach};
-use super::e8word::{lanes_of, lanes4_of, raised_lanes4_of, word_of};
+use super::e8word::{lanes_of, lanes4_of, raised, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
 /// Mean squared error of a block of E8 inside the box, at scale 1.
@@ -47,7 +46,7 @@ impl Codec for E8C {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, raised: heights(self.width, 1), rotate: false, searches: 3, ..Spec::integers(8 * self.width, (2 << self.width) - 1) }
+        Spec { bytewise: true, raised: raised(self.width), rotate: false, searches: 3, ..Spec::integers(8 * self.width, (2 << self.width) - 1) }
     }
 
     fn side(&self, _norm: f32, _top: f32) -> [f32; 2] {

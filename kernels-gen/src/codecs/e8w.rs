@@ -6,9 +6,8 @@
 
 use kernel_dsl::codec;
 
-use super::digits::heights;
 use super::fractions::{middle, reach};
-use super::e8word::{lanes_of, lanes4_of, paired_lanes4_of, raised_lanes4_of, word_of};
+use super::e8word::{lanes_of, lanes4_of, paired_lanes4_of, raised, raised_lanes4_of, word_of};
 use crate::codec::{Codec, Spec};
 
 /// Steps that `e8wW_tried` tries.
@@ -67,7 +66,7 @@ impl Codec for E8W {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, raised: heights(self.width, 1), paired: self.width == 2, tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
+        Spec { bytewise: true, raised: raised(self.width), paired: self.width == 2, tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
     }
 
     fn side(&self, _norm: f32, top: f32) -> [f32; 2] {

@@ -8,8 +8,10 @@
 use kernel_dsl::device;
 use kernel_dsl::math::{mul_hi, opaque};
 
-use super::digits::{height, packed, paired4_of, raised4_of, unpack4, upper};
+use super::digits::{height, heights, packed, paired4_of, raised4_of, unpack4, upper};
 use super::fractions::nearest_by_bytes;
+use super::quads::lowered4;
+use super::threes;
 
 /// Lanes 2m + c of the low nibbles of four bytes.
 #[device]
@@ -50,7 +52,8 @@ fn folded(x: u32, by: usize) -> u32 {
 #[device]
 pub fn word_of(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> [u32; 4] {
     let (m, coset) = nearest_by_bytes(y, by, width, reach, middle, inverse);
-    packed(m[0], m[1] ^ (coset << 24), width)
+    let last = m[1] ^ (coset << 24);
+    if width == 3 { threes::packed(m[0], last) } else { packed(m[0], last, width) }
 }
 
 /// The lanes of a word.
@@ -65,7 +68,7 @@ pub fn lanes_of(code: [u32; 4], width: usize) -> [u32; 4] {
             [low, high, 0_u32, 0_u32]
         }
     } else {
-        let (a, b) = upper(code, width);
+        let (a, b) = if width == 3 { threes::unpack(code[0]) } else { upper(code, width) };
         let (low, high) = lanes(a, b);
         [low, high, 0_u32, 0_u32]
     }
@@ -96,20 +99,29 @@ pub fn with_coset(digits: [u32; 8], coset: u32, i: usize, up: usize) -> u32 {
 /// As `lanes_of` for four tokens at once: see [`crate::codec::Codec::decode4`].
 #[device]
 pub fn lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
-    let digits = unpack4(w, width, 1);
-    let coset = cosets4(w, width);
-    let mut out = [0_u32; 8];
-    for i in 0..8 {
-        out[i] = with_coset(digits, coset, i, 0);
+    if width == 3 {
+        lowered4(threes::raised4_of(w), threes::HEIGHTS)
+    } else {
+        let digits = unpack4(w, width, 1);
+        let coset = cosets4(w, width);
+        let mut out = [0_u32; 8];
+        for i in 0..8 {
+            out[i] = with_coset(digits, coset, i, 0);
+        }
+        out
     }
-    out
 }
 
-/// As `lanes4_of`, lane i `height(i, width, 1)` bits higher: see [`crate::codec::Codec::raised4`].
+/// Bits by which [`raised_lanes4_of`] leaves the lanes of each dim higher.
+pub fn raised(width: usize) -> [usize; 8] {
+    if width == 3 { threes::HEIGHTS } else { heights(width, 1) }
+}
+
+/// As `lanes4_of`, lane i `raised(width)[i]` bits higher: see [`crate::codec::Codec::raised4`].
 #[device]
 pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     if width == 3 {
-        raised_threes4_of(w)
+        threes::raised4_of(w)
     } else if (width == 2) | (width == 4) {
         let digits = raised4_of(w, width, 1);
         let coset = cosets4(w, width);
@@ -121,26 +133,6 @@ pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     } else {
         lanes4_of(w, width)
     }
-}
-
-/// Three bits: the sum of the lowest bits is made at bit 5, where dims 6 and 7 have theirs anyway. Without what is stored of dim 7 it is
-/// that digit's own lowest bit.
-#[device]
-fn raised_threes4_of(w: [u32; 8]) -> [u32; 8] {
-    let (six, seven) = (w[2] >> 1, w[2] >> 2);
-    let sum = w[0] ^ w[1] ^ w[2];
-    let own = (sum << 5) ^ (sum << 2) ^ six;
-    // It is shifted to several heights.
-    let coset = opaque((own ^ seven) & 0x2020_2020_u32);
-    let (low, middle, high) = (coset >> 5, coset >> 3, coset >> 1);
-    let mut out = [0_u32; 8];
-    for i in 0..2 {
-        out[i] = ((w[i] << 1) & 0x0e0e_0e0e_u32) | low;
-        out[2 + i] = (w[i] & 0x3838_3838_u32) | middle;
-        out[4 + i] = (if i == 0 { w[2] } else { w[2] << 3 } & 0x3838_3838_u32) | middle;
-        out[6 + i] = (w[i] & 0xc0c0_c0c0_u32) | ((if i == 0 { six } else { own } & 0x2020_2020_u32) | high);
-    }
-    out
 }
 
 /// Keys of two bits: see [`paired4_of`].

@@ -32,6 +32,7 @@ pub mod places;
 pub mod quads;
 pub mod radix;
 pub mod steps;
+pub mod threes;
 
 pub use affine::Affine;
 pub use bf16::Bf16;
