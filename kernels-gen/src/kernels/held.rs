@@ -5,6 +5,7 @@
 //! phases move through shared memory. Rows of calibrated codecs are held likewise, from the first step of their search.
 
 use super::codes::{follow, in_lines, keep, put_kept, put_line, put_planes, put_quads, put_tail};
+use super::desk::Desk;
 use super::rows::{at_once, half_of, side_of, turned_across};
 use super::store::{StoreMeta, add_energy, energy_if_corrected};
 use crate::codec::Codec;
@@ -28,13 +29,12 @@ fn share_of(i: i32, values: bool) -> (i32, i32) {
 
 /// The butterflies that are left.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn hold(m: &StoreMeta, c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>) {
+pub fn hold(m: &StoreMeta, c: &dyn Codec, values: bool, desk: &mut Desk) {
     for i in threads(128) {
         let (r, k) = share_of(i, values);
-        let x = turned_across(c, k, r, rows, squares, tops, m.d, m.inv_sqrt_d);
+        let x = turned_across(c, k, r, &desk.rows, &desk.squares, &mut desk.tops, m.d, m.inv_sqrt_d);
         for e in 0..32 {
-            held.put(i, e, x[e]);
+            desk.held.put(i, e, x[e]);
         }
     }
 }
@@ -55,7 +55,7 @@ pub fn mapped_at(r: i32, k: i32) -> i32 {
 /// The scale of rows of coordinates, searched for as [`super::search`] says, a quarter of a row a thread, which holds it from then on.
 /// `scratch`: what threads found in each step, then the scales they had.
 #[device]
-pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &Shared<u8>, scratch: &mut Shared<u32>, sides: &mut Shared<f32>) {
+pub fn search_held(c: &dyn Codec, values: bool, desk: &mut Desk, scratch: &mut Shared<u32>) {
     let n = c.spec().searches;
     for step in 0..n {
         for i in threads(128) {
@@ -64,9 +64,9 @@ pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &S
             if step == 0 {
                 let at = mapped_at(r, k);
                 for q in 0..8 {
-                    let w = rows.load4::<f32>(at + (16 * q) as i32);
+                    let w = desk.rows.load4::<f32>(at + (16 * q) as i32);
                     for e in 0..4 {
-                        held.put(i, 4 * q + e, w[e]);
+                        desk.held.put(i, 4 * q + e, w[e]);
                     }
                 }
             } else {
@@ -74,7 +74,7 @@ pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &S
             }
             let mut pull = 0.0_f32;
             for j in 0..4 {
-                pull = pull + c.pull(block_of(held, i, j), scale);
+                pull = pull + c.pull(block_of(&desk.held, i, j), scale);
             }
             scratch.save::<f32>((512 * step) as i32 + r * 16_i32 + k * 4_i32, pull);
             if k == 0_i32 {
@@ -84,7 +84,7 @@ pub fn search_held(c: &dyn Codec, values: bool, held: &mut ByTurn<f32>, rows: &S
     }
     for r in threads(32) {
         let side = half_of(searched(c, scratch, r, n - 1, n));
-        sides.save4::<f32>(r * 16_i32, [side, 0.0_f32, side, 0.0_f32]);
+        desk.sides.save4::<f32>(r * 16_i32, [side, 0.0_f32, side, 0.0_f32]);
     }
 }
 
@@ -107,24 +107,22 @@ fn block_of(held: &ByTurn<f32>, i: i32, j: usize) -> [f32; 8] {
 
 /// Its code; its tail waits for others.
 #[device]
-#[allow(clippy::too_many_arguments)]
-fn coded(c: &dyn Codec, held: &ByTurn<f32>, i: i32, j: usize, side: [f32; 2], tails: &mut Shared<u32>, r: i32, block: i32) -> [u32; 4] {
-    let code = c.encode(block_of(held, i, j), side);
-    put_tail(c, tails, r, block, code);
+fn coded(c: &dyn Codec, desk: &mut Desk, i: i32, j: usize, side: [f32; 2], r: i32, block: i32) -> [u32; 4] {
+    let code = c.encode(block_of(&desk.held, i, j), side);
+    put_tail(c, &mut desk.tails, r, block, code);
     code
 }
 
 /// Keys that are held become codes in their pages.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held: &ByTurn<f32>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk: &mut Desk) {
     for i in threads(128) {
         let (r, k) = share_of(i, false);
-        let (tile, place, side) = (tiles.at(r), places.at(r), side_of(c, squares, tops, sides, r, m.d));
+        let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(c, &desk.squares, &desk.tops, &desk.sides, r, m.d));
         let mut words = [0_u32; 8];
         let mut energy = 0_i32;
         for j in 0..4 {
-            let code = coded(c, held, i, j, side, tails, r, k * 4_i32 + j as i32);
+            let code = coded(c, desk, i, j, side, r, k * 4_i32 + j as i32);
             energy = energy + energy_if_corrected(c, code);
             if m.key_quads {
                 words = follow(words, code, c.spec().bits);
@@ -149,21 +147,20 @@ pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held
                 }
             }
         }
-        add_energy(c, energies, r * 4_i32 + k, energy, 0);
+        add_energy(c, &mut desk.energies, r * 4_i32 + k, energy, 0);
     }
 }
 
 /// Values likewise.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, held: &ByTurn<f32>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>) {
     for i in threads(128) {
         let (r, k) = share_of(i, true);
-        let (tile, place, side) = (tiles.at(r), places.at(r), side_of(c, squares, tops, sides, r, m.d));
+        let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(c, &desk.squares, &desk.tops, &desk.sides, r, m.d));
         let mut energy = 0_i32;
         for j in 0..4 {
             let block = k * 4_i32 + j as i32;
-            let code = coded(c, held, i, j, side, tails, r, block);
+            let code = coded(c, desk, i, j, side, r, block);
             energy = energy + energy_if_corrected(c, code);
             if m.quads {
                 keep(c, codes, r, block, code, m.d / 8);
@@ -173,9 +170,9 @@ pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, he
                 }
             }
         }
-        add_energy(c, energies, r * 4_i32 + k, energy, 0);
+        add_energy(c, &mut desk.energies, r * 4_i32 + k, energy, 0);
     }
     if m.quads {
-        put_kept(c, cache, codes, tiles, places, m.values_at[0], m.d);
+        put_kept(c, cache, codes, &desk.tiles, &desk.places, m.values_at[0], m.d);
     }
 }

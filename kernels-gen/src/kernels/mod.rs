@@ -10,6 +10,7 @@ pub mod chunk;
 pub mod codes;
 mod cuts;
 pub mod decode_attention;
+pub mod desk;
 pub mod faults;
 pub mod few;
 pub mod finish;

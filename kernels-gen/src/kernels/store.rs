@@ -5,6 +5,7 @@
 //! Cost: reads d elements a row, writes its code and side bytes; bound by instructions, the nearest point most of all.
 
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
+use super::desk::Desk;
 use super::groups::{group_tops, own_side, put_groups};
 use super::held::{code_held_keys, code_held_values, hold};
 use super::place::put_place;
@@ -63,22 +64,20 @@ impl Meta for StoreMeta {
     }
 }
 
-/// Largest magnitudes that a block keeps: of quarter rows, of both ends of ranges, of groups.
+/// A block's desk, and room for values' code words that wait for those of other tokens.
 #[device]
-pub fn tops_of(kc: &[&dyn Codec], vc: &[&dyn Codec], d: usize) -> usize {
-    if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * d } else { d }
-}
-
-/// Energies of quarter rows that a block keeps.
-#[device]
-pub fn energies_of(kc: &[&dyn Codec], vc: &[&dyn Codec]) -> usize {
-    if kc[0].spec().corrected | vc[0].spec().corrected { 32 * 4 } else { 1 }
-}
-
-/// Words of tails that wait in a block.
-#[device]
-pub fn tails_of(kc: &[&dyn Codec], vc: &[&dyn Codec], d: usize) -> usize {
-    4 * d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1
+pub fn desk(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec]) -> (Desk, Shared<u32>) {
+    let rows = shared::<u8>(128 * m.d);
+    let squares = shared::<f32>(32 * 4);
+    // Of quarter rows, of both ends of ranges, of groups.
+    let tops = shared::<f32>(if kc[0].spec().affine | vc[0].spec().affine | (kc[0].spec().group + vc[0].spec().group > 0) { 2 * m.d } else { m.d });
+    let sides = shared::<f32>(32 * 4);
+    let energies = shared::<i32>(if kc[0].spec().corrected | vc[0].spec().corrected { 32 * 4 } else { 1 });
+    let tails = shared::<u32>(4 * m.d * kc[0].spec().tail().max(vc[0].spec().tail()).min(1) + 1);
+    let codes = shared::<u32>(m.kept);
+    let tiles = shared::<i64>(32);
+    let places = shared::<u32>(32);
+    (Desk { rows, squares, tops, energies, sides, tails, tiles, places, held: by_turn::<f32>(128, 32) }, codes)
 }
 
 #[kernel]
@@ -109,74 +108,63 @@ pub fn store<T: Float>(
             pass::<T>(&m, vc[0], v, slots, cache, status, true, head, tokens, kv_heads, slot_count, v_token_stride, v_head_stride);
         }
     } else {
-        let mut rows = shared::<u8>(128 * m.d);
-        let mut squares = shared::<f32>(32 * 4);
-        let mut tops = shared::<f32>(tops_of(kc, vc, m.d));
-        let mut sides = shared::<f32>(32 * 4);
-        let mut energies = shared::<i32>(energies_of(kc, vc));
-        let mut tails = shared::<u32>(tails_of(kc, vc, m.d));
-        let mut codes = shared::<u32>(m.kept);
-        let mut tiles = shared::<i64>(32);
-        let mut places = shared::<u32>(32);
-        let mut held = by_turn::<f32>(128, 32);
+        let (mut desk, mut codes) = desk(&m, kc, vc);
         for i in threads(128) {
             // Four threads a row; a warp looks up slots while rows are on their way.
             let (r, j) = (i >> 2_u32, i & 3_i32);
             let token = (first + r).min(tokens - 1_i32);
             let slot = if (i < 32_i32) & (first + i < tokens) { slots.at(first + i) } else { -1_i64 };
             if kind == 0_i32 {
-                turn_within::<T>(kc[0], k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+                turn_within::<T>(kc[0], k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
             } else {
-                turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut rows, &mut squares, m.d, m.elem);
+                turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
             }
             if i < 32_i32 {
-                put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, i, first + i, &mut tiles, &mut places, status);
+                put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, i, first + i, &mut desk.tiles, &mut desk.places, status);
             }
         }
         if kind == 0_i32 {
-            code_as_keys(&m, kc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
+            code_as_keys(&m, kc, cache, &mut desk);
         } else {
-            code_as_values(&m, kc, vc, cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
+            code_as_values(&m, kc, vc, cache, &mut desk, &mut codes);
         }
     }
 }
 
 /// Rows of keys that were loaded, through the phases that are left.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, desk: &mut Desk) {
     if m.held[0] {
-        hold(m, kc[0], false, held, rows, squares, tops);
-        code_held_keys(m, kc[0], cache, held, squares, tops, sides, energies, tails, tiles, places);
+        hold(m, kc[0], false, desk);
+        code_held_keys(m, kc[0], cache, desk);
     } else {
-        prepare(kc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
+        prepare(kc, &mut desk.rows, &desk.squares, &mut desk.tops, &mut desk.sides, m.d, m.inv_sqrt_d);
         for band in 0..kc.len() {
-            code_keys(kc[0], kc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.d);
+            code_keys(m, kc, band, cache, desk, m.d);
         }
     }
     if kc[0].spec().group > 0 {
-        put_groups(kc[0], cache, tops, tiles, places, m.keys_at[0], m.d, false);
+        put_groups(kc[0], cache, &desk.tops, &desk.tiles, &desk.places, m.keys_at[0], m.d, false);
     }
-    finish(kc[0], cache, squares, tops, sides, energies, tiles, places, tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+    finish(m, kc[0], cache, desk, m.sides_at, m.keys_at[0], false);
 }
 
 /// Likewise rows of values; their sides lie behind those of the keys.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>) {
+pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>) {
     if m.held[1] {
-        hold(m, vc[0], true, held, rows, squares, tops);
-        code_held_values(m, vc[0], cache, held, squares, tops, sides, energies, tails, codes, tiles, places);
+        hold(m, vc[0], true, desk);
+        code_held_values(m, vc[0], cache, desk, codes);
     } else {
-        prepare(vc, rows, squares, tops, sides, m.d, m.inv_sqrt_d);
+        prepare(vc, &mut desk.rows, &desk.squares, &mut desk.tops, &mut desk.sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
-            code_values(vc[0], vc[band], cache, rows, squares, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.d);
+            code_values(m, vc, band, cache, desk, codes, m.d);
         }
     }
     if vc[0].spec().group > 0 {
-        put_groups(vc[0], cache, tops, tiles, places, m.values_at[0], m.d, true);
+        put_groups(vc[0], cache, &desk.tops, &desk.tiles, &desk.places, m.values_at[0], m.d, true);
     }
-    finish(vc[0], cache, squares, tops, sides, energies, tiles, places, tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+    finish(m, vc[0], cache, desk, m.sides_at + 2 * kc[0].spec().sides, m.values_at[0], true);
 }
 
 /// Rows, turned, and their side values go to shared memory.
@@ -202,40 +190,40 @@ pub fn prepare(c: &[&dyn Codec], rows: &mut Shared<u8>, squares: &Shared<f32>, t
     }
 }
 
-/// A band of `width` dims, coded with the sides that the `first` band chooses. Four lanes share a token, a quarter of its blocks each: their words
-/// lie side by side.
+/// A band, coded with the sides that the first one chooses; `line`: elements from row to row. Four lanes share a token, a quarter of its blocks each:
+/// their words lie side by side.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, energies: &mut Shared<i32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
-    for i in threads(32 * n) {
+pub fn code_keys(m: &StoreMeta, bands: &[&dyn Codec], band: usize, cache: &mut Global<u8>, desk: &mut Desk, line: usize) {
+    let width = m.d / bands.len();
+    for i in threads(32 * m.warps) {
         let own = width / 32;
-        for q in strided(i >> 5_u32, 4_i32, n) {
+        for q in strided(i >> 5_u32, 4_i32, m.warps) {
             let r = ((i & 31_i32) >> 2_u32) * 4_i32 + q;
-            let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
+            let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(bands[0], &desk.squares, &desk.tops, &desk.sides, r, m.d));
             let mut energy = 0_i32;
-            if quads {
+            if m.key_quads {
                 for from in strided(0_i32, own as i32, 4) {
                     let mut words = [0_u32; 8];
                     for j in strided(from, (own as i32).min(from + 4_i32), 1) {
-                        let code = coded(c, rows, tops, side, tails, r, (i & 3_i32) * own as i32 + j, band, width, d, line);
-                        energy = energy + energy_if_corrected(c, code);
-                        words = follow(words, code, c.spec().bits);
+                        let code = coded(m, bands, band, desk, side, r, (i & 3_i32) * own as i32 + j, line);
+                        energy = energy + energy_if_corrected(bands[band], code);
+                        words = follow(words, code, bands[band].spec().bits);
                     }
                     if tile >= 0_i64 {
-                        put_quads(c, cache, tile + codes_at as i64, place, ((i & 3_i32) * own as i32 + from) as u32, words, width);
+                        put_quads(bands[band], cache, tile + m.keys_at[band] as i64, place, ((i & 3_i32) * own as i32 + from) as u32, words, width);
                     }
                 }
             } else {
                 for j in strided(0_i32, own as i32, 1) {
                     let block = (i & 3_i32) * own as i32 + j;
-                    let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
-                    energy = energy + energy_if_corrected(c, code);
+                    let code = coded(m, bands, band, desk, side, r, block, line);
+                    energy = energy + energy_if_corrected(bands[band], code);
                     if tile >= 0_i64 {
-                        put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, false, false, width);
+                        put_planes(bands[band], cache, tile + m.keys_at[band] as i64, place, block as u32, code, false, false, width);
                     }
                 }
             }
-            add_energy(c, energies, r * 4_i32 + (i & 3_i32), energy, band);
+            add_energy(bands[band], &mut desk.energies, r * 4_i32 + (i & 3_i32), energy, band);
         }
     }
 }
@@ -243,38 +231,38 @@ pub fn code_keys(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows:
 /// The code of a block of a band; its tail waits for others.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn coded(c: &dyn Codec, rows: &Shared<u8>, tops: &Shared<f32>, side: [f32; 2], tails: &mut Shared<u32>, r: i32, block: i32, band: usize, width: usize, d: usize, line: usize) -> [u32; 4] {
-    let code = c.encode(block_of(rows, r, block + (band * (width / 8)) as i32, line), if c.spec().group > 0 { own_side(c, tops, side, r, block, d) } else { side });
-    put_tail(c, tails, r, block, code);
+fn coded(m: &StoreMeta, bands: &[&dyn Codec], band: usize, desk: &mut Desk, side: [f32; 2], r: i32, block: i32, line: usize) -> [u32; 4] {
+    let x = block_of(&desk.rows, r, block + (band * (m.d / bands.len() / 8)) as i32, line);
+    let code = bands[band].encode(x, if bands[band].spec().group > 0 { own_side(bands[band], &desk.tops, side, r, block, m.d) } else { side });
+    put_tail(bands[band], &mut desk.tails, r, block, code);
     code
 }
 
 /// As `code_keys` for bands of 32 dims stored transposed, a warp each: a lane codes a block of four tokens, whose bytes make a
 /// word where the tokens lie side by side.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Shared<u8>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, codes_at: [usize; 4], line: usize) {
+pub fn code_narrow_keys(m: &StoreMeta, bands: &[&dyn Codec], cache: &mut Global<u8>, desk: &Desk, line: usize) {
     for i in threads(128) {
         let (r, block) = ((i & 28_i32), i & 3_i32);
         for band in 0..bands.len() {
             if i >> 5_u32 == band as i32 {
                 let mut words = [0_u32; 8];
-                let (tile, place) = (tiles.at(r), places.at(r));
+                let (tile, place) = (desk.tiles.at(r), desk.places.at(r));
                 let mut beside = (tile >= 0_i64) & ((place & 3_u32) == 0_u32);
                 for q in strided(0_i32, 4_i32, 1) {
-                    let code = bands[band].encode(block_of(rows, r + q, block + (4 * band) as i32, line), [sides.at((r + q) * 4_i32), sides.at((r + q) * 4_i32 + 1_i32)]);
+                    let code = bands[band].encode(block_of(&desk.rows, r + q, block + (4 * band) as i32, line), [desk.sides.at((r + q) * 4_i32), desk.sides.at((r + q) * 4_i32 + 1_i32)]);
                     for b in 0..bands[band].spec().bits / 8 {
                         words[b] = words[b] | (((code[b / 4] >> (b % 4 * 8)) & 255_u32) << ((q << 3_u32) as u32 & 31_u32));
                     }
-                    beside = beside & (tiles.at(r + q) == tile) & (places.at(r + q) == place + q as u32);
+                    beside = beside & (desk.tiles.at(r + q) == tile) & (desk.places.at(r + q) == place + q as u32);
                 }
                 for b in 0..bands[band].spec().bits / 8 {
                     if beside {
-                        cache.save::<u32>(tile + codes_at[band] as i64 + key_quad_byte(place, block as u32, b, bands[band].spec().bits, 4) as i64, words[b]);
+                        cache.save::<u32>(tile + m.keys_at[band] as i64 + key_quad_byte(place, block as u32, b, bands[band].spec().bits, 4) as i64, words[b]);
                     } else {
                         for q in strided(0_i32, 4_i32, 1) {
-                            if tiles.at(r + q) >= 0_i64 {
-                                cache.save::<u8>(tiles.at(r + q) + codes_at[band] as i64 + key_quad_byte(places.at(r + q), block as u32, b, bands[band].spec().bits, 4) as i64, (words[b] >> ((q << 3_u32) as u32 & 31_u32)) as u8);
+                            if desk.tiles.at(r + q) >= 0_i64 {
+                                cache.save::<u8>(desk.tiles.at(r + q) + m.keys_at[band] as i64 + key_quad_byte(desk.places.at(r + q), block as u32, b, bands[band].spec().bits, 4) as i64, (words[b] >> ((q << 3_u32) as u32 & 31_u32)) as u8);
                             }
                         }
                     }
@@ -284,29 +272,29 @@ pub fn code_narrow_keys(bands: &[&dyn Codec], cache: &mut Global<u8>, rows: &Sha
     }
 }
 
-/// A band of `width` dims. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
+/// Likewise a band of values. A lane walks the blocks of its token: the bytes of 32 tokens lie side by side.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn code_values(first: &dyn Codec, c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &mut Shared<u32>, energies: &mut Shared<i32>, codes: &mut Shared<u32>, n: usize, d: usize, width: usize, band: usize, codes_at: usize, quads: bool, line: usize) {
-    for i in threads(32 * n) {
+pub fn code_values(m: &StoreMeta, bands: &[&dyn Codec], band: usize, cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>, line: usize) {
+    let width = m.d / bands.len();
+    for i in threads(32 * m.warps) {
         let r = i & 31_i32;
-        let (tile, place, side) = (tiles.at(r), places.at(r), side_of(first, squares, tops, sides, r, d));
+        let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(bands[0], &desk.squares, &desk.tops, &desk.sides, r, m.d));
         let mut energy = 0_i32;
-        for block in strided(i >> 5_u32, (width / 8) as i32, n) {
-            let code = coded(c, rows, tops, side, tails, r, block, band, width, d, line);
-            energy = energy + energy_if_corrected(c, code);
-            if quads {
-                keep(c, codes, r, block, code, width / 8);
+        for block in strided(i >> 5_u32, (width / 8) as i32, m.warps) {
+            let code = coded(m, bands, band, desk, side, r, block, line);
+            energy = energy + energy_if_corrected(bands[band], code);
+            if m.quads {
+                keep(bands[band], codes, r, block, code, width / 8);
             } else {
                 if tile >= 0_i64 {
-                    put_planes(c, cache, tile + codes_at as i64, place, block as u32, code, true, false, width);
+                    put_planes(bands[band], cache, tile + m.values_at[band] as i64, place, block as u32, code, true, false, width);
                 }
             }
         }
-        add_energy(c, energies, r * 4_i32 + (i >> 5_u32), energy, band);
+        add_energy(bands[band], &mut desk.energies, r * 4_i32 + (i >> 5_u32), energy, band);
     }
-    if quads {
-        put_kept(c, cache, codes, tiles, places, codes_at, width);
+    if m.quads {
+        put_kept(bands[band], cache, codes, &desk.tiles, &desk.places, m.values_at[band], width);
     }
 }
 
@@ -326,12 +314,12 @@ pub fn add_energy(c: &dyn Codec, energies: &mut Shared<i32>, at: i32, energy: i3
 
 /// What tokens store once: side values and the bytes of tails.
 #[device]
-#[allow(clippy::too_many_arguments)]
-pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &Shared<i32>, tiles: &Shared<i64>, places: &Shared<u32>, tails: &Shared<u32>, sides_at: usize, side_stride: usize, codes_at: usize, values: bool, quads: bool, d: usize) {
+pub fn finish(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk: &Desk, sides_at: usize, codes_at: usize, values: bool) {
+    let quads = if values { m.quads } else { m.key_quads };
     for r in threads(32) {
-        if tiles.at(r) >= 0_i64 {
-            let at = tiles.at(r) + (sides_at as u32 + places.at(r) * side_stride as u32) as i64;
-            let side = stored_of(c, squares, tops, sides, energies, r, d);
+        if desk.tiles.at(r) >= 0_i64 {
+            let at = desk.tiles.at(r) + (sides_at as u32 + desk.places.at(r) * m.side_stride as u32) as i64;
+            let side = stored_of(c, &desk.squares, &desk.tops, &desk.sides, &desk.energies, r, m.d);
             for e in 0..c.spec().sides {
                 cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
             }
@@ -341,18 +329,18 @@ pub fn finish(c: &dyn Codec, cache: &mut Global<u8>, squares: &Shared<f32>, tops
     if (w > 0) & quads {
         for i in threads(128) {
             let (r, part) = (i & 31_i32, i >> 5_u32);
-            if tiles.at(r) >= 0_i64 {
-                join_quad_tails(c, cache, tiles.at(r) + codes_at as i64, tails, r, places.at(r), part, values, d);
+            if desk.tiles.at(r) >= 0_i64 {
+                join_quad_tails(c, cache, desk.tiles.at(r) + codes_at as i64, &desk.tails, r, desk.places.at(r), part, values, m.d);
             }
         }
     }
     if (w > 0) & !quads {
-        for i in threads(32 * (d / 64)) {
+        for i in threads(32 * (m.d / 64)) {
             let (r, part) = (i & 31_i32, i >> 5_u32);
-            if tiles.at(r) >= 0_i64 {
-                let from = codes_at + d / 2 * (c.spec().bits - w);
-                let at = tiles.at(r) + (from as u32 + places.at(r) * (d / 64 * w) as u32) as i64 + (part * w as i32) as i64;
-                join_tails(c, cache, at, tails, r, part * 8_i32);
+            if desk.tiles.at(r) >= 0_i64 {
+                let from = codes_at + m.d / 2 * (c.spec().bits - w);
+                let at = desk.tiles.at(r) + (from as u32 + desk.places.at(r) * (m.d / 64 * w) as u32) as i64 + (part * w as i32) as i64;
+                join_tails(c, cache, at, &desk.tails, r, part * 8_i32);
             }
         }
     }

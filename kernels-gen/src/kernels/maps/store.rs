@@ -4,6 +4,7 @@
 //! tokens at a time on the tensor core; then the plain store's threads choose scales and code.
 //! Cost: reads d elements a row and 2 d^2 bytes of matrix a block; 3 d^2 byte products a row.
 
+use super::super::desk::Desk;
 use super::super::held::{code_held_keys, code_held_values, mapped_at, mapped_line, search_held};
 use super::super::place::put_known;
 use super::super::query::finite;
@@ -45,17 +46,7 @@ pub fn store_mapped<T: Float>(
     after_previous();
     release_next();
     let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
-    let mut rows = shared::<u8>(mapped_bytes(&m));
-    let mut ints = shared::<u32>(8 * (2 * m.d + 16));
-    let mut tops = shared::<f32>(32 * 4);
-    let mut units = shared::<f32>(32);
-    let mut sides = shared::<f32>(32 * 4);
-    let mut tails = shared::<u32>(1);
-    let mut energies = shared::<i32>(1);
-    let mut codes = shared::<u32>(if m.held[0] { 1 } else { m.kept });
-    let mut tiles = shared::<i64>(32);
-    let mut places = shared::<u32>(32);
-    let mut held = by_turn::<f32>(128, m.d / 4);
+    let (mut desk, mut codes, mut ints, mut units) = mapped_desk(&m);
     for i in threads(128) {
         // Four threads a row, one of which looks up its slot while the row is on its way.
         let (r, j) = (i >> 2_u32, i & 3_i32);
@@ -66,30 +57,41 @@ pub fn store_mapped<T: Float>(
         if kind == 0_i32 {
             let turn = (if known { position / SEGMENT as i32 } else { 0_i32 }) as i64 * m.d as i64;
             let row = raw::<T>(k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, m.d, m.elem);
-            centre(turned(row, turns, turn, true, j, m.d), scales, mean, i, &mut held, &mut tops, m.d);
+            centre(turned(row, turns, turn, true, j, m.d), scales, mean, i, &mut desk, m.d);
         } else {
             let row = raw::<T>(v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, m.d, m.elem);
-            centre(turned(row, turns, 0_i64, false, j, m.d), scales, mean, i, &mut held, &mut tops, m.d);
+            centre(turned(row, turns, 0_i64, false, j, m.d), scales, mean, i, &mut desk, m.d);
         }
         if j == 0_i32 {
-            put_known(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, status);
+            put_known(known, slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut desk.tiles, &mut desk.places, status);
         }
     }
-    code_mapped(&m, kc, vc, maps, scales, cache, &mut held, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, kv_heads);
+    code_mapped(&m, kc, vc, maps, scales, cache, &mut desk, &mut codes, &mut ints, &mut units, kind, head, kv_heads);
 }
 
-/// Bytes of 32 rows of coordinates.
+/// A block's desk and room for code words; 32 rows as integers, and what these are worth. Where searches hold rows, code words take the integers' place.
 #[device]
-pub fn mapped_bytes(m: &StoreMeta) -> usize {
-    if m.held[0] { 32 * mapped_line() } else { 128 * m.padded() }
+pub fn mapped_desk(m: &StoreMeta) -> (Desk, Shared<u32>, Shared<u32>, Shared<f32>) {
+    let rows = shared::<u8>(if m.held[0] { 32 * mapped_line() } else { 128 * m.padded() });
+    let ints = shared::<u32>(8 * (2 * m.d + 16));
+    let tops = shared::<f32>(32 * 4);
+    let units = shared::<f32>(32);
+    let sides = shared::<f32>(32 * 4);
+    let tails = shared::<u32>(1);
+    let energies = shared::<i32>(1);
+    let codes = shared::<u32>(if m.held[0] { 1 } else { m.kept });
+    let tiles = shared::<i64>(32);
+    let places = shared::<u32>(32);
+    // Nobody wants squares of coordinates.
+    (Desk { rows, squares: shared::<f32>(0), tops, energies, sides, tails, tiles, places, held: by_turn::<f32>(128, m.d / 4) }, codes, ints, units)
 }
 
 /// Centred rows through what is left: integers, maps, scales and codes.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, held: &mut ByTurn<f32>, rows: &mut Shared<u8>, ints: &mut Shared<u32>, tops: &Shared<f32>, units: &mut Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32, head: i32, kv_heads: i32) {
+pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>, ints: &mut Shared<u32>, units: &mut Shared<f32>, kind: i32, head: i32, kv_heads: i32) {
     for i in threads(128) {
-        split(held, tops, ints, units, i, m.d);
+        split(&desk.held, &desk.tops, ints, units, i, m.d);
     }
     for w in warps(m.warps) {
         let line = 2 * m.d + 16;
@@ -104,9 +106,9 @@ pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &G
                 let y = sum.cast::<f32>() * &worth * &units.cols(8 * part, 1, 8);
                 if m.held[0] {
                     // Levels end where a box does, and so does what pulls.
-                    rows.save_acc::<f32>(mapped_at((8 * part) as i32, column / 32_i32) + column % 32_i32 * 4_i32, 4, mapped_line(), 8, &y);
+                    desk.rows.save_acc::<f32>(mapped_at((8 * part) as i32, column / 32_i32) + column % 32_i32 * 4_i32, 4, mapped_line(), 8, &y);
                 } else {
-                    rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y.map(finite));
+                    desk.rows.save_acc::<f32>(column * 4_i32 + (8 * part * 4 * m.padded()) as i32, 4, 4 * m.padded(), 8, &y.map(finite));
                 }
             }
         }
@@ -114,46 +116,45 @@ pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &G
     if m.held[0] {
         if kind == 0_i32 {
             // The integers are of no more use: searches and codes take their place.
-            search_held(kc[0], false, held, rows, ints, sides);
-            code_held_keys(m, kc[0], cache, held, tops, tops, sides, energies, tails, tiles, places);
+            search_held(kc[0], false, desk, ints);
+            code_held_keys(m, kc[0], cache, desk);
         } else {
-            search_held(vc[0], true, held, rows, ints, sides);
-            code_held_values(m, vc[0], cache, held, tops, tops, sides, energies, tails, ints, tiles, places);
+            search_held(vc[0], true, desk, ints);
+            code_held_values(m, vc[0], cache, desk, ints);
         }
     } else {
-        code_rows(m, kc, vc, cache, rows, tops, sides, energies, tails, codes, tiles, places, kind);
+        code_rows(m, kc, vc, cache, desk, codes, kind);
     }
     if kind == 0_i32 {
-        finish(kc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at, m.side_stride, m.keys_at[0], false, m.key_quads, m.d);
+        finish(m, kc[0], cache, desk, m.sides_at, m.keys_at[0], false);
     } else {
-        finish(vc[0], cache, tops, tops, sides, energies, tiles, places, tails, m.sides_at + 2 * kc[0].spec().sides, m.side_stride, m.values_at[0], true, m.quads, m.d);
+        finish(m, vc[0], cache, desk, m.sides_at + 2 * kc[0].spec().sides, m.values_at[0], true);
     }
 }
 
 /// Scales and codes of coordinates that stay where the tensor core left them.
 #[device]
-#[allow(clippy::too_many_arguments)]
-fn code_rows(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, rows: &Shared<u8>, tops: &Shared<f32>, sides: &mut Shared<f32>, energies: &mut Shared<i32>, tails: &mut Shared<u32>, codes: &mut Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, kind: i32) {
+fn code_rows(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>, kind: i32) {
     if kind == 0_i32 {
-        search_sides(kc, rows, sides, m.d, m.padded());
+        search_sides(kc, &desk.rows, &mut desk.sides, m.d, m.padded());
         if m.key_quads & (kc.len() == 4) & (m.d == 128) {
-            code_narrow_keys(kc, cache, rows, sides, tiles, places, m.keys_at, m.padded());
+            code_narrow_keys(m, kc, cache, desk, m.padded());
         } else {
             for band in 0..kc.len() {
-                code_keys(kc[0], kc[band], cache, rows, tops, tops, sides, tiles, places, tails, energies, m.warps, m.d, m.d / kc.len(), band, m.keys_at[band], m.key_quads, m.padded());
+                code_keys(m, kc, band, cache, desk, m.padded());
             }
         }
     } else {
-        search_sides(vc, rows, sides, m.d, m.padded());
+        search_sides(vc, &desk.rows, &mut desk.sides, m.d, m.padded());
         for band in 0..vc.len() {
-            code_values(vc[0], vc[band], cache, rows, tops, tops, sides, tiles, places, tails, energies, codes, m.warps, m.d, m.d / vc.len(), band, m.values_at[band], m.quads, m.padded());
+            code_values(m, vc, band, cache, desk, codes, m.padded());
         }
     }
 }
 
-/// Every fourth block of eight of a row, `turned`, less the mean: thread `i` holds it. `tops` takes the largest magnitude.
+/// Every fourth block of eight of a row, `turned`, less the mean: thread `i` holds it, the desk takes the largest magnitude.
 #[device]
-pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, i: i32, held: &mut ByTurn<f32>, tops: &mut Shared<f32>, d: usize) {
+pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, i: i32, desk: &mut Desk, d: usize) {
     let mut top = 1e-20_f32;
     for k in 0..d / 32 {
         let from = (mean + ((i & 3_i32) * 8_i32 + (32 * k) as i32) as i64) * 4_i64;
@@ -162,11 +163,11 @@ pub fn centre(x: [f32; 128], scales: &Global<f32>, mean: i64, i: i32, held: &mut
             for e in 0..4 {
                 let y = x[8 * k + 4 * part + e] - mu[e];
                 top = farther(top, y);
-                held.put(i, 8 * k + 4 * part + e, y);
+                desk.held.put(i, 8 * k + 4 * part + e, y);
             }
         }
     }
-    tops.put(i, top);
+    desk.tops.put(i, top);
 }
 
 /// What threads hold as integers: their high bytes, `d` bytes further on their low ones.

@@ -4,7 +4,7 @@
 
 use super::super::arguments::{Fitted, Rows, Stored};
 use super::super::maps::mean_at;
-use super::super::maps::store::{centre, code_mapped, mapped_bytes};
+use super::super::maps::store::{centre, code_mapped, mapped_desk};
 use super::super::maps::turned;
 use super::super::place::put_known;
 use super::super::rows::raw;
@@ -35,17 +35,7 @@ pub fn store_rope_mapped<T: Float>(
     if kind >= 2_i32 {
         turn_queries::<T>(&m, q, passed, turns, &mut sums, head, kind - 2_i32, to.tokens, to.kv_heads);
     } else {
-        let mut rows = shared::<u8>(mapped_bytes(&m));
-        let mut ints = shared::<u32>(8 * (2 * m.d + 16));
-        let mut tops = shared::<f32>(32 * 4);
-        let mut units = shared::<f32>(32);
-        let mut sides = shared::<f32>(32 * 4);
-        let mut tails = shared::<u32>(1);
-        let mut energies = shared::<i32>(1);
-        let mut codes = shared::<u32>(if m.held[0] { 1 } else { m.kept });
-        let mut tiles = shared::<i64>(32);
-        let mut places = shared::<u32>(32);
-        let mut held = by_turn::<f32>(128, m.d / 4);
+        let (mut desk, mut codes, mut ints, mut units) = mapped_desk(&m);
         if kind == 0_i32 {
             measure::<T>(&m, k, &mut sums, head, to.tokens);
         }
@@ -59,15 +49,15 @@ pub fn store_rope_mapped<T: Float>(
             if kind == 0_i32 {
                 let row = key_row::<T>(&m, k, passed, turns, &sums, token, head, to.kv_heads, position, in_table, first + r < to.tokens, r, j);
                 let segment = (if known { position / SEGMENT as i32 } else { 0_i32 }) as i64 * m.d as i64;
-                centre(turned(row, &fitted.turns, segment, true, j, m.d), &fitted.scales, mean, i, &mut held, &mut tops, m.d);
+                centre(turned(row, &fitted.turns, segment, true, j, m.d), &fitted.scales, mean, i, &mut desk, m.d);
             } else {
                 let row = raw::<T>(&v.base, row_at::<T>(&m, v, token, head), j, m.d, m.elem);
-                centre(turned(row, &fitted.turns, 0_i64, false, j, m.d), &fitted.scales, mean, i, &mut held, &mut tops, m.d);
+                centre(turned(row, &fitted.turns, 0_i64, false, j, m.d), &fitted.scales, mean, i, &mut desk, m.d);
             }
             if j == 0_i32 {
-                put_known(known, slot, to.slot_count, to.kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, &mut to.status);
+                put_known(known, slot, to.slot_count, to.kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut desk.tiles, &mut desk.places, &mut to.status);
             }
         }
-        code_mapped(&m, kc, vc, &fitted.maps, &fitted.scales, &mut to.cache, &mut held, &mut rows, &mut ints, &tops, &mut units, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places, kind, head, to.kv_heads);
+        code_mapped(&m, kc, vc, &fitted.maps, &fitted.scales, &mut to.cache, &mut desk, &mut codes, &mut ints, &mut units, kind, head, to.kv_heads);
     }
 }

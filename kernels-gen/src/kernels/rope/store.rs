@@ -7,7 +7,7 @@
 use super::super::arguments::{Rows, Stored};
 use super::super::place::put_known;
 use super::super::rows::{turn_own, turn_within};
-use super::super::store::{StoreMeta, code_as_keys, code_as_values, energies_of, tails_of, tops_of};
+use super::super::store::{StoreMeta, code_as_keys, code_as_values, desk};
 use super::{Passed, Turns, key_row, measure, place_in, row_at, turn_queries};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -32,16 +32,7 @@ pub fn store_rope<T: Float>(
     if kind >= 2_i32 {
         turn_queries::<T>(&m, q, passed, turns, &mut sums, head, kind - 2_i32, to.tokens, to.kv_heads);
     } else {
-        let mut rows = shared::<u8>(128 * m.d);
-        let mut squares = shared::<f32>(32 * 4);
-        let mut tops = shared::<f32>(tops_of(kc, vc, m.d));
-        let mut sides = shared::<f32>(32 * 4);
-        let mut energies = shared::<i32>(energies_of(kc, vc));
-        let mut tails = shared::<u32>(tails_of(kc, vc, m.d));
-        let mut codes = shared::<u32>(m.kept);
-        let mut tiles = shared::<i64>(32);
-        let mut places = shared::<u32>(32);
-        let mut held = by_turn::<f32>(128, 32);
+        let (mut desk, mut codes) = desk(&m, kc, vc);
         if kind == 0_i32 {
             measure::<T>(&m, k, &mut sums, head, to.tokens);
         }
@@ -52,18 +43,18 @@ pub fn store_rope<T: Float>(
             let slot = if first + r < to.tokens { to.slots.at(token) } else { -1_i64 };
             if kind == 0_i32 {
                 let row = key_row::<T>(&m, k, passed, turns, &sums, token, head, to.kv_heads, position, known, first + r < to.tokens, r, j);
-                turn_own(kc[0], row, j, r, &mut rows, &mut squares, m.d);
+                turn_own(kc[0], row, j, r, &mut desk.rows, &mut desk.squares, m.d);
             } else {
-                turn_within::<T>(vc[0], &v.base, row_at::<T>(&m, v, token, head), j, r, &mut rows, &mut squares, m.d, m.elem);
+                turn_within::<T>(vc[0], &v.base, row_at::<T>(&m, v, token, head), j, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
             }
             if j == 0_i32 {
-                put_known(known, slot, to.slot_count, to.kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut tiles, &mut places, &mut to.status);
+                put_known(known, slot, to.slot_count, to.kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut desk.tiles, &mut desk.places, &mut to.status);
             }
         }
         if kind == 0_i32 {
-            code_as_keys(&m, kc, &mut to.cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &tiles, &places);
+            code_as_keys(&m, kc, &mut to.cache, &mut desk);
         } else {
-            code_as_values(&m, kc, vc, &mut to.cache, &mut held, &mut rows, &squares, &mut tops, &mut sides, &mut energies, &mut tails, &mut codes, &tiles, &places);
+            code_as_values(&m, kc, vc, &mut to.cache, &mut desk, &mut codes);
         }
     }
 }
