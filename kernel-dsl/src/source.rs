@@ -42,8 +42,17 @@ impl Source {
         if most == 0 || most >= self.min_blocks as usize {
             return Cow::Borrowed(self);
         }
-        let bounds = |blocks| emit::bounds(self.threads as usize, blocks);
-        Cow::Owned(Source { cuda: self.cuda.replacen(&bounds(self.min_blocks as usize), &bounds(most), 1), min_blocks: most as u32, ..self.clone() })
+        Cow::Owned(self.bounded(most as u32))
+    }
+
+    /// The same kernel with registers for one block an SM less, if it asks for four or more: a quarter of its warps at most.
+    pub fn roomier(&self) -> Option<Source> {
+        (self.min_blocks >= 4).then(|| self.bounded(self.min_blocks - 1))
+    }
+
+    fn bounded(&self, blocks: u32) -> Source {
+        let bounds = |blocks| emit::bounds(self.threads as usize, blocks as usize);
+        Source { cuda: self.cuda.replacen(&bounds(self.min_blocks), &bounds(blocks), 1), min_blocks: blocks, ..self.clone() }
     }
 
     fn printed(p: &Program) -> Source {

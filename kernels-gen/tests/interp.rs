@@ -68,6 +68,8 @@ struct Problem {
 
 /// Beside the warps of a share: parts wait away from shared memory.
 const AWAY: usize = 64;
+/// Added to warps: the kernel of a device whose blocks have little shared memory.
+const SCARCE: usize = 128;
 const KV_HEADS: usize = 2;
 /// Page table entries of a sequence.
 const STRIDE: usize = 36;
@@ -132,14 +134,15 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let x = p.data::<T>(c);
     let what = format!("{} decode d {} group {} page {} share {:?} lens {:?}", c.name, p.d, p.group, p.page_tokens, p.share, p.lens);
     let batch = p.lens.len();
-    let rows = batch * KV_HEADS * p.group;
     let m = kernels::decode_meta(c, p.d, p.group, p.page_tokens);
-    let (warps, away) = (p.share.0 & !AWAY, p.share.0 & AWAY > 0);
+    let m = if p.share.0 & SCARCE > 0 { m.within(99 * 1024) } else { m };
+    let (warps, away) = (p.share.0 & !(AWAY | SCARCE), p.share.0 & AWAY > 0);
     let m = if warps > 0 { DecodeMeta { warps: warps.min(m.warps), depth: p.share.1.max(m.depth), away: away || m.away, ..m } } else { m };
-    let j = kernels::join_meta(p.d, p.page_tokens);
+    let j = kernels::join_after(&m);
     // As many as the kernel takes them for.
     let heads = KV_HEADS * m.fold;
     let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
+    let (rows, parts) = (batch * KV_HEADS * p.group, batch * heads * m.group * splits);
     // Fewer blocks than parts, so that some take several and some none in a turn.
     let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
     // A block for each sequence's head where it takes all of any.
@@ -152,7 +155,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
 
     // The Rust functions.
     let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let (mut part, mut stat, mut status) = (nan(rows * splits * p.d), nan(rows * splits * 2), Global::<i32>::zeroed(4));
+    let (mut part, mut stat, mut status) = (nan(parts * p.d), nan(parts * 2), Global::<i32>::zeroed(4));
     let mut chosen = Global::<i32>::zeroed(1);
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
@@ -285,6 +288,21 @@ fn bands() {
         decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
         decode::<bf16>(name, &Problem { d, group: 8, page_tokens: 64, share: (0, 0), lens: vec![33], bad_page: None });
     }
+}
+
+/// Parts of a kv head's query heads that overlap: both write the head they share, whole or by the join kernel.
+#[test]
+fn parts_of_a_kv_head_overlap() {
+    decode::<f32>("int4", &Problem { d: 256, group: 5, page_tokens: 32, share: (0, 0), lens: vec![40, 0, -1, 31], bad_page: Some(1) });
+    decode::<bf16>("turboquant_k8v4", &Problem { d: 256, group: 7, page_tokens: 32, share: (1, 0), lens: vec![300, 2], bad_page: None });
+}
+
+/// Queries read anew for each tile, for want of registers: of two bytes a lane, and where blocks have little shared memory of floats too.
+#[test]
+fn queries_are_read_anew() {
+    decode::<f32>("e8q152", &Problem { d: 256, group: 3, page_tokens: 32, share: (0, 0), lens: vec![70, 0], bad_page: None });
+    decode::<bf16>("d4q152", &Problem { d: 128, group: 4, page_tokens: 32, share: (SCARCE, 0), lens: vec![300, 33], bad_page: None });
+    decode::<bf16>("bf16", &Problem { d: 256, group: 4, page_tokens: 32, share: (SCARCE, 0), lens: vec![70, 1], bad_page: None });
 }
 
 /// Side values for parts of a vector: groups narrower and wider than what a lane holds, beside other codecs.

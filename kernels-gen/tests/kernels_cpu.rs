@@ -97,7 +97,7 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
     let m = kernels::decode_attention::DecodeMeta { warps, ..kernels::decode_meta(c.info, d, group, 64) };
     // What the kernels take for kv heads.
     let (kv_heads, splits) = (2 * m.fold, kernels::splits_of(&m, stride * 64, unit));
-    let rows = batch * heads * splits;
+    let rows = batch * kv_heads * m.group * splits;
     let (mut part, mut stat) = (Global::<f32>::new(&vec![f32::NAN; rows * d]), Global::<f32>::new(&vec![f32::NAN; rows * 2]));
     let (mut out, mut lse) = (Global::<f32>::new(&vec![f32::NAN; batch * heads * d]), Global::<f32>::zeroed(batch * heads));
     let mut status = Global::<i32>::zeroed(4);
@@ -106,7 +106,7 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
     launch([3, 1, 1], || {
         kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &Global::zeroed(0), &Global::zeroed(0), &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, kv_heads as i32, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, 0, scale)
     });
-    let j = kernels::join_meta(d, 64);
+    let j = kernels::join_after(&m);
     launch([m.group as u32, kv_heads as u32, batch as u32], || {
         kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &gt, &gl, &mut out, &mut lse, &mut status, kv_heads as i32, m.group as i32, splits as i32, pages as i32, stride as i32)
     });

@@ -189,8 +189,9 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, unit: us
     let (c, batch, rows) = (x.layer.c, lens.len(), lens.len() * KV_HEADS * group);
     let m = kernels::calibrated_meta(c, d, group, PAGE);
     let m = DecodeMeta { warps, depth: m.depth.min((SHARE / warps).ilog2() as usize), away: away || m.away, ..m };
-    let j = kernels::mapped_join_meta(d, PAGE, m.fold);
+    let j = kernels::join_after(&m);
     let splits = kernels::splits_of(&m, x.stride * PAGE, unit);
+    let parts = batch * KV_HEADS * m.fold * m.group * splits;
     let j = if splits <= NARROW { j.narrow() } else { j };
     let what = format!("{name} d {d} group {group} warps {warps} unit {unit} lens {lens:?}");
     let decode = stages(kernels::decode_ir(c, &m, memory::<T>()).unwrap());
@@ -198,7 +199,7 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, unit: us
     for i in 0..decode.len() {
         let at = format!("{what}, {} IR", decode[i].0);
         let mut args = x.mapped(&what, &m, i, 1);
-        args.extend([Arg::Buffer(x.cache.clone()), x.table(), x.lens(), buffer(&global::<T>(&vec![f32::NAN; rows * d])), nan(rows), nan(rows * splits * d), nan(rows * splits * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))]);
+        args.extend([Arg::Buffer(x.cache.clone()), x.table(), x.lens(), buffer(&global::<T>(&vec![f32::NAN; rows * d])), nan(rows), nan(parts * d), nan(parts * 2), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))]);
         args.extend([batch as i32, (KV_HEADS * m.fold) as i32, x.shape.pages as i32, x.stride as i32, x.segments() as i32, splits as i32, 2, unit as i32, 0].map(scalar));
         args.push(scalar(x.scale));
         let got = interpreted(&what, &decode[i], [2, 1, 1], args);

@@ -305,7 +305,7 @@ fn blocks_fit_the_tensor_core() {
             for group in [1, 2, 3, 4, 5, 6, 7, 8, 16] {
                 for queries in [1, 2, 3, 4, 2048] {
                     let m = prefill_meta(c, d, group, queries, 64);
-                    assert!(m.queries >= 1 && m.queries <= queries && m.rows() * m.parts <= m.cols && m.cols <= 16 && m.fold * m.group == group);
+                    assert!(m.queries >= 1 && m.queries <= queries && m.rows() * m.parts <= m.cols && m.cols <= 16 && m.fold * m.group - group < m.fold);
                     // The same sums as in decode.
                     assert_eq!(m.parts == 2 || m.apart, parts(c) == 2);
                 }

@@ -79,6 +79,34 @@ fn shared_memory_stack_and_spills_are_read() {
     assert!(uses.stack_bytes >= 256 && uses.shared_bytes >= 256, "{uses:?} {}", made.log);
 }
 
+/// A kernel that holds so many numbers at once, and is to leave room for four blocks of 128 threads: 128 registers each.
+fn full(live: usize) -> Source {
+    let cuda = format!(
+        "extern \"C\" __global__ void __launch_bounds__(128, 4) full(volatile float* x) {{ float a[{live}];\n\
+         #pragma unroll\nfor (int i = 0; i < {live}; i++) a[i] = x[32 * i];\n#pragma unroll\nfor (int i = 0; i < {live}; i++) x[32 * i] = a[{live} - 1 - i]; }}"
+    );
+    Source { name: "full".into(), cuda, threads: 128, shared_bytes: 0, min_blocks: 4 }
+}
+
+#[test]
+fn a_kernel_that_spills_for_a_block_too_many_has_one_fewer() {
+    if !present() {
+        return;
+    }
+    let taken = |source: &Source| {
+        let made = compile_in(&Cache::in_memory(), source, Arch::SM_90A).unwrap();
+        let uses = made.resources();
+        (uses[0].registers, uses[0].spills())
+    };
+    let (fits, mended, lost) = (taken(&full(100)), taken(&full(150)), taken(&full(240)));
+    assert!(fits.0 <= 128 && !fits.1, "{fits:?}");
+    assert!((129..=168).contains(&mended.0) && !mended.1, "{mended:?}");
+    // Three blocks would not do: it keeps its four.
+    assert!(lost.0 <= 128 && lost.1, "{lost:?}");
+    let three = Source { min_blocks: 3, ..full(150) };
+    assert!(taken(&three).1, "a third of the warps is more than it spills");
+}
+
 #[test]
 fn multiplication_and_addition_stay_apart() {
     if !present() {

@@ -38,8 +38,6 @@ pub struct Mix {
     pub turn: Option<(usize, usize)>,
     /// What every turn passes by kind; without a loop, the whole kernel.
     pub kinds: [usize; KINDS.len()],
-    /// Accesses to local memory among what every turn passes, or every copy; not recorded.
-    pub local: usize,
 }
 
 fn kind(op: &str) -> usize {
@@ -53,8 +51,7 @@ impl Mix {
         let counted: Vec<&Instruction> = main.as_ref().map_or_else(|| all.iter().collect(), |m| m.always.clone());
         let mut kinds = [0; KINDS.len()];
         counted.iter().for_each(|i| kinds[kind(&i.op)] += 1);
-        let local = main.as_ref().map_or(0, |m| m.always.iter().chain(&m.around).filter(|i| i.op.starts_with("LDL") || i.op.starts_with("STL")).count());
-        Mix { whole: all.len(), turn: main.map(|m| (m.always.len(), m.sometimes.len() + m.around.len())), kinds, local }
+        Mix { whole: all.len(), turn: main.map(|m| (m.always.len(), m.sometimes.len() + m.around.len())), kinds }
     }
 
     /// Disassembles a cubin.
@@ -107,7 +104,7 @@ fn parse(text: &str) -> Option<Mix> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let pairs = words.chunks(2).map(|p| Some((*p.first()?, p.get(1)?.parse().ok()?))).collect::<Option<BTreeMap<&str, usize>>>()?;
     let turn = pairs.get("turn").copied().zip(pairs.get("sometimes").copied());
-    Some(Mix { whole: *pairs.get("whole")?, turn, kinds: KINDS.map(|k| pairs.get(k.0).copied().unwrap_or(0)), local: 0 })
+    Some(Mix { whole: *pairs.get("whole")?, turn, kinds: KINDS.map(|k| pairs.get(k.0).copied().unwrap_or(0)) })
 }
 
 /// `name: mix` a line.

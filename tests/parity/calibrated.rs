@@ -2,7 +2,7 @@
 //! tokens a sequence, and the last of them by decode attention.
 //! Over ragged lengths, several segments, every preset and group; `KVF_CODECS` may name presets.
 
-use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
+use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu, one_of};
 use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset, Shape, Turns, preset};
 use kernels_gen::kernels::SEGMENT;
 use kernels_gen::layout::Operand;
@@ -45,8 +45,8 @@ pub fn fitted(noise: &mut Noise, kv_heads: usize, d: usize) -> Fitted {
 }
 
 fn problem(noise: &mut Noise, preset: &'static Preset) -> Problem {
-    let (d, elem) = ([128, 128, 256][noise.below(3)], [Elem::F32, Elem::Bf16][noise.below(2)]);
-    let group = [1, 2, 3, 4, 4, 5, 6, 7, 8, 16][noise.below(10)];
+    let (d, elem) = (one_of("KVF_DIMS", &[128, 128, 256], noise), [Elem::F32, Elem::Bf16][noise.below(2)]);
+    let group = one_of("KVF_GROUPS", &[1, 2, 3, 4, 4, 5, 6, 7, 8, 16], noise);
     let queries = [1, 2, 3, 4, 5 + noise.below(20)][noise.below(5)];
     let (page, kv_heads, batch) = ([32, 64, 128][noise.below(3)], 1 + noise.below(2), 1 + noise.below(3));
     let most = [100, 600, SEGMENT + 128, MOST][noise.below(4)];

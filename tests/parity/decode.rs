@@ -1,6 +1,6 @@
 //! Decode attention on random problems: lengths around every edge, every group, ragged batches, any split count.
 
-use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
+use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu, one_of};
 use kernels_gen::kernels::Elem;
 use kernels_gen::reference::{self, CacheShape, Decoded};
 use kernels_gen::registry::CodecInfo;
@@ -24,8 +24,8 @@ struct Problem {
 }
 
 fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
-    let d = [64, 128, 256][noise.below(3)];
-    let group = [1, 2, 3, 4, 5, 6, 7, 8, 16][noise.below(9)];
+    let d = one_of("KVF_DIMS", &[64, 128, 256], noise);
+    let group = one_of("KVF_GROUPS", &[1, 2, 3, 4, 5, 6, 7, 8, 16], noise);
     let page = [32, 64, 128][noise.below(3)];
     // So many short sequences that blocks take several at once; a few longer ones among them.
     let many = !long && noise.below(3) == 0;

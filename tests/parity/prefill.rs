@@ -1,7 +1,7 @@
 //! Several query tokens a sequence on random problems: speculative tokens and chunks of a prompt, each token against
 //! decode attention by itself in the scalar reference.
 
-use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu};
+use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu, one_of};
 use kernels_gen::kernels::{Elem, chunk};
 use kernels_gen::reference::{self, CacheShape, Decoded};
 use kernels_gen::registry::CodecInfo;
@@ -23,12 +23,12 @@ struct Problem {
 
 fn problem(c: &CodecInfo, noise: &mut Noise) -> Problem {
     let d = loop {
-        let d = [64, 128, 256][noise.below(3)];
+        let d = one_of("KVF_DIMS", &[64, 128, 256], noise);
         if c.serves(d) {
             break d;
         }
     };
-    let group = [1, 2, 3, 4, 5, 6, 7, 8, 16][noise.below(9)];
+    let group = one_of("KVF_GROUPS", &[1, 2, 3, 4, 5, 6, 7, 8, 16], noise);
     let queries = match noise.below(4) {
         0 => 5 + noise.below(60),
         // Enough for the kernel of long chunks.

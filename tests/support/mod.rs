@@ -61,6 +61,13 @@ pub fn gpu(test: &str) -> Option<(Device, Stream)> {
     }
 }
 
+/// One of `all`, or of those that a variable names with commas.
+pub fn one_of(variable: &str, all: &[usize], noise: &mut Noise) -> usize {
+    let named: Option<Vec<usize>> = std::env::var(variable).ok().map(|s| s.split(',').map(|n| n.parse().unwrap_or_else(|_| panic!("{variable}: {n}; write numbers with commas"))).collect());
+    let of = named.as_deref().unwrap_or(all);
+    of[noise.below(of.len())]
+}
+
 /// Cases to run: `KVF_CASES` or the default.
 pub fn cases(default: usize) -> usize {
     std::env::var("KVF_CASES").ok().and_then(|s| s.parse().ok()).unwrap_or(default)

@@ -9,7 +9,7 @@ use super::leaf::*;
 use super::leaves::{LEAF, TILES, hold, waiting};
 use super::many::hidden;
 use super::prologue::{make_queries, sit_down};
-use super::query::{put_operands, query_again, zeros_of};
+use super::query::{nothing_of, query_at, zeros_of};
 use super::room::{Room, room};
 use super::scores::scores;
 use super::seats::*;
@@ -29,11 +29,6 @@ pub fn attend<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], q: &
     }
     sit_down::<T>(m, q, cache, room, to.status, of);
     make_queries::<T>(m, k, q, cache, room, of);
-    if m.reloads() {
-        for w in warps(m.warps) {
-            put_operands(m, &room.query, &mut room.again, w, k.len());
-        }
-    }
     for w in warps(m.warps) {
         walk::<T>(m, k, v, q, cache, room, of, w);
     }
@@ -56,7 +51,7 @@ fn walk<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], q: &Querie
         // A loop on the device: its code is large, and the last copy may have one tile.
         for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
             let (t, base) = (at + i, i * m.tile_bytes as i32);
-            let operands = if m.reloads() { query_again(m, &room.again, t, k.len()) } else { query.operands.clone() };
+            let operands = if m.reloads() { query_at(m, &room.query, nothing_of(t), k.len()) } else { (query.operands.0.clone(), query.operands.1.clone(), own.floats.clone()) };
             let (mut x, mut v_scale, pairs) = scores(m, k, v, &tokens, base, &operands, &own, &query.columns, room);
             let ends = t >= own.edge;
             let mut higher = x.map2(&leaf.top, above).any();

@@ -22,8 +22,7 @@ pub(super) fn fold(c: &CodecInfo, d: usize, group: usize) -> usize {
         (1, _) => 16,
         _ => 4,
     };
-    // 5 and 7 heads have no equal parts.
-    [1, 2, 4].into_iter().find(|n| group % n == 0 && group / n <= most).unwrap_or(1)
+    [1, 2, 4].into_iter().find(|&n| group.div_ceil(n) <= most).unwrap_or(1)
 }
 
 /// Meta value of the decode kernel. `d`: 64, 128 or 256; `group`: 1 to 8, or 16.
@@ -68,7 +67,7 @@ pub(super) fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
 /// What a decode kernel's meta value says of its codec and rows.
 pub(crate) fn shape(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let fold = fold(c, d, group);
-    DecodeMeta { fold, ..rows_of(c, d, group / fold, page_tokens) }
+    DecodeMeta { fold, sharing: group, ..rows_of(c, d, group.div_ceil(fold), page_tokens) }
 }
 
 /// Likewise for so many rows.
@@ -78,6 +77,7 @@ pub(super) fn rows_of(c: &CodecInfo, d: usize, group: usize, page_tokens: usize)
         d,
         group,
         fold: 1,
+        sharing: group,
         cols,
         parts: if group <= 4 { parts(c) } else { 1 },
         floats: !c.k.exact(),
@@ -104,6 +104,7 @@ pub(super) fn rows_of(c: &CodecInfo, d: usize, group: usize, page_tokens: usize)
         ranks: [0; 2],
         behind: super::pca::Behind::NONE,
         away: false,
+        scarce: false,
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }

@@ -29,6 +29,9 @@ pub(super) const AWAY: usize = 6000;
 /// Shared memory that a block may have on the devices that have most.
 const MOST_SHARED: usize = 227 * 1024;
 
+/// Below it there is little.
+const SCARCE: usize = 128 * 1024;
+
 /// Warps and blocks an SM where shared memory does not allow what a kernel was cut for: the most warps first.
 const SHAPES: [(usize, usize); 6] = [(4, 3), (8, 1), (4, 2), (4, 1), (2, 1), (1, 1)];
 
@@ -43,6 +46,8 @@ pub struct DecodeMeta {
     /// Where kernels say `kv_heads` they count those.
     pub group: usize,
     pub fold: usize,
+    /// Query heads that share a kv head. Where they have no equal parts the last two of these overlap, and both write the same.
+    pub sharing: usize,
     /// `group` rounded up to the tensor core's 8 columns.
     pub cols: usize,
     /// Bytes of a weight that are columns of their own: 2 with up to 4 rows, see [`kernel_dsl::tile::pair`].
@@ -86,12 +91,24 @@ pub struct DecodeMeta {
     pub ranks: [usize; 2],
     /// What pages of blocks keep where: see [`super::pca`].
     pub behind: super::pca::Behind,
+    /// A block has little shared memory: devices without copies in bulk have less.
+    pub scarce: bool,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
     pub inv_sqrt_d: f32,
 }
 
 impl DecodeMeta {
+    /// What the kernels take for kv heads, of so many query heads.
+    pub fn kv_heads(&self, heads: usize) -> usize {
+        heads / self.sharing * self.fold
+    }
+
+    /// Parts of a kv head's query heads overlap.
+    pub fn laps(&self) -> bool {
+        self.fold * self.group > self.sharing
+    }
+
     /// Query rows of a block.
     pub fn rows(&self) -> usize {
         self.queries * self.group
@@ -140,9 +157,10 @@ impl DecodeMeta {
         2 * self.d * if self.floats { self.cols } else { self.cols / self.parts }
     }
 
-    /// Queries are loaded anew for every tile: held they would take the place of sums.
+    /// Queries are read anew for every tile: held they would take the place of sums, and of words decoded.
     pub fn reloads(&self) -> bool {
-        self.apart && self.cols * self.d > 1024 && self.record == 0
+        let words = self.cols * self.d * if self.floats { 1 } else { 2 };
+        self.parts == 1 && !self.apart && self.record == 0 && !self.kivi && !self.blocks() && words > if self.scarce { 1024 } else { 2048 }
     }
 
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
@@ -200,7 +218,7 @@ impl DecodeMeta {
         let held = if self.away { 0 } else { 4 * self.run() };
         let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
-        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d + if self.reloads() { self.query() + 1024 } else { 0 } };
+        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
         let own = if self.kivi { self.kivi_shared() } else { self.outliers_shared() };
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
@@ -214,7 +232,7 @@ impl DecodeMeta {
         let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { most } else { (self.warps, self.min_blocks) };
         let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
         let shapes = std::iter::once(own).chain(fewer).flat_map(|at| [(at, self.stages), (at, self.stages.min(2))]);
-        let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, ..self }.deep(shared));
+        let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, scarce: shared < SCARCE, ..self }.deep(shared));
         shapes.fold(None, |found: Option<(DecodeMeta, bool)>, m| found.filter(|f| f.1).or(Some(m))).map_or(self, |found| found.0)
     }
 

@@ -5,6 +5,7 @@
 
 use super::faults::find_fault;
 use super::leaves::{FOLD, LEAF, TREE, finished, nothing, tree};
+use super::many::lapping;
 use super::maps::int_line;
 use super::maps::outputs::{settle, values_at, where_some};
 use super::softmax::{left_worth, right_worth};
@@ -28,6 +29,8 @@ pub struct JoinMeta {
     pub queries: usize,
     /// Kv heads that each one is taken for, see [`super::decode_attention::DecodeMeta`].
     pub fold: usize,
+    /// Query heads of a kv head where its parts overlap, else 0.
+    pub sharing: usize,
     /// Outputs of a calibrated codec: they are mapped back.
     pub mapped: bool,
     pub inv_sqrt_d: f32,
@@ -122,7 +125,7 @@ pub fn join<T: Float>(
         }
     }
     for _ in warps(1) {
-        let row = (token * kv_heads + head) * group + member;
+        let row = if m.sharing > 0 { lapping(token, kv_heads, head, member, group, m.fold, m.sharing) } else { (token * kv_heads + head) * group + member };
         if count > 0_i32 {
             let l = sums.at(m.warps);
             let good = (fault.at(0) == 0_i32) & (l > 0.0_f32);
@@ -135,7 +138,7 @@ pub fn join<T: Float>(
         }
     }
     if m.mapped {
-        let row = (token * kv_heads + head) * group + member;
+        let row = if m.sharing > 0 { lapping(token, kv_heads, head, member, group, m.fold, m.sharing) } else { (token * kv_heads + head) * group + member };
         for w in warps(m.warps) {
             for column in strided(32_i32 * w, if count > 0_i32 { m.d as i32 } else { 0_i32 }, 32 * m.warps) {
                 let y = values_at(maps, scales, &ints, &units, kv_heads / m.fold as i32, head / m.fold as i32, column, 0, 1, m.d).map2(&some.cols(0, 0, 8), where_some);

@@ -261,7 +261,7 @@ pub fn decode_of(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Source, Re
 
 /// Meta value of the join kernel.
 pub fn join_meta(d: usize, page_tokens: usize) -> JoinMeta {
-    JoinMeta { d, page_tokens, lead: 0, warps: 8, group: 1, queries: 1, fold: 1, mapped: false, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
+    JoinMeta { d, page_tokens, lead: 0, warps: 8, group: 1, queries: 1, fold: 1, sharing: 0, mapped: false, inv_sqrt_d: 1.0 / (d as f32).sqrt() }
 }
 
 /// The join kernel. Grid: [group, kv_heads, batch]. Not needed after [`whole_unit`].
@@ -303,15 +303,15 @@ pub fn export_slots_ir(c: &CodecInfo, m: &SlotMeta) -> Result<Program, Report> {
     slots::moves::export_slots::build(m, c.k.bands, c.v.bands)
 }
 
-/// Meta value of its join kernel.
-pub fn mapped_join_meta(d: usize, page_tokens: usize, fold: usize) -> JoinMeta {
-    JoinMeta { mapped: true, fold, ..join_meta(d, page_tokens) }
+/// Meta value of the join kernel after a decode kernel of `m`.
+pub fn join_after(m: &DecodeMeta) -> JoinMeta {
+    JoinMeta { lead: m.lead(), fold: m.fold, sharing: if m.laps() { m.sharing } else { 0 }, mapped: m.record > 0, ..join_meta(m.d, m.page_tokens) }
 }
 
 /// Meta value of the kernel that maps queries for the attention kernel of `m`.
 pub fn queries_meta(m: &DecodeMeta, elem: Elem) -> MapMeta {
     let (elem, min_blocks) = (if elem == Elem::Bf16 { 2 } else { 4 }, if m.d > 128 { 2 } else { 4 });
-    MapMeta { d: m.d, group: m.group, fold: m.fold, queries: m.queries, cols: m.cols, parts: m.parts, page_tokens: m.page_tokens, segment: SEGMENT, elem, warps: 4, min_blocks }
+    MapMeta { d: m.d, group: m.group, fold: m.fold, sharing: if m.laps() { m.sharing } else { 0 }, queries: m.queries, cols: m.cols, parts: m.parts, page_tokens: m.page_tokens, segment: SEGMENT, elem, warps: 4, min_blocks }
 }
 
 /// Tile IR of the kernel that maps queries.

@@ -14,7 +14,7 @@ use super::faults::find_fault;
 use super::join_splits::{JoinMeta, join};
 use super::many::sees;
 use super::cuts::{cut, fold, rows_of};
-use super::{Elem, join_meta, maps, parts};
+use super::{Elem, join_after, maps, parts};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
 use kernel_dsl::dtype::bf16;
@@ -27,20 +27,20 @@ const FEW: usize = 4;
 
 /// Query tokens of a block, when `queries` are wanted: as many as columns, and the registers of their sums, allow. More tokens have more blocks, which
 /// are neighbours and read the same pages.
-pub fn block_queries(c: &CodecInfo, group: usize, queries: usize) -> usize {
-    let rows = if parts(c) == 2 { 8 } else { 16 };
+pub fn block_queries(c: &CodecInfo, d: usize, group: usize, queries: usize) -> usize {
+    let rows = if parts(c) == 2 { 1024 } else { 2048 } / d.max(128);
     queries.min(rows / group).max(1)
 }
 
 /// Meta value for calls of about `queries` tokens a sequence. `d`, `group`, `page_tokens`: as for decode.
 pub fn prefill_meta(c: &CodecInfo, d: usize, group: usize, queries: usize, page_tokens: usize) -> DecodeMeta {
-    let (few, fold) = (queries <= FEW, fold(c, d, group));
-    let group = group / fold;
-    let queries = block_queries(c, group, queries);
+    let (few, fold, sharing) = (queries <= FEW, fold(c, d, group), group);
+    let group = sharing.div_ceil(fold);
+    let queries = block_queries(c, d, group, queries);
     let like = cut(c, rows_of(c, d, queries * group, page_tokens));
     // In a long chunk outputs of 8 rows and their bytes, 168 registers a thread, have twelve warps an SM in small blocks.
     let (warps, min_blocks, pair) = if like.apart && !few && like.cols * d <= 1024 { (like.warps.min(4), 3, 1) } else { (like.warps, like.min_blocks, like.pair) };
-    DecodeMeta { group, fold, queries, many: true, warps, min_blocks, pair, ..like }.within(usize::MAX)
+    DecodeMeta { group, fold, sharing, queries, many: true, warps, min_blocks, pair, ..like }.within(usize::MAX)
 }
 
 /// Of a calibrated codec: the kernel takes the records of [`super::map_queries`] and maps outputs back.
@@ -59,7 +59,7 @@ pub fn prefill_ir(c: &CodecInfo, m: &DecodeMeta, elem: Elem) -> Result<Program, 
 
 /// Meta value of its join.
 pub fn join_queries_meta(m: &DecodeMeta) -> JoinMeta {
-    JoinMeta { group: m.group, queries: m.queries, fold: m.fold, mapped: m.record > 0, ..join_meta(m.d, m.page_tokens) }
+    JoinMeta { group: m.group, queries: m.queries, ..join_after(m) }
 }
 
 /// Tile IR of its join.

@@ -126,30 +126,10 @@ pub fn query_at(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> ([
     (query_bands(m, query, at, bands), query_bands(m, query, low, bands), query.operand::<bf16>(at, 2 * depth, m.cols, depth))
 }
 
-/// Puts the query's operands where [`query_again`] finds them: every warp some of them.
+/// 0, which the compiler does not know.
 #[device]
-pub fn put_operands(m: &DecodeMeta, query: &Shared<u8>, operands: &mut Shared<i8>, w: i32, bands: usize) {
-    let (high, low, _) = query_at(m, query, 0_i32, bands);
-    for i in 0..bands {
-        if w == (i % m.warps) as i32 {
-            operands.save_operand::<i8>((i * m.cols * (m.d / bands)) as i32, &high[i]);
-            operands.save_operand::<i8>(((bands + i) * m.cols * (m.d / bands)) as i32, &low[i]);
-        }
-    }
-}
-
-/// The operands of all bands for tile `t`, loaded for it alone.
-#[device]
-pub fn query_again(m: &DecodeMeta, operands: &Shared<i8>, t: i32, bands: usize) -> ([Tile<i8>; 4], [Tile<i8>; 4]) {
-    // The compiler does not know that this is 0.
-    let nothing = (opaque(t as u32) ^ t as u32) as i32;
-    (again(m, operands, nothing, bands), again(m, operands, nothing + (m.cols * m.d) as i32, bands))
-}
-
-#[device]
-fn again(m: &DecodeMeta, operands: &Shared<i8>, at: i32, bands: usize) -> [Tile<i8>; 4] {
-    let (band, each) = (m.d / bands, m.cols * (m.d / bands));
-    [operands.packed_right::<i8>(at, band, m.cols), operands.packed_right::<i8>(at + (1 % bands * each) as i32, band, m.cols), operands.packed_right::<i8>(at + (2 % bands * each) as i32, band, m.cols), operands.packed_right::<i8>(at + (3 % bands * each) as i32, band, m.cols)]
+pub fn nothing_of(t: i32) -> i32 {
+    (opaque(t as u32) ^ t as u32) as i32
 }
 
 /// The query's bytes from byte `at` on, band after band.

@@ -11,8 +11,6 @@ pub struct Room {
     pub ring: Ring,
     /// At the end rows that are mapped back lie in the query's place, as integers.
     pub query: Shared<u8>,
-    /// The query's operands, for kernels that load them anew.
-    pub again: Shared<i8>,
     /// Queries of crews of one warp.
     pub rings: Shared<u8>,
     /// Of each column: what sums start from (with many queries, then what its row sees), what a step is worth, what a key's offset is.
@@ -39,7 +37,6 @@ pub struct Room {
 pub fn room(m: &DecodeMeta, k: &[&dyn Codec], of: &Share) -> Room {
     let ring = ring(m.stages, m.pair * m.tile_bytes);
     let query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { m.query() });
-    let again = shared::<i8>(if m.reloads() { m.query() } else { 0 });
     let rings = if m.bundles() { ring.between::<u8>(m.warps * m.ring()) } else { shared::<u8>(1) };
     let zero = shared::<i32>(if m.many { 2 * m.cols } else { m.crews() * m.cols });
     let worths = shared::<f32>(m.crews() * m.cols);
@@ -52,5 +49,5 @@ pub fn room(m: &DecodeMeta, k: &[&dyn Codec], of: &Share) -> Room {
     let seats = shared::<i32>(m.warps * WORDS);
     let log_crew = if m.bundles() { of.log_crew } else { m.log_warps() as i32 };
     let apart = if m.bundles() { log_crew < m.log_warps() as i32 } else { false };
-    Room { ring, query, again, rings, zero, worths, leans, zeros, held, fault, side, from, seats, log_crew, apart }
+    Room { ring, query, rings, zero, worths, leans, zeros, held, fault, side, from, seats, log_crew, apart }
 }

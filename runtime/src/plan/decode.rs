@@ -110,13 +110,12 @@ impl DecodePlan {
         let DecodeSpec { codec, head_dim, group, page_tokens, elem, splits } = *spec;
         codec.check_decode(head_dim, group, page_tokens)?;
         within("splits", splits, 0, i32::MAX as usize)?;
-        let calibrated = codec.calibrated().is_ok();
         let decode = variants(&|m| match counts {
             true => kernels::counted(&kernels::decode_ir(codec.info(), m, elem)?),
             false => kernels::decode_of(codec.info(), m, elem),
         })?;
         let own = decode.own().meta;
-        let wide = if calibrated { kernels::mapped_join_meta(head_dim, page_tokens, own.fold) } else { kernels::pca::join_meta(&own) };
+        let wide = kernels::join_after(&own);
         let join = load(device, kernels::join_of(codec.info(), &wide, elem))?;
         let narrow = load(device, kernels::join_of(codec.info(), &wide.narrow(), elem))?;
         let records = Records::prepare(device, codec, &own, elem)?;
@@ -134,7 +133,7 @@ impl DecodePlan {
 
     /// The kernel for a call of that size, and how it is cut.
     fn space(&self, batch: usize, heads: usize, capacity: usize) -> Result<(&Variant, Workspace)> {
-        let rows = product("the batch", &[batch, heads / self.decode.own().meta.group])? as usize;
+        let rows = product("the batch", &[batch, self.decode.own().meta.kv_heads(heads)])? as usize;
         let (variant, tokens) = self.decode.of(Point { rows, tokens: capacity });
         let m = &variant.meta;
         let unit = match (self.splits, tokens) {
@@ -193,7 +192,7 @@ impl DecodePlan {
         let splits = int("the number of splits", space.splits)?;
         let (_, pages) = call.cache.ints()?;
         // As many as the kernels take them for.
-        let (group, of_batch) = (variant.meta.group, heads / variant.meta.group);
+        let (group, of_batch) = (variant.meta.group, variant.meta.kv_heads(heads));
         let kv_heads = int("the number of heads", of_batch)?;
         let segments = int("the number of segments", space.segments)?;
         let stride = int("table_stride", call.table_stride)?;

@@ -118,7 +118,7 @@ impl QueriesPlan {
     pub fn workspace_bytes(&self, batch: usize, heads: usize, queries: usize, table_stride: usize) -> Result<u64> {
         within("queries", queries, 1, i32::MAX as usize)?;
         let capacity = capacity(table_stride, self.shape.page_tokens)?;
-        most_bytes(&self.meta, batch, heads / self.meta.group, queries, capacity)
+        most_bytes(&self.meta, batch, self.meta.kv_heads(heads), queries, capacity)
     }
 
     fn passes(&self, batch: usize, kv_heads: usize, queries: usize, table_stride: usize) -> Result<Passes> {
@@ -150,7 +150,7 @@ impl QueriesPlan {
             return Ok(());
         }
         let (m, kv_heads) = (&self.meta, call.cache.kv_heads * self.meta.fold);
-        let heads = product("the number of heads", &[m.group, kv_heads])? as usize;
+        let heads = product("the number of heads", &[m.sharing, call.cache.kv_heads])? as usize;
         within("batch", call.batch, 1, 65535)?;
         within("the number of heads", heads, 1, 65535)?;
         let passes = self.passes(call.batch, kv_heads, queries, call.table_stride)?;

@@ -24,22 +24,22 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// f32 part `[batch, heads, splits, d]`, stat `[batch, heads, splits, 2]`, i32 chosen `[1]`, lse `[batch, heads]`, each rounded
+    /// f32 part `[batch, kv_heads, splits, group, d]`, stat `[batch, kv_heads, splits, group, 2]`, as kernels take kv heads, i32 chosen `[1]`, lse `[batch, heads]`, each rounded
     /// up to 256 bytes, no part where blocks have whole sequences; then records `[batch, kv_heads, segments, record]`.
     pub fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: Option<usize>) -> Result<Self> {
         let (splits, segments, d) = (kernels::splits_of(m, capacity, unit.unwrap_or(m.least())), capacity.div_ceil(SEGMENT), m.d);
-        let left = if splits > 1 { splits } else { 0 };
+        let (left, kv_heads) = (if splits > 1 { splits } else { 0 }, m.kv_heads(heads));
         let rounded =
             |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Workspace {
             unit,
             splits,
             segments,
-            part: rounded(&[batch, heads, left, d, 4])?,
-            stat: rounded(&[batch, heads, left, 2, 4])?,
+            part: rounded(&[batch, kv_heads, left, m.group, d, 4])?,
+            stat: rounded(&[batch, kv_heads, left, m.group, 2, 4])?,
             chosen: 256,
             lse: rounded(&[batch, heads, 4])?,
-            records: Records::bytes(m, batch, heads / m.group, 1, capacity)?.next_multiple_of(256),
+            records: Records::bytes(m, batch, kv_heads, 1, capacity)?.next_multiple_of(256),
         })
     }
 

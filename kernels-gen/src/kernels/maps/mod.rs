@@ -20,6 +20,8 @@ pub struct MapMeta {
     /// Query heads of a kv head, and query tokens of a block of attention.
     pub group: usize,
     pub fold: usize,
+    /// Query heads of a kv head where its parts overlap, else 0.
+    pub sharing: usize,
     pub queries: usize,
     /// Columns of the decode kernel and those of one head's weights, as [`super::decode_attention::DecodeMeta`] has them.
     pub cols: usize,

@@ -1,6 +1,7 @@
 //! A calibrated codec's queries: turned back to each segment of their sequence, mapped, quantised to what attention
 //! multiplies with. One record a (sequence, kv head, block of query tokens, segment), [`super::record`] bytes.
 
+use super::super::many::lapping;
 use super::super::query::{finite, worth_of};
 use super::super::rows::{quad_at, raw};
 use super::store::split;
@@ -54,7 +55,8 @@ pub fn map_queries<T: Float>(
             let row = (first + r).min(n - 1_i32);
             let column = row % m.rows() as i32;
             let token = seq * queries + ((block + slot) * m.queries as i32 + column / m.group as i32).min(queries - 1_i32);
-            let at = ((token * kv_heads + head) * m.group as i32 + column % m.group as i32) as i64 * (m.d * m.elem) as i64;
+            let of = if m.sharing > 0 { lapping(token, kv_heads, head, column % m.group as i32, m.group as i32, m.fold, m.sharing) } else { (token * kv_heads + head) * m.group as i32 + column % m.group as i32 };
+            let at = of as i64 * (m.d * m.elem) as i64;
             turn::<T>(q, at, turns, (row / m.rows() as i32) as i64 * m.d as i64, scales, mean_at(0_i32, of_heads, of_head, m.d), i, &mut held, &mut tops, &mut biases, m.d, m.elem);
         }
     }

@@ -11,7 +11,6 @@ pub mod weigh;
 use super::Elem;
 use super::cuts::shape;
 use super::decode_attention::DecodeMeta;
-use super::join_splits::JoinMeta;
 use crate::pca::pages::{PcaLayout, PcaPages, WAYS};
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
@@ -118,11 +117,6 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         ..of
     }
     .within(usize::MAX)
-}
-
-/// Meta value of the join kernel after such a decode kernel.
-pub fn join_meta(m: &DecodeMeta) -> JoinMeta {
-    JoinMeta { lead: m.lead(), ..super::join_meta(m.d, m.page_tokens) }
 }
 
 /// Meta value of the kernel that folds queries.
