@@ -7,6 +7,7 @@ mod support;
 
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
+use kernels_gen::kernels::chunk::{calibrated_chunk_meta, chunk_ir};
 use kernels_gen::kernels::decode_attention::{DecodeMeta, SHARE};
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir};
@@ -241,6 +242,36 @@ fn many<T: Float>(name: &str, d: usize, group: usize, queries: usize, block: usi
     }
 }
 
+/// A long chunk, in blocks of `warps` warps that take 2^unit leaves of a row.
+fn chunked<T: Float>(name: &str, group: usize, queries: usize, warps: usize, unit: usize, lens: &[i32]) {
+    let (d, x) = (128, Batch::<T>::new(name, 128, group, queries, lens));
+    let (c, batch) = (x.layer.c, lens.len());
+    let m = calibrated_chunk_meta(c, d, group, PAGE);
+    let m = DecodeMeta { warps, queries: 8 * warps / group, record: kernels::maps::record(d, 8 * warps, m.parts), ..m };
+    let j = join_queries_meta(&m);
+    let splits = kernels::splits_of(&m, x.stride * PAGE, unit);
+    let (shift, blocks) = (splits.next_power_of_two().ilog2(), queries.div_ceil(m.queries));
+    let what = format!("{name} group {group} queries {queries} in chunks of {}, 2^{unit} leaves, lens {lens:?}", m.queries);
+    let (rows, outs) = (batch * KV_HEADS * blocks * splits * m.rows(), batch * queries * KV_HEADS * group);
+    let attend = stages(chunk_ir(c, &m, memory::<T>()).unwrap());
+    let join = stages(join_queries_ir(c, &j, memory::<T>()).unwrap());
+    for i in 0..attend.len() {
+        let at = format!("{what}, {} IR", attend[i].0);
+        let mut args = x.mapped(&what, &m, i, blocks);
+        args.extend([Arg::Buffer(x.cache.clone()), x.table(), x.lens(), buffer(&global::<T>(&vec![f32::NAN; outs * d])), nan(outs), nan(rows * d), nan(rows * 2), buffer(&Global::<i32>::zeroed(4))]);
+        args.extend([KV_HEADS as i32, x.shape.pages as i32, x.stride as i32, splits as i32, unit as i32].map(scalar));
+        args.push(scalar(x.scale));
+        args.extend([queries as i32, 0, blocks as i32, shift as i32].map(scalar));
+        let got = interpreted(&what, &attend[i], [(blocks << shift) as u32, KV_HEADS as u32, batch as u32], args);
+
+        let mut args = x.layer.maps().to_vec();
+        args.extend([bytes(&got[8]), bytes(&got[9]), x.table(), x.lens(), bytes(&got[6]), bytes(&got[7]), bytes(&got[10])]);
+        args.extend([KV_HEADS as i32, splits as i32, unit as i32, x.shape.pages as i32, x.stride as i32, queries as i32, 0, blocks as i32].map(scalar));
+        let got = interpreted(&what, &join[i], [(queries * group) as u32, KV_HEADS as u32, batch as u32], args);
+        x.check(&at, &got[6], &got[7]);
+    }
+}
+
 #[test]
 fn rows_are_mapped() {
     mapped::<bf16>("kvfuse-2", 128, 9);
@@ -280,4 +311,13 @@ fn several_query_tokens_a_sequence() {
     many::<bf16>("kvfuse-3", 128, 5, 5, 100, &[45, 7]);
     many::<f32>("kvfuse-4", 128, 4, 2, 2, &[SEGMENT as i32 + 1]);
     many::<f32>("kvfuse-3", 256, 2, 3, 3, &[37]);
+}
+
+/// Whole rows and parts of them, segments that change within a part, blocks that are not full, rows that see nothing.
+#[test]
+fn long_chunks() {
+    chunked::<f32>("kvfuse-4", 4, 5, 2, 9, &[SEGMENT as i32 + 3, 2, -1]);
+    chunked::<bf16>("kvfuse-2", 3, 3, 1, 0, &[300]);
+    chunked::<bf16>("kvfuse-6", 8, 2, 2, 0, &[70, 0]);
+    chunked::<f32>("kvfuse-3", 1, 9, 2, 9, &[40]);
 }

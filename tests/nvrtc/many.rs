@@ -2,7 +2,7 @@
 
 use kernel_dsl::Source;
 use kernels_gen::kernels::Elem;
-use kernels_gen::kernels::chunk::{chosen, chunk_ir, chunk_meta};
+use kernels_gen::kernels::chunk::{calibrated_chunk_meta, chosen, chunk_ir, chunk_meta};
 use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
 use kernels_gen::preset::PRESETS;
 use kernels_gen::registry::{codec, codecs};
@@ -64,14 +64,16 @@ fn kernels_of_chunks_compile() {
     }
     let named = ["int2", "int3", "int5", "int6", "int8", "turboquant_4bit_nc", "int4_per_token_head", "e8q38/int4"];
     let named = named.iter().map(|name| codec(name).unwrap_or_else(|e| panic!("{name}: {e}")));
+    let presets = PRESETS.iter().map(|p| (p.codec().expect("its bands"), true));
     let mut wrong = vec![];
-    for c in codecs().iter().copied().chain(named) {
-        for (d, group, elem) in [(128, 4, Elem::Bf16), (128, 8, Elem::Bf16), (128, 1, Elem::F32), (64, 4, Elem::Bf16)] {
+    for (c, calibrated) in codecs().iter().copied().chain(named).map(|c| (c, false)).chain(presets) {
+        let of = if calibrated { calibrated_chunk_meta } else { chunk_meta };
+        for (d, group, elem) in [(128, 4, Elem::Bf16), (128, 8, Elem::Bf16), (128, 1, Elem::F32), (64, 4, Elem::Bf16)].into_iter().filter(|shape| !calibrated || shape.0 == 128) {
             if !chosen(c, d, group, 2048, 227 * 1024) {
                 continue;
             }
             let name = format!("{} d{d} group{group}", c.name);
-            let source = chunk_ir(c, &chunk_meta(c, d, group, 64), elem).and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let source = chunk_ir(c, &of(c, d, group, 64), elem).and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));
             let compiled = compile_in(&Cache::in_memory(), &source, Arch::SM_90A).unwrap_or_else(|e| panic!("{name}: {e}"));
             let [r] = &compiled.resources()[..] else { panic!("{name}: {}", compiled.log) };
             let spilt = r.spill_stores + r.spill_loads;

@@ -4,7 +4,7 @@
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu, one_of};
 use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset, Shape, Turns, preset};
-use kernels_gen::kernels::SEGMENT;
+use kernels_gen::kernels::{SEGMENT, chunk};
 use kernels_gen::layout::Operand;
 use kernels_gen::reference::{CacheShape, Calibrated, Sequence, load};
 use runtime::{Back, Backs, Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Load, LoadPlan, Mapped, PagedCache, QueriesPlan, Rows, Store, StorePlan, StoreSpec, Stream};
@@ -47,7 +47,9 @@ pub fn fitted(noise: &mut Noise, kv_heads: usize, d: usize) -> Fitted {
 fn problem(noise: &mut Noise, preset: &'static Preset) -> Problem {
     let (d, elem) = (one_of("KVF_DIMS", &[128, 128, 256], noise), [Elem::F32, Elem::Bf16][noise.below(2)]);
     let group = one_of("KVF_GROUPS", &[1, 2, 3, 4, 4, 5, 6, 7, 8, 16], noise);
-    let queries = [1, 2, 3, 4, 5 + noise.below(20)][noise.below(5)];
+    let long = d == 128 && group <= 8 && noise.below(4) == 0;
+    // Enough for the kernel of long chunks.
+    let queries = if long { 256usize.div_ceil(group) + noise.below(60) } else { [1, 2, 3, 4, 5 + noise.below(20)][noise.below(5)] };
     let (page, kv_heads, batch) = ([32, 64, 128][noise.below(3)], 1 + noise.below(2), 1 + noise.below(3));
     let most = [100, 600, SEGMENT + 128, MOST][noise.below(4)];
     let stride = (most / page).max(1);
@@ -220,6 +222,7 @@ fn calibrated_is_bit_identical() {
             let jobs: Vec<_> = problems.chunks(problems.len().div_ceil(threads)).map(|ps| s.spawn(move || ps.iter().map(wanted).collect::<Vec<_>>())).collect();
             jobs.into_iter().flat_map(|job| job.join().expect("reference")).collect()
         });
+        let long = problems.iter().filter(|p| chunk::chosen(preset.codec().expect("its bands"), p.shape.d, p.group, p.queries, 227 * 1024)).count();
         let mut bad = 0;
         for (i, (p, want)) in problems.iter().zip(&wants).enumerate() {
             if let Some(e) = run(&device, stream, p, want).expect("it runs") {
@@ -227,7 +230,7 @@ fn calibrated_is_bit_identical() {
                 println!("{} problem {i}: {:?} d {} group {} queries {} page {} splits {} lens {:?}: {e}", preset.name, p.elem, p.shape.d, p.group, p.queries, p.shape.page_tokens, p.splits, p.lens);
             }
         }
-        println!("calibrated {}: {} problems, {bad} wrong", preset.name, problems.len());
+        println!("calibrated {}: {} problems, {long} long chunks, {bad} wrong", preset.name, problems.len());
         bad
     });
     assert_eq!(total, 0, "problems with wrong bits");

@@ -311,7 +311,7 @@ pub fn join_after(m: &DecodeMeta) -> JoinMeta {
 /// Meta value of the kernel that maps queries for the attention kernel of `m`.
 pub fn queries_meta(m: &DecodeMeta, elem: Elem) -> MapMeta {
     let (elem, min_blocks) = (if elem == Elem::Bf16 { 2 } else { 4 }, if m.d > 128 { 2 } else { 4 });
-    MapMeta { d: m.d, group: m.group, fold: m.fold, sharing: if m.laps() { m.sharing } else { 0 }, queries: m.queries, cols: m.cols, parts: m.parts, page_tokens: m.page_tokens, segment: SEGMENT, elem, warps: 4, min_blocks }
+    MapMeta { d: m.d, group: m.group, fold: m.fold, sharing: if m.laps() { m.sharing } else { 0 }, queries: m.queries, cols: if m.wide > 0 { m.lines() } else { m.cols }, parts: m.parts, page_tokens: m.page_tokens, segment: SEGMENT, elem, warps: 4, min_blocks }
 }
 
 /// Tile IR of the kernel that maps queries.

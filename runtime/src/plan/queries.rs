@@ -16,7 +16,7 @@ use crate::cuda::{Arg, Device, Kernel, Stream};
 use crate::error::Result;
 use crate::page::Shape;
 use kernel_dsl::Source;
-use kernels_gen::kernels::chunk::{self, chunk_ir, chunk_meta};
+use kernels_gen::kernels::chunk::{self, calibrated_chunk_meta, chunk_ir, chunk_meta};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_queries_ir, join_queries_meta, prefill_ir, prefill_meta};
@@ -97,8 +97,9 @@ impl QueriesPlan {
         codec.by_token("decode of several query tokens")?;
         let c = codec.info();
         let calibrated = codec.calibrated().is_ok();
-        let meta = if !calibrated && chunk::chosen(c, head_dim, group, queries, device.shared_bytes()) {
-            chunk_meta(c, head_dim, group, page_tokens)
+        let meta = if chunk::chosen(c, head_dim, group, queries, device.shared_bytes()) {
+            let of = if calibrated { calibrated_chunk_meta } else { chunk_meta };
+            of(c, head_dim, group, page_tokens)
         } else {
             let of = if calibrated { calibrated_prefill_meta } else { prefill_meta };
             of(c, head_dim, group, queries, page_tokens).within(device.shared_bytes())

@@ -13,7 +13,8 @@ pub mod walk;
 use super::cuts::shape;
 use super::decode_attention::DecodeMeta;
 use super::leaves::{LEAF, TREE};
-use super::{Elem, parts, splits_of};
+use super::{Elem, maps, parts, splits_of};
+use crate::codec::Lane;
 use crate::registry::{CodecInfo, Half};
 use kernel_dsl::Report;
 use kernel_dsl::dtype::bf16;
@@ -28,9 +29,9 @@ pub const DEPTH: usize = TREE.ilog2() as usize;
 /// Query rows of a kv head from which on it is worth its blocks.
 const MANY: usize = 256;
 
-/// Codecs of byte lanes around one zero, whose weights are summed byte by byte under units that stay; of up to eight heads.
+/// Codecs of byte lanes, whose weights are summed byte by byte under units that stay; of up to eight heads.
 pub fn serves(c: &CodecInfo, d: usize, group: usize) -> bool {
-    let plain = |half: &Half| half.bands.len() == 1 && half.bands[0].spec().one_zero() && half.bands[0].spec().sides > 0 && half.bands[0].spec().group == 0;
+    let plain = |half: &Half| half.bands.len() == 1 && half.lane == Lane::U8 && half.bands[0].spec().sides > 0 && half.bands[0].spec().group == 0;
     [64, 128].contains(&d) && group <= 8 && parts(c) == 2 && plain(&c.k) && plain(&c.v)
 }
 
@@ -38,13 +39,19 @@ pub fn serves(c: &CodecInfo, d: usize, group: usize) -> bool {
 /// would spill.
 pub fn chosen(c: &CodecInfo, d: usize, group: usize, queries: usize, shared: usize) -> bool {
     let offsets = c.k.affine || c.v.affine;
-    serves(c, d, group) && (d == 128 || !offsets) && queries * group >= MANY && chunk_meta(c, d, group, 32).wide_shared() <= shared
+    serves(c, d, group) && (d == 128 || !offsets) && queries * group >= MANY && calibrated_chunk_meta(c, d, group, 32).wide_shared() <= shared
 }
 
 /// Meta value: `queries` and `warps` are those of a block.
 pub fn chunk_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (warps, wide, like) = (16, 1, shape(c, d, group, page_tokens));
     DecodeMeta { cols: ROWS, parts: 1, many: true, apart: true, wide, queries: ROWS * wide * warps / group, warps, depth: DEPTH, min_blocks: 1, ..like }
+}
+
+/// Of a calibrated codec: the kernel takes the records of [`super::map_queries`] and maps outputs back.
+pub fn calibrated_chunk_meta(c: &CodecInfo, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
+    let m = chunk_meta(c, d, group, page_tokens);
+    DecodeMeta { record: maps::record(d, m.lines(), m.parts), ..m }
 }
 
 impl DecodeMeta {
@@ -54,8 +61,13 @@ impl DecodeMeta {
     }
 
     /// Rows that a block has room for.
-    fn lines(&self) -> usize {
+    pub fn lines(&self) -> usize {
         ROWS * self.wide * self.warps
+    }
+
+    /// Those of them that are mapped back.
+    fn mapped_lines(&self) -> usize {
+        if self.record > 0 { self.lines() } else { 0 }
     }
 
     /// Words of an output row where it waits to be written.
@@ -71,7 +83,7 @@ impl DecodeMeta {
     /// Bytes of a block in shared memory, at most.
     fn wide_shared(&self) -> usize {
         let rows = self.lines();
-        4 * self.half_bytes() + 2 * rows * self.d + 8 * tiles::SIDES * LEAF + 4 * self.waiting() + 16 * rows + 4 * self.d + 2048
+        4 * self.half_bytes() + 2 * rows * self.d + 8 * tiles::SIDES * LEAF + 4 * self.waiting() + 16 * rows + 4 * self.d + self.mapped_lines() * (self.int_line() + 8) + 2048
     }
 
     /// Maxima and sums of those of a block.

@@ -82,11 +82,17 @@ fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
 /// where the tile's numbers stand, `t`: the tile's number, `edge` that of the first one that not all rows see to its end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<f32>, second: &mut Tile<f32>, first_lean: &mut Tile<f32>, second_lean: &mut Tile<f32>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
+fn weigh(record: usize, k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<f32>, second: &mut Tile<f32>, first_lean: &mut Tile<f32>, second_lean: &mut Tile<f32>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
     let dots = dots.fold_rows(128);
     let dots = (if k.spec().even() { dots } else { dots * 2_i32 } + &zero.rows(own, 1, ROWS)).cast::<f32>();
     let each = sides.spread(token).map(number) * &worths.rows(own, 1, ROWS);
-    let mut x = if k.spec().affine { dots.map3(&each, &(sides.spread(token + (2 * LEAF) as i32).map(number) * &leans.rows(own, 1, ROWS)), fused) } else { &dots * &each };
+    let mut x = if record > 0 {
+        dots.map3(&each, &leans.rows(own, 1, ROWS), fused)
+    } else if k.spec().affine {
+        dots.map3(&each, &(sides.spread(token + (2 * LEAF) as i32).map(number) * &leans.rows(own, 1, ROWS)), fused)
+    } else {
+        &dots * &each
+    };
     if t >= edge {
         x = x.map2(&((spread_ids() + t * 32_i32) - &ends.rows(own, 1, ROWS)), visible);
     }
@@ -135,10 +141,25 @@ fn weigh(k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, ze
     weights.split_rows()
 }
 
+/// What stands for half a step above zero in each dim of values whose dims differ in it.
+#[device]
+pub fn halves_of(v: &dyn Codec, halves: &mut Shared<i32>, d: usize) {
+    if v.spec().mixed {
+        for i in threads(d) {
+            let mut half = 1_i32 << v.spec().halves[0];
+            for dim in 1..8 {
+                half = if (i & 7_i32) < dim as i32 { half } else { 1_i32 << v.spec().halves[dim] };
+            }
+            halves.put(i, half);
+        }
+    }
+}
+
 /// Output of eight rows, from the sums of a leaf.
 #[device]
-fn closed_rows(v: &dyn Codec, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_lean: &Tile<f32>, second_lean: &Tile<f32>) -> Tile<f32> {
-    let zero = total.max_cols() * -((v.spec().zero2 + 1_i32) / 2);
+#[allow(clippy::too_many_arguments)]
+fn closed_rows(v: &dyn Codec, halves: &Shared<i32>, sums: &Tile<i32>, total: &Tile<i32>, power: &Tile<f32>, first_lean: &Tile<f32>, second_lean: &Tile<f32>, d: usize) -> Tile<f32> {
+    let zero = if v.spec().mixed { &(total.max_cols() * -1_i32) * &halves.cols(0, 1, d) } else { total.max_cols() * -((v.spec().zero2 + 1_i32) / 2) };
     let o = (sums + &zero).cast::<f32>().fold_rows(256);
     let unit = power.map(lift_of).map(down_of);
     let o = if v.spec().odd() { o.map3(&unit, &(total.cast::<f32>().fold_rows(256).max_cols() * &(&unit * 0.5_f32)), fused) } else { o * &unit };
@@ -155,7 +176,7 @@ fn summed(first: &Tile<f32>, second: &Tile<f32>) -> Tile<f32> {
 /// end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
+pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, halves: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
     let (own, half) = (w * (ROWS * m.wide) as i32, m.half_bytes() as i32);
     let next = own + (ROWS * (m.wide - 1)) as i32;
     let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
@@ -175,9 +196,9 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
         let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
         let keys = room.packed_right::<u8>(at, m.d, 32);
         let dots = [mma(&query_of(m, query, own, i), &keys, 0_i32), mma(&query_of(m, query, next, i), &keys, 0_i32)];
-        let one = weigh(k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
+        let one = weigh(m.record, k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
         let two = if m.wide > 1 {
-            weigh(k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_lean[1], &mut second_lean[1], &mut sums[1], &mut total[1])
+            weigh(m.record, k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_lean[1], &mut second_lean[1], &mut sums[1], &mut total[1])
         } else {
             one.clone()
         };
@@ -189,7 +210,7 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
             sums[1] = mma(&two, &values, &sums[1]);
         }
     }
-    let o = [closed_rows(v[0], &sums[0], &total[0], &power[0], &first_lean[0], &second_lean[0]), closed_rows(v[0], &sums[1], &total[1], &power[1], &first_lean[1], &second_lean[1])];
+    let o = [closed_rows(v[0], halves, &sums[0], &total[0], &power[0], &first_lean[0], &second_lean[0], m.d), closed_rows(v[0], halves, &sums[1], &total[1], &power[1], &first_lean[1], &second_lean[1], m.d)];
     (o, [summed(&first[0], &second[0]), summed(&first[1], &second[1])], top)
 }
 

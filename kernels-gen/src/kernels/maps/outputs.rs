@@ -54,6 +54,17 @@ pub fn values_at(maps: &Global<i8>, scales: &Global<f32>, ints: &Shared<u8>, uni
     mapped(maps, matrix_at(3_i32, kv_heads, head, column, d), &high, &low, d) * &worth * &units.cols(first, step, 8) + &mean
 }
 
+/// Likewise of eight rows from `row` on, which the device knows.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn values_of_rows(maps: &Global<i8>, scales: &Global<f32>, ints: &Shared<u8>, units: &Shared<f32>, kv_heads: i32, head: i32, column: i32, row: i32, d: usize) -> Tile<f32> {
+    let at = row * int_line(d) as i32;
+    let (high, low) = (ints.operand::<i8>(at, int_line(d), 8, d), ints.operand::<i8>(at + d as i32, int_line(d), 8, d));
+    let worth = scales.rows(worth_at(3_i32, kv_heads, head, d) + column as i64, 1, 32);
+    let mean = scales.rows(mean_at(1_i32, kv_heads, head, d) + column as i64, 1, 32);
+    mapped(maps, matrix_at(3_i32, kv_heads, head, column, d), &high, &low, d) * &worth * &units.cols(row, 1, 8) + &mean
+}
+
 /// `y` where a row has tokens.
 #[device]
 pub fn where_some(y: f32, some: i32) -> f32 {
