@@ -78,7 +78,8 @@ fn kernels_of_chunks_compile() {
             let [r] = &compiled.resources()[..] else { panic!("{name}: {}", compiled.log) };
             let spilt = r.spill_stores + r.spill_loads;
             println!("{name}: {} registers, {spilt} bytes spilt", r.registers);
-            if spilt > 32 {
+            // Maps, and where a segment begins, take a word more.
+            if spilt > if calibrated { 40 } else { 32 } {
                 wrong.push(format!("{name} spills {spilt} bytes"));
             }
         }

@@ -15,11 +15,16 @@ pub fn parts(c: &CodecInfo) -> usize {
 /// Shared memory that rings may take of an SM, what the rest of a block needs left out.
 const RING_BUDGET: usize = 216 * 1024;
 
+/// Lanes of two bytes: decoded they are twice as many words.
+pub(super) fn two_bytes(c: &CodecInfo) -> bool {
+    [&c.k, &c.v].iter().any(|half| half.lane == Lane::U16)
+}
+
 /// Kv heads that each one is taken for, so that its `group` query heads are rows whose sums registers hold: of sixteen, and of 256 dims.
 pub(super) fn fold(c: &CodecInfo, d: usize, group: usize) -> usize {
     let most = match (parts(c), d) {
         (2, ..=128) | (1, 129..) => 8,
-        (1, _) => 16,
+        (1, _) => if two_bytes(c) { 8 } else { 16 },
         _ => 4,
     };
     [1, 2, 4].into_iter().find(|&n| group.div_ceil(n) <= most).unwrap_or(1)

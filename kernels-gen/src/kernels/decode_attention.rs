@@ -159,8 +159,8 @@ impl DecodeMeta {
 
     /// Queries are read anew for every tile: held they would take the place of sums, and of words decoded.
     pub fn reloads(&self) -> bool {
-        let words = self.cols * self.d * if self.floats { 1 } else { 2 };
-        self.parts == 1 && !self.apart && self.record == 0 && !self.kivi && !self.blocks() && words > if self.scarce { 1024 } else { 2048 }
+        let words = self.d * if self.floats { 1 } else { 2 };
+        self.parts == 1 && !self.apart && self.record == 0 && !self.kivi && !self.blocks() && words > if self.scarce { 128 } else { 256 }
     }
 
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.

@@ -13,7 +13,7 @@ use super::decode_attention::DecodeMeta;
 use super::faults::find_fault;
 use super::join_splits::{JoinMeta, join};
 use super::many::sees;
-use super::cuts::{cut, fold, rows_of};
+use super::cuts::{cut, fold, rows_of, two_bytes};
 use super::{Elem, join_after, maps, parts};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
@@ -28,7 +28,7 @@ const FEW: usize = 4;
 /// Query tokens of a block, when `queries` are wanted: as many as columns, and the registers of their sums, allow. More tokens have more blocks, which
 /// are neighbours and read the same pages.
 pub fn block_queries(c: &CodecInfo, d: usize, group: usize, queries: usize) -> usize {
-    let rows = if parts(c) == 2 { 1024 } else { 2048 } / d.max(128);
+    let rows = if two_bytes(c) { 8 } else { (if parts(c) == 2 { 1024 } else { 2048 }) / d.max(128) };
     queries.min(rows / group).max(1)
 }
 
