@@ -210,7 +210,7 @@ pub fn configs() -> Vec<Config> {
                 all.push(Config { arch, codec, d: 128, kernel: Kernel::Load(Elem::F32) });
             }
         }
-        for codec in FULL.iter().filter_map(|name| codec(name).ok()).filter(|_| [Arch::SM_90A, Arch::new(8, 9)].contains(&arch)) {
+        for codec in FULL.iter().filter_map(|name| codec(name).ok()).filter(|_| arch == Arch::SM_90A) {
             all.extend(FULL_ROWS.map(|(d, group)| Config { arch, codec, d, kernel: Kernel::Decode { group } }));
         }
         for codec in CALIBRATED.iter().filter_map(|name| codec(name).ok()) {
