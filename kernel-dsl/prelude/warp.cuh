@@ -30,6 +30,14 @@ INLINE i32 thread_anew() { i32 d; asm volatile("mov.u32 %0, %%tid.x;" : "=r"(d))
 INLINE i32 block_anew_x() { i32 d; asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(d)); return d; }
 INLINE i32 block_anew_y() { i32 d; asm volatile("mov.u32 %0, %%ctaid.y;" : "=r"(d)); return d; }
 INLINE i32 block_anew_z() { i32 d; asm volatile("mov.u32 %0, %%ctaid.z;" : "=r"(d)); return d; }
+// cp.async.bulk.prefetch.L2
+INLINE void prefetch_some(const void* p, int bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" :: "l"(p), "r"(bytes));
+#endif
+}
+// What another launch may still be writing: from the L2, and no line of it stays in the L1.
+INLINE u32 peek(const void* p) { u32 d; asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(d) : "l"(p)); return d; }
 // prefetch.global.L2
 INLINE void prefetch(const void* p) { asm volatile("prefetch.global.L2 [%0];" :: "l"(p)); }
 // Programmatic dependent launch: without the launch attribute both do nothing.

@@ -1,5 +1,5 @@
 //! What a warp leaves for itself in shared memory: accumulators and folded halves come back as they were, by columns in
-//! memory; every stage gives the bytes of the Rust function.
+//! memory; every stage gives the bytes of the Rust function. And what a launch may do before it waits for the one before.
 
 use kernel_dsl::ir::interp::{Arg, run};
 use kernel_dsl::passes;
@@ -64,5 +64,39 @@ fn tiles_come_back_from_shared_memory() {
                 assert!(matches!(arg, Arg::Buffer(bytes) if *bytes == want.bytes), "{stage} {rows} {heads}");
             }
         }
+    }
+}
+
+/// Looks at a number that may be old, asks for 16 bytes that it names, and waits.
+#[kernel]
+fn asks(_m: Shape, at: &Global<i32>, bytes: &Global<u8>, seen: &mut Global<i32>) {
+    for _ in warps(1) {
+        for i in lanes(2) {
+            let old = at.peek(i);
+            bytes.prefetch_some(old, 16_i32);
+            seen.put(i, old);
+        }
+    }
+    after_previous();
+}
+
+#[test]
+fn hints_change_nothing_and_name_bytes_that_are_there() {
+    let m = Shape { rows: 32, heads: 1 };
+    let (at, bytes) = (Global::new(&[16_i32, 32]), Global::new(&[0_u8; 48]));
+    let mut seen = Global::<i32>::new(&[0, 0]);
+    launch([1, 1, 1], || asks(m, &at, &bytes, &mut seen));
+    assert_eq!(seen.to_vec(), [16, 32]);
+    let tile = asks::build(&m).unwrap();
+    let thread = passes::run(&tile).unwrap();
+    let cuda = kernel_dsl::Source::of(&tile).unwrap().cuda;
+    assert!(cuda.contains("prefetch_some(bytes + ") && cuda.contains("peek(at + "));
+    for (stage, program) in [("tile", tile), ("thread", thread)] {
+        let run_at = |at: &[i32], bytes: usize| {
+            let mut args = vec![Arg::Buffer(Global::new(at).bytes), Arg::Buffer(vec![0; bytes]), Arg::Buffer(vec![0; 8])];
+            run(&program, [1, 1, 1], &mut args).map(|()| args.pop())
+        };
+        assert_eq!(run_at(&[16, 32], 48).unwrap(), Some(Arg::Buffer(seen.bytes.clone())), "{stage}");
+        assert!(run_at(&[16, 32], 47).is_err() && run_at(&[8, 32], 48).is_err() && run_at(&[-16, 32], 48).is_err(), "{stage}");
     }
 }

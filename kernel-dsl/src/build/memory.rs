@@ -112,9 +112,15 @@ impl B {
             ("at", 1) => self.load(buf, at(0), dtype),
             ("put", 2) => self.store(buf, at(0), &args[1], dtype),
             ("prefetch", 1) if matches!(buf, Buf::Param(_)) => {
-                self.push(Op::Prefetch { buf, at: self.byte(buf, &args[0], 1) }, vec![]);
+                self.push(Op::Prefetch { buf, at: self.byte(buf, &args[0], 1), bytes: None }, vec![]);
                 V::Unit
             }
+            ("prefetch_some", 2) if matches!(buf, Buf::Param(_)) => {
+                let (at, bytes) = (self.byte(buf, &args[0], 1), self.id_of(&args[1], DType::I32));
+                self.push(Op::Prefetch { buf, at, bytes: Some(bytes) }, vec![]);
+                V::Unit
+            }
+            ("peek", 1) if matches!(buf, Buf::Param(_)) && e == 4 => self.emit(Op::Peek { buf, at: at(0) }, Ty::Scalar(dtype)),
             ("row", 2) => self.load_tile(buf, dtype, at(0), (0, e), (1, n(1)), Layout::Row),
             ("marks" | "key_marks", 1) if matches!(buf, Buf::Slot(..)) => {
                 let op = Op::Marks { buf, at: self.byte(buf, &args[0], 1), of_keys: name == "key_marks" };

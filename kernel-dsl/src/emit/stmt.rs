@@ -128,7 +128,8 @@ impl Printer<'_> {
                     _ => writeln!(o, "{pad}*({t}*)({}) = make_uint{n}({});", self.address(buf, *at), words.join(", ")),
                 }
             }
-            Op::Prefetch { buf, at } => writeln!(o, "{pad}prefetch({});", self.address(buf, *at)),
+            Op::Prefetch { buf, at, bytes: None } => writeln!(o, "{pad}prefetch({});", self.address(buf, *at)),
+            Op::Prefetch { buf, at, bytes: Some(bytes) } => writeln!(o, "{pad}prefetch_some({}, v{bytes});", self.address(buf, *at)),
             Op::LoadMatrices { buf, at, turned } => {
                 let outs: Vec<String> = s.outs.iter().map(|i| format!("v{i}")).collect();
                 writeln!(o, "{pad}u32 {}; ldmatrix_x4{}({}, {});", outs.join(", "), if *turned { "_trans" } else { "" }, outs.join(", "), self.address(buf, *at))
@@ -174,6 +175,7 @@ impl Printer<'_> {
             Op::Bitcast(a) => expr::bitcast(self.d(*a), d, &v(a)),
             Op::VarGet(a) => v(a),
             Op::Load { buf, at } => format!("*({}{}*)({})", self.reads(buf), d.cuda(), self.address(buf, *at)),
+            Op::Peek { buf, at } => expr::bitcast(DType::U32, d, &format!("peek({})", self.address(buf, *at))),
             Op::LaneId => "(i32)(threadIdx.x & 31)".into(),
             Op::ThreadId => "(i32)threadIdx.x".into(),
             Op::ThreadAnew => "thread_anew()".into(),

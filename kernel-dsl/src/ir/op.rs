@@ -198,8 +198,10 @@ pub enum Op {
     /// Byte offset into the buffer.
     Load { buf: Buf, at: Id },
     Store { buf: Buf, at: Id, value: Id },
-    /// A hint: the line of memory with this byte will be read.
-    Prefetch { buf: Buf, at: Id },
+    /// As `Load`, of an argument that an earlier launch may still be writing: what is there now, kept nowhere near.
+    Peek { buf: Buf, at: Id },
+    /// A hint: the line of memory with this byte will be read, or so many bytes, aligned to 16 like their number.
+    Prefetch { buf: Buf, at: Id, bytes: Option<Id> },
     /// Up to four 32-bit values side by side, aligned to their size.
     LoadVec { buf: Buf, at: Id, words: usize },
     StoreVec { buf: Buf, at: Id, values: Vec<Id> },

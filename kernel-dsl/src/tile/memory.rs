@@ -193,6 +193,15 @@ macro_rules! memory {
             pub fn prefetch(&self, byte: impl At) {
                 let _: u8 = self.load(byte);
             }
+            /// Likewise for so many bytes, from sm_90 on; both are multiples of 16.
+            pub fn prefetch_some(&self, byte: impl At, bytes: i32) {
+                (0..bytes as usize).for_each(|i| self.prefetch(byte.at() + i));
+            }
+            /// Element `i` as it is now, though an earlier launch may still be writing it: before `after_previous` it may be old.
+            /// What is read after that is read anew.
+            pub fn peek(&self, i: impl At) -> T {
+                self.at(i)
+            }
             /// Four 32-bit values from a byte offset, a multiple of 16, on.
             pub fn load4<U: Elem>(&self, byte: impl At) -> [U; 4] {
                 std::array::from_fn(|i| self.load(byte.at() + 4 * i))

@@ -110,6 +110,8 @@ pub(super) fn rows_of(c: &CodecInfo, d: usize, group: usize, page_tokens: usize)
         behind: super::pca::Behind::NONE,
         away: false,
         scarce: false,
+        // Where reading sets the pace: four bits a number with few rows, and plain floats. Others gain nothing, or lose.
+        early: !c.k.affine && !c.v.affine && if c.k.exact() { group <= 4 && tile / (8 * d) == 4 } else { tile / (8 * d) == 16 },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
     }
 }
@@ -129,7 +131,7 @@ pub fn splits_of(m: &DecodeMeta, capacity: usize, unit: usize) -> usize {
 fn time_of(m: &DecodeMeta, rows: usize, capacity: usize, resident: usize, unit: usize) -> f32 {
     let turns = (rows.max(1) * splits_of(m, capacity, unit)) as f32 / resident.max(1) as f32;
     let last = if turns.ceil() > turns.floor() { (turns - turns.floor()).max(0.5) } else { 0.0 };
-    turns.ceil() + (turns.floor() + last) * (4 << unit) as f32
+    turns.ceil() * m.pause() + (turns.floor() + last) * (4 << unit) as f32
 }
 
 /// log2 of a warp's leaves that ends first for rows as long as their tables; the smaller one of two.

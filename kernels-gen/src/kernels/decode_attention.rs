@@ -10,6 +10,7 @@
 
 use super::arguments::{Cache, Outputs, Queries, Share};
 use super::attend::attend;
+use super::early::ask_early;
 use super::few::{count_few, find_few};
 use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
@@ -95,6 +96,8 @@ pub struct DecodeMeta {
     pub scarce: bool,
     /// Parts that wait do so outside of shared memory, see [`super::leaves`].
     pub away: bool,
+    /// A launch of few sequences asks for tiles before its wait, see [`super::early`].
+    pub early: bool,
     pub inv_sqrt_d: f32,
 }
 
@@ -166,6 +169,17 @@ impl DecodeMeta {
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
     pub fn bundles(&self) -> bool {
         !self.many && !self.kivi && !self.blocks() && !self.reloads() && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
+    }
+
+    /// What a turn's start and end take, in quarters of a leaf. Eight rows in four warps have twice the queries and outputs a warp.
+    pub fn pause(&self) -> f32 {
+        if self.apart { 3.0 } else { 1.0 }
+    }
+
+    /// Bytes that a warp asks for before the launch before has ended, see [`super::early`]: two tiles, if they are neighbours in a page and small. More
+    /// than the L2 holds twice, once a half, is lost.
+    pub fn asked(&self) -> usize {
+        if self.page_tokens % 64 == 0 && self.tile_bytes <= 8192 { 2 * self.tile_bytes } else { self.tile_bytes }
     }
 
     /// Crews that a block's warps may be.
@@ -290,10 +304,15 @@ pub fn decode_attention<T: Float>(
     own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths; 2: sequences are few
     scale: f32,
 ) {
+    let (block, capacity) = (block_id(0), (if m.lead() > 0 { table_stride - 1_i32 } else { table_stride }) * m.page_tokens as i32);
     if !m.waits_late() {
+        if m.early {
+            if own == 2_i32 {
+                ask_early(&m, cache, table, lens, batch, capacity, kv_heads, pages, table_stride, block, blocks);
+            }
+        }
         after_previous();
     }
-    let (block, capacity) = (block_id(0), (if m.lead() > 0 { table_stride - 1_i32 } else { table_stride }) * m.page_tokens as i32);
     let mut counts = shared::<i32>(LANES * (2 * m.depth + 3));
     let mut places = shared::<i32>(PLACES);
     let mut found = shared::<i32>(FOUND);

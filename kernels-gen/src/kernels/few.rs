@@ -25,7 +25,7 @@ pub fn count_few(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, 
     if (unit < 0_i32) & (all[m.least()] * kv_heads > blocks) {
         let mut least = f32::INFINITY;
         for down in 0..m.depth + 1 - m.least() {
-            let time = time_of(all[m.depth - down] * kv_heads, blocks, m.depth - down);
+            let time = time_of(m, all[m.depth - down] * kv_heads, blocks, m.depth - down);
             best = if time <= least { (m.depth - down) as i32 } else { best };
             least = fmin(time, least);
         }

@@ -11,6 +11,7 @@ pub mod codes;
 mod cuts;
 pub mod decode_attention;
 pub mod desk;
+pub mod early;
 pub mod faults;
 pub mod few;
 pub mod finish;

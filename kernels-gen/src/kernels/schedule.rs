@@ -180,20 +180,20 @@ fn best_unit(m: &DecodeMeta, counts: &Shared<i32>, short: i32, kv_heads: i32, bl
     let mut least = f32::INFINITY;
     for down in 0..m.depth + 1 - m.least() {
         let unit = (m.depth - down) as i32;
-        let time = time_of((counts.row(row_of(unit) + LANES as i32, LANES).sum() - short) * kv_heads, blocks, m.depth - down);
+        let time = time_of(m, (counts.row(row_of(unit) + LANES as i32, LANES).sum() - short) * kv_heads, blocks, m.depth - down);
         best = if time <= least { unit } else { best };
         least = fmin(time, least);
     }
     best
 }
 
-/// What so many shares take: so many turns of `blocks` blocks, a turn its leaves and a quarter of one for its start and end. Where
-/// blocks are free in the last one, the others have more of the memory: up to twice as much.
+/// What so many shares take, in quarters of a leaf: so many turns of `blocks` blocks, a turn its leaves and some quarters for its start and end.
+/// Where blocks are free in the last one, the others have more of the memory: up to twice as much.
 #[device]
-pub fn time_of(shares: i32, blocks: i32, unit: usize) -> f32 {
+pub fn time_of(m: &DecodeMeta, shares: i32, blocks: i32, unit: usize) -> f32 {
     let all = shares as f32 / blocks as f32;
     let (turns, full) = (all.ceil(), all.floor());
-    turns + (full + if turns > full { fmax(all - full, 0.5_f32) } else { 0.0_f32 }) * (4 << unit) as f32
+    turns * m.pause() + (full + if turns > full { fmax(all - full, 0.5_f32) } else { 0.0_f32 }) * (4 << unit) as f32
 }
 
 /// Place of a block in a turn: to and fro, so that those that began with the first shares do not get the first of the next turn too.

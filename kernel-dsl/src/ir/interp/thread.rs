@@ -216,9 +216,9 @@ impl Machine<'_> {
                 self.needs(&[*var])?;
                 self.copy(mask, *var, *a)
             }
-            Op::Load { buf, at } => self.load(mask, buf, *at, self.p.ty(out).dtype().size(), &s.outs, buffers),
+            Op::Load { buf, at } | Op::Peek { buf, at } => self.load(mask, buf, *at, self.p.ty(out).dtype().size(), &s.outs, buffers),
             Op::LoadVec { buf, at, words } => self.load(mask, buf, *at, 4 * words, &s.outs, buffers),
-            Op::Prefetch { buf, at } => self.load(mask, buf, *at, 1, &[], buffers),
+            Op::Prefetch { buf: Buf::Param(buf), at, bytes } => self.prefetch(mask, &buffers[*buf], *at, *bytes),
             Op::LoadMatrices { buf, at, turned } => self.load_matrices(mask, buf, *at, *turned, &s.outs, buffers),
             Op::MmaLines(x) => self.mma_lines(mask, x, &s.outs),
             Op::MmaCores { kind, a, steps, buf, at, stride, c } => self.mma_cores(mask, &Cores { kind: *kind, a, steps: *steps, buf, at: *at, stride: *stride, c }, &s.outs),

@@ -81,6 +81,18 @@ impl Machine<'_> {
         Ok(())
     }
 
+    /// A line of a buffer, or so many bytes: they must be there.
+    pub(super) fn prefetch(&mut self, mask: &Mask, src: &Region, at: Id, bytes: Option<Id>) -> Result<(), Wrong> {
+        self.needs(&[at])?;
+        self.needs(bytes.as_slice())?;
+        for thread in threads(mask) {
+            let of = |id: Id| scalar::int(self.p.ty(id).dtype(), self.get(id, thread));
+            let (size, align) = bytes.map_or((1, 1), |bytes| (of(bytes) as usize, 16));
+            src.range(of(at), size, align)?;
+        }
+        Ok(())
+    }
+
     /// 16 bytes for each thread, which nobody may touch before it has waited.
     pub(super) fn bring(&mut self, mask: &Mask, buf: &Buf, at: Id, src: usize, from: Id, buffers: &[Region]) -> Result<(), Wrong> {
         self.needs(&[at, from])?;

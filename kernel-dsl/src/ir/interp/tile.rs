@@ -233,12 +233,15 @@ impl<'a> Machine<'a> {
             }
             Op::Keep { kept, turn, k, value } => self.keep((*kept, self.offset(*turn)?, *k), *value),
             Op::Kept { kept, turn, k } => self.take_kept((*kept, self.offset(*turn)?, *k), out),
-            Op::Load { buf, at } => {
+            Op::Load { buf, at } | Op::Peek { buf, at } => {
                 let bits = self.load(buf, self.offset(*at)?, d(out), buffers)?;
                 self.put(out, bits);
                 Ok(())
             }
-            Op::Prefetch { buf, at } => self.load(buf, self.offset(*at)?, DType::U8, buffers).map(drop),
+            Op::Prefetch { buf: Buf::Param(buf), at, bytes } => {
+                let (size, align) = bytes.map_or(Ok((1, 1)), |bytes| self.offset(bytes).map(|n| (n as usize, 16)))?;
+                buffers[*buf].range(self.offset(*at)?, size, align).map(drop)
+            }
             Op::LoadVec { buf, at, .. } => {
                 for (i, out) in s.outs.iter().enumerate() {
                     let bits = self.load(buf, self.offset(*at)? + 4 * i as i64, d(*out), buffers)?;
