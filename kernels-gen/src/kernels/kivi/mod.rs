@@ -55,7 +55,7 @@ impl DecodeMeta {
 /// at 4.
 pub fn decode_meta(kivi: &Kivi, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, of) = (KiviLayout::of(kivi, d), shape(kivi.halves(), d, group, page_tokens));
-    DecodeMeta { kivi: true, tile_bytes: layout.tile_bytes(), warps: 4, min_blocks: if of.apart { 2 } else { 3 }, stages: 2, ..of }.within(usize::MAX)
+    DecodeMeta { kivi: true, early: false, tile_bytes: layout.tile_bytes(), warps: 4, min_blocks: if of.apart { 2 } else { 3 }, stages: 2, ..of }.within(usize::MAX)
 }
 
 /// Meta value of the kernel that codes whole tiles.
