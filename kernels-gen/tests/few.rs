@@ -3,7 +3,7 @@
 mod support;
 
 use kernel_dsl::prelude::*;
-use kernels_gen::kernels::few::{FEW, count_few, find_few};
+use kernels_gen::kernels::few::{FEW, count_few, find_few, seat_of};
 use kernels_gen::kernels::schedule::{FEW as BUNDLED, FOUND, LANES, PLACES, TURNS, UNIT, count_shares, place_in};
 use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::registry::codec;
@@ -54,5 +54,14 @@ fn blocks_find_every_share_once() {
             wanted.sort();
             assert_eq!(taken, wanted, "{name} unit {unit} blocks {blocks} heads {kv_heads} lens {lens:?}");
         }
+    }
+}
+
+#[test]
+fn fixed_seats_are_every_share_once() {
+    for (batch, splits) in [(1, 1), (1, 16), (3, 5), (33, 8), (7, 64)] {
+        let taken: Vec<(i32, i32)> = (0..batch * splits).map(|item| seat_of(item, splits)).collect();
+        let wanted: Vec<(i32, i32)> = (0..batch).flat_map(|seq| (0..splits).map(move |split| (seq, split))).collect();
+        assert_eq!(taken, wanted, "{batch} sequences of {splits} shares");
     }
 }

@@ -145,9 +145,9 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (rows, parts) = (batch * KV_HEADS * p.group, batch * heads * m.group * splits);
     // Fewer blocks than parts, so that some take several and some none in a turn.
     let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
-    // A block for each sequence's head where it takes all of any.
-    let own = splits == 1 && p.group.is_multiple_of(4);
-    let blocks = if own { (batch * heads) as i32 } else { blocks };
+    // A block for each share that there may be, or for all of a sequence's head.
+    let own = p.group.is_multiple_of(4) || p.share.0 == 2;
+    let blocks = if own { (batch * heads * splits) as i32 } else { blocks };
     // Or each block finds its shares by itself.
     let own = if own { 1_i32 } else if p.d == 128 { 2 } else { 0 };
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };

@@ -11,7 +11,7 @@
 use super::arguments::{Cache, Outputs, Queries, Share};
 use super::attend::attend;
 use super::early::ask_early;
-use super::few::{count_few, find_few};
+use super::few::{count_few, find_few, seat_of};
 use super::kivi::attend::attend_tiles;
 use super::leaves::LEAF;
 use super::maps;
@@ -301,13 +301,14 @@ pub fn decode_attention<T: Float>(
     splits: i32,   // most parts of a sequence
     blocks: i32,
     unit: i32, // log2 of the leaves of a warp, below 0 what ends first
-    own: i32,  // 1: block i has all of the i-th sequence and head, whatever the lengths; 2: sequences are few
+    own: i32,  // 1: block i has the i-th share of sequences as long as their tables, whatever the lengths; 2: sequences are few
     scale: f32,
 ) {
     let (block, capacity) = (block_id(0), (if m.lead() > 0 { table_stride - 1_i32 } else { table_stride }) * m.page_tokens as i32);
     if !m.waits_late() {
         if m.early {
-            if own == 2_i32 {
+            // Not where blocks have whole sequences: there it wins nothing.
+            if (own == 2_i32) | ((own == 1_i32) & (splits > 1_i32)) {
                 ask_early(&m, cache, table, lens, batch, capacity, kv_heads, pages, table_stride, block, blocks);
             }
         }
@@ -342,12 +343,17 @@ pub fn decode_attention<T: Float>(
         anew();
         let (block, unit) = (block_id(0), if own != 1_i32 { found.at(UNIT) } else { unit });
         let turn = if own != 1_i32 { turn_of(left, found.at(TURNS), block, blocks) } else { 0_i32 };
-        let (mut item, mut split, mut log_crew) = (block, 0_i32, m.log_warps() as i32);
+        let (mut item, mut seq, mut split, mut log_crew) = (block, 0_i32, 0_i32, m.log_warps() as i32);
         if own != 1_i32 {
             item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
         }
         let of_head = quotient(item, kv_heads);
-        let (head, mut seq) = (item - of_head * kv_heads, of_head);
+        let head = item - of_head * kv_heads;
+        if own == 1_i32 {
+            let fixed = seat_of(of_head, splits);
+            seq = fixed.0;
+            split = fixed.1;
+        }
         if own == 0_i32 {
             if turn < found.at(OWN) {
                 find_share(&m, lens, batch, capacity, &counts, &places, &mut found, unit, of_head);

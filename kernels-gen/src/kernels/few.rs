@@ -59,3 +59,10 @@ pub fn find_few(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, u
     }
     (seq, split)
 }
+
+/// Sequence and split of a head's `item`-th share where every sequence has `splits` of them: nobody reads a length.
+#[device]
+pub fn seat_of(item: i32, splits: i32) -> (i32, i32) {
+    let seq = quotient(item, splits);
+    (seq, item - seq * splits)
+}

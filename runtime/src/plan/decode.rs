@@ -199,11 +199,12 @@ impl DecodePlan {
         if let Some(of) = &self.records {
             of.launch(stream, call, layer, records, capacity, Tokens { queries: 1, first: 0, blocks: 1 })?;
         }
-        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, nothing needs counting; for
-        // few each block does it by itself.
+        // As many blocks as run at once, and no more than there can be parts. If all are whole sequences, or every part that there can be
+        // has a block of its own, nothing needs counting; for few sequences each block does it by itself.
         let most = call.batch * space.splits * of_batch;
-        let own = space.splits == 1 && variant.in_order(most, capacity);
+        let own = if space.splits == 1 { variant.in_order(most, capacity) } else { most <= variant.resident };
         let blocks = int("the number of blocks", if own { most } else { variant.resident.clamp(1, most) })?;
+        let unit = space.unit.or(own.then(|| variant.meta.least()));
         let maps = Buffers::of(layer);
         let q = [Arg::Ptr(if self.records.is_some() { records } else { call.q })];
         let decode = [
@@ -223,7 +224,7 @@ impl DecodePlan {
             Arg::I32(segments),
             Arg::I32(splits),
             Arg::I32(blocks),
-            Arg::I32(space.unit.map_or(-1, |unit| unit as i32)),
+            Arg::I32(unit.map_or(-1, |unit| unit as i32)),
             Arg::I32(if own { 1 } else if call.batch <= FEW { 2 } else { 0 }),
             Arg::F32(call.scale),
         ];
