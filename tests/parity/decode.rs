@@ -31,7 +31,9 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
     let many = !long && noise.below(3) == 0;
     let kv_heads = if many { 8 } else { 1 + noise.below(2) };
     let most = if long { 32768 } else { 1 + noise.below(if many { 3000 } else { 6000 }) };
-    let stride = most / page + 1;
+    let near = most / page + 1;
+    // Tables may name more tokens than any sequence has: then there can be more parts than blocks run at once.
+    let stride = if !long && !many && noise.below(3) == 0 { 131072 / page } else { near };
     let batch = if long { 1 } else if many { 40 + noise.below(100) } else { 1 + noise.below(4) };
     let short = [40, 300, 700][noise.below(3)];
     let edge = |n: &mut Noise| match n.below(8) {
@@ -48,11 +50,11 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
         (_, true) if n.below(20) > 0 => n.below(short) * n.below(4).min(1),
         _ => edge(n),
     };
-    let lens: Vec<i32> = (0..batch).map(|_| len(noise).min(stride * page) as i32).collect();
-    let pages = batch * stride + 3;
+    let lens: Vec<i32> = (0..batch).map(|_| len(noise).min(near * page) as i32).collect();
+    let pages = batch * near + 3;
     let shape = CacheShape { pages, page_tokens: page, kv_heads, d };
     let order = noise.shuffled(pages);
-    let table: Vec<i32> = (0..batch * stride).map(|i| order[i] as i32).collect();
+    let table: Vec<i32> = (0..batch * stride).map(|i| order[i / stride * near + (i % stride).min(near - 1)] as i32).collect();
     // Only the tokens in use are stored: the rest of the cache keeps its poison.
     let mut slots = vec![];
     for (b, len) in lens.iter().enumerate() {
