@@ -100,7 +100,7 @@ fn scored(m: M, queries: &Global<u8>, rows: &Global<u8>, sums: &mut Global<i32>,
         if w < m.most() as i32 {
             let at = (w >> 1_u32) * m.apart() as i32;
             values.put_acc(w * 256_i32, 16, 1, 16, &mma_shared(&columns, &weights, at, 8 * ROWS, 32, 5_i32).fold_cols(256));
-            values.put_acc(1024_i32 + w * 128_i32, 8, 1, 8, &mma_shared(&columns, &weights, at, 8 * ROWS, 8, 0_i32));
+            values.put_acc(1024_i32 + w * 128_i32, 8, 1, 8, &mma_shared(&columns, &weights, at, 8 * ROWS, 8, 0));
             values.put_acc(1536_i32 + w * 512_i32, 64, 1, 64, &kept.at(w, 0));
         }
     }
@@ -162,6 +162,10 @@ fn the_text_has_both_forms() {
     let text = |together| Source::of(&scored::build(&M { together, slip: Slip::None }).unwrap()).unwrap().cuda;
     let (four, alone) = (text(4), text(1));
     for text in [&four, &alone] {
+        // A warp's number is the same in all its lanes, and the compiler is told so.
+        assert!(text.contains("__shfl_sync(~0u, v"), "{text}");
+        // Sums from 5 start there, those from 0 nowhere.
+        assert!(text.contains("mma_s8u8_cores_1x32x4(") && text.contains("mma_s8u8_cores_1x8x4_anew("), "{text}");
         assert!(text.contains("wgmma.mma_async.sync.aligned.m64n32k32.s32.s8.u8") && text.contains("ldmatrix_x4(w0, w1, w2, w3, b +"), "{text}");
     }
     assert!(four.contains("m64n64k32.s32.s8.s8") && !alone.contains("m64n64k32"));

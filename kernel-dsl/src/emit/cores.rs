@@ -8,20 +8,20 @@ use std::fmt::Write;
 
 /// Functions of a program by their names.
 pub fn functions(stmts: &[Stmt]) -> BTreeMap<String, String> {
-    let own = |op: &Op| match op {
-        Op::MmaCores { .. } => Some((name(op), of_cores(op))),
-        Op::MmaLines(x) => Some((name(op), of_lines(x))),
+    let own = |s: &Stmt| match &s.op {
+        Op::MmaCores { .. } => Some((name(s), of_cores(s))),
+        Op::MmaLines(x) => Some((name(s), of_lines(x, &name(s)))),
         _ => None,
     };
-    stmts.iter().flat_map(|s| own(&s.op).into_iter().chain(inner(&s.op).into_iter().flat_map(|b| functions(b)))).collect()
+    stmts.iter().flat_map(|s| own(s).into_iter().chain(inner(&s.op).into_iter().flat_map(|b| functions(b)))).collect()
 }
 
-/// Name of an operation's function: what tells one from another.
-pub fn name(op: &Op) -> String {
-    match op {
-        Op::MmaCores { kind, steps, .. } => {
-            let (tiles, n) = sizes(op);
-            format!("{}_cores_{tiles}x{n}x{steps}", super::stmt::mma_name(*kind))
+/// Name of a statement's function: what tells one from another.
+pub fn name(s: &Stmt) -> String {
+    match &s.op {
+        Op::MmaCores { kind, steps, c, .. } => {
+            let (tiles, n) = sizes(s);
+            format!("{}_cores_{tiles}x{n}x{steps}{}", super::stmt::mma_name(*kind), if c.is_empty() { "_anew" } else { "" })
         }
         Op::MmaLines(x) => format!("{}_lines_{}x{}_{}", super::stmt::mma_name(x.kind), x.n, x.planes, x.together),
         _ => String::new(),
@@ -29,10 +29,10 @@ pub fn name(op: &Op) -> String {
 }
 
 /// Rows / 16 and columns.
-fn sizes(op: &Op) -> (usize, usize) {
-    let Op::MmaCores { a, steps, c, .. } = op else { return (0, 0) };
+fn sizes(s: &Stmt) -> (usize, usize) {
+    let Op::MmaCores { a, steps, .. } = &s.op else { return (0, 0) };
     let tiles = a.len() / (4 * steps);
-    (tiles, c.len() / (4 * tiles) * 8)
+    (tiles, s.outs.len() / (4 * tiles) * 8)
 }
 
 fn types(kind: MmaKind) -> &'static str {
@@ -53,21 +53,24 @@ fn list(from: usize, len: usize) -> String {
 const CORES: &str = "(u64)(__shfl_sync(~0u, shared_addr(b), 0) >> 4) | 8ull << 16 | (u64)(stride >> 4) << 32";
 const LINES: &str = "(u64)(__shfl_sync(~0u, shared_addr(x), 0) >> 4) | 1ull << 16 | 64ull << 32 | 1ull << 62";
 
-/// Left operands in registers, right ones in cores.
-fn of_cores(op: &Op) -> String {
-    let Op::MmaCores { kind, steps, .. } = op else { return String::new() };
-    let (mma, steps, (tiles, n)) = (super::stmt::mma_name(*kind), *steps, sizes(op));
+/// Left operands in registers, right ones in cores. Without sums to start from the first step makes them.
+fn of_cores(s: &Stmt) -> String {
+    let Op::MmaCores { kind, steps, c, .. } = &s.op else { return String::new() };
+    let (mma, steps, (tiles, n), anew) = (super::stmt::mma_name(*kind), *steps, sizes(s), c.is_empty());
     let (sums, lefts, own) = (tiles * n / 2, tiles * steps * 4, n / 2);
     let mut o = String::new();
-    let _ = writeln!(o, "INLINE void {}(i32 (&d)[{sums}], const u32 (&a)[{lefts}], const u8* b, u32 stride) {{\n#ifdef __CUDA_ARCH_FEAT_SM90_ALL", name(op));
+    let _ = writeln!(o, "INLINE void {}(i32 (&d)[{sums}], const u32 (&a)[{lefts}], const u8* b, u32 stride) {{\n#ifdef __CUDA_ARCH_FEAT_SM90_ALL", name(s));
     let _ = writeln!(o, "  const u64 at = {CORES};\n  asm volatile(\"{{\\n.reg .b64 at;\\nwgmma.fence.sync.aligned;\\n\"");
     for (ks, mt) in (0..steps).flat_map(|ks| (0..tiles).map(move |mt| (ks, mt))) {
         let (d, a) = (list(mt * own, own), list(sums + (mt * steps + ks) * 4, 4));
-        let _ = writeln!(o, "    \"add.s64 at, %{}, {};\\nwgmma.mma_async.sync.aligned.m64n{n}k32.s32.{} {{{d}}}, {{{a}}}, at, 1;\\n\"", sums + lefts, 16 * ks, types(*kind));
+        let _ = writeln!(o, "    \"add.s64 at, %{}, {};\\nwgmma.mma_async.sync.aligned.m64n{n}k32.s32.{} {{{d}}}, {{{a}}}, at, {};\\n\"", sums + lefts, 16 * ks, types(*kind), usize::from(ks > 0 || !anew));
     }
-    let outs: Vec<String> = (0..sums).map(|i| format!("\"+r\"(d[{i}])")).collect();
+    let outs: Vec<String> = (0..sums).map(|i| format!("\"{}r\"(d[{i}])", if anew { "=&" } else { "+" })).collect();
     let ins: Vec<String> = (0..lefts).map(|i| format!("\"r\"(a[{i}])")).collect();
     let _ = writeln!(o, "    \"wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned 0;\\n}}\" : {} : {}, \"l\"(at));\n#else", outs.join(", "), ins.join(", "));
+    if anew {
+        let _ = writeln!(o, "  _Pragma(\"unroll\") for (int i = 0; i < {sums}; i++) d[i] = 0;");
+    }
     let _ = writeln!(o, "  _Pragma(\"unroll\") for (int n = 0; n < {}; n++) _Pragma(\"unroll\") for (int k = 0; k < {steps}; k += 2) {{", n / 8);
     let _ = writeln!(o, "    u32 w0, w1, w2, w3; ldmatrix_x4(w0, w1, w2, w3, b + n * stride + k * 256 + (threadIdx.x & 31) * 16);");
     let _ = writeln!(o, "    _Pragma(\"unroll\") for (int m = 0; m < {tiles}; m++) {{ i32* s = d + m * {own} + n * 4; const u32* v = a + (m * {steps} + k) * 4;");
@@ -77,10 +80,10 @@ fn of_cores(op: &Op) -> String {
 }
 
 /// Left operands in cores, right ones in lines.
-fn of_lines(x: &Lines) -> String {
+fn of_lines(x: &Lines, name: &str) -> String {
     let (mma, sums, steps) = (super::stmt::mma_name(x.kind), x.n / 2, 4 * x.planes);
     let mut o = String::new();
-    let _ = writeln!(o, "INLINE void {}(i32 (&d)[{sums}], const u8* b, u32 stride, const u8* x, u32 plane) {{", name(&Op::MmaLines(*x)));
+    let _ = writeln!(o, "INLINE void {name}(i32 (&d)[{sums}], const u8* b, u32 stride, const u8* x, u32 plane) {{");
     if x.together == 4 {
         // All four warps name the first one's rows.
         let _ = writeln!(o, "#ifdef __CUDA_ARCH_FEAT_SM90_ALL\n  b -= (threadIdx.x >> 5 & 3) * 2 * stride;\n  const u64 at = {CORES}, lines = {LINES};");

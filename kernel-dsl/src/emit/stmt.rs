@@ -97,12 +97,13 @@ impl Printer<'_> {
             }
             Op::MmaCores { a, c, buf, at, stride, .. } => {
                 let all = |ids: &[Id]| ids.iter().map(|i| format!("v{i}")).collect::<Vec<String>>().join(", ");
-                let (name, first) = (cores::name(&s.op), s.outs[0]);
-                let _ = writeln!(o, "{pad}i32 d{first}[] = {{{}}}; const u32 a{first}[] = {{{}}}; {name}(d{first}, a{first}, {}, {stride});", all(c), all(a), self.address(buf, *at));
+                let (name, first) = (cores::name(s), s.outs[0]);
+                let start = if c.is_empty() { String::new() } else { format!(" = {{{}}}", all(c)) };
+                let _ = writeln!(o, "{pad}i32 d{first}[{}]{start}; const u32 a{first}[] = {{{}}}; {name}(d{first}, a{first}, {}, {stride});", s.outs.len(), all(a), self.address(buf, *at));
                 self.from_array(o, s, pad)
             }
             Op::MmaLines(x) => {
-                let (name, first) = (cores::name(&s.op), s.outs[0]);
+                let (name, first) = (cores::name(s), s.outs[0]);
                 let _ = writeln!(o, "{pad}i32 d{first}[{}]; {name}(d{first}, {}, {}, {}, {});", s.outs.len(), self.address(&x.a, x.at), x.stride, self.address(&x.x, x.x_at), x.plane);
                 self.from_array(o, s, pad)
             }
@@ -181,6 +182,7 @@ impl Printer<'_> {
             Op::ThreadAnew => "thread_anew()".into(),
             Op::BlockAnew(axis) => format!("block_anew_{}()", ["x", "y", "z"][*axis]),
             Op::ShflXor(a, m) => format!("shfl_xor(v{a}, {m})"),
+            Op::Alike(a) => format!("__shfl_sync(~0u, v{a}, 0)"),
             Op::MovMatrix(a) => format!("movmatrix(v{a})"),
             Op::Prmt(a, b, s) => format!("prmt(v{a}, v{b}, 0x{s:04x}u)"),
             Op::Ballot(a) => format!("ballot(v{a})"),

@@ -335,13 +335,15 @@ pub enum Op {
     ThreadAnew,
     BlockAnew(usize),
     ShflXor(Id, usize),
+    /// What all lanes of a warp have alike, so that the compiler knows it too: it then stands in a uniform register.
+    Alike(Id),
     MovMatrix(Id),
     /// Four matrices of 8 x 8 halves, transposed or not: lane l has the address of row l % 8 of the l / 8-th.
     LoadMatrices { buf: Buf, at: Id, turned: bool },
     /// Bytes of (a, b) picked by the four nibbles of the selector.
     Prmt(Id, Id, u32),
     MmaRegs { kind: MmaKind, a: Vec<Id>, b: Vec<Id>, c: Vec<Id> },
-    /// `MmaRegs` for several columns of eight and `steps` of k, whose `b` is cores in shared memory.
+    /// `MmaRegs` for several columns of eight and `steps` of k, whose `b` is cores in shared memory. No `c`: from 0.
     MmaCores { kind: MmaKind, a: Vec<Id>, steps: usize, buf: Buf, at: Id, stride: usize, c: Vec<Id> },
     AnyLane(Id),
     /// Bit l: lane l.

@@ -9,7 +9,7 @@ pub fn tile(p: &Program) -> Result<(), Report> {
     walk(&p.body, false, &|s, in_warp| {
         let thread_only = matches!(
             s.op,
-            Op::LaneId | Op::ThreadId | Op::ThreadAnew | Op::BlockAnew(_) | Op::ShflXor(..) | Op::MovMatrix(_) | Op::LoadMatrices { .. } | Op::Prmt(..) | Op::MmaRegs { .. } | Op::MmaCores { .. } | Op::AnyLane(_) | Op::Ballot(_) | Op::Barrier | Op::AtomicAdd { .. }
+            Op::LaneId | Op::ThreadId | Op::ThreadAnew | Op::BlockAnew(_) | Op::ShflXor(..) | Op::Alike(_) | Op::MovMatrix(_) | Op::LoadMatrices { .. } | Op::Prmt(..) | Op::MmaRegs { .. } | Op::MmaCores { .. } | Op::AnyLane(_) | Op::Ballot(_) | Op::Barrier | Op::AtomicAdd { .. }
         );
         if thread_only {
             return Some(Fault::StageOp { op: name(&s.op), stage: "tile" });

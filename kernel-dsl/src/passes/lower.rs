@@ -343,11 +343,16 @@ impl Lower {
         match par {
             Par::Warps => {
                 let five = self.int(5);
-                self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
-                (self.turn, self.around) = (Some((Par::Warps, var)), self.out.len());
                 // What warps keep would live on where a warp had no turn.
-                let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_)));
-                if keeps && self.known(count) == Some(self.p.warps as u64) {
+                let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_))) && self.known(count) == Some(self.p.warps as u64);
+                if keeps {
+                    let own = self.emit(Op::Bin(BinOp::Shr, self.thread, five), DType::I32);
+                    self.push(Op::Alike(own), vec![var]);
+                } else {
+                    self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
+                }
+                (self.turn, self.around) = (Some((Par::Warps, var)), self.out.len());
+                if keeps {
                     self.block(body);
                 } else {
                     let cond = self.bin(BinOp::Lt, var, count);

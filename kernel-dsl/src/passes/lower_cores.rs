@@ -12,6 +12,7 @@ impl Lower {
         let (kind, per, acc) = kind_of(left, self.p.shared[array].dtype);
         let (a, c) = (self.tile(a), self.tile(c));
         let outs: Vec<Id> = (0..ty.regs()).map(|_| self.p.fresh(Ty::Scalar(acc))).collect();
+        let c = if c.iter().all(|id| self.known(*id) == Some(0)) { vec![] } else { c };
         self.push(Op::MmaCores { kind, a, steps: k / per, buf, at, stride, c }, outs.clone());
         outs
     }

@@ -66,7 +66,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
     let of = |b: &Buf| if let Buf::Slot(_, id) = b { vec![*id] } else { vec![] };
     match op {
         Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::Raise(_) | Op::PairIndex | Op::SpreadIndex | Op::LaneId | Op::ThreadId | Op::ThreadAnew | Op::BlockAnew(_) | Op::Anew | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::Brought | Op::AfterPrevious | Op::ReleaseNext => vec![],
-        Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::SplitHalves(a) | Op::SwapHalves(a) | Op::OwnHalves(a) | Op::SplitRows(a) | Op::SwapRows(a) | Op::TwiceRows(a) | Op::PairSums(a) | Op::QuadOrder(a) | Op::TwosOrder(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::MovMatrix(a) | Op::AnyLane(a) | Op::Ballot(a) => vec![*a],
+        Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::SplitBytes(a) | Op::SplitHalves(a) | Op::SwapHalves(a) | Op::OwnHalves(a) | Op::SplitRows(a) | Op::SwapRows(a) | Op::TwiceRows(a) | Op::PairSums(a) | Op::QuadOrder(a) | Op::TwosOrder(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::Alike(a) | Op::MovMatrix(a) | Op::AnyLane(a) | Op::Ballot(a) => vec![*a],
         Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],

@@ -60,7 +60,7 @@ impl thread::Machine<'_> {
         self.needs(&[x.a, x.c, &[x.at]].concat())?;
         self.defines(outs);
         let tiles = x.a.len() / (4 * x.steps);
-        let columns = x.c.len() / (4 * tiles);
+        let columns = outs.len() / (4 * tiles);
         for own in self.joined(mask, "MmaCores", TOGETHER)? {
             let at = self.same(x.at, own, "MmaCores")?;
             let from = self.shared_place(x.buf, scalar::int(self.p.ty(x.at).dtype(), at), (columns - 1) * x.stride + 256 * x.steps, 128)?;
@@ -70,7 +70,7 @@ impl thread::Machine<'_> {
                     self.shadow.read_by_core(first, 256 * x.steps, w)?;
                     for mt in 0..tiles {
                         let place = 4 * (mt * columns + n);
-                        let mut sums = self.lanes(&x.c[place..place + 4], w);
+                        let mut sums = if x.c.is_empty() { vec![[0; 32]; 4] } else { self.lanes(&x.c[place..place + 4], w) };
                         for ks in 0..x.steps {
                             let right: Vec<[u64; 32]> = (0..2).map(|half| std::array::from_fn(|l| memory::read(&self.shared, first + 256 * ks + 128 * half + 4 * l, 4))).collect();
                             let left = self.lanes(&x.a[4 * (mt * x.steps + ks)..][..4], w);

@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::ir::{Id, MmaKind, Op, verify};
 
 pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wrong> {
-    let joined = matches!(op, Op::ShflXor(..) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::Ballot(_) | Op::MmaRegs { .. });
+    let joined = matches!(op, Op::ShflXor(..) | Op::Alike(_) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::Ballot(_) | Op::MmaRegs { .. });
     if !joined {
         return Err(Wrong::Unsupported { op: format!("{} at thread stage", verify::name(op)) });
     }
@@ -18,6 +18,13 @@ pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wr
         let lane = |m: &Machine, id: Id, l: usize| m.get(id, w * 32 + l);
         let results: Vec<[u64; 32]> = match op {
             Op::ShflXor(a, by) => vec![std::array::from_fn(|l| lane(m, *a, l ^ by))],
+            Op::Alike(a) => {
+                let first = lane(m, *a, 0);
+                if (0..32).any(|l| lane(m, *a, l) != first) {
+                    return Err(Wrong::Uneven { op: "Alike".into() });
+                }
+                vec![[first; 32]]
+            }
             Op::AnyLane(a) => {
                 let any = (0..32).fold(0, |any, l| any | lane(m, *a, l) & 1);
                 vec![[any; 32]]

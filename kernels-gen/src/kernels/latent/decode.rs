@@ -12,14 +12,15 @@ use kernel_dsl::prelude::*;
 
 use super::finish::settle;
 use super::lanes::{RowMeta, unpack};
-use super::lists::{List, ask_of, expect_of, row_of, seen_by};
+use super::lists::{List, ask_of, expect_of, put_seen, row_of, seen_again, seen_by};
 use super::query::put_queries;
-use super::weigh::{HALF, greater, moves, products, upward, worth};
+use super::values::{add_values, moves};
+use super::weigh::{HALF, score, weigh};
 use super::{Cut, LINE};
 use crate::codec::Codec;
-use crate::kernels::softmax::{fused, left_worth, right_worth, weight};
+use crate::kernels::softmax::{left_worth, right_worth};
 use crate::latent::DIM;
-use crate::latent::softmax::{LEAF, down_of, fixed, inverse_of, rounded, up_of};
+use crate::latent::softmax::{LEAF, inverse_of};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DecodeMeta {
@@ -45,9 +46,10 @@ impl DecodeMeta {
     }
 
     /// log2 of the warps that score the same rows.
-    fn beside(&self) -> usize {
+    pub fn beside(&self) -> usize {
         (self.cut.warps / 2).ilog2() as usize
     }
+
 
     /// Warps that score together: four have 32 heads.
     pub fn together(&self) -> usize {
@@ -55,11 +57,11 @@ impl DecodeMeta {
     }
 
     /// Parts of 16 dims that a warp has the values of, and accumulators for each.
-    fn spans(&self) -> usize {
+    pub fn spans(&self) -> usize {
         DIM / 16 / self.cut.warps
     }
 
-    fn columns(&self) -> usize {
+    pub fn columns(&self) -> usize {
         self.cut.heads / 16
     }
 }
@@ -73,10 +75,10 @@ impl Meta for DecodeMeta {
 /// Bytes of a leaf.
 const BYTES: usize = LEAF * DIM;
 
-/// The maximum of a leaf for eight heads: the next integer above its halves' peaks.
+/// First byte of the leaf at a place.
 #[device]
-fn peak_of(m: &DecodeMeta, peaks: &Shared<f32>, head: i32) -> Tile<f32> {
-    peaks.rows(head, 1, 8).map2(&peaks.rows(head + m.cut.heads as i32, 1, 8), greater).map(upward)
+fn bytes_at(m: &DecodeMeta, place: i32) -> i32 {
+    (2 * m.part()) as i32 + if m.cut.leaves == 2 { place * BYTES as i32 } else { 0_i32 }
 }
 
 /// The sum of a head's weights, and its maximum, with a leaf more.
@@ -114,10 +116,11 @@ pub fn latent_decode(
     let mut weights = shared::<u8>(4 * 64 * m.cut.heads);
     // Rows of two leaves.
     let mut slots = shared::<i32>(2 * LEAF);
+    let mut sight = shared::<i32>(4);
     // Of each row of the leaf that comes: its last 16 bytes.
     let mut sides = shared::<u8>(16 * LEAF);
-    let mut scales = shared::<f32>(LEAF);
-    let mut bias = shared::<f32>(LEAF);
+    let mut scales = shared::<f32>(2 * LEAF);
+    let mut bias = shared::<f32>(2 * LEAF);
     let mut tops = shared::<f32>(m.threads());
     let mut worths = shared::<f32>(m.cut.heads);
     let mut peaks = shared::<f32>(2 * m.cut.heads);
@@ -126,12 +129,17 @@ pub fn latent_decode(
     let mut units = shared::<f32>(m.cut.heads);
     let mut top = shared::<f32>(m.cut.heads);
     let mut sum = shared::<f32>(m.cut.heads);
+    after_previous();
+    release_next();
     let seen = seen_by(window, extra, lens, token);
     let (first, first_head) = (split * share, part_of * m.cut.heads as i32);
     let end = seen.leaves.min(first + share);
     for i in threads(2 * LEAF) {
         let row = row_of(window, extra, &seen, token, first * LEAF as i32 + i);
         slots.put(i, row);
+        if i == 0_i32 {
+            put_seen(&mut sight, &seen);
+        }
         if first + (i >> 7_u32) < end {
             expect_of(&m, window, extra, &seen, first + (i >> 7_u32), row);
         }
@@ -150,6 +158,7 @@ pub fn latent_decode(
         }
     }
     let mut held = by_warp::<f32>(m.cut.warps, m.spans() * m.columns(), 16, 16);
+    let mut scores = by_warp::<f32>(m.cut.warps, 1, 8, HALF);
     for w in warps(m.cut.warps) {
         for j in 0..m.spans() * m.columns() {
             held.put(w, j, &acc(16, 16, 0.0_f32));
@@ -158,66 +167,45 @@ pub fn latent_decode(
     for leaf in strided(first, end, 1) {
         // Outputs leave no registers for addresses to wait in.
         anew();
-        // Its bytes and rows, and those of the next one.
-        let turn = (leaf - first) & 1_i32;
-        let (own, other) = (turn * LEAF as i32, (1_i32 - turn) * LEAF as i32);
-        let at = (2 * m.part()) as i32 + if m.cut.leaves == 2 { turn * BYTES as i32 } else { 0_i32 };
-        let next_at = (2 * m.part()) as i32 + if m.cut.leaves == 2 { (1_i32 - turn) * BYTES as i32 } else { 0_i32 };
-        let next = leaf + 1_i32;
-        let mut scores = by_warp::<f32>(m.cut.warps, 1, 8, HALF);
+        // Where its bytes and rows are, and those of the next one.
+        let (place, next, next_place) = ((leaf - first) & 1_i32, leaf + 1_i32, (leaf + 1_i32 - first) & 1_i32);
+        let (own, other) = (place * LEAF as i32, next_place * LEAF as i32);
+        let (at, next_at) = (bytes_at(&m, place), bytes_at(&m, next_place));
         for w in warps(m.cut.warps) {
-            let (half, head) = (w >> m.beside() as u32, (w & (m.cut.warps / 2 - 1) as i32) * 8_i32);
-            if (m.cut.leaves == 2) & (next < end) {
+            // The first four warps wait for rows' numbers while the products of others are under way.
+            if w < (LEAF / 32) as i32 {
                 for l in lanes(32) {
-                    ask_of(&m, window, extra, &seen, next, &slots, other, &mut room, next_at, &mut sides, w * 32_i32 + l);
+                    let i = w * 32_i32 + l;
+                    slots.put(own + i, row_of(window, extra, &seen_again(&sight), block_id(1), (leaf + 2_i32) * LEAF as i32 + i));
                 }
             }
-            let sums = products(&m, &room, at + half * (128 * HALF) as i32, head);
-            let x = worth(&scales, &bias, &worths, half * HALF as i32, head, &sums);
-            peaks.put_rows(half * m.cut.heads as i32 + head, 1, &x.max_cols());
-            scores.put(w, 0, &x);
+            // Half of them send for the next leaf's rows before their products, half after.
+            for half in 0..2 {
+                if (m.cut.leaves == 2) & (((w >> 2_u32) & 1_i32) == (1 - half) as i32) & (next < end) {
+                    for l in lanes(32) {
+                        ask_of(&m, window, extra, &seen_again(&sight), next, &slots, other, &mut room, next_at, &mut sides, w * 32_i32 + l);
+                    }
+                }
+                if half == 0 {
+                    scores.put(w, 0, &score(&m, &room, at, own, &scales, &bias, &worths, &mut peaks, w));
+                }
+            }
         }
         for w in warps(m.cut.warps) {
-            let (half, head) = (w >> m.beside() as u32, (w & (m.cut.warps / 2 - 1) as i32) * 8_i32);
-            let peak = peak_of(&m, &peaks, head);
-            let up = up_of(scales.row(0, LEAF).max());
-            let p = scores.at(w, 0).map2(&peak, weight);
-            halves.put_rows(half * m.cut.heads as i32 + head, 1, &p.map(fixed).sum_cols());
-            let p = p.map2(&(scales.cols(half * HALF as i32, 1, HALF) * up), rounded);
-            let to = (head >> 4_u32) * 4096_i32 + (head & 8_i32) * 128_i32 + half * 512_i32;
-            weights.put_cores(to, 1, &p);
-            weights.put_cores(to + 2048_i32, 0, &p);
+            weigh(&m, &scores.at(w, 0), own, &scales, &peaks, &mut halves, &mut weights, &mut fades, &mut units, &top, w);
             for_cores();
-            brought();
-            if half == 0_i32 {
-                let before = top.rows(head, 1, 8);
-                fades.put_rows(head, 1, &before.map2(&peak, left_worth));
-                units.put_rows(head, 1, &(before.map2(&peak, right_worth) * down_of(up)));
-            } else {
-                for l in lanes(LEAF / (m.cut.heads / 8)) {
-                    let i = (head >> 3_u32) * (LEAF / (m.cut.heads / 8)) as i32 + l;
-                    slots.put(own + i, row_of(window, extra, &seen, token, (leaf + 2_i32) * LEAF as i32 + i));
-                }
-            }
         }
         for w in warps(m.cut.warps) {
+            let moved = fades.cols(0, 1, m.cut.heads).map(moves).any();
             for span in 0..m.spans() {
-                if (m.cut.leaves == 2) & (((w >> 2_u32) & 1_i32) == span as i32) & (next < end) {
+                if (m.cut.leaves == 2) & (((w >> 2_u32) & 1_i32) == (m.spans() - 1 - span) as i32) & (next < end) {
+                    brought();
+                    sync_warp();
                     for l in lanes(32) {
                         unpack(&m, nope, &slots, other, &mut room, next_at, &sides, &mut scales, &mut bias, w * 32_i32 + l);
                     }
                 }
-                let part = w * m.spans() as i32 + span as i32;
-                let values = room.line_columns::<i8>(at + (part >> 3_u32) * (128 * LEAF) as i32 + (part & 7_i32) * 16_i32);
-                for j in 0..m.columns() {
-                    let sums = mma_shared(&values, &weights, 4096 * j, 1024, 32, 0_i32).fold_cols(256);
-                    let own = span * m.columns() + j;
-                    let fade = fades.cols(16 * j, 1, 16);
-                    if fade.map(moves).any() {
-                        held.put(w, own, &(held.at(w, own) * &fade));
-                    }
-                    held.put(w, own, &sums.cast::<f32>().map3(&units.cols(16 * j, 1, 16), &held.at(w, own), fused));
-                }
+                add_values(&m, &room, at, &weights, &fades, &units, &mut held, moved, w, span);
             }
             if w < ((m.cut.heads + 31) / 32) as i32 {
                 for l in lanes(if m.cut.heads < 32 { m.cut.heads } else { 32 }) {
@@ -226,7 +214,7 @@ pub fn latent_decode(
             }
             if (m.cut.leaves == 1) & (w < (LEAF / 32) as i32) & (leaf + 2_i32 < end) {
                 for l in lanes(32) {
-                    expect_of(&m, window, extra, &seen, leaf + 2_i32, slots.at(own + w * 32_i32 + l));
+                    expect_of(&m, window, extra, &seen_again(&sight), leaf + 2_i32, slots.at(own + w * 32_i32 + l));
                 }
             }
             if m.cut.leaves == 2 {
@@ -236,7 +224,7 @@ pub fn latent_decode(
         if m.cut.leaves == 1 {
             for i in threads(m.threads()) {
                 if next < end {
-                    ask_of(&m, window, extra, &seen, next, &slots, other, &mut room, next_at, &mut sides, i);
+                    ask_of(&m, window, extra, &seen_again(&sight), next, &slots, other, &mut room, next_at, &mut sides, i);
                     brought();
                 }
             }
@@ -248,6 +236,9 @@ pub fn latent_decode(
             }
         }
     }
+    anew();
+    let (split, token, part_of) = (block_id(0), block_id(1), block_id(2));
+    let first_head = part_of * m.cut.heads as i32;
     if m.whole {
         for h in threads(m.cut.heads) {
             let (t, l) = (top.at(h), sum.at(h));

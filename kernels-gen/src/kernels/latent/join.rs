@@ -38,6 +38,8 @@ pub fn latent_join(
     let (token, first) = (block_id(0), block_id(1) * OWN as i32);
     let mut room = shared::<i8>(OWN * 8 * LINE);
     let mut inverses = shared::<f32>(OWN);
+    after_previous();
+    release_next();
     let own = (token as i64 * (heads / m.heads as i32) as i64 + (first / m.heads as i32) as i64) * splits as i64 * m.heads as i64 + (first % m.heads as i32) as i64;
     for i in threads(256) {
         for n in 0..4 {

@@ -37,7 +37,7 @@ pub fn refused(format: &Format) -> String {
     format!("no kernel reads rows of {}; kernels read v4_int4_int8, v4_e8w4_int8 and v4_int8_int8", format.name())
 }
 
-/// Where 16 bytes of a row lie in shared memory: [`kernel_dsl::pack::line_byte`].
+/// Where 16 bytes of a row lie in shared memory: [`kernel_dsl::pack::line_byte`]. Rows eight apart are 1024 bytes apart.
 #[device]
 fn place(row: i32, piece: i32) -> i32 {
     (piece >> 3_u32) * (128 * LEAF) as i32 + row * 128_i32 + (((piece ^ row) & 7_i32) << 4_u32)
@@ -76,47 +76,61 @@ fn own_of(m: &DecodeMeta, i: i32) -> Own {
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn ask(m: &DecodeMeta, cache: &Global<u8>, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, sides: &mut Shared<u8>, i: i32) {
-    let (mine, each) = (own_of(m, i), m.threads() / 16);
+    let (mine, each, row) = (own_of(m, i), m.threads() / 16, i >> 4_u32);
+    let (low_at, high_at) = (at + place(row, mine.low), at + place(row, mine.high));
     for n in 0..LEAF / each {
-        let row = (i >> 4_u32) + (n * each) as i32;
-        let base = byte_of(m, slots.at(own + row));
-        room.bring(at + place(row, mine.low), cache, base + mine.from as i64);
+        let base = byte_of(m, slots.at(own + row + (n * each) as i32));
+        room.bring(low_at + (128 * n * each) as i32, cache, base + mine.from as i64);
         if mine.far > 0_i32 {
-            room.bring(at + place(row, mine.high), cache, base + (mine.from + mine.far) as i64);
-        }
-        if (i & 15_i32) == 0_i32 {
-            sides.bring(row * 16_i32, cache, base + (m.rows.row_bytes - 16) as i64);
+            room.bring(high_at + (128 * n * each) as i32, cache, base + (mine.from + mine.far) as i64);
         }
     }
+    // One of a row's threads has its last bytes.
+    if (i & 15_i32) < (LEAF / each) as i32 {
+        let row = row + (i & 15_i32) * each as i32;
+        sides.bring(row * 16_i32, cache, byte_of(m, slots.at(own + row)) + (m.rows.row_bytes - 16) as i64);
+    }
+}
+
+/// What becomes of two pieces of a row: signed bytes of its codes, or RoPE's bytes as they are.
+#[device]
+fn lanes_of(m: &DecodeMeta, nope: &dyn Codec, coded: bool, codes: [u32; 4], others: [u32; 4], low_m: u32, high_m: u32) -> ([u32; 4], [u32; 4]) {
+    let mut low = [0_u32; 4];
+    let mut high = [0_u32; 4];
+    for k in 0..4 {
+        let lanes = nope.decode([codes[k], others[k], 0_u32, 0_u32]);
+        low[k] = if coded { signed(lanes[0], low_m, m.rows.zero, m.rows.odd) } else { codes[k] };
+        high[k] = if coded { signed(lanes[1], high_m, m.rows.zero, m.rows.odd) } else { others[k] };
+    }
+    (low, high)
 }
 
 /// What thread i makes of it: lanes, scales, and -inf for nobody's scores.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn unpack(m: &DecodeMeta, nope: &dyn Codec, slots: &Shared<i32>, own: i32, room: &mut Shared<i8>, at: i32, sides: &Shared<u8>, scales: &mut Shared<f32>, bias: &mut Shared<f32>, i: i32) {
-    let (mine, each) = (own_of(m, i), m.threads() / 16);
+    let (mine, each, row) = (own_of(m, i), m.threads() / 16, i >> 4_u32);
+    let (low_first, high_first) = (at + place(row, mine.low), at + place(row, mine.high));
     let (low_by, high_by) = (mine.low as u32 & 28_u32, mine.high as u32 & 28_u32);
-    for n in 0..LEAF / each {
-        let row = (i >> 4_u32) + (n * each) as i32;
-        let (low_at, high_at) = (at + place(row, mine.low), at + place(row, mine.high));
-        let codes = room.load4::<u32>(low_at);
-        let others = room.load4::<u32>(high_at);
-        let side = sides.load4::<u32>(row * 16_i32);
-        let (low_m, high_m) = ((side[3] >> low_by) & 15_u32, (side[3] >> high_by) & 15_u32);
-        let mut low = [0_u32; 4];
-        let mut high = [0_u32; 4];
-        for k in 0..4 {
-            let lanes = nope.decode([codes[k], others[k], 0_u32, 0_u32]);
-            low[k] = if mine.coded { signed(lanes[0], low_m, m.rows.zero, m.rows.odd) } else { codes[k] };
-            high[k] = if mine.coded { signed(lanes[1], high_m, m.rows.zero, m.rows.odd) } else { others[k] };
-        }
-        room.save4::<u32>(low_at, low);
-        room.save4::<u32>(high_at, high);
-        if (i & 15_i32) == 0_i32 {
-            let somebody = slots.at(own + row) >= 0_i32;
-            scales.put(row, if somebody { bounded(f32::from_bits(side[2])) } else { 0.0_f32 });
-            bias.put(row, if somebody { 0.0_f32 } else { f32::NEG_INFINITY });
-        }
+    // Two rows at a time: what one waits for the other's steps fill.
+    for pair in 0..LEAF / each / 2 {
+        let (left, right) = ((256 * pair * each) as i32, ((256 * pair + 128) * each) as i32);
+        let (left_low, right_low) = (room.load4::<u32>(low_first + left), room.load4::<u32>(low_first + right));
+        let (left_high, right_high) = (room.load4::<u32>(high_first + left), room.load4::<u32>(high_first + right));
+        let left_side = sides.load4::<u32>(row * 16_i32 + (32 * pair * each) as i32);
+        let right_side = sides.load4::<u32>(row * 16_i32 + ((32 * pair + 16) * each) as i32);
+        let lanes = lanes_of(m, nope, mine.coded, left_low, left_high, (left_side[3] >> low_by) & 15_u32, (left_side[3] >> high_by) & 15_u32);
+        let others = lanes_of(m, nope, mine.coded, right_low, right_high, (right_side[3] >> low_by) & 15_u32, (right_side[3] >> high_by) & 15_u32);
+        room.save4::<u32>(low_first + left, lanes.0);
+        room.save4::<u32>(high_first + left, lanes.1);
+        room.save4::<u32>(low_first + right, others.0);
+        room.save4::<u32>(high_first + right, others.1);
+    }
+    if (i & 15_i32) < (LEAF / each) as i32 {
+        let row = row + (i & 15_i32) * each as i32;
+        let (somebody, side) = (slots.at(own + row) >= 0_i32, sides.load4::<u32>(row * 16_i32));
+        scales.put(own + row, if somebody { bounded(f32::from_bits(side[2])) } else { 0.0_f32 });
+        bias.put(own + row, if somebody { 0.0_f32 } else { f32::NEG_INFINITY });
     }
 }
 

@@ -42,6 +42,20 @@ pub fn seen_by(window: &List, extra: &List, lens: &Global<i32>, token: i32) -> S
     Seen { window: window_len, extra: extra_len, window_leaves, leaves }
 }
 
+/// It goes to shared memory, where a long loop finds it again.
+#[device]
+pub fn put_seen(at: &mut Shared<i32>, seen: &Seen) {
+    at.put(0, seen.window);
+    at.put(1, seen.extra);
+    at.put(2, seen.window_leaves);
+    at.put(3, seen.leaves);
+}
+
+#[device]
+pub fn seen_again(at: &Shared<i32>) -> Seen {
+    Seen { window: at.at(0), extra: at.at(1), window_leaves: at.at(2), leaves: at.at(3) }
+}
+
 /// The row at position p of a token's list, -1 if there is none.
 #[device]
 fn row_at(list: &List, len: i32, token: i32, p: i32) -> i32 {

@@ -7,6 +7,7 @@ pub mod lanes;
 pub mod lists;
 pub mod query;
 pub mod store;
+pub mod values;
 pub mod weigh;
 
 use kernel_dsl::{Report, Source};
