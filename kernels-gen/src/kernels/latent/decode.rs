@@ -3,7 +3,7 @@
 //! A leaf of 128 rows goes through three steps with a barrier between. Each of 16 warps, or 4, scores half of its rows under eight heads; then
 //! it makes weights of its scores; then it has the values of 32 dims, or 128, for all heads: the same bytes by their columns, and outputs that stay
 //! in registers. Products are made by four warps together, in integers, the higher and lower bytes of queries of 15 bits and of weights of 15 side by
-//! side. Where shared memory has room for two leaves, the next one's codes are sent for before the scores, and become signed bytes beside the
+//! side. Where shared memory has room for two leaves, the next one's codes are sent for beside the scores, and become signed bytes beside the
 //! values, once for all heads: half of the warps do that before their products and half between them.
 //!
 //! Cost a row and head: 4 x 512 products of bytes, bound by the tensor core; a row's bytes are read once a block.
