@@ -3,6 +3,11 @@ INLINE float shfl_xor(float v, int m) { return __shfl_xor_sync(0xffffffffu, v, m
 INLINE i32 shfl_xor(i32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE u32 shfl_xor(u32 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
 INLINE i64 shfl_xor(i64 v, int m) { return __shfl_xor_sync(0xffffffffu, v, m); }
+// Of lane i % 32.
+INLINE i64 of_lane(i64 v, i32 i) { return __shfl_sync(0xffffffffu, v, i); }
+INLINE i32 of_lane(i32 v, i32 i) { return __shfl_sync(0xffffffffu, v, i); }
+INLINE u32 of_lane(u32 v, i32 i) { return __shfl_sync(0xffffffffu, v, i); }
+INLINE float of_lane(float v, i32 i) { return __shfl_sync(0xffffffffu, v, i); }
 INLINE bool any_lane(bool p) { return __any_sync(0xffffffffu, p); }
 INLINE u32 ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
 INLINE u32 prmt(u32 a, u32 b, u32 s) { return __byte_perm(a, b, s); }

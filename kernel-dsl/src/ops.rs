@@ -165,6 +165,12 @@ pub fn row_ids(n: usize) -> Tile<i32> {
 }
 twin!(row_ids, |b, n| b.row_ids(n));
 
+/// 0, 1, .. n - 1 along a vector.
+pub fn vector_ids(n: usize) -> Tile<i32> {
+    Tile { rows: 1, cols: n, layout: Layout::Row, data: (0..n as i32).collect() }
+}
+twin!(vector_ids, |b, n| b.vector_ids(n));
+
 /// `2^by[r % 8]` in row r: what a left operand's dims are worth that stand `by` bits higher.
 pub fn raise(n: usize, by: [usize; 8]) -> Tile<i32> {
     Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n).map(|r| 1 << by[r % 8]).collect() }

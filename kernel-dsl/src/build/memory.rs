@@ -122,6 +122,14 @@ impl B {
             }
             ("peek", 1) if matches!(buf, Buf::Param(_)) && e == 4 => self.emit(Op::Peek { buf, at: at(0) }, Ty::Scalar(dtype)),
             ("row", 2) => self.load_tile(buf, dtype, at(0), (0, e), (1, n(1)), Layout::Row),
+            ("gather", 1) if matches!(buf, Buf::Shared(_)) => {
+                let size = V::Int(e as i64);
+                let Some(at) = self.id(&self.binary(BinOp::Mul, args[0].clone(), size)) else { return V::Poison };
+                match self.ty(at) {
+                    t @ Ty::Tile { dtype: DType::I32, layout: Layout::Row, .. } => self.emit(Op::Gather { buf, at }, t.with(dtype)),
+                    t => self.fail(Fault::Layout { op: "gather".into(), wants: "a vector of i32".into(), got: self.describe(t) }),
+                }
+            }
             ("marks" | "key_marks", 1) if matches!(buf, Buf::Slot(..)) => {
                 let op = Op::Marks { buf, at: self.byte(buf, &args[0], 1), of_keys: name == "key_marks" };
                 self.emit(op, Ty::Tile { dtype: DType::U8, rows: 32, cols: 32, layout: Layout::MmaA })

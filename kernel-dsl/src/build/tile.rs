@@ -19,6 +19,12 @@ impl B {
         self.emit(Op::RowIndex, Ty::Tile { dtype: DType::I32, rows, cols: 1, layout: Layout::Rows })
     }
 
+    /// 0, 1, .. along a vector.
+    pub fn vector_ids(&self, n: V) -> V {
+        let cols = n.size(self, "the length of a vector");
+        self.emit(Op::VectorIndex, Ty::Tile { dtype: DType::I32, rows: 1, cols, layout: Layout::Row })
+    }
+
     /// Shifts of eight dims, known when the kernel is built.
     fn shifts(&self, by: &V) -> [u8; 8] {
         let items = match self.get(by) {
@@ -244,6 +250,13 @@ impl B {
             ("min", [x]) if !float => self.binary(BinOp::Min, v, x.clone()),
             ("max", [x]) if !float => self.binary(BinOp::Max, v, x.clone()),
             ("min" | "max", [_]) => self.fail(Fault::FloatMinMax { name: name.into() }),
+            ("of_lane", [index]) => match self.ty(id) {
+                Ty::Tile { dtype, cols: 32, layout: Layout::Row, .. } => {
+                    let index = self.id_of(index, DType::I32);
+                    self.emit(Op::OfLane(id, index), Ty::Scalar(dtype))
+                }
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "a vector of 32" }),
+            },
             ("any", []) => self.emit(Op::Any(id), Ty::Scalar(DType::Bool)),
             ("any_rows", [parts]) => match self.ty(id) {
                 Ty::Tile { dtype: DType::Bool, rows: 16.., cols, layout: Layout::MmaC } => {
@@ -252,8 +265,8 @@ impl B {
                 }
                 t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "bools, an accumulator of 16 rows or more" }),
             },
-            ("or_cols", []) => match self.ty(id) {
-                Ty::Tile { dtype: DType::I32, .. } => self.reduce(ReduceOp::Or, Axis::Cols, id),
+            ("or_cols" | "lane_ors", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::I32, .. } => self.reduce(ReduceOp::Or, if name == "or_cols" { Axis::Cols } else { Axis::Lane }, id),
                 _ => self.no_method(name, &v),
             },
             ("fold_rows", [weight]) => match self.ty(id) {
@@ -310,6 +323,18 @@ impl B {
             ("sum_k", []) => match self.wants(name, id, Layout::MmaB, DType::U8) {
                 Some((_, cols)) => self.emit(Op::SumK(id), Ty::Tile { dtype: DType::I32, rows: 1, cols, layout: Layout::Cols }),
                 None => V::Poison,
+            },
+            ("lane_totals", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::U8, cols, layout: Layout::MmaB, .. } => self.emit(Op::LaneTotals(id), Ty::Tile { dtype: DType::I32, rows: 1, cols: 4 * cols, layout: Layout::Row }),
+                t => self.fail(Fault::Layout { op: name.into(), wants: "a right operand of u8".into(), got: self.describe(t) }),
+            },
+            ("fold_fours", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::I32, cols, layout: Layout::Row, .. } => self.emit(Op::FoldFours(id), Ty::Tile { dtype: DType::I32, rows: 1, cols: cols / 4, layout: Layout::Cols }),
+                t => self.fail(Fault::Layout { op: name.into(), wants: "a vector of i32".into(), got: self.describe(t) }),
+            },
+            ("in_fours", []) => match self.ty(id) {
+                Ty::Tile { dtype: DType::I32, cols, layout: Layout::Cols, .. } => self.emit(Op::InFours(id), Ty::Tile { dtype: DType::I32, rows: 1, cols: 4 * cols, layout: Layout::Row }),
+                t => self.fail(Fault::Layout { op: name.into(), wants: "a row of columns of i32".into(), got: self.describe(t) }),
             },
             ("split_bytes" | "to_operand", []) if !matches!(self.ty(id), Ty::Tile { rows: 32, .. }) => self.fail(Fault::TileSize { tile: self.describe(self.ty(id)), wants: "its rows 32" }),
             ("split_bytes", []) => match self.wants(name, id, Layout::MmaC, DType::I32) {

@@ -181,6 +181,7 @@ impl Printer<'_> {
             Op::ThreadId => "(i32)threadIdx.x".into(),
             Op::ThreadAnew => "thread_anew()".into(),
             Op::BlockAnew(axis) => format!("block_anew_{}()", ["x", "y", "z"][*axis]),
+            Op::OfLane(a, i) => format!("of_lane(v{a}, v{i})"),
             Op::ShflXor(a, m) => format!("shfl_xor(v{a}, {m})"),
             Op::Alike(a) => format!("__shfl_sync(~0u, v{a}, 0)"),
             Op::MovMatrix(a) => format!("movmatrix(v{a})"),

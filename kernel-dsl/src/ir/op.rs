@@ -214,6 +214,8 @@ pub enum Op {
     // tiles
     Full(Id),
     RowIndex,
+    /// 0, 1, .. along a vector.
+    VectorIndex,
     /// 2^by[r % 8] in row r.
     Raise([u8; 8]),
     Reduce { op: ReduceOp, axis: Axis, src: Id },
@@ -230,6 +232,11 @@ pub enum Op {
     MmaLines(Lines),
     /// Sum over k of a right operand: what an all-ones left operand would give.
     SumK(Id),
+    /// Likewise, of what each lane holds of it: a vector, four elements a column, which `FoldFours` joins.
+    LaneTotals(Id),
+    /// A row of columns from a vector of four elements each, and such a vector with all of a column in the first of its four.
+    FoldFours(Id),
+    InFours(Id),
     Unpack { buf: Buf, at: Id, packing: Packing, func: usize },
     /// Two right operands of u8: the low bytes and the next bytes of an i32 accumulator.
     SplitBytes(Id),
@@ -281,6 +288,10 @@ pub enum Op {
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.
     LoadOperand { buf: Buf, at: Id, stride: usize },
+    /// A vector of what lies at each byte of a vector of offsets.
+    Gather { buf: Buf, at: Id },
+    /// Element `index % 32` of a vector of 32; in both stages.
+    OfLane(Id, Id),
     /// Columns from `cols` on repeat the one before.
     LoadTile { buf: Buf, at: Id, row_stride: usize, col_stride: usize, cols: usize, elem: DType },
     /// Left operand of bytes that lies in the order of the lanes' registers, see [`crate::pack::left_byte`].

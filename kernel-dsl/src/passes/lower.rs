@@ -213,6 +213,10 @@ impl Lower {
                 }
             }
             Op::Anew => self.anew(),
+            Op::OfLane(src, index) => {
+                let own = self.tile(*src)[0];
+                self.push(Op::OfLane(own, *index), s.outs.clone());
+            }
             Op::BlockId(axis) if self.anew => self.push(Op::BlockAnew(*axis), s.outs.clone()),
             Op::Any(src) => {
                 let regs = self.tile(*src);
@@ -254,6 +258,8 @@ impl Lower {
                 let base = self.scaled(self.g, ty.regs());
                 (0..ty.regs()).map(|i| self.offset(base, i)).collect()
             }
+            Op::VectorIndex => self.vector_index(ty.regs()),
+            Op::Gather { buf, at } => self.tile(*at).into_iter().map(|at| self.emit(Op::Load { buf: *buf, at }, ty.dtype())).collect(),
             Op::Raise(by) => self.raise(by, ty.regs()),
             Op::AnyRows { src, pairs } => self.any_rows(*src, *pairs),
             Op::MmaRaised { a, b, by } => self.mma_raised(*a, *b, by, ty),
@@ -261,6 +267,9 @@ impl Lower {
             Op::MmaShared { a, buf, at, stride, c } => self.mma_shared(*a, (*buf, *at, *stride), *c, ty),
             Op::FoldCols { src, weight } => self.fold_cols(*src, *weight),
             Op::SumK(b) => self.sum_k(*b),
+            Op::LaneTotals(b) => self.lane_totals(*b),
+            Op::FoldFours(src) => self.fold_fours(*src),
+            Op::InFours(src) => self.in_fours(*src),
             Op::Unpack { buf, at, packing, func } => self.unpack(*buf, *at, *packing, *func),
             Op::ToOperand(src) => self.to_operand(*src),
             Op::FoldHalves { src, weight } => self.fold_halves(*src, *weight),

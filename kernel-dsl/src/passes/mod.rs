@@ -18,6 +18,7 @@ mod lower_shared;
 mod lower_turned;
 mod lower_twos;
 mod lower_unpack;
+mod lower_vectors;
 
 pub(crate) use lower_mma::kind_of;
 

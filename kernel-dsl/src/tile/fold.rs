@@ -60,3 +60,45 @@ impl<T: Elem> Tile<T> {
         Tile { rows: 16, cols: 1, layout: Layout::Rows, data: (0..16).map(|r| self.data[r / 2]).collect() }
     }
 }
+
+/// The elements (k, column) of a right operand [k, n] whose sum is element `i` of its lanes' totals: what lane (g, t) holds of column 8j + g.
+pub(crate) fn four(k: usize, n: usize, i: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (lane, j) = (i / (n / 8), i % (n / 8));
+    (lane % 4 * (k / 4)..(lane % 4 + 1) * (k / 4)).map(move |k| (k, 8 * j + lane / 4))
+}
+
+/// The four elements of lanes' totals of `n` columns that belong to a column.
+pub(crate) fn fours(n: usize, column: usize) -> impl Iterator<Item = usize> {
+    (0..4).map(move |t| (column % 8 * 4 + t) * (n / 8) + column / 8)
+}
+
+impl Tile<u8> {
+    /// Sums of a right operand over the k elements that a lane holds: a vector of four elements a column, which [`Tile::fold_fours`] joins.
+    pub fn lane_totals(&self) -> Tile<i32> {
+        let data = (0..4 * self.cols).map(|i| four(self.rows, self.cols, i).map(|(k, c)| i32::from(self.get(k, c))).sum()).collect();
+        Tile { rows: 1, cols: 4 * self.cols, layout: Layout::Row, data }
+    }
+}
+
+impl Tile<i32> {
+    /// A row of columns from a vector of four elements each.
+    pub fn fold_fours(&self) -> Tile<i32> {
+        let n = self.cols / 4;
+        let data = (0..n).map(|c| fours(n, c).fold(0_i32, |sum, i| sum.wrapping_add(self.data[i]))).collect();
+        Tile { rows: 1, cols: n, layout: Layout::Cols, data }
+    }
+
+    /// Back: all of a column is the first of its four.
+    pub fn in_fours(&self) -> Tile<i32> {
+        let mut data = vec![0; 4 * self.cols];
+        (0..self.cols).for_each(|c| data[fours(self.cols, c).next().unwrap_or(0)] = self.data[c]);
+        Tile { rows: 1, cols: 4 * self.cols, layout: Layout::Row, data }
+    }
+
+    /// Of the rows that one quad row of lanes holds, all bits: [8, n].
+    pub fn lane_ors(&self) -> Tile<i32> {
+        let per = self.rows / 8;
+        let data = (0..8 * self.cols).map(|i| (0..per).fold(0, |all, r| all | self.get(i / self.cols * per + r, i % self.cols))).collect();
+        Tile { rows: 8, cols: self.cols, layout: Layout::MmaC, data }
+    }
+}

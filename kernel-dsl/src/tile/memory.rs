@@ -153,6 +153,10 @@ impl<T: Elem> Shared<T> {
     pub fn poisoned(len: usize) -> Self {
         Shared { bytes: vec![0xa5; len * T::DTYPE.size()], kind: PhantomData }
     }
+    /// The elements that a vector names.
+    pub fn gather(&self, ids: &Tile<i32>) -> Tile<T> {
+        ids.map(|i| self.at(i))
+    }
     /// Right operand [k, n] of bytes in cores: see [`crate::pack::core_byte`].
     pub(crate) fn cores(&self, byte: impl At, stride: usize, k: usize, n: usize) -> Tile<T> {
         let data = (0..k * n).map(|i| self.load(byte.at() + core_byte(k, stride, i / n, i % n))).collect();

@@ -10,6 +10,7 @@ pub mod pair;
 
 pub use launch::{current_block, launch};
 pub use memory::{At, ByTurn, ByWarp, Global, PutBy, PutByWarp, Shared};
+pub(crate) use fold::{four, fours};
 pub(crate) use mma::band_row;
 pub use mma::{MmaIn, MmaStart};
 pub use page::{MARK, Page, Ring};
@@ -53,6 +54,11 @@ impl<T: Elem> Tile<T> {
             _ => {}
         }
         if self.layout == Layout::MmaC || self.layout == o.layout { (self.rows, self.cols, self.layout) } else { (o.rows, o.cols, o.layout) }
+    }
+
+    /// Element `index % 32` of a vector of 32.
+    pub fn of_lane(&self, index: i32) -> T {
+        self.data[(index & 31) as usize]
     }
 
     pub fn map<U: Elem>(&self, f: impl Fn(T) -> U) -> Tile<U> {

@@ -46,17 +46,18 @@ fn walk<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], q: &Querie
     let mut leaf = fresh(m, v.len());
     let mut by = waiting(m, v.len());
     let end = end_of(&room.seats, w);
+    let homes = if m.homes() { homes(m, &room.from, own.page, own.tile, end) } else { vector(32, 0_i64) };
     for at in stream(own.tile, end, m.pair, m.stages) {
-        let tokens = room.ring.copy_some(cache.bytes, tile_at(m, &room.from, own.page, at), bytes_of_copy(m, at, end));
+        let tokens = room.ring.copy_some(cache.bytes, if m.homes() { homes.of_lane(at) } else { tile_at(m, &room.from, own.page, at) }, bytes_of_copy(m, at, end));
         // A loop on the device: its code is large, and the last copy may have one tile.
         for i in strided(0_i32, if m.pair > 1 { (end - at).min(m.pair as i32) } else { 1_i32 }, 1) {
             let (t, base) = (at + i, i * m.tile_bytes as i32);
             let operands = if m.reloads() { query_at(m, &room.query, nothing_of(t), k.len()) } else { (query.operands.0.clone(), query.operands.1.clone(), own.floats.clone()) };
             let (mut x, mut v_scale, pairs) = scores(m, k, v, &tokens, base, &operands, &own, &query.columns, room);
             let ends = t >= own.edge;
-            let mut higher = x.map2(&leaf.top, above).any();
-            // One branch for both, which are rare.
-            if ends | higher {
+            // One vote and one branch for both, which are rare.
+            let mut higher = x.map2(&leaf.top, |x, top| above(x, top) | ends).any();
+            if higher {
                 if ends {
                     anew();
                     let past = (if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(&room.seats, w, SEEN) - t * 32_i32);

@@ -13,7 +13,7 @@ use super::attend::attend;
 use super::early::ask_early;
 use super::few::{count_few, find_few, seat_of};
 use super::kivi::attend::attend_tiles;
-use super::leaves::LEAF;
+use super::leaves::{LEAF, TILES};
 use super::maps;
 use super::pca::attend::attend_blocks;
 use super::schedule::*;
@@ -148,6 +148,11 @@ impl DecodeMeta {
     /// Pages that a row of the table names before those of blocks: of bases that blocks share.
     pub fn lead(&self) -> usize {
         self.behind.lead
+    }
+
+    /// A warp walks so few tiles that each has a lane for where it begins: see [`super::seats::homes`].
+    pub fn homes(&self) -> bool {
+        TILES << self.depth <= 32
     }
 
     /// Bytes of a warp's ring.

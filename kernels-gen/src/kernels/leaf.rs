@@ -18,7 +18,7 @@ pub struct Leaf {
     pub sum: Tile<i64>,
     pub count: Tile<f32>,
     /// Under units that stay, see [`super::units`]: what weights are multiplied by, bands' sums of their low and high bytes, these
-    /// bytes' totals.
+    /// bytes' totals, of what each lane holds of them.
     pub power: Tile<f32>,
     pub sums: [Tile<i32>; 2],
     pub high_sums: [Tile<i32>; 2],
@@ -43,8 +43,8 @@ pub fn fresh(m: &DecodeMeta, bands: usize) -> Leaf {
         power: cols(m.cols, 0.0_f32),
         sums: [acc(d, m.cols, 0_i32), acc(d, m.cols, 0_i32)],
         high_sums: [acc(d, m.cols, 0_i32), acc(d, m.cols, 0_i32)],
-        total: cols(m.cols, 0_i32),
-        high_total: cols(m.cols, 0_i32),
+        total: vector(4 * m.cols, 0_i32),
+        high_total: vector(4 * m.cols, 0_i32),
         half: cols(m.cols, 0.0_f32),
         shift: acc(8, m.cols, 0_i64),
         leaning: acc(m.counters(), m.cols, 0.0_f32),
@@ -115,16 +115,23 @@ pub fn lean(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, leaf: &mut Leaf, token
     }
 }
 
+/// Totals of the low and of the high bytes of all weights so far; with two parts both are columns of the first.
+#[device]
+fn totals(m: &DecodeMeta, leaf: &Leaf) -> (Tile<i32>, Tile<i32>) {
+    (leaf.total.fold_fours(), if m.apart { leaf.high_total.fold_fours() } else { cols(m.cols, 0_i32) })
+}
+
 /// Integer weights of tile `t` under the leaf's unit, which moves where they do not fit it. `side`: 1 in columns of low bytes.
 #[device]
 fn fit(m: &DecodeMeta, v: &[&dyn Codec], leaf: &mut Leaf, pv: &Tile<f32>, side: &Shared<i32>, t: i32) -> Tile<i32> {
     let mut w = pv.map2(&leaf.power, rounded);
-    if misfit(&w, m.parts).any() {
+    if misfit_lanes(&w, m.parts).any() {
         let peak = largest(pv, m.parts);
         let mut next = peak.map(first_fit);
         if begun(t) {
             // Both bytes of a weight have one unit.
-            let most = leaf.total.map2(&(if m.apart { leaf.high_total.clone() } else { leaf.total.swap_halves() }), larger);
+            let (total, high_total) = totals(m, leaf);
+            let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
             let lift = leaf.power.map(lift_of);
             next = lift.map3(&peak, &most, fitted);
             let by = next.map2(&lift, minus);
@@ -134,9 +141,11 @@ fn fit(m: &DecodeMeta, v: &[&dyn Codec], leaf: &mut Leaf, pv: &Tile<f32>, side: 
                 leaf.sums[i] = next.0;
                 leaf.high_sums[i] = next.1;
             }
-            let next = move_totals(m, &leaf.total, &leaf.high_total, &low, &by);
-            leaf.total = next.0;
-            leaf.high_total = next.1;
+            let next = move_totals(m, &total, &high_total, &low, &by);
+            leaf.total = next.0.in_fours();
+            if m.apart {
+                leaf.high_total = next.1.in_fours();
+            }
         }
         leaf.power = next.map(up_of);
         w = pv.map2(&leaf.power, rounded);
@@ -162,9 +171,9 @@ pub fn add_values(m: &DecodeMeta, v: &[&dyn Codec], leaf: &mut Leaf, tokens: &Pa
 #[device]
 fn add_steady(m: &DecodeMeta, v: &[&dyn Codec], leaf: &mut Leaf, tokens: &Page, base: i32, w: &Tile<i32>) {
     let w = bytes_of(w, m.parts);
-    leaf.total = &leaf.total + &w.1.sum_k();
+    leaf.total = &leaf.total + &w.1.lane_totals();
     if m.apart {
-        leaf.high_total = &leaf.high_total + &w.0.sum_k();
+        leaf.high_total = &leaf.high_total + &w.0.lane_totals();
     }
     for i in 0..v.len() {
         let values = values_of(m, v[i], tokens, base + m.values_at[i] as i32, m.d / v.len());
@@ -202,14 +211,15 @@ pub fn outputs(m: &DecodeMeta, v: &[&dyn Codec], leaf: &Leaf) -> ([Tile<f32>; 2]
     let (mut low, mut half) = (leaf.out.clone(), leaf.half.clone());
     let (mut high, mut high_half) = ([acc(d, m.cols, 0.0_f32), acc(d, m.cols, 0.0_f32)], cols(m.cols, 0.0_f32));
     if m.steady() {
+        let (total, high_total) = totals(m, leaf);
         for i in 0..v.len() {
-            low[i] = output_of(m, v[i], &leaf.sums[i], &leaf.total, d);
+            low[i] = output_of(m, v[i], &leaf.sums[i], &total, d);
             if m.apart {
-                high[i] = output_of(m, v[i], &leaf.high_sums[i], &leaf.high_total, d);
+                high[i] = output_of(m, v[i], &leaf.high_sums[i], &high_total, d);
             }
         }
-        half = leaf.total.cast::<f32>();
-        high_half = leaf.high_total.cast::<f32>();
+        half = total.cast::<f32>();
+        high_half = high_total.cast::<f32>();
     }
     let unit = if m.steady() { leaf.power.map(lift_of).map(down_of) } else { cols(m.cols, 1.0_f32) };
     for i in 0..v.len() {

@@ -82,12 +82,37 @@ pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w
     }
 }
 
-/// First byte of tile `t`, with which a copy begins; `page`: of the warp's seat.
+/// The entry of a list of pages that tile `t` lies in; `page`: of the warp's seat.
 #[device]
-pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, page: i32, t: i32) -> i64 {
-    let page = from.at((t as u32 / (m.page_tokens / 32) as u32) as i32 - page) & -2_i64;
+fn entry_of(m: &DecodeMeta, t: i32, page: i32) -> i32 {
+    (t as u32 / (m.page_tokens / 32) as u32) as i32 - page
+}
+
+/// First byte of tile `t`, with which a copy begins, in a page that begins at `from`.
+#[device]
+fn within(m: &DecodeMeta, from: i64, t: i32) -> i64 {
+    let page = from & -2_i64;
     // A copy may be a page.
     if 32 * m.pair == m.page_tokens { page } else { page + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64 }
+}
+
+/// First byte of tile `t`; `page`: of the warp's seat.
+#[device]
+pub fn tile_at(m: &DecodeMeta, from: &Shared<i64>, page: i32, t: i32) -> i64 {
+    within(m, from.at(entry_of(m, t, page)), t)
+}
+
+/// The tile of a lane, of those from `first` up to `end`: those past the end are the last one.
+#[device]
+fn tile_of(lane: i32, first: i32, end: i32) -> i32 {
+    (first + ((lane - first) & 31_i32)).min((end - 1_i32).max(first))
+}
+
+/// First bytes of a warp's tiles, 32 at most, that of tile t in lane t % 32: a copy then looks up no page.
+#[device]
+pub fn homes(m: &DecodeMeta, from: &Shared<i64>, page: i32, first: i32, end: i32) -> Tile<i64> {
+    let tiles = vector_ids(32).map3(&vector(32, first), &vector(32, end), tile_of);
+    from.gather(&tiles.map2(&vector(32, page), |t, page| entry_of(m, t, page))).map2(&tiles, |from, t| within(m, from, t))
 }
 
 /// The tile after a warp's last one.

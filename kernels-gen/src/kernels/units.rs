@@ -46,6 +46,12 @@ pub fn misfit(w: &Tile<i32>, parts: usize) -> Tile<bool> {
     w.map2(&w.map(counts).any_rows(parts), misfits)
 }
 
+/// Which lanes have such weights: a lane's overflow if one does, and are asked at once.
+#[device]
+pub fn misfit_lanes(w: &Tile<i32>, parts: usize) -> Tile<bool> {
+    w.lane_ors().map2(&w.map(counts).any_rows(parts), misfits)
+}
+
 /// Bits by which sums may be shifted up whose weights come to `total`: they are 255 times as large at most, and a leaf's tiles add 2^24.
 #[device]
 fn room(total: i32) -> i32 {

@@ -8,7 +8,7 @@ use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::*;
 use crate::pack::{left_byte, right_byte, spread};
-use crate::tile::{band_row, pair};
+use crate::tile::{band_row, four, fours, pair};
 
 impl Machine<'_> {
     pub(super) fn tile_stmt(&mut self, s: &Stmt, out: Id, buffers: &mut [Region]) -> Result<(), Wrong> {
@@ -29,6 +29,19 @@ impl Machine<'_> {
             Op::Any(a) => {
                 let any = self.tile(*a)?.1.iter().any(|x| x & 1 != 0);
                 self.put(out, u64::from(any));
+                return Ok(());
+            }
+            Op::VectorIndex => match self.p.ty(out) {
+                Ty::Tile { cols, .. } => (0..cols as u64).collect(),
+                Ty::Scalar(_) => vec![0],
+            },
+            Op::Gather { buf, at } => {
+                let places = self.tile(*at)?.1;
+                places.iter().map(|at| self.load(buf, scalar::int(DType::I32, *at), self.p.ty(out).dtype(), buffers)).collect::<Result<Vec<u64>, _>>()?
+            }
+            Op::OfLane(a, index) => {
+                let of = self.tile(*a)?.1[(self.offset(*index)? & 31) as usize];
+                self.put(out, of);
                 return Ok(());
             }
             Op::AnyRows { src, pairs } => {
@@ -59,6 +72,21 @@ impl Machine<'_> {
             Op::SumK(a) => {
                 let (shape, x) = self.tile(*a)?;
                 matrix::sum_k(shape, &x)
+            }
+            Op::LaneTotals(a) => {
+                let (shape, x) = self.tile(*a)?;
+                (0..4 * shape.cols).map(|i| four(shape.rows, shape.cols, i).map(|(k, c)| x[k * shape.cols + c]).sum()).collect()
+            }
+            Op::FoldFours(a) => {
+                let x = self.tile(*a)?.1;
+                let of = |c: usize| fours(x.len() / 4, c).map(|i| scalar::int(DType::I32, x[i])).sum::<i64>();
+                (0..x.len() / 4).map(|c| scalar::truncated(DType::I32, of(c) as u64)).collect()
+            }
+            Op::InFours(a) => {
+                let x = self.tile(*a)?.1;
+                let mut out = vec![0; 4 * x.len()];
+                (0..x.len()).for_each(|c| out[fours(x.len(), c).next().unwrap_or(0)] = x[c]);
+                out.into()
             }
             Op::SplitBytes(a) => {
                 let (_, x) = self.tile(*a)?;

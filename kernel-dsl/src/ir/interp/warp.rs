@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::ir::{Id, MmaKind, Op, verify};
 
 pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wrong> {
-    let joined = matches!(op, Op::ShflXor(..) | Op::Alike(_) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::Ballot(_) | Op::MmaRegs { .. });
+    let joined = matches!(op, Op::ShflXor(..) | Op::Alike(_) | Op::OfLane(..) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::Ballot(_) | Op::MmaRegs { .. });
     if !joined {
         return Err(Wrong::Unsupported { op: format!("{} at thread stage", verify::name(op)) });
     }
@@ -25,6 +25,7 @@ pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wr
                 }
                 vec![[first; 32]]
             }
+            Op::OfLane(a, i) => vec![std::array::from_fn(|l| lane(m, *a, lane(m, *i, l) as usize & 31))],
             Op::AnyLane(a) => {
                 let any = (0..32).fold(0, |any, l| any | lane(m, *a, l) & 1);
                 vec![[any; 32]]
