@@ -77,7 +77,7 @@ fn main() -> Result<()> {
     let Some((device, stream)) = support::open("pca") else { return Ok(()) };
     for shape in chosen("KVF_SHAPES", "32x8192,8x32768") {
         let (batch, len) = shape.split_once('x').and_then(|(b, n)| Some((b.parse().ok()?, n.parse().ok()?))).unwrap_or_else(|| panic!("KVF_SHAPES: {shape}; write sequences x tokens, such as 32x8192"));
-        for name in chosen("KVF_CODECS", "pca_b3_post_r64,pca_b2_post_r64,pca_b4_post_r64,pca_b3_post,pca_b3_post_r64/pca_b3_share_r64,pca_b3_post_share_r64,pca_b3_post_t2_r64/pca_b3_r64,pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64,int4,bf16") {
+        for name in chosen("KVF_CODECS", "pca_b3_post_r64,pca_b2_post_r64,pca_b4_post_r64,pca_b3_post,pca_b3_post_r64/pca_b3_share_r64,pca_b3_post_share_r64,pca_b3_post_t2_r64/pca_b3_r64,pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64,pca_b3_r64,pca_b3_ds_t2_r64/pca_b2_share_ds_r64,int4,bf16") {
             measure(&device, &stream, &name, batch, len)?;
         }
     }

@@ -203,6 +203,12 @@ pub fn right<T: Elem>(k: usize, n: usize, v: T) -> Tile<T> {
 }
 twin!(right, |b, k, n, v| b.full((k, n), Layout::MmaB, v));
 
+/// Left operand full of `v`.
+pub fn left_full<T: Elem>(m: usize, k: usize, v: T) -> Tile<T> {
+    Tile::full(m, k, Layout::MmaA, v)
+}
+twin!(left_full, |b, m, k, v| b.full((m, k), Layout::MmaA, v));
+
 /// The tokens of a tile of pairs: see [`crate::tile::pair`].
 pub fn pair_ids() -> Tile<i32> {
     Tile { rows: 16, cols: 8, layout: Layout::MmaC, data: crate::tile::pair::tile(|t, _| t as i32) }

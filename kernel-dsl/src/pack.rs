@@ -71,6 +71,12 @@ pub fn spread(x: usize) -> usize {
     x % 8 / 2 * 8 + x / 8 * 2 + x % 2
 }
 
+/// Tile and column of element k of a left operand [m, 32] of bytes whose numbers are those of two accumulators [m, 16] side by side: a lane has
+/// two columns of every eight, which are its own bytes there.
+pub fn beside(k: usize) -> (usize, usize) {
+    (k / 4 % 2, k / 2 % 2 * 8 + k / 8 * 2 + k % 2)
+}
+
 /// Byte of memory of byte `byte` of a row that is cut into lines of 128 bytes: the first lines of all rows lie side by side, the second ones `plane`
 /// bytes on; chunks of 16 bytes within a line are swizzled by the row, as the tensor core of sm_90a knows it. Planes begin at multiples of 1024.
 pub fn line_byte(plane: usize, row: usize, byte: usize) -> usize {

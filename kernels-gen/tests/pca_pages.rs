@@ -11,8 +11,8 @@ use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::pca as fused;
-use kernels_gen::pca::pages::{BLOCK, PcaLayout, PcaPages, open, open_fitted};
-use kernels_gen::pca::Coding;
+use kernels_gen::pca::pages::{BLOCK, Before, PcaLayout, PcaPages, open, open_fitted, plain_speeds};
+use kernels_gen::pca::{Coding, Whitening};
 use kernels_gen::reference::{self, CacheShape, PcaHead, Status};
 use attending::{Launches, attends};
 use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
@@ -53,6 +53,8 @@ fn paged(c: &'static PcaPages, k: &[f32], v: &[f32], d: usize) -> PcaHead {
 fn pages_hold_the_codecs_numbers() {
     for (name, d) in [
         ("pca_b3_post_ds_t2_r64_vr100/pca_b2_share_ds_r64_vr100", 128),
+        ("pca_b3_r64_vr100", 128),
+        ("pca_b4_t2_vr100/pca_b2_share_vr100", 64),
         ("pca_b4_post_share_t3_vr100/pca_b4_share_vr100", 64),
         ("pca_b2_post_share_vr100/pca_b3_vr100", 64),
         ("pca_b3_post_r64_vr100", 128), ("pca_b4_post_vr100", 64), ("pca_b2_post_k1_r64_vr100/pca_b1_k16_qwen_b2_r64_vr100", 128), ("pca_b3_post_random_ds_vr100/pca_b4_norm_r128_vr100", 128)] {
@@ -75,7 +77,7 @@ fn pages_hold_the_codecs_numbers() {
 
 #[test]
 fn what_pages_cannot_hold_is_refused_in_words() {
-    for (name, wanted) in [("pca_b3", "_post"), ("pca_v13", "_head"), ("pca_b3_post_t2", "_t0"), ("pca_b3_post/pca_b2_share_t2", "_t0"), ("pca_b3_post_k32", "16"), ("pca_b3_post_n256", "_n512"), ("pca_b3_post_fitted", "levels of its own"), ("pca_b3_post_compat", "_compat"), ("pca_b3_post_raw0", "bf16")] {
+    for (name, wanted) in [("pca_b3_share", "_own"), ("pca_b3_theta1", "above 1"), ("pca_v13", "_head"), ("pca_b3_post_t2", "_t0"), ("pca_b3_post/pca_b2_share_t2", "_t0"), ("pca_b3_post_k32", "16"), ("pca_b3_post_n256", "_n512"), ("pca_b3_post_fitted", "levels of its own"), ("pca_b3_post_compat", "_compat"), ("pca_b3_post_raw0", "bf16")] {
         let text = open(name).unwrap().unwrap_err().to_string();
         assert!(text.contains(wanted), "{name}: {text}");
     }
@@ -97,6 +99,19 @@ fn what_pages_cannot_hold_is_refused_in_words() {
     }
 }
 
+/// Keys as attention meets them.
+fn turned(c: &PcaPages, keys: &[f64], d: usize) -> Vec<f64> {
+    let speeds = if c.k.before_rope { plain_speeds(c.k.theta, d) } else { vec![0.0; d / 2] };
+    let half = d / 2;
+    let of = |at: usize| {
+        let (token, i) = (at / d, at % d);
+        let (x, y) = (keys[token * d + i % half], keys[token * d + i % half + half]);
+        let (sin, cos) = (token as f64 * speeds[i % half]).sin_cos();
+        if i < half { x * cos - y * sin } else { y * cos + x * sin }
+    };
+    (0..keys.len()).map(of).collect()
+}
+
 /// f64 attention over the numbers that pages stand for.
 fn exact(q: &[f32], keys: &[f64], values: &[f64], d: usize, len: usize, scale: f32) -> (Vec<f64>, f64) {
     let dot = |t: usize| q.iter().zip(&keys[t * d..]).map(|(q, k)| f64::from(*q) * k).sum::<f64>() * f64::from(scale);
@@ -109,10 +124,11 @@ fn exact(q: &[f32], keys: &[f64], values: &[f64], d: usize, len: usize, scale: f
 
 #[test]
 fn attention_is_that_of_the_numbers() {
-    for (name, d) in [("pca_b3_post_r64", 128), ("pca_b4_post", 64), ("pca_b2_post_k1/pca_b1_r64", 128), ("pca_b3_post_share_t2_r64/pca_b2_share_r64", 128)] {
+    for (name, d) in [("pca_b3_post_r64", 128), ("pca_b4_post", 64), ("pca_b2_post_k1/pca_b1_r64", 128), ("pca_b3_post_share_t2_r64/pca_b2_share_r64", 128), ("pca_b3_r64", 128), ("pca_b4_theta1000000", 64), ("pca_b3_ds_t2_r64/pca_b2_share_r64", 128)] {
         let (c, mut random, scale) = (pages(name), Random(3 + d as u64), 1.0 / (d as f32).sqrt());
         let head = paged(c, &rows(&mut random, 3 * BLOCK, d), &rows(&mut random, 3 * BLOCK, d), d);
         let [keys, values] = head.numbers();
+        let keys = turned(c, &keys, d);
         for (len, loud) in [(1, 1.0_f64), (300, 1.0), (1536, 1.0), (1111, 4.0)] {
             let q: Vec<f32> = random.gaussians(d).iter().map(|q| q * loud as f32).collect();
             let (out, lse) = head.attend(&q, len, 1 + len % 2, scale);
@@ -172,7 +188,10 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let mut args = vec![buffer(&q), buffer(&cache), buffer(&held_table), buffer(&lens), buffer(&records)];
     args.extend(counts.map(scalar));
     args.push(scalar(scale));
-    launch(grid, || fused::queries::fold_queries::<T>(f, &q, &cache, &held_table, &lens, &mut records, counts[0], counts[1], counts[2], scale));
+    launch(grid, || match c.k.before_rope {
+        true => fused::turn::turn_queries::<T>(f, &q, &cache, &held_table, &lens, &mut records, counts[0], counts[1], counts[2], scale),
+        false => fused::queries::fold_queries::<T>(f, &q, &cache, &held_table, &lens, &mut records, counts[0], counts[1], counts[2], scale),
+    });
     for stage in stages(fused::fold_ir(&f).unwrap()) {
         let got = interpreted(&what, &stage, grid, args.clone());
         assert_bytes(&format!("{what}, {} IR: records", stage.0), &got[4], &records.bytes);
@@ -189,6 +208,34 @@ fn decodes() {
     decode::<f32>("pca_b3_post_r64", &Problem { d: 128, group: 4, share: (4, 1), lens: vec![600], bad_page: false });
     decode::<bf16>("pca_b4_post", &Problem { d: 64, group: 8, share: (4, 1), lens: vec![70, -3, 0], bad_page: false });
     decode::<f32>("pca_b2_post_k1/pca_b1_r64", &Problem { d: 128, group: 1, share: (4, 1), lens: vec![33, 40], bad_page: true });
+}
+
+/// Keys before RoPE, which the kernel turns.
+#[test]
+fn decodes_keys_before_rope() {
+    decode::<f32>("pca_b3_r64", &Problem { d: 128, group: 4, share: (4, 1), lens: vec![600], bad_page: false });
+    decode::<bf16>("pca_b4_theta1000000", &Problem { d: 64, group: 8, share: (1, 2), lens: vec![1100, -3, 70, 0], bad_page: true });
+    decode::<f32>("pca_b3_ds_t2_r64/pca_b2_share_ds_r64", &Problem { d: 128, group: 1, share: (4, 0), lens: vec![33, 40], bad_page: true });
+}
+
+/// Preconditioned keys come back as they were, nearer where queries are larger.
+#[test]
+fn keys_are_preconditioned() {
+    let (c, plain, mut random, d) = (pages("pca_b3_qp_r64"), pages("pca_b3_r64"), Random(5), 64);
+    let (k, v, speeds) = (rows(&mut random, BLOCK, d), rows(&mut random, BLOCK, d), plain_speeds(1e4, d));
+    assert!(c.encode(None, &k, &v, d).unwrap_err().to_string().contains("second moments"));
+    let moments: Vec<f64> = (0..d * d).map(|at| if at / d == at % d { [1.0, 25.0][at / d / 32] } else { 0.0 }).collect();
+    let whitening = Whitening::of(&moments, d).unwrap();
+    let [own, its] = [(c, Some(&whitening)), (plain, None)].map(|(c, whitening)| {
+        let mut head = PcaHead::new(c, d);
+        head.push(&c.encode_before(None, &k, &v, d, &Before { speeds: &speeds, whitening }).unwrap());
+        let keys: Vec<f32> = head.numbers()[0].iter().map(|x| *x as f32).collect();
+        [0, 32].map(|from| {
+            let part = |x: &[f32]| x.chunks(d).flat_map(|row| row[from..from + 32].to_vec()).collect::<Vec<f32>>();
+            relative_error2(&part(&keys), &part(&k))
+        })
+    });
+    assert!(own[1] < 0.9 * its[1] && own[0] < 0.5, "errors {own:?}, unweighed {its:?}");
 }
 
 /// Leaves of one block and of several, whose warps take one, two or four.

@@ -297,7 +297,7 @@ mod tests {
         assert_eq!(codec.encode_block(128, &rows, &rows).unwrap().len(), layout.page_bytes());
         assert!(codec.encode_block(128, &rows[1..], &rows).unwrap_err().to_string().contains("512 rows of 128"));
         assert!(Codec::open("int4").unwrap().encode_block(128, &rows, &rows).is_err());
-        assert!(Codec::open("pca_b3").unwrap_err().to_string().contains("_post"));
+        assert!(Codec::open("pca_b3_share").unwrap_err().to_string().contains("_own"));
     }
 
     #[test]

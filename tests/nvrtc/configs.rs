@@ -62,8 +62,8 @@ const SLOTTED: [&str; 2] = ["turboquant_k8v4", "turboquant_3bit_nc"];
 /// KIVI at both widths.
 const KIVI: [&str; 2] = ["kivi_k2v2", "kivi_k4v4"];
 
-/// Blocks of the PCA codec, of half the coordinates and of all; with outliers and a shared basis.
-const PCA: [&str; 3] = ["pca_b3_post_r64", "pca_b2_post", "pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64"];
+/// Blocks of the PCA codec, of half the coordinates and of all; with outliers and a shared basis; keys before RoPE.
+const PCA: [&str; 4] = ["pca_b3_post_r64", "pca_b2_post", "pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64", "pca_b3_ds_t2_r64/pca_b2_share_ds_r64"];
 
 /// One kernel to compile.
 pub struct Config {

@@ -6,7 +6,7 @@ use kernels_gen::pca::pages::{BLOCK, PcaPages};
 use kernels_gen::reference::{self, CacheShape, PcaHead};
 use runtime::{Codec, Decode, DecodePlan, DecodeSpec, Device, Merge, MergePlan, PagedCache, Rows, State, Store, StorePlan, StoreSpec, Stream};
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "pca_b3_post_r64",
     "pca_b4_post",
     "pca_b2_post_k1_r64/pca_b1_r64",
@@ -14,6 +14,9 @@ const NAMES: [&str; 7] = [
     "pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64",
     "pca_b3_post_share_t2.5/pca_b3_r64",
     "pca_b4_post_share_t3_r64/pca_b2_share",
+    "pca_b3_r64",
+    "pca_b4_theta1000000/pca_b3_r64",
+    "pca_b3_ds_t2_r64/pca_b2_share_ds_r64",
 ];
 
 fn pages(name: &str) -> &'static PcaPages {
@@ -79,7 +82,9 @@ fn run(device: &Device, stream: &Stream, c: &'static PcaPages, d: usize, pool: &
 #[test]
 fn pca_is_bit_identical() {
     let Some((device, _)) = gpu("pca_is_bit_identical") else { return };
-    let items: Vec<(&str, usize)> = NAMES.iter().flat_map(|name| [64, 128].map(|d| (*name, d))).collect();
+    let named = std::env::var("KVF_CODECS").ok();
+    let wanted = |name: &&&str| named.as_ref().is_none_or(|named| named.split(',').any(|n| n == **name));
+    let items: Vec<(&str, usize)> = NAMES.iter().filter(wanted).flat_map(|name| [64, 128].map(|d| (*name, d))).collect();
     let each = cases(6);
     let total = crate::side_by_side(&device, &items, |stream, &(name, d)| {
         let (c, mut noise) = (pages(name), Noise((d + name.bytes().map(usize::from).sum::<usize>()) as u64));

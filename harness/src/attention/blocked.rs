@@ -29,7 +29,8 @@ impl Blocked {
     /// Whether the codec has pages and their kernels serve the model.
     pub fn serves(codec: &pca::Codec, geometry: &Geometry) -> bool {
         let group = geometry.heads / geometry.kv_heads;
-        pages::has(&codec.name) && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
+        // How keys turn is the model's; such pages are not made here.
+        pages::has(&codec.name) && !codec.k.before_rope && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
     }
 
     /// Its pages, if so, with the levels that were fitted.

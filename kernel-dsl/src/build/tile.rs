@@ -307,6 +307,18 @@ impl B {
                 }
                 t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "eight rows of 32 columns" }),
             },
+            ("bytes_beside", [b]) => match (self.ty(id), self.id(b).map(|b| (b, self.ty(b)))) {
+                (t @ Ty::Tile { dtype: DType::I32, rows: rows @ 16.., cols: 16, layout: Layout::MmaC }, Some((b, other))) if t == other => {
+                    let of = |dtype| Ty::Tile { dtype, rows, cols: 32, layout: Layout::MmaA };
+                    let (low, next) = {
+                        let mut p = self.program.borrow_mut();
+                        (p.fresh(of(DType::U8)), p.fresh(of(DType::I8)))
+                    };
+                    self.push(Op::BytesBeside(id, b), vec![low, next]);
+                    V::Tuple(vec![V::S(low), V::S(next)])
+                }
+                (t, _) => self.fail(Fault::TileSize { tile: self.describe(t), wants: "i32, 16 columns, beside another one of its shape" }),
+            },
             ("max_rows", []) => self.reduce(ReduceOp::Max, Axis::Rows, id),
             ("sum_rows", []) => self.reduce(ReduceOp::Add, Axis::Rows, id),
             ("max_cols", []) => self.reduce(ReduceOp::Max, Axis::Cols, id),

@@ -257,6 +257,8 @@ pub enum Op {
     FoldCols { src: Id, weight: usize },
     /// Left operand [16, 32] of u8 from i32 [8, 32] whose columns are spread: of each row the second bytes, then the low ones.
     SplitRows(Id),
+    /// Two left operands [m, 32] of bytes, u8 the low ones and i8 the next ones, from two i32 accumulators [m, 16]: see [`crate::pack::beside`].
+    BytesBeside(Id, Id),
     /// Even and odd rows change places.
     SwapRows(Id),
     /// Each of eight rows twice.

@@ -232,6 +232,7 @@ impl Lower {
             Op::StoreRight { buf, at, value, spread: true } => self.store_spread(*buf, *at, *value),
             Op::StoreRight { buf, at, value, spread: false } => self.store_right(*buf, *at, *value),
             Op::PairSums(src) => self.pair_sums(*src, &s.outs),
+            Op::BytesBeside(a, b) => self.bytes_beside(*a, *b, &s.outs),
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
             Op::Keep { kept, turn, k, value } => self.keep(*kept, *turn, *k, *value),
             Op::Kept { kept, turn, k } => self.take_kept(*kept, *turn, *k, &s.outs),

@@ -36,6 +36,21 @@ impl Lower {
         regs
     }
 
+    /// Of each row a lane has two columns of every eight: four of a tile are the bytes of a word.
+    pub fn bytes_beside(&mut self, a: Id, b: Id, outs: &[Id]) {
+        let (tiles, mut low, mut next) = ([self.tile(a), self.tile(b)], vec![], vec![]);
+        for mt in (0..tiles[0].len()).step_by(8) {
+            for (tile, half) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
+                let w = [0, 1, 4, 5].map(|i| tiles[tile][mt + half + i]);
+                let (x, y) = (self.prmt(w[0], w[1], 0x5140), self.prmt(w[2], w[3], 0x5140));
+                low.push(self.prmt(x, y, 0x5410));
+                next.push(self.prmt(x, y, 0x7632));
+            }
+        }
+        self.set(outs[0], low);
+        self.set(outs[1], next);
+    }
+
     pub fn pair_sums(&mut self, src: Id, outs: &[Id]) {
         let regs = self.tile(src);
         let sums: Vec<Id> = regs.chunks(2).map(|x| self.bin(BinOp::Add, x[0], x[1])).collect();

@@ -67,7 +67,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
     match op {
         Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::VectorIndex | Op::Raise(_) | Op::PairIndex | Op::SpreadIndex | Op::LaneId | Op::ThreadId | Op::ThreadAnew | Op::BlockAnew(_) | Op::Anew | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::Brought | Op::AfterPrevious | Op::ReleaseNext => vec![],
         Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::LaneTotals(a) | Op::FoldFours(a) | Op::InFours(a) | Op::SplitBytes(a) | Op::SplitHalves(a) | Op::SwapHalves(a) | Op::OwnHalves(a) | Op::SplitRows(a) | Op::SwapRows(a) | Op::TwiceRows(a) | Op::PairSums(a) | Op::QuadOrder(a) | Op::TwosOrder(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::Alike(a) | Op::MovMatrix(a) | Op::AnyLane(a) | Op::Ballot(a) => vec![*a],
-        Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) | Op::OfLane(a, b) => vec![*a, *b],
+        Op::BytesBeside(a, b) | Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) | Op::OfLane(a, b) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],
         Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => vec![*a, *b, *c],

@@ -4,7 +4,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
-use crate::pack::spread;
+use crate::pack::{beside, spread};
 
 impl Tile<i32> {
     /// [16, n] to [8, n]: `weight` times even rows plus odd ones.
@@ -24,6 +24,14 @@ impl Tile<i32> {
     pub fn split_rows(&self) -> Tile<u8> {
         let byte = |r: usize, k: usize| (self.get(r / 2, spread(k)) >> (if r % 2 == 0 { 8 } else { 0 })) as u8;
         Tile { rows: 16, cols: 32, layout: Layout::MmaA, data: (0..512).map(|i| byte(i / 32, i % 32)).collect() }
+    }
+
+    /// Two left operands [m, 32] of bytes, the low ones and the next ones, from two accumulators [m, 16]: see [`crate::pack::beside`].
+    pub fn bytes_beside(&self, b: &Tile<i32>) -> (Tile<u8>, Tile<i8>) {
+        let number = |i: usize| [self, b][beside(i % 32).0].get(i / 32, beside(i % 32).1);
+        let (rows, cols, layout) = (self.rows, 32, Layout::MmaA);
+        let low = (0..32 * rows).map(|i| number(i) as u8).collect();
+        (Tile { rows, cols, layout, data: low }, Tile { rows, cols, layout, data: (0..32 * rows).map(|i| (number(i) >> 8) as i8).collect() })
     }
 
     /// The bits that any element of a row has.

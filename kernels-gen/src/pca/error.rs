@@ -29,7 +29,7 @@ impl fmt::Display for PcaError {
                 f,
                 "`{name}`: `{word}` is no option of the PCA codec; write pca_static_W (W 2, 3, 4 or 6), or pca_v13 or pca_b1 to pca_b4, then _bN bits, _kN centres, _rN rank, \
                  _vrN percent of variance, _nN rows of a block, _sN seed, _tN threshold of outliers (_t0: none), _exact or _random, \
-                 _gauss, _ds or _fitted tables, _qp or _noqp, _pre or _post RoPE, _share or _own basis, _head or _pooled blocks, \
+                 _gauss, _ds or _fitted tables, _qp or _noqp, _pre or _post RoPE, _thetaN its base, _share or _own basis, _head or _pooled blocks, \
                  _norm, _f32, _mse, _ip or _linf, _rawA.B raw layers, _compat; KEYS/VALUES for two of them"
             ),
             PcaError::Original { does, on } => {

@@ -96,6 +96,10 @@ fn numbered(s: &mut Settings, word: &str) -> Option<()> {
         s.ratio = percent.parse::<f32>().ok()? / 100.0;
         return Some(());
     }
+    if let Some(theta) = word.strip_prefix("theta") {
+        s.theta = theta.parse().ok()?;
+        return Some(());
+    }
     let (letter, rest) = word.split_at_checked(1)?;
     match letter {
         "b" => s.bits = rest.parse().ok()?,

@@ -78,6 +78,8 @@ pub struct Settings {
     pub precondition: bool,
     /// keys turned back to position 0 before they are coded
     pub before_rope: bool,
+    /// RoPE's base where a page's keys are turned by their reader and nobody says how fast
+    pub theta: f64,
     /// one basis for all blocks of a stream
     pub share_basis: bool,
     pub grouping: Grouping,
@@ -110,6 +112,7 @@ impl Default for Settings {
             wide: false,
             precondition: false,
             before_rope: true,
+            theta: 1e4,
             share_basis: false,
             grouping: Grouping::Head,
             raw_layers: Vec::new(),
@@ -140,6 +143,9 @@ impl Settings {
         if let Some(t) = self.outliers.filter(|t| !(*t > 0.0 && t.is_finite())) {
             let (is, wanted) = (t.to_string(), "a positive number of standard deviations".into());
             return Err(PcaError::Setting { what: "outlier threshold", is, wanted });
+        }
+        if !(self.theta > 1.0 && self.theta.is_finite()) {
+            return Err(PcaError::Setting { what: "RoPE's base", is: self.theta.to_string(), wanted: "a number above 1".into() });
         }
         self.levels(None).map(|_| ())?;
         self.conflicts()

@@ -9,6 +9,7 @@ mod calibrated;
 mod kivi;
 mod merge;
 mod pca;
+mod pca_turned;
 mod prefill;
 mod project;
 mod rope;

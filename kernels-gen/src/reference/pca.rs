@@ -13,6 +13,7 @@ use crate::layout::{Operand, TILE};
 use crate::pca::PcaError;
 use crate::pca::pages::{BLOCK, Folded, PcaLayout, PcaPages, WAYS};
 use crate::reference::attention::decode_by_heads;
+use crate::reference::pca_turned::{turned_keys, turned_scores};
 use crate::reference::project::{LARGEST, MAGIC};
 use crate::reference::strand::{LEAF, Partial, Strand, part_of, quantise};
 use crate::reference::{CacheShape, Decoded, Status};
@@ -49,6 +50,8 @@ pub struct PcaHead {
     /// The page of shared ones.
     bases: Vec<u8>,
     keys: Vec<Folded>,
+    /// Those before RoPE, turned within their tiles.
+    turned: Vec<Vec<i16>>,
     values: Vec<Folded>,
 }
 
@@ -63,7 +66,7 @@ struct Query {
 
 impl PcaHead {
     pub fn new(c: &'static PcaPages, d: usize) -> PcaHead {
-        PcaHead { c, layout: PcaLayout::of(c, d), bases: Vec::new(), keys: Vec::new(), values: Vec::new() }
+        PcaHead { c, layout: PcaLayout::of(c, d), bases: Vec::new(), keys: Vec::new(), turned: Vec::new(), values: Vec::new() }
     }
 
     /// With the page of the bases that its blocks share.
@@ -87,7 +90,9 @@ impl PcaHead {
 
     /// One page more.
     pub fn push(&mut self, page: &[u8]) {
-        self.keys.push(self.layout.read(page, &self.bases, 0));
+        let keys = self.layout.read(page, &self.bases, 0);
+        self.turned.extend(keys.turning.as_ref().map(|turning| turned_keys(&keys, turning, &self.lanes(Operand::K))));
+        self.keys.push(keys);
         self.values.push(self.layout.read(page, &self.bases, 1));
     }
 
@@ -98,7 +103,7 @@ impl PcaHead {
         (0..1 << codec.spec().level_bits).map(lane).collect()
     }
 
-    /// The numbers that pages stand for: keys and values `[token, d]`.
+    /// The numbers that pages stand for: keys and values `[token, d]`; keys before RoPE where they lie so.
     pub fn numbers(&self) -> [Vec<f64>; 2] {
         [(Operand::K, &self.keys), (Operand::V, &self.values)].map(|(operand, blocks)| {
             let lanes = self.lanes(operand);
@@ -113,10 +118,20 @@ impl PcaHead {
         let (rank, lanes) = (self.layout.ranks[1], [self.lanes(Operand::K), self.lanes(Operand::V)]);
         let leaf = |first: usize| {
             let (keys, values) = (&self.keys[first / BLOCK], &self.values[first / BLOCK]);
-            let (query, mut strands) = (fold(keys, &q, scale), [Strand::new(rank, parts), Strand::new(WAYS, parts)]);
+            let query = keys.turning.is_none().then(|| fold(keys, &q, scale));
+            let mut strands = [Strand::new(rank, parts), Strand::new(WAYS, parts)];
             for start in (first..len.min(first + LEAF)).step_by(TILE) {
                 let tokens = start % BLOCK..start % BLOCK + TILE.min(len - start);
-                add(&mut strands, keys, values, &lanes, &query, tokens);
+                let scores = match (&query, &keys.turning) {
+                    (Some(query), _) => scores(keys, &lanes[0], query, tokens.clone()),
+                    (None, Some(turning)) => {
+                        let d = q.len();
+                        let (x, worth) = turned_scores(turning, &self.turned[first / BLOCK][tokens.start * d..tokens.end * d], &q, start, scale);
+                        Scores { worth: vec![worth; x.len()], x, bias: [0.0; TILE] }
+                    }
+                    (None, None) => unreachable!("one of them is there"),
+                };
+                add(&mut strands, values, &lanes[1], scores, tokens);
             }
             strands[0].mapped(|l| unfold(values, &strands, l))
         };
@@ -128,7 +143,7 @@ impl PcaHead {
 }
 
 /// Integers under the largest magnitude, and what a step of them is worth.
-fn integers(x: &[f32]) -> (Vec<i32>, f32) {
+pub(super) fn integers(x: &[f32]) -> (Vec<i32>, f32) {
     let top = x.iter().fold(1e-20, |top, x| fmax(top, x.abs()));
     let by = LARGEST / top;
     (x.iter().map(|x| (x.mul_add(by, MAGIC) - MAGIC) as i32).collect(), top * (1.0 / LARGEST))
@@ -148,22 +163,34 @@ fn fold(block: &Folded, q: &[f32], scale: f32) -> Query {
     Query { ints: own, worth: [unit, length].map(|unit| shown_worth(unit * log2)), bias: joined8([0, 1, 2, 3].map(chain), [4, 5, 6, 7].map(chain)) * log2 }
 }
 
-fn half(x: u16) -> f32 {
+pub(super) fn half(x: u16) -> f32 {
     half::f16::from_bits(x.min(0x7bff)).to_f32()
 }
 
-/// The tokens of a tile; the strands are of residuals' coordinates and of centres.
-fn add(strands: &mut [Strand; 2], keys: &Folded, values: &Folded, lanes: &[Vec<i32>; 2], query: &Query, tokens: std::ops::Range<usize>) {
-    let [strand, ways] = strands;
+/// Of the tokens of a tile: scores in steps, what one is worth and what is added, in log2 units.
+struct Scores {
+    x: Vec<f32>,
+    worth: Vec<f32>,
+    bias: [f32; TILE],
+}
+
+fn scores(keys: &Folded, lanes: &[i32], query: &Query, tokens: std::ops::Range<usize>) -> Scores {
     let mut bias = [0.0; TILE];
     let (mut x, mut worth) = (Vec::with_capacity(TILE), Vec::with_capacity(TILE));
     for (t, bias) in tokens.clone().zip(&mut bias) {
-        let levels = keys.levels[t * keys.rank()..][..keys.rank()].iter().zip(&query.ints).map(|(n, i)| lanes[0][usize::from(*n)] * i);
+        let levels = keys.levels[t * keys.rank()..][..keys.rank()].iter().zip(&query.ints).map(|(n, i)| lanes[usize::from(*n)] * i);
         let outliers = keys.more(t).map(|(j, more)| more * query.ints[j]);
         x.push((levels.sum::<i32>() + outliers.sum::<i32>()) as f32);
         worth.push(half(keys.norms[t]) * query.worth[0]);
         *bias = (query.ints[keys.rank() + usize::from(keys.numbers[t])] as f32).mul_add(half(keys.lengths[t]) * query.worth[1], query.bias);
     }
+    Scores { x, worth, bias }
+}
+
+/// The tokens of a tile; the strands are of residuals' coordinates and of centres, `lanes`: of values.
+fn add(strands: &mut [Strand; 2], values: &Folded, lanes: &[i32], scores: Scores, tokens: std::ops::Range<usize>) {
+    let [strand, ways] = strands;
+    let Scores { mut x, worth, bias } = scores;
     let before = strand.top();
     strand.weigh(&mut x, &worth, &bias);
     ways.follow(before, strand.top());
@@ -173,7 +200,7 @@ fn add(strands: &mut [Strand; 2], keys: &Folded, values: &Folded, lanes: &[Vec<i
     }
     let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
     let rank = values.rank();
-    let level = |t: usize, j: usize| lanes[1][usize::from(values.levels[t * rank + j])];
+    let level = |t: usize, j: usize| lanes[usize::from(values.levels[t * rank + j])];
     sum(strand, &of(&values.norms), 128, 1.0, |i, j| level(tokens.start + i, j));
     // Every token has one centre: what its sums come to is the total of the weights.
     for part in 2 - ways.parts..2 {

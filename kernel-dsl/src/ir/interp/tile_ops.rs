@@ -7,7 +7,7 @@ use super::tile::{Machine, Value};
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::*;
-use crate::pack::{left_byte, right_byte, spread};
+use crate::pack::{beside, left_byte, right_byte, spread};
 use crate::tile::{band_row, four, fours, pair};
 
 impl Machine<'_> {
@@ -202,6 +202,12 @@ impl Machine<'_> {
                 let number = |r: usize, token: usize| f32::from_bits(x[r * 32 + spread(token)] as u32);
                 let of = |half: usize| (0..64).map(|i| u64::from((number(i / 8, i % 8 * 4 + 2 * half) + number(i / 8, i % 8 * 4 + 2 * half + 1)).to_bits())).collect::<Vec<u64>>();
                 self.values[s.outs[1] as usize] = Some(Value::Tile(of(1).into()));
+                of(0)
+            }
+            Op::BytesBeside(a, b) => {
+                let (x, y) = (self.tile(*a)?.1, self.tile(*b)?.1);
+                let of = |shift: u32| (0..2 * x.len()).map(|i| [&x, &y][beside(i % 32).0][i / 32 * 16 + beside(i % 32).1] >> shift & 0xff).collect::<Vec<u64>>();
+                self.values[s.outs[1] as usize] = Some(Value::Tile(of(8).into()));
                 of(0)
             }
             Op::StorePacked { buf, at, value } => {

@@ -4,6 +4,8 @@
 pub mod attend;
 pub mod queries;
 pub mod scores;
+pub mod turn;
+pub mod turned;
 pub mod unfold;
 pub mod walk;
 pub mod weigh;
@@ -11,7 +13,7 @@ pub mod weigh;
 use super::Elem;
 use super::cuts::shape;
 use super::decode_attention::DecodeMeta;
-use crate::pca::pages::{PcaLayout, PcaPages, WAYS};
+use crate::pca::pages::{PcaLayout, PcaPages, WAYS, factors_at, speeds_at, units_at, zeros_at};
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
@@ -29,6 +31,11 @@ pub const fn record(rank: usize, parts: usize) -> usize {
     16 / parts * (rank + WAYS) + 4 * 4 * 8
 }
 
+/// Bytes of the queries of a tile where keys lie before RoPE: `[high | low, heads, d]`, then for each of 8 columns the worth of a step.
+pub const fn turned_tile(d: usize, parts: usize) -> usize {
+    16 / parts * d + 4 * 8
+}
+
 /// What pages of blocks keep behind their tiles, and where.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Behind {
@@ -42,13 +49,20 @@ pub struct Behind {
     pub ways_at: [usize; 2],
     /// First byte of what a block's values have of their own.
     pub values_at: usize,
+    /// Keys lie before RoPE.
+    pub before: bool,
+    /// Then, bytes behind the matrix of their frame where things begin: see [`crate::pca::pages::turned_bytes`].
+    pub zeros_at: usize,
+    pub factors_at: usize,
+    pub speeds_at: usize,
+    pub units_at: usize,
     /// Outliers of a tile's keys, and where in the tile they begin.
     pub outliers: usize,
     pub outliers_at: usize,
 }
 
 impl Behind {
-    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, outliers: 0, outliers_at: 0 };
+    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, before: false, zeros_at: 0, factors_at: 0, speeds_at: 0, units_at: 0, outliers: 0, outliers_at: 0 };
 
     fn of(c: &PcaPages, layout: &PcaLayout) -> Behind {
         Behind {
@@ -58,6 +72,11 @@ impl Behind {
             frames_at: [0, 1].map(|side| layout.frame_at(side)),
             ways_at: [layout.key_ways_at(), layout.value_ways_at()],
             values_at: layout.values_behind_at(),
+            before: layout.before,
+            zeros_at: zeros_at(layout.d),
+            factors_at: factors_at(layout.d),
+            speeds_at: speeds_at(layout.d),
+            units_at: units_at(layout.d),
             outliers: layout.outliers,
             outliers_at: layout.outliers_at(),
         }
@@ -67,7 +86,17 @@ impl Behind {
 impl DecodeMeta {
     /// Bytes of the queries of a block.
     pub fn folded(&self) -> usize {
-        record(self.ranks[0], self.parts)
+        if self.behind.before { self.page_tokens / 32 * self.turned_tile() } else { record(self.ranks[0], self.parts) }
+    }
+
+    /// Bytes of the queries of a tile where keys lie before RoPE.
+    pub fn turned_tile(&self) -> usize {
+        turned_tile(self.d, self.parts)
+    }
+
+    /// Cosines and sines of a tile's tokens that a block keeps.
+    pub fn turns(&self) -> usize {
+        if self.behind.before { self.d * turned::LINE } else { 0 }
     }
 
     /// Bytes of a page of blocks of a kv head.
@@ -101,7 +130,7 @@ pub fn parts(c: &PcaPages, group: usize) -> usize {
 /// Sixteen warps an SM; eight in blocks of four for single heads and for 128 coordinates, which take twice the registers.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
-    let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
+    let few = group == 1 || layout.before || layout.ranks[0].max(layout.ranks[1]) > 64;
     DecodeMeta {
         ranks: layout.ranks,
         apart: false,
@@ -126,8 +155,10 @@ pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
 
 /// Tile IR of that kernel.
 pub fn fold_ir(m: &FoldMeta) -> Result<Program, Report> {
-    match m.elem {
-        2 => queries::fold_queries::build::<bf16>(m),
+    match (m.behind.before, m.elem) {
+        (true, 2) => turn::turn_queries::build::<bf16>(m),
+        (true, _) => turn::turn_queries::build::<f32>(m),
+        (_, 2) => queries::fold_queries::build::<bf16>(m),
         _ => queries::fold_queries::build::<f32>(m),
     }
 }

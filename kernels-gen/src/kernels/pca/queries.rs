@@ -39,7 +39,12 @@ impl FoldMeta {
 
     /// Bytes of the queries of a block.
     pub fn record(&self) -> usize {
-        super::record(self.rank, self.parts)
+        if self.behind.before { self.page_tokens / 32 * self.turned_tile() } else { super::record(self.rank, self.parts) }
+    }
+
+    /// Those of a tile where keys lie before RoPE.
+    pub fn turned_tile(&self) -> usize {
+        super::turned_tile(self.d, self.parts)
     }
 
     /// Heads of a record.
@@ -195,7 +200,7 @@ pub fn fold_queries<T: Float>(
 
 /// First byte of a page of a kv head, page 0 where an entry is bad.
 #[device]
-fn page_of(page_bytes: usize, entry: i32, pages: i32, kv_heads: i32, head: i32) -> i64 {
+pub fn page_of(page_bytes: usize, entry: i32, pages: i32, kv_heads: i32, head: i32) -> i64 {
     let page = entry as u32;
     ((if page < pages as u32 { page as i64 } else { 0_i64 }) * kv_heads as i64 + head as i64) * page_bytes as i64
 }
@@ -226,7 +231,7 @@ fn way(c: i32, a: i32, rank: usize, places: usize) -> i32 {
 
 /// High and low bytes of four numbers as integers, and the integers' sum.
 #[device]
-fn digits(y: [f32; 4], by: f32) -> (u32, u32, i32) {
+pub fn digits(y: [f32; 4], by: f32) -> (u32, u32, i32) {
     let mut u = [0_u32; 4];
     let mut sum = 0_i32;
     for e in 0..4 {
@@ -238,13 +243,13 @@ fn digits(y: [f32; 4], by: f32) -> (u32, u32, i32) {
 }
 
 #[device]
-fn largest(y: [f32; 4]) -> f32 {
+pub fn largest(y: [f32; 4]) -> f32 {
     fmax(fmax(y[0].abs(), y[1].abs()), fmax(y[2].abs(), y[3].abs()))
 }
 
 /// The largest magnitude of a row, of what eight threads found.
 #[device]
-fn top_of(tops: &Shared<f32>, c: i32) -> f32 {
+pub fn top_of(tops: &Shared<f32>, c: i32) -> f32 {
     let (x, y) = (tops.load4::<f32>(c * 32_i32), tops.load4::<f32>(c * 32_i32 + 16_i32));
     fmax(fmax(fmax(fmax(x[0], x[1]), fmax(x[2], x[3])), fmax(fmax(y[0], y[1]), fmax(y[2], y[3]))), 1e-20_f32)
 }

@@ -11,6 +11,16 @@ use kernel_dsl::prelude::*;
 /// A block's queries: high and low bytes in its residuals' coordinates, and along its centres; both bytes in each with two parts.
 #[device]
 pub fn query_of<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile<i8>, Tile<i8>, Tile<i8>, Tile<i8>) {
+    if m.behind.before {
+        // A tile's own are read with it.
+        (right(32, 8, 0_i8), right(32, 8, 0_i8), right(32, 8, 0_i8), right(32, 8, 0_i8))
+    } else {
+        folded_query::<T>(m, records, at)
+    }
+}
+
+#[device]
+fn folded_query<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile<i8>, Tile<i8>, Tile<i8>, Tile<i8>) {
     let (places, rank) = (m.ranks[0] + WAYS, m.ranks[0]);
     let low = at + if m.parts == 2 { 0_i64 } else { (8 * places) as i64 };
     (records.operand::<i8>(at, places, 8, rank), records.operand::<i8>(low, places, 8, rank), records.operand::<i8>(at + rank as i64, places, 8, WAYS), records.operand::<i8>(low + rank as i64, places, 8, WAYS))
@@ -19,6 +29,15 @@ pub fn query_of<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile
 /// What its sums start from, the worth of a step with residuals and with centres, the bias.
 #[device]
 pub fn columns_of<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile<i32>, Tile<f32>, Tile<f32>, Tile<f32>) {
+    if m.behind.before {
+        (cols(8, 0_i32), cols(8, 0.0_f32), cols(8, 0.0_f32), cols(8, 0.0_f32))
+    } else {
+        folded_columns::<T>(m, records, at)
+    }
+}
+
+#[device]
+fn folded_columns<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile<i32>, Tile<f32>, Tile<f32>, Tile<f32>) {
     let from = at + (16 / m.parts * (m.ranks[0] + WAYS)) as i64;
     (records.columns::<i32>(from, 4, 8), records.columns::<f32>(from + 32_i64, 4, 8), records.columns::<f32>(from + 64_i64, 4, 8), records.columns::<f32>(from + 96_i64, 4, 8))
 }
@@ -55,7 +74,7 @@ pub fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, more: &mut Shared<u8
 
 /// Lanes that a tile's outliers add, as left operand; they are put together in the warp's `more`.
 #[device]
-fn outliers_of(m: &DecodeMeta, tokens: &Page, more: &mut Shared<u8>, w: i32) -> Tile<i8> {
+pub fn outliers_of(m: &DecodeMeta, tokens: &Page, more: &mut Shared<u8>, w: i32) -> Tile<i8> {
     let own = w * m.more() as i32;
     for i in lanes(32) {
         for u in 0..m.more() / 512 {

@@ -9,6 +9,7 @@ use super::super::softmax::*;
 use super::super::units::{lift_of, sunk, up_of};
 use super::super::values::{count_of, peaks, total_of};
 use super::scores::{columns_of, query_of, scores};
+use super::turned::{put_turns, turned_scores};
 use super::unfold::{unfolded, unfolded_halves};
 use super::weigh::{weighed, weighed_apart};
 use crate::codec::Codec;
@@ -24,6 +25,10 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
     let mut low = shared::<i32>(m.cols);
     for c in threads(m.cols) {
         low.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
+    }
+    let mut turns = shared::<f32>(m.turns());
+    if m.behind.before {
+        put_turns(m, cache, &mut turns, from.at(0) & -2_i64);
     }
     let (of_block, record, bands) = ((m.page_tokens / 32) as i32, m.folded() as i64, m.ranks[1] / 32);
     for w in warps(m.warps) {
@@ -52,7 +57,12 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                     }
                 }
             }
-            let mut x = scores(m, k, &tokens, &mut more, &q, &columns, w);
+            let mut x = if m.behind.before {
+                let at = (line + t / of_block) as i64 * record + ((t % of_block) * m.turned_tile() as i32) as i64;
+                turned_scores::<T>(m, k, records, cache, &tokens, &mut more, &turns, at, page_at(m, from, page, t), w)
+            } else {
+                scores(m, k, &tokens, &mut more, &q, &columns, w)
+            };
             if t >= tiles - 1_i32 {
                 x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(seats, w, SEEN) - t * 32_i32)), visible);
             }

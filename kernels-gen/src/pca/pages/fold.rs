@@ -12,7 +12,7 @@ use super::super::centres::Centres;
 use super::super::error::PcaError;
 use super::super::pack::unpack;
 use super::super::stream::Coding;
-use super::{BLOCK, Columns, Frame, WAYS};
+use super::{BLOCK, Before, Columns, Frame, Turning, WAYS};
 use crate::codecs::Levels;
 use crate::layout::TILE;
 
@@ -31,6 +31,8 @@ pub struct Folded {
     pub frame: Frame,
     /// Of centres.
     pub ways: Columns,
+    /// Of keys before RoPE, whose frame and centres are its integers.
+    pub turning: Option<Turning>,
     /// Of each token: number of its centre, length along it, norm of the residual (f16 bits), numbers of levels `[rank]`.
     pub numbers: Vec<u8>,
     pub lengths: Vec<u16>,
@@ -41,13 +43,14 @@ pub struct Folded {
 }
 
 impl Folded {
-    /// Fitted to 512 rows, under the frame of a stream or one of their own; `most`: outliers of a tile.
-    pub fn fit(coding: &Coding, table: &Levels, rows: &[f32], rank: usize, shared: Option<Frame>, most: usize) -> Result<Folded, PcaError> {
+    /// Fitted to 512 rows, under the frame of a stream or one of their own; `most`: outliers of a tile, `before`: of keys before RoPE.
+    pub fn fit(coding: &Coding, table: &Levels, rows: &[f32], rank: usize, shared: Option<Frame>, most: usize, before: Option<&Before>) -> Result<Folded, PcaError> {
         let (settings, d) = (&coding.settings, coding.d);
         if rows.len() != BLOCK * d {
             return Err(PcaError::Setting { what: "a block", is: format!("{} numbers", rows.len()), wanted: format!("{BLOCK} rows of {d}") });
         }
         let rows = coding.sound(rows)?;
+        let rows = before.map_or_else(|| rows.clone(), |before| before.prepared(&rows, d));
         let (frame, basis) = match shared {
             Some(frame) => {
                 let basis = frame.basis(settings, table.step())?;
@@ -57,8 +60,8 @@ impl Folded {
         };
         let coordinates: Vec<f32> = rows.chunks_exact(d).flat_map(|x| basis.project(x)).collect();
         let centres = Centres::fit(settings, &coordinates, rank)?;
-        let ways = ways(&basis, &centres, d);
-        let mut block = Folded { frame, ways, numbers: vec![], lengths: vec![], norms: vec![], levels: vec![], outliers: vec![] };
+        let along = ways(&basis, &centres, d);
+        let mut block = Folded { frame, ways: Columns::of(&along, d), turning: None, numbers: vec![], lengths: vec![], norms: vec![], levels: vec![], outliers: vec![] };
         let skeleton = Skeleton { basis: &basis, centres: &centres };
         let mut beyond = Vec::new();
         for (token, row) in rows.chunks_exact(d).enumerate() {
@@ -77,6 +80,9 @@ impl Folded {
                 block.outliers.extend(largest(std::mem::take(&mut beyond), most));
             }
         }
+        if let Some(before) = before {
+            before.turn(&mut block, &Frame::columns(settings, &basis, d), along, table);
+        }
         Ok(block)
     }
 
@@ -91,15 +97,24 @@ impl Folded {
         own.iter().filter(move |o| o.token == token % TILE).map(|o| (o.coordinate, i32::from(o.more)))
     }
 
-    /// The numbers that a token stands for, `lane`: of a level's number.
+    /// Lanes of a token, its outliers included, `lane`: of a level's number.
+    pub fn lanes(&self, token: usize, lane: impl Fn(usize) -> i32) -> Vec<i32> {
+        let rank = self.rank();
+        let mut lanes: Vec<i32> = self.levels[token * rank..][..rank].iter().map(|n| lane(usize::from(*n))).collect();
+        self.more(token).for_each(|(j, more)| lanes[j] += more);
+        lanes
+    }
+
+    /// The numbers that a token stands for; of keys before RoPE, before it.
     pub fn row(&self, token: usize, lane: impl Fn(usize) -> i32) -> Vec<f64> {
-        let (rank, d) = (self.rank(), self.frame.d);
+        if let Some(turning) = &self.turning {
+            return turning.row(self, token, &self.lanes(token, lane));
+        }
+        let d = self.frame.d;
         let half = |x: u16| f64::from(f16::from_bits(x).to_f32());
         let mut row: Vec<f64> = self.frame.mean.iter().map(|m| f64::from(*m)).collect();
         let mut add = |column: &[i8], c: f64| row.iter_mut().zip(column).for_each(|(x, m)| *x += c * f64::from(*m));
-        let mut lanes: Vec<i32> = self.levels[token * rank..][..rank].iter().map(|n| lane(usize::from(*n))).collect();
-        self.more(token).for_each(|(j, more)| lanes[j] += more);
-        for (j, lane) in lanes.into_iter().enumerate() {
+        for (j, lane) in self.lanes(token, lane).into_iter().enumerate() {
             add(&self.frame.matrix[j * d..][..d], half(self.norms[token]) * f64::from(lane) * f64::from(self.frame.worth[j]));
         }
         let way = usize::from(self.numbers[token]);
@@ -116,7 +131,7 @@ fn largest(mut found: Vec<Outlier>, most: usize) -> Vec<Outlier> {
 }
 
 /// Centres each way.
-fn ways(basis: &Basis, centres: &Centres, d: usize) -> Columns {
+fn ways(basis: &Basis, centres: &Centres, d: usize) -> Vec<f64> {
     let mut columns = vec![0.0_f64; WAYS * d];
     for i in 0..d {
         for k in 0..centres.count() {
@@ -125,5 +140,5 @@ fn ways(basis: &Basis, centres: &Centres, d: usize) -> Columns {
             columns[(2 * k + 1) * d + i] = -along * f64::from(basis.scale);
         }
     }
-    Columns::of(&columns, d)
+    columns
 }

@@ -42,6 +42,13 @@ impl Frame {
     /// Of a basis of `rank` components, `step`: lanes of a level of 1. A residual's coordinates go through the butterfly, its signs and the
     /// components.
     pub fn of(settings: &Settings, step: f32, basis: &Basis, d: usize) -> Frame {
+        let Columns { matrix, worth } = Columns::of(&Frame::columns(settings, basis, d), d);
+        let worth = worth.iter().map(|unit| (f64::from(*unit) / f64::from(step)) as f32).collect();
+        Frame { d, matrix, worth, mean: basis.mean.iter().map(|m| m * basis.scale).collect() }
+    }
+
+    /// What a residual's coordinates of 1 are each. `[rank, d]`
+    pub fn columns(settings: &Settings, basis: &Basis, d: usize) -> Vec<f64> {
         let (rank, signs) = (basis.rows.len() / d, signs(settings.seed, d.next_power_of_two()));
         let mut columns = vec![0.0_f64; rank * d];
         for i in 0..d {
@@ -50,9 +57,7 @@ impl Frame {
             hadamard(&mut turned);
             turned.iter().enumerate().for_each(|(j, x)| columns[j * d + i] = x * f64::from(basis.scale) / rank as f64);
         }
-        let Columns { matrix, worth } = Columns::of(&columns, d);
-        let worth = worth.iter().map(|unit| (f64::from(*unit) / f64::from(step)) as f32).collect();
-        Frame { d, matrix, worth, mean: basis.mean.iter().map(|m| m * basis.scale).collect() }
+        columns
     }
 
     /// Fitted to rows of `d` finite numbers.

@@ -6,10 +6,13 @@
 //! sums, 32 numbers by 32 coordinates. Both lie in the order of the lanes' registers. Behind the values' steps are sums of the rows of the
 //! whole matrix, which integers without a sign need.
 //!
+//! Keys before RoPE have a frame and centres of their own: see [`super::turned`].
+//!
 //! Outliers are a tile's: where each stands in a left operand of bytes, u16, then what it adds to the lane there, a signed byte, 0 for none.
 
 use kernel_dsl::pack::left_byte;
 
+use super::turned::turned_bytes;
 use super::{BLOCK, Columns, Folded, Frame, Outlier, PcaPages, WAYS};
 use crate::codec::Codec;
 use crate::layout::{Codes, Layout, Operand, TILE};
@@ -22,12 +25,14 @@ pub struct PcaLayout {
     /// Outliers of a tile's keys at most.
     pub outliers: usize,
     shared: [bool; 2],
+    /// Keys lie before RoPE.
+    pub before: bool,
     codecs: [&'static dyn Codec; 2],
 }
 
 impl PcaLayout {
     pub fn of(c: &PcaPages, d: usize) -> PcaLayout {
-        PcaLayout { d, ranks: c.ranks(d), outliers: c.outliers(d), shared: c.shared(), codecs: [c.halves.k.bands[0], c.halves.v.bands[0]] }
+        PcaLayout { d, ranks: c.ranks(d), outliers: c.outliers(d), shared: c.shared(), before: c.k.before_rope, codecs: [c.halves.k.bands[0], c.halves.v.bands[0]] }
     }
 
     fn code_bytes(&self, side: usize) -> usize {
@@ -60,7 +65,10 @@ impl PcaLayout {
 
     /// Bytes of a frame.
     pub fn frame_bytes(&self, side: usize) -> usize {
-        self.ranks[side] * (self.d + 4) + 4 * self.d
+        match self.before && side == 0 {
+            true => self.ranks[0] * self.d + turned_bytes(self.d),
+            false => self.ranks[side] * (self.d + 4) + 4 * self.d,
+        }
     }
 
     /// First byte of a frame in a page: behind the tiles, or in the page of those that are shared.
@@ -157,12 +165,15 @@ impl PcaLayout {
 
     /// Puts the keys (side 0) or the values (1) of a block into a page.
     pub fn write(&self, page: &mut [u8], side: usize, block: &Folded) {
-        if !self.shared[side] {
+        let turning = block.turning.as_ref();
+        if let Some(turning) = turning {
+            self.write_turned(page, self.frame_at(side), self.ways_at(side), block, turning);
+        } else if !self.shared[side] {
             self.write_frame(&mut page[self.frame_at(side)..], side, &block.frame);
         }
         let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
         let (d, ways) = (self.d, self.ways_at(side));
-        for j in 0..WAYS {
+        for j in 0..if turning.is_some() { 0 } else { WAYS } {
             put(ways + WAYS * d + 4 * j, &block.ways.worth[j].to_le_bytes());
             (0..d).for_each(|i| put(ways + self.matrix_byte(side, WAYS, i, j), &block.ways.matrix[j * d + i].to_le_bytes()));
         }
@@ -194,10 +205,16 @@ impl PcaLayout {
     /// What [`Self::write`] put there; `bases`: the page of shared frames.
     pub fn read(&self, page: &[u8], bases: &[u8], side: usize) -> Folded {
         let (d, rank, ways) = (self.d, self.ranks[side], self.ways_at(side));
-        let frame = self.read_frame(&(if self.shared[side] { bases } else { page })[self.frame_at(side)..], side);
-        let matrix = (0..WAYS * d).map(|at| page[ways + self.matrix_byte(side, WAYS, at % d, at / d)] as i8).collect();
-        let worth = (0..WAYS).map(|j| f32::from_bits(word(page, ways + WAYS * d + 4 * j))).collect();
-        let mut block = Folded { frame, ways: Columns { matrix, worth }, numbers: vec![], lengths: vec![], norms: vec![], levels: vec![], outliers: vec![] };
+        let (frame, ways, turning) = if self.before && side == 0 {
+            let (frame, ways, turning) = self.read_turned(page, self.frame_at(0), ways);
+            (frame, ways, Some(turning))
+        } else {
+            let frame = self.read_frame(&(if self.shared[side] { bases } else { page })[self.frame_at(side)..], side);
+            let matrix = (0..WAYS * d).map(|at| page[ways + self.matrix_byte(side, WAYS, at % d, at / d)] as i8).collect();
+            let worth = (0..WAYS).map(|j| f32::from_bits(word(page, ways + WAYS * d + 4 * j))).collect();
+            (frame, Columns { matrix, worth }, None)
+        };
+        let mut block = Folded { frame, ways, turning, numbers: vec![], lengths: vec![], norms: vec![], levels: vec![], outliers: vec![] };
         let half = |at: usize| u16::from_le_bytes([page[at], page[at + 1]]);
         let (codes, operand) = (self.codes(side), [Operand::K, Operand::V][side]);
         for token in 0..BLOCK {

@@ -1,7 +1,7 @@
 //! The PCA codec as its kernels read it: a page of a kv head is a block of 512 tokens, tiles of codes and behind them the block's own
 //! maps, one for keys and one for values. See [`crate::kernels::pca`]; the newest tokens lie raw in another cache.
 //!
-//! What a page can hold: blocks of 512 tokens of one head, keys as attention meets them (`_post`), any table of 1 to 4 bits, fitted ones by [`open_fitted`], up to 16
+//! What a page can hold: blocks of 512 tokens of one head, keys as attention meets them (`_post`) or before RoPE, preconditioned if that is wanted, any table of 1 to 4 bits, fitted ones by [`open_fitted`], up to 16
 //! centres, a basis of each block's own or one for a stream (`_share`), outliers of keys (`_t2`). Outliers of values, pooled heads and the
 //! published defects it cannot.
 //!
@@ -11,6 +11,8 @@
 mod fold;
 mod frame;
 mod layout;
+mod turned;
+mod turning;
 
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -18,6 +20,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 pub use fold::{Folded, Outlier};
 pub use frame::{Columns, Frame};
 pub use layout::PcaLayout;
+pub use turned::{coordinate_at, factors_at, speeds_at, turned_bytes, units_at, zeros_at};
+pub use turning::{Before, MAGIC, Turning, plain_speeds};
 
 use super::error::PcaError;
 use super::name::codec;
@@ -120,6 +124,14 @@ impl PcaPages {
     /// The page of one kv head: 512 keys and values `[token, d]`; `bases`: a page of [`Self::fit_bases`] where they are shared. The work of
     /// a host; a block is known once it is full.
     pub fn encode(&self, bases: Option<&[u8]>, keys: &[f32], values: &[f32], d: usize) -> Result<Vec<u8>, PcaError> {
+        if self.k.before_rope && self.k.precondition {
+            return Err(PcaError::Missing { what: "the second moments of queries" });
+        }
+        self.encode_before(bases, keys, values, d, &Before { speeds: &plain_speeds(self.k.theta, d), whitening: None })
+    }
+
+    /// Likewise, of keys before RoPE: how they turn, and what they are preconditioned by.
+    pub fn encode_before(&self, bases: Option<&[u8]>, keys: &[f32], values: &[f32], d: usize, before: &Before) -> Result<Vec<u8>, PcaError> {
         let layout = PcaLayout::of(self, d);
         let mut page = vec![0; layout.page_bytes()];
         for (i, (settings, rows)) in [(&self.k, keys), (&self.v, values)].into_iter().enumerate() {
@@ -130,7 +142,7 @@ impl PcaPages {
             };
             let most = if i == 0 { layout.outliers } else { 0 };
             let coding = Coding::new(settings, d, self.fitted[i].as_deref())?;
-            layout.write(&mut page, i, &Folded::fit(&coding, self.tables[i], rows, self.ranks(d)[i], frame, most)?);
+            layout.write(&mut page, i, &Folded::fit(&coding, self.tables[i], rows, self.ranks(d)[i], frame, most, Some(before).filter(|_| i == 0 && self.k.before_rope))?);
         }
         Ok(page)
     }
@@ -167,7 +179,7 @@ fn fits(s: &Settings, keys: bool) -> Result<(), PcaError> {
     let all = [
         (s.block == BLOCK, "the block of pages", s.block.to_string(), "_n512"),
         (s.grouping == Grouping::Head, "the grouping of pages", "pooled heads".into(), "_head"),
-        (!keys || !s.before_rope, "the place of keys in pages", "before RoPE".into(), "_post: a page's keys are those that attention meets"),
+        (!keys || !s.before_rope || !s.share_basis, "the basis of keys before RoPE", "shared".into(), "_own for keys: their integers have a unit a block"),
         (keys || s.outliers.is_none(), "the outliers of values in pages", "kept".into(), "_t0 for values, as KEYS_t2/VALUES_t0"),
         (s.centres <= WAYS / 2, "the centres of pages", s.centres.to_string(), "at most 16"),
         (s.raw_layers.is_empty(), "the layers of pages", "raw".into(), "no _raw: give those layers a cache of bf16"),

@@ -1,0 +1,101 @@
+//! Scores of a tile's keys before RoPE: keys leave their block's coordinates on the tensor core, 16 coordinates and those that turn with them at a
+//! time, are turned from the tile's first token to their own, and meet queries that were turned back to that one ([`super::turn`]).
+//!
+//! Sums of bytes are exact, what is turned is rounded to integers of 16 bits by an addition, and their two bytes meet both bytes of queries.
+//! Cost: reads (rank + 32) d bytes of matrices a tile out of the cache, 4 d bytes of turns a token out of shared memory.
+
+use super::super::decode_attention::DecodeMeta;
+use super::super::keys::{high_half, low_half};
+use super::super::softmax::{bits_of, fused, sound};
+use super::scores::outliers_of;
+use crate::codec::Codec;
+use crate::pca::pages::{MAGIC, WAYS};
+use kernel_dsl::math::{angle_of, turned};
+use kernel_dsl::prelude::*;
+
+/// Numbers from one pair's turns to the next: 32 tokens, and what keeps lanes from one bank.
+pub const LINE: usize = 36;
+
+/// The bits of [`MAGIC`].
+const BITS: i32 = 0x4b40_0000;
+
+/// Cosines of all pairs, 32 tokens each, then sines, by the speeds of page `page`.
+#[device]
+pub fn put_turns(m: &DecodeMeta, cache: &Global<u8>, turns: &mut Shared<f32>, page: i64) {
+    let speeds = page + (m.behind.frames_at[0] + m.ranks[0] * m.d + m.behind.speeds_at) as i64;
+    for i in threads(16 * m.d) {
+        let (pair, token) = (i >> 5_u32, i & 31_i32);
+        let speed = speeds + (pair * 4_i32) as i64;
+        let (cos, sin) = turned(angle_of(token, cache.load::<u32>(speed), cache.load::<u32>(speed + (2 * m.d) as i64)));
+        turns.put(pair * LINE as i32 + token, cos);
+        turns.put((pair + (m.d / 2) as i32) * LINE as i32 + token, sin);
+    }
+}
+
+/// Scores in log2 units, without those past the end; `at`: the tile's queries, `page`: of its block.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn turned_scores<T: Float>(m: &DecodeMeta, k: &dyn Codec, records: &Global<T>, cache: &Global<u8>, tokens: &Page, more: &mut Shared<u8>, turns: &Shared<f32>, at: i64, page: i64, w: i32) -> Tile<f32> {
+    let (frame, ways) = (page + m.behind.frames_at[0] as i64, page + m.behind.ways_at[0] as i64);
+    let units = cache.load4::<f32>(frame + (m.ranks[0] * m.d + m.behind.units_at) as i64);
+    let sides = tokens.rows::<u32>(m.sides_at, 4, 32).map(sound);
+    let (norms, lengths) = (sides.map(low_half) * units[0], sides.map(high_half) * units[1]);
+    let key: Tile<u8> = tokens.keys(m.keys_at[0], k.spec().bits, m.ranks[0], 8, |x| k.decode(x));
+    let marks = tokens.key_marks(m.sides_at + 256);
+    // Without outliers nobody asks.
+    let beyond = if m.behind.outliers > 0 { outliers_of(m, tokens, more, w) } else { left_full(32, m.ranks[0], 0_i8) };
+    let (mut upper, mut lower) = (acc(32, 8, 0_i32), acc(32, 8, 0_i32));
+    for c in 0..m.d / 32 {
+        let x = unprojected(m, cache, &key, &beyond, &marks, &norms, &lengths, frame, ways, 32 * c);
+        let y = unprojected(m, cache, &key, &beyond, &marks, &norms, &lengths, frame, ways, 32 * c + 16);
+        let (cos, sin) = (turns.acc(16 * c * LINE, LINE, 16, 32, 16), turns.acc((m.d / 2 + 16 * c) * LINE, LINE, 16, 32, 16));
+        let (low, high) = (x.map3(&cos, &y.map2(&sin, less), fused).map(bits_of), y.map3(&cos, &x.map2(&sin, plus), fused).map(bits_of));
+        let bytes = low.bytes_beside(&high);
+        let q: Tile<i8> = records.operand::<i8>(at + (32 * c) as i64, m.d, 8, 32);
+        if m.parts == 2 {
+            upper = mma(&bytes.1, &q, &upper);
+            lower = mma(&bytes.0, &q, &lower);
+        } else {
+            let q_low: Tile<i8> = records.operand::<i8>(at + (8 * m.d + 32 * c) as i64, m.d, 8, 32);
+            upper = &upper + &(mma(&bytes.1, &q, 0_i32) * 128_i32 + &mma(&bytes.1, &q_low, 0_i32));
+            lower = &lower + &(mma(&bytes.0, &q, 0_i32) * 128_i32 + &mma(&bytes.0, &q_low, 0_i32));
+        }
+    }
+    let worth = records.columns::<f32>(at + (16 / m.parts * m.d) as i64, 4, 8);
+    if m.parts == 2 {
+        upper.fold_halves(128).cast::<f32>().mul_add(256.0_f32, &lower.fold_halves(128).cast::<f32>()) * &worth
+    } else {
+        upper.cast::<f32>().mul_add(256.0_f32, &lower.cast::<f32>()) * &worth
+    }
+}
+
+/// Sixteen coordinates of a tile's keys, from the frame's column `column` on, in its unit.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn unprojected(m: &DecodeMeta, cache: &Global<u8>, key: &Tile<u8>, beyond: &Tile<i8>, marks: &Tile<u8>, norms: &Tile<f32>, lengths: &Tile<f32>, frame: i64, ways: i64, column: usize) -> Tile<f32> {
+    let matrix: Tile<i8> = cache.packed_right::<i8>(frame + (column * m.ranks[0]) as i64, m.ranks[0], 16);
+    let centres: Tile<i8> = cache.packed_right::<i8>(ways + (column * WAYS) as i64, WAYS, 16);
+    let behind = frame + (m.ranks[0] * m.d + 4 * column) as i64;
+    let (mean, zero) = (cache.columns::<f32>(behind, 4, 16), cache.columns::<f32>(behind + m.behind.zeros_at as i64, 4, 16));
+    let along = (mma(marks, &centres, &acc(32, 16, BITS)).map(float_of) - &acc(32, 16, MAGIC)).map3(lengths, &mean, fused);
+    let mut sum = mma(key, &matrix, &acc(32, 16, BITS));
+    if m.behind.outliers > 0 {
+        sum = mma(beyond, &matrix, &sum);
+    }
+    (sum.map(float_of) - &zero).map3(norms, &along, fused)
+}
+
+#[device]
+fn float_of(x: i32) -> f32 {
+    f32::from_bits(x as u32)
+}
+
+#[device]
+fn less(x: f32, by: f32) -> f32 {
+    (-x).mul_add(by, MAGIC)
+}
+
+#[device]
+fn plus(x: f32, by: f32) -> f32 {
+    x.mul_add(by, MAGIC)
+}

@@ -1,0 +1,79 @@
+//! Where a page keeps what turns keys before RoPE: in the place of their frame `[matrix | means | zeros | factors | speeds | units]`, and a matrix of
+//! centres without steps. Both matrices are right operands of 16 columns: 16 coordinates, then those that turn with them, and so on.
+
+use kernel_dsl::pack::right_byte;
+
+use super::{Columns, Folded, Frame, PcaLayout, Turning, WAYS};
+
+/// Bytes behind the matrix of such a frame, and where in them things begin: of rows of `d` numbers.
+pub const fn turned_bytes(d: usize) -> usize {
+    units_at(d) + 128
+}
+pub const fn zeros_at(d: usize) -> usize {
+    4 * d
+}
+pub const fn factors_at(d: usize) -> usize {
+    8 * d
+}
+/// Upper halves of all pairs, then the lower ones.
+pub const fn speeds_at(d: usize) -> usize {
+    10 * d
+}
+pub const fn units_at(d: usize) -> usize {
+    14 * d
+}
+
+/// The coordinate of column `at`.
+pub fn coordinate_at(d: usize, at: usize) -> usize {
+    at / 32 * 16 + at % 16 + at / 16 % 2 * (d / 2)
+}
+
+fn byte(rows: usize, row: usize, column: usize) -> usize {
+    column / 16 * 16 * rows + right_byte(rows, row, column % 16)
+}
+
+impl PcaLayout {
+    /// Puts a block's frame at `frame` and its centres at `ways`.
+    pub(super) fn write_turned(&self, page: &mut [u8], frame: usize, ways: usize, block: &Folded, turning: &Turning) {
+        let (d, rank) = (self.d, self.ranks[0]);
+        let behind = frame + rank * d;
+        let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
+        let zeros = Turning::zeros(&block.frame.matrix, d);
+        for at in 0..d {
+            let i = coordinate_at(d, at);
+            (0..rank).for_each(|j| put(frame + byte(rank, j, at), &block.frame.matrix[j * d + i].to_le_bytes()));
+            (0..WAYS).for_each(|j| put(ways + byte(WAYS, j, at), &block.ways.matrix[j * d + i].to_le_bytes()));
+            put(behind + 4 * at, &turning.means[i].to_le_bytes());
+            put(behind + zeros_at(d) + 4 * at, &zeros[i].to_le_bytes());
+        }
+        for (i, (factor, speed)) in turning.factors.iter().zip(&turning.speeds).enumerate() {
+            put(behind + factors_at(d) + 4 * i, &factor.to_le_bytes());
+            put(behind + speeds_at(d) + 4 * i, &((speed >> 32) as u32).to_le_bytes());
+            put(behind + speeds_at(d) + 2 * d + 4 * i, &(*speed as u32).to_le_bytes());
+        }
+        turning.units.iter().enumerate().for_each(|(i, unit)| put(behind + units_at(d) + 4 * i, &unit.to_le_bytes()));
+    }
+
+    /// What [`Self::write_turned`] put there.
+    pub(super) fn read_turned(&self, page: &[u8], frame: usize, ways: usize) -> (Frame, Columns, Turning) {
+        let (d, rank) = (self.d, self.ranks[0]);
+        let behind = frame + rank * d;
+        let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
+        let (mut matrix, mut along, mut means) = (vec![0; rank * d], vec![0; WAYS * d], vec![0.0; d]);
+        for at in 0..d {
+            let i = coordinate_at(d, at);
+            (0..rank).for_each(|j| matrix[j * d + i] = page[frame + byte(rank, j, at)] as i8);
+            (0..WAYS).for_each(|j| along[j * d + i] = page[ways + byte(WAYS, j, at)] as i8);
+            means[i] = f32::from_bits(word(behind + 4 * at));
+        }
+        let float = |at: usize| f32::from_bits(word(behind + at));
+        let speed = |i: usize| u64::from(word(behind + speeds_at(d) + 4 * i)) << 32 | u64::from(word(behind + speeds_at(d) + 2 * d + 4 * i));
+        let turning = Turning {
+            factors: (0..d / 2).map(|i| float(factors_at(d) + 4 * i)).collect(),
+            means,
+            units: [float(units_at(d)), float(units_at(d) + 4)],
+            speeds: (0..d / 2).map(speed).collect(),
+        };
+        (Frame { d, matrix, worth: vec![1.0; rank], mean: vec![0.0; d] }, Columns { matrix: along, worth: vec![1.0; WAYS] }, turning)
+    }
+}
