@@ -106,7 +106,7 @@ const KNOWN_NAMES: [(&str, &str); 30] = [
     ("intcABCD", "1, 2, 4 or 8 widths of 1 to 8 that fill bytes, calibrated coordinates"),
     ("kvfuse-W", "W 2, 3, 4 or 6, in `harness ppl`"),
     ("pca_static_W", "W 2, 3, 4 or 6, in `harness ppl`"),
-    ("pca_bW", "W 1 to 4, with options; plans of blocks of 512 tokens for `_post` and what pages hold, and `harness ppl`"),
+    ("pca_bW", "W 1 to 4, with options; plans of blocks of 512 tokens for what pages hold, and `harness ppl`"),
     ("pca_v13", "with options, in `harness ppl`"),
     ("kivi_kAvB", "A and B 1 to 8, `_rN` for N raw tokens; plans of whole tiles, and `harness ppl`"),
     ("e8qQ", "Q 1 to 255"),

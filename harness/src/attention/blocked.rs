@@ -26,11 +26,15 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Whether the codec has pages and their kernels serve the model.
+    /// Whether the codec has pages that are made here: not where keys lie before RoPE, since how these turn is the model's.
+    pub fn reads(codec: &pca::Codec) -> bool {
+        pages::has(&codec.name) && !codec.k.before_rope
+    }
+
+    /// Whether it has, and their kernels serve the model.
     pub fn serves(codec: &pca::Codec, geometry: &Geometry) -> bool {
         let group = geometry.heads / geometry.kv_heads;
-        // How keys turn is the model's; such pages are not made here.
-        pages::has(&codec.name) && !codec.k.before_rope && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
+        Blocked::reads(codec) && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
     }
 
     /// Its pages, if so, with the levels that were fitted.

@@ -238,7 +238,7 @@ impl DecodeMeta {
         let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
         let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
-        let own = if self.kivi { self.kivi_shared() } else { self.outliers_shared() };
+        let own = if self.kivi { self.kivi_shared() } else { self.blocks_shared() };
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
     }
 

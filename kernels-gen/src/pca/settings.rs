@@ -145,7 +145,8 @@ impl Settings {
             return Err(PcaError::Setting { what: "outlier threshold", is, wanted });
         }
         if !(self.theta > 1.0 && self.theta.is_finite()) {
-            return Err(PcaError::Setting { what: "RoPE's base", is: self.theta.to_string(), wanted: "a number above 1".into() });
+            let (is, wanted) = (self.theta.to_string(), "a number above 1".into());
+            return Err(PcaError::Setting { what: "RoPE's base", is, wanted });
         }
         self.levels(None).map(|_| ())?;
         self.conflicts()

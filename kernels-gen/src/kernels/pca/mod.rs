@@ -114,9 +114,14 @@ impl DecodeMeta {
         if self.behind.outliers > 0 { 32 * self.ranks[0] } else { 0 }
     }
 
-    /// Those of a block in shared memory.
-    pub fn outliers_shared(&self) -> usize {
-        self.warps * self.more()
+    /// Bytes of a block's matrices that a warp keeps in shared memory: those of keys before RoPE.
+    pub fn kept(&self) -> usize {
+        if self.behind.before { (self.ranks[0] + 8 + WAYS) * self.d + 16 } else { 0 }
+    }
+
+    /// Those of a block in shared memory, turns included.
+    pub fn blocks_shared(&self) -> usize {
+        self.warps * (self.more() + self.kept()) + 4 * self.turns()
     }
 }
 
@@ -130,7 +135,9 @@ pub fn parts(c: &PcaPages, group: usize) -> usize {
 /// Sixteen warps an SM; eight in blocks of four for single heads and for 128 coordinates, which take twice the registers.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
-    let few = group == 1 || layout.before || layout.ranks[0].max(layout.ranks[1]) > 64;
+    let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
+    // Keys before RoPE take twice the registers too, and what they leave their coordinates by.
+    let (kept, whole) = (layout.before, layout.ranks[0].max(layout.ranks[1]) > 64);
     DecodeMeta {
         ranks: layout.ranks,
         apart: false,
@@ -140,9 +147,9 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         keys_at: [0; 4],
         values_at: [layout.values_at(), 0],
         sides_at: layout.pairs_at(),
-        warps: if few { 4 } else { 8 },
-        min_blocks: 2,
-        stages: if few { 4 } else { 3 },
+        warps: if kept && !whole || !few { 8 } else { 4 },
+        min_blocks: if kept { 1 } else { 2 },
+        stages: if few && !kept { 4 } else { 3 },
         ..of
     }
     .within(usize::MAX)
@@ -150,7 +157,7 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
 
 /// Meta value of the kernel that folds queries.
 pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
-    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: if m.ranks[0] == 64 { 3 } else { 2 }, min_blocks: if m.ranks[0] == 64 { 8 } else { 10 } }
+    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: if m.behind.before { 8 } else if m.ranks[0] == 64 { 3 } else { 2 }, min_blocks: if m.behind.before { 4 } else if m.ranks[0] == 64 { 8 } else { 10 } }
 }
 
 /// Tile IR of that kernel.

@@ -2,7 +2,7 @@
 //! time, are turned from the tile's first token to their own, and meet queries that were turned back to that one ([`super::turn`]).
 //!
 //! Sums of bytes are exact, what is turned is rounded to integers of 16 bits by an addition, and their two bytes meet both bytes of queries.
-//! Cost: reads (rank + 32) d bytes of matrices a tile out of the cache, 4 d bytes of turns a token out of shared memory.
+//! Cost: reads (rank + 32) d bytes of matrices a block into shared memory, as many a tile out of it, 4 d bytes of turns a token out of shared memory.
 
 use super::super::decode_attention::DecodeMeta;
 use super::super::keys::{high_half, low_half};
@@ -32,12 +32,47 @@ pub fn put_turns(m: &DecodeMeta, cache: &Global<u8>, turns: &mut Shared<f32>, pa
     }
 }
 
-/// Scores in log2 units, without those past the end; `at`: the tile's queries, `page`: of its block.
+/// A block's matrices, means and units come to the warp's place in shared memory.
+#[device]
+pub fn keep(m: &DecodeMeta, cache: &Global<u8>, kept: &mut Shared<u8>, w: i32, page: i64) {
+    let (at, frame, ways) = (w * m.kept() as i32, page + m.behind.frames_at[0] as i64, page + m.behind.ways_at[0] as i64);
+    sync_warp();
+    for i in lanes(32) {
+        for u in 0..(m.ranks[0] + 8) * m.d / 512 {
+            let from = i * 16_i32 + (512 * u) as i32;
+            kept.bring(at + from, cache, frame + from as i64);
+        }
+        for u in 0..WAYS * m.d / 512 {
+            let from = i * 16_i32 + (512 * u) as i32;
+            kept.bring(at + (m.kept() - WAYS * m.d) as i32 + from, cache, ways + from as i64);
+        }
+    }
+    for _ in lanes(1) {
+        kept.bring(at + (m.kept() - WAYS * m.d - 16) as i32, cache, frame + (m.ranks[0] * m.d + m.behind.units_at) as i64);
+    }
+    brought();
+    sync_warp();
+}
+
+/// They will be asked for.
+#[device]
+pub fn foresee(m: &DecodeMeta, cache: &Global<u8>, page: i64) {
+    for i in lanes(32) {
+        for u in 0..((m.ranks[0] + 8) * m.d).div_ceil(4096) {
+            cache.prefetch(page + m.behind.frames_at[0] as i64 + ((i + (32 * u) as i32).min(((m.ranks[0] + 8) * m.d / 128) as i32 - 1_i32) * 128_i32) as i64);
+        }
+        for u in 0..(WAYS * m.d).div_ceil(4096) {
+            cache.prefetch(page + m.behind.ways_at[0] as i64 + ((i + (32 * u) as i32).min((WAYS * m.d / 128) as i32 - 1_i32) * 128_i32) as i64);
+        }
+    }
+}
+
+/// Scores in log2 units, without those past the end; `at`: the tile's queries, `kept`: what its block keeps.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn turned_scores<T: Float>(m: &DecodeMeta, k: &dyn Codec, records: &Global<T>, cache: &Global<u8>, tokens: &Page, more: &mut Shared<u8>, turns: &Shared<f32>, at: i64, page: i64, w: i32) -> Tile<f32> {
-    let (frame, ways) = (page + m.behind.frames_at[0] as i64, page + m.behind.ways_at[0] as i64);
-    let units = cache.load4::<f32>(frame + (m.ranks[0] * m.d + m.behind.units_at) as i64);
+pub fn turned_scores<T: Float>(m: &DecodeMeta, k: &dyn Codec, records: &Global<T>, tokens: &Page, more: &mut Shared<u8>, turns: &Shared<f32>, kept: &Shared<u8>, at: i64, w: i32) -> Tile<f32> {
+    let own = w * m.kept() as i32;
+    let units = kept.load4::<f32>(own + (m.kept() - WAYS * m.d - 16) as i32);
     let sides = tokens.rows::<u32>(m.sides_at, 4, 32).map(sound);
     let (norms, lengths) = (sides.map(low_half) * units[0], sides.map(high_half) * units[1]);
     let key: Tile<u8> = tokens.keys(m.keys_at[0], k.spec().bits, m.ranks[0], 8, |x| k.decode(x));
@@ -46,8 +81,8 @@ pub fn turned_scores<T: Float>(m: &DecodeMeta, k: &dyn Codec, records: &Global<T
     let beyond = if m.behind.outliers > 0 { outliers_of(m, tokens, more, w) } else { left_full(32, m.ranks[0], 0_i8) };
     let (mut upper, mut lower) = (acc(32, 8, 0_i32), acc(32, 8, 0_i32));
     for c in 0..m.d / 32 {
-        let x = unprojected(m, cache, &key, &beyond, &marks, &norms, &lengths, frame, ways, 32 * c);
-        let y = unprojected(m, cache, &key, &beyond, &marks, &norms, &lengths, frame, ways, 32 * c + 16);
+        let x = unprojected(m, kept, &key, &beyond, &marks, &norms, &lengths, own, 32 * c);
+        let y = unprojected(m, kept, &key, &beyond, &marks, &norms, &lengths, own, 32 * c + 16);
         let (cos, sin) = (turns.acc(16 * c * LINE, LINE, 16, 32, 16), turns.acc((m.d / 2 + 16 * c) * LINE, LINE, 16, 32, 16));
         let (low, high) = (x.map3(&cos, &y.map2(&sin, less), fused).map(bits_of), y.map3(&cos, &x.map2(&sin, plus), fused).map(bits_of));
         let bytes = low.bytes_beside(&high);
@@ -72,11 +107,11 @@ pub fn turned_scores<T: Float>(m: &DecodeMeta, k: &dyn Codec, records: &Global<T
 /// Sixteen coordinates of a tile's keys, from the frame's column `column` on, in its unit.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn unprojected(m: &DecodeMeta, cache: &Global<u8>, key: &Tile<u8>, beyond: &Tile<i8>, marks: &Tile<u8>, norms: &Tile<f32>, lengths: &Tile<f32>, frame: i64, ways: i64, column: usize) -> Tile<f32> {
-    let matrix: Tile<i8> = cache.packed_right::<i8>(frame + (column * m.ranks[0]) as i64, m.ranks[0], 16);
-    let centres: Tile<i8> = cache.packed_right::<i8>(ways + (column * WAYS) as i64, WAYS, 16);
-    let behind = frame + (m.ranks[0] * m.d + 4 * column) as i64;
-    let (mean, zero) = (cache.columns::<f32>(behind, 4, 16), cache.columns::<f32>(behind + m.behind.zeros_at as i64, 4, 16));
+fn unprojected(m: &DecodeMeta, kept: &Shared<u8>, key: &Tile<u8>, beyond: &Tile<i8>, marks: &Tile<u8>, norms: &Tile<f32>, lengths: &Tile<f32>, own: i32, column: usize) -> Tile<f32> {
+    let behind = own + (m.ranks[0] * m.d + 4 * column) as i32;
+    let matrix: Tile<i8> = kept.packed_right::<i8>(own + (column * m.ranks[0]) as i32, m.ranks[0], 16);
+    let centres: Tile<i8> = kept.packed_right::<i8>(own + (m.kept() - WAYS * m.d + column * WAYS) as i32, WAYS, 16);
+    let (mean, zero) = (kept.columns::<f32>(behind, 4, 16), kept.columns::<f32>(behind + m.behind.zeros_at as i32, 4, 16));
     let along = (mma(marks, &centres, &acc(32, 16, BITS)).map(float_of) - &acc(32, 16, MAGIC)).map3(lengths, &mean, fused);
     let mut sum = mma(key, &matrix, &acc(32, 16, BITS));
     if m.behind.outliers > 0 {

@@ -9,7 +9,7 @@ use super::super::softmax::*;
 use super::super::units::{lift_of, sunk, up_of};
 use super::super::values::{count_of, peaks, total_of};
 use super::scores::{columns_of, query_of, scores};
-use super::turned::{put_turns, turned_scores};
+use super::turned::{foresee, keep, put_turns, turned_scores};
 use super::unfold::{unfolded, unfolded_halves};
 use super::weigh::{weighed, weighed_apart};
 use crate::codec::Codec;
@@ -27,6 +27,7 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         low.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
     }
     let mut turns = shared::<f32>(m.turns());
+    let mut kept = shared::<u8>(m.warps * m.kept());
     if m.behind.before {
         put_turns(m, cache, &mut turns, from.at(0) & -2_i64);
     }
@@ -57,9 +58,17 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                     }
                 }
             }
+            if m.behind.before {
+                if (t % of_block == 0_i32) | (t == first) {
+                    keep(m, cache, &mut kept, w, page_at(m, from, page, t));
+                }
+                if t % of_block == of_block / 2_i32 {
+                    foresee(m, cache, page_at(m, from, page, (t + of_block).min(tiles - 1_i32)));
+                }
+            }
             let mut x = if m.behind.before {
                 let at = (line + t / of_block) as i64 * record + ((t % of_block) * m.turned_tile() as i32) as i64;
-                turned_scores::<T>(m, k, records, cache, &tokens, &mut more, &turns, at, page_at(m, from, page, t), w)
+                turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &kept, at, w)
             } else {
                 scores(m, k, &tokens, &mut more, &q, &columns, w)
             };

@@ -2,8 +2,8 @@
 //! maps, one for keys and one for values. See [`crate::kernels::pca`]; the newest tokens lie raw in another cache.
 //!
 //! What a page can hold: blocks of 512 tokens of one head, keys as attention meets them (`_post`) or before RoPE, preconditioned if that is wanted, any table of 1 to 4 bits, fitted ones by [`open_fitted`], up to 16
-//! centres, a basis of each block's own or one for a stream (`_share`), outliers of keys (`_t2`). Outliers of values, pooled heads and the
-//! published defects it cannot.
+//! centres, a basis of each block's own or one for a stream (`_share`), outliers of keys (`_t2`). Outliers of values, pooled heads, one
+//! basis for keys before RoPE and the published defects it cannot.
 //!
 //! Bases that are shared lie in a page of their own, which the first entry of a sequence's row of the page table names: fitted ahead it
 //! serves all sequences, or a sequence has its own.
