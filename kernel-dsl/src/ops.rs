@@ -90,6 +90,11 @@ pub fn threads(n: impl Count) -> std::ops::Range<i32> {
     0..n.count()
 }
 
+/// One turn for each of the block's `n` threads, as [`threads`]; behind it only the turns of a warp wait for one another.
+pub fn warpwise(n: usize) -> std::ops::Range<i32> {
+    0..n as i32
+}
+
 /// Iterations spread over the lanes of a warp.
 pub fn lanes(n: impl Count) -> std::ops::Range<i32> {
     0..n.count()

@@ -66,6 +66,17 @@ pub fn core_row(stride: usize, row: usize, k: usize) -> usize {
     row % 2 * stride + k / 16 * 128 + row / 2 * 16 + k % 16
 }
 
+/// Lane, word and byte of element (row, k) of a left operand [16, d] of bytes in registers.
+pub fn kept_left(d: usize, row: usize, k: usize) -> (usize, usize, usize) {
+    let (t, j) = (k / (d / 4), k % (d / 4));
+    (row / 2 * 4 + t, j / 8 * 4 + j / 4 % 2 * 2 + row % 2, j % 4)
+}
+
+/// Lane and number of element (row, col) of an accumulator [16, n] in registers.
+pub fn kept_acc(row: usize, col: usize) -> (usize, usize) {
+    (row / 2 * 4 + col % 8 / 2, col / 8 * 4 + row % 2 * 2 + col % 2)
+}
+
 /// The column of token `x` of 32 where a lane is to hold eight neighbours of a row of sums, or the token of column `x`.
 pub fn spread(x: usize) -> usize {
     x % 8 / 2 * 8 + x / 8 * 2 + x % 2

@@ -263,3 +263,82 @@ fn what_no_turn_kept_is_undefined() {
     let mut args = vec![buffer(&[0_i32; 64])];
     assert!(run_seeded(&kept_nothing::build(&Pair).unwrap(), [1, 1, 1], &mut args, 1).is_err());
 }
+
+/// Words of turns are a left operand of their warp, and its product is theirs.
+#[kernel]
+fn kept_by_lanes(_m: Pair, x: &Global<u32>, y: &Global<i8>, out: &mut Global<i32>) {
+    let mut own = by_turn::<u32>(64, 10);
+    let mut sums = by_turn::<i32>(64, 5);
+    for i in warpwise(64) {
+        for n in 0..8 {
+            own.put(i, 2 + n, x.at(i * 8_i32 + n as i32));
+        }
+    }
+    for w in warps(2) {
+        sums.put_acc(w, 1, &mma(&own.left(w, 2, 64), &y.operand::<i8>(0, 64, 8, 64), 0_i32));
+    }
+    for i in threads(64) {
+        for n in 0..4 {
+            out.put(i * 4_i32 + n as i32, sums.at(i, 1 + n));
+        }
+    }
+}
+
+#[test]
+fn what_turns_keep_passes_the_tensor_core() {
+    let random = Random(Cell::new(5));
+    let x: Vec<u32> = (0..64 * 8).map(|_| random.bits() as u32).collect();
+    let y: Vec<i8> = (0..8 * 64).map(|_| random.bits() as i8).collect();
+    let mut want = vec![0_i32; 64 * 4];
+    for (w, row, col) in (0..2 * 16 * 8).map(|i| (i / 128, i / 8 % 16, i % 8)) {
+        // Lane (g, t) has rows 2g and 2g + 1 and of each a quarter, in words of turns: pairs of words of a row.
+        let byte = |k: usize| {
+            let (t, j) = (k / 16, k % 16);
+            let word = x[(32 * w + row / 2 * 4 + t) * 8 + j / 4 * 2 + row % 2];
+            i32::from((word >> (8 * (j % 4))) as u8 as i8)
+        };
+        want[(32 * w + row / 2 * 4 + col / 2) * 4 + row % 2 * 2 + col % 2] = (0..64).map(|k| byte(k) * i32::from(y[col * 64 + k])).sum();
+    }
+    let (gx, gy, mut out) = (Global::new(&x), Global::new(&y), Global::<i32>::zeroed(256));
+    launch([1, 1, 1], || kept_by_lanes(Pair, &gx, &gy, &mut out));
+    assert_eq!(out.to_vec(), want, "Rust");
+    let tile = kept_by_lanes::build(&Pair).unwrap();
+    for (stage, p) in [("tile", passes::simplify::run(&tile)), ("thread", passes::run(&tile).unwrap())] {
+        let mut args = vec![buffer(&x), buffer(&y), buffer(&[0_i32; 256])];
+        run_seeded(&p, [1, 1, 1], &mut args, 3).unwrap_or_else(|trap| panic!("{stage}: {trap}"));
+        assert_eq!(values::<i32>(&args[2]), want, "{stage} IR");
+    }
+}
+
+/// Behind such a loop other warps' turns may still be under way.
+#[kernel]
+#[allow(dead_code)]
+fn met_warpwise(m: Met, out: &mut Global<i32>) {
+    let mut all = shared::<i32>(64);
+    for i in warpwise(64) {
+        all.put(i, i);
+    }
+    for i in threads(64) {
+        out.put(i, all.at(i ^ m.by as i32));
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Met {
+    by: usize,
+}
+
+impl Meta for Met {
+    fn launch(&self) -> Launch {
+        Launch { warps: 2, min_blocks: 1 }
+    }
+}
+
+#[test]
+fn only_a_warp_waits_behind_warpwise_turns() {
+    for (by, fine) in [(31, true), (63, false)] {
+        let mut args = vec![buffer(&[0_i32; 64])];
+        let ran = run_seeded(&passes::run(&met_warpwise::build(&Met { by }).unwrap()).unwrap(), [1, 1, 1], &mut args, 1);
+        assert_eq!(ran.is_ok(), fine, "turns {by} apart");
+    }
+}

@@ -61,8 +61,8 @@ fn mapped<T: Float>(name: &str, d: usize, tokens: usize) {
     let mut positions: Vec<i32> = (0..tokens).map(|_| (random.bits() % (SEGMENTS * SEGMENT) as u64) as i32).collect();
     slots[2] = -1;
     (positions[2], positions[5]) = (i32::MAX, (SEGMENTS * SEGMENT) as i32);
-    if tokens > 34 {
-        positions[34] = -1;
+    if tokens > 70 {
+        positions[70] = -1;
     }
     let mut rows = || -> Global<T> {
         let mut x = random.gaussians(tokens * KV_HEADS * d);
@@ -79,21 +79,28 @@ fn mapped<T: Float>(name: &str, d: usize, tokens: usize) {
     assert!(layer.reference().store(&shape, &mut want, &floats(&k), &floats(&v), &places, &known).is_ok());
 
     let what = format!("{name} d {d} {tokens} tokens");
-    let m = kernels::mapped_store_meta(layer.c, d, PAGE, memory::<T>());
-    let store = stages(kernels::mapped_store_ir(layer.c, &m, memory::<T>()).unwrap());
     let strides = [(KV_HEADS * d) as i64, d as i64];
-    for store in &store {
-        let mut args = vec![buffer(&k), buffer(&v), buffer(&Global::new(&positions)), buffer(&Global::new(&slots)), buffer(&layer.turns())];
-        args.extend(layer.maps());
-        args.extend([Arg::Buffer(vec![0xa7; want.len()]), buffer(&Global::<i32>::zeroed(4))]);
-        args.extend([tokens as i32, KV_HEADS as i32, SEGMENTS as i32].map(scalar));
-        args.push(scalar((shape.pages * PAGE) as i64));
-        args.extend(strides.iter().chain(&strides).map(|s| scalar(*s)));
-        let got = interpreted(&what, store, kernels::store_grid(tokens, KV_HEADS), args);
-        let at = format!("{what}, {} IR", store.0);
-        assert_eq!(got[8][..12], Global::new(&[0, 0, 1_i32]).bytes, "{at}, status");
-        assert!([5, 34].contains(&got[8][12]), "{at}, where");
-        assert_bytes(&format!("{at}, cache"), &got[7], &want);
+    let either = [Some(kernels::mapped_store_meta(layer.c, d, PAGE, memory::<T>())), kernels::walked_store_meta(layer.c, d, PAGE, memory::<T>())];
+    for m in either.into_iter().flatten() {
+        let mut grid = kernels::mapped_grid(&m, tokens, KV_HEADS);
+        if m.walks {
+            // One block has all groups of a head.
+            grid[0] = 1;
+        }
+        for store in &stages(kernels::mapped_store_ir(layer.c, &m, memory::<T>()).unwrap()) {
+            let mut args = vec![buffer(&k), buffer(&v), buffer(&Global::new(&positions)), buffer(&Global::new(&slots)), buffer(&layer.turns())];
+            args.extend(layer.maps());
+            args.extend([Arg::Buffer(vec![0xa7; want.len()]), buffer(&Global::<i32>::zeroed(4))]);
+            args.extend([tokens as i32, KV_HEADS as i32, SEGMENTS as i32].map(scalar));
+            args.extend(m.walks.then(|| scalar(grid[0] as i32)));
+            args.push(scalar((shape.pages * PAGE) as i64));
+            args.extend(strides.iter().chain(&strides).map(|s| scalar(*s)));
+            let got = interpreted(&what, store, grid, args);
+            let at = format!("{what}, {} IR", store.0);
+            assert_eq!(got[8][..12], Global::new(&[0, 0, 1_i32]).bytes, "{at}, status");
+            assert!([5, 70].contains(&got[8][12]), "{at}, where");
+            assert_bytes(&format!("{at}, cache"), &got[7], &want);
+        }
     }
 }
 
@@ -276,6 +283,8 @@ fn chunked<T: Float>(name: &str, group: usize, queries: usize, warps: usize, uni
 fn rows_are_mapped() {
     mapped::<bf16>("kvfuse-2", 128, 9);
     mapped::<f32>("kvfuse-4", 128, 35);
+    mapped::<bf16>("kvfuse-6", 128, 140);
+    mapped::<bf16>("kvfuse-4", 128, 64);
     mapped::<bf16>("kvfuse-3", 256, 7);
 }
 

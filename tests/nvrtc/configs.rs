@@ -3,7 +3,7 @@
 
 use kernel_dsl::{Report, Source};
 use kernels_gen::kernels::rope::Rope;
-use kernels_gen::kernels::{Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_after, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_store, merge::merge, pca as blocks, queries_meta, rope_store, slot_meta, store, store_slots_ir};
+use kernels_gen::kernels::{Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_after, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_store, mapped_store_ir, merge::merge, pca as blocks, queries_meta, rope_store, slot_meta, store, store_slots_ir, walked_store_meta};
 use kernels_gen::kivi::{Kivi, KiviLayout, open};
 use kernels_gen::pca::pages::{self, PcaLayout, PcaPages};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
@@ -35,6 +35,7 @@ enum Kernel {
     Queries(Elem),
     MappedJoin(Elem),
     MappedStore(Elem),
+    WalkedStore,
     /// Norm and RoPE in front of a store.
     Rope(Elem),
     MappedRope(Elem),
@@ -96,6 +97,10 @@ impl Config {
             Kernel::Join(elem) => join_splits(self.codec, self.d, PAGE, elem),
             Kernel::MappedJoin(elem) => join_of(self.codec, &join_after(&calibrated_meta(self.codec, self.d, 4, PAGE)), elem),
             Kernel::MappedStore(elem) => mapped_store(self.codec, self.d, PAGE, elem),
+            Kernel::WalkedStore => {
+                let m = walked_store_meta(self.codec, self.d, PAGE, Elem::Bf16).expect("rows that blocks walk over");
+                Source::of(&mapped_store_ir(self.codec, &m, Elem::Bf16)?)
+            }
             Kernel::Rope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), false),
             Kernel::MappedRope(elem) => rope_store(self.codec, self.d, PAGE, elem, qwen3(self.d), true),
             Kernel::Queries(elem) => map_queries(self.codec, &queries_meta(&calibrated_meta(self.codec, self.d, 4, PAGE), elem)),
@@ -135,6 +140,7 @@ impl Config {
             Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
             Kernel::MappedStore(_) => "store_mapped",
+            Kernel::WalkedStore => "store_walked",
             Kernel::Rope(_) => "store_rope",
             Kernel::MappedRope(_) => "store_rope_mapped",
             Kernel::Queries(_) => "map_queries",
@@ -164,7 +170,7 @@ impl Config {
                 format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
             }
             Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } => format!("{} group{group}", self.line()),
-            Kernel::Slots(_) => self.line(),
+            Kernel::Slots(_) | Kernel::WalkedStore => self.line(),
         }
     }
 
@@ -221,6 +227,9 @@ pub fn configs() -> Vec<Config> {
                 add(128, Kernel::Calibrated { group });
             }
             add(256, Kernel::Calibrated { group: 4 });
+            if arch == Arch::SM_90A {
+                add(128, Kernel::WalkedStore);
+            }
         }
         for (of, d) in [Kernel::Queries, Kernel::MappedJoin, Kernel::MappedStore].into_iter().flat_map(|of| [(of, 128), (of, 256)]) {
             let Ok(codec) = codec(CALIBRATED[1]) else { continue };

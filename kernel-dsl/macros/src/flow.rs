@@ -54,6 +54,7 @@ impl Body {
             ("stream", [lo, hi, step, n]) => q!({ let lo = #lo; let hi = #hi; let s = #step; let n = #n; #line b.for_pipelined(lo, hi, s, n, #body); ::kernel_dsl::build::V::Unit }),
             ("warps", [n]) => par("Warps", n),
             ("threads", [n]) => par("Threads", n),
+            ("warpwise", [n]) => par("Warpwise", n),
             ("lanes", [n]) => par("Lanes", n),
             _ => self.reject(c, Reject::Range),
         }

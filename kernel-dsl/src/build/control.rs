@@ -173,7 +173,7 @@ impl B {
     pub fn for_parallel(&self, par: Par, count: V, body: &dyn Fn(V)) {
         let (flag, nested) = match par {
             Par::Warps => (&self.in_warps, self.in_warps.get() || self.in_threads.get()),
-            Par::Threads => (&self.in_threads, self.in_warps.get() || self.in_threads.get()),
+            Par::Threads | Par::Warpwise => (&self.in_threads, self.in_warps.get() || self.in_threads.get()),
             Par::Lanes => (&self.in_threads, self.in_threads.get() || !self.in_warps.get()),
         };
         if nested {

@@ -101,6 +101,23 @@ impl B {
                 V::Unit
             }
             ("at", [turn, k]) => self.emit(Op::Kept { kept, turn: turn_of(turn), k: place(k) }, ty),
+            ("left", [warp, first, k]) => {
+                let (first, k) = (place(first), place(k));
+                if ty != Ty::Scalar(DType::U32) || k % 32 != 0 || k == 0 || first + k / 8 > len {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "u32 for turns, one for eight bytes along k, which is a multiple of 32" });
+                }
+                self.emit(Op::KeptLeft { kept, warp: turn_of(warp), first }, Ty::Tile { dtype: DType::I8, rows: 16, cols: k, layout: Layout::MmaA })
+            }
+            ("put_acc", [warp, first, value]) => {
+                let (first, value) = (place(first), self.id_of(value, ty.dtype()));
+                match (ty, self.ty(value)) {
+                    (Ty::Scalar(own), Ty::Tile { dtype, rows: 16, cols, layout: Layout::MmaC }) if own == dtype && first + cols / 2 <= len => {
+                        self.push(Op::KeepAcc { kept, warp: turn_of(warp), first, value }, vec![]);
+                        V::Unit
+                    }
+                    (_, t) => self.fail(Fault::TileSize { tile: self.describe(t), wants: "16 rows, and for two columns a number of each turn" }),
+                }
+            }
             _ => self.fail(Fault::NoMethod { name: name.into(), on: "kept values".into() }),
         }
     }

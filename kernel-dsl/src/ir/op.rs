@@ -113,6 +113,8 @@ pub enum Par {
     Warps,
     /// Iterations spread over the block's threads; a block barrier follows.
     Threads,
+    /// One iteration a thread of the block; a warp's barrier follows.
+    Warpwise,
     /// Iterations spread over the lanes of this warp.
     Lanes,
 }
@@ -286,6 +288,10 @@ pub enum Op {
     /// What this turn of a loop over all threads keeps for the same turn of a later one, and has kept.
     Keep { kept: usize, turn: Id, k: usize, value: Id },
     Kept { kept: usize, turn: Id, k: usize },
+    /// Left operand [16, k] of bytes out of what the turns of a warp keep from place `first` on: see [`crate::pack::kept_left`].
+    KeptLeft { kept: usize, warp: Id, first: usize },
+    /// An accumulator [16, n] is what the turns of a warp keep from place `first` on: see [`crate::pack::kept_acc`].
+    KeepAcc { kept: usize, warp: Id, first: usize, value: Id },
     /// Right operand of bf16 from an f32 accumulator.
     ToOperand(Id),
     /// Right operand [k, n] from rows of k elements, `stride` bytes apart.

@@ -236,6 +236,7 @@ impl Lower {
             Op::PutBy { own, place, value } => self.put_by(*own, *place, *value),
             Op::Keep { kept, turn, k, value } => self.keep(*kept, *turn, *k, *value),
             Op::Kept { kept, turn, k } => self.take_kept(*kept, *turn, *k, &s.outs),
+            Op::KeepAcc { kept, warp, first, value } => self.keep_acc(*kept, *warp, *first, *value),
             Op::CopyAsync { ring, src, at, bytes } => {
                 let cond = self.konst(DType::Bool, 1);
                 self.push(Op::RingFetch { ring: *ring, src: *src, at: *at, bytes: *bytes, cond, ahead: 0 }, vec![]);
@@ -277,6 +278,7 @@ impl Lower {
             Op::FoldOnto { src, left, right, start } => self.fold_onto(*src, (*left, *right), *start),
             Op::LoadHalves { buf, at, stride, heads } => self.load_halves(*buf, *at, (*stride, *heads), ty),
             Op::TakeUp { own, place } => self.take_up(*own, *place, ty),
+            Op::KeptLeft { kept, warp, first } => self.kept_left(*kept, *warp, *first, ty),
             Op::OwnHalves(src) => self.own_halves(*src),
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
@@ -354,7 +356,8 @@ impl Lower {
             Par::Warps => {
                 let five = self.int(5);
                 // What warps keep would live on where a warp had no turn.
-                let keeps = self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_))) && self.known(count) == Some(self.p.warps as u64);
+                let whole = self.known(count) == Some(self.p.warps as u64);
+                let keeps = whole && self.p.kept.iter().any(|kept| !matches!(kept.ty, Ty::Scalar(_)));
                 if keeps {
                     let own = self.emit(Op::Bin(BinOp::Shr, self.thread, five), DType::I32);
                     self.push(Op::Alike(own), vec![var]);
@@ -362,7 +365,7 @@ impl Lower {
                     self.push(Op::Bin(BinOp::Shr, self.thread, five), vec![var]);
                 }
                 (self.turn, self.around) = (Some((Par::Warps, var)), self.out.len());
-                if keeps {
+                if keeps || whole && body.iter().any(|s| matches!(s.op, Op::KeepAcc { .. })) {
                     self.block(body);
                 } else {
                     let cond = self.bin(BinOp::Lt, var, count);
@@ -372,15 +375,17 @@ impl Lower {
                 self.turn = None;
                 self.push(Op::Barrier, vec![]);
             }
+            Par::Warpwise => {
+                if self.known(count) != Some(self.p.threads() as u64) {
+                    self.fail(Fault::OtherTurn);
+                }
+                self.all_turns(var, body);
+                self.push(Op::SyncWarp, vec![]);
+            }
             Par::Threads | Par::Lanes => {
                 let block = par == Par::Threads;
                 if block && self.known(count) == Some(self.p.threads() as u64) {
-                    // One turn for every thread: no loop, so that its start can be scheduled with what came before.
-                    let zero = self.int(0);
-                    self.push(Op::Bin(BinOp::Add, self.thread, zero), vec![var]);
-                    self.turn = Some((Par::Threads, var));
-                    self.block(body);
-                    self.turn = None;
+                    self.all_turns(var, body);
                     self.push(Op::Barrier, vec![]);
                     return;
                 }
@@ -401,5 +406,14 @@ impl Lower {
                 self.push(if block { Op::Barrier } else { Op::SyncWarp }, vec![]);
             }
         }
+    }
+
+    /// One turn for every thread: no loop, so that its start can be scheduled with what came before.
+    fn all_turns(&mut self, var: Id, body: &[Stmt]) {
+        let zero = self.int(0);
+        self.push(Op::Bin(BinOp::Add, self.thread, zero), vec![var]);
+        self.turn = Some((Par::Threads, var));
+        self.block(body);
+        self.turn = None;
     }
 }

@@ -32,4 +32,25 @@ impl Lower {
             }
         }
     }
+
+    /// Variables of what the turns of this loop's warp keep: a lane is one of them.
+    fn own_lane(&mut self, kept: usize, warp: Id, first: usize, n: usize) -> Vec<Id> {
+        if self.turn != Some((Par::Warps, warp)) {
+            self.fail(Fault::OtherTurn);
+        }
+        self.kept[kept][first..first + n].iter().flatten().copied().collect()
+    }
+
+    pub(super) fn kept_left(&mut self, kept: usize, warp: Id, first: usize, ty: Ty) -> Vec<Id> {
+        let vars = self.own_lane(kept, warp, first, ty.regs());
+        vars.into_iter().map(|var| self.emit(Op::VarGet(var), ty.reg_dtype())).collect()
+    }
+
+    pub(super) fn keep_acc(&mut self, kept: usize, warp: Id, first: usize, value: Id) {
+        let values = self.tile(value);
+        let vars = self.own_lane(kept, warp, first, values.len());
+        for (var, value) in vars.into_iter().zip(values) {
+            self.push(Op::VarSet(var, value), vec![]);
+        }
+    }
 }

@@ -50,7 +50,7 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StorePacked { .. } | Op::StoreRight { .. } | Op::StoreCores { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::Bring { .. } | Op::Brought | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
+                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StorePacked { .. } | Op::StoreRight { .. } | Op::StoreCores { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::KeepAcc { .. } | Op::Bring { .. } | Op::Brought | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -83,6 +83,8 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::TakeUp { place, .. } => vec![*place],
         Op::Keep { turn, value, .. } => vec![*turn, *value],
         Op::Kept { turn, .. } => vec![*turn],
+        Op::KeptLeft { warp, .. } => vec![*warp],
+        Op::KeepAcc { warp, value, .. } => vec![*warp, *value],
         Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),
         Op::If { cond, .. } => vec![*cond],
         Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],

@@ -3,7 +3,7 @@
 use super::Tile;
 use crate::dtype::Elem;
 use crate::ir::Layout;
-use crate::pack::{core_byte, left_byte, line_byte, line_place, right_byte, spread};
+use crate::pack::{core_byte, kept_acc, kept_left, left_byte, line_byte, line_place, right_byte, spread};
 use std::marker::PhantomData;
 
 /// A buffer in device memory: a kernel's argument.
@@ -85,6 +85,26 @@ impl<T: Elem> ByTurn<T> {
     }
     pub fn put(&mut self, i: i32, k: usize, v: T) {
         self.values[i.at() * self.len + k] = v;
+    }
+    /// Rows 2g and 2g + 1 of an accumulator [16, n] of warp `w` become what its turns 4g + t keep from place `first` on, see [`kept_acc`]: what stays in
+    /// registers costs nothing.
+    pub fn put_acc(&mut self, w: i32, first: usize, tile: &Tile<T>) {
+        for (i, v) in tile.data.iter().enumerate() {
+            let (lane, k) = kept_acc(i / tile.cols, i % tile.cols);
+            self.values[(32 * w.at() + lane) * self.len + first + k] = *v;
+        }
+    }
+}
+
+impl ByTurn<u32> {
+    /// Left operand [16, k] of bytes of warp `w`: its turn 4g + t keeps the t-th quarters of rows 2g and 2g + 1, four bytes a word, from place `first` on
+    /// as [`kept_left`] says.
+    pub fn left(&self, w: i32, first: usize, k: usize) -> Tile<i8> {
+        let byte = |i: usize| {
+            let (lane, word, byte) = kept_left(k, i / k, i % k);
+            self.values[(32 * w.at() + lane) * self.len + first + word].to_le_bytes()[byte] as i8
+        };
+        Tile { rows: 16, cols: k, layout: Layout::MmaA, data: (0..16 * k).map(byte).collect() }
     }
 }
 

@@ -104,37 +104,51 @@ pub fn keep(c: &dyn Codec, codes: &mut Shared<u32>, r: i32, block: i32, code: [u
     }
 }
 
+/// Byte k of the codes of four rows as word k: their first words stand side by side at byte `at`, the next ones `plane` bytes on.
+#[device]
+fn across(codes: &Shared<u32>, at: i32, plane: usize, bits: usize) -> [u32; 8] {
+    let mut words = [0_u32; 8];
+    for w in 0..(bits / 8).div_ceil(4) {
+        let of = codes.load4::<u32>(at + (w * plane) as i32);
+        let (low, high) = ([pick(of[0], of[1], 0x5140_u32), pick(of[0], of[1], 0x7362_u32)], [pick(of[2], of[3], 0x5140_u32), pick(of[2], of[3], 0x7362_u32)]);
+        for k in 0..4 {
+            words[4 * w + k] = pick(low[k / 2], high[k / 2], if k % 2 == 0 { 0x5410_u32 } else { 0x7632_u32 });
+        }
+    }
+    words
+}
+
 /// What `keep` kept of a band of `d` dims, transposed: four tokens side by side make words, others leave byte by byte.
 #[device]
 #[allow(clippy::too_many_arguments)]
 pub fn put_kept(c: &dyn Codec, cache: &mut Global<u8>, codes: &Shared<u32>, tiles: &Shared<i64>, places: &Shared<u32>, codes_at: usize, d: usize) {
-    let (bits, run) = (c.spec().bits, run_of(c.spec().bits));
     for i in threads(d) {
         let (r, block) = ((i & 7_i32) * 4_i32, i >> 3_u32);
-        let (tile, place) = (tiles.at(r), places.at(r));
-        let mut beside = (tile >= 0_i64) & ((place & 3_u32) == 0_u32);
-        for q in 1..4 {
-            beside = beside & (tiles.at(r + q as i32) == tile) & (places.at(r + q as i32) == place + q as u32);
+        put_across(c, cache, codes, (block * 32_i32 + r) * 4_i32, d / 8 * 128, tiles, places, codes_at, r, block, d);
+    }
+}
+
+/// One block's codes of four rows from row `r` on, transposed; `at` and `plane`: see [`across`].
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn put_across(c: &dyn Codec, cache: &mut Global<u8>, codes: &Shared<u32>, at: i32, plane: usize, tiles: &Shared<i64>, places: &Shared<u32>, codes_at: usize, r: i32, block: i32, d: usize) {
+    let (bits, run) = (c.spec().bits, run_of(c.spec().bits));
+    let (tile, place) = (tiles.at(r), places.at(r));
+    let mut beside = (tile >= 0_i64) & ((place & 3_u32) == 0_u32);
+    for q in 1..4 {
+        beside = beside & (tiles.at(r + q as i32) == tile) & (places.at(r + q as i32) == place + q as u32);
+    }
+    let words = across(codes, at, plane, bits);
+    if beside {
+        for p in 0..bits / 8 / run {
+            put_run(cache, tile + (codes_at as u32 + quad_byte(place, block as u32, p * run, bits, d / 8)) as i64, words, p * run, run);
         }
-        let mut words = [0_u32; 8];
-        for w in 0..(bits / 8).div_ceil(4) {
-            let of = codes.load4::<u32>(((block + (w * (d / 8)) as i32) * 32_i32 + r) * 4_i32);
-            let (low, high) = ([pick(of[0], of[1], 0x5140_u32), pick(of[0], of[1], 0x7362_u32)], [pick(of[2], of[3], 0x5140_u32), pick(of[2], of[3], 0x7362_u32)]);
-            for k in 0..4 {
-                words[4 * w + k] = pick(low[k / 2], high[k / 2], if k % 2 == 0 { 0x5410_u32 } else { 0x7632_u32 });
-            }
-        }
-        if beside {
-            for p in 0..bits / 8 / run {
-                put_run(cache, tile + (codes_at as u32 + quad_byte(place, block as u32, p * run, bits, d / 8)) as i64, words, p * run, run);
-            }
-        } else {
-            for q in 0..4 {
-                if tiles.at(r + q as i32) >= 0_i64 {
-                    for k in 0..bits / 8 {
-                        let byte = codes_at as u32 + quad_byte(places.at(r + q as i32), block as u32, k, bits, d / 8);
-                        cache.save::<u8>(tiles.at(r + q as i32) + byte as i64, (words[k] >> (8 * q)) as u8);
-                    }
+    } else {
+        for q in 0..4 {
+            if tiles.at(r + q as i32) >= 0_i64 {
+                for k in 0..bits / 8 {
+                    let byte = codes_at as u32 + quad_byte(places.at(r + q as i32), block as u32, k, bits, d / 8);
+                    cache.save::<u8>(tiles.at(r + q as i32) + byte as i64, (words[k] >> (8 * q)) as u8);
                 }
             }
         }

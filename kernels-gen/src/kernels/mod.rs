@@ -93,6 +93,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         kept: if layout.quads() { 4 * d * words / c.v.bands.len() } else { 1 },
         straight: [c.k.bands, c.v.bands].iter().all(|bands| bands.len() == 1 && straight::straight(bands[0])),
         held: [held::holds(c.k.bands, d), held::holds(c.v.bands, d)],
+        walks: false,
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
         min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light && words == 1 { 9 } else { 8 },
@@ -152,15 +153,24 @@ pub fn mapped_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem
     StoreMeta { held, min_blocks: if d > 128 { 2 } else if held[0] && elem == Elem::Bf16 { 7 } else { 4 }, ..store_meta(c, d, page_tokens, elem) }
 }
 
-/// Tile IR of that kernel.
+/// Of the one whose blocks walk, see [`maps::walk`], for devices whose tensor core reads shared memory: elsewhere its registers do not suffice. None where
+/// rows are not bf16, not held or not stored transposed.
+pub fn walked_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Option<StoreMeta> {
+    let m = mapped_store_meta(c, d, page_tokens, elem);
+    (elem == Elem::Bf16 && m.held[0] && m.quads && m.key_quads).then_some(StoreMeta { walks: true, min_blocks: 4, ..m })
+}
+
+/// Tile IR of either kernel.
 pub fn mapped_store_ir(c: &CodecInfo, m: &StoreMeta, elem: Elem) -> Result<Program, Report> {
     match elem {
+        Elem::Bf16 if m.walks => maps::walk::store_walked::build::<bf16>(m, c.k.bands[0], c.v.bands[0]),
+        Elem::F32 if m.walks => maps::walk::store_walked::build::<f32>(m, c.k.bands[0], c.v.bands[0]),
         Elem::Bf16 => maps::store::store_mapped::build::<bf16>(m, c.k.bands, c.v.bands),
         Elem::F32 => maps::store::store_mapped::build::<f32>(m, c.k.bands, c.v.bands),
     }
 }
 
-/// The store kernel of a calibrated codec. Grid: [`store_grid`].
+/// The store kernel of a calibrated codec. Grid: [`mapped_grid`].
 pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<Source, Report> {
     Source::of(&mapped_store_ir(c, &mapped_store_meta(c, d, page_tokens, elem), elem)?)
 }
@@ -248,6 +258,15 @@ pub fn back_grid(m: &BackMeta, tokens: usize, kv_heads: usize) -> [u32; 3] {
 /// Blocks of the store kernel for `tokens` rows of `kv_heads` heads.
 pub fn store_grid(tokens: usize, kv_heads: usize) -> [u32; 3] {
     [tokens.div_ceil(32) as u32, kv_heads as u32, 2]
+}
+
+/// Blocks of the store kernel of a calibrated codec: where they walk, no more than [`maps::walk::BLOCKS`].
+pub fn mapped_grid(m: &StoreMeta, tokens: usize, kv_heads: usize) -> [u32; 3] {
+    if !m.walks {
+        return store_grid(tokens, kv_heads);
+    }
+    let most = (maps::walk::BLOCKS / (2 * kv_heads)).max(1);
+    [tokens.div_ceil(maps::walk::GROUP).min(most) as u32, kv_heads as u32, 2]
 }
 
 /// The decode kernel. Grid: [blocks, kv_heads, 1].

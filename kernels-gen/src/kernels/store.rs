@@ -39,6 +39,8 @@ pub struct StoreMeta {
     pub straight: bool,
     /// Rows of keys, and of values, stay in registers: see [`super::held`].
     pub held: [bool; 2],
+    /// Blocks of a calibrated codec walk groups of tokens: see [`super::maps::walk`].
+    pub walks: bool,
     pub warps: usize,
     pub min_blocks: usize,
     pub inv_sqrt_d: f32,

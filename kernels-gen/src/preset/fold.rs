@@ -6,10 +6,11 @@
 
 use crate::kernels::SEGMENT;
 use crate::kernels::maps::store::STORED;
+use crate::kernels::maps::walk::dim_of;
 use crate::layout::Operand;
 use crate::pca::hadamard;
 use crate::reference::{LARGEST, Map};
-use kernel_dsl::pack::left_byte;
+use kernel_dsl::pack::{core_byte, left_byte};
 
 use super::inverse::inverse;
 use super::{BadCalibration, Bands, Calibration, Preset, STEPS, Turns};
@@ -74,6 +75,18 @@ impl OwnedMap {
         }
         bytes
     }
+
+    /// The same for blocks that walk: parts as right operands in cores, lines and columns in the order of what threads hold.
+    fn in_cores(&self, head: usize) -> Vec<i8> {
+        let d = self.matrix.len() / self.worth.len();
+        let mut bytes = vec![0; 2 * d * d];
+        for (k, column) in (0..d * d).map(|i| (i / d, i % d)) {
+            let w = self.matrix[(head * d + dim_of(k)) * d + column % 8 / 2 * (d / 4) + column / 8 * 2 + column % 2];
+            let (at, high) = (core_byte(d, 8 * d, k, column), (w + 64) >> 7);
+            (bytes[at], bytes[d * d + at]) = (high as i8, (w - (high << 7)) as i8);
+        }
+        bytes
+    }
 }
 
 /// What surrounds the kernels of a layer.
@@ -98,10 +111,12 @@ impl LayerMaps {
     pub const SEGMENT: usize = SEGMENT;
 
     /// Bytes of the matrices of keys, values, queries and outputs as kernels take them, `[4, kv_heads, 2, d, d]`: high parts, low
-    /// parts.
+    /// parts. Of 128 dims those of keys and values again, for blocks that walk.
     pub fn packed(&self) -> Vec<i8> {
         let all = [(&self.store_k, STORED), (&self.store_v, STORED), (&self.query, 32), (&self.output, 32)];
-        all.iter().flat_map(|(map, columns)| (0..self.kv_heads).flat_map(|head| map.packed(head, *columns))).collect()
+        let walked = [&self.store_k, &self.store_v].into_iter().filter(|_| self.d == 128);
+        let walked = walked.flat_map(|map| (0..self.kv_heads).flat_map(|head| map.in_cores(head)));
+        all.iter().flat_map(|(map, columns)| (0..self.kv_heads).flat_map(|head| map.packed(head, *columns))).chain(walked).collect()
     }
 
     /// What goes with them: the worth of their columns `[4, kv_heads, d]`, the means of keys and values `[2, kv_heads, d]`.

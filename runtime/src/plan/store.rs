@@ -3,20 +3,16 @@
 use std::sync::Arc;
 
 use super::{counter_of, load, status};
+use crate::arch::Arch;
 use crate::argument::{Misuse, int, within};
 use crate::calibration::{Layer, needs};
 use crate::codec::Codec;
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};
 use crate::error::Result;
 use crate::page::{PagedCache, Shape};
-use kernel_dsl::Report;
-use kernel_dsl::ir::Program;
+use kernel_dsl::Source;
 use kernels_gen::kernels::store::StoreMeta;
 use kernels_gen::kernels::{self, Elem};
-use kernels_gen::registry::CodecInfo;
-
-type StoreMetaOf = fn(&CodecInfo, usize, usize, Elem) -> StoreMeta;
-type StoreIrOf = fn(&CodecInfo, &StoreMeta, Elem) -> std::result::Result<Program, Report>;
 
 /// What a store kernel is compiled for.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +71,8 @@ pub struct StorePlan {
     shape: Shape,
     elem: Elem,
     kernel: Arc<Kernel>,
+    /// Of a calibrated codec.
+    mapped: Option<StoreMeta>,
     counts: bool,
 }
 
@@ -84,12 +82,13 @@ impl StorePlan {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
         codec.check_store(head_dim, page_tokens)?;
         codec.on_device()?;
-        let source = if codec.calibrated().is_ok() { kernels::mapped_store } else { kernels::store };
-        let kernel = load(device, match codec.kivi() {
-            Some(kivi) => kernels::kivi::store(kivi, head_dim, page_tokens, elem),
-            None => source(codec.info(), head_dim, page_tokens, elem),
+        let mapped = mapped_of(device, spec);
+        let kernel = load(device, match (codec.kivi(), &mapped) {
+            (Some(kivi), _) => kernels::kivi::store(kivi, head_dim, page_tokens, elem),
+            (None, Some(m)) => kernels::mapped_store_ir(codec.info(), m, elem).and_then(|tile| Source::of(&tile)),
+            (None, None) => kernels::store(codec.info(), head_dim, page_tokens, elem),
         })?;
-        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, counts: false })
+        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, mapped, counts: false })
     }
 
     /// As `prepare`, of the kernel's twin that counts: the same bytes stored, by [`launch_counted`](Self::launch_counted).
@@ -97,16 +96,14 @@ impl StorePlan {
         let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
         codec.check_store(head_dim, page_tokens)?;
         codec.on_device()?;
-        let (meta, ir): (StoreMetaOf, StoreIrOf) = match codec.calibrated() {
-            Ok(_) => (kernels::mapped_store_meta, kernels::mapped_store_ir),
-            Err(_) => (kernels::store_meta, kernels::store_ir),
-        };
-        let tile = match codec.kivi() {
-            Some(kivi) => kernels::kivi::store_ir(kivi, &kernels::kivi::store_meta(kivi, head_dim, page_tokens, elem), elem),
-            None => ir(codec.info(), &meta(codec.info(), head_dim, page_tokens, elem), elem),
+        let mapped = mapped_of(device, spec);
+        let tile = match (codec.kivi(), &mapped) {
+            (Some(kivi), _) => kernels::kivi::store_ir(kivi, &kernels::kivi::store_meta(kivi, head_dim, page_tokens, elem), elem),
+            (None, Some(m)) => kernels::mapped_store_ir(codec.info(), m, elem),
+            (None, None) => kernels::store_ir(codec.info(), &kernels::store_meta(codec.info(), head_dim, page_tokens, elem), elem),
         };
         let kernel = load(device, tile.and_then(|tile| kernels::counted(&tile)))?;
-        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, counts: true })
+        Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, mapped, counts: true })
     }
 
     /// Enqueues the store: one launch, no allocation, no wait. Zero tokens enqueue nothing.
@@ -137,7 +134,7 @@ impl StorePlan {
             return Ok(());
         }
         let args = [Arg::Ptr(call.slots), Arg::Ptr(call.cache.base), Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?), Arg::I32(call.cache.ints()?.0)];
-        self.enqueue(stream, call, &args, counter)
+        self.enqueue(stream, call, kernels::store_grid(call.tokens, call.cache.kv_heads), &args, counter)
     }
 
     fn through_maps(&self, stream: &Stream, call: &Store<'_>, mapped: &Mapped<'_>, counter: Option<Span<'_>>) -> Result<()> {
@@ -147,6 +144,8 @@ impl StorePlan {
             return Ok(());
         }
         mapped.positions.expect("positions", "one i32 a token", 4, 4 * call.tokens as u64)?;
+        let m = self.mapped.ok_or_else(|| Misuse::Other("rows of a plain codec have no maps; store them by launch".into()))?;
+        let grid = kernels::mapped_grid(&m, call.tokens, call.cache.kv_heads);
         let args = [
             Arg::Ptr(mapped.positions),
             Arg::Ptr(call.slots),
@@ -158,12 +157,13 @@ impl StorePlan {
             Arg::I32(int("tokens", call.tokens)?),
             Arg::I32(call.cache.ints()?.0),
             Arg::I32(int("the segments of the calibration", mapped.layer.segments())?),
+            Arg::I32(grid[0] as i32),
         ];
-        self.enqueue(stream, call, &args, counter)
+        self.enqueue(stream, call, grid, if m.walks { &args } else { &args[..args.len() - 1] }, counter)
     }
 
     /// With what stands between the rows and the strides.
-    fn enqueue(&self, stream: &Stream, call: &Store<'_>, own: &[Arg<'_>], counter: Option<Span<'_>>) -> Result<()> {
+    fn enqueue(&self, stream: &Stream, call: &Store<'_>, grid: [u32; 3], own: &[Arg<'_>], counter: Option<Span<'_>>) -> Result<()> {
         let counter = counter_of(self.counts, counter)?;
         let rows = [Arg::Ptr(call.k.base), Arg::Ptr(call.v.base)];
         let strides = [
@@ -173,13 +173,21 @@ impl StorePlan {
             Arg::I64(call.v.token_stride),
             Arg::I64(call.v.head_stride),
         ];
-        self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &[&rows, own, &strides, counter.as_slice()].concat())
+        self.kernel.launch(stream, grid, &[&rows, own, &strides, counter.as_slice()].concat())
     }
 
     /// The kernel, for its attributes.
     pub fn kernel(&self) -> &Kernel {
         &self.kernel
     }
+}
+
+/// The shape of a calibrated codec's kernel on this device.
+fn mapped_of(device: &Device, spec: &StoreSpec) -> Option<StoreMeta> {
+    let StoreSpec { codec, head_dim, page_tokens, elem } = *spec;
+    codec.calibrated().ok()?;
+    let walked = kernels::walked_store_meta(codec.info(), head_dim, page_tokens, elem).filter(|_| device.arch() == Arch::SM_90A);
+    Some(walked.unwrap_or_else(|| kernels::mapped_store_meta(codec.info(), head_dim, page_tokens, elem)))
 }
 
 impl Store<'_> {

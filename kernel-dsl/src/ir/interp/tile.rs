@@ -233,6 +233,8 @@ impl<'a> Machine<'a> {
             }
             Op::Keep { kept, turn, k, value } => self.keep((*kept, self.offset(*turn)?, *k), *value),
             Op::Kept { kept, turn, k } => self.take_kept((*kept, self.offset(*turn)?, *k), out),
+            Op::KeptLeft { kept, warp, first } => self.kept_left(*kept, *warp, *first, out),
+            Op::KeepAcc { kept, warp, first, value } => self.keep_acc(*kept, *warp, *first, *value),
             Op::Load { buf, at } | Op::Peek { buf, at } => {
                 let bits = self.load(buf, self.offset(*at)?, d(out), buffers)?;
                 self.put(out, bits);

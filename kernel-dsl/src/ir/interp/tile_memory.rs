@@ -2,11 +2,11 @@
 
 use super::memory::{self, Region};
 use super::scalar;
-use super::tile::Machine;
+use super::tile::{Machine, Value};
 use super::trap::Wrong;
 use crate::dtype::DType;
 use crate::ir::{Buf, Id, Ty};
-use crate::pack::{TOKENS, left_byte, line_byte, line_place, right_byte};
+use crate::pack::{TOKENS, kept_acc, kept_left, left_byte, line_byte, line_place, right_byte};
 use crate::tile::MARK;
 use std::collections::VecDeque;
 
@@ -185,6 +185,31 @@ impl Machine<'_> {
     pub(super) fn take_kept(&mut self, place: (usize, i64, usize), out: Id) -> Result<(), Wrong> {
         let value = self.kept.get(&place).ok_or(Wrong::Undefined { id: out })?;
         self.values[out as usize] = Some(value.clone());
+        Ok(())
+    }
+
+    /// The words of a warp's turns as a left operand.
+    pub(super) fn kept_left(&mut self, kept: usize, warp: Id, first: usize, out: Id) -> Result<(), Wrong> {
+        let (w, Ty::Tile { cols, .. }) = (self.offset(warp)?, self.p.ty(out)) else { return Ok(()) };
+        let byte = |i: usize| {
+            let (lane, word, byte) = kept_left(cols, i / cols, i % cols);
+            match self.kept.get(&(kept, 32 * w + lane as i64, first + word)) {
+                Some(Value::Scalar(bits)) => Ok(bits >> (8 * byte) & 0xff),
+                _ => Err(Wrong::Undefined { id: out }),
+            }
+        };
+        let tile = (0..16 * cols).map(byte).collect::<Result<_, Wrong>>()?;
+        self.values[out as usize] = Some(Value::Tile(tile));
+        Ok(())
+    }
+
+    /// Numbers of an accumulator, each to the turn of the lane that has it.
+    pub(super) fn keep_acc(&mut self, kept: usize, warp: Id, first: usize, value: Id) -> Result<(), Wrong> {
+        let (w, (shape, x)) = (self.offset(warp)?, self.tile(value)?);
+        for (i, bits) in x.iter().enumerate() {
+            let (lane, k) = kept_acc(i / shape.cols, i % shape.cols);
+            self.kept.insert((kept, 32 * w + lane as i64, first + k), Value::Scalar(*bits));
+        }
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 pub mod outputs;
 pub mod queries;
 pub mod store;
+pub mod walk;
 
 use super::query::finite;
 use crate::reference::LARGEST;
@@ -95,9 +96,10 @@ pub fn unit_of(top: f32) -> f32 {
 /// below the low one plus 64.
 #[device]
 pub fn halves_of(u: [u32; 4]) -> (u32, u32) {
-    let high = pick(pick(u[0] << 1, u[1] << 1, 0x0051_u32), pick(u[2] << 1, u[3] << 1, 0x0051_u32), 0x5410_u32);
-    let seven = (pick(pick(u[0], u[1], 0x0040_u32), pick(u[2], u[3], 0x0040_u32), 0x5410_u32) & 0x7f7f_7f7f_u32) ^ 0x4040_4040_u32;
-    (high, seven | ((seven & 0x4040_4040_u32) << 1))
+    let (a, b) = (pick(u[0], u[1], 0x5410_u32), pick(u[2], u[3], 0x5410_u32));
+    let seven = (pick(a, b, 0x6420_u32) & 0x7f7f_7f7f_u32) | 0x8080_8080_u32;
+    // Less 64, and no byte borrows.
+    (pick(a << 1, b << 1, 0x7531_u32), seven.wrapping_sub(0x4040_4040_u32) ^ 0x8080_8080_u32)
 }
 
 /// Every fourth block of eight of a row, from block `j` on, sanitised; `back` to the start of the segment whose turn begins at element `from`.

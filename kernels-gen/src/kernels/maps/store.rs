@@ -190,7 +190,7 @@ pub fn split(held: &ByTurn<f32>, tops: &Shared<f32>, ints: &mut Shared<u32>, uni
 
 /// High and low bytes of four coordinates as integers.
 #[device]
-fn digits_of(x: [f32; 4], by: f32) -> (u32, u32) {
+pub fn digits_of(x: [f32; 4], by: f32) -> (u32, u32) {
     let mut u = [0_u32; 4];
     for e in 0..4 {
         u[e] = x[e].mul_add(by, MAGIC + 64.0_f32).to_bits();
