@@ -76,7 +76,6 @@ pub fn store_walked<T: Float>(
     v_token_stride: i64,
     v_head_stride: i64,
 ) {
-    after_previous();
     release_next();
     let (head, kind) = (block_id(1), block_id(2));
     let mut matrix = shared::<i8>(2 * m.d * m.d);
@@ -100,6 +99,8 @@ pub fn store_walked<T: Float>(
         worths.put(i + (i >> 5_u32) * (WORTHS - 32) as i32, scales.at(worth_at(kind, kv_heads, head, m.d) + i as i64));
         means.put(i, scales.at(mean_at(kind, kv_heads, head, m.d) + i as i64));
     }
+    // Until here it read what no launch writes.
+    after_previous();
     for group in strided(block_id(0), (tokens + (GROUP - 1) as i32) >> 6_u32, blocks) {
         // Rows leave no registers for what could be found anew.
         anew();
