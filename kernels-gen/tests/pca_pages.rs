@@ -199,7 +199,7 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let mut held = Global::<T>::zeroed(0);
     held.bytes = records.bytes;
     let records = held;
-    let launches = Launches { m, join: fused::join_meta(&m), halves: &c.halves, shape: s, group: p.group, stride, share: p.share, table: &table, lens: &p.lens, scale };
+    let launches = Launches { m, join: kernels_gen::kernels::join_after(&m), halves: &c.halves, shape: s, group: p.group, stride, share: p.share, table: &table, lens: &p.lens, scale };
     attends(&what, &launches, &records, &cache, &want);
 }
 
