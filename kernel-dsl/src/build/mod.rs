@@ -6,6 +6,7 @@
 mod control;
 mod kept;
 mod memory;
+mod product;
 mod ring;
 mod scalar;
 mod tile;

@@ -5,10 +5,12 @@
 //! [`verify`] says which operations each stage may hold, [`interp`] defines what they do.
 
 pub mod interp;
+pub mod kinds;
 pub mod op;
 pub mod print;
 pub mod verify;
 
+pub use kinds::*;
 pub use op::*;
 
 use crate::dtype::DType;

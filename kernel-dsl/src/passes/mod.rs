@@ -7,6 +7,7 @@ pub mod pipeline;
 pub mod simplify;
 
 mod lower_cores;
+mod lower_emit;
 mod lower_fold;
 mod lower_halves;
 mod lower_kept;
