@@ -18,12 +18,7 @@ const PAGE: usize = 64;
 /// The kernels of a model of that codec.
 fn sources(c: &CodecInfo) -> Result<Vec<(&'static str, Source)>, Report> {
     let wide = join_meta(D, PAGE);
-    Ok(vec![
-        ("store", store(c, D, PAGE, Elem::Bf16)?),
-        ("decode", decode_attention(c, D, 4, PAGE, Elem::Bf16)?),
-        ("join", join_of(c, &wide, Elem::Bf16)?),
-        ("narrow join", join_of(c, &wide.narrow(), Elem::Bf16)?),
-    ])
+    Ok(vec![("store", store(c, D, PAGE, Elem::Bf16)?), ("decode", decode_attention(c, D, 4, PAGE, Elem::Bf16)?), ("join", join_of(c, &wide, Elem::Bf16)?), ("narrow join", join_of(c, &wide.narrow(), Elem::Bf16)?)])
 }
 
 fn main() {

@@ -6,12 +6,12 @@
 //! heads a kv head, `KVF_RESULTS=FILE` appends JSON, `KVF_QUICK=1` leaves out criterion's own samples. What is timed is the plan's launch, by
 //! the tuning that it finds; `KVF_SPLITS`, `KVF_WARPS`, `KVF_STAGES`, `KVF_PAIR` (tiles a copy) and `KVF_MIN_BLOCKS` change what it would choose.
 
+#[path = "support/calibrated.rs"]
+mod calibrated;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "support/unit.rs"]
 mod unit;
-#[path = "support/calibrated.rs"]
-mod calibrated;
 
 use calibrated::{Step, Times};
 use criterion::measurement::WallTime;

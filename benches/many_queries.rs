@@ -56,7 +56,12 @@ impl Setup {
         }
         // Sequences one after another, then as many more times the first.
         let stride = len / PAGE;
-        let table: Vec<i32> = (0..rows.max(batch)).flat_map(|row| { let b = if batch > 1 { row % batch } else { 0 }; order[b * stride..(b + 1) * stride].to_vec() }).collect();
+        let table: Vec<i32> = (0..rows.max(batch))
+            .flat_map(|row| {
+                let b = if batch > 1 { row % batch } else { 0 };
+                order[b * stride..(b + 1) * stride].to_vec()
+            })
+            .collect();
         let q = Memory::from_slice(device, &support::values(rows.max(batch) * HEADS * D, 3))?;
         let (out, table) = (Memory::zeroed(device, rows.max(batch) * HEADS * D * 2)?, Memory::from_slice(device, &table)?);
         Ok(Setup { batch, len, cache, table, q, out, status })
@@ -96,10 +101,12 @@ fn measure(device: &Device, stream: &Stream, codec: Codec, layer: Option<Layer<'
     let space = Memory::zeroed(device, one.workspace_bytes(rows, HEADS, len / PAGE)? as usize)?;
     let of_launch = |i: usize| (0..rows).map(|row| (if batch > 1 { len - queries + i + 1 } else { len - queries + i * rows + row + 1 }) as i32).collect::<Vec<i32>>();
     let each: Vec<Memory> = (0..launches).map(|i| Memory::from_slice(device, &of_launch(i))).collect::<Result<_>>()?;
-    let alone = support::graph_us(device, stream, 1, |st, _| each.iter().try_for_each(|lens| match &layer {
-        Some(layer) => one.launch_calibrated(st, &s.call(rows, lens, &space), layer),
-        None => one.launch(st, &s.call(rows, lens, &space)),
-    }));
+    let alone = support::graph_us(device, stream, 1, |st, _| {
+        each.iter().try_for_each(|lens| match &layer {
+            Some(layer) => one.launch_calibrated(st, &s.call(rows, lens, &space), layer),
+            None => one.launch(st, &s.call(rows, lens, &space)),
+        })
+    });
     let [attend, join] = many.kernels().map(|k| k.attributes().registers);
     support::report(&serde_json::json!({
         "bench": "many_queries", "codec": codec.name(), "batch": batch, "ctx": len, "queries": queries, "block_queries": many.block_queries(), "heads": HEADS, "kv_heads": KV_HEADS, "d": D,

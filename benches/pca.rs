@@ -62,7 +62,19 @@ fn measure(device: &Device, stream: &Stream, name: &str, batch: usize, len: usiz
     };
     let workspace = Memory::zeroed(device, plan.workspace_bytes(batch, HEADS, stride)? as usize)?;
     let cache_of = |i: usize| PagedCache { base: caches[i % copies].span(), pages, page_tokens: page, kv_heads: KV_HEADS, head_dim: D };
-    let call = |i: usize| Decode { batch, q: q.span(), cache: cache_of(i), table: table.span(), table_stride: stride, lens: lens.span(), out: out.span(), lse: Some(lse.span()), scale: 0.088388346, workspace: workspace.span(), status: status.span() };
+    let call = |i: usize| Decode {
+        batch,
+        q: q.span(),
+        cache: cache_of(i),
+        table: table.span(),
+        table_stride: stride,
+        lens: lens.span(),
+        out: out.span(),
+        lse: Some(lse.span()),
+        scale: 0.088388346,
+        workspace: workspace.span(),
+        status: status.span(),
+    };
     let us = support::graph_us(device, stream, copies.max(4), |stream, i| plan.launch(stream, &call(i)));
     let fold_us = support::graph_us(device, stream, copies.max(4), |stream, i| plan.launch_records(stream, &call(i)));
     let floor = support::read_us(device, stream, one.len());
@@ -77,7 +89,10 @@ fn main() -> Result<()> {
     let Some((device, stream)) = support::open("pca") else { return Ok(()) };
     for shape in chosen("KVF_SHAPES", "32x8192,8x32768") {
         let (batch, len) = shape.split_once('x').and_then(|(b, n)| Some((b.parse().ok()?, n.parse().ok()?))).unwrap_or_else(|| panic!("KVF_SHAPES: {shape}; write sequences x tokens, such as 32x8192"));
-        for name in chosen("KVF_CODECS", "pca_b3_post_r64,pca_b2_post_r64,pca_b4_post_r64,pca_b3_post,pca_b3_post_r64/pca_b3_share_r64,pca_b3_post_share_r64,pca_b3_post_t2_r64/pca_b3_r64,pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64,pca_b3_r64,pca_b3_ds_t2_r64/pca_b2_share_ds_r64,int4,bf16") {
+        for name in chosen(
+            "KVF_CODECS",
+            "pca_b3_post_r64,pca_b2_post_r64,pca_b4_post_r64,pca_b3_post,pca_b3_post_r64/pca_b3_share_r64,pca_b3_post_share_r64,pca_b3_post_t2_r64/pca_b3_r64,pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64,pca_b3_r64,pca_b3_ds_t2_r64/pca_b2_share_ds_r64,int4,bf16",
+        ) {
             measure(&device, &stream, &name, batch, len)?;
         }
     }

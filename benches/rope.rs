@@ -13,7 +13,7 @@ use kernels_gen::kernels::rope::Rope;
 use kernels_gen::kernels::{self, Elem};
 use kernels_gen::reference::CacheShape;
 use kernels_gen::registry::{CodecInfo, codec};
-use runtime::{Codec, Device, Memory, PagedCache, RopePlan, RopeSpec, Roped, Rows, Store, StorePlan, StoreSpec, Stream, Arg, Result};
+use runtime::{Arg, Codec, Device, Memory, PagedCache, Result, RopePlan, RopeSpec, Roped, Rows, Store, StorePlan, StoreSpec, Stream};
 use support::{D, KV_HEADS, PAGE, chosen};
 
 const CHUNK: usize = 8192;
@@ -93,9 +93,17 @@ fn times(device: &Device, stream: &Stream, c: &'static CodecInfo, tokens: usize,
     // Heads of a row from `first` on, which may be queries and keys.
     let turn = |stream: &Stream, i: usize, first: usize, heads: usize| -> Result<()> {
         let args = [
-            Arg::Ptr(from(i, first)?.base), Arg::I64(WIDTH as i64), Arg::I64(D as i64),
-            Arg::Ptr(positions.span()), Arg::Ptr(x.table.span()), Arg::I32(CHUNK as i32), Arg::F32(EPSILON),
-            Arg::Ptr(x.weight.span()), Arg::Ptr(out(i, heads)?), Arg::I32(tokens as i32), Arg::I32(heads as i32),
+            Arg::Ptr(from(i, first)?.base),
+            Arg::I64(WIDTH as i64),
+            Arg::I64(D as i64),
+            Arg::Ptr(positions.span()),
+            Arg::Ptr(x.table.span()),
+            Arg::I32(CHUNK as i32),
+            Arg::F32(EPSILON),
+            Arg::Ptr(x.weight.span()),
+            Arg::Ptr(out(i, heads)?),
+            Arg::I32(tokens as i32),
+            Arg::I32(heads as i32),
         ];
         alone.launch(stream, [tokens.div_ceil(32) as u32, heads as u32, 1], &args)
     };

@@ -55,8 +55,18 @@ fn store_us(device: &Device, stream: &Stream, c: &CodecInfo, tokens: usize, x: &
         let (k, v) = (x.k.span().part(i as u64 * rows, rows)?, x.v.span().part(i as u64 * rows, rows)?);
         let to = cache.span().part((i * bytes) as u64, bytes as u64)?;
         let args = [
-            Arg::Ptr(k), Arg::Ptr(v), Arg::Ptr(slots.span()), Arg::Ptr(to), Arg::Ptr(status.span()),
-            Arg::I32(tokens as i32), Arg::I32(KV_HEADS as i32), Arg::I64((pages * PAGE) as i64), Arg::I64(ts), Arg::I64(hs), Arg::I64(ts), Arg::I64(hs),
+            Arg::Ptr(k),
+            Arg::Ptr(v),
+            Arg::Ptr(slots.span()),
+            Arg::Ptr(to),
+            Arg::Ptr(status.span()),
+            Arg::I32(tokens as i32),
+            Arg::I32(KV_HEADS as i32),
+            Arg::I64((pages * PAGE) as i64),
+            Arg::I64(ts),
+            Arg::I64(hs),
+            Arg::I64(ts),
+            Arg::I64(hs),
         ];
         kernel.launch(stream, kernels::store_grid(tokens, KV_HEADS), &args)
     }))

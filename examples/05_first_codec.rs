@@ -108,7 +108,35 @@ fn lesson() -> Result<(), Failure> {
     let (mut out, mut lse) = (Global::<f32>::zeroed(GROUP * D), Global::<f32>::zeroed(GROUP));
     let (gt, gl) = (Global::new(&table), Global::new(&lens));
     let (m, stride) = (kernels::decode_meta(&INT8, D, GROUP, PAGE), pages as i32);
-    launch([1, 1, 1], || kernels::decode_attention::decode_attention::<f32>(m, &[&Int8], &[&Int8], &gq, &Global::zeroed(0), &Global::zeroed(0), &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, 1, 1, stride, stride, 0, 1, 1, 0, 0, scale));
+    launch([1, 1, 1], || {
+        kernels::decode_attention::decode_attention::<f32>(
+            m,
+            &[&Int8],
+            &[&Int8],
+            &gq,
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &gc,
+            &gt,
+            &gl,
+            &mut out,
+            &mut lse,
+            &mut part,
+            &mut stat,
+            &mut chosen,
+            &mut status,
+            1,
+            1,
+            stride,
+            stride,
+            0,
+            1,
+            1,
+            0,
+            0,
+            scale,
+        )
+    });
     same_bits("attention: CPU kernel = reference", &out.bytes, &Global::new(&want.out).bytes)?;
 
     // The kernels, on the GPU: store there, attend to what was stored.

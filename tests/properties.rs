@@ -29,9 +29,7 @@ fn kept(code: [u32; 4], bits: usize) -> [u32; 4] {
 /// A code that differs from token to token, block to block and word to word.
 fn code_of(seed: u32, token: usize, block: usize) -> [u32; 4] {
     let at = (token * 64 + block) as u32 + 1;
-    std::array::from_fn(|w| {
-        seed.wrapping_add(at.wrapping_mul(0x9e37_79b9)).rotate_left(7 * w as u32).wrapping_mul(0x85eb_ca6b)
-    })
+    std::array::from_fn(|w| seed.wrapping_add(at.wrapping_mul(0x9e37_79b9)).rotate_left(7 * w as u32).wrapping_mul(0x85eb_ca6b))
 }
 
 proptest! {
@@ -83,8 +81,7 @@ fn any_row() -> impl Strategy<Value = Vec<f32>> {
     let d = proptest::sample::select(HEAD_DIMS_STORE.to_vec());
     (d, -6..10_i32).prop_flat_map(|(d, e)| {
         let scale = (e as f32).exp2();
-        proptest::collection::vec(prop_oneof![4 => -1.0..1.0_f32, 1 => -1e-4..1e-4_f32], d)
-            .prop_map(move |row| row.into_iter().map(|x| x * scale).collect())
+        proptest::collection::vec(prop_oneof![4 => -1.0..1.0_f32, 1 => -1e-4..1e-4_f32], d).prop_map(move |row| row.into_iter().map(|x| x * scale).collect())
     })
 }
 

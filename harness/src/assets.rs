@@ -37,9 +37,7 @@ pub fn model(name: &str) -> Result<PathBuf> {
     if bundled.join("config.json").is_file() {
         return Ok(bundled);
     }
-    Err(Error::Data(format!(
-        "there is no model folder and no bundled model called {name}; give a folder, or use {BUNDLED_MODEL}"
-    )))
+    Err(Error::Data(format!("there is no model folder and no bundled model called {name}; give a folder, or use {BUNDLED_MODEL}")))
 }
 
 pub fn passages() -> Result<PathBuf> {

@@ -3,9 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
 use crate::error::Result;
 use crate::{audit, calibrate, compare, doctor, emit, ppl, report, roundtrip, seeds, sweep, tune, validate};
+use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(name = "harness", version, about = "Measures what a compressed KV cache costs a language model")]

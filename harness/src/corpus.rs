@@ -19,16 +19,10 @@ impl Corpus {
     pub fn read(path: &Path) -> Result<Corpus> {
         let array = Array::read(path)?;
         let [_, length] = array.shape[..] else {
-            return Err(Error::malformed(
-                path,
-                format!("its shape is {:?}; passages are [passage, token]", array.shape),
-            ));
+            return Err(Error::malformed(path, format!("its shape is {:?}; passages are [passage, token]", array.shape)));
         };
         let Some(ids) = array.to_ids() else {
-            return Err(Error::malformed(
-                path,
-                format!("its elements are {:?}; token ids are uint16 or int32", array.kind),
-            ));
+            return Err(Error::malformed(path, format!("its elements are {:?}; token ids are uint16 or int32", array.kind)));
         };
         Ok(Corpus { path: path.to_path_buf(), sha256: crate::model::sha256(&array.bytes), length, ids })
     }

@@ -21,15 +21,18 @@ pub fn run(options: &Options) -> String {
             Err(why) => format!("{found}\nassets   none: {why}"),
         };
     }
-    let gpus: Vec<_> = found.gpus.iter().flatten().map(|gpu| {
-        json!({
-            "ordinal": gpu.ordinal, "name": gpu.name, "arch": gpu.arch.name(), "multiprocessors": gpu.multiprocessors,
-            "l2_bytes": gpu.l2_bytes, "shared_bytes": gpu.shared_bytes, "free_bytes": gpu.memory_bytes.0, "total_bytes": gpu.memory_bytes.1,
+    let gpus: Vec<_> = found
+        .gpus
+        .iter()
+        .flatten()
+        .map(|gpu| {
+            json!({
+                "ordinal": gpu.ordinal, "name": gpu.name, "arch": gpu.arch.name(), "multiprocessors": gpu.multiprocessors,
+                "l2_bytes": gpu.l2_bytes, "shared_bytes": gpu.shared_bytes, "free_bytes": gpu.memory_bytes.0, "total_bytes": gpu.memory_bytes.1,
+            })
         })
-    }).collect();
-    let codecs: Vec<_> = kernels_gen::registry::codecs().iter().map(|c| {
-        json!({ "name": c.name, "exact": c.exact(), "stored_bits_per_element_d128": c.stored_bits_per_element(128) })
-    }).collect();
+        .collect();
+    let codecs: Vec<_> = kernels_gen::registry::codecs().iter().map(|c| json!({ "name": c.name, "exact": c.exact(), "stored_bits_per_element_d128": c.stored_bits_per_element(128) })).collect();
     let version = |(major, minor): (i32, i32)| format!("{major}.{minor}");
     let text = json!({
         "version": found.version,

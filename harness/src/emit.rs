@@ -85,10 +85,7 @@ pub fn run(options: &Options) -> Result<String> {
         Kernel::JoinSplits => shape.check_decode(options.d, 1, options.page_tokens)?,
     }
     let Some(arch) = Arch::parse(&options.arch) else {
-        return Err(Error::Usage(format!(
-            "--arch {}: write it as NVRTC does, for example sm_80, sm_89 or sm_90a",
-            options.arch
-        )));
+        return Err(Error::Usage(format!("--arch {}: write it as NVRTC does, for example sm_80, sm_89 or sm_90a", options.arch)));
     };
     let program = build(options, codec, arch)?;
     let text = match options.stage {
@@ -98,9 +95,7 @@ pub fn run(options: &Options) -> Result<String> {
         Stage::Cubin => return cubin(&Source::of(&program)?.within(arch.shared_bytes()), arch, options),
     };
     match &options.out {
-        Some(path) => {
-            std::fs::write(path, &text).map(|()| format!("wrote {}", path.display())).map_err(Error::writing(path))
-        }
+        Some(path) => std::fs::write(path, &text).map(|()| format!("wrote {}", path.display())).map_err(Error::writing(path)),
         None => Ok(text),
     }
 }
@@ -112,9 +107,7 @@ fn build(options: &Options, codec: &CodecInfo, arch: Arch) -> Result<ir::Program
     };
     Ok(match options.kernel {
         Kernel::Store => store_ir(codec, &store_meta(codec, options.d, options.page_tokens, elem), elem),
-        Kernel::DecodeAttention => {
-            decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens).within(arch.shared_bytes()), elem)
-        }
+        Kernel::DecodeAttention => decode_ir(codec, &decode_meta(codec, options.d, options.group, options.page_tokens).within(arch.shared_bytes()), elem),
         Kernel::ChunkAttention => chunk_ir(codec, &chunk_meta(codec, options.d, options.group, options.page_tokens), elem),
         Kernel::JoinSplits => join_ir(codec, &join_meta(options.d, options.page_tokens), elem),
     }?)
@@ -123,20 +116,11 @@ fn build(options: &Options, codec: &CodecInfo, arch: Arch) -> Result<ir::Program
 fn cubin(source: &Source, arch: Arch, options: &Options) -> Result<String> {
     let compiled = runtime::compile::compile(source, arch)?;
     let (major, minor) = compiled.nvrtc;
-    let mut text = format!(
-        "{} for {arch}: {} bytes of machine code, NVRTC {major}.{minor}, {:?}\n",
-        source.name,
-        compiled.cubin.len(),
-        compiled.origin
-    );
+    let mut text = format!("{} for {arch}: {} bytes of machine code, NVRTC {major}.{minor}, {:?}\n", source.name, compiled.cubin.len(), compiled.origin);
     let _ = writeln!(text, "{} threads, {} bytes of dynamic shared memory", source.threads, source.shared_bytes);
     for kernel in compiled.resources() {
         let spilled = kernel.spill_stores + kernel.spill_loads;
-        let _ = writeln!(
-            text,
-            "{} registers, {} bytes of stack, {spilled} bytes spilled",
-            kernel.registers, kernel.stack_bytes
-        );
+        let _ = writeln!(text, "{} registers, {} bytes of stack, {spilled} bytes spilled", kernel.registers, kernel.stack_bytes);
     }
     if let Some(path) = &options.out {
         std::fs::write(path, &compiled.cubin).map_err(Error::writing(path))?;

@@ -13,9 +13,7 @@ pub enum Error {
     Usage(String),
     #[error(transparent)]
     UnknownCodec(#[from] kernels_gen::registry::UnknownCodec),
-    #[error(
-        "score range {text:?} is not usable: {why}; write first..end with first < end <= ctx, for example 512..1024"
-    )]
+    #[error("score range {text:?} is not usable: {why}; write first..end with first < end <= ctx, for example 512..1024")]
     ScoreRange { text: String, why: String },
     #[error("no assets folder at {}; run from the repository root or set KVF_ASSETS to the folder that holds qwen3-tiny and eval", looked.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" or "))]
     NoAssets { looked: Vec<PathBuf> },
@@ -31,9 +29,7 @@ pub enum Error {
     Dtype { name: String, found: String, wanted: &'static str },
     #[error("tensor {name} has shape {found:?}; config.json asks for {wanted:?}")]
     Shape { name: String, found: Vec<usize>, wanted: Vec<usize> },
-    #[error(
-        "passage {passage} holds token {id} at position {position}, but the vocabulary ends at {vocab}; the corpus belongs to another tokenizer"
-    )]
+    #[error("passage {passage} holds token {id} at position {position}, but the vocabulary ends at {vocab}; the corpus belongs to another tokenizer")]
     Token { passage: usize, position: usize, id: u32, vocab: usize },
     #[error("there is no calibration at {}; run `harness calibrate --model {}`, or name its file with --calibration", path.display(), model.display())]
     NoCalibration { path: PathBuf, model: PathBuf },

@@ -47,9 +47,7 @@ fn files(repo: &str, revision: &str) -> Result<PathBuf> {
 
 #[cfg(not(feature = "hub"))]
 fn files(repo: &str, revision: &str) -> Result<PathBuf> {
-    Err(Error::Usage(format!(
-        "this harness was built without the hub; build it with `cargo build --release -p harness --features hub`, or fetch {repo} at {revision} yourself and give its folder"
-    )))
+    Err(Error::Usage(format!("this harness was built without the hub; build it with `cargo build --release -p harness --features hub`, or fetch {repo} at {revision} yourself and give its folder")))
 }
 
 #[cfg(test)]

@@ -51,9 +51,7 @@ impl Array {
     /// Token ids; integer kinds only. Negative ids become huge and fail the vocabulary check.
     pub fn to_ids(&self) -> Option<Vec<u32>> {
         match self.kind {
-            Kind::U16 => {
-                Some(self.bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect())
-            }
+            Kind::U16 => Some(self.bytes.as_chunks::<2>().0.iter().map(|b| u32::from(u16::from_le_bytes(*b))).collect()),
             Kind::I32 => Some(self.bytes.as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect()),
             Kind::U8 | Kind::F32 => None,
         }
@@ -71,8 +69,7 @@ pub fn write_u8(path: &Path, shape: &[usize], bytes: &[u8]) -> Result<()> {
 
 fn write(path: &Path, kind: Kind, shape: &[usize], bytes: &[u8]) -> Result<()> {
     let dims: String = shape.iter().map(|n| format!("{n}, ")).collect();
-    let mut header =
-        format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", kind.descr(), dims.trim_end());
+    let mut header = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}", kind.descr(), dims.trim_end());
     let padded = (header.len() + 11).next_multiple_of(64) - 11;
     header.extend(std::iter::repeat_n(' ', padded - header.len()));
     header.push('\n');
@@ -106,10 +103,7 @@ fn parse(file: Vec<u8>) -> std::result::Result<Array, String> {
     let wanted = shape.iter().try_fold(kind.bytes(), |n, d| n.checked_mul(*d)).ok_or("its shape is too large")?;
     let bytes = file[start + length..].to_vec();
     if bytes.len() != wanted {
-        return Err(format!(
-            "it holds {} bytes of data where shape {shape:?} needs {wanted}; copy the file again",
-            bytes.len()
-        ));
+        return Err(format!("it holds {} bytes of data where shape {shape:?} needs {wanted}; copy the file again", bytes.len()));
     }
     Ok(Array { kind, shape, bytes })
 }

@@ -37,10 +37,7 @@ pub fn run(options: &Options) -> Result<String> {
         return Err(Error::malformed(&options.input, format!("its shape is {:?}; rows are [n, d]", array.shape)));
     };
     if !HEAD_DIMS_STORE.contains(&d) {
-        return Err(Error::malformed(
-            &options.input,
-            format!("its rows have {d} elements; head dims are {HEAD_DIMS_STORE:?}"),
-        ));
+        return Err(Error::malformed(&options.input, format!("its rows have {d} elements; head dims are {HEAD_DIMS_STORE:?}")));
     }
     let Some(values) = array.to_f32() else {
         return Err(Error::malformed(&options.input, format!("its elements are {:?}; rows are float32", array.kind)));
@@ -59,12 +56,7 @@ pub fn run(options: &Options) -> Result<String> {
     }
     let error = values.chunks_exact(d).zip(decoded.chunks_exact(d)).map(|(x, y)| SquaredError::of_row(x, y));
     let error = error.fold(SquaredError::default(), |a, b| a + b);
-    Ok(format!(
-        "{}: {rows} rows of {d}, {:.3} bits/el, rel-MSE {:.3e}",
-        codec.name,
-        codec.stored_bits_per_element(d),
-        error.relative()
-    ))
+    Ok(format!("{}: {rows} rows of {d}, {:.3} bits/el, rel-MSE {:.3e}", codec.name, codec.stored_bits_per_element(d), error.relative()))
 }
 
 /// Bytes of one coded vector.

@@ -65,10 +65,7 @@ impl Journal {
             // a line that was cut off by the end of a run does not parse, and its piece is done again
             let lines: Vec<Value> = text.lines().map_while(|line| serde_json::from_str(line).ok()).collect();
             if let Some(differing) = lines.first().and_then(|first| differing(&first["settings"], settings)) {
-                return Err(Error::Usage(format!(
-                    "{} belongs to a run with another {differing}; repeat that run's options, or leave out --resume",
-                    path.display()
-                )));
+                return Err(Error::Usage(format!("{} belongs to a run with another {differing}; repeat that run's options, or leave out --resume", path.display())));
             }
             for line in lines.into_iter().skip(1) {
                 if let Some(name) = line["piece"].as_str() {

@@ -19,14 +19,7 @@ fn shapes() -> BTreeMap<String, Vec<usize>> {
     for name in ["input_layernorm", "post_attention_layernorm"] {
         add(&format!("model.layers.0.{name}.weight"), &[8]);
     }
-    for (name, shape) in [
-        ("q_norm", vec![64]),
-        ("k_norm", vec![64]),
-        ("q_proj", vec![64, 8]),
-        ("k_proj", vec![64, 8]),
-        ("v_proj", vec![64, 8]),
-        ("o_proj", vec![8, 64]),
-    ] {
+    for (name, shape) in [("q_norm", vec![64]), ("k_norm", vec![64]), ("q_proj", vec![64, 8]), ("k_proj", vec![64, 8]), ("v_proj", vec![64, 8]), ("o_proj", vec![8, 64])] {
         add(&format!("model.layers.0.self_attn.{name}.weight"), &shape);
     }
     for name in ["gate_proj", "up_proj", "down_proj"] {
@@ -103,16 +96,11 @@ fn broken_files_are_named() {
 
 #[test]
 fn configs_that_cannot_run_are_refused() {
-    let why = |name: &str, from: &str, to: &str| {
-        failure(&folder(name, &CONFIG.replace(from, to), &shapes(), Dtype::BF16)).to_string()
-    };
+    let why = |name: &str, from: &str, to: &str| failure(&folder(name, &CONFIG.replace(from, to), &shapes(), Dtype::BF16)).to_string();
     assert!(why("json", "{", "").contains("config.json is malformed"));
     assert!(why("type", "\"qwen3\"", "\"gpt2\"").contains("gpt2"));
     assert!(why("zero", "\"num_key_value_heads\": 1", "\"num_key_value_heads\": 0").contains("zero"));
     assert!(why("dim", "\"head_dim\": 64", "\"head_dim\": 80").contains("80"));
     assert!(why("lacks", "\"vocab_size\": 4, ", "").contains("vocab_size"));
-    assert!(
-        why("rope", "\"rope_theta\": 1e4", "\"rope_theta\": 1e4, \"rope_scaling\": {\"type\": \"yarn\"}")
-            .contains("needs a positive \"factor\"")
-    );
+    assert!(why("rope", "\"rope_theta\": 1e4", "\"rope_theta\": 1e4, \"rope_scaling\": {\"type\": \"yarn\"}").contains("needs a positive \"factor\""));
 }

@@ -67,16 +67,10 @@ fn a_missing_assets_folder_is_an_environment_error() {
 #[test]
 fn ppl_prints_the_table_and_writes_the_report() {
     let out = temporary("report");
-    let output = harness(&format!(
-        "ppl --passages 1 --ctx 64 --score 40..64 --codec int4 --backend cpu --out {}",
-        out.display()
-    ));
+    let output = harness(&format!("ppl --passages 1 --ctx 64 --score 40..64 --codec int4 --backend cpu --out {}", out.display()));
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        ["identity", "self", "int4", "CONTROL_int4_misread"].iter().all(|name| table.contains(&format!("| {name} "))),
-        "{table}"
-    );
+    assert!(["identity", "self", "int4", "CONTROL_int4_misread"].iter().all(|name| table.contains(&format!("| {name} "))), "{table}");
     assert!(out.join("report.json").exists() && out.join("report.md").exists());
     std::fs::remove_dir_all(out).unwrap();
 }
@@ -124,8 +118,7 @@ fn roundtrip_writes_rows_and_codes() {
     let rows: Vec<f32> = (0..3 * 128).map(|i| ((i * 37 % 101) as f32 - 50.0) / 17.0).collect();
     npy::write_f32(&input, &[3, 128], &rows).unwrap();
     let shown = |path: &Path| path.display().to_string();
-    let call =
-        format!("roundtrip --codec e8w4 --in {} --out {} --codes {}", shown(&input), shown(&output), shown(&codes));
+    let call = format!("roundtrip --codec e8w4 --in {} --out {} --codes {}", shown(&input), shown(&output), shown(&codes));
     assert_eq!(harness(&call).status.code(), Some(0));
     let decoded = Array::read(&output).unwrap().to_f32().unwrap();
     let error: f32 = rows.iter().zip(&decoded).map(|(a, b)| (a - b) * (a - b)).sum();
@@ -190,8 +183,7 @@ fn sweeps_and_audits_answer_and_repeat() {
         assert_eq!((&answer["point"]["codec"], &answer["paired"]["codec"]), (&"e8q38".into(), &"e8q38".into()));
     }
     assert_eq!(json(&(call + " --resume"))["points"], found["points"]);
-    let call =
-        format!("audit --passages 1 --ctx 64 --rows 64 --null-draws 4 --shuffles 2 --json --out {}", audit.display());
+    let call = format!("audit --passages 1 --ctx 64 --rows 64 --null-draws 4 --shuffles 2 --json --out {}", audit.display());
     let found = json(&call);
     assert_eq!(found["findings"].as_array().unwrap().len(), 12);
     assert!(found["gaussian"][3]["mean"].as_f64().unwrap() > 0.09, "perfect Gaussian rows fire the published gate");

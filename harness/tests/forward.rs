@@ -73,8 +73,7 @@ fn logits_match_the_golden_ones() {
     for (passage, wanted) in wanted.chunks(positions.len() * vocab).enumerate() {
         let first = positions[0] as usize;
         let found = logits(&forward, &model, &corpus.passage(passage)[..512], first);
-        let picked: Vec<f32> =
-            positions.iter().flat_map(|p| &found.values[(*p as usize - first) * vocab..][..vocab]).copied().collect();
+        let picked: Vec<f32> = positions.iter().flat_map(|p| &found.values[(*p as usize - first) * vocab..][..vocab]).copied().collect();
         assert_close(&format!("logits of passage {passage}"), &picked, wanted);
     }
 }
@@ -101,8 +100,7 @@ fn scores_agree_with_the_host() {
     let corpus = Corpus::read(&assets::passages().unwrap()).unwrap();
     let (ids, geometry) = (&corpus.passage(3)[..97], Geometry::of(&model.config));
     let gold = &corpus.passage(3)[1..98];
-    let mut exact =
-        [Exact::new(forward.machine.clone(), geometry), Exact::reordered(forward.machine.clone(), geometry)];
+    let mut exact = [Exact::new(forward.machine.clone(), geometry), Exact::reordered(forward.machine.clone(), geometry)];
     let [one, other] = &mut exact;
     let lane = |attention| Lane { chunks: vec![0..40, 40..97], attention, seconds: 0.0 };
     let rows = forward.hidden(&model, ids, 0..97, &mut [lane(one), lane(other)], |_| ()).unwrap();
@@ -159,16 +157,8 @@ fn tables_agree_with_the_cpu_and_repeat() {
         assert!(gpu.backend.contains("forward on the gpu"), "{}", gpu.backend);
         assert!(gpu.valid, "{path:?}: {:?}", gpu.invalid);
         for ((c, g), a) in cpu.rows.iter().zip(&gpu.rows).zip(&again.rows) {
-            println!(
-                "{path:?} {}: KL {:.4e} and {:.4e}, ratio {:.6} and {:.6}",
-                c.codec, c.kl_mean, g.kl_mean, c.ppl_ratio, g.ppl_ratio
-            );
-            assert_eq!(
-                (g.kl_mean, g.ppl_ratio, g.rel_mse_k),
-                (a.kl_mean, a.ppl_ratio, a.rel_mse_k),
-                "{} twice",
-                c.codec
-            );
+            println!("{path:?} {}: KL {:.4e} and {:.4e}, ratio {:.6} and {:.6}", c.codec, c.kl_mean, g.kl_mean, c.ppl_ratio, g.ppl_ratio);
+            assert_eq!((g.kl_mean, g.ppl_ratio, g.rel_mse_k), (a.kl_mean, a.ppl_ratio, a.rel_mse_k), "{} twice", c.codec);
             // a last bit tips a code, and a few positions carry much of the loss: 140 of them say little more
             assert!((g.kl_mean - c.kl_mean).abs() <= 1e-7 + 0.4 * c.kl_mean, "{path:?} {}: KL", c.codec);
             assert!((g.rel_mse_k - c.rel_mse_k).abs() <= 1e-9 + 0.01 * c.rel_mse_k, "{path:?} {}: rows", c.codec);
@@ -222,15 +212,7 @@ fn every_row_reproduces_the_independent_table() {
         for row in codec_rows(&report) {
             let theirs = table.of(&row.codec, path);
             let (off, share) = (row.ppl_ratio - theirs.ppl_ratio, row.kl_mean / theirs.kl_mean - 1.0);
-            println!(
-                "{:24} {:.5} {:.5} {off:+.5}   {:.3e} {:.3e} {:+.1}",
-                row.codec,
-                row.ppl_ratio,
-                theirs.ppl_ratio,
-                row.kl_mean,
-                theirs.kl_mean,
-                100.0 * share
-            );
+            println!("{:24} {:.5} {:.5} {off:+.5}   {:.3e} {:.3e} {:+.1}", row.codec, row.ppl_ratio, theirs.ppl_ratio, row.kl_mean, theirs.kl_mean, 100.0 * share);
             let apart: Vec<f64> = row.dlnppl.iter().zip(&theirs.dlnppl).map(|(a, b)| a - b).collect();
             let over_codes = path == ReadPath::All && packed(&row.codec) && !row.codec.ends_with(":sim");
             let noise = if over_codes { 2.0 * harness::stats::standard_error(&apart) } else { 0.0 };

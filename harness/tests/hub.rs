@@ -45,9 +45,7 @@ mod served {
         let path = request.split_whitespace().nth(1).unwrap_or_default().to_string();
         asked.lock().unwrap().push(path.clone());
         let range = headers.iter().find_map(|line| line.to_ascii_lowercase().strip_prefix("range: bytes=").map(String::from));
-        let head = |status: &str, more: &str, length: usize| {
-            format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n")
-        };
+        let head = |status: &str, more: &str, length: usize| format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n");
         let mut say = |text: String, body: &[u8]| stream.write_all(text.as_bytes()).and_then(|()| stream.write_all(body)).unwrap_or(());
         if path == "/api/models/someone/tiny/revision/main" {
             let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());

@@ -30,14 +30,9 @@ fn i32s(tensors: &SafeTensors, name: &str) -> Vec<usize> {
 fn assert_close(what: &str, ours: &[f32], golden: &[f32]) {
     assert_eq!(ours.len(), golden.len(), "{what}: lengths differ");
     let largest = golden.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
-    let (at, worst) =
-        ours.iter().zip(golden).map(|(a, b)| (a - b).abs()).enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let (at, worst) = ours.iter().zip(golden).map(|(a, b)| (a - b).abs()).enumerate().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
     let (a, b) = (ours[at], golden[at]);
-    assert!(
-        worst <= TOLERANCE * largest,
-        "{what}: element {at} is {a} against {b}, off by {:.1e} of the largest value",
-        worst / largest
-    );
+    assert!(worst <= TOLERANCE * largest, "{what}: element {at} is {a} against {b}, off by {:.1e} of the largest value", worst / largest);
     println!("{what}: {:.1e} of the largest value", worst / largest);
 }
 
@@ -57,10 +52,7 @@ fn logits_match_the_golden_ones() {
     let vocab = model.config.vocab_size;
     for (passage, wanted) in wanted.chunks(positions.len() * vocab).enumerate() {
         let tokens = &corpus.passage(passage)[..512];
-        assert!(
-            tokens.iter().zip(&ids[passage * 512..]).all(|(a, b)| *a as usize == *b),
-            "passage {passage} is another text"
-        );
+        assert!(tokens.iter().zip(&ids[passage * 512..]).all(|(a, b)| *a as usize == *b), "passage {passage} is another text");
         let logits = model.logits(tokens, positions[0], 512, &mut Dense::new(geometry)).unwrap();
         for (position, wanted) in positions.iter().zip(wanted.chunks(vocab)) {
             let ours = &logits.values[(position - positions[0]) * vocab..][..vocab];
@@ -109,8 +101,7 @@ fn rows_of_the_layers_match_the_golden_ones() {
             let name = format!("l{layer}.{name}");
             let ours = &watch.seen[layer][index];
             let width = ours.len() / 64;
-            let picked: Vec<f32> =
-                i32s(&tensors, "positions").iter().flat_map(|p| &ours[p * width..][..width]).copied().collect();
+            let picked: Vec<f32> = i32s(&tensors, "positions").iter().flat_map(|p| &ours[p * width..][..width]).copied().collect();
             assert_close(&name, &picked, &f32s(&tensors, &name));
         }
     }

@@ -5,11 +5,11 @@ mod browser;
 use std::path::{Path, PathBuf};
 
 use browser::Picture;
-use harness::{assets, audit, compare, seeds, sweep, validate};
 use harness::backend::Choice;
 use harness::ppl::{self, Ask, Options, ReadPath, Text};
 use harness::report::Report;
 use harness::run::Output;
+use harness::{assets, audit, compare, seeds, sweep, validate};
 
 fn report(folder: &Path) -> Report {
     let options = Options {
@@ -54,9 +54,7 @@ fn the_page_stands_alone() {
     report.write(&folder).unwrap();
     let html = std::fs::read_to_string(folder.join("report.html")).unwrap();
     assert_well_formed(&html);
-    for part in
-        ["bf16", "int4:k", "CONTROL_int4_misread", &report.model.sha256, &report.corpus.sha256, "prefers-color-scheme"]
-    {
+    for part in ["bf16", "int4:k", "CONTROL_int4_misread", &report.model.sha256, &report.corpus.sha256, "prefers-color-scheme"] {
         assert!(html.contains(part), "{part} is missing");
     }
     // nothing is fetched from anywhere
@@ -127,17 +125,7 @@ fn a_browser_paints_the_other_pages() {
     report(&folder).write(&folder).unwrap();
     let of = |codec: &str| format!("{}:{codec}", folder.display());
     compare::run(&compare::Options { a: of("bf16"), b: of("int4"), output: Output { out: Some(folder.clone()), ..Output::default() } }).unwrap();
-    let cells = seeds::Options {
-        model: assets::BUNDLED_MODEL.into(),
-        corpus: None,
-        fit_text: None,
-        passages: 2,
-        prefix: 512,
-        scored: 16,
-        only: Some("int4,e8w4".into()),
-        backend: Choice::Cpu,
-        output: Output::default(),
-    };
+    let cells = seeds::Options { model: assets::BUNDLED_MODEL.into(), corpus: None, fit_text: None, passages: 2, prefix: 512, scored: 16, only: Some("int4,e8w4".into()), backend: Choice::Cpu, output: Output::default() };
     seeds::run(&cells).unwrap().write(&folder).unwrap();
     let pages = [("sweep", CODECS[0], 2), ("audit", CODECS[0], 5), ("validate", CODECS[0], 1), ("compare", INK, 1), ("seeds", INK, 1)];
     for (name, drawn, drawings) in pages {

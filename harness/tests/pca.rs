@@ -35,8 +35,7 @@ fn row<'a>(report: &'a Report, name: &str) -> &'a Row {
 
 #[test]
 fn bits_are_those_of_the_blocks_and_of_what_stays_raw() {
-    let names =
-        "pca_b4_n64_k8_r32_vr100,pca_b4_n64_k8_r32_vr100:k,pca_b4_n64_k8_r32_vr100_raw0.5,pca_b2_n64_k8_r32_vr100";
+    let names = "pca_b4_n64_k8_r32_vr100,pca_b4_n64_k8_r32_vr100:k,pca_b4_n64_k8_r32_vr100_raw0.5,pca_b2_n64_k8_r32_vr100";
     let snapshot = run(names, ReadPath::Snapshot);
     let whole = row(&snapshot, "pca_b4_n64_k8_r32_vr100:sim");
     // a block of 64 rows of 128 coordinates: scale, rank, mean, 32 components; 8 centres; segments, t, norm, 4 bits each
@@ -58,8 +57,7 @@ fn bits_are_those_of_the_blocks_and_of_what_stays_raw() {
 
 #[test]
 fn what_is_fitted_to_the_model_is_in_use() {
-    let names =
-        "pca_v13_n64_r32,pca_v13_n64_r32_noqp,pca_v13_n64_r32_fitted,pca_v13_n64_r32_noqp_ip_compat/pca_v13_n64_r32";
+    let names = "pca_v13_n64_r32,pca_v13_n64_r32_noqp,pca_v13_n64_r32_fitted,pca_v13_n64_r32_noqp_ip_compat/pca_v13_n64_r32";
     let report = run(names, ReadPath::Snapshot);
     let rows: Vec<&Row> = report.rows.iter().filter(|row| row.codec.starts_with("pca_")).collect();
     assert_eq!(rows.len(), 4);
@@ -101,17 +99,8 @@ fn one_basis_fitted_ahead_goes_through_the_packed_cache() {
 #[test]
 fn a_small_experiment() {
     let names = ["pca_v13_raw0.5", "e8w4", "fp8"];
-    let options = seeds::Options {
-        model: assets::BUNDLED_MODEL.into(),
-        corpus: None,
-        fit_text: None,
-        passages: 2,
-        prefix: 512,
-        scored: 32,
-        only: Some(names.join(",")),
-        backend: Choice::Cpu,
-        output: Output { seed: 1, ..Output::default() },
-    };
+    let options =
+        seeds::Options { model: assets::BUNDLED_MODEL.into(), corpus: None, fit_text: None, passages: 2, prefix: 512, scored: 32, only: Some(names.join(",")), backend: Choice::Cpu, output: Output { seed: 1, ..Output::default() } };
     let found = seeds::run(&options).unwrap();
     found.check().unwrap();
     assert_eq!(found.cells.iter().map(|cell| cell.codec.as_str()).collect::<Vec<_>>(), names);
@@ -128,7 +117,5 @@ fn a_small_experiment() {
     assert!(found.table().contains("| `e8w4` |"), "{}", found.table());
     let unknown = seeds::Options { only: Some("e8w5".into()), ..options.clone() };
     assert!(seeds::run(&unknown).unwrap_err().to_string().contains("no cell"));
-    assert!(
-        seeds::run(&seeds::Options { prefix: 500, ..options }).unwrap_err().to_string().contains("multiple of 512")
-    );
+    assert!(seeds::run(&seeds::Options { prefix: 500, ..options }).unwrap_err().to_string().contains("multiple of 512"));
 }

@@ -53,8 +53,7 @@ fn a_small_run_orders_the_codecs() {
 
 fn check_files(folder: &std::path::Path, report: &Report) {
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("report.json")).unwrap()).unwrap();
-    for key in ["rows", "read_path", "backend", "date", "seconds", "command", "environment", "model", "corpus", "valid"]
-    {
+    for key in ["rows", "read_path", "backend", "date", "seconds", "command", "environment", "model", "corpus", "valid"] {
         assert!(!json[key].is_null(), "report.json lacks {key}");
     }
     assert_eq!((json["read_path"].as_str(), json["corpus"]["score"][0].as_u64()), (Some("all"), Some(64)));
@@ -65,10 +64,7 @@ fn check_files(folder: &std::path::Path, report: &Report) {
         for key in ["stored_bits_per_element", "ppl_ratio", "kl_mean", "kl_p999", "top1", "rel_mse_k", "rel_mse_v"] {
             assert!(row[key].is_number(), "{} lacks {key}", row["codec"]);
         }
-        assert!(
-            row["ppl_ratio_ci95"][0].as_f64() <= row["ppl_ratio"].as_f64()
-                && row["ppl_ratio"].as_f64() <= row["ppl_ratio_ci95"][1].as_f64()
-        );
+        assert!(row["ppl_ratio_ci95"][0].as_f64() <= row["ppl_ratio"].as_f64() && row["ppl_ratio"].as_f64() <= row["ppl_ratio_ci95"][1].as_f64());
     }
     let markdown = std::fs::read_to_string(folder.join("report.md")).unwrap();
     assert!(markdown.contains("| int4 ") && !markdown.contains("INVALID"));
@@ -90,17 +86,11 @@ fn mistakes_are_found_before_the_model_runs() {
         (error.exit_code(), error.to_string())
     };
     assert!(matches!(failure(Options { codec: "e8w9".into(), ..options() }), (2, t) if t.contains("e8wW")));
-    assert!(
-        matches!(failure(Options { score: Some("9..4".into()), ..options() }), (2, t) if t.contains("no position"))
-    );
+    assert!(matches!(failure(Options { score: Some("9..4".into()), ..options() }), (2, t) if t.contains("no position")));
     assert!(matches!(failure(Options { text: text(17, 128), ..options() }), (2, t) if t.contains("16")));
     assert!(matches!(failure(Options { text: text(2, 9999), ..options() }), (2, t) if t.contains("2560")));
-    assert!(
-        matches!(failure(Options { text: Text { model: "nothing-here".into(), ..options().text }, ..options() }), (4, t) if t.contains("nothing-here"))
-    );
-    assert!(
-        matches!(failure(Options { text: Text { corpus: Some("/nowhere.npy".into()), ..options().text }, ..options() }), (4, t) if t.contains("/nowhere.npy"))
-    );
+    assert!(matches!(failure(Options { text: Text { model: "nothing-here".into(), ..options().text }, ..options() }), (4, t) if t.contains("nothing-here")));
+    assert!(matches!(failure(Options { text: Text { corpus: Some("/nowhere.npy".into()), ..options().text }, ..options() }), (4, t) if t.contains("/nowhere.npy")));
 }
 
 /// The packed cache and its decode path lose what the codec's own round trip loses. The two runs round their queries
@@ -112,23 +102,12 @@ fn the_coded_cache_agrees_with_its_simulation() -> error::Result<()> {
     let (geometry, ids) = (Geometry::of(&model.config), &corpus.passage(0)[..128]);
     let e8 = codec("e8q38").map_err(error::Error::from)?;
     let base = LogProbs::of(&model.logits(ids, 64, 128, &mut Dense::new(geometry))?);
-    let simulated = model.logits(
-        ids,
-        64,
-        128,
-        &mut Simulated::new(geometry, Some(Coder::Codec(e8)), Some(Coder::Codec(e8)), Own::Coded),
-    )?;
+    let simulated = model.logits(ids, 64, 128, &mut Simulated::new(geometry, Some(Coder::Codec(e8)), Some(Coder::Codec(e8)), Own::Coded))?;
     let mut coded = Coded::new(backend::open(Choice::Cpu)?.as_ref(), e8, geometry, (0..geometry.layers).collect(), 128)?;
     let coded = model.logits(ids, 64, 128, &mut coded)?;
     let mean = |logits| base.compare(logits, &corpus.passage(0)[65..129]).iter().map(|s| s.kl).sum::<f64>() / 64.0;
-    let between =
-        LogProbs::of(&simulated).compare(&coded, &corpus.passage(0)[65..129]).iter().map(|s| s.kl).sum::<f64>() / 64.0;
-    assert!(
-        between < mean(&simulated) && mean(&coded) < 2.0 * mean(&simulated) && mean(&simulated) < 2.0 * mean(&coded),
-        "{between:e} {:e} {:e}",
-        mean(&coded),
-        mean(&simulated)
-    );
+    let between = LogProbs::of(&simulated).compare(&coded, &corpus.passage(0)[65..129]).iter().map(|s| s.kl).sum::<f64>() / 64.0;
+    assert!(between < mean(&simulated) && mean(&coded) < 2.0 * mean(&simulated) && mean(&simulated) < 2.0 * mean(&coded), "{between:e} {:e} {:e}", mean(&coded), mean(&simulated));
     Ok(())
 }
 
@@ -199,8 +178,7 @@ fn token_by_token_gives_the_same_bits_as_all_at_once() {
 #[test]
 fn read_paths_differ_where_they_should() {
     let run = |read_path, score: &str, codec: &str| {
-        let report =
-            ppl::run(&Options { read_path, score: Some(score.into()), codec: codec.into(), ..options() }).unwrap();
+        let report = ppl::run(&Options { read_path, score: Some(score.into()), codec: codec.into(), ..options() }).unwrap();
         report.check().unwrap();
         assert_eq!(report.read_path, read_path.name());
         report

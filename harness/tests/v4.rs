@@ -30,9 +30,7 @@ fn turn_back(row: &mut [f32], theta: f64, position: usize) {
 #[test]
 fn attention_matches_the_golden_outputs() {
     let pieces = Tensors::read(&golden("pieces.safetensors"));
-    for (layer, ratio, start, first, theta) in
-        [(0, usize::MAX, 0, 0, 1e4), (2, 4, 12, 0, 1.6e5), (3, 128, 639, 512, 1.6e5)]
-    {
+    for (layer, ratio, start, first, theta) in [(0, usize::MAX, 0, 0, 1e4), (2, 4, 12, 0, 1.6e5), (3, 128, 639, 512, 1.6e5)] {
         let piece = |name: &str| pieces.f32s(&format!("l{layer}.{name}"));
         let attention = Attention { d: 512, window: 128, ratio, sinks: piece("sinks") };
         let window = [vec![0.0; first * 512], piece("window")].concat();
@@ -40,9 +38,7 @@ fn attention_matches_the_golden_outputs() {
         let (q, picks) = (piece("q"), Picks::default());
         for block in [1, 3, 64] {
             let mut out = attention.read(&q, start, [&window, &groups], &picks, block).unwrap().out;
-            let mut alone: Vec<f32> = (0..q.len() / 512)
-                .flat_map(|at| attention.alone(&q[at * 512..][..512], at % 4, start + at / 4, [&window, &groups], None))
-                .collect();
+            let mut alone: Vec<f32> = (0..q.len() / 512).flat_map(|at| attention.alone(&q[at * 512..][..512], at % 4, start + at / 4, [&window, &groups], None)).collect();
             for out in [&mut out, &mut alone] {
                 out.chunks_mut(512).enumerate().for_each(|(at, row)| turn_back(row, theta, start + at / 4));
             }
@@ -73,12 +69,10 @@ fn routes_match_the_golden_ones() {
     let config = config(|config| config["n_routed_experts"] = 4.into());
     for layer in [0, 2] {
         let part = |name: &str| pieces.f32s(&format!("l{layer}.router_{name}"));
-        let (logits, weights, experts) =
-            (part("logits"), part("weights"), pieces.u32s(&format!("l{layer}.router_experts")));
+        let (logits, weights, experts) = (part("logits"), part("weights"), pieces.u32s(&format!("l{layer}.router_experts")));
         let bias = (layer == 2).then(|| part("bias"));
         for (token, logits) in logits.chunks(4).enumerate() {
-            let mut wanted: Vec<(u32, f32)> =
-                (0..2).map(|at| (experts[2 * token + at], weights[2 * token + at])).collect();
+            let mut wanted: Vec<(u32, f32)> = (0..2).map(|at| (experts[2 * token + at], weights[2 * token + at])).collect();
             let table = (layer == 0).then(|| &experts[2 * token..][..2]);
             let mut found = route(logits, bias.as_deref(), table, &config);
             [&mut found, &mut wanted].into_iter().for_each(|pairs| pairs.sort_by_key(|(expert, _)| *expert));
@@ -149,9 +143,7 @@ fn names_of_transformers_mean_the_same() {
 /// The model of KVF_V4_MODEL, or None after the reason is printed.
 fn whole() -> Option<Model> {
     let Some(folder) = std::env::var_os("KVF_V4_MODEL") else {
-        println!(
-            "SKIPPED: KVF_V4_MODEL names no model; the golden tensors are of a trained one that is not in the repository"
-        );
+        println!("SKIPPED: KVF_V4_MODEL names no model; the golden tensors are of a trained one that is not in the repository");
         return None;
     };
     Some(Model::load(Path::new(&folder)).unwrap())
@@ -214,16 +206,13 @@ fn the_whole_model_matches_the_golden_losses() {
         let seconds = clock.elapsed().as_secs_f64();
         let found = model.predict(&model.head().unwrap(), &rows).unwrap();
         let scores = LogProbs::of(&found).compare(&found, &ids[1..width + 1]);
-        let apart: Vec<f64> =
-            scores.iter().zip(&wanted[passage * width..]).map(|(s, w)| (s.base_nll - f64::from(*w)).abs()).collect();
+        let apart: Vec<f64> = scores.iter().zip(&wanted[passage * width..]).map(|(s, w)| (s.base_nll - f64::from(*w)).abs()).collect();
         // From here on a query sees more groups of 4 than the 512 that it reads. A group that no head of the indexer likes scores
         // exactly 0, and which of several such groups is left out is not defined: here the first stays.
         let (all, few) = apart.split_at(4 * 513 - 1);
         let worst = |apart: &[f64]| apart.iter().fold(0.0, |a: f64, b| a.max(*b));
         let (all, few, mean) = (worst(all), worst(few), few.iter().sum::<f64>() / few.len() as f64);
-        println!(
-            "losses of passage {passage}, {width} tokens in {seconds:.1} s: off by {all:.1e}; where groups are chosen {few:.1e}, {mean:.1e} on average"
-        );
+        println!("losses of passage {passage}, {width} tokens in {seconds:.1} s: off by {all:.1e}; where groups are chosen {few:.1e}, {mean:.1e} on average");
         assert!(all <= 1e-4 && few <= 0.05 && mean <= 2e-3, "passage {passage}: {all:.1e}, {few:.1e}, {mean:.1e}");
     }
 }

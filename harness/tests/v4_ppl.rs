@@ -31,13 +31,7 @@ fn corpus(name: &str) -> PathBuf {
 
 fn options(name: &str) -> Options {
     Options {
-        text: Text {
-            model: fixture().display().to_string(),
-            corpus: Some(corpus(name)),
-            passages: 4,
-            ctx: 72,
-            stream: false,
-        },
+        text: Text { model: fixture().display().to_string(), corpus: Some(corpus(name)), passages: 4, ctx: 72, stream: false },
         codec: "v4_fp8,v4_mxfp4".into(),
         streams: vec![Ask::Both],
         skip_layers: "0".into(),
@@ -100,8 +94,7 @@ fn chunks_change_nothing() {
         assert!(one.decode_agreement.unwrap().kl_mean < 1e-7, "{:?}", one.decode_agreement);
         assert!((one.kl_mean - other.kl_mean).abs() <= 0.02 * other.kl_mean, "{} {}", one.kl_mean, other.kl_mean);
     }
-    let raw = ppl::run(&Options { read_path: ReadPath::Snapshot, score: Some("64..72".into()), ..options("snapshot") })
-        .unwrap();
+    let raw = ppl::run(&Options { read_path: ReadPath::Snapshot, score: Some("64..72".into()), ..options("snapshot") }).unwrap();
     raw.check().unwrap();
     assert_eq!(row(&raw, "v4_fp8").gate.pass, None);
     assert!(row(&raw, "v4_fp8").kl_mean > 0.0);
@@ -110,8 +103,7 @@ fn chunks_change_nothing() {
 #[test]
 fn streamed_weights_give_the_same_numbers() {
     let text = Text { stream: true, ..options("streamed").text };
-    let (streamed, resident) =
-        (ppl::run(&Options { text, ..options("streamed") }).unwrap(), ppl::run(&options("resident")).unwrap());
+    let (streamed, resident) = (ppl::run(&Options { text, ..options("streamed") }).unwrap(), ppl::run(&options("resident")).unwrap());
     assert_eq!(row(&streamed, "v4_mxfp4").kl, row(&resident, "v4_mxfp4").kl);
 }
 
@@ -125,13 +117,9 @@ fn wishes_that_do_not_fit_are_refused() {
     assert!(why(Options { streams: vec![Ask::K], ..options("k") }).contains("key and value at once"));
     assert!(why(Options { layers: vec!["0=raw".into()], ..options("layers") }).contains("--layers"));
     assert!(why(Options { codec: "kvfuse-4".into(), ..options("preset") }).contains("kvfuse-4"));
-    let bundled =
-        Text { model: harness::assets::BUNDLED_MODEL.into(), corpus: None, passages: 1, ctx: 64, stream: false };
+    let bundled = Text { model: harness::assets::BUNDLED_MODEL.into(), corpus: None, passages: 1, ctx: 64, stream: false };
     assert!(why(Options { text: bundled.clone(), ..options("dense") }).contains("this model has none"));
-    assert!(
-        why(Options { text: bundled, codec: "int4".into(), streams: vec![Ask::Csa], ..options("csa") })
-            .contains("both, k or v")
-    );
+    assert!(why(Options { text: bundled, codec: "int4".into(), streams: vec![Ask::Csa], ..options("csa") }).contains("both, k or v"));
 }
 
 fn failure(folder: &Path) -> String {
@@ -145,22 +133,14 @@ fn failure(folder: &Path) -> String {
 fn broken_checkpoints_are_named() {
     let tensors = |name: &str, change: &dyn Fn(&mut Parts)| failure(&changed(name, |_| (), change));
     let gone = |tensor: &'static str| move |parts: &mut Parts| drop(parts.remove(tensor));
-    for tensor in [
-        "layers.1.attn.indexer.compressor.ape",
-        "layers.2.attn.wkv.scale",
-        "hc_head_fn",
-        "layers.0.ffn.experts.2.w2.weight",
-    ] {
+    for tensor in ["layers.1.attn.indexer.compressor.ape", "layers.2.attn.wkv.scale", "hc_head_fn", "layers.0.ffn.experts.2.w2.weight"] {
         assert!(tensors("gone", &gone(tensor)).contains(&format!("tensor {tensor} is missing")));
     }
     let short = tensors("short", &|parts| {
         let part = parts.get_mut("layers.2.attn.compressor.ape").unwrap();
         (part.1, part.2) = (vec![4, 512], vec![0; 4 * 512 * 4]);
     });
-    assert!(
-        short.contains("layers.2.attn.compressor.ape has shape [4, 512]; config.json asks for [8, 512]"),
-        "{short}"
-    );
+    assert!(short.contains("layers.2.attn.compressor.ape has shape [4, 512]; config.json asks for [8, 512]"), "{short}");
     let dtype = tensors("dtype", &|parts| {
         let part = parts.get_mut("layers.1.attn.wkv.scale").unwrap();
         (part.0, part.2) = (Dtype::F32, vec![0; 4 * part.2.len()]);
@@ -172,9 +152,7 @@ fn broken_checkpoints_are_named() {
 
 #[test]
 fn configs_that_cannot_run_are_refused() {
-    let why = |name: &str, key: &'static str, value: Value| {
-        failure(&changed(name, move |config| config[key] = value.clone(), |_| ()))
-    };
+    let why = |name: &str, key: &'static str, value: Value| failure(&changed(name, move |config| config[key] = value.clone(), |_| ()));
     assert!(why("zero", "o_groups", 0.into()).contains("zero"));
     assert!(why("scores", "scoring_func", "softmax".into()).contains("softmax"));
     assert!(why("few", "compress_ratios", vec![0, 4].into()).contains("compress_ratios"));
@@ -218,21 +196,14 @@ fn a_snapshot_reproduces_the_independent_numbers() {
         ..options("oracle")
     })
     .unwrap();
-    for row in report
-        .rows
-        .iter()
-        .filter(|row| !["identity", "self"].contains(&&*row.codec) && !row.codec.starts_with("CONTROL"))
-    {
+    for row in report.rows.iter().filter(|row| !["identity", "self"].contains(&&*row.codec) && !row.codec.starts_with("CONTROL")) {
         let (plain, kind) = row.codec.split_once(':').map_or((&*row.codec, None), |(plain, kind)| (plain, Some(kind)));
         let theirs = same.iter().find(|(ours, _)| *ours == plain).unwrap().1;
-        let is = |t: &&Theirs| {
-            t.codec == theirs && t.read_path == "snapshot" && kind.map_or(t.kinds.len() == 3, |kind| t.kinds == [kind])
-        };
+        let is = |t: &&Theirs| t.codec == theirs && t.read_path == "snapshot" && kind.map_or(t.kinds.len() == 3, |kind| t.kinds == [kind]);
         let wanted = table.rows.iter().find(is).unwrap();
         let (gap, share) = (row.dlnppl[0] - wanted.dlnppl[0], row.kl[0] / wanted.kl[0]);
         println!("{}: gap {gap:.1e}, KL {:.4e} against {:.4e}", row.codec, row.kl[0], wanted.kl[0]);
-        let (most, factor) =
-            if plain.starts_with("kakeya_") || plain == "v4_bf16" { (1e-4, 1.03) } else { (1e-3, 1.6) };
+        let (most, factor) = if plain.starts_with("kakeya_") || plain == "v4_bf16" { (1e-4, 1.03) } else { (1e-3, 1.6) };
         assert!(gap.abs() < most && share < factor && share > 1.0 / factor, "{}", row.codec);
         for kind in row.latent.iter().flat_map(|latent| &latent.kinds).filter(|kind| kind.coded) {
             let wanted = wanted.rel_mse[&kind.kind];

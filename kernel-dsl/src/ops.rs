@@ -187,10 +187,12 @@ twin!(raise, |b, n, by| b.raise(n, by));
 pub fn mma_raised(a: &Tile<u8>, x: &Tile<i8>, by: [usize; 8]) -> Tile<i32> {
     let top = by.into_iter().fold(0, usize::max);
     let data = (0..a.rows * x.cols)
-        .map(|i| (0..a.cols).fold(0_i32, |sum, k| {
-            let product = i32::from(a.get(i / x.cols, k)) * i32::from(x.get(k, i % x.cols));
-            sum.wrapping_add(product.wrapping_shl((top - by[k % 8]) as u32))
-        }))
+        .map(|i| {
+            (0..a.cols).fold(0_i32, |sum, k| {
+                let product = i32::from(a.get(i / x.cols, k)) * i32::from(x.get(k, i % x.cols));
+                sum.wrapping_add(product.wrapping_shl((top - by[k % 8]) as u32))
+            })
+        })
         .collect();
     Tile { rows: a.rows, cols: x.cols, layout: Layout::MmaC, data }
 }
@@ -239,10 +241,12 @@ twin!(mma_shared, |b, a, x, at, stride, n, c| b.mma_shared(a, x, at, stride, n, 
 #[allow(clippy::too_many_arguments)]
 pub fn mma_lines<A: MmaIn<X, Acc = i32>, X: Elem>(a: &Shared<A>, at: impl At, stride: usize, x: &Shared<X>, x_at: impl At, plane: usize, planes: usize, n: usize, _together: usize) -> Tile<i32> {
     let (at, x_at) = (at.at(), x_at.at());
-    let sum = |r: usize, col: usize| (0..128 * planes).fold(0, |sum, k| {
-        let left = a.load(at + crate::pack::core_row(stride, r, k));
-        A::step(sum, left, x.load(x_at + crate::pack::line_byte(plane, col, k)))
-    });
+    let sum = |r: usize, col: usize| {
+        (0..128 * planes).fold(0, |sum, k| {
+            let left = a.load(at + crate::pack::core_row(stride, r, k));
+            A::step(sum, left, x.load(x_at + crate::pack::line_byte(plane, col, k)))
+        })
+    };
     Tile { rows: 16, cols: n, layout: Layout::MmaC, data: (0..16 * n).map(|i| sum(i / n, i % n)).collect() }
 }
 twin!(mma_lines, |b, a, at, stride, x, x_at, plane, planes, n, together| b.mma_lines([a, at, stride], [x, x_at, plane], [planes, n, together]));

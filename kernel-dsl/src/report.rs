@@ -15,37 +15,91 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     Untyped,
-    Types { op: String, left: String, right: String },
-    Shapes { op: String, left: String, right: String },
-    Layout { op: String, wants: String, got: String },
-    NotBuilderTime { what: &'static str },
+    Types {
+        op: String,
+        left: String,
+        right: String,
+    },
+    Shapes {
+        op: String,
+        left: String,
+        right: String,
+    },
+    Layout {
+        op: String,
+        wants: String,
+        got: String,
+    },
+    NotBuilderTime {
+        what: &'static str,
+    },
     DeviceIndex,
-    IndexOutside { index: i64, len: usize },
-    NoMethod { name: String, on: String },
-    NoField { name: &'static str },
+    IndexOutside {
+        index: i64,
+        len: usize,
+    },
+    NoMethod {
+        name: String,
+        on: String,
+    },
+    NoField {
+        name: &'static str,
+    },
     NotMutable,
     UnevenBranches,
     ImpureSelect,
     ElementBound,
     ElementInScalar,
-    Recursion { circle: String },
-    FloatOrder { axis: &'static str },
-    FloatMinMax { name: String },
-    FloatCast { to: &'static str },
-    TileSize { tile: String, wants: &'static str },
-    OperandStride { stride: usize, step: usize },
-    TileOutsideWarp { op: String },
+    Recursion {
+        circle: String,
+    },
+    FloatOrder {
+        axis: &'static str,
+    },
+    FloatMinMax {
+        name: String,
+    },
+    FloatCast {
+        to: &'static str,
+    },
+    TileSize {
+        tile: String,
+        wants: &'static str,
+    },
+    OperandStride {
+        stride: usize,
+        step: usize,
+    },
+    TileOutsideWarp {
+        op: String,
+    },
     NestedParallel,
-    CopyAlignment { bytes: usize },
-    SharedMemory { want: usize, limit: usize, arrays: String },
-    Stages { stages: usize },
-    PipelineSource { why: &'static str },
+    CopyAlignment {
+        bytes: usize,
+    },
+    SharedMemory {
+        want: usize,
+        limit: usize,
+        arrays: String,
+    },
+    Stages {
+        stages: usize,
+    },
+    PipelineSource {
+        why: &'static str,
+    },
     DivisorUnknown,
     /// Kept values of another turn, or of a loop that has not one turn a thread.
     OtherTurn,
-    Fours { op: &'static str, warps: usize },
+    Fours {
+        op: &'static str,
+        warps: usize,
+    },
     ShiftCount,
-    StageOp { op: String, stage: &'static str },
+    StageOp {
+        op: String,
+        stage: &'static str,
+    },
 }
 
 impl fmt::Display for Fault {

@@ -56,13 +56,7 @@ impl Source {
     }
 
     fn printed(p: &Program) -> Source {
-        Source {
-            name: p.name.clone(),
-            cuda: emit::cuda(p),
-            threads: p.threads() as u32,
-            shared_bytes: p.shared_bytes as u32,
-            min_blocks: p.min_blocks.max(1) as u32,
-        }
+        Source { name: p.name.clone(), cuda: emit::cuda(p), threads: p.threads() as u32, shared_bytes: p.shared_bytes as u32, min_blocks: p.min_blocks.max(1) as u32 }
     }
 }
 

@@ -297,7 +297,13 @@ fn a_barrier_that_some_threads_miss_traps() {
     });
     // 128 iterations on 64 threads meet twice; the third turn of a longer loop does not.
     assert!(run(&p, [1, 1, 1], &mut [buffer(&[0_i32; 129])]).is_ok());
-    each_region(&mut p.body, &mut |region| region.iter_mut().for_each(|s| if s.op == Op::Const(128) && matches!(s.outs[..], [id] if id < 2) { s.op = Op::Const(129) }));
+    each_region(&mut p.body, &mut |region| {
+        region.iter_mut().for_each(|s| {
+            if s.op == Op::Const(128) && matches!(s.outs[..], [id] if id < 2) {
+                s.op = Op::Const(129)
+            }
+        })
+    });
     assert_eq!(trap(&p, &[buffer(&[0_i32; 130])]).what, Wrong::Diverged { op: "Barrier".into() });
 }
 

@@ -150,7 +150,10 @@ fn state_of_a_loop_is_a_struct() {
     for program in [&program, &kernel_dsl::passes::run(&program).unwrap()] {
         let mut args = vec![Arg::Buffer(Global::new(&rows).bytes), poison(2 * 3 * 32), poison(3), Arg::Scalar(stride as u64), Arg::Scalar(count as u64)];
         run(program, [1, 1, 1], &mut args).unwrap();
-        let bytes = |i: usize| match &args[i] { Arg::Buffer(b) => b.clone(), Arg::Scalar(_) => panic!("a buffer") };
+        let bytes = |i: usize| match &args[i] {
+            Arg::Buffer(b) => b.clone(),
+            Arg::Scalar(_) => panic!("a buffer"),
+        };
         assert_eq!((bytes(1), bytes(2)), (out.bytes.clone(), least.bytes.clone()));
     }
 }
@@ -172,9 +175,22 @@ fn spread<T: Float>(m: Shape, x: &Rows<T>, y: &Rows<f32>, sums: &mut Sums, token
 #[test]
 fn fields_are_arguments_in_order() {
     let program = spread::build::<bf16>(&Shape { d: 4 }).unwrap();
-    let names: Vec<&str> = program.params.iter().map(|p| match p { Param::Buffer { name, .. } | Param::Scalar { name, .. } => name.as_str() }).collect();
+    let names: Vec<&str> = program
+        .params
+        .iter()
+        .map(|p| match p {
+            Param::Buffer { name, .. } | Param::Scalar { name, .. } => name.as_str(),
+        })
+        .collect();
     assert_eq!(names, ["x_base", "x_stride", "y_base", "y_stride", "sums_of", "sums_count", "sums_by", "tokens"]);
-    let written: Vec<bool> = program.params.iter().filter_map(|p| match p { Param::Buffer { writable, .. } => Some(*writable), Param::Scalar { .. } => None }).collect();
+    let written: Vec<bool> = program
+        .params
+        .iter()
+        .filter_map(|p| match p {
+            Param::Buffer { writable, .. } => Some(*writable),
+            Param::Scalar { .. } => None,
+        })
+        .collect();
     assert_eq!(written, [false, false, true, true]);
 }
 
@@ -199,12 +215,12 @@ fn the_interpreter_does_what_rust_does() {
     }
     let poison = || Arg::Buffer(vec![0xee; 4 * tokens]);
     let scalar = |bits: u32| Arg::Scalar(u64::from(bits));
-    let mut args = vec![
-        Arg::Buffer(rows.base.bytes.clone()), scalar(stride as u32), Arg::Buffer(others.base.bytes.clone()), scalar(1),
-        poison(), poison(), scalar(0.5_f32.to_bits()), scalar(tokens as u32),
-    ];
+    let mut args = vec![Arg::Buffer(rows.base.bytes.clone()), scalar(stride as u32), Arg::Buffer(others.base.bytes.clone()), scalar(1), poison(), poison(), scalar(0.5_f32.to_bits()), scalar(tokens as u32)];
     run(&spread::build::<f32>(&m).unwrap(), [1, 1, 1], &mut args).unwrap();
-    let bytes = |i: usize| match &args[i] { Arg::Buffer(b) => b.clone(), Arg::Scalar(_) => panic!("a buffer") };
+    let bytes = |i: usize| match &args[i] {
+        Arg::Buffer(b) => b.clone(),
+        Arg::Scalar(_) => panic!("a buffer"),
+    };
     assert_eq!(bytes(4), sums.of.bytes);
     assert_eq!(bytes(5), sums.count.bytes);
 }

@@ -18,13 +18,7 @@ impl Meta for Shape {
 }
 
 #[kernel]
-fn scale(
-    m: Shape,
-    x: &Global<f32>,
-    #[when(m.scaled)]
-    by: &Global<f32>,
-    out: &mut Global<f32>,
-) {
+fn scale(m: Shape, x: &Global<f32>, #[when(m.scaled)] by: &Global<f32>, out: &mut Global<f32>) {
     for i in threads(32) {
         if m.scaled {
             out.put(i, x.at(i) * by.at(i));
@@ -43,7 +37,12 @@ fn touches(_m: Shape, #[when(_m.scaled)] by: &Global<f32>, out: &mut Global<f32>
 }
 
 fn names(p: &kernel_dsl::ir::Program) -> Vec<&str> {
-    p.params.iter().map(|p| match p { Param::Buffer { name, .. } | Param::Scalar { name, .. } => name.as_str() }).collect()
+    p.params
+        .iter()
+        .map(|p| match p {
+            Param::Buffer { name, .. } | Param::Scalar { name, .. } => name.as_str(),
+        })
+        .collect()
 }
 
 #[test]

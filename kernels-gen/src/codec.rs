@@ -74,7 +74,31 @@ pub struct Spec {
 impl Spec {
     /// A rotated codec with one scale a vector and byte lanes around `zero2 / 2`.
     pub const fn integers(bits: usize, zero2: i32) -> Spec {
-        Spec { bits, sides: 1, lane: Lane::U8, zero2, mixed: false, halves: [0; 8], rotate: true, unit: false, spread: false, affine: false, bytewise: false, heavy: false, alone: false, limit: 65504.0, raised: [0; 8], paired: false, twos: false, tries: 1, searches: 0, corrected: false, group: 0, shared: 0, level_bits: 0 }
+        Spec {
+            bits,
+            sides: 1,
+            lane: Lane::U8,
+            zero2,
+            mixed: false,
+            halves: [0; 8],
+            rotate: true,
+            unit: false,
+            spread: false,
+            affine: false,
+            bytewise: false,
+            heavy: false,
+            alone: false,
+            limit: 65504.0,
+            raised: [0; 8],
+            paired: false,
+            twos: false,
+            tries: 1,
+            searches: 0,
+            corrected: false,
+            group: 0,
+            shared: 0,
+            level_bits: 0,
+        }
     }
 
     /// Integer lanes: attention is then exact, the same bits on every side.

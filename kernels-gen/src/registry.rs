@@ -7,8 +7,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::codec::{Codec, Spec};
 use crate::codecs::{Affine, Bf16, D4Q, D4QBytes, E8C, E8Q, E8QBytes, E8W, Fp8, Fp8Group, Int, Int4Head, IntC, Lloyd, Mxfp4, Nvfp4};
-use kernel_dsl::ir::Group;
 use crate::layout::{Codes, Layout, Operand};
+use kernel_dsl::ir::Group;
 
 /// Head dims that a cache can be written with.
 pub const HEAD_DIMS_STORE: [usize; 4] = [64, 128, 256, 512];
@@ -122,19 +122,50 @@ const KNOWN_NAMES: [(&str, &str); 30] = [
 ];
 
 /// Names of their own for two codecs, keys and values.
-const PAIRS: [(&str, &str); 4] = [
-    ("turboquant_k8v4", "fp8_e4m3/affine4"),
-    ("turboquant_4bit_nc", "lloyd4/affine4"),
-    ("turboquant_k3v4_nc", "lloyd3/affine4"),
-    ("turboquant_3bit_nc", "lloyd3/affine3"),
-];
+const PAIRS: [(&str, &str); 4] = [("turboquant_k8v4", "fp8_e4m3/affine4"), ("turboquant_4bit_nc", "lloyd4/affine4"), ("turboquant_k3v4_nc", "lloyd3/affine4"), ("turboquant_3bit_nc", "lloyd3/affine3")];
 
 /// Names that stand for every family, every width of its codes and every way to decode them.
 pub const FAMILIES: [&str; 40] = [
-    "fp8_e4m3", "fp8_e4m3_token", "fp8_e4m3_64", "fp8_e4m3_64_e8m0", "nvfp4", "mxfp4",
-    "bf16", "int2", "int3", "int4", "int5", "int6", "int7", "int8", "int4_plain", "e8w2", "e8w3", "e8w4", "e8w5", "e8w6", "e8w7", "e8q1", "e8q7", "e8q10", "e8q19", "e8q38", "e8q63",
-    "e8q152", "d4q1", "d4q10", "d4q19", "d4q38", "d4q152", "e8q38/int4", "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc",
-    "int4_per_token_head", "affine3",
+    "fp8_e4m3",
+    "fp8_e4m3_token",
+    "fp8_e4m3_64",
+    "fp8_e4m3_64_e8m0",
+    "nvfp4",
+    "mxfp4",
+    "bf16",
+    "int2",
+    "int3",
+    "int4",
+    "int5",
+    "int6",
+    "int7",
+    "int8",
+    "int4_plain",
+    "e8w2",
+    "e8w3",
+    "e8w4",
+    "e8w5",
+    "e8w6",
+    "e8w7",
+    "e8q1",
+    "e8q7",
+    "e8q10",
+    "e8q19",
+    "e8q38",
+    "e8q63",
+    "e8q152",
+    "d4q1",
+    "d4q10",
+    "d4q19",
+    "d4q38",
+    "d4q152",
+    "e8q38/int4",
+    "turboquant_k8v4",
+    "turboquant_4bit_nc",
+    "turboquant_k3v4_nc",
+    "turboquant_3bit_nc",
+    "int4_per_token_head",
+    "affine3",
 ];
 
 /// Makes a codec of another crate known by its name, alone or in `KEYS/VALUES` and bands, to all that look names up in this

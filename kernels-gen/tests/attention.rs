@@ -160,9 +160,7 @@ fn bad_tables_and_lengths_give_zero_rows_and_a_status() {
         let s = Stored::gaussian(c, 100, 1, 64);
         let (pages, q) = (s.shape.pages as i32, Random(14).gaussians(5 * 64));
         let good = &s.table[..2];
-        let run = |table: &[i32], lens: &[i32]| {
-            decode(c, &s.shape, &s.cache, &q[..lens.len() * 64], 1, table, 2, lens, 0.125)
-        };
+        let run = |table: &[i32], lens: &[i32]| decode(c, &s.shape, &s.cache, &q[..lens.len() * 64], 1, table, 2, lens, 0.125);
         let clean = run(good, &[100]);
         for bad in [-1, pages, pages + 1, i32::MIN, i32::MAX] {
             for table in [[bad, good[1]], [good[0], bad]] {

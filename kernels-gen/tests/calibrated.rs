@@ -3,9 +3,9 @@
 
 mod support;
 
+use kernels_gen::codec::Codec;
 use kernels_gen::codecs::places::Places;
 use kernels_gen::codecs::{E8C, IntC};
-use kernels_gen::codec::Codec;
 use kernels_gen::layout::{Operand, TILE};
 use kernels_gen::preset::{BadCalibration, Bands, Calibration, Fit, OwnedMap, PRESETS, STEPS, Shape, preset};
 use kernels_gen::reference::{CacheShape, Calibrated, Row, SEGMENT, Sequence};
@@ -152,10 +152,7 @@ fn every_layer_has_its_own_bands_and_layout() {
         assert_eq!(codec.token_bytes(128) * 32, codec.tile_bytes(128));
         // The same coordinates elsewhere, in steps of the layer's own widths.
         let (maps, other) = (c.maps(p, layer).unwrap(), uniform.maps(p, layer).unwrap());
-        for (operand, map, other, own, all) in [
-            (Operand::K, &maps.store_k, &other.store_k, &bands.keys, p.keys),
-            (Operand::V, &maps.store_v, &other.store_v, &bands.values, p.values),
-        ] {
+        for (operand, map, other, own, all) in [(Operand::K, &maps.store_k, &other.store_k, &bands.keys, p.keys), (Operand::V, &maps.store_v, &other.store_v, &bands.values, p.values)] {
             let places = bands.order(operand, 128).into_iter().zip(p.uniform().order(operand, 128));
             for (rank, (at, before)) in places.enumerate() {
                 // Integers hold a column's direction, its worth the step: but for the last rounding only the worth differs.

@@ -171,12 +171,7 @@ fn fp8_decodes_every_code() {
 #[test]
 fn distortion_on_gaussian_rows_is_as_designed() {
     // Relative squared error at D = 64, 128, 256, 512.
-    let bounds = [
-        ("bf16", [3e-6; 4]),
-        ("int4", [9.6e-3, 1.12e-2, 1.28e-2, 1.42e-2]),
-        ("e8w4", [8.5e-3, 9.1e-3, 1.0e-2, 1.1e-2]),
-        ("e8q38", [3.6e-4, 4.2e-4, 4.8e-4, 5.4e-4]),
-    ];
+    let bounds = [("bf16", [3e-6; 4]), ("int4", [9.6e-3, 1.12e-2, 1.28e-2, 1.42e-2]), ("e8w4", [8.5e-3, 9.1e-3, 1.0e-2, 1.1e-2]), ("e8q38", [3.6e-4, 4.2e-4, 4.8e-4, 5.4e-4])];
     for (name, bounds) in bounds {
         let c = &codec(name).unwrap().k;
         for (d, bound) in HEAD_DIMS_STORE.into_iter().zip(bounds) {

@@ -59,11 +59,14 @@ fn norm() {
         let (gx, gw, mut out) = (Global::new(&x), Global::new(&w), Global::<f32>::zeroed(rows * width));
         let (grid, empty) = ([rows.div_ceil(WARPS) as u32, 1, 1], buffer(&out));
         launch(grid, || rms_norm(m, &gx, &gw, &mut out, rows as i32, 1e-6));
-        let wanted: Vec<f64> = x.chunks(width).flat_map(|row| {
-            let square = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
-            let scale = 1.0 / (square + 1e-6).sqrt();
-            row.iter().zip(&w).map(move |(v, w)| f64::from(*v) * scale * f64::from(*w)).collect::<Vec<_>>()
-        }).collect();
+        let wanted: Vec<f64> = x
+            .chunks(width)
+            .flat_map(|row| {
+                let square = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / width as f64;
+                let scale = 1.0 / (square + 1e-6).sqrt();
+                row.iter().zip(&w).map(move |(v, w)| f64::from(*v) * scale * f64::from(*w)).collect::<Vec<_>>()
+            })
+            .collect();
         close("norm", &out.to_vec(), &wanted, 1e-6);
         let args = [buffer(&gx), buffer(&gw), empty, scalar(rows as i32), scalar(1e-6_f32)];
         every_stage("norm", rms_norm::build(&m).unwrap(), grid, &args, &[(2, &out.bytes)]);
@@ -118,10 +121,17 @@ fn gates_and_shifts() {
     let (gx, mut out) = (Global::new(&x), Global::<f32>::zeroed(rows * 320));
     let (grid, empty) = ([rows as u32, 320_usize.div_ceil(THREADS) as u32, 1], buffer(&out));
     launch(grid, || gate(m, &gx, &mut out));
-    let wanted: Vec<f64> = x.chunks(640).flat_map(|row| (0..320).map(|i| {
-        let g = f64::from(row[i]);
-        g / (1.0 + (-g).exp()) * f64::from(row[320 + i])
-    }).collect::<Vec<_>>()).collect();
+    let wanted: Vec<f64> = x
+        .chunks(640)
+        .flat_map(|row| {
+            (0..320)
+                .map(|i| {
+                    let g = f64::from(row[i]);
+                    g / (1.0 + (-g).exp()) * f64::from(row[320 + i])
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
     close("gate", &out.to_vec(), &wanted, 1e-6);
     every_stage("gate", gate::build(&m).unwrap(), grid, &[buffer(&gx), empty], &[(1, &out.bytes)]);
 

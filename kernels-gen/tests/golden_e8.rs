@@ -24,14 +24,7 @@ struct Golden {
 impl Golden {
     fn all() -> Vec<Golden> {
         let tags: Vec<&str> = include_str!("golden/tags.txt").lines().collect();
-        let load = |d: usize| Golden {
-            d,
-            x: npy_f32(&format!("D{d}_x")).0,
-            y: npy_f32(&format!("D{d}_y_rotated")).0,
-            norm: npy_u16(&format!("D{d}_norm_f16bits")).0,
-            qmax: npy_u16(&format!("D{d}_qmax_f16bits")).0,
-            tags: tags.clone(),
-        };
+        let load = |d: usize| Golden { d, x: npy_f32(&format!("D{d}_x")).0, y: npy_f32(&format!("D{d}_y_rotated")).0, norm: npy_u16(&format!("D{d}_norm_f16bits")).0, qmax: npy_u16(&format!("D{d}_qmax_f16bits")).0, tags: tags.clone() };
         HEAD_DIMS_STORE.map(load).into()
     }
 
@@ -221,8 +214,7 @@ fn q38_points_codes_and_decoded_rows_match() {
     let e8 = &codec("e8q38").unwrap().k;
     check_given_rotation(38, by_bytes, BYTES, |g, row, points| {
         let side = g.sides(row).map(f32_of);
-        let codes: Vec<[u32; 4]> =
-            g.row(&g.y, row).chunks_exact(8).map(|y| e8.bands[0].encode(block(y), side)).collect();
+        let codes: Vec<[u32; 4]> = g.row(&g.y, row).chunks_exact(8).map(|y| e8.bands[0].encode(block(y), side)).collect();
         for (code, point) in codes.iter().zip(points) {
             let lanes = e8.bands[0].decode(*code);
             let bytes = lanes[..2].iter().flat_map(|w| w.to_le_bytes());
@@ -234,12 +226,17 @@ fn q38_points_codes_and_decoded_rows_match() {
 
 #[test]
 fn q10_points_and_decoded_rows_match() {
-    check_given_rotation(10, |y, inverse, q| nearest_e8(y.map(|y| y * inverse), q), EXACT, |g, row, points| {
-        let s = f32_of(g.qmax[row]) / 10.0;
-        let mut x: Vec<f32> = points.as_flattened().iter().map(|p| p * s).collect();
-        rotate(&mut x);
-        x.iter().map(|x| x * f32_of(g.norm[row])).collect()
-    });
+    check_given_rotation(
+        10,
+        |y, inverse, q| nearest_e8(y.map(|y| y * inverse), q),
+        EXACT,
+        |g, row, points| {
+            let s = f32_of(g.qmax[row]) / 10.0;
+            let mut x: Vec<f32> = points.as_flattened().iter().map(|p| p * s).collect();
+            rotate(&mut x);
+            x.iter().map(|x| x * f32_of(g.norm[row])).collect()
+        },
+    );
 }
 
 #[test]

@@ -4,10 +4,7 @@
 mod support;
 
 use half::f16;
-use kernels_gen::pca::{
-    Basis, Centres, Coded, Coding, Metric, Published, Settings, Skeleton, Small, Svd, Table, Whitening, hadamard,
-    lloyd, nearest, pack, signs, unpack,
-};
+use kernels_gen::pca::{Basis, Centres, Coded, Coding, Metric, Published, Settings, Skeleton, Small, Svd, Table, Whitening, hadamard, lloyd, nearest, pack, signs, unpack};
 use support::{npy_f32, npy_u8, npy_u16, relative_error2};
 
 /// A block of a published case.
@@ -29,31 +26,12 @@ fn cases() -> Vec<Case> {
     let case = |name, x, d, error, settings| Case { name, x, d, settings, error };
     let ds = Table::Published(Published::DsKeys);
     let (kd, heavy, pooled, adv) = ("x_kD128", "x_heavyD64", "x_pooled2heads_D64", "x_adversarialD32");
-    let exact =
-        Settings { svd: Svd::Exact, rank: None, ratio: 0.99, block: 128, outliers: Some(2.0), ..settings(3, 1) };
+    let exact = Settings { svd: Svd::Exact, rank: None, ratio: 0.99, block: 128, outliers: Some(2.0), ..settings(3, 1) };
     vec![
-        case(
-            "K_prod_seed17_b0",
-            (kd, 0),
-            128,
-            0.104_413,
-            Settings { table: ds, outliers: Some(2.0), ..settings(3, 64) },
-        ),
-        case(
-            "V_prod_share_basis_b0",
-            (kd, 0),
-            128,
-            0.184_273,
-            Settings { table: Table::Published(Published::DsValues), share_basis: true, ..settings(2, 64) },
-        ),
+        case("K_prod_seed17_b0", (kd, 0), 128, 0.104_413, Settings { table: ds, outliers: Some(2.0), ..settings(3, 64) }),
+        case("V_prod_share_basis_b0", (kd, 0), 128, 0.184_273, Settings { table: Table::Published(Published::DsValues), share_basis: true, ..settings(2, 64) }),
         case("pooled_mse_b3_b0", (pooled, 0), 64, 0.044_100, settings(3, 32)),
-        case(
-            "pooled_ip_b2_T2_b0",
-            (pooled, 0),
-            64,
-            0.404_915,
-            Settings { metric: Metric::InnerProduct, outliers: Some(2.0), ..settings(2, 32) },
-        ),
+        case("pooled_ip_b2_T2_b0", (pooled, 0), 64, 0.404_915, Settings { metric: Metric::InnerProduct, outliers: Some(2.0), ..settings(2, 32) }),
         case("heavy_linf_b3_b0", (heavy, 0), 64, 0.357_545, Settings { metric: Metric::Linf, ..settings(3, 32) }),
         case("heavy_b1_b1", (heavy, 256), 64, 0.480_960, Settings { block: 256, centres: 8, ..settings(1, 32) }),
         case("heavy_fp32skel_b0", (heavy, 0), 64, 0.397_325, Settings { wide: true, ..settings(2, 32) }),
@@ -105,13 +83,7 @@ impl Case {
         let counts = if has { self.u16s("ocount") } else { vec![0; t.len()] };
         let (indices, values) = if has { (self.u16s("oidx"), self.u16s("oval")) } else { (vec![], vec![]) };
         let mut pairs = indices.into_iter().zip(values);
-        let row = |i: usize| Coded {
-            segment: segments[i],
-            t16: t[i],
-            norm16: norms[i],
-            packed: packed[i * width..(i + 1) * width].to_vec(),
-            outliers: pairs.by_ref().take(usize::from(counts[i])).collect(),
-        };
+        let row = |i: usize| Coded { segment: segments[i], t16: t[i], norm16: norms[i], packed: packed[i * width..(i + 1) * width].to_vec(), outliers: pairs.by_ref().take(usize::from(counts[i])).collect() };
         (0..t.len()).map(row).collect()
     }
 }
@@ -121,8 +93,7 @@ fn the_random_source_is_the_published_one() {
     let mut small = Small::new(42);
     let wanted = [2_939_647_976_913_485_485, 5_612_343_741_886_906_158, 5_452_211_403_613_372_577];
     assert_eq!(wanted.map(|_| small.bits()), wanted);
-    for (seed, n, first) in [(0, 512, 229), (1, 7, 0), (42, 500, 79), (0xCAFE_BABE, 512, 377), (0xDEAD_BEEF, 500, 272)]
-    {
+    for (seed, n, first) in [(0, 512, 229), (1, 7, 0), (42, 500, 79), (0xCAFE_BABE, 512, 377), (0xDEAD_BEEF, 500, 272)] {
         assert_eq!(Small::new(seed).below(n), first, "{seed} {n}");
     }
     let mut small = Small::new(0x9E37_79B9_7F4A_7C15);
@@ -138,8 +109,7 @@ fn the_random_source_is_the_published_one() {
 #[test]
 fn rotation_and_levels_match() {
     for n in [64, 128] {
-        let ((x, _), (y, _)) =
-            (npy_f32(&format!("pca/wht_{n}_3405691582_x")), npy_f32(&format!("pca/wht_{n}_3405691582_y")));
+        let ((x, _), (y, _)) = (npy_f32(&format!("pca/wht_{n}_3405691582_x")), npy_f32(&format!("pca/wht_{n}_3405691582_y")));
         let signs = signs(3_405_691_582, n);
         for (x, y) in x.chunks(n).zip(y.chunks(n)) {
             let mut ours: Vec<f32> = x.iter().zip(&signs).map(|(x, s)| x * s).collect();
@@ -208,11 +178,7 @@ fn skeletons_span_the_golden_planes() {
         // every component of the golden plane lies in ours
         let mut outside = 0.0_f32;
         for row in golden.rows.chunks_exact(case.d) {
-            let inside: f32 = ours
-                .rows
-                .chunks_exact(case.d)
-                .map(|o| o.iter().zip(row).map(|(a, b)| a * b).sum::<f32>().powi(2))
-                .sum();
+            let inside: f32 = ours.rows.chunks_exact(case.d).map(|o| o.iter().zip(row).map(|(a, b)| a * b).sum::<f32>().powi(2)).sum();
             outside = outside.max(1.0 - inside);
         }
         println!("{}: {outside:e} outside", case.name);
@@ -266,10 +232,7 @@ fn preconditioning_matches() {
 #[test]
 fn fitted_levels_match() {
     let samples = npy_f32("pca/lm_samples").0;
-    let golden: [&[f32]; 2] = [
-        &[-1.565_875_8, -0.414_021_73, 0.486_694_16, 1.624_746_7],
-        &[-2.781_057, -1.518_045_5, -0.792_153_95, -0.213_106_6, 0.324_513_14, 0.916_012_5, 1.667_465_4, 3.124_499_8],
-    ];
+    let golden: [&[f32]; 2] = [&[-1.565_875_8, -0.414_021_73, 0.486_694_16, 1.624_746_7], &[-2.781_057, -1.518_045_5, -0.792_153_95, -0.213_106_6, 0.324_513_14, 0.916_012_5, 1.667_465_4, 3.124_499_8]];
     for (bits, golden) in [2, 3].into_iter().zip(golden) {
         let ours = lloyd(&samples, kernels_gen::pca::GAUSSIAN[bits - 1]);
         assert!(ours.iter().zip(golden).all(|(a, b)| (a - b).abs() < 1e-5), "{ours:?} against {golden:?}");

@@ -1,6 +1,8 @@
 //! Every stage of every kernel through the interpreter: tile IR, pipelined, thread IR give the bytes of the
 //! kernel's Rust function, and the scalar reference agrees.
 
+#[path = "support/problem.rs"]
+mod problem;
 #[path = "support/stages.rs"]
 mod run;
 mod support;
@@ -10,8 +12,9 @@ use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, Elem as Memory};
-use kernels_gen::reference::{self, CacheShape, Decoded, Status};
-use kernels_gen::registry::{CodecInfo, FAMILIES, codec};
+use kernels_gen::reference::{self, CacheShape, Status};
+use kernels_gen::registry::{FAMILIES, codec};
+use problem::{AWAY, KV_HEADS, Problem, SCARCE, STRIDE, check};
 use run::{assert_bytes, buffer, counted, global, interpreted, memory, scalar, shuffled, stages};
 use support::Random;
 
@@ -55,80 +58,6 @@ fn store<T: Float>(name: &str, d: usize, page_tokens: usize) {
     }
 }
 
-struct Problem {
-    d: usize,
-    group: usize,
-    page_tokens: usize,
-    /// Warps of a block, 0 for what the codec has, and log2 of the leaves of a warp.
-    share: (usize, usize),
-    lens: Vec<i32>,
-    /// The sequence whose page table has a bad entry.
-    bad_page: Option<usize>,
-}
-
-/// Beside the warps of a share: parts wait away from shared memory.
-const AWAY: usize = 64;
-/// Added to warps: the kernel of a device whose blocks have little shared memory.
-const SCARCE: usize = 128;
-const KV_HEADS: usize = 2;
-/// Page table entries of a sequence.
-const STRIDE: usize = 36;
-
-struct Data<T> {
-    q: Global<T>,
-    cache: Global<u8>,
-    table: Global<i32>,
-    lens: Global<i32>,
-    pages: usize,
-    scale: f32,
-    want: Decoded,
-}
-
-impl Problem {
-    /// Sequences in random pages of a cache that is 0xff where no token is.
-    fn data<T: Float>(&self, c: &CodecInfo) -> Data<T> {
-        let mut random = Random((self.d * 100 + self.group) as u64);
-        let batch = self.lens.len();
-        let pages = batch * STRIDE + 3;
-        let shape = CacheShape { pages, page_tokens: self.page_tokens, kv_heads: KV_HEADS, d: self.d };
-        let mut table: Vec<i32> = shuffled(pages, &mut random).into_iter().take(batch * STRIDE).map(|p| p as i32).collect();
-        let mut slots = vec![-1];
-        for (b, len) in self.lens.iter().enumerate() {
-            let used = (*len).clamp(0, (STRIDE * self.page_tokens) as i32) as usize;
-            slots.extend((0..used).map(|t| i64::from(table[b * STRIDE + t / self.page_tokens]) * self.page_tokens as i64 + (t % self.page_tokens) as i64));
-        }
-        let n = slots.len() * KV_HEADS * self.d;
-        let mut cache = vec![0xff; shape.bytes(c)];
-        assert!(reference::store(c, &shape, &mut cache, &random.gaussians(n), &random.gaussians(n), &slots).is_ok());
-        if let Some(b) = self.bad_page {
-            table[b * STRIDE] = pages as i32;
-        }
-        let heads = KV_HEADS * self.group;
-        let q: Global<T> = global(&random.gaussians(batch * heads * self.d));
-        let scale = 1.0 / (self.d as f32).sqrt();
-        let rows: Vec<f32> = q.to_vec().into_iter().map(T::to_f32).collect();
-        let want = reference::decode(c, &shape, &cache, &rows, heads, &table, STRIDE, &self.lens, scale);
-        Data { q, cache: Global::new(&cache), table: Global::new(&table), lens: Global::new(&self.lens), pages, scale, want }
-    }
-}
-
-fn check<T: Float>(what: &str, c: &CodecInfo, want: &Decoded, out: &Global<T>, lse: &Global<f32>) {
-    let wanted: Global<T> = global(&want.out);
-    if c.exact() {
-        assert_bytes(&format!("{what}: out"), &out.bytes, &wanted.bytes);
-        assert_bytes(&format!("{what}: lse"), &lse.bytes, &Global::new(&want.lse).bytes);
-        return;
-    }
-    // Scores sum in another order, weights round to bf16.
-    let near = |a: f32, b: f32, bound: f32| a == b || (a - b).abs() <= bound;
-    for (i, (a, b)) in out.to_vec().into_iter().zip(wanted.to_vec()).enumerate() {
-        assert!(near(a.to_f32(), b.to_f32(), 2e-2), "{what}: out[{i}] is {a:?}, wanted {b:?}");
-    }
-    for (i, (a, b)) in lse.to_vec().into_iter().zip(&want.lse).enumerate() {
-        assert!(near(a, *b, 1e-3), "{what}: lse[{i}] is {a}, wanted {b}");
-    }
-}
-
 fn decode<T: Float>(name: &str, p: &Problem) {
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
@@ -149,7 +78,13 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let own = p.group.is_multiple_of(4) || p.share.0 == 2;
     let blocks = if own { (batch * heads * splits) as i32 } else { blocks };
     // Or each block finds its shares by itself.
-    let own = if own { 1_i32 } else if p.d == 128 { 2 } else { 0 };
+    let own = if own {
+        1_i32
+    } else if p.d == 128 {
+        2
+    } else {
+        0
+    };
     let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
     let grids = [[blocks as u32, 1, 1], [m.group as u32, heads as u32, batch as u32]];
 
@@ -160,11 +95,55 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
     launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, heads as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own, x.scale)
+        kernels::decode_attention::decode_attention::<T>(
+            m,
+            c.k.bands,
+            c.v.bands,
+            &x.q,
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &x.cache,
+            &x.table,
+            &x.lens,
+            &mut out,
+            &mut lse,
+            &mut part,
+            &mut stat,
+            &mut chosen,
+            &mut status,
+            batch as i32,
+            heads as i32,
+            x.pages as i32,
+            STRIDE as i32,
+            0,
+            splits as i32,
+            blocks,
+            unit,
+            own,
+            x.scale,
+        )
     });
     let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
     launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &x.table, &x.lens, &mut out, &mut lse, &mut status, heads as i32, m.group as i32, splits as i32, x.pages as i32, STRIDE as i32)
+        kernels::join_splits::join_splits::<T>(
+            j,
+            c.v.bands[0],
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &part,
+            &stat,
+            &chosen,
+            &x.table,
+            &x.lens,
+            &mut out,
+            &mut lse,
+            &mut status,
+            heads as i32,
+            m.group as i32,
+            splits as i32,
+            x.pages as i32,
+            STRIDE as i32,
+        )
     });
     check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
@@ -282,7 +261,17 @@ codecs! {
 /// Bands of different widths under one scale.
 #[test]
 fn bands() {
-    for (name, d) in [("e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", 128), ("e8w6+e8w3/e8w4", 64), ("int6+int4+int3+int2/int5+int3", 256), ("e8w3/e8w7+e8w2", 128), ("e8c4+e8c2+e8c1+e8c1/e8c3+e8c1", 128), ("e8c7+e8c6+e8c6+e8c5/e8c7+e8c5", 128), ("intc6442/intc7531", 128), ("intc5331/intc7764", 64), ("intc4211/intc8844", 256)] {
+    for (name, d) in [
+        ("e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", 128),
+        ("e8w6+e8w3/e8w4", 64),
+        ("int6+int4+int3+int2/int5+int3", 256),
+        ("e8w3/e8w7+e8w2", 128),
+        ("e8c4+e8c2+e8c1+e8c1/e8c3+e8c1", 128),
+        ("e8c7+e8c6+e8c6+e8c5/e8c7+e8c5", 128),
+        ("intc6442/intc7531", 128),
+        ("intc5331/intc7764", 64),
+        ("intc4211/intc8844", 256),
+    ] {
         store::<f32>(name, d, 32);
         store::<bf16>(name, d, 64);
         decode::<f32>(name, &Problem { d, group: 4, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });
@@ -348,7 +337,17 @@ fn families() {
 /// Values with an offset under every way to sum weights, beside keys of every kind of lane.
 #[test]
 fn offsets() {
-    for (name, group) in [("turboquant_4bit_nc", 4), ("turboquant_3bit_nc", 8), ("turboquant_k3v4_nc", 1), ("turboquant_k8v4", 4), ("e8q152/affine4", 2), ("int4/affine3", 16), ("int4_per_token_head", 4), ("affine3/int4_per_token_head", 8), ("bf16/affine8", 3)] {
+    for (name, group) in [
+        ("turboquant_4bit_nc", 4),
+        ("turboquant_3bit_nc", 8),
+        ("turboquant_k3v4_nc", 1),
+        ("turboquant_k8v4", 4),
+        ("e8q152/affine4", 2),
+        ("int4/affine3", 16),
+        ("int4_per_token_head", 4),
+        ("affine3/int4_per_token_head", 8),
+        ("bf16/affine8", 3),
+    ] {
         store::<f32>(name, 64, 32);
         store::<bf16>(name, 128, 64);
         decode::<f32>(name, &Problem { d: 64, group, page_tokens: 32, share: (0, 0), lens: vec![70, 0, 31], bad_page: None });

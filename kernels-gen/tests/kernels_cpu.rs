@@ -65,9 +65,7 @@ fn stored(name: &str, d: usize) {
     let (k, v, slots) = (Global::new(&c.k), Global::new(&c.v), Global::new(&c.slots));
     let m = kernels::store_meta(c.info, d, 64, kernels::Elem::F32);
     let (ts, hs) = ((heads * d) as i64, d as i64);
-    launch(kernels::store_grid(tokens, heads), || {
-        kernels::store::store::<f32>(m, c.info.k.bands, c.info.v.bands, &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs)
-    });
+    launch(kernels::store_grid(tokens, heads), || kernels::store::store::<f32>(m, c.info.k.bands, c.info.v.bands, &k, &v, &slots, &mut cache, &mut status, tokens as i32, heads as i32, 128, ts, hs, ts, hs));
     let bad = cache.bytes.iter().zip(&c.cache).position(|(a, b)| a != b);
     assert_eq!(bad, None, "{} d {d}: first differing byte of {}", name, c.cache.len());
     assert_eq!(status.to_vec()[0], 1, "the slot past the cache is reported");
@@ -104,16 +102,70 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
     let (gq, gc, gt, gl) = (Global::new(&q), Global::new(&c.cache), Global::new(&table), Global::new(lens));
     let mut chosen = Global::<i32>::zeroed(1);
     launch([3, 1, 1], || {
-        kernels::decode_attention::decode_attention::<f32>(m, c.info.k.bands, c.info.v.bands, &gq, &Global::zeroed(0), &Global::zeroed(0), &gc, &gt, &gl, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, kv_heads as i32, pages as i32, stride as i32, 0, splits as i32, 3, unit as i32, 0, scale)
+        kernels::decode_attention::decode_attention::<f32>(
+            m,
+            c.info.k.bands,
+            c.info.v.bands,
+            &gq,
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &gc,
+            &gt,
+            &gl,
+            &mut out,
+            &mut lse,
+            &mut part,
+            &mut stat,
+            &mut chosen,
+            &mut status,
+            batch as i32,
+            kv_heads as i32,
+            pages as i32,
+            stride as i32,
+            0,
+            splits as i32,
+            3,
+            unit as i32,
+            0,
+            scale,
+        )
     });
     let j = kernels::join_after(&m);
     launch([m.group as u32, kv_heads as u32, batch as u32], || {
-        kernels::join_splits::join_splits::<f32>(j, c.info.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &chosen, &gt, &gl, &mut out, &mut lse, &mut status, kv_heads as i32, m.group as i32, splits as i32, pages as i32, stride as i32)
+        kernels::join_splits::join_splits::<f32>(
+            j,
+            c.info.v.bands[0],
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &part,
+            &stat,
+            &chosen,
+            &gt,
+            &gl,
+            &mut out,
+            &mut lse,
+            &mut status,
+            kv_heads as i32,
+            m.group as i32,
+            splits as i32,
+            pages as i32,
+            stride as i32,
+        )
     });
     let (out, lse) = (out.to_vec(), lse.to_vec());
     for i in 0..out.len() {
         let same = if c.info.exact() { out[i].to_bits() == want.out[i].to_bits() } else { (out[i] - want.out[i]).abs() < 2e-2 };
-        assert!(same, "{} d {d} group {group} warps {warps} unit {unit}: out[{i}] (sequence {}, len {}) is {} ({:08x}), wanted {} ({:08x})", name, i / heads / d, lens[i / heads / d], out[i], out[i].to_bits(), want.out[i], want.out[i].to_bits());
+        assert!(
+            same,
+            "{} d {d} group {group} warps {warps} unit {unit}: out[{i}] (sequence {}, len {}) is {} ({:08x}), wanted {} ({:08x})",
+            name,
+            i / heads / d,
+            lens[i / heads / d],
+            out[i],
+            out[i].to_bits(),
+            want.out[i],
+            want.out[i].to_bits()
+        );
     }
     for i in 0..lse.len() {
         let same = if c.info.exact() { lse[i].to_bits() == want.lse[i].to_bits() } else { lse[i] == want.lse[i] || (lse[i] - want.lse[i]).abs() < 1e-3 };

@@ -7,13 +7,13 @@ mod attending;
 mod run;
 mod support;
 
+use attending::{Launches, attends};
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::{self, kivi as fused};
 use kernels_gen::kivi::{GROUP, Kivi, KiviLayout, codec};
 use kernels_gen::reference::{self, CacheShape, KiviHead, Status};
-use attending::{Launches, attends};
 use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::Random;
 

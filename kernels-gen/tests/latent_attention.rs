@@ -1,8 +1,8 @@
 //! Attention over rows of integers: near f64, the same bits in every stage, whatever lists hold and however they are cut.
 
-mod support;
 #[path = "support/stages.rs"]
 mod stages;
+mod support;
 
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
@@ -46,11 +46,13 @@ impl Case {
             bytes
         });
         let at = [0, 1].map(|list| {
-            (0..tokens * capacities[list]).map(|_| match random.bits() % 8 {
-                0 => -1,
-                1 => [rows[list] as i32, i32::MIN, i32::MAX][(random.bits() % 3) as usize],
-                _ => (random.bits() % rows[list] as u64) as i32,
-            }).collect()
+            (0..tokens * capacities[list])
+                .map(|_| match random.bits() % 8 {
+                    0 => -1,
+                    1 => [rows[list] as i32, i32::MIN, i32::MAX][(random.bits() % 3) as usize],
+                    _ => (random.bits() % rows[list] as u64) as i32,
+                })
+                .collect()
         });
         let q = random.gaussians(tokens * heads * DIM).iter().map(|x| kernels_gen::reference::to_bf16(x * 1.5)).collect();
         let sinks = (0..heads).map(|h| if h % 5 == 0 { f32::NEG_INFINITY } else { random.gaussian() * 3.0 }).collect();
@@ -100,10 +102,7 @@ impl Case {
 
 /// Ragged lists; a token without rows; one whose window is empty.
 fn cases(name: &str) -> Vec<Case> {
-    vec![
-        Case::new(name, &[[128, 300], [100, 0]], [128, 300], 4, 1),
-        Case::new(name, &[[0, 0], [0, 129], [77, 600]], [128, 512], 2, 2),
-    ]
+    vec![Case::new(name, &[[128, 300], [100, 0]], [128, 300], 4, 1), Case::new(name, &[[0, 0], [0, 129], [77, 600]], [128, 512], 2, 2)]
 }
 
 #[test]
@@ -136,7 +135,8 @@ fn a_sink_leaves_what_is_diffuse() {
         f.store(&mut cache, n, at, &x);
     }
     let (at, lens): (Vec<i32>, _) = ((0..n as i32).collect(), [n as i32]);
-    let p = Problem { q: &q[..DIM], heads: 1, window: List { rows: &cache, at: &[], capacity: 0, lens: &[0] }, extra: List { rows: &cache, at: &at, capacity: n, lens: &lens }, sinks: &[f32::NEG_INFINITY], scale: 512_f32.powf(-0.5), share: 64 };
+    let p =
+        Problem { q: &q[..DIM], heads: 1, window: List { rows: &cache, at: &[], capacity: 0, lens: &[0] }, extra: List { rows: &cache, at: &at, capacity: n, lens: &lens }, sinks: &[f32::NEG_INFINITY], scale: 512_f32.powf(-0.5), share: 64 };
     let out = p.solve(f.integers().unwrap()).0;
     let x: Vec<[f32; DIM]> = (0..n).map(|i| f.load(&cache, n, i)).collect();
     let w: Vec<f64> = x.iter().map(|x| (f64::from(x[0]) * 100.0 / 512_f64.sqrt()).exp()).collect();
@@ -174,8 +174,16 @@ fn decoded(what: &str, case: &Case, whole: bool, cut: Cut) {
     let mut args = vec![buffer(&Global::new(&q))];
     args.extend(list(0).into_iter().chain(list(1)));
     args.extend([
-        buffer(&Global::new(&case.lens)), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), buffer(&Global::<f32>::zeroed(parts * DIM)), buffer(&Global::<f32>::zeroed(parts * 2)),
-        scalar(heads as i32), scalar(case.share as i32), scalar(512_f32.powf(-0.5)), scalar(splits as i32),
+        buffer(&Global::new(&case.lens)),
+        buffer(&Global::new(&case.sinks)),
+        buffer(&out),
+        buffer(&lse),
+        buffer(&Global::<f32>::zeroed(parts * DIM)),
+        buffer(&Global::<f32>::zeroed(parts * 2)),
+        scalar(heads as i32),
+        scalar(case.share as i32),
+        scalar(512_f32.powf(-0.5)),
+        scalar(splits as i32),
     ]);
     let m = DecodeMeta { rows: RowMeta::of(&case.f).unwrap(), whole, cut };
     let tile = latent_decode::build(&m, case.f.integers().unwrap().nope).unwrap_or_else(|e| panic!("{e}"));
@@ -184,7 +192,8 @@ fn decoded(what: &str, case: &Case, whole: bool, cut: Cut) {
         if !whole {
             let join = latent_join::build(&JoinMeta { heads: cut.heads }).unwrap();
             let join = stages::stages(join).into_iter().find(|s| s.0 == stage.0).unwrap();
-            let args = vec![kernel_dsl::ir::interp::Arg::Buffer(left[9].clone()), kernel_dsl::ir::interp::Arg::Buffer(left[10].clone()), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), scalar(heads as i32), scalar(splits as i32)];
+            let args =
+                vec![kernel_dsl::ir::interp::Arg::Buffer(left[9].clone()), kernel_dsl::ir::interp::Arg::Buffer(left[10].clone()), buffer(&Global::new(&case.sinks)), buffer(&out), buffer(&lse), scalar(heads as i32), scalar(splits as i32)];
             let joined = interpreted(what, &join, [tokens as u32, (heads / OWN) as u32, 1], args);
             (left[7], left[8]) = (joined[3].clone(), joined[4].clone());
         }
@@ -200,7 +209,13 @@ fn store_writes_the_formats_bytes() {
         let mut x: Vec<f32> = random.gaussians(n * DIM).iter().enumerate().map(|(i, x)| x * [1.0, 0.3, 2.0, 8.0][i / 64 % 4]).collect();
         x[DIM..2 * DIM].fill(0.0);
         (x[5], x[6], x[7]) = (f32::NAN, f32::INFINITY, -1e30);
-        let slots: Vec<i64> = (0..n as i64).map(|i| match i { 3 => -1, 4 => 40, i => 39 - i }).collect();
+        let slots: Vec<i64> = (0..n as i64)
+            .map(|i| match i {
+                3 => -1,
+                4 => 40,
+                i => 39 - i,
+            })
+            .collect();
         let mut want = vec![0xee; 40 * f.row_bytes()];
         for (x, slot) in x.chunks(DIM).zip(&slots).filter(|(_, slot)| (0..40).contains(*slot)) {
             f.store(&mut want, 40, *slot as usize, x.try_into().unwrap());

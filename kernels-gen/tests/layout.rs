@@ -78,9 +78,7 @@ fn planes_are_powers_of_two_largest_first() {
 
 #[test]
 fn positions_are_those_of_the_kernels() {
-    let first_byte = |layout: &Layout, operand, token, block| {
-        pieces(layout, operand, token, block).first().map(|p| p.tile_bit / 8)
-    };
+    let first_byte = |layout: &Layout, operand, token, block| pieces(layout, operand, token, block).first().map(|p| p.tile_bit / 8);
     // 16 words a row: a quad lane's four words of one token are 16 contiguous bytes.
     let plain = Codes::of(32, 1, false);
     let e8w4 = Layout { k: plain, v: plain, d: 128 };

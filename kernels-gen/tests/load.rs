@@ -82,9 +82,29 @@ fn loaded<T: Float>(name: &str, d: usize, tokens: usize, memory: Memory) {
 fn every_kind_of_codec_comes_back() {
     // planes of 8 to 128 bits and tails, transposed keys and values, wide and float lanes, offsets, units, bands
     let all = [
-        "bf16", "int4", "int3", "int5", "int8", "int4_plain", "e8w4", "e8w3", "e8q38", "e8q7", "e8q200", "d4q38", "fp8_e4m3", "fp8_e4m3_token",
-        "turboquant_k8v4", "turboquant_3bit_nc", "int4_per_token_head", "int4/bf16", "e8w5+e8w4+e8w4+e8w2/e8w5+e8w3", "intc6442/intc8521",
-        "fp8_e4m3_64", "nvfp4", "mxfp4",
+        "bf16",
+        "int4",
+        "int3",
+        "int5",
+        "int8",
+        "int4_plain",
+        "e8w4",
+        "e8w3",
+        "e8q38",
+        "e8q7",
+        "e8q200",
+        "d4q38",
+        "fp8_e4m3",
+        "fp8_e4m3_token",
+        "turboquant_k8v4",
+        "turboquant_3bit_nc",
+        "int4_per_token_head",
+        "int4/bf16",
+        "e8w5+e8w4+e8w4+e8w2/e8w5+e8w3",
+        "intc6442/intc8521",
+        "fp8_e4m3_64",
+        "nvfp4",
+        "mxfp4",
     ];
     for name in all {
         loaded::<f32>(name, 128, 37, Memory::F32);

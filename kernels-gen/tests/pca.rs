@@ -2,9 +2,7 @@
 
 mod support;
 
-use kernels_gen::pca::{
-    Block, Coding, Grouping, Metric, Norm, PcaError, Settings, Stream, Svd, Table, codec, gather, scatter,
-};
+use kernels_gen::pca::{Block, Coding, Grouping, Metric, Norm, PcaError, Settings, Stream, Svd, Table, codec, gather, scatter};
 use support::{Random, relative_error2};
 
 const D: usize = 32;
@@ -41,8 +39,7 @@ fn the_inner_product_metric_keeps_the_norm_but_in_compat() {
 #[test]
 fn rows_of_any_size_lose_the_same_share() {
     let plain = rows(128, 2);
-    let error_at =
-        |settings: &Settings, size: f32| error(settings, &plain.iter().map(|x| x * size).collect::<Vec<f32>>());
+    let error_at = |settings: &Settings, size: f32| error(settings, &plain.iter().map(|x| x * size).collect::<Vec<f32>>());
     let one = error_at(&settings(), 1.0);
     for size in [1e-20, 1e-5, 1e5, 1e20] {
         let share = error_at(&settings(), size) / one;
@@ -118,9 +115,7 @@ fn every_switch_does_what_it_says() {
     assert!((sketched / of(full) - 1.0).abs() < 0.1, "a sketch of full rank is the exact basis");
     // ours counts variance against the whole, the published sketch against itself
     let sketch = Settings { svd: Svd::Randomized, rank: Some(12), ratio: 0.9, ..settings() };
-    let rank = |settings: &Settings| {
-        Coding::new(settings, D, None).unwrap().encode(&rows).unwrap().blocks[0].basis.as_ref().unwrap().rank()
-    };
+    let rank = |settings: &Settings| Coding::new(settings, D, None).unwrap().encode(&rows).unwrap().blocks[0].basis.as_ref().unwrap().rank();
     assert!(rank(&Settings { compat: true, ..sketch.clone() }) <= rank(&sketch));
     assert_ne!(of(Settings { seed: 7, ..settings() }), base);
     assert_eq!(of(settings()), base, "the same seed, the same bits");

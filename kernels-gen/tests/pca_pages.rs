@@ -7,6 +7,7 @@ mod attending;
 mod run;
 mod support;
 
+use attending::{Launches, attends};
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
@@ -14,7 +15,6 @@ use kernels_gen::kernels::pca as fused;
 use kernels_gen::pca::pages::{BLOCK, Before, PcaLayout, PcaPages, open, open_fitted, plain_speeds};
 use kernels_gen::pca::{Coding, Whitening};
 use kernels_gen::reference::{self, CacheShape, PcaHead, Status};
-use attending::{Launches, attends};
 use run::{assert_bytes, buffer, global, interpreted, memory, scalar, shuffled, stages};
 use support::{Random, relative_error2};
 
@@ -57,7 +57,11 @@ fn pages_hold_the_codecs_numbers() {
         ("pca_b4_t2_vr100/pca_b2_share_vr100", 64),
         ("pca_b4_post_share_t3_vr100/pca_b4_share_vr100", 64),
         ("pca_b2_post_share_vr100/pca_b3_vr100", 64),
-        ("pca_b3_post_r64_vr100", 128), ("pca_b4_post_vr100", 64), ("pca_b2_post_k1_r64_vr100/pca_b1_k16_qwen_b2_r64_vr100", 128), ("pca_b3_post_random_ds_vr100/pca_b4_norm_r128_vr100", 128)] {
+        ("pca_b3_post_r64_vr100", 128),
+        ("pca_b4_post_vr100", 64),
+        ("pca_b2_post_k1_r64_vr100/pca_b1_k16_qwen_b2_r64_vr100", 128),
+        ("pca_b3_post_random_ds_vr100/pca_b4_norm_r128_vr100", 128),
+    ] {
         let (c, mut random) = (pages(name), Random(d as u64));
         let blocks = 1 + c.lead();
         let (k, v) = (rows(&mut random, blocks * BLOCK, d), rows(&mut random, blocks * BLOCK, d));
@@ -77,7 +81,18 @@ fn pages_hold_the_codecs_numbers() {
 
 #[test]
 fn what_pages_cannot_hold_is_refused_in_words() {
-    for (name, wanted) in [("pca_b3_share", "_own"), ("pca_b3_theta1", "above 1"), ("pca_v13", "_head"), ("pca_b3_post_t2", "_t0"), ("pca_b3_post/pca_b2_share_t2", "_t0"), ("pca_b3_post_k32", "16"), ("pca_b3_post_n256", "_n512"), ("pca_b3_post_fitted", "levels of its own"), ("pca_b3_post_compat", "_compat"), ("pca_b3_post_raw0", "bf16")] {
+    for (name, wanted) in [
+        ("pca_b3_share", "_own"),
+        ("pca_b3_theta1", "above 1"),
+        ("pca_v13", "_head"),
+        ("pca_b3_post_t2", "_t0"),
+        ("pca_b3_post/pca_b2_share_t2", "_t0"),
+        ("pca_b3_post_k32", "16"),
+        ("pca_b3_post_n256", "_n512"),
+        ("pca_b3_post_fitted", "levels of its own"),
+        ("pca_b3_post_compat", "_compat"),
+        ("pca_b3_post_raw0", "bf16"),
+    ] {
         let text = open(name).unwrap().unwrap_err().to_string();
         assert!(text.contains(wanted), "{name}: {text}");
     }
@@ -124,7 +139,9 @@ fn exact(q: &[f32], keys: &[f64], values: &[f64], d: usize, len: usize, scale: f
 
 #[test]
 fn attention_is_that_of_the_numbers() {
-    for (name, d) in [("pca_b3_post_r64", 128), ("pca_b4_post", 64), ("pca_b2_post_k1/pca_b1_r64", 128), ("pca_b3_post_share_t2_r64/pca_b2_share_r64", 128), ("pca_b3_r64", 128), ("pca_b4_theta1000000", 64), ("pca_b3_ds_t2_r64/pca_b2_share_r64", 128)] {
+    for (name, d) in
+        [("pca_b3_post_r64", 128), ("pca_b4_post", 64), ("pca_b2_post_k1/pca_b1_r64", 128), ("pca_b3_post_share_t2_r64/pca_b2_share_r64", 128), ("pca_b3_r64", 128), ("pca_b4_theta1000000", 64), ("pca_b3_ds_t2_r64/pca_b2_share_r64", 128)]
+    {
         let (c, mut random, scale) = (pages(name), Random(3 + d as u64), 1.0 / (d as f32).sqrt());
         let head = paged(c, &rows(&mut random, 3 * BLOCK, d), &rows(&mut random, 3 * BLOCK, d), d);
         let [keys, values] = head.numbers();

@@ -126,7 +126,35 @@ fn attends<T: Float>(name: &str, p: &Problem) {
     let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || prefill::prefill_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, kv, pages, stride, 0, splits, 0, x.scale, queries, 0, blocks, shift as i32));
+    launch(grids[0], || {
+        prefill::prefill_attention::<T>(
+            m,
+            c.k.bands,
+            c.v.bands,
+            &x.q,
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &x.cache,
+            &x.table,
+            &x.lens,
+            &mut out,
+            &mut lse,
+            &mut part,
+            &mut stat,
+            &mut status,
+            kv,
+            pages,
+            stride,
+            0,
+            splits,
+            0,
+            x.scale,
+            queries,
+            0,
+            blocks,
+            shift as i32,
+        )
+    });
     let attended = status.clone();
     launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, log_share, pages, stride, queries, 0, blocks));
     let bound = if c.exact() { 0.0 } else { 2e-2 };
@@ -177,7 +205,34 @@ fn attends_in_chunks<T: Float>(name: &str, wide: usize, unit: usize, p: &Problem
     let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
     let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || chunk_attention::<T>(m, c.k.bands, c.v.bands, &x.q, &Global::zeroed(0), &Global::zeroed(0), &x.cache, &x.table, &x.lens, &mut out, &mut lse, &mut part, &mut stat, &mut status, kv, pages, stride, splits, unit as i32, x.scale, queries, 0, blocks, shift as i32));
+    launch(grids[0], || {
+        chunk_attention::<T>(
+            m,
+            c.k.bands,
+            c.v.bands,
+            &x.q,
+            &Global::zeroed(0),
+            &Global::zeroed(0),
+            &x.cache,
+            &x.table,
+            &x.lens,
+            &mut out,
+            &mut lse,
+            &mut part,
+            &mut stat,
+            &mut status,
+            kv,
+            pages,
+            stride,
+            splits,
+            unit as i32,
+            x.scale,
+            queries,
+            0,
+            blocks,
+            shift as i32,
+        )
+    });
     let attended = status.clone();
     launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, unit as i32, pages, stride, queries, 0, blocks));
     check(&format!("{what}, Rust"), 0.0, &x.want, &out, &lse);

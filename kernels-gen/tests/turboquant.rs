@@ -2,8 +2,8 @@
 
 mod support;
 
-use kernels_gen::codecs::lloyd_max::{distortion, levels, midpoints};
 use kernels_gen::codecs::Lloyd;
+use kernels_gen::codecs::lloyd_max::{distortion, levels, midpoints};
 use kernels_gen::kernels::slots::slot_bytes;
 use kernels_gen::kernels::{Elem, slot_meta};
 use kernels_gen::reference::{CacheShape, SlotShape, decode, export_slots, import_slots, rotate, store, store_slots};

@@ -11,19 +11,13 @@ use runtime::{Arch, Codec, Elem};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let arch = args
-        .first()
-        .map_or(Some(Arch::SM_90A), |a| Arch::parse(a))
-        .ok_or("the first argument is an arch, as sm_90a")?;
+    let arch = args.first().map_or(Some(Arch::SM_90A), |a| Arch::parse(a)).ok_or("the first argument is an arch, as sm_90a")?;
     let codecs = match args.get(1) {
         Some(name) => vec![Codec::open(name)?],
         None => kernels_gen::registry::codecs().iter().map(|c| Codec::open(c.name)).collect::<Result<_, _>>()?,
     };
     let d: usize = args.get(2).map_or(Ok(128), |d| d.parse())?;
-    println!(
-        "{:34} {:>4} {:>5} {:>6} {:>6} {:>7} {:>7} {:>6}",
-        arch, "regs", "stack", "spill", "shared", "threads", "cubin", "ms"
-    );
+    println!("{:34} {:>4} {:>5} {:>6} {:>6} {:>7} {:>7} {:>6}", arch, "regs", "stack", "spill", "shared", "threads", "cubin", "ms");
     for codec in codecs {
         let (c, elem) = (codec.info(), Elem::Bf16);
         line(&format!("{} store d={d}", c.name), arch, store(c, d, 64, elem))?;

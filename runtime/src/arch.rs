@@ -61,14 +61,7 @@ mod tests {
 
     #[test]
     fn names_follow_the_compute_capability() {
-        let known = [
-            (8, 0, "sm_80"),
-            (8, 6, "sm_86"),
-            (8, 9, "sm_89"),
-            (9, 0, "sm_90a"),
-            (10, 0, "sm_100a"),
-            (12, 0, "sm_120a"),
-        ];
+        let known = [(8, 0, "sm_80"), (8, 6, "sm_86"), (8, 9, "sm_89"), (9, 0, "sm_90a"), (10, 0, "sm_100a"), (12, 0, "sm_120a")];
         for (major, minor, name) in known {
             assert_eq!(Arch::new(major, minor).name(), name);
             assert_eq!(Arch::parse(name), Some(Arch::new(major, minor)));

@@ -89,11 +89,7 @@ pub(crate) fn agree(what: &'static str, got: usize, want: usize, other: &'static
 
 /// A product in u64, or the error that names it.
 pub(crate) fn product(what: &'static str, factors: &[usize]) -> Result<u64, Misuse> {
-    factors
-        .iter()
-        .try_fold(1_u64, |acc, &f| acc.checked_mul(f as u64))
-        .filter(|&p| p <= i64::MAX as u64)
-        .ok_or(Misuse::Overflow { what, limit: "63 bits" })
+    factors.iter().try_fold(1_u64, |acc, &f| acc.checked_mul(f as u64)).filter(|&p| p <= i64::MAX as u64).ok_or(Misuse::Overflow { what, limit: "63 bits" })
 }
 
 /// `value` as the i32 that kernels take.

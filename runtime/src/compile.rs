@@ -14,8 +14,7 @@ use crate::nvrtc::{self, Nvrtc, Resources};
 /// What every kernel is compiled with. No contraction, no flushing, IEEE division and root: the text's
 /// operations are the ones that run, which is what lets the CPU reproduce every bit. `-v` puts registers
 /// and spills into the log.
-pub const OPTIONS: [&str; 7] =
-    ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--ptxas-options=-v", "--diag-suppress=177"];
+pub const OPTIONS: [&str; 7] = ["--std=c++17", "--fmad=false", "--ftz=false", "--prec-div=true", "--prec-sqrt=true", "--ptxas-options=-v", "--diag-suppress=177"];
 
 /// A compiled kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -65,15 +65,7 @@ pub fn doctor() -> Doctor {
 
 fn gpu(ordinal: usize) -> crate::Result<Gpu> {
     let device = Device::open(ordinal)?;
-    Ok(Gpu {
-        ordinal,
-        name: device.name().to_string(),
-        arch: device.arch(),
-        multiprocessors: device.multiprocessors(),
-        l2_bytes: device.l2_bytes(),
-        shared_bytes: device.shared_bytes(),
-        memory_bytes: device.memory_bytes()?,
-    })
+    Ok(Gpu { ordinal, name: device.name().to_string(), arch: device.arch(), multiprocessors: device.multiprocessors(), l2_bytes: device.l2_bytes(), shared_bytes: device.shared_bytes(), memory_bytes: device.memory_bytes()? })
 }
 
 impl Doctor {
@@ -104,9 +96,7 @@ impl fmt::Display for Doctor {
             None => writeln!(f, "driver   none")?,
         }
         match &self.nvrtc {
-            Ok((major, minor)) => {
-                writeln!(f, "nvrtc    {major}.{minor}, {}", self.libnvrtc.as_deref().unwrap_or("file not known"))?
-            }
+            Ok((major, minor)) => writeln!(f, "nvrtc    {major}.{minor}, {}", self.libnvrtc.as_deref().unwrap_or("file not known"))?,
             Err(why) => writeln!(f, "nvrtc    none: {why}")?,
         }
         match &self.cache {

@@ -42,9 +42,7 @@ pub enum Error {
         count: usize,
     },
     /// NVRTC was not found anywhere.
-    #[error(
-        "no libnvrtc found: install it (pip install nvidia-cuda-nvrtc) or set KVF_NVRTC to the file; looked at {0}"
-    )]
+    #[error("no libnvrtc found: install it (pip install nvidia-cuda-nvrtc) or set KVF_NVRTC to the file; looked at {0}")]
     NoNvrtc(Places),
     /// KVF_NVRTC or a found file does not load.
     #[error("{path} does not load as NVRTC: {why}")]
@@ -152,9 +150,7 @@ fn hint(code: i32) -> &'static str {
         2 => ": free device memory or ask for less",
         35 | 803 => ": the driver is older than this CUDA; update it",
         201 | 400 => ": the stream or address belongs to another device or context",
-        209 | 222 => {
-            ": the driver is older than the NVRTC that compiled this; update it or point KVF_NVRTC to an older one"
-        }
+        209 | 222 => ": the driver is older than the NVRTC that compiled this; update it or point KVF_NVRTC to an older one",
         700..=719 => ": the context is lost; restart the process, and check the device addresses given",
         900..=908 => ": this call may not happen while a stream is being captured; prepare first",
         _ => "",

@@ -14,16 +14,7 @@ use crate::error::{Error, Kind, Result};
 pub(crate) const ABI_VERSION: u32 = 1;
 
 /// The codes and their names; `KVF_ERR_*` in the header.
-const STATUSES: [(i32, &std::ffi::CStr); 8] = [
-    (0, c"ok"),
-    (1, c"invalid argument"),
-    (2, c"unsupported"),
-    (3, c"no GPU or driver"),
-    (4, c"no NVRTC"),
-    (5, c"compilation failed"),
-    (6, c"CUDA error"),
-    (7, c"internal panic"),
-];
+const STATUSES: [(i32, &std::ffi::CStr); 8] = [(0, c"ok"), (1, c"invalid argument"), (2, c"unsupported"), (3, c"no GPU or driver"), (4, c"no NVRTC"), (5, c"compilation failed"), (6, c"CUDA error"), (7, c"internal panic")];
 const PANIC: i32 = 7;
 
 fn status_of(error: &Error) -> i32 {

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::ffi::{guard, put};
 use crate::ffi_codec::CODECS;
 use crate::ffi_handle::Table;
-use crate::ffi_struct::{CalibrationDesc, Cache, count, read};
+use crate::ffi_struct::{Cache, CalibrationDesc, count, read};
 
 static CALIBRATIONS: Table<Arc<Fitted>> = Table::new("calibration");
 

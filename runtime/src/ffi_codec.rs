@@ -16,8 +16,7 @@ use crate::ffi_struct::count;
 
 pub(crate) static CODECS: Table<Codec> = Table::new("codec");
 
-static NAMES: LazyLock<Vec<CString>> =
-    LazyLock::new(|| codecs().iter().map(|c| CString::new(c.name).unwrap_or_default()).collect());
+static NAMES: LazyLock<Vec<CString>> = LazyLock::new(|| codecs().iter().map(|c| CString::new(c.name).unwrap_or_default()).collect());
 
 /// # Safety
 /// `name` is null or a terminated string; `codec` is null or writable.

@@ -105,13 +105,7 @@ pub unsafe extern "C" fn kvf_latent_store(latent: *mut c_void, cache: *const Lat
 /// # Safety
 /// As for [`kvf_latent_store`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_latent_decode(
-    latent: *mut c_void,
-    window: *const LatentCache,
-    extra: *const LatentCache,
-    args: *const LatentDecodeArgs,
-    stream: *mut c_void,
-) -> i32 {
+pub unsafe extern "C" fn kvf_latent_decode(latent: *mut c_void, window: *const LatentCache, extra: *const LatentCache, args: *const LatentDecodeArgs, stream: *mut c_void) -> i32 {
     guard(|| {
         let own = LATENTS.get(latent)?;
         // SAFETY: the caller's promise.

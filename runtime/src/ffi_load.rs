@@ -22,14 +22,7 @@ pub unsafe extern "C" fn kvf_load(plan: *mut c_void, cache: *const Cache, args: 
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
         let (cache, args): (Cache, LoadArgs) = unsafe { (read(cache)?, read(args)?) };
-        let call = Load {
-            tokens: count("tokens", args.tokens)?,
-            slots: unknown(args.slots),
-            cache: plan.cache(&cache)?,
-            k: unknown(args.k),
-            v: unknown(args.v),
-            status: unknown(args.status),
-        };
+        let call = Load { tokens: count("tokens", args.tokens)?, slots: unknown(args.slots), cache: plan.cache(&cache)?, k: unknown(args.k), v: unknown(args.v), status: unknown(args.status) };
         if call.tokens > 0 {
             let spans = [call.k, call.v, call.slots, call.cache.base, call.status];
             plan.expect_device(["k", "v", "slots", "the cache", "status"].into_iter().zip(spans))?;

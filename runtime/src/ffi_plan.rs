@@ -72,8 +72,7 @@ pub unsafe extern "C" fn kvf_plan_tuning(plan: *mut c_void, buffer: *mut c_char,
 pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, table_stride: i32, bytes: *mut u64) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
-        let need =
-            plan.decode()?.workspace_bytes(count("batch", batch)?, plan.heads, count("table_stride", table_stride)?)?;
+        let need = plan.decode()?.workspace_bytes(count("batch", batch)?, plan.heads, count("table_stride", table_stride)?)?;
         // SAFETY: the caller's promise.
         unsafe { put(bytes, "bytes", need) }
     })
@@ -82,13 +81,7 @@ pub unsafe extern "C" fn kvf_workspace_bytes(plan: *mut c_void, batch: i32, tabl
 /// # Safety
 /// `bytes` is null or writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_queries_workspace_bytes(
-    plan: *mut c_void,
-    batch: i32,
-    queries: i32,
-    table_stride: i32,
-    bytes: *mut u64,
-) -> i32 {
+pub unsafe extern "C" fn kvf_queries_workspace_bytes(plan: *mut c_void, batch: i32, queries: i32, table_stride: i32, bytes: *mut u64) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
         let (batch, queries) = (count("batch", batch)?, count("queries", queries)?);
@@ -117,12 +110,7 @@ pub unsafe extern "C" fn kvf_store_workspace_bytes(plan: *mut c_void, tokens: i6
 /// The structs are null or filled; what they point to is device memory as the header asks, live until
 /// the work has run; `stream` is null or a live stream of the plan's device.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_store(
-    plan: *mut c_void,
-    cache: *const Cache,
-    args: *const StoreArgs,
-    stream: *mut c_void,
-) -> i32 {
+pub unsafe extern "C" fn kvf_store(plan: *mut c_void, cache: *const Cache, args: *const StoreArgs, stream: *mut c_void) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.
@@ -136,12 +124,7 @@ pub unsafe extern "C" fn kvf_store(
 /// # Safety
 /// As for [`kvf_store`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_decode(
-    plan: *mut c_void,
-    cache: *const Cache,
-    args: *const DecodeArgs,
-    stream: *mut c_void,
-) -> i32 {
+pub unsafe extern "C" fn kvf_decode(plan: *mut c_void, cache: *const Cache, args: *const DecodeArgs, stream: *mut c_void) -> i32 {
     guard(|| {
         let plan = PLANS.get(plan)?;
         // SAFETY: the caller's promise.

@@ -42,13 +42,11 @@ impl Plan {
         within("kv_heads", kv_heads, 1, 65535)?;
         within("heads", heads, kv_heads, 65535)?;
         if !heads.is_multiple_of(kv_heads) {
-            let text =
-                format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
+            let text = format!("{heads} heads do not share {kv_heads} kv_heads evenly; heads must be a multiple of kv_heads");
             return Err(Misuse::Other(text).into());
         }
         if desc.flags & !(STORE | DECODE | CHECKED | SLOTS | ROPE | MERGE | LOAD) != 0 || desc.flags & !CHECKED == 0 {
-            let allowed =
-                "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2), KVF_PLAN_SLOTS (8), KVF_PLAN_ROPE (16), KVF_PLAN_MERGE (32) and KVF_PLAN_LOAD (64), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
+            let allowed = "KVF_PLAN_STORE (1), KVF_PLAN_DECODE (2), KVF_PLAN_SLOTS (8), KVF_PLAN_ROPE (16), KVF_PLAN_MERGE (32) and KVF_PLAN_LOAD (64), one or more, and KVF_PLAN_CHECKED (4) if wanted".into();
             return Err(Misuse::Range { what: "flags", value: i64::from(desc.flags), allowed }.into());
         }
         let ((head_dim, page_tokens), group) = (dims, heads / kv_heads);
@@ -103,12 +101,8 @@ impl Plan {
             store: wants_store.then(|| StorePlan::prepare(&device, &store)).transpose()?,
             rope: rope.map(|rope| RopePlan::prepare(&device, &RopeSpec { store, rope })).transpose()?,
             decode: wants_decode.then(|| DecodePlan::prepare(&device, &decode)).transpose()?,
-            queries: (wants_decode && queries > 1)
-                .then(|| QueriesPlan::prepare(&device, &decode, queries))
-                .transpose()?,
-            slots: wants_slots
-                .then(|| SlotsPlan::prepare(&device, &SlotsSpec { codec, head_dim, slot_page_tokens, page_tokens, elem }))
-                .transpose()?,
+            queries: (wants_decode && queries > 1).then(|| QueriesPlan::prepare(&device, &decode, queries)).transpose()?,
+            slots: wants_slots.then(|| SlotsPlan::prepare(&device, &SlotsSpec { codec, head_dim, slot_page_tokens, page_tokens, elem })).transpose()?,
             load: wants_load.then(|| LoadPlan::prepare(&device, &store)).transpose()?,
             merge: wants_merge.then(|| MergePlan::prepare(&device, head_dim, elem)).transpose()?,
             device,
@@ -116,9 +110,7 @@ impl Plan {
     }
 
     pub fn store(&self) -> Result<&StorePlan> {
-        self.store
-            .as_ref()
-            .ok_or_else(|| Misuse::Other("this plan cannot store; create it with KVF_PLAN_STORE".into()).into())
+        self.store.as_ref().ok_or_else(|| Misuse::Other("this plan cannot store; create it with KVF_PLAN_STORE".into()).into())
     }
 
     pub fn decode(&self) -> Result<&DecodePlan> {

@@ -7,11 +7,11 @@ use half::bf16;
 use kernels_gen::reference::{self, CacheShape, Status};
 
 use crate::argument::{Misuse, int, product, within};
+use crate::calibration::{needs, reaches};
 use crate::codec::Codec;
 use crate::cuda::Span;
 use crate::error::Result;
 use crate::ffi::guard;
-use crate::calibration::{needs, reaches};
 use crate::ffi_calibration::of_cache;
 use crate::ffi_codec::CODECS;
 use crate::ffi_rope::{rope_of, turn_on_host};
@@ -25,12 +25,7 @@ use kernels_gen::kernels::{Elem, SEGMENT};
 /// The structs are null or filled, what they point to is host memory of the sizes the header asks, and
 /// nothing else uses the cache meanwhile.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_ref_store(
-    codec: *mut c_void,
-    dtype: i32,
-    cache: *const Cache,
-    args: *const StoreArgs,
-) -> i32 {
+pub unsafe extern "C" fn kvf_ref_store(codec: *mut c_void, dtype: i32, cache: *const Cache, args: *const StoreArgs) -> i32 {
     guard(|| {
         let (codec, elem) = (CODECS.get(codec)?, elem(dtype)?);
         // SAFETY: the caller's promise.
@@ -87,13 +82,7 @@ pub unsafe extern "C" fn kvf_ref_store(
 /// # Safety
 /// As for [`kvf_ref_store`].
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_ref_decode(
-    codec: *mut c_void,
-    dtype: i32,
-    heads: i32,
-    cache: *const Cache,
-    args: *const DecodeArgs,
-) -> i32 {
+pub unsafe extern "C" fn kvf_ref_decode(codec: *mut c_void, dtype: i32, heads: i32, cache: *const Cache, args: *const DecodeArgs) -> i32 {
     guard(|| {
         let (codec, elem) = (CODECS.get(codec)?, elem(dtype)?);
         // SAFETY: the caller's promise.
@@ -104,8 +93,7 @@ pub unsafe extern "C" fn kvf_ref_decode(
         let stride = count("table_stride", args.table_stride)?;
         within("heads", heads, shape.kv_heads, 65535)?;
         if !heads.is_multiple_of(shape.kv_heads) {
-            let text =
-                format!("{heads} heads do not share {} kv_heads evenly; heads must be a multiple", shape.kv_heads);
+            let text = format!("{heads} heads do not share {} kv_heads evenly; heads must be a multiple", shape.kv_heads);
             return Err(Misuse::Other(text).into());
         }
         codec.check_decode(shape.d, heads / shape.kv_heads, shape.page_tokens)?;
@@ -120,13 +108,7 @@ pub unsafe extern "C" fn kvf_ref_decode(
         let numbers = product("q", &[batch, tokens, heads, shape.d])? as usize;
         let entries = product("table", &[batch, stride])? as usize;
         // SAFETY: the caller's promise, for each of these.
-        let (q, table, lens) = unsafe {
-            (
-                numbers_of("q", args.q, elem, numbers)?,
-                values("table", args.table, entries)?,
-                values("lens", args.lens, batch)?,
-            )
-        };
+        let (q, table, lens) = unsafe { (numbers_of("q", args.q, elem, numbers)?, values("table", args.table, entries)?, values("lens", args.lens, batch)?) };
         // SAFETY: likewise; `host_shape` checked the pointer and the size.
         let bytes = unsafe { std::slice::from_raw_parts(cache.base.cast::<u8>(), bytes_of(codec, &shape)?) };
         let found = match &calibration {
@@ -144,11 +126,7 @@ pub unsafe extern "C" fn kvf_ref_decode(
             Some(own) => {
                 let layer = own.on_host(&cache, codec)?;
                 reaches(most, own.segments())?;
-                if tokens > 1 {
-                    layer.prefill(&shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale)
-                } else {
-                    layer.decode(&shape, bytes, &q, heads, &table, stride, &lens, args.scale)
-                }
+                if tokens > 1 { layer.prefill(&shape, bytes, &q, tokens, heads, &table, stride, &lens, args.scale) } else { layer.decode(&shape, bytes, &q, heads, &table, stride, &lens, args.scale) }
             }
         };
         // SAFETY: likewise.
@@ -206,13 +184,7 @@ pub(crate) fn bytes_of(codec: Codec, s: &CacheShape) -> Result<usize> {
 ///
 /// # Safety
 /// Every row that the strides reach is readable host memory.
-pub(crate) unsafe fn gather(
-    what: &'static str,
-    rows: &Rows<'_>,
-    elem: Elem,
-    tokens: usize,
-    shape: &CacheShape,
-) -> Result<Vec<f32>> {
+pub(crate) unsafe fn gather(what: &'static str, rows: &Rows<'_>, elem: Elem, tokens: usize, shape: &CacheShape) -> Result<Vec<f32>> {
     rows.check(what, [tokens, shape.kv_heads, shape.d], elem)?;
     let mut gathered = Vec::with_capacity(tokens * shape.kv_heads * shape.d);
     for token in 0..tokens as i64 {

@@ -31,15 +31,7 @@ pub(crate) fn of_desc(rotary_dim: i32, flags: i32, group: usize) -> Result<Rope>
         return Err(Misuse::Range { what: "the flags of rope", value: i64::from(flags), allowed: "a sum of KVF_ROPE_*, below 64".into() }.into());
     }
     let has = |flag| flags & flag != 0;
-    Ok(Rope {
-        dims: count("rotary_dim", rotary_dim)?,
-        pairs: has(INTERLEAVED),
-        norm: has(NORM),
-        weights: has(WEIGHTS),
-        table_elem: if has(BF16) { 2 } else { 4 },
-        group: if has(QUERIES) { group } else { 0 },
-        keys: has(KEYS_OUT),
-    })
+    Ok(Rope { dims: count("rotary_dim", rotary_dim)?, pairs: has(INTERLEAVED), norm: has(NORM), weights: has(WEIGHTS), table_elem: if has(BF16) { 2 } else { 4 }, group: if has(QUERIES) { group } else { 0 }, keys: has(KEYS_OUT) })
 }
 
 /// # Safety

@@ -71,25 +71,11 @@ pub unsafe extern "C" fn kvf_export_slots(plan: *mut c_void, slots: *const Slots
 
 /// # Safety
 /// As for [`crate::ffi_plan::kvf_store`].
-unsafe fn shift(
-    plan: *mut c_void,
-    slots: *const Slots,
-    cache: *const Cache,
-    args: *const MoveArgs,
-    stream: *mut c_void,
-    launch: fn(&SlotsPlan, &Stream, &MoveSlots<'_>) -> Result<()>,
-) -> Result<()> {
+unsafe fn shift(plan: *mut c_void, slots: *const Slots, cache: *const Cache, args: *const MoveArgs, stream: *mut c_void, launch: fn(&SlotsPlan, &Stream, &MoveSlots<'_>) -> Result<()>) -> Result<()> {
     let plan = PLANS.get(plan)?;
     // SAFETY: the caller's promise.
     let (slots, cache, args): (Slots, Cache, MoveArgs) = unsafe { (read(slots)?, read(cache)?, read(args)?) };
-    let call = MoveSlots {
-        tokens: count("tokens", args.tokens)?,
-        at: unknown(args.slots),
-        places: unknown(args.places),
-        slots: cache_of(&plan, &slots)?,
-        tiles: plan.cache(&cache)?,
-        status: unknown(args.status),
-    };
+    let call = MoveSlots { tokens: count("tokens", args.tokens)?, at: unknown(args.slots), places: unknown(args.places), slots: cache_of(&plan, &slots)?, tiles: plan.cache(&cache)?, status: unknown(args.status) };
     if call.tokens > 0 {
         let spans = [call.at, call.places, call.slots.base, call.tiles.base, call.status];
         plan.expect_device(["slots", "places", "the cache of slots", "the cache", "status"].into_iter().zip(spans))?;

@@ -28,13 +28,7 @@ struct Step {
 /// As for [`crate::ffi_plan::kvf_store`] and [`crate::ffi_plan::kvf_decode`], until the step's last launch has run; `step` is null or
 /// writable.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kvf_step_create(
-    plan: *mut c_void,
-    cache: *const Cache,
-    store: *const StoreArgs,
-    decode: *const DecodeArgs,
-    step: *mut *mut c_void,
-) -> i32 {
+pub unsafe extern "C" fn kvf_step_create(plan: *mut c_void, cache: *const Cache, store: *const StoreArgs, decode: *const DecodeArgs, step: *mut *mut c_void) -> i32 {
     guard(|| {
         // SAFETY: as promised; null is written first so that a failed call leaves no stale handle.
         unsafe { put(step, "step", std::ptr::null_mut()) }?;

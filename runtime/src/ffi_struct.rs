@@ -309,15 +309,12 @@ pub(crate) unsafe fn read<T: CStruct>(from: *const T) -> Result<T> {
         return Err(Misuse::Range { what: "abi_version", value, allowed }.into());
     }
     if given > 4096 {
-        return Err(
-            Misuse::Range { what: "struct_size", value: given as i64, allowed: format!("sizeof, {own}") }.into()
-        );
+        return Err(Misuse::Range { what: "struct_size", value: given as i64, allowed: format!("sizeof, {own}") }.into());
     }
     // SAFETY: the caller's struct has `given >= own` bytes.
     let (value, tail) = unsafe { (from.read(), std::slice::from_raw_parts(from.cast::<u8>().add(own), given - own)) };
     if tail.iter().any(|b| *b != 0) || value.reserved().iter().any(|w| *w != 0) {
-        let text =
-            format!("{} has fields set that this library does not know; zero the struct before filling it", T::NAME);
+        let text = format!("{} has fields set that this library does not know; zero the struct before filling it", T::NAME);
         return Err(Misuse::Other(text).into());
     }
     Ok(value)

@@ -62,6 +62,6 @@ pub use kernels_gen::kernels::Elem;
 pub use kernels_gen::kernels::rope::Rope;
 pub use page::PagedCache;
 pub use plan::{
-    Back, Backs, Decode, DecodeLatent, DecodePlan, DecodeSpec, LatentList, LatentPlan, LatentRows, Load, LoadPlan, Mapped, Merge, MergePlan, MoveSlots, QueriesPlan, RopePlan, RopeSpec, Roped, Rows, SlotCache, SlotsPlan, SlotsSpec, State, Store,
-    StorePlan, StoreLatent, StoreSlots, StoreSpec, status,
+    Back, Backs, Decode, DecodeLatent, DecodePlan, DecodeSpec, LatentList, LatentPlan, LatentRows, Load, LoadPlan, Mapped, Merge, MergePlan, MoveSlots, QueriesPlan, RopePlan, RopeSpec, Roped, Rows, SlotCache, SlotsPlan, SlotsSpec, State,
+    Store, StoreLatent, StorePlan, StoreSlots, StoreSpec, status,
 };

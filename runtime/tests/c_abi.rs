@@ -139,8 +139,7 @@ fn plans_are_misused_on_a_fake_driver() {
 #[test]
 fn the_header_is_cpp_too() {
     let source = Path::new(env!("CARGO_TARGET_TMPDIR")).join("version.cpp");
-    std::fs::write(&source, "#include \"kvfuse_latent.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n")
-        .unwrap();
+    std::fs::write(&source, "#include \"kvfuse_latent.h\"\nint main() { return kvf_abi_version() != KVF_ABI_VERSION; }\n").unwrap();
     let Some(program) = build("g++", &["-std=c++17"], source.to_str().unwrap(), "version") else { return };
     run(&program, &[]);
 }
@@ -192,8 +191,7 @@ fn the_header_and_the_library_list_the_same_functions() {
     let mut exported: Vec<&str> = names.lines().filter_map(|l| l.split(' ').nth(2)).collect();
     let header = concat!(include_str!("../include/kvfuse.h"), include_str!("../include/kvfuse_latent.h"));
     let calls = header.split(['(', ' ', '*']).zip(header.match_indices(['(', ' ', '*']));
-    let mut declared: Vec<&str> =
-        calls.filter(|(word, (_, end))| word.starts_with("kvf_") && *end == "(").map(|(word, _)| word).collect();
+    let mut declared: Vec<&str> = calls.filter(|(word, (_, end))| word.starts_with("kvf_") && *end == "(").map(|(word, _)| word).collect();
     exported.sort();
     declared.sort();
     declared.dedup();

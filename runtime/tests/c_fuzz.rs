@@ -131,7 +131,10 @@ fn cases(n: u32, run: impl Fn(&mut Draw) -> Result<(), TestCaseError>) {
 fn host_cache(d: &mut Draw, memory: u64) -> Struct {
     let (base, bytes) = (d.of(&[memory, memory, memory, memory + 8, 0]), d.of(&[1 << 20, 1 << 20, 1 << 20, 9216, 0]));
     let pages = d.of(&[1, 3, 5, 0, -1, i64::MAX, 1 << 40]) as u64;
-    Struct::new(80, d).wides(&[base, bytes, pages]).narrows(&[d.of(&[32, 32, 64, 96, 0, -32, 33, i32::MAX]), d.of(&[1, 2, 2, 3, 0, -1, i32::MAX]), d.of(&[64, 64, 128, 256, 0, -64, 80, i32::MIN]), d.of(&[0, 0, 0, 7])]).wide(d.of(&[0, 0, 0, 77]))
+    Struct::new(80, d)
+        .wides(&[base, bytes, pages])
+        .narrows(&[d.of(&[32, 32, 64, 96, 0, -32, 33, i32::MAX]), d.of(&[1, 2, 2, 3, 0, -1, i32::MAX]), d.of(&[64, 64, 128, 256, 0, -64, 80, i32::MIN]), d.of(&[0, 0, 0, 7])])
+        .wide(d.of(&[0, 0, 0, 77]))
 }
 
 /// Rows of the reference: pointers are live for every count that passes.
@@ -243,12 +246,7 @@ fn plans_survive_any_numbers() {
     let mut latent = std::ptr::null_mut();
     // SAFETY: live structs and texts.
     assert_eq!(unsafe { kvf_latent_create(desc.at(), &mut latent) }, 0);
-    let plans = [
-        plan(c"int4", 1 | 2 | 32 | 64, [4, 0, 0]),
-        plan(c"turboquant_4bit_nc", 1 | 2 | 8, [1, 16, 0]),
-        plan(c"int8", 2 | 16, [1, 0, 64]),
-        plan(c"kivi_k4v4", 1 | 2, [1, 0, 0]),
-    ];
+    let plans = [plan(c"int4", 1 | 2 | 32 | 64, [4, 0, 0]), plan(c"turboquant_4bit_nc", 1 | 2 | 8, [1, 16, 0]), plan(c"int8", 2 | 16, [1, 0, 64]), plan(c"kivi_k4v4", 1 | 2, [1, 0, 0])];
     let launched = std::cell::Cell::new(0);
     cases(3000, |d| {
         let own = d.of(&plans);
@@ -264,7 +262,12 @@ fn plans_survive_any_numbers() {
         let mut merge = Struct::new(88, d).wides(&[address(d), address(d), address(d), address(d), address(d), address(d), wide_or(d, 5)]);
         let mut slots = Struct::new(88, d).wides(&[address(d), wide_or(d, 1 << 40), wide_or(d, 7), wide_or(d, 1 << 14), wide_or(d, 512), wide_or(d, 128)]).narrows(&[sound_or(d, 16), sound_or(d, 2)]);
         let mut moves = Struct::new(64, d).wides(&[address(d), address(d), address(d), wide_or(d, 5)]);
-        let mut decode = Struct::new(120, d).wides(&[address(d), address(d), address(d), address(d), d.of(&[0, 1 << 20]), address(d), wide_or(d, 1 << 40), address(d)]).narrows(&[sound_or(d, 3), sound_or(d, 4), sound_or(d, 0x3dcc_cccd), d.of(&[0, 0, 0, 0, 1, 2, 5, -1, 1 << 30])]);
+        let mut decode = Struct::new(120, d).wides(&[address(d), address(d), address(d), address(d), d.of(&[0, 1 << 20]), address(d), wide_or(d, 1 << 40), address(d)]).narrows(&[
+            sound_or(d, 3),
+            sound_or(d, 4),
+            sound_or(d, 0x3dcc_cccd),
+            d.of(&[0, 0, 0, 0, 1, 2, 5, -1, 1 << 30]),
+        ]);
         let mut noise = Struct::new(80, d).wides(&words(d, 9));
         let (mut bytes, mut step) = (0, std::ptr::null_mut());
         // SAFETY: structs are live; addresses reach nothing but the fake driver.
@@ -296,11 +299,15 @@ fn plans_survive_any_numbers() {
             let mut near = Struct::new(48, d).wides(&[address(d), wide_or(d, 1 << 40), wide_or(d, 300)]);
             let mut far = Struct::new(48, d).wides(&[address(d), wide_or(d, 1 << 40), wide_or(d, 300)]);
             let mut rows = Struct::new(64, d).wides(&[address(d), address(d), address(d), wide_or(d, 300)]);
-            let mut seen = Struct::new(136, d).wides(&[address(d), address(d), address(d), address(d), address(d), address(d), address(d), address(d), wide_or(d, 1 << 40)]).narrows(&[sound_or(d, 128), sound_or(d, 512), sound_or(d, 2), sound_or(d, 64), sound_or(d, 256), sound_or(d, 0x3dcc_cccd)]);
-            let done = [
-                sound("kvf_latent_store", kvf_latent_store(latent, near.at(), rows.at(), std::ptr::null_mut()))?,
-                sound("kvf_latent_decode", kvf_latent_decode(latent, near.at(), far.at(), seen.at(), std::ptr::null_mut()))?,
-            ];
+            let mut seen = Struct::new(136, d).wides(&[address(d), address(d), address(d), address(d), address(d), address(d), address(d), address(d), wide_or(d, 1 << 40)]).narrows(&[
+                sound_or(d, 128),
+                sound_or(d, 512),
+                sound_or(d, 2),
+                sound_or(d, 64),
+                sound_or(d, 256),
+                sound_or(d, 0x3dcc_cccd),
+            ]);
+            let done = [sound("kvf_latent_store", kvf_latent_store(latent, near.at(), rows.at(), std::ptr::null_mut()))?, sound("kvf_latent_decode", kvf_latent_decode(latent, near.at(), far.at(), seen.at(), std::ptr::null_mut()))?];
             launched.set(launched.get() + done.iter().filter(|rc| **rc == 0).count());
         }
         Ok(())

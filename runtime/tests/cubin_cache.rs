@@ -207,10 +207,6 @@ fn threads_and_processes_may_race() {
     }
     let cache = Cache::at(&folder.0);
     assert_eq!(cache.usage().0, 12);
-    let left: Vec<_> = fs::read_dir(folder.0.join("v1"))
-        .unwrap()
-        .flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap())
-        .filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'))
-        .collect();
+    let left: Vec<_> = fs::read_dir(folder.0.join("v1")).unwrap().flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap()).filter(|f| f.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).collect();
     assert!(left.is_empty(), "temporary files left: {left:?}");
 }

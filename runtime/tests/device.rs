@@ -49,8 +49,7 @@ fn scenario(device: &Device) -> Result<()> {
     assert_eq!(y.download::<f32>(&stream, 0, N)?, after(&after(&hy, &hx, 0.5), &hx, 2.0));
 
     // SAFETY: `stream` outlives the borrow; null is the default stream.
-    let (lent, default) =
-        unsafe { (Stream::borrow(device, stream.handle()), Stream::borrow(device, std::ptr::null_mut())) };
+    let (lent, default) = unsafe { (Stream::borrow(device, stream.handle()), Stream::borrow(device, std::ptr::null_mut())) };
     y.upload(&lent, 0, &hy)?;
     launch(&lent, 0.3)?;
     drop(lent);
@@ -86,9 +85,7 @@ fn misuse(device: &Device) -> Result<()> {
     for grid in [[0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 65536, 1], [1, 1, u32::MAX], [u32::MAX, 1, 1]] {
         assert!(refused(grid, &[y, y, a, n]).contains("grid"), "{grid:?}");
     }
-    assert!(
-        memory.upload(&stream, 4, &[0.0_f32; N]).is_err() && memory.download::<u64>(&stream, usize::MAX, 1).is_err()
-    );
+    assert!(memory.upload(&stream, 4, &[0.0_f32; N]).is_err() && memory.download::<u64>(&stream, usize::MAX, 1).is_err());
     let huge = Memory::zeroed(device, 1 << 52).err();
     assert!(huge.is_some_and(|e| e.kind() == Kind::Cuda && e.to_string().contains("free device memory")));
     let empty = Graph::record(&stream, |_| Ok(()));
@@ -100,9 +97,7 @@ fn misuse(device: &Device) -> Result<()> {
         Err(Misuse::Other("stop".into()).into())
     });
     assert!(failed.is_err_and(|e| e.to_string() == "stop"));
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        drop(Graph::record(&stream, |_| panic!("in a capture")))
-    }));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(Graph::record(&stream, |_| panic!("in a capture")))));
     assert!(panicked.is_err());
     // The driver gives up a capture in whose course anybody waits for the whole device.
     assert!(Graph::record(&stream, |_| device.synchronise()).is_err());
@@ -188,12 +183,7 @@ impl Fake {
         // SAFETY: the fake driver is loaded (and stays so), and has these functions of these types.
         unsafe {
             let library = libloading::Library::new("libcuda.so").unwrap();
-            let fake = Fake {
-                calls: *library.get(b"fake_calls").unwrap(),
-                live: *library.get(b"fake_live").unwrap(),
-                fired: *library.get(b"fake_fired").unwrap(),
-                fail_at: *library.get(b"fake_fail_at").unwrap(),
-            };
+            let fake = Fake { calls: *library.get(b"fake_calls").unwrap(), live: *library.get(b"fake_live").unwrap(), fired: *library.get(b"fake_fired").unwrap(), fail_at: *library.get(b"fake_fail_at").unwrap() };
             std::mem::forget(library);
             fake
         }

@@ -17,8 +17,7 @@ fn present() -> bool {
 }
 
 fn source(name: &str, body: &str) -> Source {
-    let cuda =
-        format!("#line 7 \"{name}.rs\"\nextern \"C\" __global__ void {name}(float* x, float y) {{\n{body}\n}}\n");
+    let cuda = format!("#line 7 \"{name}.rs\"\nextern \"C\" __global__ void {name}(float* x, float y) {{\n{body}\n}}\n");
     Source { name: name.into(), cuda, threads: 32, shared_bytes: 0, min_blocks: 1 }
 }
 
@@ -114,8 +113,7 @@ fn multiplication_and_addition_stay_apart() {
     }
     // Two kernels that only contraction could make alike: with --fmad=false they differ.
     let apart = compile_in(&Cache::in_memory(), &source("k", "x[0] = x[1] * y + x[2];"), Arch::SM_90A).unwrap();
-    let fused =
-        compile_in(&Cache::in_memory(), &source("k", "x[0] = __fmaf_rn(x[1], y, x[2]);"), Arch::SM_90A).unwrap();
+    let fused = compile_in(&Cache::in_memory(), &source("k", "x[0] = __fmaf_rn(x[1], y, x[2]);"), Arch::SM_90A).unwrap();
     assert_ne!(apart.cubin, fused.cubin);
 }
 
@@ -134,8 +132,7 @@ fn a_dump_folder_keeps_text_log_and_cubin() {
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
     again.args(["--exact", "a_dump_folder_keeps_text_log_and_cubin"]);
     assert!(again.env("KVF_TEST_DUMP", "1").env("KVF_DUMP_DIR", &folder).output().unwrap().status.success());
-    let mut names: Vec<String> =
-        std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = std::fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     let want = ["broken.sm_90a.cu", "broken.sm_90a.log", "kept.sm_90a.cu", "kept.sm_90a.cubin", "kept.sm_90a.log"];
     assert_eq!(names, want);

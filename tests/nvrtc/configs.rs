@@ -3,7 +3,10 @@
 
 use kernel_dsl::{Report, Source};
 use kernels_gen::kernels::rope::Rope;
-use kernels_gen::kernels::{Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_after, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_store, mapped_store_ir, merge::merge, pca as blocks, queries_meta, rope_store, slot_meta, store, store_slots_ir, walked_store_meta};
+use kernels_gen::kernels::{
+    Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_after, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_store, mapped_store_ir, merge::merge, pca as blocks,
+    queries_meta, rope_store, slot_meta, store, store_slots_ir, walked_store_meta,
+};
 use kernels_gen::kivi::{Kivi, KiviLayout, open};
 use kernels_gen::pca::pages::{self, PcaLayout, PcaPages};
 use kernels_gen::registry::{CodecInfo, FAMILIES, HEAD_DIMS_STORE, codec, codecs};
@@ -28,9 +31,13 @@ enum Kernel {
     Load(Elem),
     /// Loaded coordinates back to rows.
     Back(Elem),
-    Decode { group: usize },
+    Decode {
+        group: usize,
+    },
     /// Over records of queries.
-    Calibrated { group: usize },
+    Calibrated {
+        group: usize,
+    },
     Join(Elem),
     Queries(Elem),
     MappedJoin(Elem),
@@ -42,10 +49,16 @@ enum Kernel {
     Slots(Slots),
     /// Of KIVI's tiles.
     GroupsStore(&'static Kivi, Elem),
-    GroupsDecode { kivi: &'static Kivi, group: usize },
+    GroupsDecode {
+        kivi: &'static Kivi,
+        group: usize,
+    },
     Merge(Elem),
     /// Of the PCA codec's blocks.
-    BlocksDecode { pca: &'static PcaPages, group: usize },
+    BlocksDecode {
+        pca: &'static PcaPages,
+        group: usize,
+    },
     Fold(&'static PcaPages, Elem),
 }
 
@@ -166,9 +179,18 @@ impl Config {
 
     pub fn name(&self) -> String {
         match self.kernel {
-            Kernel::Store(elem) | Kernel::MappedStore(elem) | Kernel::Rope(elem) | Kernel::MappedRope(elem) | Kernel::Load(elem) | Kernel::Back(elem) | Kernel::Join(elem) | Kernel::Queries(elem) | Kernel::MappedJoin(elem) | Kernel::GroupsStore(_, elem) | Kernel::Fold(_, elem) | Kernel::Merge(elem) => {
-                format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32")
-            }
+            Kernel::Store(elem)
+            | Kernel::MappedStore(elem)
+            | Kernel::Rope(elem)
+            | Kernel::MappedRope(elem)
+            | Kernel::Load(elem)
+            | Kernel::Back(elem)
+            | Kernel::Join(elem)
+            | Kernel::Queries(elem)
+            | Kernel::MappedJoin(elem)
+            | Kernel::GroupsStore(_, elem)
+            | Kernel::Fold(_, elem)
+            | Kernel::Merge(elem) => format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32"),
             Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } => format!("{} group{group}", self.line()),
             Kernel::Slots(_) | Kernel::WalkedStore => self.line(),
         }
@@ -194,7 +216,6 @@ impl Config {
     pub fn loops(&self) -> bool {
         matches!(self.kernel, Kernel::Decode { .. } | Kernel::Calibrated { .. } | Kernel::GroupsDecode { .. } | Kernel::BlocksDecode { .. })
     }
-
 }
 
 /// What keys and queries of Qwen3 pass, and keys are given back too.

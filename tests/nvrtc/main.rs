@@ -14,8 +14,8 @@ mod sass;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Instant;
 
 use configs::{Config, configs};
@@ -53,13 +53,7 @@ fn compile(config: &Config, cache: &Cache, tool: Option<&Path>) -> Result<Taken,
     let ms = start.elapsed().as_millis();
     let mix = tool.filter(|_| config.counted()).map(|tool| Mix::read(tool, &compiled.cubin, &name)).transpose()?;
     match compiled.resources().as_slice() {
-        [r] => Ok(Taken {
-            registers: r.registers,
-            spill_bytes: r.spill_stores + r.spill_loads,
-            shared_bytes: source.shared_bytes + r.shared_bytes,
-            ms,
-            mix,
-        }),
+        [r] => Ok(Taken { registers: r.registers, spill_bytes: r.spill_stores + r.spill_loads, shared_bytes: source.shared_bytes + r.shared_bytes, ms, mix }),
         many => Err(format!("{name}: the log names {} kernels, wanted 1:\n{}", many.len(), compiled.log)),
     }
 }
@@ -71,9 +65,7 @@ fn compile_all(all: &[Config], tool: Option<&Path>) -> Vec<Result<Taken, String>
     std::thread::scope(|s| {
         for _ in 0..THREADS {
             s.spawn(|| {
-                while let Some((i, config)) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?)))
-                {
+                while let Some((i, config)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?))) {
                     // A cache each: nothing comes from the disk, and no cubin is kept.
                     let result = compile(config, &Cache::in_memory(), tool);
                     done.lock().expect("no thread panics").insert(i, result);
@@ -90,10 +82,7 @@ fn report(rows: &[(&Config, &Taken)]) -> String {
     for (config, taken) in rows {
         kernels.entry(config.line()).or_default().push((config, taken));
     }
-    let mut text = format!(
-        "{:40} {:>6} {:>6} {:>8} {:>8} {:>7}\n",
-        "arch kernel codec d", "count", "regs", "spill", "shared", "ms"
-    );
+    let mut text = format!("{:40} {:>6} {:>6} {:>8} {:>8} {:>7}\n", "arch kernel codec d", "count", "regs", "spill", "shared", "ms");
     for (line, rows) in kernels {
         let most = |of: fn(&Taken) -> u32| rows.iter().map(|(_, t)| of(t)).max().unwrap_or(0);
         let ms = rows.iter().map(|(_, t)| t.ms).max().unwrap_or(0);
@@ -107,13 +96,7 @@ fn report(rows: &[(&Config, &Taken)]) -> String {
 /// What the ledger allows: `name bytes` a line.
 fn ceilings() -> BTreeMap<&'static str, u32> {
     let lines = CEILINGS.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
-    lines
-        .map(|l| {
-            l.rsplit_once(' ')
-                .and_then(|(name, n)| Some((name, n.parse().ok()?)))
-                .unwrap_or_else(|| panic!("ceilings.txt: `{l}`; write `name bytes`"))
-        })
-        .collect()
+    lines.map(|l| l.rsplit_once(' ').and_then(|(name, n)| Some((name, n.parse().ok()?))).unwrap_or_else(|| panic!("ceilings.txt: `{l}`; write `name bytes`"))).collect()
 }
 
 /// Why a configuration spills more than it may.
@@ -137,8 +120,7 @@ fn mixes(rows: &[(&Config, &Taken)]) -> String {
 
 /// Writes the ledger anew. Unless these are all configurations there are, it keeps what it says of the others.
 fn record(rows: &[(&Config, &Taken)], all: bool) -> std::io::Result<()> {
-    let mut text =
-        String::from("# Bytes of registers that a kernel may spill; what is not listed may not. NVRTC 13.0.\n");
+    let mut text = String::from("# Bytes of registers that a kernel may spill; what is not listed may not. NVRTC 13.0.\n");
     text += "# Written by: KVF_RECORD=1 cargo test --release --test nvrtc\n";
     let compiled: BTreeSet<String> = rows.iter().map(|(config, _)| config.name()).collect();
     for line in CEILINGS.lines().filter(|l| !all && !l.starts_with('#')) {
@@ -176,8 +158,7 @@ fn every_kernel_compiles_within_its_ceiling() {
     let all: Vec<Config> = configs().into_iter().filter(|c| c.name().contains(&only)).collect();
     let start = Instant::now();
     let results = compile_all(&all, tool.as_deref());
-    let rows: Vec<(&Config, &Taken)> =
-        all.iter().zip(&results).filter_map(|(c, r)| Some((c, r.as_ref().ok()?))).collect();
+    let rows: Vec<(&Config, &Taken)> = all.iter().zip(&results).filter_map(|(c, r)| Some((c, r.as_ref().ok()?))).collect();
     println!("{}{}{} configurations in {:.0} s", report(&rows), mixes(&rows), all.len(), start.elapsed().as_secs_f64());
     let counted = || rows.iter().filter_map(|(c, t)| Some((c.name(), t.mix.as_ref()?)));
     if set("KVF_RECORD") {
@@ -186,9 +167,7 @@ fn every_kernel_compiles_within_its_ceiling() {
     }
     let mut wrong: Vec<String> = results.iter().filter_map(|r| r.as_ref().err().cloned()).collect();
     if version == RECORDED_WITH {
-        wrong.extend(
-            rows.iter().filter_map(|(c, t)| over(c, t, &ceilings()).filter(|_| !set("KVF_RECORD"))),
-        );
+        wrong.extend(rows.iter().filter_map(|(c, t)| over(c, t, &ceilings()).filter(|_| !set("KVF_RECORD"))));
         wrong.extend(mix::gate(counted()).into_iter().filter(|_| !set("KVF_RECORD")));
     } else {
         println!("SKIPPED nvrtc gates: ceilings and mixes are of NVRTC {RECORDED_WITH:?}, this is {version:?}");

@@ -15,8 +15,7 @@ const GATE: u32 = 480;
 const CEILING: u32 = 4096;
 
 /// Head dim, group, query tokens.
-const SHAPES: [(usize, usize, usize); 8] =
-    [(128, 4, 2), (128, 4, 4), (128, 4, 2048), (128, 1, 4), (128, 8, 2), (128, 16, 2048), (64, 4, 4), (256, 4, 4)];
+const SHAPES: [(usize, usize, usize); 8] = [(128, 4, 2), (128, 4, 4), (128, 4, 2048), (128, 1, 4), (128, 8, 2), (128, 16, 2048), (64, 4, 4), (256, 4, 4)];
 
 #[test]
 fn kernels_of_many_queries_compile() {

@@ -141,7 +141,9 @@ pub fn gate<'a>(rows: impl Iterator<Item = (String, &'a Mix)>) -> Vec<String> {
 pub fn record<'a>(rows: impl Iterator<Item = (String, &'a Mix)>, complete: bool) -> std::io::Result<()> {
     let mut all = if complete { BTreeMap::new() } else { recorded() };
     rows.for_each(|(name, mix)| drop(all.insert(name, mix.clone())));
-    let mut text = String::from("# Instructions of kernels for sm_90a: `whole`, of the main loop those that every turn passes (`turn`) and the others, the turn's by\n# kind; without a loop the whole kernel's. NVRTC 13.0. Written by: KVF_RECORD=1 cargo test --release --test nvrtc\n");
+    let mut text = String::from(
+        "# Instructions of kernels for sm_90a: `whole`, of the main loop those that every turn passes (`turn`) and the others, the turn's by\n# kind; without a loop the whole kernel's. NVRTC 13.0. Written by: KVF_RECORD=1 cargo test --release --test nvrtc\n",
+    );
     all.iter().for_each(|(name, mix)| text += &format!("{name}: {mix}\n"));
     std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/nvrtc/mix.txt"), text)
 }

@@ -3,9 +3,9 @@
 //! Over ragged lengths, several segments, every preset and group; `KVF_CODECS` may name presets.
 
 use crate::support::{Guarded, Noise, bits, cases, first_difference, gpu, one_of};
-use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset, Shape, Turns, preset};
 use kernels_gen::kernels::{SEGMENT, chunk};
 use kernels_gen::layout::Operand;
+use kernels_gen::preset::{Calibration as Fitted, Fit, LayerMaps, PRESETS, Preset, Shape, Turns, preset};
 use kernels_gen::reference::{CacheShape, Calibrated, Sequence, load};
 use runtime::{Back, Backs, Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Load, LoadPlan, Mapped, PagedCache, QueriesPlan, Rows, Store, StorePlan, StoreSpec, Stream};
 
@@ -167,19 +167,8 @@ fn run(device: &Device, stream: &Stream, p: &Problem, want: &(Vec<u8>, Vec<f32>,
     let layer = calibration.layer(0)?;
     let call = Store { tokens: p.slots.len(), k: rows(&k), v: rows(&v), slots: slots.span(), cache: paged, status: status.span() };
     store.launch_calibrated(stream, &call, &Mapped { layer, positions: positions.span() })?;
-    let call = Decode {
-        batch,
-        q: q.span(),
-        cache: paged,
-        table: table.span(),
-        table_stride: p.stride,
-        lens: lens.span(),
-        out: out.span(),
-        lse: Some(lse.span()),
-        scale: 1.0 / (d as f32).sqrt(),
-        workspace: space.span(),
-        status: status.span(),
-    };
+    let call =
+        Decode { batch, q: q.span(), cache: paged, table: table.span(), table_stride: p.stride, lens: lens.span(), out: out.span(), lse: Some(lse.span()), scale: 1.0 / (d as f32).sqrt(), workspace: space.span(), status: status.span() };
     decode.launch_calibrated(stream, &call, &layer)?;
     let call = Decode { q: q_all.span(), out: out_all.span(), lse: Some(lse_all.span()), workspace: many_space.span(), ..call };
     many.launch_calibrated(stream, &call, p.queries, &layer)?;

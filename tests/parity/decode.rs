@@ -34,7 +34,13 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
     let near = most / page + 1;
     // Tables may name more tokens than any sequence has: then there can be more parts than blocks run at once.
     let stride = if !long && !many && noise.below(3) == 0 { 131072 / page } else { near };
-    let batch = if long { 1 } else if many { 40 + noise.below(100) } else { 1 + noise.below(4) };
+    let batch = if long {
+        1
+    } else if many {
+        40 + noise.below(100)
+    } else {
+        1 + noise.below(4)
+    };
     let short = [40, 300, 700][noise.below(3)];
     let edge = |n: &mut Noise| match n.below(8) {
         0 => 0,

@@ -186,7 +186,19 @@ fn a_window_is_kept_beside_the_tiles() {
             let entries: Vec<i32> = (0..pages[0] as i32).map(|p| if i == 0 { p } else { (first as i32 + p) % 3 }).collect();
             table.upload(&stream, &entries.iter().flat_map(|p| p.to_le_bytes()).collect::<Vec<u8>>());
             lens.upload(&stream, &((if i == 0 { done } else { token + 1 - done }) as i32).to_le_bytes());
-            let call = Decode { batch: 1, q: query.span(), cache: paged(i), table: table.span(), table_stride: pages[0], lens: lens.span(), out: states[i].0.span(), lse: Some(states[i].1.span()), scale, workspace: workspace.span(), status: status.span() };
+            let call = Decode {
+                batch: 1,
+                q: query.span(),
+                cache: paged(i),
+                table: table.span(),
+                table_stride: pages[0],
+                lens: lens.span(),
+                out: states[i].0.span(),
+                lse: Some(states[i].1.span()),
+                scale,
+                workspace: workspace.span(),
+                status: status.span(),
+            };
             decodes[i].launch(&stream, &call).expect("launch");
         }
         let state = |i: usize| State { out: states[i].0.span(), lse: states[i].1.span() };

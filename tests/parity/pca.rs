@@ -143,7 +143,19 @@ fn the_newest_tokens_lie_raw_beside_blocks() {
         for i in 0..2 {
             let lens = put(&device, &stream, &[[blocks * BLOCK, raw][i] as i32], i32::to_le_bytes);
             let workspace = Guarded::new(&device, &stream, plans[i].workspace_bytes(1, heads, [blocks, 8][i]).expect("a size") as usize, 0xff);
-            let call = Decode { batch: 1, q: query.span(), cache: paged(i), table: table.span(), table_stride: [blocks, 8][i], lens: lens.span(), out: states[i].0.span(), lse: Some(states[i].1.span()), scale, workspace: workspace.span(), status: status.span() };
+            let call = Decode {
+                batch: 1,
+                q: query.span(),
+                cache: paged(i),
+                table: table.span(),
+                table_stride: [blocks, 8][i],
+                lens: lens.span(),
+                out: states[i].0.span(),
+                lse: Some(states[i].1.span()),
+                scale,
+                workspace: workspace.span(),
+                status: status.span(),
+            };
             plans[i].launch(&stream, &call).expect("launch");
             stream.synchronise().expect("done");
         }

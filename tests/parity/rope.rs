@@ -90,8 +90,15 @@ fn run(device: &Device, stream: &Stream, codec: Codec, d: usize, tokens: usize, 
     let paged = PagedCache { base: cache.span(), pages: shape.pages, page_tokens: PAGE, kv_heads: KV_HEADS, head_dim: d };
     let call = Store { tokens, k: of_rows(heads), v: of_rows(heads + KV_HEADS), slots: gslots.span(), cache: paged, status: status.span() };
     let roped = Roped {
-        positions: gpositions.span(), table: gtable.span(), turns: TURNS, epsilon: EPSILON,
-        k_weight: Some(gweights[0].span()), q_weight: Some(gweights[1].span()), q: Some(of_rows(0)), q_out: Some(q_out.span()), k_out: Some(k_out.span()),
+        positions: gpositions.span(),
+        table: gtable.span(),
+        turns: TURNS,
+        epsilon: EPSILON,
+        k_weight: Some(gweights[0].span()),
+        q_weight: Some(gweights[1].span()),
+        q: Some(of_rows(0)),
+        q_out: Some(q_out.span()),
+        k_out: Some(k_out.span()),
     };
     let calibration = fit.as_ref().map(|(info, maps, turns)| Calibration::upload(device, codec, &[(*info, maps.clone())], turns).expect("maps"));
     let plan = RopePlan::prepare(device, &RopeSpec { store: StoreSpec { codec, head_dim: d, page_tokens: PAGE, elem }, rope }).expect("a plan");

@@ -41,9 +41,18 @@ fn run(device: &runtime::Device, stream: &runtime::Stream, c: &CodecInfo, d: usi
     let status = Guarded::new(device, stream, 16, 0);
     let (ts, hs) = ((HEADS * d) as i64, d as i64);
     let args = [
-        Arg::Ptr(gk.span()), Arg::Ptr(gv.span()), Arg::Ptr(gs.span()), Arg::Ptr(cache.span()), Arg::Ptr(status.span()),
-        Arg::I32(tokens as i32), Arg::I32(HEADS as i32), Arg::I64((shape.pages * PAGE) as i64),
-        Arg::I64(ts), Arg::I64(hs), Arg::I64(ts), Arg::I64(hs),
+        Arg::Ptr(gk.span()),
+        Arg::Ptr(gv.span()),
+        Arg::Ptr(gs.span()),
+        Arg::Ptr(cache.span()),
+        Arg::Ptr(status.span()),
+        Arg::I32(tokens as i32),
+        Arg::I32(HEADS as i32),
+        Arg::I64((shape.pages * PAGE) as i64),
+        Arg::I64(ts),
+        Arg::I64(hs),
+        Arg::I64(ts),
+        Arg::I64(hs),
     ];
     kernel.launch(stream, kernels::store_grid(tokens, HEADS), &args).expect("launch");
     let got: Vec<u8> = cache.download(stream, want.len());

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use kernels_gen::pca::{self, Settings, Table};
 use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
+use kernels_gen::pca::{self, Settings, Table};
 use kernels_gen::reference::{PcaHead, merge};
 use rayon::prelude::*;
 

@@ -64,14 +64,7 @@ impl fmt::Debug for Blocks {
 
 impl Blocks {
     /// `levels` of keys and of values, where they are fitted.
-    pub fn new(
-        codec: &'static Codec,
-        geometry: Geometry,
-        levels: [Option<Vec<f32>>; 2],
-        whitenings: Vec<Vec<Whitening>>,
-        rope: Rope,
-        again: &Arc<Again>,
-    ) -> Result<Blocks> {
+    pub fn new(codec: &'static Codec, geometry: Geometry, levels: [Option<Vec<f32>>; 2], whitenings: Vec<Vec<Whitening>>, rope: Rope, again: &Arc<Again>) -> Result<Blocks> {
         let coding = |settings, levels: &Option<Vec<f32>>| Coding::new(settings, geometry.d, levels.as_deref());
         let codings = [coding(&codec.k, &levels[0])?, coding(&codec.v, &levels[1])?];
         Ok(Blocks { codec, geometry, codings, whitenings, rope, again: again.clone() })

@@ -31,8 +31,7 @@ impl fmt::Debug for Fitted {
 impl Fitted {
     /// For contexts up to `tokens`.
     pub fn new(calibration: &Calibration, preset: &'static Preset, tokens: usize) -> Result<Fitted> {
-        let layers = (0..calibration.shape.layers)
-            .map(|layer| Ok((calibration.codec(preset, layer)?, calibration.maps(preset, layer)?)));
+        let layers = (0..calibration.shape.layers).map(|layer| Ok((calibration.codec(preset, layer)?, calibration.maps(preset, layer)?)));
         let layers = layers.collect::<std::result::Result<Vec<_>, BadCalibration>>()?;
         let bands = (0..calibration.shape.layers).map(|layer| calibration.bands(preset, layer)).collect();
         Ok(Fitted { preset, layers, bands, turns: calibration.turns(tokens) })

@@ -29,27 +29,11 @@ pub struct Coded {
 
 impl Coded {
     /// For the layers of that list.
-    pub fn new(
-        backend: &dyn Backend,
-        codec: &'static CodecInfo,
-        geometry: Geometry,
-        layers: Vec<usize>,
-        tokens: usize,
-    ) -> Result<Coded> {
+    pub fn new(backend: &dyn Backend, codec: &'static CodecInfo, geometry: Geometry, layers: Vec<usize>, tokens: usize) -> Result<Coded> {
         let pages = Pages::new(tokens, PAGE_TOKENS);
         let cache = backend.cache(codec, &Geometry { layers: layers.len(), ..geometry }, &pages)?;
         let tally = Tally { allocated: cache.allocated(), ..Tally::default() };
-        Ok(Coded {
-            codec,
-            geometry,
-            tokens,
-            pages,
-            cache,
-            layers,
-            misread: Misread::default(),
-            given: History::default(),
-            tally,
-        })
+        Ok(Coded { codec, geometry, tokens, pages, cache, layers, misread: Misread::default(), given: History::default(), tally })
     }
 
     fn cache_of(&self, layer: usize) -> Result<usize> {
@@ -95,10 +79,7 @@ impl Attention for Coded {
         let lens: Vec<i32> = (1..=rows.tokens).map(|i| (rows.start + i) as i32).collect();
         let out = self.cache.attend(cache, &self.misread.aim(rows.q), &lens, &self.pages)?;
         if !out.iter().all(|v| v.is_finite()) {
-            let reasons = vec![format!(
-                "attention through {} gave a value that is not finite in layer {}",
-                self.codec.name, rows.layer
-            )];
+            let reasons = vec![format!("attention through {} gave a value that is not finite in layer {}", self.codec.name, rows.layer)];
             return Err(Error::Invalid { reasons });
         }
         Ok(self.misread.read(out))

@@ -123,13 +123,7 @@ impl Coder {
 
     /// Keys or values `[token, kv head, d]` of a layer, the first token at position `start`, coded and decoded again.
     /// Sizes are those of a codec that has no fixed ones.
-    pub fn round_trip(
-        &self,
-        half: Stream,
-        (layer, start): (usize, usize),
-        rows: &[f32],
-        d: usize,
-    ) -> Result<(Vec<f32>, Sizes)> {
+    pub fn round_trip(&self, half: Stream, (layer, start): (usize, usize), rows: &[f32], d: usize) -> Result<(Vec<f32>, Sizes)> {
         let fixed = |rows| Ok((rows, Sizes::default()));
         match self {
             Coder::Preset(_, Some(fitted)) => return fixed(fitted.round_trip(half, layer, start, rows)),

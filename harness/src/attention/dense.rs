@@ -57,21 +57,12 @@ impl Dense {
     }
 
     /// Queries `at` of all heads that share kv head `head`, against the keys up to the last of them.
-    fn attend_block(
-        &self,
-        rows: &Rows,
-        k: &Tensor,
-        v: &Tensor,
-        head: usize,
-        at: std::ops::Range<usize>,
-        out: &mut [f32],
-    ) -> Result<()> {
+    fn attend_block(&self, rows: &Rows, k: &Tensor, v: &Tensor, head: usize, at: std::ops::Range<usize>, out: &mut [f32]) -> Result<()> {
         let Geometry { heads, kv_heads, d, scale, .. } = self.geometry;
         let (group, first, seen) = (heads / kv_heads, at.start, rows.start + at.end);
         let width = group * d;
         let start_of = |p: usize| p * heads * d + head * width;
-        let queries: Vec<f32> =
-            at.clone().flat_map(|p| rows.q[start_of(p)..][..width].iter().map(|x| x * scale)).collect();
+        let queries: Vec<f32> = at.clone().flat_map(|p| rows.q[start_of(p)..][..width].iter().map(|x| x * scale)).collect();
         let queries = Tensor::from_vec(queries, (at.len() * group, d), &Device::Cpu)?;
         let mut states = vec![Softmax { top: f32::NEG_INFINITY, sum: 0.0, shrink: 0.0 }; at.len() * group];
         let mut mixed = vec![0.0_f32; at.len() * width];

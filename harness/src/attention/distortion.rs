@@ -20,8 +20,7 @@ pub struct Distortion {
 impl Distortion {
     /// Summed in order, so that a report repeats digit for digit.
     pub fn of_rows(x: &[f32], became: &[f32], d: usize) -> Distortion {
-        let pairs: Vec<Distortion> =
-            x.par_chunks(d).zip(became.par_chunks(d)).map(|(x, y)| Self::of_row(x, y)).collect();
+        let pairs: Vec<Distortion> = x.par_chunks(d).zip(became.par_chunks(d)).map(|(x, y)| Self::of_row(x, y)).collect();
         let mut total = Distortion::default();
         pairs.into_iter().for_each(|pair| total += pair);
         total

@@ -17,8 +17,7 @@ impl Identity {
     pub fn new(geometry: Geometry, tokens: usize) -> Identity {
         let pages = Pages::new(tokens, PAGE_TOKENS);
         let elements = pages.count() * pages.page_tokens * geometry.kv_heads * geometry.d;
-        let caches: Vec<_> =
-            (0..geometry.layers).map(|_| [vec![f32::NAN; elements], vec![f32::NAN; elements]]).collect();
+        let caches: Vec<_> = (0..geometry.layers).map(|_| [vec![f32::NAN; elements], vec![f32::NAN; elements]]).collect();
         let tally = Tally { allocated: (geometry.layers * 2 * 4 * elements) as u64, ..Tally::default() };
         Identity { pages, dense: Dense::new(geometry), caches, tally }
     }

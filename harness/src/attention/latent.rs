@@ -77,19 +77,7 @@ pub struct Latent {
 impl Latent {
     pub fn new(passage: &Passage, through: Through, kinds: Kinds, own: Own) -> Latent {
         let kinds = if matches!(through, Through::Nothing) { Kinds([false; 3]) } else { kinds };
-        Latent {
-            passage: passage.clone(),
-            through,
-            kinds,
-            own,
-            misread: Misread::default(),
-            block: 64,
-            leads: false,
-            device: None,
-            pages: BTreeMap::new(),
-            tally: Tally::default(),
-            rows: RowTally::default(),
-        }
+        Latent { passage: passage.clone(), through, kinds, own, misread: Misread::default(), block: 64, leads: false, device: None, pages: BTreeMap::new(), tally: Tally::default(), rows: RowTally::default() }
     }
 
     /// The base model: the others are compared with what it keeps.
@@ -154,9 +142,7 @@ impl Latent {
                     let bytes = row.iter().flat_map(|value| value.to_le_bytes());
                     page[4 * at * d..][..4 * d].iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
                 };
-                let load = |page: &[u8], at: usize| {
-                    page[4 * at * d..][..4 * d].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
-                };
+                let load = |page: &[u8], at: usize| page[4 * at * d..][..4 * d].as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
                 self.paged(place, rows, 4 * d * PAGE_TOKENS, store, load)
             }
             Through::Coder(Coder::Latent(format)) => self.formatted(place, rows, format)?,
@@ -188,14 +174,7 @@ impl Latent {
     }
 
     /// Rows into pages, then out of them again once all are in.
-    fn paged(
-        &mut self,
-        place: Place,
-        rows: &[f32],
-        bytes: usize,
-        store: impl Fn(&mut [u8], usize, &[f32]) + Sync,
-        load: impl Fn(&[u8], usize) -> Vec<f32> + Sync,
-    ) -> Vec<f32> {
+    fn paged(&mut self, place: Place, rows: &[f32], bytes: usize, store: impl Fn(&mut [u8], usize, &[f32]) + Sync, load: impl Fn(&[u8], usize) -> Vec<f32> + Sync) -> Vec<f32> {
         let d = self.passage.config.head_dim;
         let (first, end) = (place.first, place.first + rows.len() / d);
         let pages = self.pages.entry((place.layer, place.kind)).or_default();
@@ -211,15 +190,10 @@ impl Latent {
     }
 
     fn compare(&mut self, place: Place, rows: &[f32], back: &[f32]) {
-        let (d, nope) =
-            (self.passage.config.head_dim, self.passage.config.head_dim - self.passage.config.qk_rope_head_dim);
+        let (d, nope) = (self.passage.config.head_dim, self.passage.config.head_dim - self.passage.config.qk_rope_head_dim);
         let of = |row: usize| {
             let (x, y) = (&rows[row * d..][..d], &back[row * d..][..d]);
-            [
-                Distortion::of_row(&x[..nope], &y[..nope]),
-                Distortion::of_row(&x[nope..], &y[nope..]),
-                Distortion::of_row(x, y),
-            ]
+            [Distortion::of_row(&x[..nope], &y[..nope]), Distortion::of_row(&x[nope..], &y[nope..]), Distortion::of_row(x, y)]
         };
         let each: Vec<[Distortion; 3]> = (0..rows.len() / d).into_par_iter().map(of).collect();
         let (kind, layer) = (&mut self.rows.kinds[place.kind as usize], self.tally.layer(place.layer));

@@ -118,9 +118,7 @@ impl OnDevice {
         let near = Lists::of(&(call.start..call.start + call.tokens).map(window).collect::<Vec<_>>());
         let far = Lists::of(&(0..call.tokens).map(groups).collect::<Vec<_>>());
         let lens: Vec<i32> = near.lens.iter().zip(&far.lens).flat_map(|(a, b)| [*a, *b]).collect();
-        let padded = |x: &[f32], fill: f32, width: usize| {
-            x.chunks(own * width).flat_map(|x| x.iter().copied().chain(std::iter::repeat_n(fill, (heads - own) * width))).collect::<Vec<f32>>()
-        };
+        let padded = |x: &[f32], fill: f32, width: usize| x.chunks(own * width).flat_map(|x| x.iter().copied().chain(std::iter::repeat_n(fill, (heads - own) * width))).collect::<Vec<f32>>();
         let q: Vec<bf16> = padded(call.q, 0.0, DIM).into_iter().map(bf16::from_f32).collect();
         let scale = (DIM as f32).sqrt().recip();
         let put = |x: &[i32]| Memory::from_slice(device, if x.is_empty() { &[0] } else { x });

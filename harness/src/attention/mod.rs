@@ -2,14 +2,16 @@
 //! cache, or over rows that made a round trip through a codec; and what is counted on the way.
 
 mod again;
+mod blocked;
 mod blocks;
 mod by_layer;
 mod calibrated;
+#[cfg(test)]
+mod chunks;
 mod coded;
 mod coder;
 mod dense;
 mod distortion;
-mod blocked;
 mod grouped;
 mod history;
 mod identity;
@@ -22,10 +24,9 @@ mod published;
 mod row_tally;
 mod simulated;
 mod windowed;
-#[cfg(test)]
-mod chunks;
 
 pub use again::Again;
+pub use blocked::Blocked;
 pub use blocks::{Blocks, Sizes};
 pub use by_layer::ByLayer;
 pub use calibrated::{Calibrated, Fitted};
@@ -33,7 +34,6 @@ pub use coded::{Coded, PAGE_TOKENS};
 pub use coder::{Coder, FP8, RAW, RAW_BITS, Stream, Variant};
 pub use dense::Dense;
 pub use distortion::{Distortion, LayerDistortion};
-pub use blocked::Blocked;
 pub use grouped::Grouped;
 pub use history::History;
 pub use identity::Identity;
@@ -66,13 +66,7 @@ pub struct Geometry {
 impl Geometry {
     pub fn of(config: &Config) -> Geometry {
         let d = config.head_dim();
-        Geometry {
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            kv_heads: config.num_key_value_heads,
-            d,
-            scale: 1.0 / (d as f32).sqrt(),
-        }
+        Geometry { layers: config.num_hidden_layers, heads: config.num_attention_heads, kv_heads: config.num_key_value_heads, d, scale: 1.0 / (d as f32).sqrt() }
     }
 }
 
@@ -86,10 +80,7 @@ pub struct SquaredError {
 impl SquaredError {
     pub fn of_row(x: &[f32], stored: &[f32]) -> SquaredError {
         let square = |v: f64| v * v;
-        SquaredError {
-            error: x.iter().zip(stored).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum(),
-            energy: x.iter().map(|a| square(f64::from(*a))).sum(),
-        }
+        SquaredError { error: x.iter().zip(stored).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum(), energy: x.iter().map(|a| square(f64::from(*a))).sum() }
     }
 
     /// ||x - x^||^2 / ||x||^2, zero for nothing.

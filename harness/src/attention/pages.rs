@@ -35,14 +35,7 @@ impl Pages {
 
 impl Pages {
     /// The coded row of (token, kv head) as it lies in the bytes of a cache of `[page, kv head]` blocks.
-    pub fn row(
-        &self,
-        codec: &CodecInfo,
-        bytes: &[u8],
-        (kv_heads, d): (usize, usize),
-        (token, head): (usize, usize),
-        operand: Operand,
-    ) -> Row {
+    pub fn row(&self, codec: &CodecInfo, bytes: &[u8], (kv_heads, d): (usize, usize), (token, head): (usize, usize), operand: Operand) -> Row {
         let layout = codec.layout(d);
         let slot = self.slot(token);
         let (page, offset) = (slot / self.page_tokens, slot % self.page_tokens);

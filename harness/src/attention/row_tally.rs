@@ -112,8 +112,7 @@ pub fn expected(config: &Config, tokens: usize) -> [[u64; 2]; 3] {
         let Some(compressed) = config.compressed(layer) else { continue };
         let most = if compressed.kind == RowKind::Csa { config.index_topk } else { usize::MAX };
         rows[compressed.kind as usize][0] += (tokens / compressed.ratio) as u64;
-        rows[compressed.kind as usize][1] +=
-            (1..=tokens).map(|seen| (seen / compressed.ratio).min(most) as u64).sum::<u64>();
+        rows[compressed.kind as usize][1] += (1..=tokens).map(|seen| (seen / compressed.ratio).min(most) as u64).sum::<u64>();
     }
     rows
 }

@@ -20,10 +20,7 @@ pub fn draw(audit: &Audit, figure: usize) -> String {
     let heads = audit.findings.iter().map(|f| f.heads.len()).max().unwrap_or(0);
     let cell = ((WIDTH - LEFT) / layers.max(1) as f64).min(158.0);
     let height = 46.0 + ROW * (2 * heads) as f64;
-    let mut svg = format!(
-        "<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0} by layer and head\"><text x=\"0\" y=\"14\" font-weight=\"600\">{0}, times a Gaussian's</text>",
-        escaped(NAMES[figure])
-    );
+    let mut svg = format!("<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0} by layer and head\"><text x=\"0\" y=\"14\" font-weight=\"600\">{0}, times a Gaussian's</text>", escaped(NAMES[figure]));
     for layer in (0..layers).step_by((layers / 24).max(1)) {
         let _ = write!(svg, "<text class=\"soft\" x=\"{:.1}\" y=\"36\" text-anchor=\"middle\">{layer}</text>", LEFT + cell * (layer as f64 + 0.5));
     }

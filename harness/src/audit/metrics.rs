@@ -126,8 +126,7 @@ mod tests {
     #[test]
     fn an_outlier_channel_shows_and_is_spread_by_the_rotation() {
         let mut random = Random::new(1);
-        let rows: Vec<f32> =
-            (0..4096 * 64).map(|i| (random.gaussian() * if i % 64 == 3 { 20.0 } else { 1.0 }) as f32).collect();
+        let rows: Vec<f32> = (0..4096 * 64).map(|i| (random.gaussian() * if i % 64 == 3 { 20.0 } else { 1.0 }) as f32).collect();
         let figures = Figures::of(&rows, 64);
         assert!((figures.iso_variance - 400.0).abs() < 60.0, "{figures:?}");
         assert!(figures.hadamard_variance < 1.3, "{figures:?}");

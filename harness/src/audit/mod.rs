@@ -125,8 +125,7 @@ pub fn run(options: &Options) -> Result<Audit> {
         "rows": options.rows, "shuffles": options.shuffles, "seed": seed,
     });
     let mut journal = Journal::open(&options.output, &settings)?;
-    let pieces: Vec<(usize, Stream)> =
-        (0..config.num_hidden_layers).flat_map(|layer| Stream::ALL.map(|stream| (layer, stream))).collect();
+    let pieces: Vec<(usize, Stream)> = (0..config.num_hidden_layers).flat_map(|layer| Stream::ALL.map(|stream| (layer, stream))).collect();
     let piece = |layer: usize, stream: Stream| format!("layer {layer} {}", stream.name());
     let kv_heads = config.num_key_value_heads;
     let mut samples: Vec<Sample> = vec![Sample { heads: vec![Vec::new(); kv_heads], d }; pieces.len()];
@@ -160,8 +159,7 @@ pub fn run(options: &Options) -> Result<Audit> {
         (0..rows * d).map(|_| random.gaussian() as f32).collect()
     };
     let null = |rows: usize| band(options.null_draws, OUTSIDE, |repeat| Figures::of(&gaussian(rows, repeat), d));
-    let channels: Vec<Channel> =
-        (0..options.null_draws).into_par_iter().map(|repeat| Channel::least_gaussian(&gaussian(rows, repeat), d)).collect();
+    let channels: Vec<Channel> = (0..options.null_draws).into_par_iter().map(|repeat| Channel::least_gaussian(&gaussian(rows, repeat), d)).collect();
     let share = |bin: usize| Band::of(&channels.iter().map(|c| c.shares[bin]).collect::<Vec<f64>>(), OUTSIDE);
     Ok(Audit {
         kind: "audit",
@@ -253,11 +251,7 @@ impl Audit {
 
     fn drawings(&self) -> Vec<html::Drawing> {
         let wide = |title: &str, note, svg| html::Drawing { title: title.into(), note, svg, half: false };
-        let mut drawings = vec![wide(
-            "Figures, layer by layer",
-            "A point inside the grey band is what Gaussian rows of this number and width score. A published gate below the band fires on Gaussian rows too.",
-            plot::figures(self),
-        )];
+        let mut drawings = vec![wide("Figures, layer by layer", "A point inside the grey band is what Gaussian rows of this number and width score. A published gate below the band fires on Gaussian rows too.", plot::figures(self))];
         for (stream, name) in Stream::ALL.into_iter().zip(["key", "value"]) {
             let Some(worst) = plot::worst(self, stream) else { continue };
             drawings.push(html::Drawing {

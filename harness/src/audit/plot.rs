@@ -16,10 +16,7 @@ const COLOURS: [&str; 2] = ["c0", "c1"];
 
 /// One panel a figure.
 pub fn figures(audit: &Audit) -> String {
-    let mut svg = format!(
-        "<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"five figures of keys and values by layer, beside Gaussian rows\">{}",
-        legend()
-    );
+    let mut svg = format!("<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"five figures of keys and values by layer, beside Gaussian rows\">{}", legend());
     (0..NAMES.len()).for_each(|figure| panel(&mut svg, audit, figure));
     svg + "</svg>"
 }
@@ -70,13 +67,7 @@ fn curve<'a>(svg: &mut String, findings: impl Iterator<Item = &'a Finding>, figu
     let line: Vec<String> = points.iter().map(|(x, y, _)| format!("{x:.1},{y:.1}")).collect();
     let _ = write!(svg, "<g class=\"{colour}\"><polyline class=\"stroke line\" stroke-opacity=\".45\" points=\"{}\"/>", line.join(" "));
     for (x, y, f) in points {
-        let _ = write!(
-            svg,
-            "<circle class=\"dot full\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{} layer {}: {:.3e}</title></circle>",
-            f.stream,
-            f.layer,
-            f.figures.values()[figure]
-        );
+        let _ = write!(svg, "<circle class=\"dot full\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{} layer {}: {:.3e}</title></circle>", f.stream, f.layer, f.figures.values()[figure]);
     }
     svg.push_str("</g>");
 }
@@ -93,21 +84,13 @@ pub fn channel(audit: &Audit, finding: &Finding) -> String {
     let x = Scale::linear(left(0), left(BINS), [52.0, width - 14.0]);
     let least = 0.7 / audit.rows as f64;
     let y = Scale { from: least, to: 1.0, place: [height - 44.0, 34.0], log: true };
-    let mut svg = format!(
-        "<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"how often a channel falls where, beside a Gaussian\">"
-    );
+    let mut svg = format!("<svg class=\"chart\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"how often a channel falls where, beside a Gaussian\">");
     let decades = (-6..=0).map(|e| 10_f64.powi(e)).filter(|v| *v > least);
     grid(&mut svg, x.place, 8.0, &y, decades);
     // the interval of each bin; where it reaches down to no row at all it begins at the foot
     for (bin, null) in audit.gaussian_channel.iter().enumerate().filter(|(_, null)| null.high > 0.0) {
         let (top, foot) = (y.at(null.high), y.at(null.low.max(least)));
-        let _ = write!(
-            svg,
-            "<rect class=\"null\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
-            x.at(left(bin)),
-            x.at(left(bin + 1)) - x.at(left(bin)),
-            (foot - top).max(3.0)
-        );
+        let _ = write!(svg, "<rect class=\"null\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>", x.at(left(bin)), x.at(left(bin + 1)) - x.at(left(bin)), (foot - top).max(3.0));
     }
     for (of, colour) in finding.channels.iter().zip(["c0", "c2"]) {
         let mut line = String::new();

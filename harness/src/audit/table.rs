@@ -18,8 +18,7 @@ pub fn table(audit: &Audit) -> String {
     );
     let gates: Vec<String> = GATES.iter().map(|gate| gate.map_or("-".into(), |limit| format!("> {limit}"))).collect();
     let _ = writeln!(text, "| published gate | {} |", gates.join(" | "));
-    let gaussian: Vec<String> =
-        audit.gaussian.iter().map(|b| format!("{} [{}, {}]", shown(b.mean), shown(b.low), shown(b.high))).collect();
+    let gaussian: Vec<String> = audit.gaussian.iter().map(|b| format!("{} [{}, {}]", shown(b.mean), shown(b.low), shown(b.high))).collect();
     let _ = writeln!(text, "| **Gaussian rows** | {} |", gaussian.join(" | "));
     let fires: Vec<&str> = audit
         .gaussian
@@ -33,14 +32,7 @@ pub fn table(audit: &Audit) -> String {
         .collect();
     let _ = writeln!(text, "| that gate, on Gaussian rows | {} |", fires.join(" | "));
     for f in &audit.findings {
-        let cells: Vec<String> = f
-            .figures
-            .values()
-            .iter()
-            .zip(&f.shuffled)
-            .zip(&audit.gaussian)
-            .map(|((value, shuffled), null)| cell(*value, shuffled, null))
-            .collect();
+        let cells: Vec<String> = f.figures.values().iter().zip(&f.shuffled).zip(&audit.gaussian).map(|((value, shuffled), null)| cell(*value, shuffled, null)).collect();
         let _ = writeln!(text, "| {} layer {} | {} |", f.stream, f.layer, cells.join(" | "));
     }
     let _ = writeln!(

@@ -51,9 +51,7 @@ impl CpuCache {
 impl CodedCache for CpuCache {
     /// A page is a contiguous run of bytes, so pages are stored in parallel, each as a cache of one page.
     fn store(&mut self, layer: usize, first: usize, k: &[f32], v: &[f32], pages: &Pages) -> Result<()> {
-        let mapped = self.fitted.map(|(fitted, own)| {
-            [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| fitted.coordinates(operand, own, first, x))
-        });
+        let mapped = self.fitted.map(|(fitted, own)| [(Operand::K, k), (Operand::V, v)].map(|(operand, x)| fitted.coordinates(operand, own, first, x)));
         let (k, v) = mapped.as_ref().map_or((k, v), |[k, v]| (k, v));
         let page = CacheShape { pages: 1, ..self.shape };
         let (tokens, width) = (self.shape.page_tokens, self.shape.kv_heads * self.shape.d);
@@ -100,9 +98,6 @@ fn check(status: Status, codec: &CodecInfo) -> Result<()> {
     if status.is_ok() {
         return Ok(());
     }
-    let reasons = vec![format!(
-        "the cache of {} reported status {:#x}: a slot, page or length was out of range",
-        codec.name, status.0
-    )];
+    let reasons = vec![format!("the cache of {} reported status {:#x}: a slot, page or length was out of range", codec.name, status.0)];
     Err(Error::Invalid { reasons })
 }

@@ -4,10 +4,7 @@ use std::borrow::Cow;
 use std::rc::Rc;
 
 use kernels_gen::registry::CodecInfo;
-use runtime::{
-    Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Mapped, Memory, PagedCache, Rows, Store,
-    StorePlan, StoreSpec, Stream,
-};
+use runtime::{Calibration, Codec, Decode, DecodePlan, DecodeSpec, Device, Elem, Mapped, Memory, PagedCache, Rows, Store, StorePlan, StoreSpec, Stream};
 
 use super::{Backend, CodedCache};
 use crate::attention::{Fitted, Geometry, Pages};
@@ -58,18 +55,7 @@ impl Gpu {
         let bytes = codec.cache_bytes(pages.count(), page_tokens, geometry.kv_heads, head_dim)? as usize;
         let layers = (0..geometry.layers).map(|_| Memory::zeroed(device, bytes)).collect::<runtime::Result<_>>()?;
         let status = Memory::zeroed(device, runtime::status::BYTES as usize)?;
-        Ok(GpuCache {
-            device: device.clone(),
-            stream: device.stream()?,
-            codec,
-            calibration,
-            store,
-            decode: None,
-            layers,
-            status,
-            geometry: *geometry,
-            pages: pages.count(),
-        })
+        Ok(GpuCache { device: device.clone(), stream: device.stream()?, codec, calibration, store, decode: None, layers, status, geometry: *geometry, pages: pages.count() })
     }
 }
 
@@ -93,11 +79,9 @@ impl CodedCache for GpuCache {
         let tokens = k.len() / (kv_heads * d);
         let (k, v) = (Memory::from_slice(&self.device, k)?, Memory::from_slice(&self.device, v)?);
         let slots = Memory::from_slice(&self.device, &pages.slots(first..first + tokens))?;
-        let rows =
-            |memory| Rows { base: Memory::span(memory), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
+        let rows = |memory| Rows { base: Memory::span(memory), token_stride: (kv_heads * d) as i64, head_stride: d as i64 };
         let (k, v) = (rows(&k), rows(&v));
-        let call =
-            Store { tokens, k, v, slots: slots.span(), cache: self.cache(layer, pages), status: self.status.span() };
+        let call = Store { tokens, k, v, slots: slots.span(), cache: self.cache(layer, pages), status: self.status.span() };
         let Some(calibration) = &self.calibration else {
             self.store.launch(&self.stream, &call)?;
             return self.check();
@@ -169,13 +153,7 @@ impl GpuCache {
 
     fn cache(&self, layer: usize, pages: &Pages) -> PagedCache<'_> {
         let Geometry { kv_heads, d, .. } = self.geometry;
-        PagedCache {
-            base: self.layers[layer].span(),
-            pages: self.pages,
-            page_tokens: pages.page_tokens,
-            kv_heads,
-            head_dim: d,
-        }
+        PagedCache { base: self.layers[layer].span(), pages: self.pages, page_tokens: pages.page_tokens, kv_heads, head_dim: d }
     }
 
     /// Waits, then reads the status that the kernels raised.
@@ -184,11 +162,7 @@ impl GpuCache {
         if status.iter().take(3).all(|flag| *flag == 0) {
             return Ok(());
         }
-        let reasons = vec![format!(
-            "a kernel reported a bad slot, page or length (flags {:?}) at index {}",
-            &status[..3],
-            status[3]
-        )];
+        let reasons = vec![format!("a kernel reported a bad slot, page or length (flags {:?}) at index {}", &status[..3], status[3])];
         Err(Error::Invalid { reasons })
     }
 }

@@ -27,9 +27,7 @@ pub fn fits(watch: &Watch, config: &Config, weights: &Weights) -> Result<(Fit, F
             .into_par_iter()
             .map(|(head, notes)| {
                 let metric = watch.query_metric(layer, head);
-                let fit = |moments: &super::moments::Moments, metric: &[f64], share| {
-                    Head::of(&moments.mean, &moments.covariance(), (metric, share), geometry.d)
-                };
+                let fit = |moments: &super::moments::Moments, metric: &[f64], share| Head::of(&moments.mean, &moments.covariance(), (metric, share), geometry.d);
                 [fit(&notes.keys, &metric, KEYS), fit(&notes.values, &outputs[head], VALUES)]
             })
             .collect();

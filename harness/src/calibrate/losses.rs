@@ -20,13 +20,7 @@ const FIRST: usize = 64;
 const AT_ONCE: usize = 256;
 
 /// Of every layer's keys and values, at the widths of the preset's uniform bands.
-pub fn losses(
-    model: &Model,
-    calibration: &Calibration,
-    preset: &'static Preset,
-    (text, windows, ctx): (&Corpus, &[usize], usize),
-    journal: &mut Journal,
-) -> Result<Vec<[Costs; 2]>> {
+pub fn losses(model: &Model, calibration: &Calibration, preset: &'static Preset, (text, windows, ctx): (&Corpus, &[usize], usize), journal: &mut Journal) -> Result<Vec<[Costs; 2]>> {
     let (geometry, tokens) = (Geometry::of(&model.config), ctx.min(TOKENS));
     let uniform = Calibration { bands: Default::default(), ..calibration.clone() };
     let fitted = Fitted::new(&uniform, preset, tokens)?;
@@ -38,10 +32,7 @@ pub fn losses(
         for &window in windows {
             let passage = &text.passage(window)[..tokens];
             let mut base = Dense::new(geometry);
-            let mut ways: Vec<OneBand> = all
-                .iter()
-                .map(|(half, band)| OneBand { dense: Dense::new(geometry), fitted: &fitted, layer, half: *half, band: *band })
-                .collect();
+            let mut ways: Vec<OneBand> = all.iter().map(|(half, band)| OneBand { dense: Dense::new(geometry), fitted: &fitted, layer, half: *half, band: *band }).collect();
             let found = divergences(model, passage, layer, &mut base, &mut ways)?;
             sums.iter_mut().zip(found).for_each(|(sum, kl)| *sum += kl / windows.len() as f64);
         }
@@ -67,13 +58,7 @@ pub fn losses(
 }
 
 /// Mean KL divergence of each way from the base, with all ways exact below `layer`.
-fn divergences(
-    model: &Model,
-    passage: &[u32],
-    layer: usize,
-    base: &mut Dense,
-    ways: &mut [OneBand],
-) -> Result<Vec<f64>> {
+fn divergences(model: &Model, passage: &[u32], layer: usize, base: &mut Dense, ways: &mut [OneBand]) -> Result<Vec<f64>> {
     let whole = || std::iter::once(0..passage.len()).collect();
     let mut lanes = vec![Lane::new(whole(), base)];
     lanes.extend(ways.iter_mut().map(|way| Lane { from: layer, ..Lane::new(whole(), way) }));

@@ -181,13 +181,7 @@ fn windows(options: &Options, text: &Corpus, config: &Config) -> Result<Vec<usiz
 }
 
 /// The calibration of a model by windows of a text.
-pub fn fitted(
-    model: &Model,
-    folder: &std::path::Path,
-    text: &Corpus,
-    windows: &[usize],
-    ctx: usize,
-) -> Result<Calibration> {
+pub fn fitted(model: &Model, folder: &std::path::Path, text: &Corpus, windows: &[usize], ctx: usize) -> Result<Calibration> {
     let geometry = Geometry::of(&model.config);
     let speeds = rope_speeds(&model.config)?;
     let mut watch = watch::Watch::new(geometry, &speeds, ctx);
@@ -198,16 +192,7 @@ pub fn fitted(
     }
     let weights = Weights::read(folder)?;
     let (keys, values) = fit::fits(&watch, &model.config, &weights)?;
-    Ok(Calibration {
-        shape: shape(&geometry),
-        model: report::ModelFacts::of(folder, model).sha256,
-        text: text.sha256.clone(),
-        tokens: windows.len() * ctx,
-        speeds,
-        keys,
-        values,
-        bands: std::collections::BTreeMap::new(),
-    })
+    Ok(Calibration { shape: shape(&geometry), model: report::ModelFacts::of(folder, model).sha256, text: text.sha256.clone(), tokens: windows.len() * ctx, speeds, keys, values, bands: std::collections::BTreeMap::new() })
 }
 
 pub fn shape(geometry: &Geometry) -> Shape {
@@ -215,14 +200,7 @@ pub fn shape(geometry: &Geometry) -> Shape {
 }
 
 /// Gives every layer its own bands under every preset, by what the model loses to each band.
-pub fn share_out(
-    model: &Model,
-    calibration: &mut Calibration,
-    text: &Corpus,
-    windows: &[usize],
-    ctx: usize,
-    journal: &mut run::Journal,
-) -> Result<Vec<Shared>> {
+pub fn share_out(model: &Model, calibration: &mut Calibration, text: &Corpus, windows: &[usize], ctx: usize, journal: &mut run::Journal) -> Result<Vec<Shared>> {
     let mut found = Vec::new();
     let losses = losses::losses(model, calibration, &PRESETS[PROBED], (text, windows, ctx), journal)?;
     for preset in &PRESETS {
@@ -231,12 +209,7 @@ pub fn share_out(
             let layer = |(layer, [k, v]): (usize, &[Costs; 2])| k.of(&of(layer).keys) + v.of(&of(layer).values);
             losses.iter().enumerate().map(layer).sum()
         };
-        found.push(Shared {
-            preset: preset.name,
-            loss: loss(&|layer| bands[layer].clone()),
-            uniform_loss: loss(&|_| preset.uniform()),
-            bands: bands.iter().map(Bands::to_string).collect(),
-        });
+        found.push(Shared { preset: preset.name, loss: loss(&|layer| bands[layer].clone()), uniform_loss: loss(&|_| preset.uniform()), bands: bands.iter().map(Bands::to_string).collect() });
         calibration.bands.insert(preset.name.to_string(), bands);
     }
     Ok(found)

@@ -30,11 +30,7 @@ impl Watch {
     /// For windows of `tokens` tokens.
     pub fn new(geometry: Geometry, speeds: &[f32], tokens: usize) -> Watch {
         let d = geometry.d;
-        let head = |_| HeadNotes {
-            keys: Moments::new(d),
-            values: Moments::new(d),
-            queries: vec![vec![0.0; d * d]; tokens.div_ceil(SEGMENT)],
-        };
+        let head = |_| HeadNotes { keys: Moments::new(d), values: Moments::new(d), queries: vec![vec![0.0; d * d]; tokens.div_ceil(SEGMENT)] };
         let notes = (0..geometry.layers).map(|_| (0..geometry.kv_heads).map(head).collect()).collect();
         Watch { dense: Dense::new(geometry), geometry, turns: Turns::new(speeds, tokens), notes }
     }

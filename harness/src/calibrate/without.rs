@@ -27,14 +27,7 @@ pub enum Without {
 }
 
 impl Without {
-    pub const ALL: [Without; 6] = [
-        Without::Mean,
-        Without::Metric,
-        Without::Segments,
-        Without::Hadamard,
-        Without::Layers,
-        Without::Widths,
-    ];
+    pub const ALL: [Without; 6] = [Without::Mean, Without::Metric, Without::Segments, Without::Hadamard, Without::Layers, Without::Widths];
 
     /// As it stands behind a codec's name: `kvfuse-4:no-mean`.
     pub fn name(self) -> &'static str {
@@ -137,11 +130,7 @@ fn refitted(fit: &Fit, changed: impl Fn(Rows) -> Rows + Sync) -> Result<Fit> {
         let basis = DMatrix::from_row_slice(d, d, &f64s(&fit.basis[head * d * d..][..d * d]));
         let energies = DMatrix::from_diagonal(&DVector::from_vec(f64s(&fit.energy[head * d..][..d])));
         let inverse = basis.clone().try_inverse()?;
-        let rows = changed(Rows {
-            mean: DVector::from_vec(f64s(&fit.mean[head * d..][..d])),
-            covariance: inverse.transpose() * energies * inverse,
-            metric: &basis * basis.transpose(),
-        });
+        let rows = changed(Rows { mean: DVector::from_vec(f64s(&fit.mean[head * d..][..d])), covariance: inverse.transpose() * energies * inverse, metric: &basis * basis.transpose() });
         let covariance = (&rows.covariance + rows.covariance.transpose()) * 0.5;
         Some(Head::of(rows.mean.as_slice(), covariance.as_slice(), (rows.metric.as_slice(), 1.0), d))
     };

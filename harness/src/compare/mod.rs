@@ -76,10 +76,7 @@ pub fn run(options: &Options) -> Result<Comparison> {
             vec![(row(&one, &path_a, &name)?, row(&two, &path_b, &name)?)]
         }
         (None, None) => {
-            let both = one
-                .rows
-                .iter()
-                .filter_map(|a| Some((a.clone(), two.rows.iter().find(|b| b.codec == a.codec)?.clone())));
+            let both = one.rows.iter().filter_map(|a| Some((a.clone(), two.rows.iter().find(|b| b.codec == a.codec)?.clone())));
             both.collect()
         }
     };
@@ -87,14 +84,7 @@ pub fn run(options: &Options) -> Result<Comparison> {
         return Err(Error::Usage("the reports have no row in common; name one of each as PATH:CODEC".into()));
     }
     let seed = options.output.seed;
-    let found = Comparison {
-        kind: "compare",
-        read_path: one.read_path.clone(),
-        model: one.model.sha256.clone(),
-        corpus: one.corpus.sha256.clone(),
-        seed,
-        pairs: pairs.iter().map(|(a, b)| pair(a, b, seed)).collect(),
-    };
+    let found = Comparison { kind: "compare", read_path: one.read_path.clone(), model: one.model.sha256.clone(), corpus: one.corpus.sha256.clone(), seed, pairs: pairs.iter().map(|(a, b)| pair(a, b, seed)).collect() };
     if let (Some(folder), false) = (options.output.folder()?, options.output.dry_run) {
         let drawing = html::Drawing {
             title: "Paired differences".into(),
@@ -128,9 +118,7 @@ fn same_measurement(one: &Report, two: &Report) -> Result<()> {
         ("read paths", one.read_path != two.read_path || one.chunk != two.chunk),
     ];
     match wrong.iter().find(|(_, differs)| *differs) {
-        Some((what, _)) => Err(Error::Usage(format!(
-            "the reports are of different {what}, so their rows cannot be paired; measure both codecs with the same options"
-        ))),
+        Some((what, _)) => Err(Error::Usage(format!("the reports are of different {what}, so their rows cannot be paired; measure both codecs with the same options"))),
         None if !(one.valid && two.valid) => Err(Error::Usage("a run that is not valid cannot be compared".into())),
         None => Ok(()),
     }
@@ -138,11 +126,7 @@ fn same_measurement(one: &Report, two: &Report) -> Result<()> {
 
 fn pair(a: &Row, b: &Row, seed: u64) -> Pair {
     let differences = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(a, b)| a - b).collect::<Vec<f64>>();
-    let (gaps, kls, tops) = (
-        differences(&a.dlnppl, &b.dlnppl),
-        differences(&a.kl, &b.kl),
-        differences(&a.top1_by_passage, &b.top1_by_passage),
-    );
+    let (gaps, kls, tops) = (differences(&a.dlnppl, &b.dlnppl), differences(&a.kl, &b.kl), differences(&a.top1_by_passage, &b.top1_by_passage));
     let interval = |values: &[f64]| {
         let (mean, half) = mean_with_interval(values, LEVEL);
         (mean, [mean - half, mean + half])
@@ -177,8 +161,7 @@ fn pair(a: &Row, b: &Row, seed: u64) -> Pair {
 
 impl Comparison {
     pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(&json!(self))
-            .map_err(|e| Error::Data(format!("the comparison cannot be written as json: {e}")))
+        serde_json::to_string_pretty(&json!(self)).map_err(|e| Error::Data(format!("the comparison cannot be written as json: {e}")))
     }
 
     pub fn table(&self) -> String {

@@ -29,29 +29,13 @@ pub fn plot(pairs: &[Pair]) -> String {
             [low, _] if low > 0.0 => "c1",
             _ => "c7",
         };
-        let _ = write!(
-            svg,
-            "<g class=\"{colour}\"><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            left - 10.0,
-            y + 4.0,
-            escaped(&name(p))
-        );
+        let _ = write!(svg, "<g class=\"{colour}\"><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", left - 10.0, y + 4.0, escaped(&name(p)));
         for (passage, difference) in p.kl_differences.iter().enumerate() {
-            let _ = write!(
-                svg,
-                "<circle class=\"dot full\" fill-opacity=\".35\" stroke-opacity=\"0\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"><title>passage {}: {difference:+.3e}</title></circle>",
-                x.at(*difference),
-                y - 7.0,
-                passage + 1
-            );
+            let _ = write!(svg, "<circle class=\"dot full\" fill-opacity=\".35\" stroke-opacity=\"0\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"><title>passage {}: {difference:+.3e}</title></circle>", x.at(*difference), y - 7.0, passage + 1);
         }
         if p.kl_difference_ci95[0].is_finite() {
             let [low, high] = p.kl_difference_ci95.map(|v| x.at(v));
-            let _ = write!(
-                svg,
-                "<line class=\"stroke\" stroke-width=\"5\" stroke-opacity=\".32\" stroke-linecap=\"round\" x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/>",
-                y + 6.0
-            );
+            let _ = write!(svg, "<line class=\"stroke\" stroke-width=\"5\" stroke-opacity=\".32\" stroke-linecap=\"round\" x1=\"{low:.1}\" x2=\"{high:.1}\" y1=\"{0:.1}\" y2=\"{0:.1}\"/>", y + 6.0);
         }
         let _ = write!(svg, "<circle class=\"dot full\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4.5\"/></g>", x.at(p.kl_difference), y + 6.0);
     }

@@ -68,19 +68,11 @@ pub trait Attend {
 }
 
 /// The attention of a row of the table; the noise row is the exact one with tiles of other sizes.
-pub fn attention(
-    machine: &Rc<Machine>,
-    subject: &Subject,
-    path: ReadPath,
-    geometry: Geometry,
-    tokens: usize,
-) -> Result<Box<dyn Attend>> {
+pub fn attention(machine: &Rc<Machine>, subject: &Subject, path: ReadPath, geometry: Geometry, tokens: usize) -> Result<Box<dyn Attend>> {
     let own = if path.raw_own() { Own::Raw } else { Own::Coded };
     let packed = reads_codes(subject, path);
     let coded = |scheme, layers: &[usize]| Coded::new(machine.clone(), scheme, geometry, layers, tokens);
-    let loaded = |scheme, layers: &[usize], halves| {
-        Loaded::new(machine.clone(), scheme, (geometry, layers), halves, own, tokens)
-    };
+    let loaded = |scheme, layers: &[usize], halves| Loaded::new(machine.clone(), scheme, (geometry, layers), halves, own, tokens);
     Ok(match *subject {
         Subject::Identity => Box::new(Identity::new(machine.clone(), geometry, tokens)?),
         Subject::Noise => Box::new(Exact::reordered(machine.clone(), geometry)),
@@ -138,12 +130,7 @@ fn scheme(coder: Coder) -> Option<Scheme> {
 }
 
 /// Compiles the kernels of all these rows, several at a time.
-pub fn prepare<'a>(
-    machine: &Machine,
-    subjects: impl Iterator<Item = &'a Subject>,
-    path: ReadPath,
-    geometry: &Geometry,
-) -> Result<()> {
+pub fn prepare<'a>(machine: &Machine, subjects: impl Iterator<Item = &'a Subject>, path: ReadPath, geometry: &Geometry) -> Result<()> {
     let mut all = Vec::new();
     for subject in subjects {
         let decode = reads_codes(subject, path);

@@ -31,8 +31,7 @@ impl Places {
         if status.iter().take(3).all(|flag| *flag == 0) {
             return Ok(());
         }
-        let reason =
-            format!("a kernel reported a bad slot, page or length (flags {:?}) at index {}", &status[..3], status[3]);
+        let reason = format!("a kernel reported a bad slot, page or length (flags {:?}) at index {}", &status[..3], status[3]);
         Err(Error::Invalid { reasons: vec![reason] })
     }
 }
@@ -51,14 +50,7 @@ pub struct Cache {
 
 impl Cache {
     /// Of a layer that is coded so; in `memory` if that is given, else in its own. `decode`: queries read its codes.
-    pub fn new(
-        machine: &Rc<Machine>,
-        scheme: Scheme,
-        (geometry, layer): (Geometry, usize),
-        places: &Rc<Places>,
-        memory: Option<&Rc<Memory>>,
-        decode: bool,
-    ) -> Result<Cache> {
+    pub fn new(machine: &Rc<Machine>, scheme: Scheme, (geometry, layer): (Geometry, usize), places: &Rc<Places>, memory: Option<&Rc<Memory>>, decode: bool) -> Result<Cache> {
         let codec = scheme.codec(machine, layer)?;
         let bytes = bytes(codec, &geometry, places)?;
         Ok(Cache {

@@ -35,13 +35,7 @@ pub struct Coded {
 
 impl Coded {
     /// For the layers of that list.
-    pub fn new(
-        machine: Rc<Machine>,
-        scheme: Scheme,
-        geometry: Geometry,
-        layers: &[usize],
-        tokens: usize,
-    ) -> Result<Coded> {
+    pub fn new(machine: Rc<Machine>, scheme: Scheme, geometry: Geometry, layers: &[usize], tokens: usize) -> Result<Coded> {
         let places = Places::new(&machine, tokens)?;
         let cache = |layer: usize| Cache::new(&machine, scheme, (geometry, layer), &places, None, true);
         let own = (0..geometry.layers).map(|layer| layers.contains(&layer).then(|| cache(layer)).transpose());

@@ -44,14 +44,7 @@ impl Forward {
     }
 
     /// What each lane makes of the passage: rows [score, hidden], normalised, for `scores`.
-    pub fn hidden(
-        &self,
-        model: &Model,
-        ids: &[u32],
-        score: Range<usize>,
-        lanes: &mut [Lane],
-        told: impl Fn(usize),
-    ) -> Result<Vec<Memory>> {
+    pub fn hidden(&self, model: &Model, ids: &[u32], score: Range<usize>, lanes: &mut [Lane], told: impl Fn(usize)) -> Result<Vec<Memory>> {
         let (config, machine, hidden) = (&model.config, &self.machine, model.config.hidden_size);
         let embedded = model.weights().rows("model.embed_tokens.weight", &[config.vocab_size, hidden], ids)?;
         let states = lanes.iter().map(|_| machine.floats(&embedded)).collect::<Result<Vec<_>>>()?;

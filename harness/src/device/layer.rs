@@ -66,30 +66,18 @@ impl DeviceLayer {
                 true => Some(stacked(&[("self_attn.o_proj.bias", vec![hidden])])?),
                 false => None,
             },
-            gate_up: stacked(&[
-                ("mlp.gate_proj.weight", vec![inner, hidden]),
-                ("mlp.up_proj.weight", vec![inner, hidden]),
-            ])?,
+            gate_up: stacked(&[("mlp.gate_proj.weight", vec![inner, hidden]), ("mlp.up_proj.weight", vec![inner, hidden])])?,
             down: stacked(&[("mlp.down_proj.weight", vec![hidden, inner])])?,
         })
     }
 
     /// `x` [token, hidden] of the tokens at positions `start`.. goes through layer `index`, in place.
-    pub fn forward(
-        &self,
-        machine: &Machine,
-        config: &Config,
-        passage: &Passage,
-        (index, start, tokens): (usize, usize, usize),
-        x: Span,
-        attention: &mut dyn Attend,
-    ) -> Result<()> {
+    pub fn forward(&self, machine: &Machine, config: &Config, passage: &Passage, (index, start, tokens): (usize, usize, usize), x: Span, attention: &mut dyn Attend) -> Result<()> {
         let (hidden, inner, d) = (config.hidden_size, config.intermediate_size, config.head_dim());
         let (heads, kv_heads, epsilon) = (config.num_attention_heads, config.num_key_value_heads, config.rms_norm_eps);
         let (q_width, all) = (heads * d, (heads + 2 * kv_heads) * d);
         let space = |what, width: usize| machine.scratch(what, 4 * tokens * width);
-        let (h, qkv, q, mixed) =
-            (space("normed", hidden)?, space("qkv", all)?, space("q", q_width)?, space("mixed", q_width)?);
+        let (h, qkv, q, mixed) = (space("normed", hidden)?, space("qkv", all)?, space("q", q_width)?, space("mixed", q_width)?);
         machine.norm([x, self.attention_norm.span(), h.span()], tokens, hidden, epsilon)?;
         machine.product([h.span(), self.qkv.span(), qkv.span()], [tokens, all, hidden], false)?;
         let meta = HeadsMeta { half: d / 2, heads, kv_heads, norm: config.qk_norm(), bias: config.qkv_bias() };

@@ -34,33 +34,14 @@ pub struct Loaded {
 
 impl Loaded {
     /// For the layers of that list.
-    pub fn new(
-        machine: Rc<Machine>,
-        scheme: Scheme,
-        (geometry, layers): (Geometry, &[usize]),
-        halves: [bool; 2],
-        own: Own,
-        tokens: usize,
-    ) -> Result<Loaded> {
+    pub fn new(machine: Rc<Machine>, scheme: Scheme, (geometry, layers): (Geometry, &[usize]), halves: [bool; 2], own: Own, tokens: usize) -> Result<Loaded> {
         let places = Places::new(&machine, tokens)?;
         let memory = machine.scratch("loaded cache", Cache::most(&machine, scheme, &geometry, layers, &places)?)?;
         let cache = |layer: usize| Cache::new(&machine, scheme, (geometry, layer), &places, Some(&memory), false);
         let each = (0..geometry.layers).map(|layer| layers.contains(&layer).then(|| cache(layer)).transpose());
         let each = each.collect::<Result<Vec<_>>>()?;
         let past = || Memory::zeroed(&machine.device, 4 * tokens * geometry.kv_heads * geometry.d);
-        Ok(Loaded {
-            exact: Exact::new(machine.clone(), geometry),
-            past: [past()?, past()?],
-            compared: Compared::new(machine.clone(), geometry, tokens)?,
-            machine,
-            geometry,
-            halves,
-            own,
-            tokens,
-            places,
-            layers: each,
-            wrong: None,
-        })
+        Ok(Loaded { exact: Exact::new(machine.clone(), geometry), past: [past()?, past()?], compared: Compared::new(machine.clone(), geometry, tokens)?, machine, geometry, halves, own, tokens, places, layers: each, wrong: None })
     }
 
     /// Broken on purpose.

@@ -146,14 +146,7 @@ impl Machine {
         Ok(out.download(&self.stream, 0, NUMBERS * positions)?)
     }
 
-    fn launch(
-        &self,
-        name: &str,
-        shape: &impl std::fmt::Debug,
-        make: impl FnOnce() -> std::result::Result<Source, Report>,
-        grid: [usize; 3],
-        args: &[Arg],
-    ) -> Result<()> {
+    fn launch(&self, name: &str, shape: &impl std::fmt::Debug, make: impl FnOnce() -> std::result::Result<Source, Report>, grid: [usize; 3], args: &[Arg]) -> Result<()> {
         let key = format!("{name} {shape:?}");
         let known = self.kernels.borrow().get(&key).cloned();
         let kernel = match known {

@@ -83,12 +83,7 @@ impl Plans {
         let (page_tokens, elem, group) = (PAGE_TOKENS, Elem::F32, heads / kv_heads);
         let rows = StoreSpec { codec, head_dim, page_tokens, elem };
         let spec = DecodeSpec { codec, head_dim, group, page_tokens, elem, splits: 0 };
-        Ok(Plans {
-            geometry: *geometry,
-            store: StorePlan::prepare(device, &rows)?,
-            load: LoadPlan::prepare(device, &rows)?,
-            decode: decode.then(|| Decoding::make(device, &rows, &spec)).transpose()?,
-        })
+        Ok(Plans { geometry: *geometry, store: StorePlan::prepare(device, &rows)?, load: LoadPlan::prepare(device, &rows)?, decode: decode.then(|| Decoding::make(device, &rows, &spec)).transpose()? })
     }
 
     fn known(machine: &Machine, codec: Codec, geometry: &Geometry, decode: bool) -> Option<Rc<Plans>> {
@@ -109,11 +104,7 @@ impl Plans {
 
 impl Decoding {
     fn make(device: &Device, rows: &StoreSpec, spec: &DecodeSpec) -> Result<Decoding> {
-        Ok(Decoding {
-            plan: DecodePlan::prepare(device, spec)?,
-            counted: DecodePlan::counted(device, spec)?,
-            counted_store: StorePlan::counted(device, rows)?,
-        })
+        Ok(Decoding { plan: DecodePlan::prepare(device, spec)?, counted: DecodePlan::counted(device, spec)?, counted_store: StorePlan::counted(device, rows)? })
     }
 }
 

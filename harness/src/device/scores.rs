@@ -22,14 +22,7 @@ pub struct DeviceLogits {
 
 impl Forward {
     /// Logits of rows `first`.. of what `hidden` gave, in the memory called `name`.
-    pub fn logits(
-        &self,
-        config: &Config,
-        name: &'static str,
-        state: &Memory,
-        first: usize,
-        rows: usize,
-    ) -> Result<DeviceLogits> {
+    pub fn logits(&self, config: &Config, name: &'static str, state: &Memory, first: usize, rows: usize) -> Result<DeviceLogits> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let values = self.machine.scratch(name, 4 * rows * vocab)?;
         let x = state.span().part((4 * first * hidden) as u64, (4 * rows * hidden) as u64)?;
@@ -55,13 +48,5 @@ impl Forward {
 
 fn score(numbers: &[f32]) -> Option<Score> {
     let wide = |i: usize| f64::from(numbers[i]);
-    (numbers[7] == 0.0).then(|| Score {
-        base_nll: wide(0),
-        gap: wide(1),
-        kl: wide(2),
-        kl_above_16_nats: wide(3),
-        gold_change: wide(4),
-        same_top: numbers[5] == 1.0,
-        confident: numbers[6] > CONFIDENT,
-    })
+    (numbers[7] == 0.0).then(|| Score { base_nll: wide(0), gap: wide(1), kl: wide(2), kl_above_16_nats: wide(3), gold_change: wide(4), same_top: numbers[5] == 1.0, confident: numbers[6] > CONFIDENT })
 }

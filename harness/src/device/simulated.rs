@@ -23,13 +23,7 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    pub fn new(
-        machine: Rc<Machine>,
-        geometry: Geometry,
-        coders: [Option<Coder>; 2],
-        own: Own,
-        tokens: usize,
-    ) -> Result<Simulated> {
+    pub fn new(machine: Rc<Machine>, geometry: Geometry, coders: [Option<Coder>; 2], own: Own, tokens: usize) -> Result<Simulated> {
         let bytes = 4 * tokens * geometry.kv_heads * geometry.d;
         let past = [Memory::zeroed(&machine.device, bytes)?, Memory::zeroed(&machine.device, bytes)?];
         let exact = Exact::new(machine.clone(), geometry);

@@ -38,23 +38,9 @@ impl TilePlans {
         // Compiling is what takes long.
         let ((decode, counted), (stores, raws)) = join(
             || join(|| DecodePlan::prepare(device, &spec(codec)), || DecodePlan::counted(device, &spec(codec))),
-            || {
-                join(
-                    || join(|| StorePlan::prepare(device, &rows(codec)), || StorePlan::counted(device, &rows(codec))),
-                    || join(|| StorePlan::prepare(device, &rows(raw)), || DecodePlan::prepare(device, &spec(raw))),
-                )
-            },
+            || join(|| join(|| StorePlan::prepare(device, &rows(codec)), || StorePlan::counted(device, &rows(codec))), || join(|| StorePlan::prepare(device, &rows(raw)), || DecodePlan::prepare(device, &spec(raw)))),
         );
-        Ok(TilePlans {
-            geometry: *geometry,
-            store: stores.0?,
-            counted_store: stores.1?,
-            decode: decode?,
-            counted: counted?,
-            raw_store: raws.0?,
-            raw_decode: raws.1?,
-            merge: MergePlan::prepare(device, head_dim, elem)?,
-        })
+        Ok(TilePlans { geometry: *geometry, store: stores.0?, counted_store: stores.1?, decode: decode?, counted: counted?, raw_store: raws.0?, raw_decode: raws.1?, merge: MergePlan::prepare(device, head_dim, elem)? })
     }
 
     /// Those of a codec, made where they are not known yet.

@@ -33,16 +33,7 @@ impl Twins {
         let (device, layers, blocks) = (&machine.device, geometry.layers, bytes.div_ceil(BYTES));
         // no call has less than a token
         let outputs = layers * ((4 * tokens * geometry.heads * geometry.d).div_ceil(BYTES) + tokens);
-        Ok(Twins {
-            counted: Memory::zeroed(device, 8 * 4)?,
-            stored: Memory::zeroed(device, 4 * layers * blocks)?,
-            outputs: Memory::zeroed(device, 4 * outputs)?,
-            machine,
-            blocks,
-            layers,
-            calls: Cell::new(0),
-            compared: Cell::new(0),
-        })
+        Ok(Twins { counted: Memory::zeroed(device, 8 * 4)?, stored: Memory::zeroed(device, 4 * layers * blocks)?, outputs: Memory::zeroed(device, 4 * outputs)?, machine, blocks, layers, calls: Cell::new(0), compared: Cell::new(0) })
     }
 
     /// Where the store that counts does so.
@@ -91,10 +82,7 @@ impl Twins {
         let [.., stored, read, _] = self.counted.download::<i64>(stream, 0, 4)?[..] else { return Ok(()) };
         tally.bytes_written = stored as u64;
         tally.bytes_read = read as u64;
-        tally.seen = Some(Seen {
-            stored_alike: total(&self.stored, self.layers * self.blocks)?,
-            outputs_apart: self.compared.get() - total(&self.outputs, self.calls.get())?,
-        });
+        tally.seen = Some(Seen { stored_alike: total(&self.stored, self.layers * self.blocks)?, outputs_apart: self.compared.get() - total(&self.outputs, self.calls.get())? });
         Ok(())
     }
 }

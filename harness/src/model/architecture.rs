@@ -54,13 +54,7 @@ impl Architecture {
     pub fn geometry(&self) -> Geometry {
         match self {
             Architecture::Dense(config) => Geometry::of(config),
-            Architecture::V4(config) => Geometry {
-                layers: config.num_hidden_layers,
-                heads: config.num_attention_heads,
-                kv_heads: 1,
-                d: config.head_dim,
-                scale: 1.0 / (config.head_dim as f32).sqrt(),
-            },
+            Architecture::V4(config) => Geometry { layers: config.num_hidden_layers, heads: config.num_attention_heads, kv_heads: 1, d: config.head_dim, scale: 1.0 / (config.head_dim as f32).sqrt() },
         }
     }
 }

@@ -108,14 +108,7 @@ impl Config {
     }
 
     fn obstacle(&self) -> Option<String> {
-        let sizes = [
-            self.hidden_size,
-            self.intermediate_size,
-            self.num_hidden_layers,
-            self.vocab_size,
-            self.num_attention_heads,
-            self.num_key_value_heads,
-        ];
+        let sizes = [self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.vocab_size, self.num_attention_heads, self.num_key_value_heads];
         if !["qwen2", "qwen3", "llama"].contains(&self.model_type.as_str()) {
             return Some(format!("model_type is {:?}; {FAMILIES}", self.model_type));
         }
@@ -123,10 +116,7 @@ impl Config {
             return Some("a size in config.json is zero; restore the original file".into());
         }
         if !self.num_attention_heads.is_multiple_of(self.num_key_value_heads) {
-            return Some(format!(
-                "{} attention heads do not divide into {} kv heads",
-                self.num_attention_heads, self.num_key_value_heads
-            ));
+            return Some(format!("{} attention heads do not divide into {} kv heads", self.num_attention_heads, self.num_key_value_heads));
         }
         if ![64, 128, 256].contains(&self.head_dim()) {
             return Some(format!("head_dim is {}; the decode kernels take 64, 128 or 256", self.head_dim()));

@@ -79,21 +79,13 @@ impl Model {
     /// What each lane makes of the passage: rows [to - from, hidden] for `score`. Ids must be inside the vocabulary;
     /// a lane that begins at a later layer has the chunks of the first.
     /// `told` hears of every layer that begins.
-    pub fn hidden(
-        &self,
-        ids: &[u32],
-        score: Range<usize>,
-        lanes: &mut [Lane],
-        told: impl Fn(usize),
-    ) -> Result<Vec<Tensor>> {
+    pub fn hidden(&self, ids: &[u32], score: Range<usize>, lanes: &mut [Lane], told: impl Fn(usize)) -> Result<Vec<Tensor>> {
         let config = &self.config;
         let scaling = config.rope_scaling().map_err(Error::Data)?;
         let rope = Rope::new(config.rope_theta(), scaling, config.head_dim(), ids.len());
         let embedded = self.weights.rows("model.embed_tokens.weight", &[config.vocab_size, config.hidden_size], ids)?;
         let embedded = Tensor::from_vec(embedded, (ids.len(), config.hidden_size), &Device::Cpu)?;
-        let chunked = |lane: &Lane| -> Result<Vec<Tensor>> {
-            lane.chunks.iter().map(|chunk| Ok(embedded.narrow(0, chunk.start, chunk.len())?.contiguous()?)).collect()
-        };
+        let chunked = |lane: &Lane| -> Result<Vec<Tensor>> { lane.chunks.iter().map(|chunk| Ok(embedded.narrow(0, chunk.start, chunk.len())?.contiguous()?)).collect() };
         let mut states = lanes.iter().map(chunked).collect::<Result<Vec<_>>>()?;
         for index in 0..config.num_hidden_layers {
             told(index);

@@ -51,14 +51,7 @@ impl Layer {
     }
 
     /// `x` [token, hidden] of the tokens at positions `start`.. through the layer.
-    pub fn forward(
-        &self,
-        config: &Config,
-        rope: &Rope,
-        (index, start): (usize, usize),
-        x: &Tensor,
-        attention: &mut dyn Attention,
-    ) -> Result<Tensor> {
+    pub fn forward(&self, config: &Config, rope: &Rope, (index, start): (usize, usize), x: &Tensor, attention: &mut dyn Attention) -> Result<Tensor> {
         let (tokens, d, eps) = (x.dim(0)?, config.head_dim(), config.rms_norm_eps);
         let h = normed(x, &self.attention_norm, eps)?;
         let project = |linear: &Linear| -> Result<Vec<f32>> { Ok(linear.of(&h)?.flatten_all()?.to_vec1()?) };

@@ -77,10 +77,7 @@ mod tests {
 
     #[test]
     fn codes_have_their_values() {
-        assert_eq!(
-            [0x00, 0x01, 0x08, 0x38, 0x7e, 0xb8].map(e4m3),
-            [0.0, 2_f32.powi(-9), 2_f32.powi(-6), 1.0, 448.0, -1.0]
-        );
+        assert_eq!([0x00, 0x01, 0x08, 0x38, 0x7e, 0xb8].map(e4m3), [0.0, 2_f32.powi(-9), 2_f32.powi(-6), 1.0, 448.0, -1.0]);
         assert!(e4m3(0x7f).is_nan() && e4m3(0xff).is_nan());
         assert_eq!([0, 1, 7, 9, 15].map(e2m1), [0.0, 0.5, 6.0, -0.5, -6.0]);
         assert_eq!([0, 1, 127, 254].map(e8m0), [2_f32.powi(-127), 2_f32.powi(-126), 1.0, 2_f32.powi(127)]);

@@ -19,21 +19,12 @@ impl Scaling {
     pub fn parse(value: &Value, positions: usize) -> Result<Scaling, String> {
         let kind = value["rope_type"].as_str().or(value["type"].as_str()).unwrap_or("default");
         let number = |name: &str| value[name].as_f64();
-        let needed = |name: &str| {
-            number(name)
-                .filter(|v| *v > 0.0)
-                .ok_or_else(|| format!("RoPE of type {kind:?} needs a positive {name:?} in config.json"))
-        };
+        let needed = |name: &str| number(name).filter(|v| *v > 0.0).ok_or_else(|| format!("RoPE of type {kind:?} needs a positive {name:?} in config.json"));
         let original = number("original_max_position_embeddings").unwrap_or(positions as f64);
         match kind {
             "default" => Ok(Scaling::None),
             "linear" => Ok(Scaling::Linear { factor: needed("factor")? }),
-            "llama3" => Ok(Scaling::Llama3 {
-                factor: needed("factor")?,
-                low: needed("low_freq_factor")?,
-                high: needed("high_freq_factor")?,
-                original: needed("original_max_position_embeddings")?,
-            }),
+            "llama3" => Ok(Scaling::Llama3 { factor: needed("factor")?, low: needed("low_freq_factor")?, high: needed("high_freq_factor")?, original: needed("original_max_position_embeddings")? }),
             "yarn" => {
                 let factor = needed("factor")?;
                 let stretch = |m: f64| if factor <= 1.0 { 1.0 } else { 0.1 * m * factor.ln() + 1.0 };
@@ -78,9 +69,7 @@ impl Scaling {
     /// Positions that the scaling was made for, where it says so.
     pub fn reach(&self) -> Option<usize> {
         match self {
-            Scaling::Yarn { factor, original, .. } | Scaling::Llama3 { factor, original, .. } => {
-                Some((factor * original) as usize)
-            }
+            Scaling::Yarn { factor, original, .. } | Scaling::Llama3 { factor, original, .. } => Some((factor * original) as usize),
             _ => None,
         }
     }
@@ -117,10 +106,7 @@ impl Rope {
         let half = d / 2;
         let speeds = speeds_of(theta, scaling, d);
         let length = scaling.length() as f32;
-        let turns = (0..tokens)
-            .flat_map(|p| speeds.iter().map(move |s| p as f32 * s))
-            .map(|angle| (angle.cos() * length, angle.sin() * length))
-            .collect();
+        let turns = (0..tokens).flat_map(|p| speeds.iter().map(move |s| p as f32 * s)).map(|angle| (angle.cos() * length, angle.sin() * length)).collect();
         Rope { half, turns, length }
     }
 

@@ -77,13 +77,10 @@ impl Weights {
         let mut header = size.to_vec();
         header.resize(8 + header_bytes as usize, 0);
         reader.read_exact(&mut header[8..]).map_err(cut)?;
-        let mut entries: HashMap<String, Value> =
-            serde_json::from_slice(header[8..].trim_ascii_end()).map_err(|e| Error::malformed(&path, e.to_string()))?;
+        let mut entries: HashMap<String, Value> = serde_json::from_slice(header[8..].trim_ascii_end()).map_err(|e| Error::malformed(&path, e.to_string()))?;
         entries.remove("__metadata__");
         for (name, entry) in entries {
-            let info: TensorInfo = serde_json::from_value(entry).map_err(|e| {
-                Error::malformed(&path, format!("the header's entry of tensor {name} is unreadable: {e}"))
-            })?;
+            let info: TensorInfo = serde_json::from_value(entry).map_err(|e| Error::malformed(&path, format!("the header's entry of tensor {name} is unreadable: {e}")))?;
             let (first, end) = info.data_offsets;
             let start = 8 + header_bytes + first as u64;
             let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, d| n.checked_mul(*d));

@@ -56,20 +56,11 @@ fn fits_levels(settings: &Settings) -> bool {
 }
 
 /// Refuses what cannot run; returns the text that is needed, if any.
-pub fn checked(
-    subjects: &[Subject],
-    options: &Options,
-    geometry: &Geometry,
-    config: &Config,
-) -> Result<Option<Corpus>> {
+pub fn checked(subjects: &[Subject], options: &Options, geometry: &Geometry, config: &Config) -> Result<Option<Corpus>> {
     let codecs = all_codecs(subjects);
     for (codec, paged) in subjects.iter().filter_map(|subject| in_pages(subject, geometry)) {
         if matches!(options.read_path, ReadPath::Decode | ReadPath::Serving) && !(paged && options.read_path.packed()) {
-            return Err(Error::Usage(format!(
-                "{}: blocks are coded once they are full, so it has no read path {}; use all, in-forward or snapshot",
-                codec.name,
-                options.read_path.name()
-            )));
+            return Err(Error::Usage(format!("{}: blocks are coded once they are full, so it has no read path {}; use all, in-forward or snapshot", codec.name, options.read_path.name())));
         }
     }
     for codec in &codecs {
@@ -116,13 +107,7 @@ pub fn equip(plan: &mut Plan, model: &Model, tokens: usize) -> Result<Option<Fit
 }
 
 /// All of them, each table of levels fitted once.
-fn fitted(
-    codecs: &[&'static Codec],
-    model: &Model,
-    geometry: Geometry,
-    seen: Option<&Seen>,
-    tokens: usize,
-) -> Result<Vec<&'static Blocks>> {
+fn fitted(codecs: &[&'static Codec], model: &Model, geometry: Geometry, seen: Option<&Seen>, tokens: usize) -> Result<Vec<&'static Blocks>> {
     let (longest, missing) = (tokens.max(TOKENS), || Error::Data("no text to fit the pca codecs on was read".into()));
     let mut whitenings: Vec<Vec<Whitening>> = Vec::new();
     if codecs.iter().any(|codec| preconditioned(codec)) {
@@ -151,9 +136,7 @@ fn fitted(
         let table = |(of, own): &(Stream, Blocks)| *of == half && own.coding(half).settings == *settings;
         tables.iter().position(table).map(|at| levels[at].clone())
     };
-    let made = |codec: &&'static Codec| -> Result<&'static Blocks> {
-        Ok(Box::leak(Box::new(blocks(codec, [of(Stream::K, &codec.k), of(Stream::V, &codec.v)])?)))
-    };
+    let made = |codec: &&'static Codec| -> Result<&'static Blocks> { Ok(Box::leak(Box::new(blocks(codec, [of(Stream::K, &codec.k), of(Stream::V, &codec.v)])?))) };
     codecs.iter().map(made).collect()
 }
 
@@ -173,14 +156,7 @@ impl Seen {
     fn of(model: &Model, geometry: Geometry, text: &Corpus) -> Result<Seen> {
         let Geometry { layers, kv_heads, d, heads, .. } = geometry;
         let (windows, tokens) = (text.passages().min(WINDOWS), text.length.min(TOKENS).min(model.config.positions()));
-        let mut seen = Seen {
-            dense: Dense::new(geometry),
-            geometry,
-            rope: Rope::of(&model.config, tokens)?,
-            tokens: windows * tokens,
-            queries: vec![vec![vec![0.0; d * d]; kv_heads]; layers],
-            windows: Vec::new(),
-        };
+        let mut seen = Seen { dense: Dense::new(geometry), geometry, rope: Rope::of(&model.config, tokens)?, tokens: windows * tokens, queries: vec![vec![vec![0.0; d * d]; kv_heads]; layers], windows: Vec::new() };
         for window in 0..windows {
             eprintln!("fitting the pca codecs: window {}/{windows}", window + 1);
             seen.dense = Dense::new(geometry);
@@ -195,8 +171,7 @@ impl Seen {
     /// Levels of one half over all layers, under the very settings that they are for.
     fn levels(&self, blocks: &Blocks, half: Stream, geometry: Geometry) -> Result<Vec<f32>> {
         let (coding, d): (&Coding, usize) = (blocks.coding(half), geometry.d);
-        let jobs: Vec<(usize, usize)> =
-            (0..self.windows.len()).flat_map(|window| (0..geometry.layers).map(move |layer| (window, layer))).collect();
+        let jobs: Vec<(usize, usize)> = (0..self.windows.len()).flat_map(|window| (0..geometry.layers).map(move |layer| (window, layer))).collect();
         let samples = |(window, layer): (usize, usize)| -> Result<Vec<f32>> {
             let [k, v] = self.windows[window].layer(layer);
             let rows = blocks.prepared(half, layer, 0, if half == Stream::K { k } else { v });
@@ -206,14 +181,10 @@ impl Seen {
             }
             Ok(found)
         };
-        let kept =
-            jobs.into_iter().filter(|(_, layer)| !coding.settings.raw_layers.contains(layer)).collect::<Vec<_>>();
+        let kept = jobs.into_iter().filter(|(_, layer)| !coding.settings.raw_layers.contains(layer)).collect::<Vec<_>>();
         let found = kept.into_par_iter().map(samples).collect::<Result<Vec<_>>>()?.concat();
         if found.is_empty() {
-            let why = format!(
-                "{}: the text to fit on has no full block of {} rows",
-                blocks.codec.name, coding.settings.block
-            );
+            let why = format!("{}: the text to fit on has no full block of {} rows", blocks.codec.name, coding.settings.block);
             return Err(Error::Usage(why));
         }
         Ok(coding.fitted(&found))

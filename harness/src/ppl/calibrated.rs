@@ -39,9 +39,7 @@ pub fn equip(plan: &mut Plan, model: &str, tokens: usize) -> Result<Option<Facts
         let fitted = match (known, variant.without) {
             (Some(fitted), _) => fitted,
             (None, None) => leaked(&opened.calibration, variant.preset, tokens)?,
-            (None, Some(part)) => {
-                leaked(&part.of(&opened.calibration, variant.preset, tokens)?, variant.preset, tokens)?
-            }
+            (None, Some(part)) => leaked(&part.of(&opened.calibration, variant.preset, tokens)?, variant.preset, tokens)?,
         };
         made.push((&variant.name, fitted));
         Ok(Coder::Preset(variant, Some(fitted)))

@@ -59,8 +59,7 @@ pub fn gate(path: ReadPath, found: &Measured) -> Gate {
         ("KL p99.9", found.kl_p999, class.kl_p999, found.kl_p999 <= class.kl_p999),
         ("top-1, lower end", found.top1_lower, class.top1, found.top1_lower >= class.top1),
     ];
-    let why: Vec<String> =
-        limits.iter().filter(|l| !l.3).map(|(what, is, limit, _)| format!("{what} {is:.4} against {limit}")).collect();
+    let why: Vec<String> = limits.iter().filter(|l| !l.3).map(|(what, is, limit, _)| format!("{what} {is:.4} against {limit}")).collect();
     Gate { class: class.name.into(), pass: Some(why.is_empty()), why }
 }
 

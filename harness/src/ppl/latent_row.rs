@@ -80,11 +80,5 @@ pub fn proof(tally: &RowTally, config: &Config, tokens: usize, passages: u64) ->
         let kinds = expected_rows(config, tokens).into_iter().zip(&tally.kinds).filter(|(_, kind)| kind.coded);
         passages * kinds.map(|(rows, kind)| rows[what] * kind.row_bytes as u64).sum::<u64>()
     };
-    Some(Proof {
-        bytes_written,
-        bytes_written_expected: wanted(0),
-        bytes_read,
-        bytes_read_expected: wanted(1),
-        counted_by_kernels: None,
-    })
+    Some(Proof { bytes_written, bytes_written_expected: wanted(0), bytes_read, bytes_read_expected: wanted(1), counted_by_kernels: None })
 }

@@ -43,23 +43,11 @@ pub(super) struct Way<A> {
 }
 
 /// What each subject's own way found, and how its repetition agrees with it.
-pub(super) fn rows_of<A>(
-    missing: &[usize],
-    ways: &[Way<A>],
-    tally: impl Fn(&A) -> Tally,
-    scores: &[Vec<super::Score>],
-    seconds: &[f64],
-    agreements: &[Option<Agreement>],
-) -> Vec<PassageRow> {
+pub(super) fn rows_of<A>(missing: &[usize], ways: &[Way<A>], tally: impl Fn(&A) -> Tally, scores: &[Vec<super::Score>], seconds: &[f64], agreements: &[Option<Agreement>]) -> Vec<PassageRow> {
     let row = |subject: &usize| {
         let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
         let first = mine(false).unwrap_or_default();
-        PassageRow {
-            scores: scores[first].clone(),
-            tally: tally(&ways[first].attention),
-            seconds: seconds[first],
-            agreement: mine(true).and_then(|repeated| agreements[repeated]),
-        }
+        PassageRow { scores: scores[first].clone(), tally: tally(&ways[first].attention), seconds: seconds[first], agreement: mine(true).and_then(|repeated| agreements[repeated]) }
     };
     missing.iter().map(row).collect()
 }
@@ -163,14 +151,7 @@ impl Run<'_> {
     /// Scores of every way against the base (the first state), and how far a repetition is from what it repeats, the way
     /// before it.
     #[allow(clippy::type_complexity)]
-    pub(super) fn score(
-        &self,
-        index: usize,
-        states: &[Tensor],
-        ways: &[bool],
-        gold: &[u32],
-        predict: impl Fn(&Tensor) -> Result<Logits>,
-    ) -> Result<(Vec<Vec<super::Score>>, Vec<Option<Agreement>>)> {
+    pub(super) fn score(&self, index: usize, states: &[Tensor], ways: &[bool], gold: &[u32], predict: impl Fn(&Tensor) -> Result<Logits>) -> Result<(Vec<Vec<super::Score>>, Vec<Option<Agreement>>)> {
         let mut scores: Vec<Vec<super::Score>> = ways.iter().map(|_| Vec::new()).collect();
         let mut apart: Vec<(bool, Vec<f64>)> = ways.iter().map(|_| (true, Vec::new())).collect();
         for first in (0..gold.len()).step_by(SCORED_AT_ONCE) {
@@ -179,9 +160,7 @@ impl Run<'_> {
             let logits = |at: usize| predict(&states[at].narrow(0, first, count)?.contiguous()?);
             let base = LogProbs::of(&logits(0)?);
             if !base.is_finite() {
-                return Err(Error::Data(format!(
-                    "the base model gives logits that are not finite on passage {index}; the checkpoint is damaged"
-                )));
+                return Err(Error::Data(format!("the base model gives logits that are not finite on passage {index}; the checkpoint is damaged")));
             }
             let mut original = None;
             for (at, repeats) in ways.iter().enumerate() {

@@ -27,12 +27,12 @@ use serde_json::{Value, json};
 pub use blocks::FitFacts;
 pub use gates::{Gate, SeedVerdict};
 pub use latent_row::{KindRow, LatentRow};
+pub use names::coder;
 pub use path::ReadPath;
 pub use plan::check_sizes;
-pub use scores::{LogProbs, Score};
-pub use names::coder;
-pub use subject::{Ask, RAW_BITS, Streams, Subject};
 pub use row::{Agreement, Bucket, DeltaP, LayerRow, PassageRow, Proof, Row};
+pub use scores::{LogProbs, Score};
+pub use subject::{Ask, RAW_BITS, Streams, Subject};
 
 use crate::attention::{Geometry, PAGE_TOKENS};
 use crate::backend::{self, Backend};
@@ -131,10 +131,7 @@ pub fn open_text(text: &Text) -> Result<(PathBuf, Config, Corpus)> {
     let (folder, architecture, corpus) = open(text)?;
     match architecture {
         Architecture::Dense(config) => Ok((folder, config, corpus)),
-        Architecture::V4(_) => Err(Error::Unsupported {
-            path: folder,
-            why: "it caches rows that are key and value at once; `harness ppl` alone measures those".into(),
-        }),
+        Architecture::V4(_) => Err(Error::Unsupported { path: folder, why: "it caches rows that are key and value at once; `harness ppl` alone measures those".into() }),
     }
 }
 
@@ -238,8 +235,7 @@ pub fn run_at(options: &Options, place: device::Place) -> Result<Report> {
     let (path, seed) = (options.read_path, options.output.seed);
     let rows = if let Architecture::V4(config) = &plan.architecture { Some(config) } else { None };
     let setting = table::Setting { path, geometry: &plan.geometry, rows, ctx: text.ctx, score: plan.score.clone(), seed };
-    let rows: Vec<Row> =
-        plan.subjects.iter().zip(&results).map(|(subject, found)| Row::of(subject, found, &setting)).collect();
+    let rows: Vec<Row> = plan.subjects.iter().zip(&results).map(|(subject, found)| Row::of(subject, found, &setting)).collect();
     let invalid = verdict::reasons(&plan.subjects, &rows);
     Ok(Report {
         kind: "ppl".into(),

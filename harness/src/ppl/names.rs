@@ -1,8 +1,8 @@
 //! From names on the command line to the rows of a table.
 
-use kernels_gen::{kivi, pca};
 use kernels_gen::preset::preset;
 use kernels_gen::registry::codec;
+use kernels_gen::{kivi, pca};
 
 use super::row_names;
 use super::subject::{Ask, Layers, Streams, Subject};
@@ -93,9 +93,7 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
             Ask::Both => Ok(whole),
             Ask::K => Ok(Streams::K),
             Ask::V => Ok(Streams::V),
-            Ask::Window | Ask::Csa | Ask::Hca => Err(Error::Usage(
-                "--streams window, csa or hca: this model caches keys and values; ask for both, k or v".into(),
-            )),
+            Ask::Window | Ask::Csa | Ask::Hca => Err(Error::Usage("--streams window, csa or hca: this model caches keys and values; ask for both, k or v".into())),
         };
         let chosen = fixed.map_or_else(|| streams.iter().map(asked).collect::<Result<Vec<_>>>(), |fixed| Ok(vec![fixed]))?;
         for streams in chosen {
@@ -128,21 +126,12 @@ mod tests {
     #[test]
     fn mandatory_rows_surround_the_codecs() {
         assert_eq!(names("bf16", &[Ask::Both], &[0]), ["identity", "self", "bf16", "CONTROL_int4_misread"]);
-        assert_eq!(
-            names("e8w4, e8w4,int4:k", &[Ask::Both], &[0]),
-            ["identity", "self", "e8w4", "int4:k", "CONTROL_e8w4_misread"]
-        );
-        assert_eq!(
-            names("int4,fp8", &[Ask::Both, Ask::K], &[0, 1])[2..6],
-            ["int4", "int4+skip1", "int4:k", "int4:k+skip1"]
-        );
+        assert_eq!(names("e8w4, e8w4,int4:k", &[Ask::Both], &[0]), ["identity", "self", "e8w4", "int4:k", "CONTROL_e8w4_misread"]);
+        assert_eq!(names("int4,fp8", &[Ask::Both, Ask::K], &[0, 1])[2..6], ["int4", "int4+skip1", "int4:k", "int4:k+skip1"]);
         assert!(subjects("int4:q", &[Ask::Both], &[0], &[]).unwrap_err().to_string().contains(":sim"));
         assert_eq!(names("pca_v13,pca_b3:k", &[Ask::Both], &[1])[2..4], ["pca_v13:sim+skip1", "pca_b3:k+skip1"]);
         assert_eq!(names("pca_b3_post,pca_b3_post:sim", &[Ask::Both], &[0])[2..4], ["pca_b3_post", "pca_b3_post:sim"]);
-        assert_eq!(
-            names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4],
-            ["pca_static_4", "pca_static_4:sim"]
-        );
+        assert_eq!(names("pca_static_4,pca_static_4:sim", &[Ask::Both], &[0])[2..4], ["pca_static_4", "pca_static_4:sim"]);
         assert_eq!(names("kivi_k2v2,kivi_k2v2:sim,kivi_k4v4:v", &[Ask::Both], &[0])[2..5], ["kivi_k2v2", "kivi_k2v2:sim", "kivi_k4v4:v"]);
         assert!(subjects("pca_static_5", &[Ask::Both], &[0], &[]).is_err());
         assert_eq!(subjects("pca_b9", &[Ask::Both], &[0], &[]).unwrap_err().exit_code(), 2);

@@ -23,12 +23,7 @@ struct Found {
 }
 
 impl Run<'_> {
-    pub(super) fn measure_on(
-        &self,
-        (model, forward): (&Model, &Forward),
-        index: usize,
-        missing: &[usize],
-    ) -> Result<Vec<PassageRow>> {
+    pub(super) fn measure_on(&self, (model, forward): (&Model, &Forward), index: usize, missing: &[usize]) -> Result<Vec<PassageRow>> {
         let (plan, text) = (self.plan, &self.options.text);
         let passage = plan.corpus.passage(index);
         let (ids, gold) = (&passage[..text.ctx], &passage[plan.score.start + 1..plan.score.end + 1]);
@@ -49,12 +44,7 @@ impl Run<'_> {
         let row = |subject: &usize| {
             let mine = |repeats| ways.iter().position(|way| way.of == *subject && way.repeats == repeats);
             let first = mine(false).unwrap_or_default();
-            PassageRow {
-                scores: found[first].scores.clone(),
-                tally: std::mem::take(&mut tallies[first]),
-                seconds: seconds[first],
-                agreement: mine(true).map(|repeated| found[repeated].agreement()),
-            }
+            PassageRow { scores: found[first].scores.clone(), tally: std::mem::take(&mut tallies[first]), seconds: seconds[first], agreement: mine(true).map(|repeated| found[repeated].agreement()) }
         };
         Ok(missing.iter().map(row).collect())
     }
@@ -81,14 +71,7 @@ impl Run<'_> {
         Ok(ways)
     }
 
-    fn score_on(
-        &self,
-        (config, forward): (&Config, &Forward),
-        index: usize,
-        states: &[Memory],
-        ways: &[Way<Box<dyn Attend>>],
-        gold: &[u32],
-    ) -> Result<Vec<Found>> {
+    fn score_on(&self, (config, forward): (&Config, &Forward), index: usize, states: &[Memory], ways: &[Way<Box<dyn Attend>>], gold: &[u32]) -> Result<Vec<Found>> {
         let mut found: Vec<Found> = ways.iter().map(|_| Found { exact: true, ..Found::default() }).collect();
         for first in (0..gold.len()).step_by(SCORED_AT_ONCE) {
             let count = SCORED_AT_ONCE.min(gold.len() - first);
@@ -99,12 +82,8 @@ impl Run<'_> {
                 let name = if way.repeats { "repeated logits" } else { "coded logits" };
                 let coded = forward.logits(config, name, &states[at + 1], first, count)?;
                 let scores = forward.compare(&base, &coded, gold)?;
-                if scores.iter().any(Option::is_none)
-                    && !forward.fetch_logits(&base)?.values.iter().all(|v| v.is_finite())
-                {
-                    return Err(Error::Data(format!(
-                        "the base model gives logits that are not finite on passage {index}; the checkpoint is damaged"
-                    )));
+                if scores.iter().any(Option::is_none) && !forward.fetch_logits(&base)?.values.iter().all(|v| v.is_finite()) {
+                    return Err(Error::Data(format!("the base model gives logits that are not finite on passage {index}; the checkpoint is damaged")));
                 }
                 found[at].scores.extend(scores.into_iter().map(|s| s.unwrap_or(Score::NONE)));
                 if way.repeats {

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::ReadPath;
 use super::names::any_coder;
 use super::subject::Layers;
-use super::ReadPath;
 use crate::attention::Coder;
 use crate::corpus::Corpus;
 use crate::error::{Error, Result};
@@ -29,10 +29,7 @@ pub fn score_range(text: Option<&str>, path: ReadPath, ctx: usize, length: usize
         return Err(bad(format!("it ends behind ctx {ctx}")));
     }
     if range.end >= length {
-        return Err(bad(format!(
-            "passages have {length} tokens, so position {} has no next token to score",
-            range.end - 1
-        )));
+        return Err(bad(format!("passages have {length} tokens, so position {} has no next token to score", range.end - 1)));
     }
     if path == ReadPath::Snapshot && range.start == 0 {
         return Err(bad("a snapshot needs a prefix that is not scored".into()));
@@ -47,10 +44,7 @@ pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, positions: usiz
         return Err(Error::Usage(format!("--passages {passages}: {path} holds {has}; ask for 1 to {has}")));
     }
     if ctx == 0 || ctx > corpus.length {
-        return Err(Error::Usage(format!(
-            "--ctx {ctx}: passages have {} tokens; ask for 1 to {}",
-            corpus.length, corpus.length
-        )));
+        return Err(Error::Usage(format!("--ctx {ctx}: passages have {} tokens; ask for 1 to {}", corpus.length, corpus.length)));
     }
     if ctx > positions {
         return Err(Error::Usage(format!("--ctx {ctx}: the model was made for {positions} positions")));
@@ -62,13 +56,9 @@ pub fn check_sizes(passages: usize, ctx: usize, corpus: &Corpus, positions: usiz
 pub fn skip_list(text: &str, layers: usize) -> Result<Vec<usize>> {
     let mut skips = Vec::new();
     for part in text.split(',').map(str::trim) {
-        let skip = part.parse::<usize>().map_err(|_| {
-            Error::Usage(format!("--skip-layers {text}: {part:?} is not a number; write for example 0,1,2"))
-        })?;
+        let skip = part.parse::<usize>().map_err(|_| Error::Usage(format!("--skip-layers {text}: {part:?} is not a number; write for example 0,1,2")))?;
         if 2 * skip >= layers {
-            return Err(Error::Usage(format!(
-                "--skip-layers {skip}: the model has {layers} layers, so {skip} at either end leave none to code"
-            )));
+            return Err(Error::Usage(format!("--skip-layers {skip}: the model has {layers} layers, so {skip} at either end leave none to code")));
         }
         if !skips.contains(&skip) {
             skips.push(skip);
@@ -103,13 +93,7 @@ mod tests {
         assert_eq!(score_range(None, all, 128, 2560).unwrap(), 64..128);
         assert_eq!(score_range(None, ReadPath::Snapshot, 1024, 2560).unwrap(), 960..1024);
         assert_eq!(score_range(Some("0..1"), all, 128, 2560).unwrap(), 0..1);
-        for (text, why) in [
-            ("5", "no .."),
-            ("a..9", "not a number"),
-            ("9..9", "no position"),
-            ("9..4", "no position"),
-            ("0..129", "behind ctx"),
-        ] {
+        for (text, why) in [("5", "no .."), ("a..9", "not a number"), ("9..9", "no position"), ("9..4", "no position"), ("0..129", "behind ctx")] {
             let message = score_range(Some(text), all, 128, 2560).unwrap_err().to_string();
             assert!(message.contains(why), "{text}: {message}");
         }
@@ -121,9 +105,7 @@ mod tests {
     fn layers_of_their_own() {
         let own = own_layers("5=raw, 0 = bf16", 6).unwrap();
         assert_eq!(own.iter().map(|(layer, coder)| (*layer, coder.name())).collect::<Vec<_>>(), [(0, "bf16"), (5, "raw")]);
-        for (text, why) in
-            [("6=raw", "none of the model's 6"), ("1=raw,1=bf16", "named twice"), ("x=raw", "not a number"), ("0", "no =")]
-        {
+        for (text, why) in [("6=raw", "none of the model's 6"), ("1=raw,1=bf16", "named twice"), ("x=raw", "not a number"), ("0", "no =")] {
             let message = own_layers(text, 6).unwrap_err().to_string();
             assert!(message.contains(why) && message.contains("0=bf16,11=raw"), "{message}");
         }

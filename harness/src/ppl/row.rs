@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::latent_row::LatentRow;
 use super::Score;
 use super::gates::{Gate, SeedVerdict};
+use super::latent_row::LatentRow;
 use crate::attention::{Seen, Sizes, Tally};
 use crate::report::number::{nan, nan_list, nan_pair};
 

@@ -13,8 +13,7 @@ const ENGINES: &str = "v4_fp8";
 /// Before the name of every format of rows.
 pub const PREFIX: &str = "v4_";
 
-pub const DEFAULT_CODECS: &str =
-    "v4_bf16,v4_fp8,v4_mxfp4,v4_int4_int8,v4_e8w4_int8,v4_e8q38_int8,v4_fp8:window,v4_fp8:csa,v4_fp8:hca";
+pub const DEFAULT_CODECS: &str = "v4_bf16,v4_fp8,v4_mxfp4,v4_int4_int8,v4_e8w4_int8,v4_e8q38_int8,v4_fp8:window,v4_fp8:csa,v4_fp8:hca";
 
 /// A format of rows, or a codec of 512 numbers.
 pub fn coder(name: &str) -> Result<Coder> {
@@ -55,11 +54,7 @@ fn kinds(name: &str, named: &str) -> Result<Kinds> {
     let mut kinds = Kinds([false; 3]);
     for part in named.split('+') {
         let kind = RowKind::ALL.into_iter().find(|kind| kind.name() == part);
-        let why = || {
-            Error::Usage(format!(
-                "{name}: {part:?} is no kind of row; write :window, :csa, :hca, two of them with + between, or nothing"
-            ))
-        };
+        let why = || Error::Usage(format!("{name}: {part:?} is no kind of row; write :window, :csa, :hca, two of them with + between, or nothing"));
         kinds.0[kind.ok_or_else(why)? as usize] = true;
     }
     Ok(kinds)
@@ -71,9 +66,7 @@ fn asked(ask: &Ask) -> Result<Kinds> {
         Ask::Window => Ok(Kinds::only(RowKind::Window)),
         Ask::Csa => Ok(Kinds::only(RowKind::Csa)),
         Ask::Hca => Ok(Kinds::only(RowKind::Hca)),
-        Ask::K | Ask::V => Err(Error::Usage(
-            "--streams k or v: a row of this model is key and value at once; ask for both, window, csa or hca".into(),
-        )),
+        Ask::K | Ask::V => Err(Error::Usage("--streams k or v: a row of this model is key and value at once; ask for both, window, csa or hca".into())),
     }
 }
 
@@ -88,16 +81,8 @@ mod tests {
     #[test]
     fn mandatory_rows_surround_the_formats() {
         assert_eq!(named("fp8,v4_fp8", &[Ask::Both]), ["identity", "self", "v4_fp8", "CONTROL_v4_fp8_misread"]);
-        assert_eq!(
-            named("v4_mxfp4,e8q38:csa+hca", &[Ask::Both, Ask::Hca])[2..5],
-            ["v4_mxfp4", "v4_mxfp4:hca", "e8q38:csa+hca"]
-        );
-        for (codecs, streams, why) in [
-            ("v4_fp8:k", Ask::Both, "no kind of row"),
-            ("v4_fp8", Ask::K, "key and value at once"),
-            ("v4_fp9", Ask::Both, "v4_fp9"),
-            ("pca_v13", Ask::Both, "fitted"),
-        ] {
+        assert_eq!(named("v4_mxfp4,e8q38:csa+hca", &[Ask::Both, Ask::Hca])[2..5], ["v4_mxfp4", "v4_mxfp4:hca", "e8q38:csa+hca"]);
+        for (codecs, streams, why) in [("v4_fp8:k", Ask::Both, "no kind of row"), ("v4_fp8", Ask::K, "key and value at once"), ("v4_fp9", Ask::Both, "v4_fp9"), ("pca_v13", Ask::Both, "fitted")] {
             let error = subjects(codecs, &[streams]).unwrap_err();
             assert!(error.to_string().contains(why) && error.exit_code() == 2, "{error}");
         }

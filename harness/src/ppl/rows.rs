@@ -32,12 +32,7 @@ impl Run<'_> {
     }
 
     fn shared(&self, config: &Config) -> Passage {
-        Passage {
-            config: config.clone(),
-            scored: self.plan.score.clone(),
-            sampled: self.sampled(),
-            kept: Default::default(),
-        }
+        Passage { config: config.clone(), scored: self.plan.score.clone(), sampled: self.sampled(), kept: Default::default() }
     }
 
     fn row_ways(&self, shared: &Passage, missing: &[usize]) -> Result<Vec<Way<Latent>>> {

@@ -34,15 +34,7 @@ pub struct Score {
 
 impl Score {
     /// Of logits that are not all numbers.
-    pub const NONE: Score = Score {
-        base_nll: f64::NAN,
-        gap: f64::NAN,
-        kl: f64::NAN,
-        kl_above_16_nats: f64::NAN,
-        gold_change: f64::NAN,
-        same_top: false,
-        confident: false,
-    };
+    pub const NONE: Score = Score { base_nll: f64::NAN, gap: f64::NAN, kl: f64::NAN, kl_above_16_nats: f64::NAN, gold_change: f64::NAN, same_top: false, confident: false };
 }
 
 /// A score as it stands in the progress of a run.
@@ -63,10 +55,7 @@ impl From<Score> for Packed {
 impl LogProbs {
     pub fn of(logits: &Logits) -> LogProbs {
         let mut values = vec![0.0; logits.values.len()];
-        values
-            .par_chunks_mut(logits.vocab)
-            .zip(logits.values.par_chunks(logits.vocab))
-            .for_each(|(out, row)| log_softmax(row, out));
+        values.par_chunks_mut(logits.vocab).zip(logits.values.par_chunks(logits.vocab)).for_each(|(out, row)| log_softmax(row, out));
         LogProbs { vocab: logits.vocab, values }
     }
 
@@ -95,15 +84,7 @@ fn score(base: &[f64], coded: &[f64], gold: usize) -> Score {
         kept += if *b > -16.0 { term } else { 0.0 };
     }
     let (top, second) = best_two(base);
-    Score {
-        base_nll: -base[gold],
-        gap: base[gold] - coded[gold],
-        kl,
-        kl_above_16_nats: kept,
-        gold_change: coded[gold].exp() - base[gold].exp(),
-        same_top: top == best_two(coded).0,
-        confident: base[top].exp() - second.exp() > 0.1,
-    }
+    Score { base_nll: -base[gold], gap: base[gold] - coded[gold], kl, kl_above_16_nats: kept, gold_change: coded[gold].exp() - base[gold].exp(), same_top: top == best_two(coded).0, confident: base[top].exp() - second.exp() > 0.1 }
 }
 
 /// First index of the largest value, and the second largest value.

@@ -4,9 +4,7 @@ use kernels_gen::layout::TILE;
 
 use super::ReadPath;
 pub use crate::attention::RAW_BITS;
-use crate::attention::{
-    Blocked, ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed, tokens_read,
-};
+use crate::attention::{Blocked, ByLayer, Calibrated, Coded, Coder, Counted, Geometry, Grouped, Identity, Kinds, Own, Simulated, Sizes, Stream, Windowed, tokens_read};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 
@@ -129,12 +127,7 @@ impl Subject {
 
     /// Runs through the packed cache and its decode path.
     pub fn is_packed(&self, path: ReadPath) -> bool {
-        path.packed()
-            && matches!(
-                self,
-                Subject::Control(_)
-                    | Subject::Coded { coder: Coder::Codec(_) | Coder::Preset(..) | Coder::Kivi(_), streams: Streams::Cache, .. }
-            )
+        path.packed() && matches!(self, Subject::Control(_) | Subject::Coded { coder: Coder::Codec(_) | Coder::Preset(..) | Coder::Kivi(_), streams: Streams::Cache, .. })
     }
 
     /// What codes a layer, of `layers`; None where it stays raw.
@@ -180,22 +173,14 @@ impl Subject {
     }
 
     /// None for the noise row, which is the base attention itself.
-    pub fn attention(
-        &self,
-        path: ReadPath,
-        backend: &dyn Backend,
-        geometry: Geometry,
-        tokens: usize,
-    ) -> Result<Option<Box<dyn Counted>>> {
+    pub fn attention(&self, path: ReadPath, backend: &dyn Backend, geometry: Geometry, tokens: usize) -> Result<Option<Box<dyn Counted>>> {
         let own = if path.raw_own() { Own::Raw } else { Own::Coded };
         let all: Vec<usize> = (0..geometry.layers).collect();
         let simulated = |k, v| Simulated::new(geometry, k, v, own);
         Ok(Some(match *self {
             Subject::Identity => Box::new(Identity::new(geometry, tokens)),
             Subject::Noise => return Ok(None),
-            Subject::Control(Coder::Codec(codec)) if self.is_packed(path) => {
-                Box::new(Coded::new(backend, codec, geometry, all, tokens)?.misreading())
-            }
+            Subject::Control(Coder::Codec(codec)) if self.is_packed(path) => Box::new(Coded::new(backend, codec, geometry, all, tokens)?.misreading()),
             Subject::Control(coder) => Box::new(simulated(Some(coder), Some(coder)).misreading()),
             Subject::Coded { streams: Streams::Rows(_), coder, .. } => {
                 return Err(Error::Usage(format!("{}: this model caches keys and values, not rows", coder.name())));
@@ -203,15 +188,9 @@ impl Subject {
             Subject::Coded { streams, .. } => {
                 let one = |coder: Coder, layers: Vec<usize>| -> Result<Box<dyn Counted>> {
                     Ok(match (coder, streams) {
-                        (Coder::Codec(codec), Streams::Cache) if path.packed() => {
-                            Box::new(Coded::new(backend, codec, geometry, layers, tokens)?)
-                        }
-                        (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => {
-                            Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?)
-                        }
-                        (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => {
-                            Box::new(Grouped::new(codec, geometry))
-                        }
+                        (Coder::Codec(codec), Streams::Cache) if path.packed() => Box::new(Coded::new(backend, codec, geometry, layers, tokens)?),
+                        (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?),
+                        (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => Box::new(Grouped::new(codec, geometry)),
                         (Coder::Pca(codec, blocks), Streams::Cache) if path.packed() => match Blocked::pages(codec, blocks, &geometry) {
                             Some(pages) => Box::new(Blocked::new(pages, geometry)),
                             None => Box::new(simulated(Some(coder), Some(coder))),
@@ -235,8 +214,8 @@ impl Subject {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::{coder, subjects};
     use super::super::Ask;
+    use super::super::names::{coder, subjects};
     use super::*;
 
     #[test]

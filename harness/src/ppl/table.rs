@@ -24,8 +24,7 @@ impl Row {
     pub fn of(subject: &Subject, passages: &[PassageRow], run: &Setting) -> Row {
         let all: Vec<Score> = passages.iter().flat_map(|p| p.scores.iter().copied()).collect();
         let kl: Vec<f64> = all.iter().map(|s| s.kl).collect();
-        let per_passage =
-            |value: fn(&Score) -> f64| passages.iter().map(|p| mean(p.scores.iter().map(value))).collect::<Vec<f64>>();
+        let per_passage = |value: fn(&Score) -> f64| passages.iter().map(|p| mean(p.scores.iter().map(value))).collect::<Vec<f64>>();
         let same_top = |s: &Score| f64::from(u8::from(s.same_top));
         let (dlnppl, kl_means, top1s) = (per_passage(|s| s.gap), per_passage(|s| s.kl), per_passage(same_top));
         let (gap, gap_half) = mean_with_interval(&dlnppl, LEVEL);
@@ -40,19 +39,11 @@ impl Row {
             _ => tally.rows.as_ref(),
         };
         let bits = counted.map_or_else(|| subject.measured_bits(run.geometry, &tally.sizes), |rows| rows.bits(run.geometry.d));
-        let measured = Measured {
-            bits,
-            ratio_upper: (gap + gap_half).exp(),
-            kl: kl_mean,
-            kl_p999: percentile(&kl, 0.999),
-            top1_lower: top1 - top1_half,
-        };
+        let measured = Measured { bits, ratio_upper: (gap + gap_half).exp(), kl: kl_mean, kl_p999: percentile(&kl, 0.999), top1_lower: top1 - top1_half };
         let eighth = |i: usize| run.score.start + run.score.len() * i / 8;
         let eighths = (0..8).map(|i| eighth(i)..eighth(i + 1));
         let contexts = [0..1024, 1024..4096, 4096..16384, 16384..usize::MAX];
-        let buckets = |ranges: &mut dyn Iterator<Item = Range<usize>>| {
-            ranges.filter_map(|range| bucket(passages, run.score.start, range)).collect::<Vec<Bucket>>()
-        };
+        let buckets = |ranges: &mut dyn Iterator<Item = Range<usize>>| ranges.filter_map(|range| bucket(passages, run.score.start, range)).collect::<Vec<Bucket>>();
         Row {
             codec: subject.name(),
             stored_bits_per_element: bits,
@@ -107,14 +98,7 @@ fn bucket(passages: &[PassageRow], first: usize, range: Range<usize>) -> Option<
         true => passages.iter().flat_map(|p| p.scores[from - first..to - first].iter().copied()).collect(),
         false => return None,
     };
-    Some(Bucket {
-        from,
-        to,
-        positions: inside.len(),
-        ppl_ratio: mean(inside.iter().map(|s| s.gap)).exp(),
-        kl_mean: mean(inside.iter().map(|s| s.kl)),
-        top1: mean(inside.iter().map(|s| f64::from(u8::from(s.same_top)))),
-    })
+    Some(Bucket { from, to, positions: inside.len(), ppl_ratio: mean(inside.iter().map(|s| s.gap)).exp(), kl_mean: mean(inside.iter().map(|s| s.kl)), top1: mean(inside.iter().map(|s| f64::from(u8::from(s.same_top)))) })
 }
 
 fn delta_p(all: &[Score]) -> DeltaP {
@@ -155,22 +139,12 @@ fn proof(subject: &Subject, tally: &Tally, passages: u64, run: &Setting) -> Opti
         return latent_row::proof(rows, config, run.ctx, passages);
     }
     let [written, read] = subject.packed_bytes(run.path, run.geometry, run.ctx)?;
-    Some(Proof {
-        bytes_written: tally.bytes_written,
-        bytes_written_expected: passages * written,
-        bytes_read: tally.bytes_read,
-        bytes_read_expected: passages * read,
-        counted_by_kernels: tally.seen,
-    })
+    Some(Proof { bytes_written: tally.bytes_written, bytes_written_expected: passages * written, bytes_read: tally.bytes_read, bytes_read_expected: passages * read, counted_by_kernels: tally.seen })
 }
 
 fn agreement(passages: &[PassageRow]) -> Option<Agreement> {
     let each: Vec<Agreement> = passages.iter().map(|p| p.agreement).collect::<Option<_>>()?;
-    Some(Agreement {
-        exact: each.iter().all(|a| a.exact),
-        kl_mean: mean(each.iter().map(|a| a.kl_mean)),
-        kl_max: each.iter().fold(0.0, |top, a| a.kl_max.max(top)),
-    })
+    Some(Agreement { exact: each.iter().all(|a| a.exact), kl_mean: mean(each.iter().map(|a| a.kl_mean)), kl_max: each.iter().fold(0.0, |top, a| a.kl_max.max(top)) })
 }
 
 pub fn ppl_base(passages: &[PassageRow]) -> f64 {

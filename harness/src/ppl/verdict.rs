@@ -32,22 +32,12 @@ pub fn reasons(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
 
 fn reason(subject: &Subject, row: &Row) -> Option<String> {
     match subject {
-        Subject::Identity if row.kl_max != 0.0 || row.rel_mse_k != 0.0 || row.rel_mse_v != 0.0 => {
-            Some(format!("identity changed the result: KL reaches {:.2e} where it must be exactly 0", row.kl_max))
-        }
-        Subject::Noise if row.kl_mean.is_nan() || row.kl_mean > NOISE_FLOOR => Some(format!(
-            "the base model differs from itself by KL {:.2e}, more than the noise floor {NOISE_FLOOR:.0e}",
-            row.kl_mean
-        )),
+        Subject::Identity if row.kl_max != 0.0 || row.rel_mse_k != 0.0 || row.rel_mse_v != 0.0 => Some(format!("identity changed the result: KL reaches {:.2e} where it must be exactly 0", row.kl_max)),
+        Subject::Noise if row.kl_mean.is_nan() || row.kl_mean > NOISE_FLOOR => Some(format!("the base model differs from itself by KL {:.2e}, more than the noise floor {NOISE_FLOOR:.0e}", row.kl_mean)),
         Subject::Control(_) => {
             let least = |values: &[f64]| values.iter().copied().fold(f64::INFINITY, f64::min);
             let (ratio, kl) = (least(&row.dlnppl).exp(), least(&row.kl));
-            (ratio <= CONTROL_RATIO && kl <= CONTROL_KL).then(|| {
-                format!(
-                    "{} looks good: ratio {ratio:.4} and KL {kl:.1e} in its best passage, where a broken codec must exceed {CONTROL_RATIO} or {CONTROL_KL}",
-                    row.codec
-                )
-            })
+            (ratio <= CONTROL_RATIO && kl <= CONTROL_KL).then(|| format!("{} looks good: ratio {ratio:.4} and KL {kl:.1e} in its best passage, where a broken codec must exceed {CONTROL_RATIO} or {CONTROL_KL}", row.codec))
         }
         _ => None,
     }
@@ -56,35 +46,21 @@ fn reason(subject: &Subject, row: &Row) -> Option<String> {
 /// Bytes that do not add up, or a decode that differs from what it repeats.
 fn unproved(row: &Row) -> Option<String> {
     if let Some(proof) = row.proof {
-        let pairs = [
-            ("wrote", proof.bytes_written, proof.bytes_written_expected),
-            ("read", proof.bytes_read, proof.bytes_read_expected),
-        ];
+        let pairs = [("wrote", proof.bytes_written, proof.bytes_written_expected), ("read", proof.bytes_read, proof.bytes_read_expected)];
         if let Some((did, bytes, expected)) = pairs.into_iter().find(|(_, bytes, expected)| bytes != expected) {
             return Some(format!("{} {did} {bytes} bytes of codes where its sizes ask for {expected}", row.codec));
         }
         let seen = proof.counted_by_kernels;
         if let Some(seen) = seen.filter(|seen| seen.stored_alike != proof.bytes_written_expected) {
-            return Some(format!(
-                "{}: of {} bytes the kernel that counts stored {} as the one that serves",
-                row.codec, proof.bytes_written_expected, seen.stored_alike
-            ));
+            return Some(format!("{}: of {} bytes the kernel that counts stored {} as the one that serves", row.codec, proof.bytes_written_expected, seen.stored_alike));
         }
         if let Some(seen) = seen.filter(|seen| seen.outputs_apart != 0) {
-            return Some(format!(
-                "{}: the kernel that counts gives {} bytes of outputs that the one that serves does not",
-                row.codec, seen.outputs_apart
-            ));
+            return Some(format!("{}: the kernel that counts gives {} bytes of outputs that the one that serves does not", row.codec, seen.outputs_apart));
         }
     }
     let agreement = row.decode_agreement?;
     let allowed = NOISE_FLOOR.max(AGREEMENT * row.kl_mean);
-    (!agreement.exact && (agreement.kl_mean.is_nan() || agreement.kl_mean > allowed)).then(|| {
-        format!(
-            "{} token by token differs from all tokens at once by KL {:.2e}, more than {allowed:.1e}",
-            row.codec, agreement.kl_mean
-        )
-    })
+    (!agreement.exact && (agreement.kl_mean.is_nan() || agreement.kl_mean > allowed)).then(|| format!("{} token by token differs from all tokens at once by KL {:.2e}, more than {allowed:.1e}", row.codec, agreement.kl_mean))
 }
 
 /// What comes back out of a packed cache is neither what went in, bit for bit, nor nothing.
@@ -97,9 +73,7 @@ fn unused(subject: &Subject, row: &Row) -> Option<String> {
     if !matches!(subject, Subject::Coded { streams: Streams::Cache, .. }) {
         return None;
     }
-    let (half, error) = [("keys", row.rel_mse_k), ("values", row.rel_mse_v)]
-        .into_iter()
-        .find(|(_, error)| !(*error > 0.0 && *error < 1.0))?;
+    let (half, error) = [("keys", row.rel_mse_k), ("values", row.rel_mse_v)].into_iter().find(|(_, error)| !(*error > 0.0 && *error < 1.0))?;
     Some(format!("{} of {} come back with a relative error of {error}: the codec is not in use", half, row.codec))
 }
 
@@ -118,10 +92,7 @@ fn halves(subjects: &[Subject], rows: &[Row]) -> Vec<String> {
             };
             let halves = [one, two].iter().any(|s| matches!(s, Streams::K | Streams::V | Streams::Rows(_)));
             if halves && name == other_name && row.dlnppl == other_row.dlnppl {
-                reasons.push(format!(
-                    "{} and {} give the same numbers: one of them is not in use",
-                    row.codec, other_row.codec
-                ));
+                reasons.push(format!("{} and {} give the same numbers: one of them is not in use", row.codec, other_row.codec));
             }
         }
     }

@@ -21,10 +21,7 @@ pub struct Environment {
 impl Environment {
     pub fn here() -> Environment {
         let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let model = cpuinfo
-            .lines()
-            .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-            .map(|(_, name)| name.trim().to_string());
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':')).map(|(_, name)| name.trim().to_string());
         Environment {
             cpu: model.unwrap_or_else(|| std::env::consts::ARCH.into()),
             cores: std::thread::available_parallelism().map_or(1, |n| n.get()),
@@ -32,10 +29,7 @@ impl Environment {
             version: env!("CARGO_PKG_VERSION").into(),
             build: if cfg!(debug_assertions) { "debug" } else { "release" }.into(),
             revision: revision(),
-            variables: std::env::vars()
-                .filter(|(name, _)| name.starts_with("KVF_") || name.starts_with("RAYON_"))
-                .map(|(n, v)| format!("{n}={v}"))
-                .collect(),
+            variables: std::env::vars().filter(|(name, _)| name.starts_with("KVF_") || name.starts_with("RAYON_")).map(|(n, v)| format!("{n}={v}")).collect(),
         }
     }
 }
@@ -53,8 +47,7 @@ fn revision() -> Option<String> {
 
 /// The command line as it was given.
 pub fn command_line() -> String {
-    let quoted =
-        |arg: String| if arg.is_empty() || arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg };
+    let quoted = |arg: String| if arg.is_empty() || arg.contains(char::is_whitespace) { format!("'{arg}'") } else { arg };
     std::env::args_os().map(|arg| quoted(arg.to_string_lossy().into_owned())).collect::<Vec<_>>().join(" ")
 }
 

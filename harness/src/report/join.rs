@@ -33,31 +33,18 @@ pub fn run(options: &Options) -> Result<Joined> {
         let differs = [
             ("the model", first.model.sha256 == report.model.sha256),
             ("the passages", first.corpus.sha256 == report.corpus.sha256),
-            (
-                "the scored positions",
-                first.corpus.score == report.corpus.score && first.corpus.ctx == report.corpus.ctx,
-            ),
+            ("the scored positions", first.corpus.score == report.corpus.score && first.corpus.ctx == report.corpus.ctx),
             ("the number of passages", first.corpus.passages == report.corpus.passages),
             ("the read path", first.read_path == report.read_path),
         ];
         let differs: Vec<&str> = differs.iter().filter(|(_, same)| !same).map(|(what, _)| *what).collect();
         if !differs.is_empty() {
-            warnings.push(format!(
-                "run {} differs from run 1 in {}: do not compare their rows",
-                index + 1,
-                differs.join(", ")
-            ));
+            warnings.push(format!("run {} differs from run 1 in {}: do not compare their rows", index + 1, differs.join(", ")));
         }
     }
     let joined = Joined { reports, warnings };
     if let (Some(folder), false) = (options.output.folder()?, options.output.dry_run) {
-        write_files(
-            folder,
-            "report",
-            &joined.json()?,
-            &joined.markdown(),
-            &html::document(&joined.reports, &joined.warnings),
-        )?;
+        write_files(folder, "report", &joined.json()?, &joined.markdown(), &html::document(&joined.reports, &joined.warnings))?;
         eprintln!("wrote {}", folder.join("report.html").display());
     }
     Ok(joined)
@@ -70,9 +57,7 @@ impl Joined {
             [one] => serde_json::to_value(one),
             many => serde_json::to_value(json!({ "kind": "report", "warnings": self.warnings, "runs": many })),
         };
-        value
-            .and_then(|value| serde_json::to_string_pretty(&value))
-            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))
+        value.and_then(|value| serde_json::to_string_pretty(&value)).map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))
     }
 
     pub fn markdown(&self) -> String {

@@ -22,17 +22,7 @@ pub fn kernels(subjects: &[Subject], geometry: &Geometry) -> Vec<KernelId> {
             continue;
         }
         let hash = |kernel| {
-            let options = emit::Options {
-                kernel,
-                codec: codec.into(),
-                stage: Stage::Cuda,
-                d: geometry.d,
-                group: geometry.heads / geometry.kv_heads,
-                page_tokens: PAGE_TOKENS,
-                elem: Number::F32,
-                arch: "sm_90a".into(),
-                out: None,
-            };
+            let options = emit::Options { kernel, codec: codec.into(), stage: Stage::Cuda, d: geometry.d, group: geometry.heads / geometry.kv_heads, page_tokens: PAGE_TOKENS, elem: Number::F32, arch: "sm_90a".into(), out: None };
             emit::run(&options).ok().map(|text| crate::model::sha256(text.as_bytes()))
         };
         let (store, decode_attention) = (hash(Kernel::Store), hash(Kernel::DecodeAttention));

@@ -6,17 +6,7 @@ use super::markdown::small;
 use crate::ppl::{LatentRow, Row};
 
 /// Of one row of the table, a line for each kind that it codes.
-pub const HEAD: [&str; 9] = [
-    "codec",
-    "kind",
-    "bytes a row",
-    "of 584",
-    "rel-MSE nope",
-    "rel-MSE rope",
-    "rows held",
-    "share of sinks",
-    "kept by both",
-];
+pub const HEAD: [&str; 9] = ["codec", "kind", "bytes a row", "of 584", "rel-MSE nope", "rel-MSE rope", "rows held", "share of sinks", "kept by both"];
 
 /// Bytes of a row as engines store it.
 const ENGINES: f64 = 584.0;
@@ -53,8 +43,7 @@ pub fn section(rows: &[Row]) -> String {
     for line in lines {
         let _ = writeln!(text, "| {} |", line.join(" | "));
     }
-    let queries =
-        rows.iter().filter_map(|row| row.latent.as_ref()).map(|latent| latent.index_queries).max().unwrap_or(0);
+    let queries = rows.iter().filter_map(|row| row.latent.as_ref()).map(|latent| latent.index_queries).max().unwrap_or(0);
     let _ = writeln!(
         text,
         "\nA row is key and value of all heads. Its numbers without a position and those that RoPE turned are compared with what was written; rows held\n\

@@ -5,8 +5,7 @@ use std::fmt::Write;
 use super::{Report, latent};
 use crate::ppl::Row;
 
-const HEAD: [&str; 9] =
-    ["codec", "bits/el", "ppl ratio [95 % CI]", "KL mean", "KL p99.9", "top-1", "rel-MSE K", "rel-MSE V", "s"];
+const HEAD: [&str; 9] = ["codec", "bits/el", "ppl ratio [95 % CI]", "KL mean", "KL p99.9", "top-1", "rel-MSE K", "rel-MSE V", "s"];
 
 /// The result table with columns padded, so that it reads in a terminal too.
 pub fn table(rows: &[Row]) -> String {
@@ -24,9 +23,7 @@ pub fn table(rows: &[Row]) -> String {
         }
         text.push_str("|\n");
         if index == 0 {
-            let rule = |(column, width): (usize, usize)| {
-                format!("|{}{}", "-".repeat(width + 1), if column == 0 { '-' } else { ':' })
-            };
+            let rule = |(column, width): (usize, usize)| format!("|{}{}", "-".repeat(width + 1), if column == 0 { '-' } else { ':' });
             let _ = writeln!(text, "{}|", widths.into_iter().enumerate().map(rule).collect::<String>());
         }
     }
@@ -35,8 +32,7 @@ pub fn table(rows: &[Row]) -> String {
 
 fn cells(row: &Row) -> [String; 9] {
     let [low, high] = row.ppl_ratio_ci95;
-    let interval =
-        if low.is_nan() { "[one passage]".to_string() } else { format!("[{}, {}]", ratio(low), ratio(high)) };
+    let interval = if low.is_nan() { "[one passage]".to_string() } else { format!("[{}, {}]", ratio(low), ratio(high)) };
     // a row that is key and value at once has two other parts
     let parts = row.latent.as_ref().map_or([row.rel_mse_k, row.rel_mse_v], |latent| [latent.rel_mse_nope, latent.rel_mse_rope]);
     let [first, second] = parts.map(small);
@@ -84,18 +80,10 @@ pub fn document(report: &Report) -> String {
     let _ = writeln!(text, "## Layers\n\n{}", layers(&report.rows));
     let _ = writeln!(text, "## Proof of use\n\n{}", proofs(&report.rows));
     let _ = writeln!(text, "## Provenance\n");
-    let _ = writeln!(
-        text,
-        "* model `{}`: {} layers, {} query and {} kv heads of {}, sha256 `{}`",
-        model.name, model.layers, model.heads, model.kv_heads, model.head_dim, model.sha256
-    );
+    let _ = writeln!(text, "* model `{}`: {} layers, {} query and {} kv heads of {}, sha256 `{}`", model.name, model.layers, model.heads, model.kv_heads, model.head_dim, model.sha256);
     let _ = writeln!(text, "* corpus `{}`, sha256 `{}`", corpus.name, corpus.sha256);
     if let Some(c) = &report.calibration {
-        let _ = writeln!(
-            text,
-            "* calibration `{}`, sha256 `{}`, from {} tokens of the text with sha256 `{}`; its maps take {} bytes beside the stored bits, whatever the context",
-            c.file, c.sha256, c.tokens, c.text_sha256, c.static_bytes
-        );
+        let _ = writeln!(text, "* calibration `{}`, sha256 `{}`, from {} tokens of the text with sha256 `{}`; its maps take {} bytes beside the stored bits, whatever the context", c.file, c.sha256, c.tokens, c.text_sha256, c.static_bytes);
     }
     if let Some(f) = &report.fitted {
         for (codec, bytes) in &f.static_bytes {
@@ -105,17 +93,7 @@ pub fn document(report: &Report) -> String {
             let _ = writeln!(text, "* pca codecs fitted on {} tokens of `{file}`, sha256 `{sha256}`", f.tokens);
         }
     }
-    let _ = writeln!(
-        text,
-        "* machine: {}, {} cores, {}; harness {} ({} build, revision {}); {}",
-        here.cpu,
-        here.cores,
-        here.os,
-        here.version,
-        here.build,
-        here.revision.as_deref().unwrap_or("unknown"),
-        report.date
-    );
+    let _ = writeln!(text, "* machine: {}, {} cores, {}; harness {} ({} build, revision {}); {}", here.cpu, here.cores, here.os, here.version, here.build, here.revision.as_deref().unwrap_or("unknown"), report.date);
     let _ = writeln!(text, "* seed {}, {} bootstrap draws", report.seed, report.bootstrap_draws);
     let _ = writeln!(text, "* command: `{}`, {:.0} s", report.command, report.seconds);
     text
@@ -127,9 +105,7 @@ fn is_codec(row: &&Row) -> bool {
 
 /// Ours and the seeds', side by side.
 fn verdicts(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| codec | vs bf16 | class | limits | why | bootstrap 95 % | detectable | seeds' rule | relaxed |\n|---|--:|---|---|---|---|--:|---|---|\n",
-    );
+    let mut text = String::from("| codec | vs bf16 | class | limits | why | bootstrap 95 % | detectable | seeds' rule | relaxed |\n|---|--:|---|---|---|---|--:|---|---|\n");
     for row in rows.iter().filter(is_codec) {
         let verdict = match row.gate.pass {
             Some(true) => "passed",
@@ -155,43 +131,21 @@ fn verdicts(rows: &[Row]) -> String {
 }
 
 fn distributions(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| codec | KL median | p90 | p95 | p99 | p99.9 | max | llama.cpp's KL | delta-p rms | p1 | p99 | top-1 [95 % CI] |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-    );
+    let mut text = String::from("| codec | KL median | p90 | p95 | p99 | p99.9 | max | llama.cpp's KL | delta-p rms | p1 | p99 | top-1 [95 % CI] |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");
     for row in rows.iter().filter(is_codec) {
-        let kl =
-            [row.kl_median, row.kl_p90, row.kl_p95, row.kl_p99, row.kl_p999, row.kl_max, row.kl_llamacpp].map(small);
+        let kl = [row.kl_median, row.kl_p90, row.kl_p95, row.kl_p99, row.kl_p999, row.kl_max, row.kl_llamacpp].map(small);
         let dp = [row.delta_p.rms, row.delta_p.p1, row.delta_p.p99].map(|v| format!("{:.3} %", 100.0 * v));
         let [low, high] = row.top1_ci95.map(|v| format!("{:.2}", 100.0 * v));
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {:.2} % [{low}, {high}] |",
-            row.codec,
-            kl.join(" | "),
-            dp.join(" | "),
-            100.0 * row.top1
-        );
+        let _ = writeln!(text, "| {} | {} | {} | {:.2} % [{low}, {high}] |", row.codec, kl.join(" | "), dp.join(" | "), 100.0 * row.top1);
     }
     text
 }
 
 fn layers(rows: &[Row]) -> String {
-    let mut text = String::from(
-        "| codec | layer | rel-MSE K | rel-MSE V | cosine K | cosine V | attention NMSE |\n|---|--:|--:|--:|--:|--:|--:|\n",
-    );
+    let mut text = String::from("| codec | layer | rel-MSE K | rel-MSE V | cosine K | cosine V | attention NMSE |\n|---|--:|--:|--:|--:|--:|--:|\n");
     for row in rows.iter().filter(is_codec) {
         for l in &row.layers {
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} | {} | {:.6} | {:.6} | {} |",
-                row.codec,
-                l.layer,
-                small(l.rel_mse_k),
-                small(l.rel_mse_v),
-                l.cosine_k,
-                l.cosine_v,
-                small(l.attention_nmse)
-            );
+            let _ = writeln!(text, "| {} | {} | {} | {} | {:.6} | {:.6} | {} |", row.codec, l.layer, small(l.rel_mse_k), small(l.rel_mse_v), l.cosine_k, l.cosine_v, small(l.attention_nmse));
         }
     }
     text
@@ -203,11 +157,7 @@ fn proofs(rows: &[Row]) -> String {
     for row in rows {
         let Some(p) = row.proof else { continue };
         let by = if p.counted_by_kernels.is_some() { "the kernels" } else { "the host" };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} | {} | {by} |",
-            row.codec, p.bytes_written, p.bytes_written_expected, p.bytes_read, p.bytes_read_expected
-        );
+        let _ = writeln!(text, "| {} | {} | {} | {} | {} | {by} |", row.codec, p.bytes_written, p.bytes_written_expected, p.bytes_read, p.bytes_read_expected);
     }
     text + "\nKernels count in twins of their own, through which every store and every attention runs once more; both must leave the same bytes.\n"
 }

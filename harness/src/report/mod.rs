@@ -84,35 +84,19 @@ impl ModelFacts {
 
     pub fn new(folder: &Path, geometry: &Geometry, vocab: usize, files: &[FileDigest]) -> ModelFacts {
         let lines: String = files.iter().map(|f| format!("{}  {}\n", f.sha256, f.file)).collect();
-        ModelFacts {
-            name: last_name(folder),
-            layers: geometry.layers,
-            heads: geometry.heads,
-            kv_heads: geometry.kv_heads,
-            head_dim: geometry.d,
-            vocab,
-            files: files.to_vec(),
-            sha256: crate::model::sha256(lines.as_bytes()),
-        }
+        ModelFacts { name: last_name(folder), layers: geometry.layers, heads: geometry.heads, kv_heads: geometry.kv_heads, head_dim: geometry.d, vocab, files: files.to_vec(), sha256: crate::model::sha256(lines.as_bytes()) }
     }
 }
 
 impl CorpusFacts {
     pub fn of(corpus: &Corpus, passages: usize, ctx: usize, score: &Range<usize>) -> CorpusFacts {
-        CorpusFacts {
-            name: last_name(&corpus.path),
-            sha256: corpus.sha256.clone(),
-            passages,
-            ctx,
-            score: [score.start, score.end],
-        }
+        CorpusFacts { name: last_name(&corpus.path), sha256: corpus.sha256.clone(), passages, ctx, score: [score.start, score.end] }
     }
 }
 
 impl Report {
     pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))
+        serde_json::to_string_pretty(self).map_err(|e| Error::Data(format!("the report cannot be written as json: {e}")))
     }
 
     /// What a terminal shows.
@@ -130,8 +114,7 @@ impl Report {
     pub fn read(path: &Path) -> Result<Report> {
         let path = if path.is_dir() { path.join("report.json") } else { path.to_path_buf() };
         let text = std::fs::read_to_string(&path).map_err(Error::reading(&path))?;
-        serde_json::from_str(&text)
-            .map_err(|e| Error::malformed(&path, format!("it is no report of `harness ppl`: {e}")))
+        serde_json::from_str(&text).map_err(|e| Error::malformed(&path, format!("it is no report of `harness ppl`: {e}")))
     }
 
     /// Ok for a run that may be believed.

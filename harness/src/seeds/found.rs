@@ -85,23 +85,13 @@ pub struct Found {
 
 fn row<'a>(run: &'a Report, name: &str) -> Result<&'a Row> {
     // rows are named with the way they run
-    let named =
-        |row: &&Row| row.codec == name || row.codec == format!("{name}:sim") || row.codec == format!("{name}_e4m3_64");
+    let named = |row: &&Row| row.codec == name || row.codec == format!("{name}:sim") || row.codec == format!("{name}_e4m3_64");
     let missing = || Error::Data(format!("the run of read path {} has no row {name}", run.read_path));
     run.rows.iter().find(named).ok_or_else(missing)
 }
 
 fn loss(row: &Row) -> Loss {
-    Loss {
-        ppl_change: row.seed_verdict.change,
-        ppl_ratio: row.ppl_ratio,
-        ppl_ratio_ci95: row.ppl_ratio_ci95,
-        kl: row.kl_mean,
-        kl_ci95: row.kl_mean_ci95,
-        top1: row.top1,
-        rel_mse_k: row.rel_mse_k,
-        rel_mse_v: row.rel_mse_v,
-    }
+    Loss { ppl_change: row.seed_verdict.change, ppl_ratio: row.ppl_ratio, ppl_ratio_ci95: row.ppl_ratio_ci95, kl: row.kl_mean, kl_ci95: row.kl_mean_ci95, top1: row.top1, rel_mse_k: row.rel_mse_k, rel_mse_v: row.rel_mse_v }
 }
 
 /// `kernels` are runs of the kernels and of the scalar reference within one forward pass.
@@ -128,15 +118,7 @@ fn apart(name: &str, forward: &Report, kernels: Option<(&Report, &Report)>) -> R
     let (packed, plain) = (row(forward, name)?, row(forward, &format!("{name}:sim"))?);
     let kernel = |(gpu, reference): (&Report, &Report)| -> Result<Kernel> {
         let (gpu, reference) = (row(gpu, name)?, row(reference, name)?);
-        Ok(Kernel {
-            reference_kl: reference.kl_mean,
-            difference: gpu.kl_mean - reference.kl_mean,
-            equal: gpu.kl == reference.kl && gpu.dlnppl == reference.dlnppl,
-        })
+        Ok(Kernel { reference_kl: reference.kl_mean, difference: gpu.kl_mean - reference.kl_mean, equal: gpu.kl == reference.kl && gpu.dlnppl == reference.dlnppl })
     };
-    Ok(Apart {
-        codec_kl: plain.kl_mean,
-        attention_kl: packed.kl_mean - plain.kl_mean,
-        kernel: kernels.map(kernel).transpose()?,
-    })
+    Ok(Apart { codec_kl: plain.kl_mean, attention_kl: packed.kl_mean - plain.kl_mean, kernel: kernels.map(kernel).transpose()? })
 }

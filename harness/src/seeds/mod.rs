@@ -75,13 +75,7 @@ fn ppl_options(options: &Options, what: &str, codec: String, path: ReadPath, bac
     let Output { seed, resume, .. } = options.output;
     let out = options.output.out.as_ref().map(|out| out.join(what));
     ppl::Options {
-        text: Text {
-            model: options.model.clone(),
-            corpus: options.corpus.clone(),
-            passages: options.passages,
-            ctx,
-            stream: false,
-        },
+        text: Text { model: options.model.clone(), corpus: options.corpus.clone(), passages: options.passages, ctx, stream: false },
         codec,
         streams: vec![Ask::Both],
         skip_layers: "0".into(),
@@ -170,16 +164,11 @@ pub fn run(options: &Options) -> Result<Found> {
     let all = [&[once.clone()], &plain[..]].concat().join(",");
     let lists = [all.as_str(), once.as_str(), &fused.join(",")];
     let on_device = backend::open(options.backend)?.device().is_some();
-    let Runs { forward, snapshot, kernels } =
-        if on_device { Runs::side_by_side(options, lists)? } else { Runs::one_by_one(options, lists)? };
+    let Runs { forward, snapshot, kernels } = if on_device { Runs::side_by_side(options, lists)? } else { Runs::one_by_one(options, lists)? };
     let (gpu, reference) = kernels.map_or((None, None), |[gpu, reference]| (Some(gpu), Some(reference)));
     let both = gpu.as_ref().zip(reference.as_ref());
     let rows: Vec<CellRow> = cells.iter().map(|cell| cell_row(cell, &forward, &snapshot, both)).collect::<Result<_>>()?;
-    let invalid: Vec<String> = [Some(&forward), Some(&snapshot), gpu.as_ref(), reference.as_ref()]
-        .into_iter()
-        .flatten()
-        .flat_map(|run| run.invalid.iter().map(|why| format!("read path {}: {why}", run.read_path)))
-        .collect();
+    let invalid: Vec<String> = [Some(&forward), Some(&snapshot), gpu.as_ref(), reference.as_ref()].into_iter().flatten().flat_map(|run| run.invalid.iter().map(|why| format!("read path {}: {why}", run.read_path))).collect();
     Ok(Found {
         kind: "seeds",
         valid: invalid.is_empty(),
@@ -199,8 +188,7 @@ pub fn run(options: &Options) -> Result<Found> {
 
 impl Found {
     pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Data(format!("the result cannot be written as json: {e}")))
+        serde_json::to_string_pretty(self).map_err(|e| Error::Data(format!("the result cannot be written as json: {e}")))
     }
 
     pub fn table(&self) -> String {
@@ -208,12 +196,7 @@ impl Found {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let drawing = html::Drawing {
-            title: "Rate and divergence".into(),
-            note: "Full: coded while the model runs; hollow: a filled cache coded once.",
-            svg: plot::plot(self),
-            half: false,
-        };
+        let drawing = html::Drawing { title: "Rate and divergence".into(), note: "Full: coded while the model runs; hollow: a filled cache coded once.", svg: plot::plot(self), half: false };
         let page = html::prose("The published PCA recipe beside ours", &self.table(), &[drawing]);
         write_files(folder, "seeds", &self.json()?, &self.table(), &page)
     }

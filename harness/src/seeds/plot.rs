@@ -13,12 +13,9 @@ pub fn plot(found: &Found) -> String {
     let x = Scale::linear(0.0, top * 1.12, [52.0, WIDTH - 14.0]);
     let both = found.cells.iter().flat_map(|cell| [cell.snapshot.kl, cell.in_forward.kl]);
     let y = Scale::decades(both, [HEIGHT - 44.0, 14.0]);
-    let mut svg = format!(
-        "<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence against stored bits per element\">"
-    );
+    let mut svg = format!("<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"mean KL divergence against stored bits per element\">");
     axes(&mut svg, &x, &y, (10, 8), HEIGHT, "stored bits per element, layers and halves that stay raw included");
-    let named: Vec<(f64, f64, &str)> =
-        found.cells.iter().map(|cell| (x.at(cell.bits), y.at(cell.in_forward.kl), name(cell))).collect();
+    let named: Vec<(f64, f64, &str)> = found.cells.iter().map(|cell| (x.at(cell.bits), y.at(cell.in_forward.kl), name(cell))).collect();
     let labels = beside(&named, [54.0, WIDTH - 4.0], [8.0, HEIGHT - 46.0]);
     for ((cell, (cx, cy, text)), label) in found.cells.iter().zip(&named).zip(labels) {
         let colour = match cell.codec.as_str() {

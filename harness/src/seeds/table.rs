@@ -7,10 +7,7 @@ use super::{CellRow, Found, Loss, Parts};
 pub fn table(found: &Found) -> String {
     let corpus = &found.corpus;
     let [from, to] = corpus.score;
-    let mut text = format!(
-        "{}: {} passages, tokens 0..{from} coded, {from}..{to} scored, base ppl {:.4}\n\n",
-        found.model.name, corpus.passages, found.ppl_base
-    );
+    let mut text = format!("{}: {} passages, tokens 0..{from} coded, {from}..{to} scored, base ppl {:.4}\n\n", found.model.name, corpus.passages, found.ppl_base);
     for reason in &found.invalid {
         let _ = writeln!(text, "**INVALID:** {reason}\n");
     }
@@ -18,17 +15,7 @@ pub fn table(found: &Found) -> String {
              |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n";
     for cell in &found.cells {
         let alone = cell.bits_of_coded.map_or("-".into(), |bits| format!("{:.2} x", 16.0 / bits));
-        let _ = writeln!(
-            text,
-            "| {} | {:.2} | {:.2} x | {alone} | {} | {} | {} | `{}` |",
-            name(cell),
-            cell.bits,
-            cell.compression_vs_bf16,
-            cells(&cell.snapshot),
-            cells(&cell.in_forward),
-            parts(&cell.parts, cell.in_forward.kl),
-            cell.codec
-        );
+        let _ = writeln!(text, "| {} | {:.2} | {:.2} x | {alone} | {} | {} | {} | `{}` |", name(cell), cell.bits, cell.compression_vs_bf16, cells(&cell.snapshot), cells(&cell.in_forward), parts(&cell.parts, cell.in_forward.kl), cell.codec);
     }
     text += "\n`snapshot` codes a cache that was filled exactly; `in-forward` codes while the model runs. ppl is the mean change over passages,\n\
              KL with half its 95 % interval (Student t over passages). bits/el and vs bf16 count the layers and halves that a cell leaves raw.\n\n\

@@ -200,12 +200,7 @@ impl Sweep {
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let plot = |title: &str, stream| html::Drawing {
-            title: title.into(),
-            note: "The dashed line is the baseline's error: what lies on it or below is as good.",
-            svg: plot::plot(self, stream),
-            half: true,
-        };
+        let plot = |title: &str, stream| html::Drawing { title: title.into(), note: "The dashed line is the baseline's error: what lies on it or below is as good.", svg: plot::plot(self, stream), half: true };
         let page = html::prose("Sweep over codecs", &self.table(), &[plot("Keys", "k"), plot("Values", "v")]);
         write_files(folder, "sweep", &self.json()?, &self.table(), &page)
     }

@@ -32,11 +32,8 @@ pub fn table(sweep: &Sweep) -> String {
             );
         }
     }
-    let _ = writeln!(
-        text,
-        "\nThe fewest bits whose error is within a multiple of {}'s, and so the most that can be saved:\n\n| half | threshold | by the means | interval included | paired per passage |\n|---|---|---|---|---|",
-        sweep.baseline
-    );
+    let _ =
+        writeln!(text, "\nThe fewest bits whose error is within a multiple of {}'s, and so the most that can be saved:\n\n| half | threshold | by the means | interval included | paired per passage |\n|---|---|---|---|---|", sweep.baseline);
     let shown = |choice: &Option<Choice>| match choice {
         Some(c) => {
             format!("{}: {:.3} bits, {:.2} x bf16, error x {:.3}", c.codec, c.bits, c.compression_vs_bf16, c.ratio)
@@ -44,16 +41,7 @@ pub fn table(sweep: &Sweep) -> String {
         None => "none".into(),
     };
     for a in &sweep.answers {
-        let _ = writeln!(
-            text,
-            "| {} | {} (x {:.2}) | {} | {} | {} |",
-            a.stream,
-            a.threshold,
-            a.times,
-            shown(&a.point),
-            shown(&a.ci_safe),
-            shown(&a.paired)
-        );
+        let _ = writeln!(text, "| {} | {} (x {:.2}) | {} | {} | {} |", a.stream, a.threshold, a.times, shown(&a.point), shown(&a.ci_safe), shown(&a.paired));
     }
     let _ = writeln!(text, "\n`{}`, {}, {:.0} s", sweep.command, sweep.date, sweep.seconds);
     text

@@ -14,8 +14,7 @@ pub struct Threshold {
     pub times: f64,
 }
 
-pub const THRESHOLDS: [Threshold; 3] =
-    [Threshold { name: "A", times: 1.00 }, Threshold { name: "B", times: 1.05 }, Threshold { name: "C", times: 1.20 }];
+pub const THRESHOLDS: [Threshold; 3] = [Threshold { name: "A", times: 1.00 }, Threshold { name: "B", times: 1.05 }, Threshold { name: "C", times: 1.20 }];
 
 /// What one threshold leaves on one half of the cache. None: no codec of the sweep is good enough.
 #[derive(Clone, Debug, Serialize)]
@@ -71,13 +70,7 @@ fn upper_ratio(point: &Point, base: &Point) -> f64 {
 }
 
 fn choice(point: &Point, base: &Point) -> Choice {
-    Choice {
-        codec: point.codec.clone(),
-        bits: point.bits,
-        ratio: point.rel_mse / base.rel_mse,
-        compression_vs_bf16: 16.0 / point.bits,
-        compression_vs_baseline: base.bits / point.bits,
-    }
+    Choice { codec: point.codec.clone(), bits: point.bits, ratio: point.rel_mse / base.rel_mse, compression_vs_bf16: 16.0 / point.bits, compression_vs_baseline: base.bits / point.bits }
 }
 
 #[cfg(test)]
@@ -86,17 +79,7 @@ mod tests {
 
     fn point(codec: &str, bits: f64, by_passage: &[f64]) -> Point {
         let (rel_mse, rel_mse_halfwidth) = mean_with_interval(by_passage, LEVEL);
-        Point {
-            codec: codec.into(),
-            stream: "k".into(),
-            bits,
-            rel_mse,
-            rel_mse_halfwidth,
-            rel_mse_centred: rel_mse,
-            cosine: 1.0,
-            by_layer: Vec::new(),
-            by_passage: by_passage.to_vec(),
-        }
+        Point { codec: codec.into(), stream: "k".into(), bits, rel_mse, rel_mse_halfwidth, rel_mse_centred: rel_mse, cosine: 1.0, by_layer: Vec::new(), by_passage: by_passage.to_vec() }
     }
 
     #[test]
@@ -104,8 +87,7 @@ mod tests {
         // passages differ by half, the codec is 2 % better in each
         let base = [1.0, 1.5, 2.0, 1.2];
         let better = base.map(|v| 0.98 * v);
-        let points =
-            [point("fp8", 8.0, &base), point("fine", 6.0, &better), point("coarse", 4.0, &base.map(|v| 1.1 * v))];
+        let points = [point("fp8", 8.0, &base), point("fine", 6.0, &better), point("coarse", 4.0, &base.map(|v| 1.1 * v))];
         let answers = answers(&points, "fp8");
         let [a, b, c] = &answers[..] else { panic!("{answers:?}") };
         assert_eq!(a.point.as_ref().unwrap().codec, "fine");

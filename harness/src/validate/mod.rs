@@ -75,11 +75,7 @@ pub struct Findings {
 /// What is asked for, checked.
 fn chosen(options: &Options) -> Result<Vec<&'static CodecInfo>> {
     if !kernels_gen::registry::HEAD_DIMS_STORE.contains(&options.d) {
-        return Err(Error::Usage(format!(
-            "--d {}: head dims are {:?}",
-            options.d,
-            kernels_gen::registry::HEAD_DIMS_STORE
-        )));
+        return Err(Error::Usage(format!("--d {}: head dims are {:?}", options.d, kernels_gen::registry::HEAD_DIMS_STORE)));
     }
     match &options.codec {
         Some(every) if every == "every" => kernels_gen::registry::FAMILIES.iter().map(|name| Ok(codec(name)?)).collect(),
@@ -118,13 +114,7 @@ pub fn run(options: &Options) -> Result<Findings> {
     Ok(Findings { backend, d: options.d, rows: ROWS, seed: options.output.seed, codecs })
 }
 
-fn finding(
-    codec: &'static CodecInfo,
-    options: &Options,
-    real: &Real,
-    cpu: &dyn backend::Backend,
-    other: Option<&dyn backend::Backend>,
-) -> Result<Finding> {
+fn finding(codec: &'static CodecInfo, options: &Options, real: &Real, cpu: &dyn backend::Backend, other: Option<&dyn backend::Backend>) -> Result<Finding> {
     let d = options.d;
     let made_up = |family: &Family| (family.name().to_string(), family.rows(ROWS, d, options.output.seed));
     let gaussian = rel_mse(&codec.k, &made_up(&Family::Gaussian).1, d);
@@ -138,10 +128,7 @@ fn finding(
     let mut checks = vec![("odd rows decode to finite numbers".to_string(), odd_rows(codec, options.d))];
     let ours = parity::read(cpu, codec)?;
     let tolerance = (!codec.exact()).then_some(TOLERANCE);
-    checks.push((
-        "fast and plain scalar decode agree".into(),
-        parity::differing_value(&ours.out, &parity::plain(codec, &ours.bytes), tolerance),
-    ));
+    checks.push(("fast and plain scalar decode agree".into(), parity::differing_value(&ours.out, &parity::plain(codec, &ours.bytes), tolerance)));
     if let Some(other) = other {
         let theirs = parity::read(other, codec)?;
         checks.push(("the gpu stores the same bytes".into(), parity::differing_byte(&theirs.bytes, &ours.bytes)));
@@ -151,16 +138,7 @@ fn finding(
         let what = format!("the cache took {} bits an element where the layout asks for {bits}", ours.bits);
         checks.push(("bytes allocated".into(), Some(what)));
     }
-    Ok(Finding {
-        codec: codec.name.into(),
-        stored_bits_per_element: bits,
-        allocated_bits_per_element: ours.bits,
-        rel_mse: errors,
-        db_above_rate_bound: 10.0 * gaussian.log10() + 20.0 * bits * 2_f64.log10(),
-        encoded,
-        decoded,
-        checks,
-    })
+    Ok(Finding { codec: codec.name.into(), stored_bits_per_element: bits, allocated_bits_per_element: ours.bits, rel_mse: errors, db_above_rate_bound: 10.0 * gaussian.log10() + 20.0 * bits * 2_f64.log10(), encoded, decoded, checks })
 }
 
 /// Million elements a second that one thread codes and decodes.
@@ -176,8 +154,7 @@ fn speed(half: &Half, rows: &[f32], d: usize) -> (f64, f64) {
 }
 
 fn rel_mse(half: &Half, rows: &[f32], d: usize) -> f64 {
-    let errors: Vec<_> =
-        rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &half.decode_row(&half.encode_row(x), d))).collect();
+    let errors: Vec<_> = rows.par_chunks_exact(d).map(|x| SquaredError::of_row(x, &half.decode_row(&half.encode_row(x), d))).collect();
     errors.into_iter().fold(SquaredError::default(), |a, b| a + b).relative()
 }
 
@@ -185,21 +162,9 @@ fn rel_mse(half: &Half, rows: &[f32], d: usize) -> f64 {
 fn odd_rows(codec: &CodecInfo, d: usize) -> Option<String> {
     let only = |value: f32| (0..d).map(|i| if i == 3 { value } else { 0.0 }).collect::<Vec<f32>>();
     let all = |value: f32| vec![value; d];
-    let odd = [
-        all(0.0),
-        all(-0.0),
-        all(1e-38),
-        all(f32::MAX),
-        only(1.0),
-        only(f32::NAN),
-        only(f32::INFINITY),
-        only(f32::NEG_INFINITY),
-        all(f32::NAN),
-    ];
+    let odd = [all(0.0), all(-0.0), all(1e-38), all(f32::MAX), only(1.0), only(f32::NAN), only(f32::INFINITY), only(f32::NEG_INFINITY), all(f32::NAN)];
     let broken = |x: &&Vec<f32>| !codec.k.decode_row(&codec.k.encode_row(x), d).iter().all(|v| v.is_finite());
-    odd.iter()
-        .find(broken)
-        .map(|x| format!("a row with {:e} at 0 and {:e} at 3 decodes to something that is not finite", x[0], x[3]))
+    odd.iter().find(broken).map(|x| format!("a row with {:e} at 0 and {:e} at 3 decodes to something that is not finite", x[0], x[3]))
 }
 
 impl Findings {
@@ -216,11 +181,7 @@ impl Findings {
             let shown = |e: &Option<f64>| e.map_or(format!(" {:>12} |", "-"), |e| format!(" {e:>12.3e} |"));
             let errors: String = f.rel_mse.iter().map(|(_, e)| shown(e)).collect();
             let (bits, allocated) = (f.stored_bits_per_element, f.allocated_bits_per_element);
-            let _ = writeln!(
-                text,
-                "| {:6} | {bits:>7.3} | {allocated:>9.3} |{errors} {:>19.2} | {:>12.1} | {:>12.1} |",
-                f.codec, f.db_above_rate_bound, f.encoded, f.decoded
-            );
+            let _ = writeln!(text, "| {:6} | {bits:>7.3} | {allocated:>9.3} |{errors} {:>19.2} | {:>12.1} | {:>12.1} |", f.codec, f.db_above_rate_bound, f.encoded, f.decoded);
         }
         text.push('\n');
         for f in &self.codecs {
@@ -232,8 +193,7 @@ impl Findings {
     }
 
     pub fn json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self)
-            .map_err(|e| Error::Data(format!("the findings cannot be written as json: {e}")))
+        serde_json::to_string_pretty(self).map_err(|e| Error::Data(format!("the findings cannot be written as json: {e}")))
     }
 
     pub fn write(&self, folder: &Path) -> Result<()> {
@@ -249,12 +209,7 @@ impl Findings {
 
     /// Fails if any reader disagrees.
     pub fn check(&self) -> Result<()> {
-        let wrong = |f: &Finding| {
-            f.checks
-                .iter()
-                .filter_map(|(_, wrong)| Some(format!("{}: {}", f.codec, wrong.as_ref()?)))
-                .collect::<Vec<_>>()
-        };
+        let wrong = |f: &Finding| f.checks.iter().filter_map(|(_, wrong)| Some(format!("{}: {}", f.codec, wrong.as_ref()?))).collect::<Vec<_>>();
         let reasons: Vec<String> = self.codecs.iter().flat_map(wrong).collect();
         if reasons.is_empty() { Ok(()) } else { Err(Error::Invalid { reasons }) }
     }

@@ -43,11 +43,7 @@ pub fn plain(codec: &CodecInfo, bytes: &[u8]) -> Vec<f32> {
 
 fn rows() -> [Vec<f32>; 3] {
     let Geometry { heads, kv_heads, d, .. } = GEOMETRY;
-    [
-        Family::Gaussian.rows(LENGTHS.len() * heads, d, 5),
-        Family::Anisotropic.rows(TOKENS * kv_heads, d, 6),
-        Family::Gaussian.rows(TOKENS * kv_heads, d, 7),
-    ]
+    [Family::Gaussian.rows(LENGTHS.len() * heads, d, 5), Family::Anisotropic.rows(TOKENS * kv_heads, d, 6), Family::Gaussian.rows(TOKENS * kv_heads, d, 7)]
 }
 
 /// None if the bytes are equal, else a sentence that says where they first differ.
@@ -55,14 +51,7 @@ pub fn differing_byte(ours: &[u8], theirs: &[u8]) -> Option<String> {
     let count = ours.iter().zip(theirs).filter(|(a, b)| a != b).count() + ours.len().abs_diff(theirs.len());
     let first = ours.iter().zip(theirs).position(|(a, b)| a != b).unwrap_or(ours.len().min(theirs.len()));
     let shown = |bytes: &[u8]| bytes.get(first).map_or("nothing".into(), |b| format!("{b:#04x}"));
-    (count > 0).then(|| {
-        format!(
-            "{count} of {} cache bytes differ, first byte {first}: {} against {}",
-            theirs.len(),
-            shown(ours),
-            shown(theirs)
-        )
-    })
+    (count > 0).then(|| format!("{count} of {} cache bytes differ, first byte {first}: {} against {}", theirs.len(), shown(ours), shown(theirs)))
 }
 
 /// As above for attention. Exact codecs must agree in every bit, others within `tolerance` of the largest value.
@@ -77,11 +66,5 @@ pub fn differing_value(ours: &[f32], theirs: &[f32], tolerance: Option<f32>) -> 
     let (row, at) = (first / GEOMETRY.d, first % GEOMETRY.d);
     let (query, head) = (row / GEOMETRY.heads, row % GEOMETRY.heads);
     let (a, b) = (ours[first], theirs[first]);
-    Some(format!(
-        "{count} of {} values differ, first at length {}, head {head}, dim {at}: {a:e} ({:#010x}) against {b:e} ({:#010x})",
-        theirs.len(),
-        LENGTHS[query],
-        a.to_bits(),
-        b.to_bits()
-    ))
+    Some(format!("{count} of {} values differ, first at length {}, head {head}, dim {at}: {a:e} ({:#010x}) against {b:e} ({:#010x})", theirs.len(), LENGTHS[query], a.to_bits(), b.to_bits()))
 }

@@ -14,36 +14,18 @@ pub fn plot(found: &[Finding]) -> String {
     let x = Scale::linear(0.0, 1.12 * top, [52.0, WIDTH - 14.0]);
     let all = found.iter().flat_map(|f| f.rel_mse.iter().filter_map(|(_, e)| *e));
     let y = Scale::decades(all, [HEIGHT - 44.0, 34.0]);
-    let mut svg = format!(
-        "<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"relative squared error against stored bits\">"
-    );
+    let mut svg = format!("<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"relative squared error against stored bits\">");
     axes(&mut svg, &x, &y, (10, 8), HEIGHT, "stored bits per element, scales included");
     // 2^-2R, where it is inside the drawing
     let bits = |error: f64| -0.5 * error.log2();
     let (first, last) = (bits(y.to).max(0.0), bits(y.from).min(x.to));
-    let _ = write!(
-        svg,
-        "<polyline class=\"front\" points=\"{:.1},{:.1} {:.1},{:.1}\"/>",
-        x.at(first),
-        y.at(2_f64.powf(-2.0 * first)),
-        x.at(last),
-        y.at(2_f64.powf(-2.0 * last))
-    );
+    let _ = write!(svg, "<polyline class=\"front\" points=\"{:.1},{:.1} {:.1},{:.1}\"/>", x.at(first), y.at(2_f64.powf(-2.0 * first)), x.at(last), y.at(2_f64.powf(-2.0 * last)));
     let gaussian = super::FAMILIES[0].name();
-    let points: Vec<(f64, f64, &str)> = found
-        .iter()
-        .filter_map(|f| Some((x.at(f.stored_bits_per_element), y.at(of(f, gaussian)?), f.codec.as_str())))
-        .collect();
+    let points: Vec<(f64, f64, &str)> = found.iter().filter_map(|f| Some((x.at(f.stored_bits_per_element), y.at(of(f, gaussian)?), f.codec.as_str()))).collect();
     for f in found {
         for (kind, colour) in REAL.into_iter().zip(["c1", "c2"]) {
             let Some(error) = of(f, kind) else { continue };
-            let _ = write!(
-                svg,
-                "<g class=\"{colour}\"><circle class=\"dot hollow\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"><title>{}, {kind}: {error:.3e}</title></circle></g>",
-                x.at(f.stored_bits_per_element),
-                y.at(error),
-                escaped(&f.codec)
-            );
+            let _ = write!(svg, "<g class=\"{colour}\"><circle class=\"dot hollow\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.5\"><title>{}, {kind}: {error:.3e}</title></circle></g>", x.at(f.stored_bits_per_element), y.at(error), escaped(&f.codec));
         }
     }
     let labels = beside(&points, [54.0, WIDTH - 4.0], [30.0, HEIGHT - 46.0]);

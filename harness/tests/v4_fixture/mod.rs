@@ -43,11 +43,7 @@ impl Tensors {
 
     pub fn parts(&self) -> Parts {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
-        tensors
-            .tensors()
-            .into_iter()
-            .map(|(name, t)| (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec())))
-            .collect()
+        tensors.tensors().into_iter().map(|(name, t)| (name, (t.dtype(), t.shape().to_vec(), t.data().to_vec()))).collect()
     }
 }
 
@@ -56,12 +52,7 @@ pub fn assert_close(what: &str, ours: &[f32], wanted: &[f32]) {
     let largest = wanted.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
     let apart = ours.iter().zip(wanted).map(|(a, b)| (a - b).abs()).enumerate();
     let (at, worst) = apart.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
-    let off = format!(
-        "{what}: element {at} is {} against {}, off by {:.1e} of the largest",
-        ours[at],
-        wanted[at],
-        worst / largest
-    );
+    let off = format!("{what}: element {at} is {} against {}, off by {:.1e} of the largest", ours[at], wanted[at], worst / largest);
     println!("{off}");
     assert!(worst <= TOLERANCE * largest, "{off}");
 }
@@ -90,19 +81,12 @@ fn folder(name: &str, config: &Value, parts: &Parts) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("kvfuse-v4-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
-    let views =
-        parts.iter().map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+    let views = parts.iter().map(|(name, (dtype, shape, data))| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
     std::fs::write(folder.join("model.safetensors"), serialize(views, None).unwrap()).unwrap();
     folder
 }
 
-pub fn hidden(
-    model: &Model,
-    ids: &[u32],
-    score: Range<usize>,
-    chunks: Vec<Range<usize>>,
-    cache: &mut dyn RowCache,
-) -> candle_core::Tensor {
+pub fn hidden(model: &Model, ids: &[u32], score: Range<usize>, chunks: Vec<Range<usize>>, cache: &mut dyn RowCache) -> candle_core::Tensor {
     model.hidden(ids, score, &mut [Lane::new(chunks, cache)], |_| ()).unwrap().remove(0)
 }
 

@@ -8,8 +8,7 @@ use syn::spanned::Spanned;
 use syn::*;
 
 /// Methods whose last argument names a device function, and how many values that takes.
-const TAKES_FN: [(&str, usize); 10] =
-    [("map", 1), ("map2", 2), ("map3", 3), ("keys", 1), ("values", 1), ("grouped_keys", 1), ("grouped_values", 1), ("quads", 1), ("key_quads", 1), ("key_twos", 1)];
+const TAKES_FN: [(&str, usize); 10] = [("map", 1), ("map2", 2), ("map3", 3), ("keys", 1), ("values", 1), ("grouped_keys", 1), ("grouped_values", 1), ("quads", 1), ("key_quads", 1), ("key_twos", 1)];
 
 impl Body {
     pub fn call(&mut self, c: &ExprCall) -> TokenStream {

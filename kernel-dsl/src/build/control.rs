@@ -123,9 +123,7 @@ impl B {
 
     fn placeholder(&self, a: &V, c: &V) -> V {
         match (a, c) {
-            (V::Array(x), V::Array(y)) | (V::Tuple(x), V::Tuple(y)) if x.len() == y.len() => {
-                V::Array(x.iter().zip(y).map(|(x, y)| self.placeholder(x, y)).collect())
-            }
+            (V::Array(x), V::Array(y)) | (V::Tuple(x), V::Tuple(y)) if x.len() == y.len() => V::Array(x.iter().zip(y).map(|(x, y)| self.placeholder(x, y)).collect()),
             (V::Struct(x), V::Struct(_)) => self.joined_fields(x, c, |x, y| self.placeholder(x, y)),
             (V::S(i), _) | (_, V::S(i)) => match self.ty(*i) {
                 Ty::Scalar(d) => self.var(self.constant(d, 0)),
@@ -204,5 +202,8 @@ impl B {
 
 /// True if evaluating the operation where it is not needed changes nothing.
 fn is_pure(op: &Op) -> bool {
-    matches!(op, Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) | Op::VarGet(_) | Op::Full(_) | Op::RowIndex | Op::Raise(_) | Op::PairIndex)
+    matches!(
+        op,
+        Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) | Op::VarGet(_) | Op::Full(_) | Op::RowIndex | Op::Raise(_) | Op::PairIndex
+    )
 }

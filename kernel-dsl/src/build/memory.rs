@@ -148,7 +148,9 @@ impl B {
             ("put_rows", 3) => self.store_tile(buf, dtype, at(0), (n(1) * e, 0), usize::MAX, &args[2]),
             ("spread", 1) if e == 4 => self.emit(Op::LoadSpread { buf, at: at(0) }, Ty::Tile { dtype, rows: 1, cols: 32, layout: Layout::Cols }),
             ("put_acc", 5) => self.store_tile(buf, dtype, at(0), (n(1) * e, n(2) * e), n(3), &args[4]),
-            ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" }),
+            ("acc", 5) if e != 4 || n(2) == 0 || n(3) % 32 != 0 => {
+                self.fail(Fault::TileSize { tile: format!("{} rows of {} columns in memory", n(3), n(2)), wants: "its elements four bytes, its rows a multiple of 32, at least one column" })
+            }
             ("acc", 5) => self.load_columns(buf, dtype, at(0), (e, n(1) * e), n(2), (n(3), n(4)), Layout::MmaC),
             ("put_cores", 3) => {
                 let (byte, value) = (n(1), self.id_of(&args[2], DType::I32));
@@ -252,9 +254,7 @@ impl B {
                     t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "a left operand of bytes: 32 columns and a multiple of 64 rows, or where columns are spread the other way round" }),
                 }
             }
-            (V::Buf(buf @ Buf::Shared(_), _), "line_columns", 1) if dtype.size() == 1 => {
-                self.emit(Op::LoadLines { buf, at: self.byte(buf, &args[0], 1) }, Ty::Tile { dtype, rows: 16, cols: 128, layout: Layout::MmaA })
-            }
+            (V::Buf(buf @ Buf::Shared(_), _), "line_columns", 1) if dtype.size() == 1 => self.emit(Op::LoadLines { buf, at: self.byte(buf, &args[0], 1) }, Ty::Tile { dtype, rows: 16, cols: 128, layout: Layout::MmaA }),
             (V::Buf(buf, _), "save_acc", 5) => {
                 let n: Vec<usize> = args[1..4].iter().map(|a| a.size(self, "the size of a tile")).collect();
                 self.store_tile(buf, dtype, self.byte(buf, &args[0], 1), (n[0], n[1]), n[2], &args[4])
@@ -275,9 +275,7 @@ impl B {
             (V::S(id), "map2", [x]) => f(self, vec![V::S(id), x.clone()]),
             (V::S(id), "map3", [x, y]) => f(self, vec![V::S(id), x.clone(), y.clone()]),
             (V::Buf(buf @ (Buf::Slot(..) | Buf::Param(_)), _), "keys" | "values" | "quads" | "key_quads" | "key_twos", [at, bits, d, lane]) => self.unpack(buf, name, [at, bits, d, lane], None, f),
-            (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => {
-                self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f)
-            }
+            (V::Buf(buf @ Buf::Slot(..), _), "grouped_keys" | "grouped_values", [at, bits, d, lane, dims, shared]) => self.unpack(buf, &name["grouped_".len()..], [at, bits, d, lane], Some((dims, shared)), f),
             (V::Poison, ..) => V::Poison,
             (v, ..) => self.no_method(name, &v),
         }

@@ -46,22 +46,14 @@ impl V {
 }
 
 /// A struct with `#[device]` on it.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is no device type",
-    label = "not a device type",
-    note = "put `#[device]` on the struct; its fields are device types: scalars, views such as `Global<T>`, arrays, other such structs"
-)]
+#[diagnostic::on_unimplemented(message = "`{Self}` is no device type", label = "not a device type", note = "put `#[device]` on the struct; its fields are device types: scalars, views such as `Global<T>`, arrays, other such structs")]
 pub trait DeviceStruct {}
 
 /// That a type in a signature is one, for rustc to check.
 pub fn device_struct<T: DeviceStruct>() {}
 
 /// A device struct that a kernel takes: each field is an argument.
-#[diagnostic::on_unimplemented(
-    message = "a kernel cannot take `{Self}`",
-    label = "not a struct of arguments",
-    note = "put `#[device]` on a struct whose fields are all `Global<T>` or scalars"
-)]
+#[diagnostic::on_unimplemented(message = "a kernel cannot take `{Self}`", label = "not a struct of arguments", note = "put `#[device]` on a struct whose fields are all `Global<T>` or scalars")]
 pub trait Arguments: DeviceStruct {
     /// Declares each field as an argument of the kernel, `name_field`.
     fn declare(b: &B, name: &str) -> V;

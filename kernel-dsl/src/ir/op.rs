@@ -4,6 +4,8 @@ use super::kinds::*;
 use super::{Id, Span};
 use crate::dtype::DType;
 
+// One line an operation.
+#[rustfmt::skip]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Op {
     Const(u64),

@@ -9,13 +9,40 @@ pub fn tile(p: &Program) -> Result<(), Report> {
     walk(&p.body, false, &|s, in_warp| {
         let thread_only = matches!(
             s.op,
-            Op::LaneId | Op::ThreadId | Op::ThreadAnew | Op::BlockAnew(_) | Op::ShflXor(..) | Op::Alike(_) | Op::MovMatrix(_) | Op::LoadMatrices { .. } | Op::Prmt(..) | Op::MmaRegs { .. } | Op::MmaCores { .. } | Op::AnyLane(_) | Op::Ballot(_) | Op::Barrier | Op::AtomicAdd { .. }
+            Op::LaneId
+                | Op::ThreadId
+                | Op::ThreadAnew
+                | Op::BlockAnew(_)
+                | Op::ShflXor(..)
+                | Op::Alike(_)
+                | Op::MovMatrix(_)
+                | Op::LoadMatrices { .. }
+                | Op::Prmt(..)
+                | Op::MmaRegs { .. }
+                | Op::MmaCores { .. }
+                | Op::AnyLane(_)
+                | Op::Ballot(_)
+                | Op::Barrier
+                | Op::AtomicAdd { .. }
         );
         if thread_only {
             return Some(Fault::StageOp { op: name(&s.op), stage: "tile" });
         }
-        let warp_op = matches!(s.op, Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StorePacked { .. } | Op::StoreRight { .. } | Op::StoreCores { .. } | Op::PutBy { .. } | Op::KeepAcc { .. } | Op::SyncWarp)
-            || s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. }));
+        let warp_op = matches!(
+            s.op,
+            Op::CopyStart { .. }
+                | Op::CopyAsync { .. }
+                | Op::RingFetch { .. }
+                | Op::RingWait { .. }
+                | Op::StoreTile { .. }
+                | Op::StoreHalves { .. }
+                | Op::StorePacked { .. }
+                | Op::StoreRight { .. }
+                | Op::StoreCores { .. }
+                | Op::PutBy { .. }
+                | Op::KeepAcc { .. }
+                | Op::SyncWarp
+        ) || s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. }));
         (warp_op && !in_warp).then(|| Fault::TileOutsideWarp { op: name(&s.op) })
     })
 }
@@ -23,7 +50,24 @@ pub fn tile(p: &Program) -> Result<(), Report> {
 /// Thread IR: scalars only.
 pub fn thread(p: &Program) -> Result<(), Report> {
     walk(&p.body, false, &|s, _| {
-        let tile = s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. })) || matches!(s.op, Op::ParFor { .. } | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StorePacked { .. } | Op::StoreRight { .. } | Op::StoreCores { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::Kept { .. } | Op::KeptLeft { .. } | Op::KeepAcc { .. } | Op::Any(_));
+        let tile = s.outs.iter().any(|o| matches!(p.ty(*o), Ty::Tile { .. }))
+            || matches!(
+                s.op,
+                Op::ParFor { .. }
+                    | Op::CopyStart { .. }
+                    | Op::CopyAsync { .. }
+                    | Op::StoreTile { .. }
+                    | Op::StoreHalves { .. }
+                    | Op::StorePacked { .. }
+                    | Op::StoreRight { .. }
+                    | Op::StoreCores { .. }
+                    | Op::PutBy { .. }
+                    | Op::Keep { .. }
+                    | Op::Kept { .. }
+                    | Op::KeptLeft { .. }
+                    | Op::KeepAcc { .. }
+                    | Op::Any(_)
+            );
         tile.then(|| Fault::StageOp { op: name(&s.op), stage: "thread" })
     })
 }

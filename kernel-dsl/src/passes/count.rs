@@ -19,15 +19,7 @@ pub fn run(src: &Program, buffer: &str) -> Program {
     let mut counter = Counter { watched, first, zero, sums, p };
     let body = std::mem::take(&mut counter.p.body);
     let body = counter.region(body);
-    let mut all = vec![
-        made(Op::LaneId, lane),
-        made(Op::Const(0), none),
-        made(Op::Bin(BinOp::Eq, lane, none), first),
-        made(Op::Const(0), zero),
-        made(Op::Const(8), word),
-        made(Op::VarNew(zero), sums[0]),
-        made(Op::VarNew(zero), sums[1]),
-    ];
+    let mut all = vec![made(Op::LaneId, lane), made(Op::Const(0), none), made(Op::Bin(BinOp::Eq, lane, none), first), made(Op::Const(0), zero), made(Op::Const(8), word), made(Op::VarNew(zero), sums[0]), made(Op::VarNew(zero), sums[1])];
     all.extend(body);
     let totals = sums.map(|sum| counter.of_warp(sum, &mut all));
     let buf = Buf::Param(counter.p.params.len());

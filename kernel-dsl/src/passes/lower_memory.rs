@@ -204,7 +204,13 @@ impl Lower {
             // Consecutive rows of a column lie in one lane.
             if row_stride == dtype.size() && (dtype.size() == 4 && rows != 24 || dtype.size() == 1 && rows % 32 == 0) {
                 let columns = self.columns((rows, have, dtype.size()), &regs);
-                let step = if rows == 16 { 2 } else if columns[0].len() % 4 == 0 { 4 } else { 1 };
+                let step = if rows == 16 {
+                    2
+                } else if columns[0].len() % 4 == 0 {
+                    4
+                } else {
+                    1
+                };
                 return self.store_columns((buf, at, col_stride, cols), rows / 8 * dtype.size(), step, columns);
             }
         }

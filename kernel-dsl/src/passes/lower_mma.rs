@@ -62,10 +62,14 @@ impl Lower {
                 }
                 let own = height(chain[0]);
                 if let Some((before, below)) = total {
-                    sum = before.into_iter().zip(sum).map(|(low, own_sum)| {
-                        let raised = self.scaled(low, 1 << (own - below));
-                        self.bin(BinOp::Add, raised, own_sum)
-                    }).collect();
+                    sum = before
+                        .into_iter()
+                        .zip(sum)
+                        .map(|(low, own_sum)| {
+                            let raised = self.scaled(low, 1 << (own - below));
+                            self.bin(BinOp::Add, raised, own_sum)
+                        })
+                        .collect();
                 }
                 total = Some((sum, own));
             }

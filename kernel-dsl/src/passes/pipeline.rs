@@ -120,7 +120,9 @@ fn assigned(stmts: &[Stmt]) -> Written {
     for s in stmts {
         match &s.op {
             Op::VarSet(v, _) => drop(w.vars.insert(*v)),
-            Op::Store { buf, .. } | Op::Bring { buf, .. } | Op::StoreVec { buf, .. } | Op::StoreTile { buf, .. } | Op::StoreHalves { buf, .. } | Op::StorePacked { buf, .. } | Op::StoreRight { buf, .. } | Op::StoreCores { buf, .. } => drop(w.memory.insert(*buf)),
+            Op::Store { buf, .. } | Op::Bring { buf, .. } | Op::StoreVec { buf, .. } | Op::StoreTile { buf, .. } | Op::StoreHalves { buf, .. } | Op::StorePacked { buf, .. } | Op::StoreRight { buf, .. } | Op::StoreCores { buf, .. } => {
+                w.memory.insert(*buf);
+            }
             _ => {}
         }
         for b in inner(&s.op) {
@@ -184,10 +186,14 @@ fn renamed(p: &mut Program, s: &Stmt, map: &mut HashMap<Id, Id>) -> Stmt {
         Op::Load { buf, at } => Op::Load { buf: *buf, at: m(at) },
         other => other.clone(),
     };
-    let outs = s.outs.iter().map(|o| {
-        let fresh = p.fresh(p.ty(*o));
-        map.insert(*o, fresh);
-        fresh
-    }).collect();
+    let outs = s
+        .outs
+        .iter()
+        .map(|o| {
+            let fresh = p.fresh(p.ty(*o));
+            map.insert(*o, fresh);
+            fresh
+        })
+        .collect();
     Stmt { op, outs, span: s.span }
 }

@@ -50,7 +50,34 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
             Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
             Op::VarSet(var, _) if !used.contains(var) => continue,
             op => {
-                let effect = matches!(op, Op::VarSet(..) | Op::Store { .. } | Op::Prefetch { .. } | Op::StoreVec { .. } | Op::StoreTile { .. } | Op::StoreHalves { .. } | Op::StorePacked { .. } | Op::StoreRight { .. } | Op::StoreCores { .. } | Op::AtomicAdd { .. } | Op::PutBy { .. } | Op::Keep { .. } | Op::KeepAcc { .. } | Op::Bring { .. } | Op::Brought | Op::CopyStart { .. } | Op::CopyAsync { .. } | Op::RingFetch { .. } | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::AfterPrevious | Op::ReleaseNext | Op::Anew);
+                let effect = matches!(
+                    op,
+                    Op::VarSet(..)
+                        | Op::Store { .. }
+                        | Op::Prefetch { .. }
+                        | Op::StoreVec { .. }
+                        | Op::StoreTile { .. }
+                        | Op::StoreHalves { .. }
+                        | Op::StorePacked { .. }
+                        | Op::StoreRight { .. }
+                        | Op::StoreCores { .. }
+                        | Op::AtomicAdd { .. }
+                        | Op::PutBy { .. }
+                        | Op::Keep { .. }
+                        | Op::KeepAcc { .. }
+                        | Op::Bring { .. }
+                        | Op::Brought
+                        | Op::CopyStart { .. }
+                        | Op::CopyAsync { .. }
+                        | Op::RingFetch { .. }
+                        | Op::RingWait { .. }
+                        | Op::Barrier
+                        | Op::SyncWarp
+                        | Op::CopyOver
+                        | Op::AfterPrevious
+                        | Op::ReleaseNext
+                        | Op::Anew
+                );
                 if !effect && !s.outs.iter().any(|o| used.contains(o)) {
                     continue;
                 }
@@ -65,8 +92,53 @@ fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
 pub fn operands(op: &Op) -> Vec<Id> {
     let of = |b: &Buf| if let Buf::Slot(_, id) = b { vec![*id] } else { vec![] };
     match op {
-        Op::Const(_) | Op::BlockId(_) | Op::RowIndex | Op::VectorIndex | Op::Raise(_) | Op::PairIndex | Op::SpreadIndex | Op::LaneId | Op::ThreadId | Op::ThreadAnew | Op::BlockAnew(_) | Op::Anew | Op::RingWait { .. } | Op::Barrier | Op::SyncWarp | Op::CopyOver | Op::Brought | Op::AfterPrevious | Op::ReleaseNext => vec![],
-        Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::VarNew(a) | Op::VarGet(a) | Op::Full(a) | Op::Any(a) | Op::SumK(a) | Op::LaneTotals(a) | Op::FoldFours(a) | Op::InFours(a) | Op::SplitBytes(a) | Op::SplitHalves(a) | Op::SwapHalves(a) | Op::OwnHalves(a) | Op::SplitRows(a) | Op::SwapRows(a) | Op::TwiceRows(a) | Op::PairSums(a) | Op::QuadOrder(a) | Op::TwosOrder(a) | Op::ToOperand(a) | Op::Hadamard(a) | Op::ShflXor(a, _) | Op::Alike(a) | Op::MovMatrix(a) | Op::AnyLane(a) | Op::Ballot(a) => vec![*a],
+        Op::Const(_)
+        | Op::BlockId(_)
+        | Op::RowIndex
+        | Op::VectorIndex
+        | Op::Raise(_)
+        | Op::PairIndex
+        | Op::SpreadIndex
+        | Op::LaneId
+        | Op::ThreadId
+        | Op::ThreadAnew
+        | Op::BlockAnew(_)
+        | Op::Anew
+        | Op::RingWait { .. }
+        | Op::Barrier
+        | Op::SyncWarp
+        | Op::CopyOver
+        | Op::Brought
+        | Op::AfterPrevious
+        | Op::ReleaseNext => vec![],
+        Op::Un(_, a)
+        | Op::Cast(a)
+        | Op::Bitcast(a)
+        | Op::VarNew(a)
+        | Op::VarGet(a)
+        | Op::Full(a)
+        | Op::Any(a)
+        | Op::SumK(a)
+        | Op::LaneTotals(a)
+        | Op::FoldFours(a)
+        | Op::InFours(a)
+        | Op::SplitBytes(a)
+        | Op::SplitHalves(a)
+        | Op::SwapHalves(a)
+        | Op::OwnHalves(a)
+        | Op::SplitRows(a)
+        | Op::SwapRows(a)
+        | Op::TwiceRows(a)
+        | Op::PairSums(a)
+        | Op::QuadOrder(a)
+        | Op::TwosOrder(a)
+        | Op::ToOperand(a)
+        | Op::Hadamard(a)
+        | Op::ShflXor(a, _)
+        | Op::Alike(a)
+        | Op::MovMatrix(a)
+        | Op::AnyLane(a)
+        | Op::Ballot(a) => vec![*a],
         Op::BytesBeside(a, b) | Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) | Op::OfLane(a, b) => vec![*a, *b],
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => vec![*v],
@@ -77,8 +149,28 @@ pub fn operands(op: &Op) -> Vec<Id> {
         Op::MmaCores { a, buf, at, c, .. } => [of(buf), a.clone(), vec![*at], c.clone()].concat(),
         Op::MmaRaised { a, b, .. } => vec![*a, *b],
         Op::FoldOnto { src, start, .. } => vec![*src, *start],
-        Op::Load { buf, at } | Op::Gather { buf, at } | Op::Peek { buf, at } | Op::Unpack { buf, at, .. } | Op::LoadOperand { buf, at, .. } | Op::LoadLeft { buf, at } | Op::LoadRight { buf, at } | Op::LoadSpread { buf, at } | Op::Marks { buf, at, .. } | Op::LoadLines { buf, at } | Op::LoadMatrices { buf, at, .. } | Op::LoadTile { buf, at, .. } | Op::LoadPairs { buf, at, .. } | Op::LoadHalves { buf, at, .. } | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
-        Op::Store { buf, at, value } | Op::AtomicAdd { buf, at, value } | Op::StoreTile { buf, at, value, .. } | Op::StoreHalves { buf, at, value, .. } | Op::StorePacked { buf, at, value } | Op::StoreRight { buf, at, value, .. } | Op::StoreCores { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
+        Op::Load { buf, at }
+        | Op::Gather { buf, at }
+        | Op::Peek { buf, at }
+        | Op::Unpack { buf, at, .. }
+        | Op::LoadOperand { buf, at, .. }
+        | Op::LoadLeft { buf, at }
+        | Op::LoadRight { buf, at }
+        | Op::LoadSpread { buf, at }
+        | Op::Marks { buf, at, .. }
+        | Op::LoadLines { buf, at }
+        | Op::LoadMatrices { buf, at, .. }
+        | Op::LoadTile { buf, at, .. }
+        | Op::LoadPairs { buf, at, .. }
+        | Op::LoadHalves { buf, at, .. }
+        | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
+        Op::Store { buf, at, value }
+        | Op::AtomicAdd { buf, at, value }
+        | Op::StoreTile { buf, at, value, .. }
+        | Op::StoreHalves { buf, at, value, .. }
+        | Op::StorePacked { buf, at, value }
+        | Op::StoreRight { buf, at, value, .. }
+        | Op::StoreCores { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
         Op::PutBy { place, value, .. } => vec![*place, *value],
         Op::TakeUp { place, .. } => vec![*place],
         Op::Keep { turn, value, .. } => vec![*turn, *value],

@@ -8,9 +8,9 @@ mod mma;
 mod page;
 pub mod pair;
 
+pub(crate) use fold::{four, fours};
 pub use launch::{current_block, launch};
 pub use memory::{At, ByTurn, ByWarp, Global, PutBy, PutByWarp, Shared};
-pub(crate) use fold::{four, fours};
 pub(crate) use mma::band_row;
 pub use mma::{MmaIn, MmaStart};
 pub use page::{MARK, Page, Ring};

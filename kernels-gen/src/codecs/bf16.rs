@@ -1,7 +1,7 @@
 //! No compression: the baseline that shares every other part of the path.
 
-use kernel_dsl::{codec, device};
 use crate::codec::{Codec, Lane, Spec};
+use kernel_dsl::{codec, device};
 
 #[derive(Debug)]
 pub struct Bf16;

@@ -20,11 +20,7 @@ fn twos_at(width: usize) -> usize {
 /// First code bit of the plane of single bits.
 #[device]
 fn ones_at(width: usize) -> usize {
-    if width >= 6 {
-        48
-    } else {
-        if width >= 4 { 32 } else { if width >= 2 { 16 } else { 0 } }
-    }
+    if width >= 6 { 48 } else { if width >= 4 { 32 } else { if width >= 2 { 16 } else { 0 } } }
 }
 
 /// The lowest bytes of four words.

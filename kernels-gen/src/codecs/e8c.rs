@@ -9,8 +9,8 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
-use super::fractions::{middle, reach};
 use super::e8word::{lanes_of, lanes4_of, raised, raised_lanes4_of, word_of};
+use super::fractions::{middle, reach};
 use crate::codec::{Codec, Spec};
 
 /// Mean squared error of a block of E8 inside the box, at scale 1.

@@ -6,8 +6,8 @@
 
 use kernel_dsl::codec;
 
-use super::fractions::{middle, reach};
 use super::e8word::{lanes_of, lanes4_of, paired_lanes4_of, raised, raised_lanes4_of, word_of};
+use super::fractions::{middle, reach};
 use crate::codec::{Codec, Spec};
 
 /// Steps that `e8wW_tried` tries.

@@ -57,7 +57,17 @@ impl Int {
 #[codec]
 impl Codec for Int {
     fn name(&self) -> String {
-        format!("int{}{}", self.width, if self.tries > 1 { "_tried" } else if self.rotate { "" } else { "_plain" })
+        format!(
+            "int{}{}",
+            self.width,
+            if self.tries > 1 {
+                "_tried"
+            } else if self.rotate {
+                ""
+            } else {
+                "_plain"
+            }
+        )
     }
 
     fn spec(&self) -> Spec {

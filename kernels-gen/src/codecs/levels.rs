@@ -47,15 +47,7 @@ impl Levels {
 /// of 3 bits the two lower ones in the third byte in pairs that one shift spreads to nibbles.
 #[device]
 fn place(i: usize, width: usize) -> usize {
-    if width == 4 {
-        4 * i
-    } else {
-        if width == 3 {
-            if i < 4 { 4 * i } else { 16 + i % 2 * 4 + (i - 4) / 2 * 2 }
-        } else {
-            if width == 2 { i % 4 * 4 + i / 4 * 2 } else { i % 2 * 4 + i / 2 }
-        }
-    }
+    if width == 4 { 4 * i } else { if width == 3 { if i < 4 { 4 * i } else { 16 + i % 2 * 4 + (i - 4) / 2 * 2 } } else { if width == 2 { i % 4 * 4 + i / 4 * 2 } else { i % 2 * 4 + i / 2 } } }
 }
 
 /// Of numbers of 3 bits, where the highest one stands.

@@ -4,12 +4,12 @@
 pub mod affine;
 pub mod bf16;
 pub mod cells;
-pub mod e8c;
 pub mod d4;
 pub mod d4q;
 pub mod d4q_bytes;
 pub mod digits;
 pub mod e2m1;
+pub mod e8c;
 pub mod e8q;
 pub mod e8q_bytes;
 pub mod e8w;

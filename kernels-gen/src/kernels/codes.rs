@@ -59,11 +59,7 @@ fn put_run(cache: &mut Global<u8>, at: i64, words: [u32; 8], k: usize, n: usize)
 /// Words of four transposed codes that surely lie side by side.
 #[device]
 fn run_of(bits: usize) -> usize {
-    if bits / 8 % 4 == 0 {
-        4
-    } else {
-        if bits / 8 % 2 == 0 { 2 } else { 1 }
-    }
+    if bits / 8 % 4 == 0 { 4 } else { if bits / 8 % 2 == 0 { 2 } else { 1 } }
 }
 
 /// Byte k of one more code becomes the upper byte of word k, the others move down.
@@ -298,11 +294,7 @@ pub fn put_tail(c: &dyn Codec, tails: &mut Shared<u32>, r: i32, block: i32, code
 #[device]
 fn tail_plane(bits: usize, p: usize) -> (usize, usize) {
     let (four, two) = (bits & 4, bits & 2);
-    if p == 0 {
-        (0, four)
-    } else {
-        if p == 1 { (four, two) } else { (four + two, bits & 1) }
-    }
+    if p == 0 { (0, four) } else { if p == 1 { (four, two) } else { (four + two, bits & 1) } }
 }
 
 /// Bit of a block in a transposed plane of tails of `w` bits.
@@ -313,11 +305,7 @@ fn quad_tail_bit(token: u32, block: u32, w: usize, values: bool, d: usize) -> u3
     if values {
         (((token >> 2) * (nb * w as u32 / 8_u32) + (bits >> 3)) * 4_u32 + (token & 3_u32)) * 8_u32 + (bits & 7_u32)
     } else {
-        if w == 1 {
-            ((token >> 2) * (nb / 2_u32) + (n >> 1)) * 8_u32 + (n & 1_u32) * 4_u32 + t
-        } else {
-            (((token >> 2) * (w / 2) as u32 + ((t * w as u32) >> 3)) * nb + n) * 8_u32 + ((t * w as u32) & 7_u32)
-        }
+        if w == 1 { ((token >> 2) * (nb / 2_u32) + (n >> 1)) * 8_u32 + (n & 1_u32) * 4_u32 + t } else { (((token >> 2) * (w / 2) as u32 + ((t * w as u32) >> 3)) * nb + n) * 8_u32 + ((t * w as u32) & 7_u32) }
     }
 }
 
@@ -327,11 +315,7 @@ fn tail_byte(tails: &Shared<u32>, r: i32, i: i32, at: usize, w: usize, values: b
     let own = (d / 32) as i32;
     let mut byte = 0_u32;
     for f in 0..8 / w {
-        let block = if values {
-            i * (8 / w) as i32 + f as i32
-        } else {
-            if w == 1 { (f % 4) as i32 * own + i * 2_i32 + (f / 4) as i32 } else { (i / own * (8 / w) as i32 + f as i32) * own + i % own }
-        };
+        let block = if values { i * (8 / w) as i32 + f as i32 } else { if w == 1 { (f % 4) as i32 * own + i * 2_i32 + (f / 4) as i32 } else { (i / own * (8 / w) as i32 + f as i32) * own + i % own } };
         byte = byte | (((tails.at(block * 32_i32 + r) >> at) & ((1_u32 << w) - 1_u32)) << (w * f));
     }
     byte

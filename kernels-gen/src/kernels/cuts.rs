@@ -24,7 +24,13 @@ pub(super) fn two_bytes(c: &CodecInfo) -> bool {
 pub(super) fn fold(c: &CodecInfo, d: usize, group: usize) -> usize {
     let most = match (parts(c), d) {
         (2, ..=128) | (1, 129..) => 8,
-        (1, _) => if two_bytes(c) { 8 } else { 16 },
+        (1, _) => {
+            if two_bytes(c) {
+                8
+            } else {
+                16
+            }
+        }
         _ => 4,
     };
     [1, 2, 4].into_iter().find(|&n| group.div_ceil(n) <= most).unwrap_or(1)

@@ -284,20 +284,18 @@ pub fn decode_attention<T: Float>(
     m: DecodeMeta,
     k: &[&dyn Codec], // one a band
     v: &[&dyn Codec],
-    q: &Global<T>,            // [batch, heads, d], or records [batch, kv_heads, segments, m.record]
-    #[when(m.record > 0)]
-    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
-    #[when(m.record > 0)]
-    scales: &Global<f32>,     // likewise
-    cache: &Global<u8>,       // [pages, kv_heads, block]
-    table: &Global<i32>,      // [batch, table_stride]
-    lens: &Global<i32>,       // [batch]
-    out: &mut Global<T>,      // [batch, heads, d]
-    lse: &mut Global<f32>,    // [batch, heads], natural logarithm
-    part: &mut Global<f32>,   // [batch, kv_heads, splits, group, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, splits, group, 2]: maximum, sum
-    chosen: &mut Global<i32>, // [1]: log2 of the leaves of a block, for the join kernel
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    q: &Global<T>,                              // [batch, heads, d], or records [batch, kv_heads, segments, m.record]
+    #[when(m.record > 0)] maps: &Global<i8>,    // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.record > 0)] scales: &Global<f32>, // likewise
+    cache: &Global<u8>,                         // [pages, kv_heads, block]
+    table: &Global<i32>,                        // [batch, table_stride]
+    lens: &Global<i32>,                         // [batch]
+    out: &mut Global<T>,                        // [batch, heads, d]
+    lse: &mut Global<f32>,                      // [batch, heads], natural logarithm
+    part: &mut Global<f32>,                     // [batch, kv_heads, splits, group, d]
+    stat: &mut Global<f32>,                     // [batch, kv_heads, splits, group, 2]: maximum, sum
+    chosen: &mut Global<i32>,                   // [1]: log2 of the leaves of a block, for the join kernel
+    status: &mut Global<i32>,                   // bad slot, bad page, bad length, where
     batch: i32,
     kv_heads: i32,
     pages: i32,

@@ -29,7 +29,11 @@ pub fn write_rows<T: Float>(m: &DecodeMeta, v: &[&dyn Codec], q: &Queries<T>, ca
                     let good = (room.fault.at(lead * m.rows() as i32 + c) == 0_i32) & (l > 0.0_f32);
                     if own {
                         let (y, whole) = finished(v[0], m.d, m.inv_sqrt_d, good, &o, l, top);
-                        if m.record > 0 { settle(&y, good, c, &mut room.query, &mut units, &mut some, m.d) } else { to.out.put_row(of as i64 * m.d as i64, &y.to::<T>()) }
+                        if m.record > 0 {
+                            settle(&y, good, c, &mut room.query, &mut units, &mut some, m.d)
+                        } else {
+                            to.out.put_row(of as i64 * m.d as i64, &y.to::<T>())
+                        }
                         to.lse.put(of, whole);
                     }
                 } else {

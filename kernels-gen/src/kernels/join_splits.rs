@@ -98,8 +98,18 @@ pub fn join<T: Float>(
         for w in warps(m.warps) {
             let first = round + w * FOLD as i32;
             if first < end {
-                let a = [of_split(m, part, stat, own, rows, first, count), of_split(m, part, stat, own, rows, first + 1_i32, count), of_split(m, part, stat, own, rows, first + 2_i32, count), of_split(m, part, stat, own, rows, first + 3_i32, count)];
-                let b = [of_split(m, part, stat, own, rows, first + 4_i32, count), of_split(m, part, stat, own, rows, first + 5_i32, count), of_split(m, part, stat, own, rows, first + 6_i32, count), of_split(m, part, stat, own, rows, first + 7_i32, count)];
+                let a = [
+                    of_split(m, part, stat, own, rows, first, count),
+                    of_split(m, part, stat, own, rows, first + 1_i32, count),
+                    of_split(m, part, stat, own, rows, first + 2_i32, count),
+                    of_split(m, part, stat, own, rows, first + 3_i32, count),
+                ];
+                let b = [
+                    of_split(m, part, stat, own, rows, first + 4_i32, count),
+                    of_split(m, part, stat, own, rows, first + 5_i32, count),
+                    of_split(m, part, stat, own, rows, first + 6_i32, count),
+                    of_split(m, part, stat, own, rows, first + 7_i32, count),
+                ];
                 let (o, l, top) = eight(&a, &b, end - first);
                 outs.put_row(w * m.d as i32, &o);
                 sums.put(w, l);
@@ -131,7 +141,11 @@ pub fn join<T: Float>(
             let good = (fault.at(0) == 0_i32) & (l > 0.0_f32);
             let (o, top) = (outs.row(m.warps * m.d, m.d), tops.at(m.warps));
             let (y, whole) = finished(v, m.d, m.inv_sqrt_d, good, &o, l, top);
-            if m.mapped { settle(&y, good, 0_i32, &mut ints, &mut units, &mut some, m.d) } else { out.put_row(row as i64 * m.d as i64, &y.to::<T>()) }
+            if m.mapped {
+                settle(&y, good, 0_i32, &mut ints, &mut units, &mut some, m.d)
+            } else {
+                out.put_row(row as i64 * m.d as i64, &y.to::<T>())
+            }
             lse.put(row, whole);
         } else if !done {
             nothing::<T>(out, lse, row, m.d);
@@ -150,7 +164,12 @@ pub fn join<T: Float>(
 
 #[device]
 fn eight(a: &[(Tile<f32>, f32, f32); 4], b: &[(Tile<f32>, f32, f32); 4], live: i32) -> (Tile<f32>, f32, f32) {
-    tree([a[0].0.clone(), a[1].0.clone(), a[2].0.clone(), a[3].0.clone(), b[0].0.clone(), b[1].0.clone(), b[2].0.clone(), b[3].0.clone()], [a[0].1, a[1].1, a[2].1, a[3].1, b[0].1, b[1].1, b[2].1, b[3].1], [a[0].2, a[1].2, a[2].2, a[3].2, b[0].2, b[1].2, b[2].2, b[3].2], live)
+    tree(
+        [a[0].0.clone(), a[1].0.clone(), a[2].0.clone(), a[3].0.clone(), b[0].0.clone(), b[1].0.clone(), b[2].0.clone(), b[3].0.clone()],
+        [a[0].1, a[1].1, a[2].1, a[3].1, b[0].1, b[1].1, b[2].1, b[3].1],
+        [a[0].2, a[1].2, a[2].2, a[3].2, b[0].2, b[1].2, b[2].2, b[3].2],
+        live,
+    )
 }
 
 /// What warp `w` folded, or the last of `live`.
@@ -164,18 +183,16 @@ fn of_round(m: &JoinMeta, outs: &Shared<f32>, sums: &Shared<f32>, tops: &Shared<
 pub fn join_splits<T: Float>(
     m: JoinMeta,
     v: &dyn Codec,
-    #[when(m.mapped)]
-    maps: &Global<i8>,     // a layer's, as `preset::LayerMaps::packed` has them
-    #[when(m.mapped)]
-    scales: &Global<f32>,  // likewise
-    part: &Global<f32>,    // [batch, kv_heads, splits, group, d]
-    stat: &Global<f32>,    // [batch, kv_heads, splits, group, 2]: maximum, sum
-    chosen: &Global<i32>,  // [1]: log2 of the leaves of a part
-    table: &Global<i32>,   // [batch, table_stride]
-    lens: &Global<i32>,    // [batch]
-    out: &mut Global<T>,   // [batch, heads, d]
-    lse: &mut Global<f32>, // [batch, heads], natural logarithm
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    #[when(m.mapped)] maps: &Global<i8>,    // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.mapped)] scales: &Global<f32>, // likewise
+    part: &Global<f32>,                     // [batch, kv_heads, splits, group, d]
+    stat: &Global<f32>,                     // [batch, kv_heads, splits, group, 2]: maximum, sum
+    chosen: &Global<i32>,                   // [1]: log2 of the leaves of a part
+    table: &Global<i32>,                    // [batch, table_stride]
+    lens: &Global<i32>,                     // [batch]
+    out: &mut Global<T>,                    // [batch, heads, d]
+    lse: &mut Global<f32>,                  // [batch, heads], natural logarithm
+    status: &mut Global<i32>,               // bad slot, bad page, bad length, where
     kv_heads: i32,
     group: i32,
     splits: i32,

@@ -91,11 +91,7 @@ pub fn both_scales(k: &dyn Codec, v: &dyn Codec, tokens: &Page, at: i32, pairs: 
 #[device]
 pub fn query_part(query: &Shared<u8>, at: i32, d: usize, cols: usize, band: usize, quads: bool, twos: bool) -> Tile<i8> {
     let part = query.operand::<i8>(at, d, cols, band);
-    if twos {
-        part.twos_order()
-    } else {
-        if quads { part.quad_order() } else { part }
-    }
+    if twos { part.twos_order() } else { if quads { part.quad_order() } else { part } }
 }
 
 /// Exact dots of a tile's keys with the query, [32, cols] or pairs, band after band; `base`: where in the page the tile begins,

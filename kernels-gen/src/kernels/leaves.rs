@@ -47,11 +47,7 @@ pub fn closed(m: &DecodeMeta, c: &dyn Codec, high: &Tile<f32>, low: &Tile<f32>, 
     // Dims at different heights come down by a factor of their own; after folding where a lane's rows begin at a multiple of eight.
     let late = raised & m.steady() & (m.apart | (d % 128 == 0));
     let low = if raised & !late { low * &raise(d, c.spec().raised).cast::<f32>().map(inverse) } else { low.clone() };
-    let o = if m.apart {
-        joined(high, &low)
-    } else {
-        if m.parts == 2 { low.fold_halves(256) } else { low }
-    };
+    let o = if m.apart { joined(high, &low) } else { if m.parts == 2 { low.fold_halves(256) } else { low } };
     let half = (if m.apart { joined(high_half, half) } else { if m.parts == 2 { half.fold_halves(256) } else { half.clone() } }) * &(unit * 0.5_f32);
     let o = if m.steady() {
         let by = if late { raise(d / m.parts, c.spec().raised).cast::<f32>().map(inverse) * unit } else { acc(d / m.parts, m.cols, 0.0_f32) + unit };
@@ -85,11 +81,7 @@ pub fn hold(m: &DecodeMeta, bands: usize, held: &mut Shared<f32>, by: &mut [PutB
             l = l.map3(&right, &(its_l * &left), fused);
             for i in 0..bands {
                 let at = at + (i * m.d / bands) as i32;
-                let before = if m.away {
-                    by[i].at(k)
-                } else {
-                    if m.parts == 2 { held.halves(at, m.d, m.rows(), m.d / bands / 2) } else { held.acc(at, m.d, m.rows(), m.d / bands, m.cols) }
-                };
+                let before = if m.away { by[i].at(k) } else { if m.parts == 2 { held.halves(at, m.d, m.rows(), m.d / bands / 2) } else { held.acc(at, m.d, m.rows(), m.d / bands, m.cols) } };
                 o[i] = o[i].map3(&right, &(before * &left), fused);
             }
             top = its_top.map2(&top, fmax);

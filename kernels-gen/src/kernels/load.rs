@@ -6,11 +6,11 @@
 //! Cost: reads a row's code and side bytes, writes d elements; bound by memory, most of it what it writes.
 
 use super::codes::code_at;
-use super::offset::within;
-use super::rows::{quad_at, steps_of};
 use super::keys::low_half;
-use super::softmax::{bounded, sound};
+use super::offset::within;
 use super::place::put_place;
+use super::rows::{quad_at, steps_of};
+use super::softmax::{bounded, sound};
 use super::store::StoreMeta;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -75,7 +75,22 @@ fn worth(c: &dyn Codec, side: [f32; 2]) -> f32 {
 /// Lanes of a band of `width` dims as floats, four threads a row; of affine codecs their coordinates.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn decode_band(first: &dyn Codec, c: &dyn Codec, cache: &Global<u8>, tiles: &Shared<i64>, places: &Shared<u32>, rows: &mut Shared<u8>, d: usize, width: usize, band: usize, codes_at: usize, sides_at: usize, side_stride: usize, values: bool, quads: bool) {
+fn decode_band(
+    first: &dyn Codec,
+    c: &dyn Codec,
+    cache: &Global<u8>,
+    tiles: &Shared<i64>,
+    places: &Shared<u32>,
+    rows: &mut Shared<u8>,
+    d: usize,
+    width: usize,
+    band: usize,
+    codes_at: usize,
+    sides_at: usize,
+    side_stride: usize,
+    values: bool,
+    quads: bool,
+) {
     for i in threads(128) {
         let (r, j) = (i >> 2_u32, i & 3_i32);
         if tiles.at(r) >= 0_i64 {

@@ -15,11 +15,7 @@ pub fn sees(len: i32, queries: i32, token: i32) -> i32 {
 #[device]
 pub fn row_of(m: &DecodeMeta, seq: i32, kv_heads: i32, head: i32, queries: i32, first: i32, column: i32) -> i32 {
     let token = if m.many { seq * queries + (first + column / m.group as i32).min(queries - 1_i32) } else { seq };
-    if m.laps() {
-        lapping(token, kv_heads, head, column % m.group as i32, m.group as i32, m.fold, m.sharing)
-    } else {
-        (token * kv_heads + head) * m.group as i32 + column % m.group as i32
-    }
+    if m.laps() { lapping(token, kv_heads, head, column % m.group as i32, m.group as i32, m.fold, m.sharing) } else { (token * kv_heads + head) * m.group as i32 + column % m.group as i32 }
 }
 
 /// That of query head `member` of the `group` of part `head`, where a kv head's `fold` parts of `sharing` query heads overlap.

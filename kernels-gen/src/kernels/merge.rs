@@ -42,9 +42,9 @@ pub fn both(top: f32, sum: f32) -> f32 {
 #[kernel]
 pub fn merge_states<T: Float>(
     m: MergeMeta,
-    a: &Global<T>,         // [rows, d]
-    a_lse: &Global<f32>,   // [rows], natural logarithm
-    b: &Global<T>,         // likewise
+    a: &Global<T>,       // [rows, d]
+    a_lse: &Global<f32>, // [rows], natural logarithm
+    b: &Global<T>,       // likewise
     b_lse: &Global<f32>,
     out: &mut Global<T>,   // [rows, d]
     lse: &mut Global<f32>, // [rows]

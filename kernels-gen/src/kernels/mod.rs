@@ -57,11 +57,11 @@ use crate::registry::CodecInfo;
 use back::BackMeta;
 use decode_attention::DecodeMeta;
 use join_splits::JoinMeta;
-use maps::MapMeta;
-use rope::Rope;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::{Report, Source};
+use maps::MapMeta;
+use rope::Rope;
 use slots::{SlotMeta, TileMeta};
 use store::StoreMeta;
 
@@ -96,7 +96,15 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         walks: false,
         warps: 4,
         // A thread holds a quarter of a row, and with bands the maps' coordinates are f32.
-        min_blocks: if d > 128 { 1024 / d + 1 } else if c.k.bands.len() > 1 { 7 } else if light && words == 1 { 9 } else { 8 },
+        min_blocks: if d > 128 {
+            1024 / d + 1
+        } else if c.k.bands.len() > 1 {
+            7
+        } else if light && words == 1 {
+            9
+        } else {
+            8
+        },
         inv_sqrt_d: 1.0 / (d as f32).sqrt(),
         rope: Rope::default(),
     }
@@ -150,7 +158,17 @@ pub fn store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> Result<
 /// Meta value of the store kernel of a calibrated codec, which maps rows first.
 pub fn mapped_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> StoreMeta {
     let held = [held::holds_mapped(c.k.bands, d) && held::holds_mapped(c.v.bands, d); 2];
-    StoreMeta { held, min_blocks: if d > 128 { 2 } else if held[0] && elem == Elem::Bf16 { 7 } else { 4 }, ..store_meta(c, d, page_tokens, elem) }
+    StoreMeta {
+        held,
+        min_blocks: if d > 128 {
+            2
+        } else if held[0] && elem == Elem::Bf16 {
+            7
+        } else {
+            4
+        },
+        ..store_meta(c, d, page_tokens, elem)
+    }
 }
 
 /// Of the one whose blocks walk, see [`maps::walk`], for devices whose tensor core reads shared memory: elsewhere its registers do not suffice. None where
@@ -179,7 +197,13 @@ pub fn mapped_store(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> 
 pub fn rope_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, rope: Rope, calibrated: bool) -> StoreMeta {
     let m = if calibrated { mapped_store_meta(c, d, page_tokens, elem) } else { store_meta(c, d, page_tokens, elem) };
     // The table, the weights and rows of f32 take registers besides.
-    let most = if d > 128 { m.min_blocks - 1 } else if elem == Elem::F32 { 5 } else { 7 };
+    let most = if d > 128 {
+        m.min_blocks - 1
+    } else if elem == Elem::F32 {
+        5
+    } else {
+        7
+    };
     StoreMeta { straight: false, rope, min_blocks: m.min_blocks.min(most), ..m }
 }
 
@@ -301,7 +325,8 @@ pub fn slot_meta(c: &CodecInfo, d: usize, page_tokens: usize, tile_tokens: usize
         return None;
     }
     let store = store_meta(c, d, tile_tokens, elem);
-    let tiles = TileMeta { page_tokens: tile_tokens, tile_bytes: store.tile_bytes, keys_at: store.keys_at[0], values_at: store.values_at[0], sides_at: store.sides_at, side_stride: store.side_stride, quads: store.quads, key_quads: store.key_quads };
+    let tiles =
+        TileMeta { page_tokens: tile_tokens, tile_bytes: store.tile_bytes, keys_at: store.keys_at[0], values_at: store.values_at[0], sides_at: store.sides_at, side_stride: store.side_stride, quads: store.quads, key_quads: store.key_quads };
     Some(SlotMeta { d, elem: store.elem, page_tokens, values_at: c.k.slot_bytes(d), warps: 4, min_blocks: 1, inv_sqrt_d: store.inv_sqrt_d, tiles })
 }
 
@@ -331,7 +356,20 @@ pub fn join_after(m: &DecodeMeta) -> JoinMeta {
 /// Meta value of the kernel that maps queries for the attention kernel of `m`.
 pub fn queries_meta(m: &DecodeMeta, elem: Elem) -> MapMeta {
     let (elem, min_blocks) = (if elem == Elem::Bf16 { 2 } else { 4 }, if m.d > 128 { 2 } else { 4 });
-    MapMeta { d: m.d, group: m.group, fold: m.fold, sharing: if m.laps() { m.sharing } else { 0 }, queries: m.queries, cols: if m.wide > 0 { m.lines() } else { m.cols }, parts: m.parts, page_tokens: m.page_tokens, segment: SEGMENT, elem, warps: 4, min_blocks }
+    MapMeta {
+        d: m.d,
+        group: m.group,
+        fold: m.fold,
+        sharing: if m.laps() { m.sharing } else { 0 },
+        queries: m.queries,
+        cols: if m.wide > 0 { m.lines() } else { m.cols },
+        parts: m.parts,
+        page_tokens: m.page_tokens,
+        segment: SEGMENT,
+        elem,
+        warps: 4,
+        min_blocks,
+    }
 }
 
 /// Tile IR of the kernel that maps queries.

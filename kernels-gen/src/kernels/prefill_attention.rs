@@ -9,18 +9,18 @@
 
 use super::arguments::{Cache, Outputs, Queries, Share};
 use super::attend::attend;
+use super::cuts::{cut, fold, rows_of, two_bytes};
 use super::decode_attention::DecodeMeta;
 use super::faults::find_fault;
 use super::join_splits::{JoinMeta, join};
 use super::many::sees;
-use super::cuts::{cut, fold, rows_of, two_bytes};
 use super::{Elem, join_after, maps, parts};
 use crate::codec::Codec;
 use crate::registry::CodecInfo;
+use kernel_dsl::Report;
 use kernel_dsl::dtype::bf16;
 use kernel_dsl::ir::Program;
 use kernel_dsl::prelude::*;
-use kernel_dsl::Report;
 
 /// Query tokens a sequence that are meant to be speculative: few, the cache read from memory once for all.
 const FEW: usize = 4;
@@ -76,19 +76,17 @@ pub fn prefill_attention<T: Float>(
     m: DecodeMeta,
     k: &[&dyn Codec], // one a band
     v: &[&dyn Codec],
-    q: &Global<T>,            // [batch, queries, heads, d], or records [batch, kv_heads, blocks, segments, m.record]
-    #[when(m.record > 0)]
-    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
-    #[when(m.record > 0)]
-    scales: &Global<f32>,     // likewise
-    cache: &Global<u8>,       // [pages, kv_heads, block]
-    table: &Global<i32>,      // [batch, table_stride]
-    lens: &Global<i32>,       // [batch], the queries' own tokens included
-    out: &mut Global<T>,      // [batch, queries, heads, d]
-    lse: &mut Global<f32>,    // [batch, queries, heads], natural logarithm
-    part: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    q: &Global<T>,                              // [batch, queries, heads, d], or records [batch, kv_heads, blocks, segments, m.record]
+    #[when(m.record > 0)] maps: &Global<i8>,    // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.record > 0)] scales: &Global<f32>, // likewise
+    cache: &Global<u8>,                         // [pages, kv_heads, block]
+    table: &Global<i32>,                        // [batch, table_stride]
+    lens: &Global<i32>,                         // [batch], the queries' own tokens included
+    out: &mut Global<T>,                        // [batch, queries, heads, d]
+    lse: &mut Global<f32>,                      // [batch, queries, heads], natural logarithm
+    part: &mut Global<f32>,                     // [batch, kv_heads, blocks, splits, rows, d]
+    stat: &mut Global<f32>,                     // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
+    status: &mut Global<i32>,                   // bad slot, bad page, bad length, where
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
@@ -118,17 +116,15 @@ pub fn prefill_attention<T: Float>(
 pub fn join_queries<T: Float>(
     m: JoinMeta,
     v: &dyn Codec,
-    #[when(m.mapped)]
-    maps: &Global<i8>,     // a layer's, as `preset::LayerMaps::packed` has them
-    #[when(m.mapped)]
-    scales: &Global<f32>,  // likewise
-    part: &Global<f32>,    // [batch, kv_heads, blocks, splits, rows, d]
-    stat: &Global<f32>,    // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
-    table: &Global<i32>,   // [batch, table_stride]
-    lens: &Global<i32>,    // [batch]
-    out: &mut Global<T>,   // [batch, queries, heads, d]
-    lse: &mut Global<f32>, // [batch, queries, heads], natural logarithm
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    #[when(m.mapped)] maps: &Global<i8>,    // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.mapped)] scales: &Global<f32>, // likewise
+    part: &Global<f32>,                     // [batch, kv_heads, blocks, splits, rows, d]
+    stat: &Global<f32>,                     // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
+    table: &Global<i32>,                    // [batch, table_stride]
+    lens: &Global<i32>,                     // [batch]
+    out: &mut Global<T>,                    // [batch, queries, heads, d]
+    lse: &mut Global<f32>,                  // [batch, queries, heads], natural logarithm
+    status: &mut Global<i32>,               // bad slot, bad page, bad length, where
     kv_heads: i32,
     splits: i32,
     log_share: i32, // log2 of the leaves of a part

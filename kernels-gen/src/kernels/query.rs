@@ -136,5 +136,10 @@ pub fn nothing_of(t: i32) -> i32 {
 #[device]
 fn query_bands(m: &DecodeMeta, query: &Shared<u8>, at: i32, bands: usize) -> [Tile<i8>; 4] {
     let band = m.d / bands;
-    [query_part(query, at, m.d, m.cols, band, m.key_quads, m.key_twos), query_part(query, at + (1 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos), query_part(query, at + (2 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos), query_part(query, at + (3 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos)]
+    [
+        query_part(query, at, m.d, m.cols, band, m.key_quads, m.key_twos),
+        query_part(query, at + (1 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos),
+        query_part(query, at + (2 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos),
+        query_part(query, at + (3 % bands * band) as i32, m.d, m.cols, band, m.key_quads, m.key_twos),
+    ]
 }

@@ -216,11 +216,7 @@ pub fn at_once(c: &dyn Codec) -> bool {
 /// The side values that follow at once.
 #[device]
 fn wanted_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, r: i32, d: usize) -> [f32; 2] {
-    let norm = if c.spec().unit {
-        norm_of(squares, r)
-    } else {
-        if c.spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
-    };
+    let norm = if c.spec().unit { norm_of(squares, r) } else { if c.spec().affine { least_of(tops, r, d) } else { 0.0_f32 } };
     c.trial(norm, most_of(tops, r, c.spec().affine, d), 0)
 }
 
@@ -256,11 +252,7 @@ pub fn stored_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides
 /// The side values of a row: those it is coded with, then those that are stored.
 #[device]
 pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &mut Shared<f32>, r: i32, d: usize) {
-    let norm = if bands[0].spec().unit {
-        norm_of(squares, r)
-    } else {
-        if bands[0].spec().affine { least_of(tops, r, d) } else { 0.0_f32 }
-    };
+    let norm = if bands[0].spec().unit { norm_of(squares, r) } else { if bands[0].spec().affine { least_of(tops, r, d) } else { 0.0_f32 } };
     let top = most_of(tops, r, bands[0].spec().affine, d);
     let mut side = [0.0_f32; 2];
     let mut stored = [0.0_f32; 2];

@@ -13,7 +13,17 @@ use kernel_dsl::prelude::*;
 /// which are the same in shared memory, where registers are few.
 #[device]
 #[allow(clippy::too_many_arguments, clippy::type_complexity)]
-pub fn scores(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], tokens: &Page, base: i32, operands: &([Tile<i8>; 4], [Tile<i8>; 4], Tile<bf16>), own: &Own, of: &(Tile<i32>, Tile<f32>, Tile<f32>), room: &Room) -> (Tile<f32>, Tile<f32>, (Tile<u32>, Tile<u32>)) {
+pub fn scores(
+    m: &DecodeMeta,
+    k: &[&dyn Codec],
+    v: &[&dyn Codec],
+    tokens: &Page,
+    base: i32,
+    operands: &([Tile<i8>; 4], [Tile<i8>; 4], Tile<bf16>),
+    own: &Own,
+    of: &(Tile<i32>, Tile<f32>, Tile<f32>),
+    room: &Room,
+) -> (Tile<f32>, Tile<f32>, (Tile<u32>, Tile<u32>)) {
     let pairs = side_pairs(k[0], v[0], tokens, base + m.sides_at as i32, m.parts);
     let (k_scale, v_scale) = both_scales(k[0], v[0], tokens, base + m.sides_at as i32, &pairs, m.parts);
     // Beside sums of offsets they would take too many registers.

@@ -4,8 +4,8 @@
 //! Cost: reads and writes every byte once; bound by memory.
 
 use super::codes::put_planes;
-use super::rows::blocks_at;
 use super::place::{place_of, report};
+use super::rows::blocks_at;
 use super::store::StoreMeta;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -19,7 +19,21 @@ pub fn straight(c: &dyn Codec) -> bool {
 /// 32 rows of keys, or of `values`. A lane of attention wants a quarter of a key's blocks, an eighth of a value's.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn pass<T: Float>(m: &StoreMeta, c: &dyn Codec, x: &Global<T>, slots: &Global<i64>, cache: &mut Global<u8>, status: &mut Global<i32>, values: bool, head: i32, tokens: i32, kv_heads: i32, slot_count: i64, token_stride: i64, head_stride: i64) {
+pub fn pass<T: Float>(
+    m: &StoreMeta,
+    c: &dyn Codec,
+    x: &Global<T>,
+    slots: &Global<i64>,
+    cache: &mut Global<u8>,
+    status: &mut Global<i32>,
+    values: bool,
+    head: i32,
+    tokens: i32,
+    kv_heads: i32,
+    slot_count: i64,
+    token_stride: i64,
+    head_stride: i64,
+) {
     let (runs, own, codes_at) = (if values { 2 } else { 1 }, m.d / (if values { 64 } else { 32 }), if values { m.values_at[0] } else { m.keys_at[0] });
     for i in threads(128) {
         let block = (if values { (i >> 2_u32) & 7_i32 } else { i & 3_i32 }) * own as i32;

@@ -132,11 +132,7 @@ pub fn moved(sum: i32, by: i32) -> i32 {
 pub fn carried(sum: i32, whole: i32, by: i32) -> i32 {
     let down = (0_i32 - by).max(0_i32).min(31_i32);
     let rest = sum - (whole << (down & 31_i32));
-    if down == 0_i32 {
-        0_i32
-    } else {
-        if down >= 8_i32 { rest >> ((down - 8_i32) & 31_i32) } else { rest << ((8_i32 - down) & 31_i32) }
-    }
+    if down == 0_i32 { 0_i32 } else { if down >= 8_i32 { rest >> ((down - 8_i32) & 31_i32) } else { rest << ((8_i32 - down) & 31_i32) } }
 }
 
 #[device]

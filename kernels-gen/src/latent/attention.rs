@@ -121,11 +121,14 @@ impl Problem<'_> {
 
     /// The parts of a token and head, [`Problem::share`] leaves each.
     fn parts(&self, leaves: &[Vec<Option<([i8; DIM], f32)>>], query: &Query) -> Vec<Part> {
-        leaves.chunks(self.share).map(|leaves| {
-            let mut part = Part::empty();
-            leaves.iter().for_each(|leaf| attend(leaf, query, &mut part));
-            part
-        }).collect()
+        leaves
+            .chunks(self.share)
+            .map(|leaves| {
+                let mut part = Part::empty();
+                leaves.iter().for_each(|leaf| attend(leaf, query, &mut part));
+                part
+            })
+            .collect()
     }
 
     /// Outputs [tokens, heads, 512] as f32, before their last rounding, and lse [tokens, heads].

@@ -49,8 +49,7 @@ pub fn format(name: &str) -> Result<Format, UnknownFormat> {
 
 impl Format {
     /// One of each kind, for tests and tables.
-    pub const FAMILIES: [&'static str; 11] =
-        ["v4_bf16", "v4_fp8", "v4_mxfp4", "v4_int3_int8", "v4_int4_int8", "v4_int4_bf16", "v4_int8_int8", "v4_e8w3_int8", "v4_e8w4_int8", "v4_e8w5_int8", "v4_e8q38_int8"];
+    pub const FAMILIES: [&'static str; 11] = ["v4_bf16", "v4_fp8", "v4_mxfp4", "v4_int3_int8", "v4_int4_int8", "v4_int4_bf16", "v4_int8_int8", "v4_e8w3_int8", "v4_e8w4_int8", "v4_e8w5_int8", "v4_e8q38_int8"];
 
     pub fn name(&self) -> &str {
         &self.name

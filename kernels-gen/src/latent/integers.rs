@@ -66,7 +66,13 @@ impl Integers {
         // Lattices with 2Q + 1 levels reach as far up as down, the others one lane less.
         let most = ((if spec.unit || odd { 127 } else { 128 }) / zero).clamp(1, 15);
         let doubled = if odd { 0.5 } else { 1.0 };
-        let side = if spec.unit { [1.0, zero as f32] } else if odd || spec.zero2 < 256 || spec.bits < 64 { [2.0, 0.0] } else { [1.0, 0.0] };
+        let side = if spec.unit {
+            [1.0, zero as f32]
+        } else if odd || spec.zero2 < 256 || spec.bits < 64 {
+            [2.0, 0.0]
+        } else {
+            [1.0, 0.0]
+        };
         Integers { nope, whole, wanted: nope.scale(nope.side(1.0, 1.0)) * doubled, most, odd, zero, side }
     }
 

@@ -46,12 +46,7 @@ impl Basis {
         let rank = kept(&values, total, f64::from(settings.ratio), least).min(most);
         let round = |x: f64| if settings.wide { x as f32 } else { f16::from_f32(x as f32).to_f32() };
         let kept: f64 = values[..rank].iter().map(|v| v.max(0.0)).sum();
-        let basis = Basis {
-            scale,
-            mean: mean.into_iter().map(round).collect(),
-            rows: vectors[..rank * d].iter().map(|x| round(*x)).collect(),
-            captured: if total > 0.0 { kept / total } else { 1.0 },
-        };
+        let basis = Basis { scale, mean: mean.into_iter().map(round).collect(), rows: vectors[..rank * d].iter().map(|x| round(*x)).collect(), captured: if total > 0.0 { kept / total } else { 1.0 } };
         if settings.compat && basis.mean.iter().any(|m| !m.is_finite()) {
             return Err(PcaError::Original { does: "panics", on: "a mean beyond the range of f16" });
         }

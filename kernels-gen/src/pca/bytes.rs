@@ -97,10 +97,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, n: usize) -> Result<&'a [u8], PcaError> {
-        let (taken, left) = self
-            .0
-            .split_at_checked(n)
-            .ok_or_else(|| PcaError::Bytes { why: format!("{} bytes are left where {n} are needed", self.0.len()) })?;
+        let (taken, left) = self.0.split_at_checked(n).ok_or_else(|| PcaError::Bytes { why: format!("{} bytes are left where {n} are needed", self.0.len()) })?;
         self.0 = left;
         Ok(taken)
     }
@@ -121,9 +118,7 @@ impl<'a> Reader<'a> {
         let scale = f32::from_le_bytes([scale[0], scale[1], scale[2], scale[3]]);
         let rank = usize::from(self.number()?);
         if rank == 0 || rank > d || !(scale.is_finite() && scale > 0.0) {
-            return Err(PcaError::Bytes {
-                why: format!("a basis of rank {rank} and scale {scale} for {d} coordinates"),
-            });
+            return Err(PcaError::Bytes { why: format!("a basis of rank {rank} and scale {scale} for {d} coordinates") });
         }
         let (mean, rows) = (self.numbers(settings, d)?, self.numbers(settings, rank * d)?);
         Ok(Basis { scale, mean, rows, captured: f64::NAN })

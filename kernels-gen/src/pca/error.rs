@@ -37,10 +37,7 @@ impl fmt::Display for PcaError {
             }
             PcaError::Bytes { why } => write!(f, "the bytes are no block of the PCA codec: {why}"),
             PcaError::NotPositive { column } => {
-                write!(
-                    f,
-                    "second moments are not positive definite at column {column}; give more queries or a larger ridge"
-                )
+                write!(f, "second moments are not positive definite at column {column}; give more queries or a larger ridge")
             }
             PcaError::Missing { what } => {
                 write!(f, "the PCA codec needs {what}, which is fitted ahead: `harness ppl` does so; open_fitted takes levels, fit_bases makes pages of bases")

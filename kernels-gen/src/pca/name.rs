@@ -48,13 +48,7 @@ fn side(name: &str, text: &str, keys: bool) -> Result<Settings, PcaError> {
 fn v13(keys: bool) -> Settings {
     let both = Settings { svd: Svd::Randomized, ratio: 1.0, grouping: Grouping::Pooled, ..Settings::default() };
     match keys {
-        true => Settings {
-            bits: 3,
-            table: Table::Published(Published::DsKeys),
-            outliers: Some(2.0),
-            precondition: true,
-            ..both
-        },
+        true => Settings { bits: 3, table: Table::Published(Published::DsKeys), outliers: Some(2.0), precondition: true, ..both },
         false => Settings { bits: 2, table: Table::Published(Published::DsValues), share_basis: true, ..both },
     }
 }

@@ -154,14 +154,8 @@ impl Settings {
 
     fn conflicts(&self) -> Result<(), PcaError> {
         let all = [
-            (
-                self.precondition && !self.before_rope,
-                ("preconditioning", "keys after RoPE", "the queries' moments turn with the position"),
-            ),
-            (
-                self.compat && self.norm == Norm::Corrected,
-                ("compat", "norm correction", "the published implementation has none"),
-            ),
+            (self.precondition && !self.before_rope, ("preconditioning", "keys after RoPE", "the queries' moments turn with the position")),
+            (self.compat && self.norm == Norm::Corrected, ("compat", "norm correction", "the published implementation has none")),
         ];
         match all.into_iter().find(|c| c.0) {
             Some((_, (one, other, why))) => Err(PcaError::Conflict { one, other, why }),

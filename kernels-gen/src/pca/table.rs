@@ -7,10 +7,7 @@ pub const GAUSSIAN: [&[f32]; 4] = [
     &[-0.798_156, 0.798_156],
     &[-1.5100, -0.4528, 0.4528, 1.5100],
     &[-2.151_945, -1.343_757, -0.756_268, -0.244_943, 0.244_943, 0.756_268, 1.343_757, 2.151_945],
-    &[
-        -2.7322, -2.0690, -1.6177, -1.2563, -0.9422, -0.6566, -0.3885, -0.1281, 0.1281, 0.3885, 0.6566, 0.9422, 1.2563,
-        1.6177, 2.0690, 2.7322,
-    ],
+    &[-2.7322, -2.0690, -1.6177, -1.2563, -0.9422, -0.6566, -0.3885, -0.1281, 0.1281, 0.3885, 0.6566, 0.9422, 1.2563, 1.6177, 2.0690, 2.7322],
 ];
 
 /// Tables that the original's authors fitted: DeepSeek-R1-Distill-Qwen-1.5B (`Ds`) and Qwen3-4B, keys and values.
@@ -25,26 +22,16 @@ pub enum Published {
 /// All of them.
 pub const PUBLISHED: [(Published, &[f32]); 5] = [
     (Published::DsKeys, &[-1.230_102, -0.495_326, 0.544_908, 1.221_557]),
-    (
-        Published::DsKeys,
-        &[-1.633_589, -1.111_172_8, -0.717_257_2, -0.251_476_14, 0.306_230_7, 0.766_333_04, 1.138_077_5, 1.629_785_9],
-    ),
+    (Published::DsKeys, &[-1.633_589, -1.111_172_8, -0.717_257_2, -0.251_476_14, 0.306_230_7, 0.766_333_04, 1.138_077_5, 1.629_785_9]),
     (Published::DsValues, &[-1.499_748_6, -0.454_083_32, 0.450_394_78, 1.497_457_6]),
-    (
-        Published::QwenKeys,
-        &[-2.091_757, -1.322_068, -0.748_392, -0.242_372, 0.244_429, 0.749_608, 1.324_411, 2.095_721],
-    ),
+    (Published::QwenKeys, &[-2.091_757, -1.322_068, -0.748_392, -0.242_372, 0.244_429, 0.749_608, 1.324_411, 2.095_721]),
     (Published::QwenValues, &[-1.502_062, -0.451_819, 0.453_167, 1.502_948]),
 ];
 
 impl Published {
     pub fn levels(self, bits: usize) -> Result<Vec<f32>, PcaError> {
         let found = PUBLISHED.iter().find(|(which, levels)| *which == self && levels.len() == 1 << bits);
-        found.map(|(_, levels)| levels.to_vec()).ok_or_else(|| PcaError::Setting {
-            what: "table",
-            is: format!("the published one for {self:?}"),
-            wanted: format!("gauss or fitted: none of {bits} bits was published"),
-        })
+        found.map(|(_, levels)| levels.to_vec()).ok_or_else(|| PcaError::Setting { what: "table", is: format!("the published one for {self:?}"), wanted: format!("gauss or fitted: none of {bits} bits was published") })
     }
 }
 

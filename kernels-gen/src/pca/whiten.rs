@@ -19,9 +19,7 @@ impl Whitening {
     /// From second moments `[d, d]`.
     pub fn of(moments: &[f64], d: usize) -> Result<Whitening, PcaError> {
         let mean = (0..d).map(|i| moments[i * d + i]).sum::<f64>() / d as f64;
-        let at = |i: usize, j: usize| {
-            0.5 * (moments[i * d + j] + moments[j * d + i]) + if i == j { RIDGE * mean } else { 0.0 }
-        };
+        let at = |i: usize, j: usize| 0.5 * (moments[i * d + j] + moments[j * d + i]) + if i == j { RIDGE * mean } else { 0.0 };
         let mut l = vec![0.0_f64; d * d];
         for j in 0..d {
             for i in j..d {

@@ -54,8 +54,7 @@ impl FromStr for Bands {
     /// Refuses what no codec serves.
     fn from_str(text: &str) -> Result<Bands, String> {
         let bad = || format!("{text:?} is no pair of bands like 6+4+4+2/7+5+3+1");
-        let side =
-            |part: &str| part.split('+').map(|w| w.parse().map_err(|_| bad())).collect::<Result<Vec<usize>, String>>();
+        let side = |part: &str| part.split('+').map(|w| w.parse().map_err(|_| bad())).collect::<Result<Vec<usize>, String>>();
         let (keys, values) = text.split_once('/').ok_or_else(bad)?;
         let bands = Bands { keys: side(keys)?, values: side(values)? };
         bands.codec().map_err(|why| format!("{}: {why}", bad()))?;

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use safetensors::tensor::{Dtype, TensorView, serialize};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::{Bands, Calibration, Fit, PRESETS, Shape};
 use crate::kernels::SEGMENT;
@@ -24,12 +24,27 @@ const ENTRY: &str = "calibration";
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BadCalibration {
     /// Not such a file, or a damaged one.
-    Malformed { why: String },
-    OtherVersion { found: String },
-    OtherSegment { found: String },
-    OtherShape { found: Shape, wanted: Shape },
-    OtherModel { found: String, wanted: String },
-    Singular { layer: usize, head: usize },
+    Malformed {
+        why: String,
+    },
+    OtherVersion {
+        found: String,
+    },
+    OtherSegment {
+        found: String,
+    },
+    OtherShape {
+        found: Shape,
+        wanted: Shape,
+    },
+    OtherModel {
+        found: String,
+        wanted: String,
+    },
+    Singular {
+        layer: usize,
+        head: usize,
+    },
 }
 
 impl fmt::Display for BadCalibration {
@@ -37,19 +52,13 @@ impl fmt::Display for BadCalibration {
         const AGAIN: &str = "run `harness calibrate` for this model again";
         match self {
             Self::Malformed { why } => write!(f, "the calibration is malformed: {why}; {AGAIN}"),
-            Self::OtherVersion { found } => write!(
-                f,
-                "the calibration has format version {found}, this program reads {}, {} and {VERSION}; {AGAIN}",
-                OLDER[0], OLDER[1]
-            ),
+            Self::OtherVersion { found } => write!(f, "the calibration has format version {found}, this program reads {}, {} and {VERSION}; {AGAIN}", OLDER[0], OLDER[1]),
             Self::OtherSegment { found } => {
                 write!(f, "the calibration was made for segments of {found} tokens, the kernels take {SEGMENT}; {AGAIN}")
             }
-            Self::OtherShape { found, wanted } => write!(
-                f,
-                "the calibration is of a model with {} layers, {} kv heads and head dim {}; this one has {}, {} and {}; {AGAIN}",
-                found.layers, found.kv_heads, found.d, wanted.layers, wanted.kv_heads, wanted.d
-            ),
+            Self::OtherShape { found, wanted } => {
+                write!(f, "the calibration is of a model with {} layers, {} kv heads and head dim {}; this one has {}, {} and {}; {AGAIN}", found.layers, found.kv_heads, found.d, wanted.layers, wanted.kv_heads, wanted.d)
+            }
             Self::OtherModel { found, wanted } => {
                 write!(f, "the calibration is of a model with hash {found:.12}, this one has {wanted:.12}; {AGAIN}")
             }
@@ -68,14 +77,9 @@ impl Calibration {
         let malformed = |e: safetensors::SafeTensorError| BadCalibration::Malformed { why: e.to_string() };
         let Shape { layers, kv_heads, d } = self.shape;
         PRESETS.iter().try_for_each(|preset| self.check_bands(preset))?;
-        let line = |(name, layers): (&String, &Vec<Bands>)| {
-            format!("{name}={}\n", layers.iter().map(Bands::to_string).collect::<Vec<_>>().join(" "))
-        };
+        let line = |(name, layers): (&String, &Vec<Bands>)| format!("{name}={}\n", layers.iter().map(Bands::to_string).collect::<Vec<_>>().join(" "));
         let presets: String = self.bands.iter().map(line).collect();
-        let text = format!(
-            "format={FORMAT}\nversion={VERSION}\nsegment={SEGMENT}\nmodel={}\ntext={}\ntokens={}\n{presets}",
-            self.model, self.text, self.tokens
-        );
+        let text = format!("format={FORMAT}\nversion={VERSION}\nsegment={SEGMENT}\nmodel={}\ntext={}\ntokens={}\n{presets}", self.model, self.text, self.tokens);
         let vectors = vec![layers, kv_heads, d];
         let matrices = vec![layers, kv_heads, d, d];
         let mut tensors = vec![("speeds".to_string(), vec![d / 2], bytes(&self.speeds))];
@@ -108,8 +112,7 @@ impl Calibration {
         let mut bands = BTreeMap::new();
         for preset in PRESETS.iter().filter(|_| version == VERSION) {
             if let Some(text) = lines.get(preset.name) {
-                let layers =
-                    text.split(' ').map(|one| one.parse().map_err(malformed)).collect::<Result<Vec<Bands>, _>>()?;
+                let layers = text.split(' ').map(|one| one.parse().map_err(malformed)).collect::<Result<Vec<Bands>, _>>()?;
                 bands.insert(preset.name.to_string(), layers);
             }
         }

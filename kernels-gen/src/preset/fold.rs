@@ -139,8 +139,7 @@ impl Calibration {
     /// The maps of a layer under a preset.
     pub fn maps(&self, preset: &Preset, layer: usize) -> Result<LayerMaps, BadCalibration> {
         let bands = self.bands(preset, layer);
-        let (keys, values) =
-            (self.folded(Operand::K, &bands, layer)?, self.folded(Operand::V, &bands, layer)?);
+        let (keys, values) = (self.folded(Operand::K, &bands, layer)?, self.folded(Operand::V, &bands, layer)?);
         let (d, kv_heads) = (self.shape.d, self.shape.kv_heads);
         let zeros = vec![0.0; kv_heads * d];
         Ok(LayerMaps {

@@ -138,9 +138,7 @@ mod tests {
     fn it_is_the_best_of_all() {
         let layers = [[costs(&[1.0, 0.3]), costs(&[5.0])], [costs(&[0.2, 0.2]), costs(&[0.7])]];
         let preset = Preset { name: "test", keys: &[2, 2], values: &[2] };
-        let loss = |bands: &[Bands]| {
-            bands.iter().zip(&layers).map(|(b, c)| c[0].of(&b.keys) + c[1].of(&b.values)).sum::<f64>()
-        };
+        let loss = |bands: &[Bands]| bands.iter().zip(&layers).map(|(b, c)| c[0].of(&b.keys) + c[1].of(&b.values)).sum::<f64>();
         let found = share(&layers, &preset, 9);
         let (keys, values) = (menu(preset.keys), menu(preset.values));
         let each: Vec<Bands> = keys.iter().flat_map(|k| values.iter().map(move |v| (k, v))).map(|(k, v)| Bands { keys: k.clone(), values: v.clone() }).collect();

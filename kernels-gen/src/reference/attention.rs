@@ -4,9 +4,9 @@
 //! has a fixed place, so any number of warps gives these bits. `strand` has the numerics.
 
 use crate::codec::Lane;
+use crate::kernels::parts;
 use crate::layout::{Layout, Operand, TILE};
 use crate::reference::row::to_bf16;
-use crate::kernels::parts;
 use crate::reference::strand::{LEAF, Partial, Query, Strand, of_leaf, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;
@@ -23,33 +23,14 @@ pub struct Decoded {
 
 /// Attends `q` `[batch, heads, d]` to the first `lens[b]` tokens of the pages `table[b * table_stride..]`.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
-pub fn decode(
-    c: &CodecInfo,
-    s: &CacheShape,
-    cache: &[u8],
-    q: &[f32],
-    heads: usize,
-    table: &[i32],
-    table_stride: usize,
-    lens: &[i32],
-    scale: f32,
-) -> Decoded {
+pub fn decode(c: &CodecInfo, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
     let queries = |row: usize, _: usize| vec![Query::new(&c.k, &q[row * s.d..][..s.d], scale)];
     decode_with(c, s, cache, heads, table, table_stride, lens, queries)
 }
 
 /// As `decode`; `queries` makes the queries of a row of the batch for its length, one for all segments or one for each.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn decode_with(
-    c: &CodecInfo,
-    s: &CacheShape,
-    cache: &[u8],
-    heads: usize,
-    table: &[i32],
-    table_stride: usize,
-    lens: &[i32],
-    queries: impl Fn(usize, usize) -> Vec<Query>,
-) -> Decoded {
+pub(super) fn decode_with(c: &CodecInfo, s: &CacheShape, cache: &[u8], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], queries: impl Fn(usize, usize) -> Vec<Query>) -> Decoded {
     let rows = lens.len() * heads;
     let mut decoded = Decoded { out: vec![0.0; rows * s.d], lse: vec![f32::NEG_INFINITY; rows], status: Status::OK };
     for (b, &len) in lens.iter().enumerate() {

@@ -6,12 +6,12 @@
 
 use kernel_dsl::math::sanitise;
 
+use crate::layout::Operand;
 use crate::preset::{LayerMaps, Turns};
 use crate::reference::attention::{Decoded, decode_with};
 use crate::reference::prefill::prefill_with;
 use crate::reference::strand::{Query, SEGMENT};
 use crate::reference::{CacheShape, Row, Sequence, Status, project, store};
-use crate::layout::Operand;
 use crate::registry::CodecInfo;
 
 /// A layer of a calibrated codec.
@@ -68,17 +68,7 @@ impl Calibrated<'_> {
 
     /// As [`crate::reference::decode`].
     #[allow(clippy::too_many_arguments)] // the kernels' own argument list
-    pub fn decode(
-        &self,
-        s: &CacheShape,
-        cache: &[u8],
-        q: &[f32],
-        heads: usize,
-        table: &[i32],
-        table_stride: usize,
-        lens: &[i32],
-        scale: f32,
-    ) -> Decoded {
+    pub fn decode(&self, s: &CacheShape, cache: &[u8], q: &[f32], heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
         let queries = |row, len| self.queries(q, heads, row, len, scale);
         let mut decoded = decode_with(self.codec, s, cache, heads, table, table_stride, lens, queries);
         decoded.out = self.output(&decoded.out, &decoded.lse, heads);
@@ -87,18 +77,7 @@ impl Calibrated<'_> {
 
     /// As [`crate::reference::prefill`].
     #[allow(clippy::too_many_arguments)] // the kernels' own argument list
-    pub fn prefill(
-        &self,
-        s: &CacheShape,
-        cache: &[u8],
-        q: &[f32],
-        queries: usize,
-        heads: usize,
-        table: &[i32],
-        table_stride: usize,
-        lens: &[i32],
-        scale: f32,
-    ) -> Decoded {
+    pub fn prefill(&self, s: &CacheShape, cache: &[u8], q: &[f32], queries: usize, heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
         let many = |sequence: &Sequence, q: &[f32], own: &[i32]| self.attend(sequence, q, heads, own, scale);
         let one_by_one = |q: &[f32], table: &[i32], own: &[i32]| self.decode(s, cache, q, heads, table, table_stride, own, scale);
         prefill_with(self.codec, s, cache, q, queries, heads, table, table_stride, lens, many, one_by_one)

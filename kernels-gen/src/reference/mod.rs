@@ -14,8 +14,8 @@ mod prefill;
 mod project;
 mod rope;
 mod row;
-mod slots;
 mod sequence;
+mod slots;
 mod store;
 mod strand;
 

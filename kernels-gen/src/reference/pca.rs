@@ -6,8 +6,8 @@ use kernel_dsl::math::{exp2_or_zero, fmax, sanitise};
 use kernel_dsl::tile::MARK;
 
 use crate::kernels::kivi::queries::joined8;
-use crate::kernels::pca::parts;
 use crate::kernels::pca::MARKED;
+use crate::kernels::pca::parts;
 use crate::kernels::query::shown_worth;
 use crate::layout::{Operand, TILE};
 use crate::pca::PcaError;

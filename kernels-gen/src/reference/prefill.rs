@@ -7,18 +7,7 @@ use crate::registry::CodecInfo;
 /// Attends `q` `[batch, queries, heads, d]`: query token i of sequence b sees its first `lens[b] - queries + i + 1`
 /// tokens, none where that is below 1. Returns `[batch, queries, heads, d]` and `[batch, queries, heads]`.
 #[allow(clippy::too_many_arguments)] // the kernel's own argument list
-pub fn prefill(
-    c: &CodecInfo,
-    s: &CacheShape,
-    cache: &[u8],
-    q: &[f32],
-    queries: usize,
-    heads: usize,
-    table: &[i32],
-    table_stride: usize,
-    lens: &[i32],
-    scale: f32,
-) -> Decoded {
+pub fn prefill(c: &CodecInfo, s: &CacheShape, cache: &[u8], q: &[f32], queries: usize, heads: usize, table: &[i32], table_stride: usize, lens: &[i32], scale: f32) -> Decoded {
     let many = |sequence: &Sequence, q: &[f32], own: &[i32]| sequence.attend(q, heads, own, scale);
     prefill_with(c, s, cache, q, queries, heads, table, table_stride, lens, many, |q, table, own| decode(c, s, cache, q, heads, table, table_stride, own, scale))
 }

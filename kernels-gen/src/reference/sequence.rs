@@ -3,9 +3,9 @@
 use multiversion::multiversion;
 
 use crate::codec::Lane;
+use crate::kernels::parts;
 use crate::layout::{Operand, TILE};
 use crate::reference::row::to_bf16;
-use crate::kernels::parts;
 use crate::reference::strand::{LEAF, Partial, Query, Strand, of_leaf, part_of, quantise};
 use crate::reference::{CacheShape, Status};
 use crate::registry::CodecInfo;

@@ -91,7 +91,19 @@ pub(super) struct Strand {
 
 impl Strand {
     pub fn new(d: usize, parts: usize) -> Strand {
-        Strand { m: f32::NEG_INFINITY, l: 0, counts: [0.0; LANES], o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]], half: [0.0; 2], shift: 0, leans: [0.0; LANES], parts, lift: 0, sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]], totals: [0; 2] }
+        Strand {
+            m: f32::NEG_INFINITY,
+            l: 0,
+            counts: [0.0; LANES],
+            o: [vec![0.0; if parts == 2 { d } else { 0 }], vec![0.0; d]],
+            half: [0.0; 2],
+            shift: 0,
+            leans: [0.0; LANES],
+            parts,
+            lift: 0,
+            sums: [vec![0; if parts == 2 { d } else { 0 }], vec![0; if parts == 2 { d } else { 0 }]],
+            totals: [0; 2],
+        }
     }
 
     /// Turns the scores of a tile's tokens, each worth `worth` log2 units, into their weights 2^(s worth + bias - m); with two parts 2^26 times

@@ -3,9 +3,9 @@
 use crate::run::{assert_bytes, buffer, global, interpreted, memory, scalar, stages};
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
+use kernels_gen::kernels;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::join_splits::JoinMeta;
-use kernels_gen::kernels;
 use kernels_gen::reference::{CacheShape, Decoded, Status};
 use kernels_gen::registry::CodecInfo;
 
@@ -38,9 +38,39 @@ pub fn attends<T: Float>(what: &str, l: &Launches, q: &Global<T>, cache: &Global
     args.extend([batch as i32, kv_heads as i32, pages, stride, 0, splits as i32, blocks, unit, 0].map(scalar));
     args.push(scalar(l.scale));
     let (none_i8, none_f32, grid) = (Global::<i8>::zeroed(0), Global::<f32>::zeroed(0), [blocks as u32, 1, 1]);
-    launch(grid, || kernels::decode_attention::decode_attention::<T>(m, halves.k.bands, halves.v.bands, q, &none_i8, &none_f32, cache, &table, &lens, &mut out, &mut lse, &mut part, &mut stat, &mut chosen, &mut status, batch as i32, kv_heads as i32, pages, stride, 0, splits as i32, blocks, unit, 0, l.scale));
+    launch(grid, || {
+        kernels::decode_attention::decode_attention::<T>(
+            m,
+            halves.k.bands,
+            halves.v.bands,
+            q,
+            &none_i8,
+            &none_f32,
+            cache,
+            &table,
+            &lens,
+            &mut out,
+            &mut lse,
+            &mut part,
+            &mut stat,
+            &mut chosen,
+            &mut status,
+            batch as i32,
+            kv_heads as i32,
+            pages,
+            stride,
+            0,
+            splits as i32,
+            blocks,
+            unit,
+            0,
+            l.scale,
+        )
+    });
     let first = [out.bytes.clone(), lse.bytes.clone(), part.bytes.clone(), stat.bytes.clone(), chosen.bytes.clone(), status.bytes.clone()];
-    launch([l.group as u32, kv_heads as u32, batch as u32], || kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &none_i8, &none_f32, &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, kv_heads as i32, l.group as i32, splits as i32, pages, stride));
+    launch([l.group as u32, kv_heads as u32, batch as u32], || {
+        kernels::join_splits::join_splits::<T>(j, halves.v.bands[0], &none_i8, &none_f32, &part, &stat, &chosen, &table, &lens, &mut out, &mut lse, &mut status, kv_heads as i32, l.group as i32, splits as i32, pages, stride)
+    });
     assert_bytes(&format!("{what}, Rust: out"), &out.bytes, &global::<T>(&want.out).bytes);
     assert_bytes(&format!("{what}, Rust: lse"), &lse.bytes, &Global::new(&want.lse).bytes);
     let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();

@@ -62,12 +62,7 @@ impl Entry {
 }
 
 fn checksum(cubin: &[u8], log: &[u8]) -> [u8; 32] {
-    Sha256::new()
-        .chain_update((cubin.len() as u64).to_le_bytes())
-        .chain_update(cubin)
-        .chain_update(log)
-        .finalize()
-        .into()
+    Sha256::new().chain_update((cubin.len() as u64).to_le_bytes()).chain_update(cubin).chain_update(log).finalize().into()
 }
 
 fn take<'a>(rest: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {

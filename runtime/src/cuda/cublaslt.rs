@@ -112,11 +112,8 @@ impl Products {
     fn plan(&self, [m, n, k]: [usize; 3], chosen: Option<sys::cublasLtMatmulAlgo_t>) -> Result<Plan> {
         let failed = |e| refused(&format!("planning a product of [{m}, {k}] by [{n}, {k}]"), e);
         let float = sys::cudaDataType::CUDA_R_32F;
-        let describe =
-            result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, float).map_err(failed)?;
-        let layout = |rows: usize, columns: usize| {
-            result::create_matrix_layout(float, rows as u64, columns as u64, rows as i64).map_err(failed)
-        };
+        let describe = result::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, float).map_err(failed)?;
+        let layout = |rows: usize, columns: usize| result::create_matrix_layout(float, rows as u64, columns as u64, rows as i64).map_err(failed);
         let layouts = [layout(k, n)?, layout(k, m)?, layout(n, m)?];
         let (transposed, attribute) = (1_i32, sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA);
         // SAFETY: the description was just made; the attribute is an int.
@@ -126,12 +123,7 @@ impl Products {
         Ok(Plan { describe, layouts, algorithm })
     }
 
-    fn serves(
-        &self,
-        describe: sys::cublasLtMatmulDesc_t,
-        [b, a, out]: [sys::cublasLtMatrixLayout_t; 3],
-        algorithm: &sys::cublasLtMatmulAlgo_t,
-    ) -> bool {
+    fn serves(&self, describe: sys::cublasLtMatmulDesc_t, [b, a, out]: [sys::cublasLtMatrixLayout_t; 3], algorithm: &sys::cublasLtMatmulAlgo_t) -> bool {
         let mut found = std::mem::MaybeUninit::<sys::cublasLtMatmulHeuristicResult_t>::zeroed();
         // SAFETY: all objects are live; the result is written where the status says so, and is plain data.
         let (status, found) = unsafe {
@@ -142,17 +134,12 @@ impl Products {
     }
 
     /// What the library itself would take.
-    fn best(
-        &self,
-        describe: sys::cublasLtMatmulDesc_t,
-        [b, a, out]: [sys::cublasLtMatrixLayout_t; 3],
-    ) -> std::result::Result<sys::cublasLtMatmulAlgo_t, result::CublasError> {
+    fn best(&self, describe: sys::cublasLtMatmulDesc_t, [b, a, out]: [sys::cublasLtMatrixLayout_t; 3]) -> std::result::Result<sys::cublasLtMatmulAlgo_t, result::CublasError> {
         let (wish, workspace) = (result::create_matmul_pref()?, WORKSPACE);
         let space = sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
         // SAFETY: all objects are live; the attribute is a size_t; the preference was made above and is destroyed once.
         unsafe {
-            let found = result::set_matmul_pref_attribute(wish, space, (&raw const workspace).cast(), 8)
-                .and_then(|()| result::get_matmul_algo_heuristic(self.handle, describe, b, a, out, out, wish));
+            let found = result::set_matmul_pref_attribute(wish, space, (&raw const workspace).cast(), 8).and_then(|()| result::get_matmul_algo_heuristic(self.handle, describe, b, a, out, out, wish));
             let _ = result::destroy_matmul_pref(wish);
             Ok(found?.algo)
         }

@@ -56,12 +56,7 @@ pub fn driver_version() -> Result<(i32, i32)> {
 /// The files mapped into this process whose path contains `stem`: which library was really loaded.
 pub fn mapped_files(stem: &str) -> Vec<String> {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let mut files: Vec<String> = maps
-        .lines()
-        .filter_map(|l| l.split_whitespace().nth(5))
-        .filter(|p| p.contains(stem))
-        .map(str::to_string)
-        .collect();
+    let mut files: Vec<String> = maps.lines().filter_map(|l| l.split_whitespace().nth(5)).filter(|p| p.contains(stem)).map(str::to_string).collect();
     files.sort();
     files.dedup();
     files

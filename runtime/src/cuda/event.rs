@@ -43,9 +43,7 @@ impl Event {
         // SAFETY: both are live.
         let waited = unsafe { result::event::synchronize(end.raw) };
         // SAFETY: likewise.
-        waited
-            .and_then(|()| unsafe { result::event::elapsed(self.raw, end.raw) })
-            .map_err(|e| failed("reading an event", e))
+        waited.and_then(|()| unsafe { result::event::elapsed(self.raw, end.raw) }).map_err(|e| failed("reading an event", e))
     }
 }
 

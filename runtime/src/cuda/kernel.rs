@@ -83,17 +83,13 @@ pub struct Kernel {
 impl Kernel {
     pub(super) fn load(context: &Arc<CudaContext>, arch: Arch, limit: usize, source: &Source, compiled: &Compiled) -> Result<Self> {
         if source.shared_bytes as usize > limit {
-            return Err(Error::unsupported(format!(
-                "kernel `{}` wants {} bytes of shared memory a block and the device has {limit}",
-                source.name, source.shared_bytes
-            )));
+            return Err(Error::unsupported(format!("kernel `{}` wants {} bytes of shared memory a block and the device has {limit}", source.name, source.shared_bytes)));
         }
         if source.name.contains('\0') {
             return Err(Error::Generate("a kernel's name holds a zero byte".into()));
         }
         let _here = enter(context)?;
-        let module =
-            context.load_module(Ptx::from_binary(compiled.cubin.to_vec())).map_err(|e| failed("loading a cubin", e))?;
+        let module = context.load_module(Ptx::from_binary(compiled.cubin.to_vec())).map_err(|e| failed("loading a cubin", e))?;
         let function = module.load_function(&source.name).map_err(|e| failed("finding the kernel in its cubin", e))?;
         let attributes = prepare(&function, source).map_err(|e| failed("preparing a kernel", e))?;
         let params = parameter_sizes(&function);
@@ -153,29 +149,11 @@ impl Kernel {
 
     /// Programmatic dependent launch: blocks start when the kernel before them has no more to start.
     fn launch_early(&self, stream: &Stream, grid: [u32; 3], pointers: &mut [*mut c_void]) -> Result<()> {
-        let mut attribute = sys::CUlaunchAttribute {
-            id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
-            pad: [0; 4],
-            value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
-        };
-        let config = sys::CUlaunchConfig {
-            gridDimX: grid[0],
-            gridDimY: grid[1],
-            gridDimZ: grid[2],
-            blockDimX: self.threads,
-            blockDimY: 1,
-            blockDimZ: 1,
-            sharedMemBytes: self.shared_bytes,
-            hStream: stream.raw(),
-            attrs: &mut attribute,
-            numAttrs: 1,
-        };
+        let mut attribute = sys::CUlaunchAttribute { id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, pad: [0; 4], value: sys::CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 } };
+        let config =
+            sys::CUlaunchConfig { gridDimX: grid[0], gridDimY: grid[1], gridDimZ: grid[2], blockDimX: self.threads, blockDimY: 1, blockDimZ: 1, sharedMemBytes: self.shared_bytes, hStream: stream.raw(), attrs: &mut attribute, numAttrs: 1 };
         // SAFETY: as in `launch`, which made the pointers; the configuration outlives the call.
-        unsafe {
-            sys::cuLaunchKernelEx(&config, self.function.cu_function(), pointers.as_mut_ptr(), std::ptr::null_mut())
-        }
-        .result()
-        .map_err(|e| failed("launching a kernel", e))
+        unsafe { sys::cuLaunchKernelEx(&config, self.function.cu_function(), pointers.as_mut_ptr(), std::ptr::null_mut()) }.result().map_err(|e| failed("launching a kernel", e))
     }
 
     fn check(&self, stream: &Stream, grid: [u32; 3], args: &[Arg<'_>]) -> std::result::Result<(), Misuse> {
@@ -184,9 +162,7 @@ impl Kernel {
             return Err(Misuse::Other(format!("kernel `{name}` is loaded on another device than the stream's")));
         }
         if grid.contains(&0) || grid[0] > i32::MAX as u32 || grid[1] > 65535 || grid[2] > 65535 {
-            return Err(Misuse::Other(format!(
-                "kernel `{name}` has no grid of {grid:?} blocks; use 1 to [2^31-1, 65535, 65535]"
-            )));
+            return Err(Misuse::Other(format!("kernel `{name}` has no grid of {grid:?} blocks; use 1 to [2^31-1, 65535, 65535]")));
         }
         let told = self.params.as_ref().is_none_or(|params| params.iter().copied().eq(args.iter().map(Arg::bytes)));
         if told && args.len() <= MAX_ARGS { Ok(()) } else { Err(Misuse::Other(self.describe_args(args))) }
@@ -206,14 +182,8 @@ fn prepare(function: &CudaFunction, source: &Source) -> std::result::Result<Attr
         let limit = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
         function.set_attribute(limit, source.shared_bytes as i32)?;
     }
-    let occupancy =
-        function.occupancy_max_active_blocks_per_multiprocessor(source.threads, source.shared_bytes as usize, None)?;
-    Ok(Attributes {
-        registers: function.num_regs()?,
-        local_bytes: function.local_size_bytes()?,
-        static_shared_bytes: function.shared_size_bytes()?,
-        blocks_per_multiprocessor: occupancy,
-    })
+    let occupancy = function.occupancy_max_active_blocks_per_multiprocessor(source.threads, source.shared_bytes as usize, None)?;
+    Ok(Attributes { registers: function.num_regs()?, local_bytes: function.local_size_bytes()?, static_shared_bytes: function.shared_size_bytes()?, blocks_per_multiprocessor: occupancy })
 }
 
 /// The parameters' sizes, or `None` where the driver cannot tell.

@@ -70,18 +70,11 @@ impl Span<'_> {
         let part = self.part(0, from.bytes)?;
         let _here = stream.enter()?;
         // SAFETY: both ranges are live, by their makers' promise, and of that size.
-        unsafe { result::memcpy_dtod_async(part.address, from.address, from.bytes as usize, stream.raw()) }
-            .map_err(|e| failed("copying on the device", e))
+        unsafe { result::memcpy_dtod_async(part.address, from.address, from.bytes as usize, stream.raw()) }.map_err(|e| failed("copying on the device", e))
     }
 
     /// Fails unless the span is not null, aligned, and of at least `need` bytes.
-    pub fn expect(
-        &self,
-        what: &'static str,
-        want: &'static str,
-        align: u64,
-        need: u64,
-    ) -> std::result::Result<(), Misuse> {
+    pub fn expect(&self, what: &'static str, want: &'static str, align: u64, need: u64) -> std::result::Result<(), Misuse> {
         if self.address == 0 {
             return Err(Misuse::Null { what, want });
         }
@@ -127,12 +120,10 @@ impl Memory {
     pub fn zeroed(device: &Device, bytes: usize) -> Result<Self> {
         let _here = device.enter()?;
         // SAFETY: the context is current; a size of 0 is an error for the driver, so round up.
-        let address =
-            unsafe { result::malloc_sync(bytes.max(16)) }.map_err(|e| failed("allocating device memory", e))?;
+        let address = unsafe { result::malloc_sync(bytes.max(16)) }.map_err(|e| failed("allocating device memory", e))?;
         let memory = Memory { context: device.context().clone(), address, bytes };
         // SAFETY: the range was just allocated.
-        unsafe { result::memset_d8_sync(address, 0, bytes.max(16)) }
-            .map_err(|e| failed("clearing device memory", e))?;
+        unsafe { result::memset_d8_sync(address, 0, bytes.max(16)) }.map_err(|e| failed("clearing device memory", e))?;
         settle()?;
         Ok(memory)
     }
@@ -161,8 +152,7 @@ impl Memory {
     pub fn fill(&self, stream: &Stream, byte: u8) -> Result<()> {
         let _here = stream.enter()?;
         // SAFETY: the whole of a live allocation, on a live stream.
-        unsafe { result::memset_d8_async(self.address, byte, self.bytes, stream.raw()) }
-            .map_err(|e| failed("filling device memory", e))
+        unsafe { result::memset_d8_async(self.address, byte, self.bytes, stream.raw()) }.map_err(|e| failed("filling device memory", e))
     }
 
     /// Overwrites from `offset` bytes on, in stream order; returns when `values` has been read.
@@ -170,8 +160,7 @@ impl Memory {
         let part = self.span().part(offset as u64, size_of_val(values) as u64)?;
         let _here = stream.enter()?;
         // SAFETY: the range was checked; the stream is waited for before `values` can go.
-        unsafe { result::memcpy_htod_async(part.address, values, stream.raw()) }
-            .map_err(|e| failed("copying to the device", e))?;
+        unsafe { result::memcpy_htod_async(part.address, values, stream.raw()) }.map_err(|e| failed("copying to the device", e))?;
         stream.synchronise()
     }
 
@@ -181,8 +170,7 @@ impl Memory {
         let part = self.span().part(offset as u64, size_of_val(values.as_slice()) as u64)?;
         let _here = stream.enter()?;
         // SAFETY: the range was checked; T is plain; the stream is waited for before `values` is read.
-        unsafe { result::memcpy_dtoh_async(&mut values, part.address, stream.raw()) }
-            .map_err(|e| failed("copying from the device", e))?;
+        unsafe { result::memcpy_dtoh_async(&mut values, part.address, stream.raw()) }.map_err(|e| failed("copying from the device", e))?;
         stream.synchronise()?;
         Ok(values)
     }

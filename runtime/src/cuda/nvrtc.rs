@@ -13,14 +13,7 @@ type Program = *mut c_void;
 /// NVRTC, loaded; it stays so for the life of the process.
 pub(crate) struct Nvrtc {
     version: (i32, i32),
-    create: unsafe extern "C" fn(
-        *mut Program,
-        *const c_char,
-        *const c_char,
-        c_int,
-        *const *const c_char,
-        *const *const c_char,
-    ) -> c_int,
+    create: unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int,
     compile: unsafe extern "C" fn(Program, c_int, *const *const c_char) -> c_int,
     destroy: unsafe extern "C" fn(*mut Program) -> c_int,
     log_size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
@@ -66,8 +59,7 @@ impl Nvrtc {
         // SAFETY: the program is live; the option strings are terminated and live.
         let compiled = unsafe { (self.compile)(program, pointers.len() as c_int, pointers.as_ptr()) };
         let mut log = open.bytes(self.log_size, self.log).map(|b| text(&b)).unwrap_or_default();
-        let cubin =
-            (compiled == 0).then(|| open.bytes(self.cubin_size, self.cubin)).flatten().filter(|b| !b.is_empty());
+        let cubin = (compiled == 0).then(|| open.bytes(self.cubin_size, self.cubin)).flatten().filter(|b| !b.is_empty());
         if cubin.is_none() && log.is_empty() {
             log = self.text(compiled);
         }
@@ -88,11 +80,7 @@ struct Open<'a> {
 }
 
 impl Open<'_> {
-    fn bytes(
-        &self,
-        size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
-        read: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
-    ) -> Option<Vec<u8>> {
+    fn bytes(&self, size: unsafe extern "C" fn(Program, *mut usize) -> c_int, read: unsafe extern "C" fn(Program, *mut c_char) -> c_int) -> Option<Vec<u8>> {
         let mut length = 0;
         // SAFETY: the program is live and the pointer is to a local.
         (unsafe { size(self.program, &mut length) } == 0).then_some(())?;

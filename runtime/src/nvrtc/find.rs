@@ -25,20 +25,11 @@ pub(crate) struct Wanted {
 }
 
 /// An older NVRTC compiles our kernels too, for an older driver.
-pub(crate) const NVRTC: Wanted = Wanted {
-    file: "KVF_NVRTC",
-    folders: &["KVF_NVRTC_DIR"],
-    names: ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"],
-    inside: ["", "lib", "lib64", "nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"],
-};
+pub(crate) const NVRTC: Wanted = Wanted { file: "KVF_NVRTC", folders: &["KVF_NVRTC_DIR"], names: ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"], inside: ["", "lib", "lib64", "nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"] };
 
 /// It often lies beside NVRTC.
-pub(crate) const CUBLASLT: Wanted = Wanted {
-    file: "KVF_CUBLASLT",
-    folders: &["KVF_CUBLASLT_DIR", "KVF_NVRTC_DIR"],
-    names: ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"],
-    inside: ["", "lib", "lib64", "nvidia/cu13/lib", "nvidia/cublas/lib"],
-};
+pub(crate) const CUBLASLT: Wanted =
+    Wanted { file: "KVF_CUBLASLT", folders: &["KVF_CUBLASLT_DIR", "KVF_NVRTC_DIR"], names: ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so"], inside: ["", "lib", "lib64", "nvidia/cu13/lib", "nvidia/cublas/lib"] };
 
 /// Every file to try for NVRTC, in order. `env` is the environment, so that tests can bring their own.
 ///
@@ -131,12 +122,7 @@ mod tests {
         for file in [&own, &toolkit, &venv, &system, &root.join("usr/bin/python3")] {
             touch(file);
         }
-        let found = look(&[
-            ("KVF_NVRTC_DIR", &root.join("own")),
-            ("CUDA_HOME", &root.join("cuda")),
-            ("VIRTUAL_ENV", &root.join("venv")),
-            ("PATH", &root.join("usr/bin")),
-        ]);
+        let found = look(&[("KVF_NVRTC_DIR", &root.join("own")), ("CUDA_HOME", &root.join("cuda")), ("VIRTUAL_ENV", &root.join("venv")), ("PATH", &root.join("usr/bin"))]);
         let at = |p: &Path| found.iter().position(|c| c.file == p).unwrap_or_else(|| panic!("{p:?} in {found:?}"));
         let order = [at(&own), at(Path::new("libnvrtc.so.13")), at(&toolkit), at(&venv), at(&system)];
         assert!(order.is_sorted(), "{order:?}");

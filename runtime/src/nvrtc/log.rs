@@ -76,14 +76,7 @@ ptxas info    : Used 255 registers, used 0 barriers, 400 bytes cmem[0]";
     #[test]
     fn each_kernel_is_read() {
         let found = parse(LOG);
-        let store = Resources {
-            kernel: "store".into(),
-            registers: 40,
-            stack_bytes: 16,
-            spill_stores: 8,
-            spill_loads: 12,
-            shared_bytes: 4096,
-        };
+        let store = Resources { kernel: "store".into(), registers: 40, stack_bytes: 16, spill_stores: 8, spill_loads: 12, shared_bytes: 4096 };
         assert_eq!(found[0], store);
         assert!(found[0].spills());
         assert_eq!(found[1], Resources { kernel: "join".into(), registers: 255, ..Resources::default() });

@@ -225,7 +225,13 @@ impl DecodePlan {
             Arg::I32(splits),
             Arg::I32(blocks),
             Arg::I32(unit.map_or(-1, |unit| unit as i32)),
-            Arg::I32(if own { 1 } else if call.batch <= FEW { 2 } else { 0 }),
+            Arg::I32(if own {
+                1
+            } else if call.batch <= FEW {
+                2
+            } else {
+                0
+            }),
             Arg::F32(call.scale),
         ];
         variant.kernel.launch_with(stream, [blocks as u32, 1, 1], &[&q, maps.args(), &decode, counter.as_slice()])?;
@@ -274,12 +280,7 @@ impl DecodePlan {
         let rows = product("q", &[call.batch, heads, self.shape.head_dim, elem_bytes])?;
         call.q.expect("q", "the first query row", 16, rows)?;
         call.out.expect("out", "the first output row", 16, rows)?;
-        call.table.expect(
-            "table",
-            "the first sequence's pages",
-            4,
-            product("table", &[call.batch, call.table_stride, 4])?,
-        )?;
+        call.table.expect("table", "the first sequence's pages", 4, product("table", &[call.batch, call.table_stride, 4])?)?;
         call.lens.expect("lens", "one i32 a sequence", 4, 4 * call.batch as u64)?;
         call.status.expect("status", "four i32 on the device", 4, status::BYTES)?;
         if let Some(lse) = call.lse {

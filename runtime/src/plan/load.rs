@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::store::{StoreSpec, size_of_elem};
 use super::status;
+use super::store::{StoreSpec, size_of_elem};
 use crate::argument::{Misuse, agree, int, product, within};
 use crate::calibration::needs;
 use crate::cuda::{Arg, Device, Kernel, Memory, Span, Stream};
@@ -167,16 +167,7 @@ impl LoadPlan {
     }
 
     fn enqueue(&self, stream: &Stream, call: &Load<'_>) -> Result<()> {
-        let args = [
-            Arg::Ptr(call.cache.base),
-            Arg::Ptr(call.slots),
-            Arg::Ptr(call.k),
-            Arg::Ptr(call.v),
-            Arg::Ptr(call.status),
-            Arg::I32(int("tokens", call.tokens)?),
-            Arg::I32(call.cache.ints()?.0),
-            Arg::I64(call.cache.slots()?),
-        ];
+        let args = [Arg::Ptr(call.cache.base), Arg::Ptr(call.slots), Arg::Ptr(call.k), Arg::Ptr(call.v), Arg::Ptr(call.status), Arg::I32(int("tokens", call.tokens)?), Arg::I32(call.cache.ints()?.0), Arg::I64(call.cache.slots()?)];
         self.kernel.launch(stream, kernels::store_grid(call.tokens, call.cache.kv_heads), &args)
     }
 

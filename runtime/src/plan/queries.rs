@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::decode::{capacity, finite, unit_within};
-use super::records::{Records, Tokens, agrees, Buffers};
+use super::records::{Buffers, Records, Tokens, agrees};
 use super::store::size_of_elem;
 use super::{Decode, DecodeSpec, load, status};
 use crate::argument::{Misuse, int, product, within};
@@ -66,8 +66,7 @@ impl Passes {
         let most = (PASS_BYTES / of_block).clamp(1, blocks as u64) as usize;
         // Passes of equal size.
         let of_pass = blocks.div_ceil(blocks.div_ceil(most));
-        let rounded =
-            |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
+        let rounded = |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Passes {
             unit,
             splits,
@@ -186,28 +185,9 @@ impl QueriesPlan {
         // Splits as a power of two: the kernel takes a block's number apart by shifts.
         let shift = p.splits.next_power_of_two().ilog2();
         let segments = [Arg::I32(int("the number of segments", capacity.div_ceil(SEGMENT))?)];
-        let memory = [
-            Arg::Ptr(call.cache.base),
-            Arg::Ptr(call.table),
-            Arg::Ptr(call.lens),
-            Arg::Ptr(call.out),
-            Arg::Ptr(lse),
-            Arg::Ptr(part),
-            Arg::Ptr(stat),
-            Arg::Ptr(call.status),
-            Arg::I32(kv_heads),
-            Arg::I32(pages),
-            Arg::I32(table_stride),
-        ];
-        let attend = [
-            Arg::I32(splits),
-            Arg::I32(p.unit as i32),
-            Arg::F32(call.scale),
-            Arg::I32(tokens),
-            Arg::I32(first_block),
-            Arg::I32(of_launch),
-            Arg::I32(shift as i32),
-        ];
+        let memory =
+            [Arg::Ptr(call.cache.base), Arg::Ptr(call.table), Arg::Ptr(call.lens), Arg::Ptr(call.out), Arg::Ptr(lse), Arg::Ptr(part), Arg::Ptr(stat), Arg::Ptr(call.status), Arg::I32(kv_heads), Arg::I32(pages), Arg::I32(table_stride)];
+        let attend = [Arg::I32(splits), Arg::I32(p.unit as i32), Arg::F32(call.scale), Arg::I32(tokens), Arg::I32(first_block), Arg::I32(of_launch), Arg::I32(shift as i32)];
         let grid = [heads as u32, call.batch as u32];
         let x = product("queries", &[blocks, 1 << shift])? as usize;
         self.attend.launch_with(stream, [int("queries", x)? as u32, grid[0], grid[1]], &[&q, maps.args(), &memory, if m.wide > 0 { &[] } else { &segments }, &attend])?;

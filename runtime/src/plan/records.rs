@@ -67,17 +67,7 @@ impl Records {
     fn fold(&self, stream: &Stream, call: &Decode<'_>, records: Span<'_>) -> Result<()> {
         let (kv_heads, pages) = call.cache.ints()?;
         let stride = int("table_stride", call.table_stride)?;
-        let args = [
-            Arg::Ptr(call.q),
-            Arg::Ptr(call.cache.base),
-            Arg::Ptr(call.table),
-            Arg::Ptr(call.lens),
-            Arg::Ptr(records),
-            Arg::I32(kv_heads),
-            Arg::I32(pages),
-            Arg::I32(stride),
-            Arg::F32(call.scale),
-        ];
+        let args = [Arg::Ptr(call.q), Arg::Ptr(call.cache.base), Arg::Ptr(call.table), Arg::Ptr(call.lens), Arg::Ptr(records), Arg::I32(kv_heads), Arg::I32(pages), Arg::I32(stride), Arg::F32(call.scale)];
         self.kernel.launch_with(stream, [stride as u32, kv_heads as u32, call.batch as u32], &[&args])
     }
 

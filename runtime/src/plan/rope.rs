@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::store::{Rows, Store, StoreSpec, size_of_elem};
 use super::load;
+use super::store::{Rows, Store, StoreSpec, size_of_elem};
 use crate::argument::{Misuse, int, within};
 use crate::calibration::{Layer, needs};
 use crate::cuda::{Arg, Device, Kernel, Span, Stream};

@@ -100,12 +100,7 @@ impl SlotsPlan {
         let none = || Error::unsupported(format!("{} has no slots", codec.name()));
         let m = kernels::slot_meta(info, head_dim, slot_page_tokens, page_tokens, elem).ok_or_else(none)?;
         let made = |ir: std::result::Result<_, _>| load(device, ir.and_then(|ir| Source::of(&ir)));
-        Ok(SlotsPlan {
-            spec: *spec,
-            store: made(kernels::store_slots_ir(info, &m, elem))?,
-            import: made(kernels::import_slots_ir(info, &m))?,
-            export: made(kernels::export_slots_ir(info, &m))?,
-        })
+        Ok(SlotsPlan { spec: *spec, store: made(kernels::store_slots_ir(info, &m, elem))?, import: made(kernels::import_slots_ir(info, &m))?, export: made(kernels::export_slots_ir(info, &m))? })
     }
 
     /// Enqueues coding rows into slots: one launch, no allocation, no wait. Zero tokens enqueue nothing.
@@ -198,15 +193,7 @@ mod tests {
 
     #[test]
     fn every_slot_must_lie_inside() {
-        let cache = |bytes, strides: [i64; 3]| SlotCache {
-            base: Span::made_up(0x1002, bytes),
-            pages: 3,
-            page_tokens: 16,
-            kv_heads: 2,
-            page_stride: strides[0],
-            token_stride: strides[1],
-            head_stride: strides[2],
-        };
+        let cache = |bytes, strides: [i64; 3]| SlotCache { base: Span::made_up(0x1002, bytes), pages: 3, page_tokens: 16, kv_heads: 2, page_stride: strides[0], token_stride: strides[1], head_stride: strides[2] };
         let (slot, plain) = (134, [16 * 2 * 134, 2 * 134, 134]);
         assert!(cache(3 * 16 * 2 * 134, plain).check(slot).is_ok());
         assert!(cache(3 * 16 * 2 * 134 - 1, plain).check(slot).is_err());

@@ -14,13 +14,8 @@ pub const BYTES: u64 = 16;
 
 /// The report in words, or `None` if all is well.
 pub fn describe(words: &[i32]) -> Option<String> {
-    let kinds = [
-        (BAD_SLOT, "a slot lies beyond the cache (token not stored)"),
-        (BAD_PAGE, "a page table names a page outside the cache (output 0)"),
-        (BAD_LENGTH, "a length is below 0 or more than its page table holds (output 0)"),
-    ];
-    let raised: Vec<&str> =
-        kinds.into_iter().filter(|(word, _)| words.get(*word).is_some_and(|w| *w != 0)).map(|(_, text)| text).collect();
+    let kinds = [(BAD_SLOT, "a slot lies beyond the cache (token not stored)"), (BAD_PAGE, "a page table names a page outside the cache (output 0)"), (BAD_LENGTH, "a length is below 0 or more than its page table holds (output 0)")];
+    let raised: Vec<&str> = kinds.into_iter().filter(|(word, _)| words.get(*word).is_some_and(|w| *w != 0)).map(|(_, text)| text).collect();
     let place = words.get(WHERE).copied().unwrap_or(0);
     (!raised.is_empty()).then(|| format!("{}; one offender has index {place}", raised.join("; ")))
 }
@@ -34,8 +29,6 @@ mod tests {
         assert_eq!(describe(&[0, 0, 0, 7]), None);
         assert_eq!(describe(&[]), None);
         let all = describe(&[1, 1, 1, 7]).unwrap();
-        assert!(
-            all.contains("slot") && all.contains("page outside") && all.contains("length") && all.ends_with("index 7")
-        );
+        assert!(all.contains("slot") && all.contains("page outside") && all.contains("length") && all.ends_with("index 7"));
     }
 }

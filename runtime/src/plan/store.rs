@@ -83,11 +83,14 @@ impl StorePlan {
         codec.check_store(head_dim, page_tokens)?;
         codec.on_device()?;
         let mapped = mapped_of(device, spec);
-        let kernel = load(device, match (codec.kivi(), &mapped) {
-            (Some(kivi), _) => kernels::kivi::store(kivi, head_dim, page_tokens, elem),
-            (None, Some(m)) => kernels::mapped_store_ir(codec.info(), m, elem).and_then(|tile| Source::of(&tile)),
-            (None, None) => kernels::store(codec.info(), head_dim, page_tokens, elem),
-        })?;
+        let kernel = load(
+            device,
+            match (codec.kivi(), &mapped) {
+                (Some(kivi), _) => kernels::kivi::store(kivi, head_dim, page_tokens, elem),
+                (None, Some(m)) => kernels::mapped_store_ir(codec.info(), m, elem).and_then(|tile| Source::of(&tile)),
+                (None, None) => kernels::store(codec.info(), head_dim, page_tokens, elem),
+            },
+        )?;
         Ok(StorePlan { shape: Shape { codec, head_dim, page_tokens }, elem, kernel, mapped, counts: false })
     }
 
@@ -166,13 +169,7 @@ impl StorePlan {
     fn enqueue(&self, stream: &Stream, call: &Store<'_>, grid: [u32; 3], own: &[Arg<'_>], counter: Option<Span<'_>>) -> Result<()> {
         let counter = counter_of(self.counts, counter)?;
         let rows = [Arg::Ptr(call.k.base), Arg::Ptr(call.v.base)];
-        let strides = [
-            Arg::I64(call.cache.slots()?),
-            Arg::I64(call.k.token_stride),
-            Arg::I64(call.k.head_stride),
-            Arg::I64(call.v.token_stride),
-            Arg::I64(call.v.head_stride),
-        ];
+        let strides = [Arg::I64(call.cache.slots()?), Arg::I64(call.k.token_stride), Arg::I64(call.k.head_stride), Arg::I64(call.v.token_stride), Arg::I64(call.v.head_stride)];
         self.kernel.launch(stream, grid, &[&rows, own, &strides, counter.as_slice()].concat())
     }
 
@@ -245,8 +242,7 @@ impl Rows<'_> {
 
     /// Elements from the first row to the end of the last.
     fn reach(&self, tokens: usize, heads: usize, d: usize) -> Option<u64> {
-        let last =
-            |count: usize, stride: i64| (count.saturating_sub(1) as u64).checked_mul(u64::try_from(stride).ok()?);
+        let last = |count: usize, stride: i64| (count.saturating_sub(1) as u64).checked_mul(u64::try_from(stride).ok()?);
         last(tokens, self.token_stride)?.checked_add(last(heads, self.head_stride)?)?.checked_add(d as u64)
     }
 }

@@ -7,8 +7,8 @@ use crate::cuda::{Device, Kernel};
 use crate::error::{Error, Result};
 use crate::tuning::{self, Choice, Found, Point};
 use kernel_dsl::{Report, Source};
-use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::{self, LEAF};
 
 /// Writes the kernel of a meta value.
 pub(super) type Build<'a> = &'a dyn Fn(&DecodeMeta) -> std::result::Result<Source, Report>;

@@ -29,8 +29,7 @@ impl Workspace {
     pub fn new(batch: usize, heads: usize, m: &DecodeMeta, capacity: usize, unit: Option<usize>) -> Result<Self> {
         let (splits, segments, d) = (kernels::splits_of(m, capacity, unit.unwrap_or(m.least())), capacity.div_ceil(SEGMENT), m.d);
         let (left, kv_heads) = (if splits > 1 { splits } else { 0 }, m.kv_heads(heads));
-        let rounded =
-            |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
+        let rounded = |factors: &[usize]| Ok::<_, crate::Error>(product("the workspace", factors)?.next_multiple_of(256));
         Ok(Workspace {
             unit,
             splits,

@@ -9,8 +9,8 @@ mod in_use;
 mod problem;
 mod search;
 
-pub use in_use::{forget, load};
 pub(crate) use in_use::{Found, find};
+pub use in_use::{forget, load};
 pub use search::{Size, kernel_of, search};
 
 use std::fmt;

@@ -52,13 +52,7 @@ impl<'a> Problem<'a> {
         let heads = kv_heads * group;
         let q = values(size.batch * heads * d, 3);
         let q = if elem == Elem::Bf16 { Memory::from_slice(device, &q)? } else { Memory::from_slice(device, &q.iter().map(|x| x.to_f32()).collect::<Vec<_>>())? };
-        let buffers = [
-            q,
-            Memory::from_slice(device, &shuffled(pages))?,
-            Memory::from_slice(device, &vec![size.tokens as i32; size.batch])?,
-            Memory::zeroed(device, size.batch * heads * d * size_of_elem(elem))?,
-            report,
-        ];
+        let buffers = [q, Memory::from_slice(device, &shuffled(pages))?, Memory::from_slice(device, &vec![size.tokens as i32; size.batch])?, Memory::zeroed(device, size.batch * heads * d * size_of_elem(elem))?, report];
         Ok(Problem { device, stream, spec, kv_heads, size, cache, bytes, copies, buffers })
     }
 

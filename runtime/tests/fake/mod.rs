@@ -14,8 +14,7 @@ pub fn build() -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/fake_cuda.c");
     let flags = ["-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O1", "-fPIC", "-shared", "-o"];
     // Not libcuda.so.1: NVRTC opens that by itself, and calls what the fake does not have.
-    let built =
-        Command::new("gcc").args(flags).arg(folder.join("libcuda.so")).arg(&source).arg("-lpthread").output().unwrap();
+    let built = Command::new("gcc").args(flags).arg(folder.join("libcuda.so")).arg(&source).arg("-lpthread").output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     Some(folder)
 }

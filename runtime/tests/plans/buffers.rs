@@ -81,13 +81,7 @@ impl Buffers {
         let found: Vec<u8> = self.cache.read(stream);
         if let Some(at) = (0..cache.len()).find(|&i| cache[i] != found[i]) {
             let (block, d) = (p.shape.block_bytes(p.codec.info()), p.shape.d);
-            panic!(
-                "{what}: cache differs first at byte {at} (block {}, byte {} of it, d {d}): {:#x} and not {:#x}",
-                at / block,
-                at % block,
-                found[at],
-                cache[at]
-            );
+            panic!("{what}: cache differs first at byte {at} (block {}, byte {} of it, d {d}): {:#x} and not {:#x}", at / block, at % block, found[at], cache[at]);
         }
         let out: Vec<f32> = match p.elem {
             Elem::F32 => self.out.read(stream),
@@ -108,22 +102,12 @@ impl Buffers {
 }
 
 pub fn compare(what: &str, name: &str, found: &[f32], want: &[f32], p: &Problem) {
-    assert!(
-        found.iter().any(|x| *x != 0.0) || name == "lse" || p.lens.iter().all(|l| *l <= 0),
-        "{what}: MISTRUSTED, {name} is all zeros"
-    );
+    assert!(found.iter().any(|x| *x != 0.0) || name == "lse" || p.lens.iter().all(|l| *l <= 0), "{what}: MISTRUSTED, {name} is all zeros");
     let close = |a: f32, b: f32| (a - b).abs() <= 2e-2 * b.abs().max(0.1);
     let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (!p.codec.info().exact() && close(a, b));
     if let Some(i) = (0..want.len()).find(|&i| !same(found[i], want[i])) {
         let count = (0..want.len()).filter(|&i| !same(found[i], want[i])).count();
-        panic!(
-            "{what}: {count} of {} of {name} differ, first at {i}: {} ({:#x}) and not {} ({:#x})",
-            want.len(),
-            found[i],
-            found[i].to_bits(),
-            want[i],
-            want[i].to_bits()
-        );
+        panic!("{what}: {count} of {} of {name} differ, first at {i}: {} ({:#x}) and not {} ({:#x})", want.len(), found[i], found[i].to_bits(), want[i], want[i].to_bits());
     }
 }
 

@@ -11,9 +11,7 @@ const LENS: [i32; 7] = [0, 1, 31, 33, 97, 1025, 2500];
 fn every_codec_equals_the_reference() {
     let Some(device) = device() else { return };
     for codec in kernels_gen::registry::codecs() {
-        for (d, group, page, elem) in
-            [(128, 4, 64, Elem::Bf16), (64, 1, 32, Elem::F32), (256, 8, 128, Elem::Bf16), (128, 7, 32, Elem::F32)]
-        {
+        for (d, group, page, elem) in [(128, 4, 64, Elem::Bf16), (64, 1, 32, Elem::F32), (256, 8, 128, Elem::Bf16), (128, 7, 32, Elem::F32)] {
             let p = Problem::new(codec.name, d, group, page, elem, &LENS, 7);
             run(&device, &p, 0, &format!("{} d {d} group {group} page {page} {elem:?}", codec.name));
         }
@@ -51,8 +49,7 @@ fn transposed_views_and_no_lse_are_served() {
         let row = |head: usize, token: usize| x[(token * heads + head) * d..][..d].to_vec();
         (0..heads).flat_map(|h| (0..tokens).flat_map(move |t| row(h, t))).collect()
     };
-    let (k, v) =
-        (in_elem(&device, &stream, &transposed(&p.k), p.elem), in_elem(&device, &stream, &transposed(&p.v), p.elem));
+    let (k, v) = (in_elem(&device, &stream, &transposed(&p.k), p.elem), in_elem(&device, &stream, &transposed(&p.v), p.elem));
     let rows = |base| Rows { base, token_stride: d as i64, head_stride: (tokens * d) as i64 };
     store.launch(&stream, &Store { k: rows(k.span()), v: rows(v.span()), ..buffers.store(&p) }).unwrap();
     decode.launch(&stream, &Decode { lse: None, ..buffers.decode(&p) }).unwrap();

@@ -1,8 +1,8 @@
 //! Launches that are recorded, replayed or follow close on one another read what they should.
 
-use crate::guarded::GUARD;
 use crate::buffers::*;
 use crate::device;
+use crate::guarded::GUARD;
 use crate::problem::Problem;
 use runtime::*;
 
@@ -40,15 +40,19 @@ fn short_sequences_come_and_go_in_a_captured_graph() {
         let graph = Graph::record(&stream, |s| decode.launch(s, &buffers.decode(&p))).unwrap();
         let (good, stride) = (p.table.clone(), p.table_stride);
         for round in 0..5 {
-            p.lens = lens.iter().enumerate().map(|(i, len)| match (round, i % 11) {
-                (0, _) => *len,
-                (1, _) => len / 9,
-                (2, 0) => 2500,
-                (2, 1..4) => 0,
-                (3, 3) => -7,
-                (3, 5) => (stride * 64) as i32 + 1,
-                _ => len / 2 + 1,
-            }).collect();
+            p.lens = lens
+                .iter()
+                .enumerate()
+                .map(|(i, len)| match (round, i % 11) {
+                    (0, _) => *len,
+                    (1, _) => len / 9,
+                    (2, 0) => 2500,
+                    (2, 1..4) => 0,
+                    (3, 3) => -7,
+                    (3, 5) => (stride * 64) as i32 + 1,
+                    _ => len / 2 + 1,
+                })
+                .collect();
             p.table.clone_from(&good);
             if round == 4 {
                 (0..300).step_by(17).for_each(|i| p.table[i * stride] = if i % 2 == 0 { -1 } else { p.shape.pages as i32 });

@@ -12,11 +12,7 @@ use runtime::*;
 fn rows_of_integers_are_stored_and_attended_to() {
     let Some(device) = device() else { return };
     let stream = device.stream().unwrap();
-    for (name, capacities, lens, share) in [
-        ("v4_int4_int8", [128, 512], vec![128, 512, 77, 300, 0, 0, 0, 5], 640),
-        ("v4_e8w4_int8", [128, 300], vec![128, 300, 1, 200], 256),
-        ("v4_int8_int8", [0, 900], vec![0, 900, 0, 401, 0, 1], 384),
-    ] {
+    for (name, capacities, lens, share) in [("v4_int4_int8", [128, 512], vec![128, 512, 77, 300, 0, 0, 0, 5], 640), ("v4_e8w4_int8", [128, 300], vec![128, 300, 1, 200], 256), ("v4_int8_int8", [0, 900], vec![0, 900, 0, 401, 0, 1], 384)] {
         let (f, mut state, heads, tokens) = (format(name).unwrap(), 5, 64, lens.len() / 2);
         let plan = LatentPlan::prepare(&device, &f).unwrap();
         let status = Guarded::new(&device, &stream, &[0_i32; 4]);

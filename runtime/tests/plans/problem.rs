@@ -70,8 +70,7 @@ impl Problem {
         let stored = reference::store(self.codec.info(), &self.shape, &mut cache, &self.k, &self.v, &self.slots);
         let (heads, stride) = (self.heads, self.table_stride);
         let info = self.codec.info();
-        let out =
-            reference::decode(info, &self.shape, &cache, &self.q, heads, &self.table, stride, &self.lens, self.scale());
+        let out = reference::decode(info, &self.shape, &cache, &self.q, heads, &self.table, stride, &self.lens, self.scale());
         let status = stored.0 | out.status.0;
         (cache, out, status)
     }

@@ -1,8 +1,8 @@
 //! Slots beside tiles.
 
-use crate::guarded::Guarded;
 use crate::buffers::*;
 use crate::device;
+use crate::guarded::Guarded;
 use crate::problem::Problem;
 use kernels_gen::reference;
 use runtime::*;
@@ -31,15 +31,7 @@ fn slots_go_to_tiles_and_back() {
         let gat = Guarded::new(&device, &stream, &at);
         let slot = (stored.len() / 640 / p.shape.kv_heads) as i64;
         let token_stride = slot * p.shape.kv_heads as i64;
-        let cache = SlotCache {
-            base: near.span(),
-            pages: 40,
-            page_tokens: 16,
-            kv_heads: p.shape.kv_heads,
-            page_stride: 16 * token_stride,
-            token_stride,
-            head_stride: slot,
-        };
+        let cache = SlotCache { base: near.span(), pages: 40, page_tokens: 16, kv_heads: p.shape.kv_heads, page_stride: 16 * token_stride, token_stride, head_stride: slot };
         let Store { tokens, k, v, cache: tiles, status, .. } = b.store(&p);
         plan.store(&stream, &StoreSlots { tokens, k, v, slots: gat.span(), cache, status }).unwrap();
         assert_eq!(near.read::<u8>(&stream), stored, "{name}: slots");

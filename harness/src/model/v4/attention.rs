@@ -49,18 +49,10 @@ impl Attention {
     }
 
     /// Queries [token, head, d] from position `start` on over all rows so far; `block` queries at once.
-    pub fn read(
-        &self,
-        q: &[f32],
-        start: usize,
-        [window, groups]: [&[f32]; 2],
-        picks: &Picks,
-        block: usize,
-    ) -> Result<Reading> {
+    pub fn read(&self, q: &[f32], start: usize, [window, groups]: [&[f32]; 2], picks: &Picks, block: usize) -> Result<Reading> {
         let (d, heads) = (self.d, self.sinks.len());
         let tokens = q.len() / (heads * d);
-        let mut reading =
-            Reading { out: Vec::with_capacity(q.len()), sink: Vec::with_capacity(tokens * heads), rows: [0; 2] };
+        let mut reading = Reading { out: Vec::with_capacity(q.len()), sink: Vec::with_capacity(tokens * heads), rows: [0; 2] };
         let rows = |rows: &[f32]| Tensor::from_slice(rows, (rows.len() / d, d), &Device::Cpu);
         let base = (start + 1).saturating_sub(self.window);
         let (window, groups) = (rows(&window[base * d..])?, rows(groups)?);
@@ -70,8 +62,7 @@ impl Attention {
             let recent = window.narrow(0, oldest - base, start + last - oldest)?;
             let complete = ((start + last) / self.ratio).min(groups.dim(0)?);
             let groups = groups.narrow(0, 0, complete)?;
-            let q =
-                Tensor::from_slice(&q[first * heads * d..last * heads * d], ((last - first) * heads, d), &Device::Cpu)?;
+            let q = Tensor::from_slice(&q[first * heads * d..last * heads * d], ((last - first) * heads, d), &Device::Cpu)?;
             let mut scores = [self.scores(&q, &recent)?, self.scores(&q, &groups)?];
             let seen: Vec<Seen> = (first..last).map(|at| self.seen(start + at, oldest, picks.of(at))).collect();
             let sinks = self.weigh(&mut scores, &seen);
@@ -123,11 +114,7 @@ impl Attention {
             if let Some(picked) = seen.picked {
                 let mut hidden = vec![true; visible];
                 picked.iter().for_each(|group| hidden[*group as usize] = false);
-                by_group
-                    .iter_mut()
-                    .zip(hidden)
-                    .filter(|(_, hidden)| *hidden)
-                    .for_each(|(score, _)| *score = f32::NEG_INFINITY);
+                by_group.iter_mut().zip(hidden).filter(|(_, hidden)| *hidden).for_each(|(score, _)| *score = f32::NEG_INFINITY);
             }
             let top = by_token.iter().chain(&*by_group).copied().fold(sink, f32::max);
             let own = (sink - top).exp();
@@ -152,14 +139,7 @@ impl Attention {
     }
 
     /// One head's output of the query at a position, alone and in f64. `q` is [d].
-    pub fn alone(
-        &self,
-        q: &[f32],
-        head: usize,
-        position: usize,
-        [window, groups]: [&[f32]; 2],
-        picked: Option<&[u32]>,
-    ) -> Vec<f32> {
+    pub fn alone(&self, q: &[f32], head: usize, position: usize, [window, groups]: [&[f32]; 2], picked: Option<&[u32]>) -> Vec<f32> {
         let d = self.d;
         let tokens = (position + 1).saturating_sub(self.window)..position + 1;
         let row = |rows: &'_ [f32], at: usize| -> std::ops::Range<usize> {
@@ -170,9 +150,7 @@ impl Attention {
         let picked = picked.map_or_else(all, |picked| picked.iter().map(|group| *group as usize).collect());
         let recent = tokens.map(|at| &window[row(window, at)]);
         let rows: Vec<&[f32]> = recent.chain(picked.into_iter().map(|at| &groups[row(groups, at)])).collect();
-        let dot = |row: &&[f32]| {
-            row.iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / (d as f64).sqrt()
-        };
+        let dot = |row: &&[f32]| row.iter().zip(q).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() / (d as f64).sqrt();
         let scores: Vec<f64> = rows.iter().map(dot).collect();
         let sink = f64::from(self.sinks[head]);
         let top = scores.iter().copied().fold(sink, f64::max);

@@ -79,11 +79,7 @@ impl LayerCheckpoint<'_> {
         let mut gate = slab("mlp.experts.gate_up_proj", [experts, 2 * inner, hidden])?;
         let up = gate.split_off(inner * hidden);
         let down = slab("mlp.experts.down_proj", [experts, hidden, inner])?;
-        Ok([
-            Matrix::new(gate, [inner, hidden])?,
-            Matrix::new(down, [hidden, inner])?,
-            Matrix::new(up, [inner, hidden])?,
-        ])
+        Ok([Matrix::new(gate, [inner, hidden])?, Matrix::new(down, [hidden, inner])?, Matrix::new(up, [inner, hidden])?])
     }
 }
 

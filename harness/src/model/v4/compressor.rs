@@ -34,14 +34,7 @@ pub struct Pending {
 
 impl Compressor {
     /// `name` is attn.compressor or attn.indexer.compressor.
-    pub fn read(
-        from: &LayerCheckpoint,
-        name: &str,
-        config: &Config,
-        ratio: usize,
-        d: usize,
-        overlaps: bool,
-    ) -> Result<Compressor> {
+    pub fn read(from: &LayerCheckpoint, name: &str, config: &Config, ratio: usize, d: usize, overlaps: bool) -> Result<Compressor> {
         let width = if overlaps { 2 * d } else { d };
         let at = |what: &str| format!("{name}.{what}");
         Ok(Compressor {

@@ -194,19 +194,13 @@ impl Config {
             return Some(format!("{} heads do not divide into {} groups", self.num_attention_heads, self.o_groups));
         }
         if !turned(self.head_dim) || !turned(self.index_head_dim) {
-            return Some(format!(
-                "{rope} dims with RoPE do not fit into heads of {} and {}",
-                self.head_dim, self.index_head_dim
-            ));
+            return Some(format!("{rope} dims with RoPE do not fit into heads of {} and {}", self.head_dim, self.index_head_dim));
         }
         if self.num_experts_per_tok > self.n_routed_experts {
             return Some(format!("{} of {} experts a token", self.num_experts_per_tok, self.n_routed_experts));
         }
         if self.scoring_func != "sqrtsoftplus" || self.hidden_act != "silu" {
-            return Some(format!(
-                "scoring_func {:?} with {:?}; only sqrtsoftplus with silu runs",
-                self.scoring_func, self.hidden_act
-            ));
+            return Some(format!("scoring_func {:?} with {:?}; only sqrtsoftplus with silu runs", self.scoring_func, self.hidden_act));
         }
         if self.n_shared_experts != 1 || self.attention_bias {
             return Some("other than one shared expert, or biases in attention, are not implemented".into());

@@ -36,18 +36,14 @@ impl Experts {
         if let Choice::Table(table) = &choice
             && let Some(expert) = table.iter().find(|expert| **expert as usize >= experts)
         {
-            return Err(Error::Data(format!(
-                "layer {layer} sends tokens to expert {expert} of {experts}; the checkpoint is damaged"
-            )));
+            return Err(Error::Data(format!("layer {layer} sends tokens to expert {expert} of {experts}; the checkpoint is damaged")));
         }
         let one = |[gate, down, up]: [Matrix; 3]| Expert { gate, down, up };
         let own = |w: &str, shape| from.matrix(&format!("ffn.shared_experts.{w}"), shape);
         Ok(Experts {
             gate: from.matrix("ffn.gate", [experts, hidden])?,
             choice,
-            routed: (0..experts)
-                .map(|at| Ok(one(from.expert(at, [experts, hidden, inner])?)))
-                .collect::<Result<_>>()?,
+            routed: (0..experts).map(|at| Ok(one(from.expert(at, [experts, hidden, inner])?))).collect::<Result<_>>()?,
             shared: one([own("w1", [inner, hidden])?, own("w2", [hidden, inner])?, own("w3", [inner, hidden])?]),
         })
     }
@@ -66,9 +62,7 @@ impl Experts {
             .collect();
         let mut out = self.shared.of(x, config.swiglu_limit)?;
         for (at, expert) in self.routed.iter().enumerate() {
-            let own = |(token, chosen): (usize, &Vec<(u32, f32)>)| {
-                chosen.iter().find(|(expert, _)| *expert as usize == at).map(|(_, weight)| (token, *weight))
-            };
+            let own = |(token, chosen): (usize, &Vec<(u32, f32)>)| chosen.iter().find(|(expert, _)| *expert as usize == at).map(|(_, weight)| (token, *weight));
             let tokens: Vec<(usize, f32)> = chosen.iter().enumerate().filter_map(own).collect();
             if tokens.is_empty() {
                 continue;

@@ -45,8 +45,7 @@ impl Model {
     /// All weights in memory.
     pub fn load(folder: &Path) -> Result<Model> {
         let mut model = Model::stream(folder)?;
-        model.resident =
-            Some((0..model.config.num_hidden_layers).map(|index| model.layer(index)).collect::<Result<_>>()?);
+        model.resident = Some((0..model.config.num_hidden_layers).map(|index| model.layer(index)).collect::<Result<_>>()?);
         Ok(model)
     }
 
@@ -63,13 +62,7 @@ impl Model {
 
     /// What each lane makes of the passage: rows [to - from, hidden] for `score`. Ids must be inside the vocabulary.
     /// `told` hears of every layer that begins.
-    pub fn hidden(
-        &self,
-        ids: &[u32],
-        score: Range<usize>,
-        lanes: &mut [Lane],
-        told: impl Fn(usize),
-    ) -> Result<Vec<Tensor>> {
+    pub fn hidden(&self, ids: &[u32], score: Range<usize>, lanes: &mut [Lane], told: impl Fn(usize)) -> Result<Vec<Tensor>> {
         let config = &self.config;
         let (mult, hidden) = (config.hc_mult, config.hidden_size);
         let turns = |compresses| -> Result<Turns> {

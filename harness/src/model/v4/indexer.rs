@@ -42,20 +42,12 @@ impl Indexer {
     }
 
     /// What the queries at `start`.. read, from their inputs [token, hidden] and low-rank queries [token, rank].
-    pub fn picks(
-        &self,
-        [x, low]: [&[f32]; 2],
-        start: usize,
-        keys: &mut IndexKeys,
-        turns: &Turns,
-        eps: f32,
-    ) -> Result<Picks> {
+    pub fn picks(&self, [x, low]: [&[f32]; 2], start: usize, keys: &mut IndexKeys, turns: &Turns, eps: f32) -> Result<Picks> {
         keys.keys.extend(self.compressor.of(x, &mut keys.pending, turns, eps)?);
         let visible = |at: usize| (start + at + 1) / self.ratio;
         let tokens = x.len() / self.weights.input();
         let Some(first) = (0..tokens).find(|at| visible(*at) > self.most) else { return Ok(Picks::default()) };
-        let scores =
-            self.scores([x, low].map(|all| &all[first * all.len() / tokens..]), start + first, &keys.keys, turns)?;
+        let scores = self.scores([x, low].map(|all| &all[first * all.len() / tokens..]), start + first, &keys.keys, turns)?;
         let groups = keys.keys.len() / self.d;
         let of = |(at, scores): (usize, &[f32])| top(&scores[..visible(first + at)], self.most);
         Ok(Picks { first, chosen: scores.par_chunks(groups).enumerate().map(of).collect() })
@@ -71,15 +63,12 @@ impl Indexer {
         let weights = self.weights.of(x)?;
         let (by_head, by_dim) = (1.0 / (heads as f32).sqrt(), 1.0 / (d as f32).sqrt());
         let mut scores = vec![0.0; x.len() / self.weights.input() * groups];
-        scores.par_chunks_mut(groups).zip(products.par_chunks(heads * groups)).zip(weights.par_chunks(heads)).for_each(
-            |((scores, products), weights)| {
-                for (products, weight) in products.chunks(groups).zip(weights) {
-                    let add =
-                        |(score, product): (&mut f32, &f32)| *score += weight * by_head * (product.max(0.0) * by_dim);
-                    scores.iter_mut().zip(products).for_each(add);
-                }
-            },
-        );
+        scores.par_chunks_mut(groups).zip(products.par_chunks(heads * groups)).zip(weights.par_chunks(heads)).for_each(|((scores, products), weights)| {
+            for (products, weight) in products.chunks(groups).zip(weights) {
+                let add = |(score, product): (&mut f32, &f32)| *score += weight * by_head * (product.max(0.0) * by_dim);
+                scores.iter_mut().zip(products).for_each(add);
+            }
+        });
         Ok(scores)
     }
 }

@@ -90,15 +90,9 @@ impl Layer {
             rows_norm: norm("attn.kv_norm", d)?,
             low_outputs: outputs,
             outputs: from.matrix("attn.wo_b", [hidden, groups * low])?,
-            attention: Attention::new(
-                config,
-                compressed.map_or(usize::MAX, |c| c.ratio),
-                from.tensor("attn.attn_sink", &[heads])?,
-            ),
+            attention: Attention::new(config, compressed.map_or(usize::MAX, |c| c.ratio), from.tensor("attn.attn_sink", &[heads])?),
             groups: match compressed {
-                Some(c) => {
-                    Some((c.kind, Compressor::read(from, "attn.compressor", config, c.ratio, d, overlaps(c.kind))?))
-                }
+                Some(c) => Some((c.kind, Compressor::read(from, "attn.compressor", config, c.ratio, d, overlaps(c.kind))?)),
                 None => None,
             },
             indexer: match compressed.filter(|c| overlaps(c.kind)) {
@@ -110,15 +104,7 @@ impl Layer {
     }
 
     /// Streams [token, mult, hidden] of the tokens `ids` at positions `start`.. through the layer.
-    pub fn forward(
-        &self,
-        config: &Config,
-        turns: &Turns,
-        (start, ids): (usize, &[u32]),
-        streams: &[f32],
-        kept: &mut Kept,
-        cache: &mut dyn RowCache,
-    ) -> Result<Vec<f32>> {
+    pub fn forward(&self, config: &Config, turns: &Turns, (start, ids): (usize, &[u32]), streams: &[f32], kept: &mut Kept, cache: &mut dyn RowCache) -> Result<Vec<f32>> {
         let mult = config.hc_mult;
         let normed = |mut x: Vec<f32>, weight: &[f32]| {
             x.par_chunks_mut(config.hidden_size).for_each(|row| rms_norm(row, weight, config.rms_norm_eps));
@@ -133,15 +119,7 @@ impl Layer {
     }
 
     /// x [token, hidden] to [token, hidden].
-    fn attend(
-        &self,
-        config: &Config,
-        turns: &Turns,
-        start: usize,
-        x: &[f32],
-        kept: &mut Kept,
-        cache: &mut dyn RowCache,
-    ) -> Result<Vec<f32>> {
+    fn attend(&self, config: &Config, turns: &Turns, start: usize, x: &[f32], kept: &mut Kept, cache: &mut dyn RowCache) -> Result<Vec<f32>> {
         let (d, heads, eps) = (config.head_dim, config.num_attention_heads, config.rms_norm_eps);
         let mut low = self.low_queries.of(x)?;
         low.par_chunks_mut(config.q_lora_rank).for_each(|row| rms_norm(row, &self.low_norm, eps));
@@ -184,8 +162,7 @@ impl Layer {
     /// Outputs [token, head, d] to [token, hidden]: each group of heads through its own matrix, then all together.
     fn project(&self, config: &Config, out: &[f32]) -> Result<Vec<f32>> {
         let (groups, low) = (config.o_groups, config.o_lora_rank);
-        let (width, all) =
-            (config.num_attention_heads / groups * config.head_dim, config.num_attention_heads * config.head_dim);
+        let (width, all) = (config.num_attention_heads / groups * config.head_dim, config.num_attention_heads * config.head_dim);
         let tokens = out.len() / all;
         let mut lows = vec![0.0; tokens * groups * low];
         for (group, matrix) in self.low_outputs.iter().enumerate() {

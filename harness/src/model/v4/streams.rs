@@ -59,27 +59,17 @@ impl Connection {
         let (mult, hidden) = (config.hc_mult, config.hidden_size);
         let (tokens, outs) = (streams.len() / (mult * hidden), self.base.len());
         let weights = self.weights(config, streams)?;
-        let mut mixed = Mixed {
-            input: vec![0.0; tokens * hidden],
-            post: vec![0.0; tokens * mult],
-            comb: vec![0.0; tokens * mult * mult],
-        };
-        let places = mixed
-            .input
-            .par_chunks_mut(hidden)
-            .zip(mixed.post.par_chunks_mut(mult))
-            .zip(mixed.comb.par_chunks_mut(mult * mult));
-        places.zip(weights.par_chunks(outs)).zip(streams.par_chunks(mult * hidden)).for_each(
-            |((((input, post), comb), weights), streams)| {
-                let squashed = |i: usize, scale: usize| sigmoid(weights[i] * self.scale[scale] + self.base[i]);
-                let pre: Vec<f32> = (0..mult).map(|i| squashed(i, 0) + config.hc_eps).collect();
-                post.iter_mut().enumerate().for_each(|(i, post)| *post = 2.0 * squashed(mult + i, 1));
-                let raw = comb.iter_mut().enumerate();
-                raw.for_each(|(i, comb)| *comb = weights[2 * mult + i] * self.scale[2] + self.base[2 * mult + i]);
-                doubly_stochastic(comb, mult, config.hc_sinkhorn_iters, config.hc_eps);
-                collapse(input, &pre, streams);
-            },
-        );
+        let mut mixed = Mixed { input: vec![0.0; tokens * hidden], post: vec![0.0; tokens * mult], comb: vec![0.0; tokens * mult * mult] };
+        let places = mixed.input.par_chunks_mut(hidden).zip(mixed.post.par_chunks_mut(mult)).zip(mixed.comb.par_chunks_mut(mult * mult));
+        places.zip(weights.par_chunks(outs)).zip(streams.par_chunks(mult * hidden)).for_each(|((((input, post), comb), weights), streams)| {
+            let squashed = |i: usize, scale: usize| sigmoid(weights[i] * self.scale[scale] + self.base[i]);
+            let pre: Vec<f32> = (0..mult).map(|i| squashed(i, 0) + config.hc_eps).collect();
+            post.iter_mut().enumerate().for_each(|(i, post)| *post = 2.0 * squashed(mult + i, 1));
+            let raw = comb.iter_mut().enumerate();
+            raw.for_each(|(i, comb)| *comb = weights[2 * mult + i] * self.scale[2] + self.base[2 * mult + i]);
+            doubly_stochastic(comb, mult, config.hc_sinkhorn_iters, config.hc_eps);
+            collapse(input, &pre, streams);
+        });
         Ok(mixed)
     }
 

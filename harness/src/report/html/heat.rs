@@ -23,27 +23,14 @@ pub fn draw(entries: &[&Entry], what: &str, value: fn(&LayerRow) -> f64) -> Stri
     let (low, high) = logs.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
     let cell = ((WIDTH - LEFT) / layers as f64).min(158.0);
     let height = 44.0 + ROW * shown.len() as f64;
-    let mut svg = format!(
-        "<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0} by layer\"><text x=\"0\" y=\"14\" font-weight=\"600\">{0}</text>",
-        escaped(what)
-    );
+    let mut svg = format!("<svg class=\"wide\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{0} by layer\"><text x=\"0\" y=\"14\" font-weight=\"600\">{0}</text>", escaped(what));
     for layer in (0..layers).step_by((layers / 24).max(1)) {
-        let _ = write!(
-            svg,
-            "<text class=\"soft\" x=\"{:.1}\" y=\"34\" text-anchor=\"middle\">{layer}</text>",
-            LEFT + cell * (layer as f64 + 0.5)
-        );
+        let _ = write!(svg, "<text class=\"soft\" x=\"{:.1}\" y=\"34\" text-anchor=\"middle\">{layer}</text>", LEFT + cell * (layer as f64 + 0.5));
     }
     let _ = write!(svg, "<text class=\"faint\" x=\"{}\" y=\"34\" text-anchor=\"end\">layer</text>", LEFT - 10.0);
     for (index, entry) in shown.iter().enumerate() {
         let y = 42.0 + ROW * index as f64;
-        let _ = write!(
-            svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            LEFT - 10.0,
-            y + 17.0,
-            escaped(&entry.label)
-        );
+        let _ = write!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LEFT - 10.0, y + 17.0, escaped(&entry.label));
         for layer in &entry.row.layers {
             let value = value(layer);
             let x = LEFT + cell * layer.layer as f64;
@@ -62,12 +49,7 @@ pub fn draw(entries: &[&Entry], what: &str, value: fn(&LayerRow) -> f64) -> Stri
             );
             if cell >= WRITTEN {
                 let class = if opacity > 0.45 { "on" } else { "soft" };
-                let _ = write!(
-                    svg,
-                    "<text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11.5\">{text}</text>",
-                    x + cell / 2.0,
-                    y + 16.0
-                );
+                let _ = write!(svg, "<text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11.5\">{text}</text>", x + cell / 2.0, y + 16.0);
             }
         }
     }

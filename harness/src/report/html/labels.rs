@@ -42,14 +42,11 @@ pub fn width_of(text: &str) -> f64 {
 /// Labels for `points` (x, y, name) inside `[left, right]` and `[top, bottom]`, in the order of the points.
 pub fn beside(points: &[(f64, f64, &str)], [left, right]: [f64; 2], [top, bottom]: [f64; 2]) -> Vec<Label> {
     let frame = Area { left, right, top, bottom };
-    let dots: Vec<Area> =
-        points.iter().map(|(x, y, _)| Area { left: x - DOT, right: x + DOT, top: y - DOT, bottom: y + DOT }).collect();
+    let dots: Vec<Area> = points.iter().map(|(x, y, _)| Area { left: x - DOT, right: x + DOT, top: y - DOT, bottom: y + DOT }).collect();
     let mut taken: Vec<Area> = Vec::new();
     let mut labels = Vec::new();
     for (x, y, name) in points {
-        let fits = |(_, area): &(Label, Area)| {
-            frame.holds(area) && !dots.iter().chain(&taken).any(|other| other.meets(area))
-        };
+        let fits = |(_, area): &(Label, Area)| frame.holds(area) && !dots.iter().chain(&taken).any(|other| other.meets(area));
         let found = places(*x, *y, width_of(name)).find(fits);
         // crowded out: on its right, over whatever is there
         let (label, area) = found.unwrap_or_else(|| place(*x, *y, width_of(name), 10.0, 0.0, false));
@@ -86,10 +83,7 @@ impl Label {
             return String::new();
         }
         let end = if self.anchor == "start" { self.x - 2.0 } else { self.x + 2.0 };
-        format!(
-            "<line class=\"stroke\" stroke-opacity=\".45\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{end:.1}\" y2=\"{:.1}\"/>",
-            self.y - 4.0
-        )
+        format!("<line class=\"stroke\" stroke-opacity=\".45\" x1=\"{x:.1}\" y1=\"{y:.1}\" x2=\"{end:.1}\" y2=\"{:.1}\"/>", self.y - 4.0)
     }
 }
 
@@ -104,8 +98,7 @@ mod tests {
 
     #[test]
     fn names_do_not_meet() {
-        let points: Vec<(f64, f64, &str)> =
-            (0..12).map(|i| (100.0 + 3.0 * f64::from(i % 4), 100.0 + 4.0 * f64::from(i), "turboquant_4bit_nc")).collect();
+        let points: Vec<(f64, f64, &str)> = (0..12).map(|i| (100.0 + 3.0 * f64::from(i % 4), 100.0 + 4.0 * f64::from(i), "turboquant_4bit_nc")).collect();
         let labels = beside(&points, [0.0, 540.0], [0.0, 380.0]);
         let areas: Vec<Area> = labels.iter().map(|label| area(label, "turboquant_4bit_nc")).collect();
         for (i, a) in areas.iter().enumerate() {

@@ -21,11 +21,7 @@ pub fn prose(title: &str, text: &str, drawings: &[Drawing]) -> String {
         if group[0].half { format!("<div class=\"pair\">{cards}</div>") } else { cards }
     };
     let cards: String = drawings.chunk_by(|a, b| a.half == b.half).map(group).collect();
-    let body = format!(
-        "<header><h1>{}</h1></header><div style=\"height:16px\"></div>{cards}<section class=\"card\"><div class=\"scroll prose\">{}</div></section>",
-        escaped(title),
-        blocks(text)
-    );
+    let body = format!("<header><h1>{}</h1></header><div style=\"height:16px\"></div>{cards}<section class=\"card\"><div class=\"scroll prose\">{}</div></section>", escaped(title), blocks(text));
     page(title, &body)
 }
 
@@ -63,8 +59,7 @@ fn rows(lines: &[&str]) -> String {
 fn inline(text: &str) -> String {
     let paired = |text: String, mark: &str, tag: &str| {
         let parts: Vec<&str> = text.split(mark).collect();
-        let inside =
-            |(i, part): (usize, &&str)| if i % 2 == 1 { format!("<{tag}>{part}</{tag}>") } else { part.to_string() };
+        let inside = |(i, part): (usize, &&str)| if i % 2 == 1 { format!("<{tag}>{part}</{tag}>") } else { part.to_string() };
         parts.iter().enumerate().map(inside).collect::<String>()
     };
     paired(paired(escaped(text), "**", "strong"), "`", "code")
@@ -77,12 +72,7 @@ mod tests {
     #[test]
     fn markdown_becomes_html() {
         let html = blocks("## A & B\n\nSome **bold** `x < y`.\n\n| a | b |\n|---|--:|\n| k - 3 | 2 |\n");
-        for part in [
-            "<h2>A &amp; B</h2>",
-            "<p>Some <strong>bold</strong> <code>x &lt; y</code>.</p>",
-            "<tr><th>a</th><th>b</th></tr>",
-            "<td>k - 3</td><td>2</td>",
-        ] {
+        for part in ["<h2>A &amp; B</h2>", "<p>Some <strong>bold</strong> <code>x &lt; y</code>.</p>", "<tr><th>a</th><th>b</th></tr>", "<td>k - 3</td><td>2</td>"] {
             assert!(html.contains(part), "{part} is not in {html}");
         }
         assert!(!html.contains("---"));

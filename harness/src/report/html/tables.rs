@@ -27,18 +27,7 @@ fn table(head: &[&str], rows: impl Iterator<Item = (bool, Vec<String>)>) -> Stri
 }
 
 pub fn results(entries: &[Entry]) -> String {
-    let head = [
-        "row",
-        "bits",
-        "vs bf16",
-        "ppl ratio [95 %]",
-        "KL mean",
-        "KL p99.9",
-        "top-1",
-        if entries.iter().any(|e| e.row.latent.is_some()) { "rel-MSE nope / rope" } else { "rel-MSE K / V" },
-        "limits",
-        "seeds' rule",
-    ];
+    let head = ["row", "bits", "vs bf16", "ppl ratio [95 %]", "KL mean", "KL p99.9", "top-1", if entries.iter().any(|e| e.row.latent.is_some()) { "rel-MSE nope / rope" } else { "rel-MSE K / V" }, "limits", "seeds' rule"];
     let rows = entries.iter().map(|e| {
         let row = e.row;
         let ratio = |v: f64| if v < 100.0 { format!("{v:.5}") } else { small(v) };
@@ -64,10 +53,7 @@ pub fn results(entries: &[Entry]) -> String {
                 Some(latent) => format!("{} / {}", small(latent.rel_mse_nope), small(latent.rel_mse_rope)),
                 None => format!("{} / {}", small(row.rel_mse_k), small(row.rel_mse_v)),
             },
-            format!(
-                "<span class=\"pill {class}\" style=\"margin:0\" title=\"{}\">{word}</span>",
-                escaped(&format!("limits of the {} class. {}", row.gate.class, row.gate.why.join("; ")))
-            ),
+            format!("<span class=\"pill {class}\" style=\"margin:0\" title=\"{}\">{word}</span>", escaped(&format!("limits of the {} class. {}", row.gate.class, row.gate.why.join("; ")))),
             verdict,
         ];
         (e.kind != Kind::Codec, cells)
@@ -76,8 +62,7 @@ pub fn results(entries: &[Entry]) -> String {
 }
 
 pub fn distributions(entries: &[Entry]) -> String {
-    let head =
-        ["row", "KL median", "p90", "p95", "p99", "p99.9", "max", "\u{394}p rms", "\u{394}p p1", "median", "p99", "se"];
+    let head = ["row", "KL median", "p90", "p95", "p99", "p99.9", "max", "\u{394}p rms", "\u{394}p p1", "median", "p99", "se"];
     let rows = entries.iter().map(|e| {
         let (row, dp) = (e.row, &e.row.delta_p);
         let points = |v: f64| format!("{:.3}", 100.0 * v + 0.0).replace("-0.000", "0.000").replace('-', "\u{2212}");
@@ -123,14 +108,7 @@ pub fn proofs(entries: &[Entry]) -> String {
     let rows = entries.iter().filter_map(|e| {
         let p = e.row.proof?;
         let by = if p.counted_by_kernels.is_some() { "the kernels" } else { "the host" };
-        let cells = vec![
-            escaped(&e.label),
-            grouped(p.bytes_written),
-            equal(p.bytes_written, p.bytes_written_expected),
-            grouped(p.bytes_read),
-            equal(p.bytes_read, p.bytes_read_expected),
-            by.into(),
-        ];
+        let cells = vec![escaped(&e.label), grouped(p.bytes_written), equal(p.bytes_written, p.bytes_written_expected), grouped(p.bytes_read), equal(p.bytes_read, p.bytes_read_expected), by.into()];
         Some((e.kind != Kind::Codec, cells))
     });
     table(&head, rows)
@@ -143,21 +121,13 @@ pub fn provenance(reports: &[Report]) -> String {
             let _ = write!(html, "<h2>Run {}</h2>", run + 1);
         }
         let (model, corpus, here) = (&report.model, &report.corpus, &report.environment);
-        let files: String =
-            model.files.iter().map(|f| format!("<code>{} {}</code><br>", f.sha256, escaped(&f.file))).collect();
+        let files: String = model.files.iter().map(|f| format!("<code>{} {}</code><br>", f.sha256, escaped(&f.file))).collect();
         let kernels: String = report
             .kernels
             .iter()
             .map(|k| {
-                let short = |id: &Option<String>| {
-                    id.as_deref().map_or("\u{2013}".into(), |id| id.chars().take(16).collect::<String>())
-                };
-                format!(
-                    "<code>{}: store {}, decode {}</code><br>",
-                    escaped(&k.codec),
-                    short(&k.store),
-                    short(&k.decode_attention)
-                )
+                let short = |id: &Option<String>| id.as_deref().map_or("\u{2013}".into(), |id| id.chars().take(16).collect::<String>());
+                format!("<code>{}: store {}, decode {}</code><br>", escaped(&k.codec), short(&k.store), short(&k.decode_attention))
             })
             .collect();
         let _ = write!(

@@ -20,11 +20,7 @@ fn capital(sentence: &str) -> String {
 }
 
 fn of_run(report: &Report) -> Vec<String> {
-    let codecs: Vec<&Row> = report
-        .rows
-        .iter()
-        .filter(|r| !["identity", "self"].contains(&r.codec.as_str()) && !r.codec.starts_with("CONTROL_"))
-        .collect();
+    let codecs: Vec<&Row> = report.rows.iter().filter(|r| !["identity", "self"].contains(&r.codec.as_str()) && !r.codec.starts_with("CONTROL_")).collect();
     let mut sentences = Vec::new();
     if !report.valid {
         return vec!["a control failed, so no number of this run says anything about a codec.".into()];
@@ -47,26 +43,15 @@ fn of_run(report: &Report) -> Vec<String> {
     if !failing.is_empty() {
         sentences.push(format!("outside the limits: {}.", failing.join(", ")));
     }
-    let unsure: Vec<&str> = codecs
-        .iter()
-        .filter(|r| r.ppl_ratio_ci95[0] <= 1.0 && r.ppl_ratio_ci95[1] >= 1.0)
-        .map(|r| r.codec.as_str())
-        .collect();
+    let unsure: Vec<&str> = codecs.iter().filter(|r| r.ppl_ratio_ci95[0] <= 1.0 && r.ppl_ratio_ci95[1] >= 1.0).map(|r| r.codec.as_str()).collect();
     if !unsure.is_empty() {
-        sentences
-            .push(format!("perplexity alone cannot tell from the raw cache: {}. Their KL can.", unsure.join(", ")));
+        sentences.push(format!("perplexity alone cannot tell from the raw cache: {}. Their KL can.", unsure.join(", ")));
     }
     for row in &codecs {
-        let split: Vec<&&Row> = codecs
-            .iter()
-            .filter(|r| [format!("{}:k", row.codec), format!("{}:v", row.codec)].contains(&r.codec))
-            .collect();
+        let split: Vec<&&Row> = codecs.iter().filter(|r| [format!("{}:k", row.codec), format!("{}:v", row.codec)].contains(&r.codec)).collect();
         if let [k, v] = split[..] {
             let (k, v) = if k.codec.ends_with(":k") { (k, v) } else { (v, k) };
-            sentences.push(format!(
-                "of {}, coded keys alone cost KL {:.1e} and coded values alone {:.1e}.",
-                row.codec, k.kl_mean, v.kl_mean
-            ));
+            sentences.push(format!("of {}, coded keys alone cost KL {:.1e} and coded values alone {:.1e}.", row.codec, k.kl_mean, v.kl_mean));
         }
     }
     sentences

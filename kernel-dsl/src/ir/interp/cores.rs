@@ -126,9 +126,7 @@ impl thread::Machine<'_> {
                 }
                 let byte = |signed: bool, i: usize| if signed { i32::from(self.shared[i] as i8) } else { i32::from(self.shared[i]) };
                 let (a_signed, x_signed) = (matches!(x.kind, MmaKind::S8S8 | MmaKind::S8U8), matches!(x.kind, MmaKind::S8S8 | MmaKind::U8S8));
-                let sum = |row: usize, col: usize| (0..depth).fold(0_i32, |sum, k| {
-                    sum.wrapping_add(byte(a_signed, left + core_row(x.stride, row, k)) * byte(x_signed, right + line_byte(x.plane, col, k)))
-                });
+                let sum = |row: usize, col: usize| (0..depth).fold(0_i32, |sum, k| sum.wrapping_add(byte(a_signed, left + core_row(x.stride, row, k)) * byte(x_signed, right + line_byte(x.plane, col, k))));
                 let sums: Vec<[i32; 32]> = (0..outs.len()).map(|i| std::array::from_fn(|l| sum(l / 4 * 2 + i % 4 / 2, i / 4 * 8 + l % 4 * 2 + i % 2))).collect();
                 for (out, lanes) in outs.iter().zip(sums) {
                     (0..32).for_each(|l| self.set(*out, w * 32 + l, lanes[l] as u32 as u64));

@@ -36,21 +36,8 @@ pub struct Machine<'a> {
 
 impl<'a> Machine<'a> {
     pub fn new(p: &'a Program, scalars: Vec<(Id, u64)>) -> Machine<'a> {
-        Machine {
-            p,
-            scalars,
-            block: [0; 3],
-            warps: p.warps,
-            values: vec![0; p.types.len() * p.threads()],
-            known: vec![],
-            shared: vec![],
-            shadow: Shadow::new(p.shared_bytes, p.warps),
-            own: vec![],
-            rings: vec![],
-            sent_for: vec![],
-        }
+        Machine { p, scalars, block: [0; 3], warps: p.warps, values: vec![0; p.types.len() * p.threads()], known: vec![], shared: vec![], shadow: Shadow::new(p.shared_bytes, p.warps), own: vec![], rings: vec![], sent_for: vec![] }
     }
-
 }
 
 impl Stage for Machine<'_> {

@@ -239,4 +239,3 @@ impl Machine<'_> {
         Ok(())
     }
 }
-

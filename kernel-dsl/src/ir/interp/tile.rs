@@ -65,20 +65,7 @@ impl Stage for Machine<'_> {
 
 impl<'a> Machine<'a> {
     pub fn new(p: &'a Program, scalars: Vec<(Id, u64)>, seed: u64) -> Machine<'a> {
-        Machine {
-            p,
-            scalars,
-            block: [0; 3],
-            values: vec![],
-            homes: vec![0; p.types.len()],
-            shared: vec![],
-            rings: vec![],
-            by: HashMap::new(),
-            kept: HashMap::new(),
-            warp: 0,
-            turns: Turns::new(p.params.len() + p.shared.len()),
-            random: seed,
-        }
+        Machine { p, scalars, block: [0; 3], values: vec![], homes: vec![0; p.types.len()], shared: vec![], rings: vec![], by: HashMap::new(), kept: HashMap::new(), warp: 0, turns: Turns::new(p.params.len() + p.shared.len()), random: seed }
     }
 
     fn trap(&self, what: Wrong, span: Span) -> Trap {
@@ -251,9 +238,7 @@ impl<'a> Machine<'a> {
                 }
                 Ok(())
             }
-            Op::StoreVec { buf, at, values } => {
-                values.iter().enumerate().try_for_each(|(i, v)| self.store(buf, self.offset(*at)? + 4 * i as i64, d(*v), self.scalar(*v)?, buffers))
-            }
+            Op::StoreVec { buf, at, values } => values.iter().enumerate().try_for_each(|(i, v)| self.store(buf, self.offset(*at)? + 4 * i as i64, d(*v), self.scalar(*v)?, buffers)),
             Op::Store { buf, at, value } => self.store(buf, self.offset(*at)?, d(*value), self.scalar(*value)?, buffers),
             Op::CopyStart { ring, src, at, bytes, .. } => self.start(*ring, *src, &buffers[*src], *at, *bytes),
             Op::CopyAsync { ring, src, at, bytes } => {
@@ -262,7 +247,11 @@ impl<'a> Machine<'a> {
                 self.wait(*ring, out)
             }
             Op::RingFetch { ring, src, at, bytes, cond, .. } => {
-                if self.scalar(*cond)? & 1 != 0 { self.fetch(*ring, &buffers[*src], *at, *bytes) } else { Ok(()) }
+                if self.scalar(*cond)? & 1 != 0 {
+                    self.fetch(*ring, &buffers[*src], *at, *bytes)
+                } else {
+                    Ok(())
+                }
             }
             Op::RingWait { ring } => self.wait(*ring, out),
             Op::Bring { buf, at, src, from } => self.bring(buf, *at, *src, *from, buffers),

@@ -26,26 +26,75 @@ pub enum Clash {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
-    Arguments { want: String, got: String },
-    OutOfBounds { buffer: String, at: i64, size: usize, len: usize },
-    Misaligned { buffer: String, at: i64, size: usize },
-    ReadOnly { buffer: String },
-    Undefined { id: u32 },
-    StaleSlot { ring: usize },
-    RingEmpty { ring: usize },
-    RingFull { ring: usize, stages: usize },
-    RingOrder { ring: usize },
-    RingLeft { ring: usize, copies: usize },
+    Arguments {
+        want: String,
+        got: String,
+    },
+    OutOfBounds {
+        buffer: String,
+        at: i64,
+        size: usize,
+        len: usize,
+    },
+    Misaligned {
+        buffer: String,
+        at: i64,
+        size: usize,
+    },
+    ReadOnly {
+        buffer: String,
+    },
+    Undefined {
+        id: u32,
+    },
+    StaleSlot {
+        ring: usize,
+    },
+    RingEmpty {
+        ring: usize,
+    },
+    RingFull {
+        ring: usize,
+        stages: usize,
+    },
+    RingOrder {
+        ring: usize,
+    },
+    RingLeft {
+        ring: usize,
+        copies: usize,
+    },
     /// A copy of a size that its ring's slots do not take.
-    CopySize { ring: usize, bytes: i64, most: usize },
-    Race { buffer: String, at: usize, clash: Clash },
-    SharedVariable { id: u32 },
-    Diverged { op: String },
-    Uneven { op: String },
-    TooManyWarps { count: i64, warps: usize },
-    Step { step: i64 },
+    CopySize {
+        ring: usize,
+        bytes: i64,
+        most: usize,
+    },
+    Race {
+        buffer: String,
+        at: usize,
+        clash: Clash,
+    },
+    SharedVariable {
+        id: u32,
+    },
+    Diverged {
+        op: String,
+    },
+    Uneven {
+        op: String,
+    },
+    TooManyWarps {
+        count: i64,
+        warps: usize,
+    },
+    Step {
+        step: i64,
+    },
     DivideByZero,
-    Unsupported { op: String },
+    Unsupported {
+        op: String,
+    },
 }
 
 impl fmt::Display for Wrong {

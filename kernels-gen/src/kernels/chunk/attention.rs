@@ -25,19 +25,17 @@ pub fn chunk_attention<T: Float>(
     m: DecodeMeta,
     k: &[&dyn Codec],
     v: &[&dyn Codec],
-    q: &Global<T>,            // [batch, queries, heads, d], or records [batch, kv_heads, blocks, segments, m.record]
-    #[when(m.record > 0)]
-    maps: &Global<i8>,        // a layer's, as `preset::LayerMaps::packed` has them
-    #[when(m.record > 0)]
-    scales: &Global<f32>,     // likewise
-    cache: &Global<u8>,       // [pages, kv_heads, block]
-    table: &Global<i32>,      // [batch, table_stride]
-    lens: &Global<i32>,       // [batch], the queries' own tokens included
-    out: &mut Global<T>,      // [batch, queries, heads, d]
-    lse: &mut Global<f32>,    // [batch, queries, heads], natural logarithm
-    part: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, d]
-    stat: &mut Global<f32>,   // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
-    status: &mut Global<i32>, // bad slot, bad page, bad length, where
+    q: &Global<T>,                              // [batch, queries, heads, d], or records [batch, kv_heads, blocks, segments, m.record]
+    #[when(m.record > 0)] maps: &Global<i8>,    // a layer's, as `preset::LayerMaps::packed` has them
+    #[when(m.record > 0)] scales: &Global<f32>, // likewise
+    cache: &Global<u8>,                         // [pages, kv_heads, block]
+    table: &Global<i32>,                        // [batch, table_stride]
+    lens: &Global<i32>,                         // [batch], the queries' own tokens included
+    out: &mut Global<T>,                        // [batch, queries, heads, d]
+    lse: &mut Global<f32>,                      // [batch, queries, heads], natural logarithm
+    part: &mut Global<f32>,                     // [batch, kv_heads, blocks, splits, rows, d]
+    stat: &mut Global<f32>,                     // [batch, kv_heads, blocks, splits, rows, 2]: maximum, sum
+    status: &mut Global<i32>,                   // bad slot, bad page, bad length, where
     kv_heads: i32,
     pages: i32,
     table_stride: i32,
@@ -179,7 +177,22 @@ pub fn chunk_attention<T: Float>(
 /// Rows as values again, eight rows and 32 dims a warp at a time, where their outputs were; then in memory, if the block is to write them.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn put_mapped<T: Float>(m: &DecodeMeta, maps: &Global<i8>, scales: &Global<f32>, ints: &Shared<u8>, units: &Shared<f32>, some: &Shared<i32>, room: &mut Shared<f32>, out: &mut Global<T>, kv_heads: i32, head: i32, seq: i32, queries: i32, first: i32, on: bool) {
+fn put_mapped<T: Float>(
+    m: &DecodeMeta,
+    maps: &Global<i8>,
+    scales: &Global<f32>,
+    ints: &Shared<u8>,
+    units: &Shared<f32>,
+    some: &Shared<i32>,
+    room: &mut Shared<f32>,
+    out: &mut Global<T>,
+    kv_heads: i32,
+    head: i32,
+    seq: i32,
+    queries: i32,
+    first: i32,
+    on: bool,
+) {
     for w in warps(m.warps) {
         for part in strided(w, if on { (m.d / 32 * m.lines() / ROWS) as i32 } else { 0_i32 }, m.warps) {
             let (column, rows) = (part % (m.d / 32) as i32 * 32_i32, part / (m.d / 32) as i32 * ROWS as i32);

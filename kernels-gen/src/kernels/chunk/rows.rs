@@ -11,7 +11,25 @@ use kernel_dsl::prelude::*;
 /// Makes the rows of warp `w`. Columns past the block's rows have no query and see what the last row does.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn make_rows<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], zeros: &Shared<i32>, q: &Global<T>, query: &mut Shared<i8>, zero: &mut Shared<i32>, worths: &mut Shared<f32>, leans: &mut Shared<f32>, ends: &mut Shared<i32>, w: i32, seq: i32, kv_heads: i32, head: i32, tokens: i32, queries: i32, first: i32, scale: f32) {
+pub fn make_rows<T: Float>(
+    m: &DecodeMeta,
+    k: &[&dyn Codec],
+    zeros: &Shared<i32>,
+    q: &Global<T>,
+    query: &mut Shared<i8>,
+    zero: &mut Shared<i32>,
+    worths: &mut Shared<f32>,
+    leans: &mut Shared<f32>,
+    ends: &mut Shared<i32>,
+    w: i32,
+    seq: i32,
+    kv_heads: i32,
+    head: i32,
+    tokens: i32,
+    queries: i32,
+    first: i32,
+    scale: f32,
+) {
     for c in strided(w * (ROWS * m.wide) as i32, (w + 1_i32) * (ROWS * m.wide) as i32, 1) {
         let own = c.min(m.rows() as i32 - 1_i32);
         let x = q.row(row_of(m, seq, kv_heads, head, queries, first, own) as i64 * m.d as i64, m.d).to_f32().map(finite);

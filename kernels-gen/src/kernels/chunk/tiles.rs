@@ -30,7 +30,26 @@ pub fn find(m: &DecodeMeta, table: &Global<i32>, line: i32, stride: i32, pages: 
 /// The warp's units of a leaf, at `place` of the two, from the addresses it has found before; then those of the next leaf.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn bring(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, table: &Global<i32>, from: &mut Shared<i64>, bad: &mut Shared<i32>, room: &mut Shared<f32>, sides: &mut Shared<u32>, w: i32, leaf: i32, seen: i32, tokens: i32, line: i32, stride: i32, pages: i32, kv_heads: i32, head: i32) {
+pub fn bring(
+    m: &DecodeMeta,
+    k: &dyn Codec,
+    v: &dyn Codec,
+    cache: &Global<u8>,
+    table: &Global<i32>,
+    from: &mut Shared<i64>,
+    bad: &mut Shared<i32>,
+    room: &mut Shared<f32>,
+    sides: &mut Shared<u32>,
+    w: i32,
+    leaf: i32,
+    seen: i32,
+    tokens: i32,
+    line: i32,
+    stride: i32,
+    pages: i32,
+    kv_heads: i32,
+    head: i32,
+) {
     let (place, half) = (leaf & 1_i32, m.half_bytes() as i32);
     for u in strided(w, UNITS as i32, m.warps) {
         let (i, found) = (u >> 1_u32, from.at(place * UNITS as i32 + u));

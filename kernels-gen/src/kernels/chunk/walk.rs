@@ -82,7 +82,30 @@ fn query_of(m: &DecodeMeta, query: &Shared<i8>, own: i32, i: i32) -> Tile<i8> {
 /// where the tile's numbers stand, `t`: the tile's number, `edge` that of the first one that not all rows see to its end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn weigh(record: usize, k: &dyn Codec, v: &dyn Codec, dots: &Tile<i32>, sides: &Shared<u32>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, own: i32, i: i32, token: i32, t: i32, edge: i32, top: &mut Tile<f32>, power: &mut Tile<f32>, first: &mut Tile<f32>, second: &mut Tile<f32>, first_lean: &mut Tile<f32>, second_lean: &mut Tile<f32>, sums: &mut Tile<i32>, total: &mut Tile<i32>) -> Tile<u8> {
+fn weigh(
+    record: usize,
+    k: &dyn Codec,
+    v: &dyn Codec,
+    dots: &Tile<i32>,
+    sides: &Shared<u32>,
+    zero: &Shared<i32>,
+    worths: &Shared<f32>,
+    leans: &Shared<f32>,
+    ends: &Shared<i32>,
+    own: i32,
+    i: i32,
+    token: i32,
+    t: i32,
+    edge: i32,
+    top: &mut Tile<f32>,
+    power: &mut Tile<f32>,
+    first: &mut Tile<f32>,
+    second: &mut Tile<f32>,
+    first_lean: &mut Tile<f32>,
+    second_lean: &mut Tile<f32>,
+    sums: &mut Tile<i32>,
+    total: &mut Tile<i32>,
+) -> Tile<u8> {
     let dots = dots.fold_rows(128);
     let dots = (if k.spec().even() { dots } else { dots * 2_i32 } + &zero.rows(own, 1, ROWS)).cast::<f32>();
     let each = sides.spread(token).map(number) * &worths.rows(own, 1, ROWS);
@@ -176,7 +199,23 @@ fn summed(first: &Tile<f32>, second: &Tile<f32>) -> Tile<f32> {
 /// end.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f32>, sides: &Shared<u32>, query: &Shared<i8>, zero: &Shared<i32>, worths: &Shared<f32>, leans: &Shared<f32>, ends: &Shared<i32>, halves: &Shared<i32>, w: i32, leaf: i32, live: i32, edge: i32) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
+pub fn walk(
+    m: &DecodeMeta,
+    k: &[&dyn Codec],
+    v: &[&dyn Codec],
+    room: &Shared<f32>,
+    sides: &Shared<u32>,
+    query: &Shared<i8>,
+    zero: &Shared<i32>,
+    worths: &Shared<f32>,
+    leans: &Shared<f32>,
+    ends: &Shared<i32>,
+    halves: &Shared<i32>,
+    w: i32,
+    leaf: i32,
+    live: i32,
+    edge: i32,
+) -> ([Tile<f32>; 2], [Tile<f32>; 2], [Tile<f32>; 2]) {
     let (own, half) = (w * (ROWS * m.wide) as i32, m.half_bytes() as i32);
     let next = own + (ROWS * (m.wide - 1)) as i32;
     let (bytes, numbers) = ((leaf & 1_i32) * (2_i32 * half), (leaf & 1_i32) * (SIDES * LEAF) as i32);
@@ -196,7 +235,8 @@ pub fn walk(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], room: &Shared<f3
         let (t, at, token) = (leaf * TILES as i32 + i, bytes + i * (32 * m.d) as i32, numbers + i * 32_i32);
         let keys = room.packed_right::<u8>(at, m.d, 32);
         let dots = [mma(&query_of(m, query, own, i), &keys, 0_i32), mma(&query_of(m, query, next, i), &keys, 0_i32)];
-        let one = weigh(m.record, k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
+        let one =
+            weigh(m.record, k[0], v[0], &dots[0], sides, zero, worths, leans, ends, own, i, token, t, edge, &mut top[0], &mut power[0], &mut first[0], &mut second[0], &mut first_lean[0], &mut second_lean[0], &mut sums[0], &mut total[0]);
         let two = if m.wide > 1 {
             weigh(m.record, k[0], v[0], &dots[1], sides, zero, worths, leans, ends, next, i, token, t, edge, &mut top[1], &mut power[1], &mut first[1], &mut second[1], &mut first_lean[1], &mut second_lean[1], &mut sums[1], &mut total[1])
         } else {

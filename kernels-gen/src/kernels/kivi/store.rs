@@ -72,7 +72,7 @@ pub fn store_groups<T: Float>(
     slots: &Global<i64>,      // [tokens]; of each 32 the first says where their tile is; below 0: nowhere
     cache: &mut Global<u8>,   // [pages, kv_heads, block]
     status: &mut Global<i32>, // bad slot, bad page, bad length, where
-    tokens: i32, // a multiple of 32
+    tokens: i32,              // a multiple of 32
     kv_heads: i32,
     slot_count: i64,
     k_token_stride: i64,

@@ -50,7 +50,6 @@ impl DecodeMeta {
         (self.cut.warps / 2).ilog2() as usize
     }
 
-
     /// Warps that score together: four have 32 heads.
     pub fn together(&self) -> usize {
         if self.cut.heads < 32 { 1 } else { 4 }
@@ -95,7 +94,7 @@ fn add_halves(m: &DecodeMeta, peaks: &Shared<f32>, halves: &Shared<i32>, top: &m
 pub fn latent_decode(
     m: DecodeMeta,
     nope: &dyn Codec,
-    q: &Global<bf16>,       // [tokens, heads, 512]
+    q: &Global<bf16>, // [tokens, heads, 512]
     window: &List,
     extra: &List,
     lens: &Global<i32>,     // [tokens, 2]

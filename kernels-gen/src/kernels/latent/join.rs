@@ -4,8 +4,8 @@
 
 use kernel_dsl::prelude::*;
 
-use super::finish::settle;
 use super::LINE;
+use super::finish::settle;
 use crate::kernels::softmax::{left_worth, right_worth};
 use crate::latent::softmax::inverse_of;
 

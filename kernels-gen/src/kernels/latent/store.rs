@@ -50,9 +50,9 @@ fn normed(x: f32) -> f32 {
 pub fn latent_store(
     m: StoreMeta,
     nope: &dyn Codec,
-    x: &Global<f32>,         // [rows, 512]
-    slots: &Global<i64>,     // [rows]: below 0: not stored
-    cache: &mut Global<u8>,  // [cache_rows, row_bytes]
+    x: &Global<f32>,          // [rows, 512]
+    slots: &Global<i64>,      // [rows]: below 0: not stored
+    cache: &mut Global<u8>,   // [cache_rows, row_bytes]
     status: &mut Global<i32>, // [1]: 1 if a slot lies outside of the cache
     rows: i32,
     cache_rows: i32,

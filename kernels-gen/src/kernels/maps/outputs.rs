@@ -6,7 +6,7 @@
 use super::super::decode_attention::DecodeMeta;
 use super::super::many::row_of;
 use super::super::query::{finite, high_part, low_part, magnitude};
-use super::{integer, int_line, mapped, matrix_at, mean_at, per_unit, unit_of, worth_at};
+use super::{int_line, integer, mapped, matrix_at, mean_at, per_unit, unit_of, worth_at};
 use kernel_dsl::prelude::*;
 
 /// Row `c`, all of a head's output, and whether it has tokens.
@@ -25,7 +25,22 @@ pub fn settle(y: &Tile<f32>, good: bool, c: i32, ints: &mut Shared<u8>, units: &
 /// Maps a block's rows and writes them, if the block is to; `values` has room for them.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn put_values<T: Float>(m: &DecodeMeta, maps: &Global<i8>, scales: &Global<f32>, ints: &Shared<u8>, units: &Shared<f32>, some: &Shared<i32>, values: &mut Shared<f32>, out: &mut Global<T>, kv_heads: i32, head: i32, seq: i32, queries: i32, first: i32, on: bool) {
+pub fn put_values<T: Float>(
+    m: &DecodeMeta,
+    maps: &Global<i8>,
+    scales: &Global<f32>,
+    ints: &Shared<u8>,
+    units: &Shared<f32>,
+    some: &Shared<i32>,
+    values: &mut Shared<f32>,
+    out: &mut Global<T>,
+    kv_heads: i32,
+    head: i32,
+    seq: i32,
+    queries: i32,
+    first: i32,
+    on: bool,
+) {
     for w in warps(m.warps) {
         for column in strided(32_i32 * w, if on { m.d as i32 } else { 0_i32 }, 32 * m.warps) {
             for part in 0..m.settled() / 8 {

@@ -227,7 +227,12 @@ pub fn operands<T: Float>(queries: &Global<T>, at: i64, bands: usize, quads: boo
 
 #[device]
 fn parts_of<T: Float>(queries: &Global<T>, at: i64, bands: usize, quads: bool, cols: usize, d: usize) -> [Tile<i8>; 4] {
-    [part_of::<T>(queries, at, d / bands, quads, cols, d), part_of::<T>(queries, at + (1 % bands * d / bands) as i64, d / bands, quads, cols, d), part_of::<T>(queries, at + (2 % bands * d / bands) as i64, d / bands, quads, cols, d), part_of::<T>(queries, at + (3 % bands * d / bands) as i64, d / bands, quads, cols, d)]
+    [
+        part_of::<T>(queries, at, d / bands, quads, cols, d),
+        part_of::<T>(queries, at + (1 % bands * d / bands) as i64, d / bands, quads, cols, d),
+        part_of::<T>(queries, at + (2 % bands * d / bands) as i64, d / bands, quads, cols, d),
+        part_of::<T>(queries, at + (3 % bands * d / bands) as i64, d / bands, quads, cols, d),
+    ]
 }
 
 /// A band of `width` dims.

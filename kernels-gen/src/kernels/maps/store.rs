@@ -89,7 +89,21 @@ pub fn mapped_desk(m: &StoreMeta) -> (Desk, Shared<u32>, Shared<u32>, Shared<f32
 /// Centred rows through what is left: integers, maps, scales and codes.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn code_mapped(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], maps: &Global<i8>, scales: &Global<f32>, cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>, ints: &mut Shared<u32>, units: &mut Shared<f32>, kind: i32, head: i32, kv_heads: i32) {
+pub fn code_mapped(
+    m: &StoreMeta,
+    kc: &[&dyn Codec],
+    vc: &[&dyn Codec],
+    maps: &Global<i8>,
+    scales: &Global<f32>,
+    cache: &mut Global<u8>,
+    desk: &mut Desk,
+    codes: &mut Shared<u32>,
+    ints: &mut Shared<u32>,
+    units: &mut Shared<f32>,
+    kind: i32,
+    head: i32,
+    kv_heads: i32,
+) {
     for i in threads(128) {
         split(&desk.held, &desk.tops, ints, units, i, m.d);
     }

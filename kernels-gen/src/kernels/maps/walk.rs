@@ -159,7 +159,22 @@ fn is_known(position: i32, segments: i32) -> bool {
 /// A thread's quarters of its two rows, turned and centred, and their largest magnitudes.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn load<T: Float>(m: &StoreMeta, x: &Global<T>, turns: &Global<f32>, positions: &Global<i32>, means: &Shared<f32>, held: &mut ByTurn<f32>, tops: &mut Shared<f32>, values: bool, i: i32, first: i32, base: i64, token_stride: i64, tokens: i32, segments: i32) {
+fn load<T: Float>(
+    m: &StoreMeta,
+    x: &Global<T>,
+    turns: &Global<f32>,
+    positions: &Global<i32>,
+    means: &Shared<f32>,
+    held: &mut ByTurn<f32>,
+    tops: &mut Shared<f32>,
+    values: bool,
+    i: i32,
+    first: i32,
+    base: i64,
+    token_stride: i64,
+    tokens: i32,
+    segments: i32,
+) {
     let j = i & 3_i32;
     for h in 0..2 {
         let token = (first + token_of(i, h as i32, values)).min(tokens - 1_i32);

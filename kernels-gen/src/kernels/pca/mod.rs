@@ -157,7 +157,30 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
 
 /// Meta value of the kernel that folds queries.
 pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
-    FoldMeta { d: m.d, group: m.group, parts: m.parts, rank: m.ranks[0], page_tokens: m.page_tokens, page_bytes: m.block_bytes(), behind: m.behind, elem: if elem == Elem::Bf16 { 2 } else { 4 }, warps: if m.behind.before { 8 } else if m.ranks[0] == 64 { 3 } else { 2 }, min_blocks: if m.behind.before { 4 } else if m.ranks[0] == 64 { 8 } else { 10 } }
+    FoldMeta {
+        d: m.d,
+        group: m.group,
+        parts: m.parts,
+        rank: m.ranks[0],
+        page_tokens: m.page_tokens,
+        page_bytes: m.block_bytes(),
+        behind: m.behind,
+        elem: if elem == Elem::Bf16 { 2 } else { 4 },
+        warps: if m.behind.before {
+            8
+        } else if m.ranks[0] == 64 {
+            3
+        } else {
+            2
+        },
+        min_blocks: if m.behind.before {
+            4
+        } else if m.ranks[0] == 64 {
+            8
+        } else {
+            10
+        },
+    }
 }
 
 /// Tile IR of that kernel.

@@ -29,11 +29,7 @@ fn folded_query<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile
 /// What its sums start from, the worth of a step with residuals and with centres, the bias.
 #[device]
 pub fn columns_of<T: Float>(m: &DecodeMeta, records: &Global<T>, at: i64) -> (Tile<i32>, Tile<f32>, Tile<f32>, Tile<f32>) {
-    if m.behind.before {
-        (cols(8, 0_i32), cols(8, 0.0_f32), cols(8, 0.0_f32), cols(8, 0.0_f32))
-    } else {
-        folded_columns::<T>(m, records, at)
-    }
+    if m.behind.before { (cols(8, 0_i32), cols(8, 0.0_f32), cols(8, 0.0_f32), cols(8, 0.0_f32)) } else { folded_columns::<T>(m, records, at) }
 }
 
 #[device]

@@ -97,11 +97,7 @@ pub fn turned_scores<T: Float>(m: &DecodeMeta, k: &dyn Codec, records: &Global<T
         }
     }
     let worth = records.columns::<f32>(at + (16 / m.parts * m.d) as i64, 4, 8);
-    if m.parts == 2 {
-        upper.fold_halves(128).cast::<f32>().mul_add(256.0_f32, &lower.fold_halves(128).cast::<f32>()) * &worth
-    } else {
-        upper.cast::<f32>().mul_add(256.0_f32, &lower.cast::<f32>()) * &worth
-    }
+    if m.parts == 2 { upper.fold_halves(128).cast::<f32>().mul_add(256.0_f32, &lower.fold_halves(128).cast::<f32>()) * &worth } else { upper.cast::<f32>().mul_add(256.0_f32, &lower.cast::<f32>()) * &worth }
 }
 
 /// Sixteen coordinates of a tile's keys, from the frame's column `column` on, in its unit.

@@ -34,7 +34,19 @@ pub fn weighed(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, p: &Tile<f32>, sums
 /// bytes. `total`: sums of weights times norms. `fresh`: nothing has been added yet.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn weighed_apart(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, p: &Tile<f32>, fresh: bool, low: &Shared<i32>, sums: [Tile<i32>; 4], ways: &Tile<i32>, total: &Tile<i32>, power: &mut Tile<f32>, along: &mut Tile<f32>) -> ([Tile<i32>; 4], Tile<i32>, Tile<i32>) {
+pub fn weighed_apart(
+    m: &DecodeMeta,
+    v: &dyn Codec,
+    tokens: &Page,
+    p: &Tile<f32>,
+    fresh: bool,
+    low: &Shared<i32>,
+    sums: [Tile<i32>; 4],
+    ways: &Tile<i32>,
+    total: &Tile<i32>,
+    power: &mut Tile<f32>,
+    along: &mut Tile<f32>,
+) -> ([Tile<i32>; 4], Tile<i32>, Tile<i32>) {
     let (sides, bands) = (sides_of(m, tokens, m.sides_at + 128), m.ranks[1] / 32);
     let (mut sums, mut ways, mut total) = (sums, ways.clone(), total.clone());
     let (of_norms, of_lengths) = (p * &sides.map(low_half), p * &sides.map(high_half));

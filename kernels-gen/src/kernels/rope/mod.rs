@@ -231,11 +231,7 @@ pub fn roped<T: Float>(m: &StoreMeta, x: &Rows<T>, token: i32, head: i32, weight
     let by = inverse_rms(m, sums, r, turns.epsilon);
     let row = position as i64 * (m.rope.dims * m.rope.table_elem) as i64;
     let own = normed(m, raw::<T>(&x.base, at, j, m.d, m.elem), weight, by, j, 4, m.d / 32);
-    if m.rope.pairs {
-        turn_pairs(m, own, &turns.table, row, j)
-    } else {
-        if m.rope.dims % 64 == 0 { turn_halves(m, own, &turns.table, row, j) } else { turn_apart::<T>(m, own, &x.base, at, weight, by, &turns.table, row, j) }
-    }
+    if m.rope.pairs { turn_pairs(m, own, &turns.table, row, j) } else { if m.rope.dims % 64 == 0 { turn_halves(m, own, &turns.table, row, j) } else { turn_apart::<T>(m, own, &x.base, at, weight, by, &turns.table, row, j) } }
 }
 
 /// Every fourth block of a row from block `j` on, to byte `at`: rounded to the type of the output; zeros unless `known`.

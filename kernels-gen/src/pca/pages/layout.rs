@@ -75,7 +75,13 @@ impl PcaLayout {
     pub fn frame_at(&self, side: usize) -> usize {
         match (self.shared[side], side) {
             (true, 0) => 0,
-            (true, _) => if self.shared[0] { self.frame_bytes(0) } else { 0 },
+            (true, _) => {
+                if self.shared[0] {
+                    self.frame_bytes(0)
+                } else {
+                    0
+                }
+            }
             (false, 0) => self.behind_at(),
             (false, _) => self.values_behind_at(),
         }

@@ -68,12 +68,7 @@ impl PcaLayout {
         }
         let float = |at: usize| f32::from_bits(word(behind + at));
         let speed = |i: usize| u64::from(word(behind + speeds_at(d) + 4 * i)) << 32 | u64::from(word(behind + speeds_at(d) + 2 * d + 4 * i));
-        let turning = Turning {
-            factors: (0..d / 2).map(|i| float(factors_at(d) + 4 * i)).collect(),
-            means,
-            units: [float(units_at(d)), float(units_at(d) + 4)],
-            speeds: (0..d / 2).map(speed).collect(),
-        };
+        let turning = Turning { factors: (0..d / 2).map(|i| float(factors_at(d) + 4 * i)).collect(), means, units: [float(units_at(d)), float(units_at(d) + 4)], speeds: (0..d / 2).map(speed).collect() };
         (Frame { d, matrix, worth: vec![1.0; rank], mean: vec![0.0; d] }, Columns { matrix: along, worth: vec![1.0; WAYS] }, turning)
     }
 }
