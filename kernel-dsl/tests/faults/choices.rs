@@ -29,8 +29,7 @@ pub fn impure(_m: M, x: &Global<f32>, out: &mut Global<f32>) {
 #[device]
 fn counted(n: i32) -> i32 {
     let mut y = 0_i32;
-    for i in 0_i32..n {
-        // bound
+    for i in 0_i32..n { // bound
         y = y + i;
     }
     y
@@ -77,8 +76,7 @@ pub fn recursion(_m: M, out: &mut Global<i32>, n: i32) {
 #[kernel]
 pub fn nested(_m: M, out: &mut Global<i32>) {
     for i in threads(8) {
-        for w in warps(2) {
-            // nested
+        for w in warps(2) { // nested
             out.put(i, w);
         }
     }
@@ -86,8 +84,7 @@ pub fn nested(_m: M, out: &mut Global<i32>) {
 
 #[kernel]
 pub fn lanes_alone(_m: M, out: &mut Global<i32>) {
-    for i in lanes(8) {
-        // lanes_alone
+    for i in lanes(8) { // lanes_alone
         out.put(i, i);
     }
 }

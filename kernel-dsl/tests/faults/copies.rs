@@ -20,8 +20,7 @@ pub fn one_stage(_m: M, out: &mut Global<i32>) {
 pub fn one_turn(_m: M, src: &Global<u8>, out: &mut Global<i32>) {
     let ring = ring(2, 64);
     for _ in warps(2) {
-        for i in stream(0_i32, 8_i32, 1, 1) {
-            // one_turn
+        for i in stream(0_i32, 8_i32, 1, 1) { // one_turn
             out.put(i, ring.copy(src, i * 64_i32).load::<i32>(0));
         }
     }
@@ -30,8 +29,7 @@ pub fn one_turn(_m: M, src: &Global<u8>, out: &mut Global<i32>) {
 #[kernel]
 pub fn none(_m: M, out: &mut Global<i32>) {
     for _ in warps(2) {
-        for i in stream(0_i32, 8_i32, 1, 2) {
-            // none
+        for i in stream(0_i32, 8_i32, 1, 2) { // none
             out.put(i, i);
         }
     }
@@ -42,8 +40,7 @@ pub fn chased(_m: M, src: &Global<u8>, out: &mut Global<i32>) {
     let ring = ring(2, 64);
     for _ in warps(2) {
         let mut at = 0_i32;
-        for i in stream(0_i32, 8_i32, 1, 2) {
-            // chased
+        for i in stream(0_i32, 8_i32, 1, 2) { // chased
             let page = ring.copy(src, at);
             at = page.load::<i32>(0);
             out.put(i, at);
@@ -55,8 +52,7 @@ pub fn chased(_m: M, src: &Global<u8>, out: &mut Global<i32>) {
 pub fn rewritten(_m: M, src: &Global<u8>, order: &mut Global<i32>) {
     let ring = ring(2, 64);
     for _ in warps(2) {
-        for i in stream(0_i32, 8_i32, 1, 2) {
-            // rewritten
+        for i in stream(0_i32, 8_i32, 1, 2) { // rewritten
             let page = ring.copy(src, order.at(i) * 64_i32);
             order.put(i + 1_i32, page.load::<i32>(0));
         }
@@ -67,8 +63,7 @@ pub fn rewritten(_m: M, src: &Global<u8>, order: &mut Global<i32>) {
 pub fn twice(_m: M, src: &Global<u8>, out: &mut Global<i32>) {
     let ring = ring(2, 64);
     for _ in warps(2) {
-        for i in stream(0_i32, 8_i32, 1, 2) {
-            // twice
+        for i in stream(0_i32, 8_i32, 1, 2) { // twice
             let (a, b) = (ring.copy(src, i * 128_i32), ring.copy(src, i * 128_i32 + 64_i32));
             out.put(i, a.load::<i32>(0) + b.load::<i32>(0));
         }

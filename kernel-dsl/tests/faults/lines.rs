@@ -11,11 +11,10 @@ fn negated(x: f32) -> f32 {
 
 #[kernel]
 pub fn program(_m: M, out: &mut Global<f32>, x: f32, n: i32) {
-    let y = negated(x) + x; // sum
-    for i in 0_i32..n {
-        // loop
-        if i > 3_i32 {
-            // branch
+    let y = negated(x)
+        + x; // sum
+    for i in 0_i32..n { // loop
+        if i > 3_i32 { // branch
             out.put(i, y); // store
         }
     }

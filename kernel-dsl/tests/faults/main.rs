@@ -3,12 +3,20 @@
 //! That line is the one that ends in the mark `// <name>`.
 #![allow(dead_code, unused_variables, unused_assignments)]
 
+// Lines are what these are about: they stay as they stand.
+#[rustfmt::skip]
 mod arrays;
+#[rustfmt::skip]
 mod choices;
+#[rustfmt::skip]
 mod copies;
+#[rustfmt::skip]
 mod lines;
+#[rustfmt::skip]
 mod numbers;
+#[rustfmt::skip]
 mod stages;
+#[rustfmt::skip]
 mod tiles;
 
 use kernel_dsl::Source;

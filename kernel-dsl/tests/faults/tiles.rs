@@ -15,7 +15,8 @@ pub fn outside_warp(_m: M, out: &mut Global<f32>) {
 #[kernel]
 pub fn sizes(_m: M, out: &mut Global<f32>) {
     for _ in warps(1) {
-        let t = &acc(16, 8, 0.0_f32) + &acc(16, 16, 1.0_f32); // sizes
+        let t = &acc(16, 8, 0.0_f32)
+            + &acc(16, 16, 1.0_f32); // sizes
         out.put_acc(0, 8, 1, 8, &t);
     }
 }
