@@ -40,7 +40,7 @@ int main(void) {
     GOOD(kvf_codec_open("pca_b4_post", &codec));
     GOOD(kvf_codec_open("int4", &plain));
     kvf_codec *none = codec;
-    BAD(kvf_codec_open("pca_b4", &none), "_post");
+    BAD(kvf_codec_open("pca_b4_post_pooled", &none), "_head");
     BAD(kvf_codec_open("pca_b4_post_t2", &none), "_t0 for values");
     NOT(kvf_block_bytes(codec, D, 64, &bytes));
     GOOD(kvf_block_bytes(codec, D, TOKENS, &bytes));
