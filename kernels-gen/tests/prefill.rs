@@ -4,6 +4,7 @@
 mod run;
 mod support;
 
+use kernel_dsl::ir::Program;
 use kernel_dsl::ir::interp::Arg;
 use kernel_dsl::prelude::*;
 use kernel_dsl::tile::launch;
@@ -102,85 +103,107 @@ fn check<T: Float>(what: &str, bound: f32, want: &Decoded, out: &Global<T>, lse:
     }
 }
 
+/// A kernel of `m` and its join on a problem.
+struct Launches {
+    what: String,
+    /// How far outputs may be from the reference: 0 asks for its bits.
+    bound: f32,
+    m: DecodeMeta,
+    /// As many as the kernel takes them for.
+    heads: usize,
+    splits: usize,
+    /// log2 of the leaves of a part.
+    log_share: usize,
+    /// Blocks of query tokens.
+    blocks: usize,
+}
+
+/// What both write.
+struct Written<T> {
+    part: Global<f32>,
+    stat: Global<f32>,
+    out: Global<T>,
+    lse: Global<f32>,
+    status: Global<i32>,
+}
+
+impl Launches {
+    fn of(what: String, bound: f32, m: DecodeMeta, queries: usize, unit: usize, log_share: usize) -> Self {
+        Launches { what, bound, m, heads: KV_HEADS * m.fold, splits: kernels::splits_of(&m, STRIDE * PAGE, unit), log_share, blocks: queries.div_ceil(m.queries) }
+    }
+
+    fn log_splits(&self) -> u32 {
+        self.splits.next_power_of_two().ilog2()
+    }
+
+    /// `kernel` and the join in Rust beside the reference, then `ir`, and what `joins` has for each of its stages, beside those bytes.
+    /// `scalars`: what follows the buffers of the kernel.
+    fn run<T: Float>(&self, c: &CodecInfo, p: &Problem, x: &Data<T>, ir: Program, joins: [(&'static str, Program); 3], scalars: &[Arg], kernel: impl FnMut(&mut Written<T>)) {
+        let Launches { what, m, heads, splits, blocks, .. } = self;
+        let (batch, rows, outs) = (p.lens.len(), p.lens.len() * heads * blocks * splits * m.rows(), p.lens.len() * p.queries * KV_HEADS * p.group);
+        let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
+        let before = || Written { part: nan(rows * p.d), stat: nan(rows * 2), out: global::<T>(&vec![f32::NAN; outs * p.d]), lse: nan(outs), status: Global::zeroed(4) };
+        let grid = [(blocks << self.log_splits()) as u32, *heads as u32, batch as u32];
+        let join_grid = [(p.queries * m.group) as u32, *heads as u32, batch as u32];
+
+        // The Rust functions.
+        let (mut w, mut kernel) = (before(), kernel);
+        launch(grid, || kernel(&mut w));
+        let attended = w.status.clone();
+        let after = [*heads, *splits, self.log_share, x.pages, STRIDE, p.queries, 0, *blocks].map(|n| n as i32);
+        launch(join_grid, || {
+            let [heads, splits, log_share, pages, stride, queries, first, blocks] = after;
+            let (j, none, none_f32) = (join_queries_meta(m), Global::zeroed(0), Global::zeroed(0));
+            prefill::join_queries::<T>(j, c.v.bands[0], &none, &none_f32, &w.part, &w.stat, &x.table, &x.lens, &mut w.out, &mut w.lse, &mut w.status, heads, splits, log_share, pages, stride, queries, first, blocks)
+        });
+        check(&format!("{what}, Rust"), self.bound, &x.want, &w.out, &w.lse);
+        let flags: u32 = w.status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
+        assert_eq!(Status(flags), x.want.status, "{what}: status");
+
+        for (stage, join) in stages(ir).iter().zip(&joins) {
+            let new = before();
+            let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&new.out), buffer(&new.lse), buffer(&new.part), buffer(&new.stat), buffer(&new.status)];
+            args.extend_from_slice(scalars);
+            let got = interpreted(what, stage, grid, args);
+            assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[8], &attended.bytes);
+            let mut args: Vec<Arg> = got[6..8].iter().cloned().map(Arg::Buffer).collect();
+            args.extend([buffer(&x.table), buffer(&x.lens)]);
+            args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
+            args.push(buffer(&attended));
+            args.extend(after.map(scalar));
+            let joined = interpreted(&format!("join after {what}"), join, join_grid, args);
+            let (mut out, mut lse) = (new.out, new.lse);
+            (out.bytes, lse.bytes) = (joined[4].clone(), joined[5].clone());
+            assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &w.status.bytes);
+            check(&format!("{what}, {} IR", stage.0), self.bound, &x.want, &out, &lse);
+        }
+    }
+}
+
 fn attends<T: Float>(name: &str, p: &Problem) {
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
     let Problem { d, group, queries, block, .. } = *p;
-    let batch = p.lens.len();
     let m = prefill_meta(c, d, group, block, PAGE);
     let m = if p.warps > 0 { DecodeMeta { warps: p.warps, ..m } } else { m };
-    let j = join_queries_meta(&m);
-    // As many as the kernel takes them for.
-    let heads = KV_HEADS * m.fold;
-    let splits = kernels::splits_of(&m, STRIDE * PAGE, 0);
-    let (shift, log_share) = (splits.next_power_of_two().ilog2(), kernels::log_share(&m, 0) as i32);
     let what = format!("{name} d {d} group {group} queries {queries} in blocks of {} ({} parts, apart {}) lens {:?}", m.queries, m.parts, m.apart, p.lens);
-    let blocks = queries.div_ceil(m.queries);
-    let rows = batch * heads * blocks * splits * m.rows();
-    let outs = batch * queries * KV_HEADS * group;
-    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let grids = [[(blocks << shift) as u32, heads as u32, batch as u32], [(queries * m.group) as u32, heads as u32, batch as u32]];
-    let (kv, pages, stride, splits, queries, blocks) = (heads as i32, x.pages as i32, STRIDE as i32, splits as i32, queries as i32, blocks as i32);
-
-    // The Rust functions.
-    let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
-    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
-    let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || {
+    let l = Launches::of(what, if c.exact() { 0.0 } else { 2e-2 }, m, queries, 0, kernels::log_share(&m, 0));
+    let sizes = [l.heads, x.pages, STRIDE, 0, l.splits, 0].map(|n| n as i32);
+    let tokens = [queries, 0, l.blocks, l.log_splits() as usize].map(|n| n as i32);
+    let mut scalars = sizes.map(scalar).to_vec();
+    scalars.push(scalar(x.scale));
+    scalars.extend(tokens.map(scalar));
+    let (none, none_f32) = (Global::zeroed(0), Global::zeroed(0));
+    l.run(c, p, &x, prefill_ir(c, &m, memory::<T>()).unwrap(), stages(join_queries_ir(c, &join_queries_meta(&m), memory::<T>()).unwrap()), &scalars, |w| {
+        let ([heads, pages, stride, segments, splits, unit], [queries, first, blocks, log_splits]) = (sizes, tokens);
+        let (k, v) = (c.k.bands, c.v.bands);
+        #[rustfmt::skip] // one line a kind of argument
         prefill::prefill_attention::<T>(
-            m,
-            c.k.bands,
-            c.v.bands,
-            &x.q,
-            &Global::zeroed(0),
-            &Global::zeroed(0),
-            &x.cache,
-            &x.table,
-            &x.lens,
-            &mut out,
-            &mut lse,
-            &mut part,
-            &mut stat,
-            &mut status,
-            kv,
-            pages,
-            stride,
-            0,
-            splits,
-            0,
-            x.scale,
-            queries,
-            0,
-            blocks,
-            shift as i32,
-        )
+            m, k, v, &x.q, &none, &none_f32, &x.cache, &x.table, &x.lens,
+            &mut w.out, &mut w.lse, &mut w.part, &mut w.stat, &mut w.status,
+            heads, pages, stride, segments, splits, unit, x.scale, queries, first, blocks, log_splits,
+        );
     });
-    let attended = status.clone();
-    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, log_share, pages, stride, queries, 0, blocks));
-    let bound = if c.exact() { 0.0 } else { 2e-2 };
-    check(&format!("{what}, Rust"), bound, &x.want, &out, &lse);
-    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
-    assert_eq!(Status(flags), x.want.status, "{what}: status");
-
-    let joins = stages(join_queries_ir(c, &j, memory::<T>()).unwrap());
-    for (stage, join) in stages(prefill_ir(c, &m, memory::<T>()).unwrap()).iter().zip(&joins) {
-        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([kv, pages, stride, 0, splits, 0].map(scalar));
-        args.push(scalar(x.scale));
-        args.extend([queries, 0, blocks, shift as i32].map(scalar));
-        let got = interpreted(&what, stage, grids[0], args);
-        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[8], &attended.bytes);
-        let mut args: Vec<Arg> = got[6..8].iter().cloned().map(Arg::Buffer).collect();
-        args.extend([buffer(&x.table), buffer(&x.lens)]);
-        args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
-        args.push(buffer(&attended));
-        args.extend([kv, splits, log_share, pages, stride, queries, 0, blocks].map(scalar));
-        let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
-        let (mut o, mut l) = (out0.clone(), lse0.clone());
-        (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
-        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &status.bytes);
-        check(&format!("{what}, {} IR", stage.0), bound, &x.want, &o, &l);
-    }
 }
 
 /// The kernel of long chunks: blocks of `warps` warps of `wide` eights of rows, each with 2^unit leaves of a row.
@@ -188,76 +211,27 @@ fn attends_in_chunks<T: Float>(name: &str, wide: usize, unit: usize, p: &Problem
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
     let Problem { d, group, queries, warps, .. } = *p;
-    let batch = p.lens.len();
-    let like = chunk_meta(c, d, group, PAGE);
-    let m = DecodeMeta { warps, wide, queries: 8 * wide * warps / group, ..like };
-    let j = join_queries_meta(&m);
-    let splits = kernels::splits_of(&m, STRIDE * PAGE, unit);
-    let shift = splits.next_power_of_two().ilog2();
+    let m = DecodeMeta { warps, wide, queries: 8 * wide * warps / group, ..chunk_meta(c, d, group, PAGE) };
     let what = format!("{name} d {d} group {group} queries {queries} in chunks of {}, 2^{unit} leaves, lens {:?}", m.queries, p.lens);
-    let blocks = queries.div_ceil(m.queries);
-    let rows = batch * KV_HEADS * blocks * splits * m.rows();
-    let outs = batch * queries * KV_HEADS * group;
-    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let grids = [[(blocks << shift) as u32, KV_HEADS as u32, batch as u32], [(queries * group) as u32, KV_HEADS as u32, batch as u32]];
-    let (kv, pages, stride, splits, queries, blocks) = (KV_HEADS as i32, x.pages as i32, STRIDE as i32, splits as i32, queries as i32, blocks as i32);
-
-    let (mut part, mut stat, mut status) = (nan(rows * d), nan(rows * 2), Global::<i32>::zeroed(4));
-    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; outs * d]), nan(outs));
-    let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || {
+    let l = Launches::of(what, 0.0, m, queries, unit, unit);
+    let sizes = [l.heads, x.pages, STRIDE, l.splits, unit].map(|n| n as i32);
+    let tokens = [queries, 0, l.blocks, l.log_splits() as usize].map(|n| n as i32);
+    let mut scalars = sizes.map(scalar).to_vec();
+    scalars.push(scalar(x.scale));
+    scalars.extend(tokens.map(scalar));
+    let (none, none_f32) = (Global::zeroed(0), Global::zeroed(0));
+    // The join's own stages are compared above.
+    let join = ("tile", join_queries_ir(c, &join_queries_meta(&m), memory::<T>()).unwrap());
+    l.run(c, p, &x, chunk_ir(c, &m, memory::<T>()).unwrap(), [join.clone(), join.clone(), join], &scalars, |w| {
+        let ([heads, pages, stride, splits, unit], [queries, first, blocks, log_splits]) = (sizes, tokens);
+        let (k, v) = (c.k.bands, c.v.bands);
+        #[rustfmt::skip] // likewise
         chunk_attention::<T>(
-            m,
-            c.k.bands,
-            c.v.bands,
-            &x.q,
-            &Global::zeroed(0),
-            &Global::zeroed(0),
-            &x.cache,
-            &x.table,
-            &x.lens,
-            &mut out,
-            &mut lse,
-            &mut part,
-            &mut stat,
-            &mut status,
-            kv,
-            pages,
-            stride,
-            splits,
-            unit as i32,
-            x.scale,
-            queries,
-            0,
-            blocks,
-            shift as i32,
-        )
+            m, k, v, &x.q, &none, &none_f32, &x.cache, &x.table, &x.lens,
+            &mut w.out, &mut w.lse, &mut w.part, &mut w.stat, &mut w.status,
+            heads, pages, stride, splits, unit, x.scale, queries, first, blocks, log_splits,
+        );
     });
-    let attended = status.clone();
-    launch(grids[1], || prefill::join_queries::<T>(j, c.v.bands[0], &Global::zeroed(0), &Global::zeroed(0), &part, &stat, &x.table, &x.lens, &mut out, &mut lse, &mut status, kv, splits, unit as i32, pages, stride, queries, 0, blocks));
-    check(&format!("{what}, Rust"), 0.0, &x.want, &out, &lse);
-    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
-    assert_eq!(Status(flags), x.want.status, "{what}: status");
-
-    let join = join_queries_ir(c, &j, memory::<T>()).unwrap();
-    for stage in stages(chunk_ir(c, &m, memory::<T>()).unwrap()) {
-        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([kv, pages, stride, splits, unit as i32].map(scalar));
-        args.push(scalar(x.scale));
-        args.extend([queries, 0, blocks, shift as i32].map(scalar));
-        let got = interpreted(&what, &stage, grids[0], args);
-        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[8], &attended.bytes);
-        let mut args: Vec<Arg> = got[6..8].iter().cloned().map(Arg::Buffer).collect();
-        args.extend([buffer(&x.table), buffer(&x.lens)]);
-        args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
-        args.push(buffer(&attended));
-        args.extend([kv, splits, unit as i32, pages, stride, queries, 0, blocks].map(scalar));
-        let joined = interpreted(&format!("join after {what}"), &("tile", join.clone()), grids[1], args);
-        let (mut o, mut l) = (out0.clone(), lse0.clone());
-        (o.bytes, l.bytes) = (joined[4].clone(), joined[5].clone());
-        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[6], &status.bytes);
-        check(&format!("{what}, {} IR", stage.0), 0.0, &x.want, &o, &l);
-    }
 }
 
 /// Causal edges within tiles and leaves, rows without tokens, several blocks the last of which is not full, pages that do not exist, parts to join

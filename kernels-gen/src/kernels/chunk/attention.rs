@@ -6,7 +6,7 @@
 use super::super::decode_attention::DecodeMeta;
 use super::super::leaves::{LEAF, TILES, finish, finished, leave, nothing};
 use super::super::many::{row_of, sees};
-use super::super::maps::outputs::{settle, values_of_rows, where_some};
+use super::super::maps::outputs::{put_rows, settle, values_of_rows};
 use super::super::query::zeros_of;
 use super::ROWS;
 use super::fold::{put_leaf, stat_at};
@@ -199,11 +199,5 @@ fn put_mapped<T: Float>(
             room.put_acc(column + rows * m.d as i32, 1, m.d, ROWS, &values_of_rows(maps, scales, ints, units, kv_heads, head, column, rows, m.d));
         }
     }
-    for e in threads(if on { (m.rows() * m.d) as i32 } else { 0_i32 }) {
-        let c = e / m.d as i32;
-        if first + c / (m.group as i32) < queries {
-            let to = row_of(m, seq, kv_heads, head, queries, first, c) as i64 * m.d as i64 + (e % m.d as i32) as i64;
-            out.put(to, T::from_f32(where_some(room.at(e), some.at(c))));
-        }
-    }
+    put_rows::<T>(m, room, some, out, kv_heads, head, seq, queries, first, on);
 }

@@ -49,6 +49,13 @@ pub fn put_values<T: Float>(
             }
         }
     }
+    put_rows::<T>(m, values, some, out, kv_heads, head, seq, queries, first, on);
+}
+
+/// A block's rows of values where they belong, 0 for those without tokens.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn put_rows<T: Float>(m: &DecodeMeta, values: &Shared<f32>, some: &Shared<i32>, out: &mut Global<T>, kv_heads: i32, head: i32, seq: i32, queries: i32, first: i32, on: bool) {
     for e in threads(if on { (m.rows() * m.d) as i32 } else { 0_i32 }) {
         let c = e / m.d as i32;
         if if m.many { first + c / (m.group as i32) < queries } else { true } {
