@@ -1,20 +1,22 @@
 //! Every stage of every kernel through the interpreter: tile IR, pipelined, thread IR give the bytes of the
 //! kernel's Rust function, and the scalar reference agrees.
 
+#[path = "support/attending.rs"]
+mod attending;
 #[path = "support/problem.rs"]
 mod problem;
 #[path = "support/stages.rs"]
 mod run;
 mod support;
 
-use kernel_dsl::ir::interp::Arg;
+use attending::{LEFT, Launches, attends};
 use kernel_dsl::prelude::*;
-use kernel_dsl::tile::launch;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
+use kernels_gen::kernels::join_splits::NARROW;
 use kernels_gen::kernels::{self, Elem as Memory};
 use kernels_gen::reference::{self, CacheShape, Status};
 use kernels_gen::registry::{FAMILIES, codec};
-use problem::{AWAY, KV_HEADS, Problem, SCARCE, STRIDE, check};
+use problem::{AWAY, KV_HEADS, Problem, SCARCE, STRIDE};
 use run::{assert_bytes, buffer, counted, global, interpreted, memory, scalar, shuffled, stages};
 use support::Random;
 
@@ -62,137 +64,31 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let c = codec(name).unwrap();
     let x = p.data::<T>(c);
     let what = format!("{} decode d {} group {} page {} share {:?} lens {:?}", c.name, p.d, p.group, p.page_tokens, p.share, p.lens);
-    let batch = p.lens.len();
     let m = kernels::decode_meta(c, p.d, p.group, p.page_tokens);
     let m = if p.share.0 & SCARCE > 0 { m.within(99 * 1024) } else { m };
     let (warps, away) = (p.share.0 & !(AWAY | SCARCE), p.share.0 & AWAY > 0);
     let m = if warps > 0 { DecodeMeta { warps: warps.min(m.warps), depth: p.share.1.max(m.depth), away: away || m.away, ..m } } else { m };
-    let j = kernels::join_after(&m);
-    // As many as the kernel takes them for.
-    let heads = KV_HEADS * m.fold;
-    let splits = kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1);
-    let (rows, parts) = (batch * KV_HEADS * p.group, batch * heads * m.group * splits);
-    // Fewer blocks than parts, so that some take several and some none in a turn.
-    let (unit, blocks) = (p.share.1 as i32, 2 + p.d as i32 % 3);
-    // A block for each share that there may be, or for all of a sequence's head.
-    let own = p.group.is_multiple_of(4) || p.share.0 == 2;
-    let blocks = if own { (batch * heads * splits) as i32 } else { blocks };
-    // Or each block finds its shares by itself.
-    let own = if own {
-        1_i32
-    } else if p.d == 128 {
-        2
-    } else {
-        0
+    let (heads, splits) = (KV_HEADS * m.fold, kernels::splits_of(&m, STRIDE * p.page_tokens, p.share.1));
+    let join = kernels::join_after(&m);
+    let join = if splits <= NARROW { join.narrow() } else { join };
+    // A block for each share that there may be, or for all of a sequence's head; else fewer than parts, so that some take several and some none in
+    // a turn, and each finds its shares by itself or is told.
+    let (blocks, own) = match p.group.is_multiple_of(4) || p.share.0 == 2 {
+        true => (p.lens.len() * heads * splits, 1),
+        false => (2 + p.d % 3, if p.d == 128 { 2 } else { 0 }),
     };
-    let j = if splits <= kernels::join_splits::NARROW { j.narrow() } else { j };
-    let grids = [[blocks as u32, 1, 1], [m.group as u32, heads as u32, batch as u32]];
-
-    // The Rust functions.
-    let nan = |n: usize| Global::<f32>::new(&vec![f32::NAN; n]);
-    let (mut part, mut stat, mut status) = (nan(parts * p.d), nan(parts * 2), Global::<i32>::zeroed(4));
-    let mut chosen = Global::<i32>::zeroed(1);
-    let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * p.d]), nan(rows));
-    let (part0, stat0, out0, lse0) = (part.clone(), stat.clone(), out.clone(), lse.clone());
-    launch(grids[0], || {
-        kernels::decode_attention::decode_attention::<T>(
-            m,
-            c.k.bands,
-            c.v.bands,
-            &x.q,
-            &Global::zeroed(0),
-            &Global::zeroed(0),
-            &x.cache,
-            &x.table,
-            &x.lens,
-            &mut out,
-            &mut lse,
-            &mut part,
-            &mut stat,
-            &mut chosen,
-            &mut status,
-            batch as i32,
-            heads as i32,
-            x.pages as i32,
-            STRIDE as i32,
-            0,
-            splits as i32,
-            blocks,
-            unit,
-            own,
-            x.scale,
-        )
-    });
-    let (decoded, early, early_lse) = (status.clone(), out.clone(), lse.clone());
-    launch(grids[1], || {
-        kernels::join_splits::join_splits::<T>(
-            j,
-            c.v.bands[0],
-            &Global::zeroed(0),
-            &Global::zeroed(0),
-            &part,
-            &stat,
-            &chosen,
-            &x.table,
-            &x.lens,
-            &mut out,
-            &mut lse,
-            &mut status,
-            heads as i32,
-            m.group as i32,
-            splits as i32,
-            x.pages as i32,
-            STRIDE as i32,
-        )
-    });
-    check(&format!("{what}, Rust"), c, &x.want, &out, &lse);
-    let flags: u32 = status.to_vec()[..3].iter().enumerate().map(|(i, s)| ((*s != 0) as u32) << i).sum();
-    assert_eq!(Status(flags), x.want.status, "{what}: status");
-
-    let joins = stages(kernels::join_ir(c, &j, memory::<T>()).unwrap());
-    let ir = kernels::decode_ir(c, &m, memory::<T>()).unwrap();
-    let args = || {
-        let mut args = vec![buffer(&x.q), buffer(&x.cache), buffer(&x.table), buffer(&x.lens), buffer(&out0), buffer(&lse0), buffer(&part0), buffer(&stat0), buffer(&Global::<i32>::zeroed(1)), buffer(&Global::<i32>::zeroed(4))];
-        args.extend([batch as i32, heads as i32, x.pages as i32, STRIDE as i32, 0, splits as i32, blocks, unit, own].map(scalar));
-        args.push(scalar(x.scale));
-        args
-    };
+    let shape = CacheShape { pages: x.pages, page_tokens: p.page_tokens, kv_heads: KV_HEADS, d: p.d };
+    let launches = Launches { m, join, c, shape, group: p.group, stride: STRIDE, unit: p.share.1, blocks, own, table: &x.table, lens: &p.lens, scale: x.scale };
+    let left = attends(&what, &launches, &x.q, &x.cache, &x.want);
     if p.d == 64 {
-        let (bytes, moved) = counted(&what, &ir, grids[0], args());
-        for (i, (name, want)) in [("out", &early.bytes), ("lse", &early_lse.bytes), ("part", &part.bytes), ("stat", &stat.bytes)].into_iter().enumerate().filter(|_| c.exact()) {
-            assert_bytes(&format!("{what}, counted: {name}"), &bytes[4 + i], want);
+        let (bytes, moved) = counted(&what, &kernels::decode_ir(c, &m, memory::<T>()).unwrap(), left.grid, left.args);
+        for (i, name) in LEFT.iter().enumerate().take(4).filter(|_| c.exact()) {
+            assert_bytes(&format!("{what}, counted: {name}"), &bytes[4 + i], &left.bytes[i]);
         }
         // Whole tiles, of sequences that are not longer than their table.
         let tiles = |len: &i32| usize::try_from(*len).ok().filter(|n| *n <= STRIDE * p.page_tokens).unwrap_or(0).div_ceil(32);
         let read = p.lens.iter().map(tiles).sum::<usize>() * heads * c.tile_bytes(p.d);
         assert_eq!(moved, [read as i64, 0], "{what}: bytes read and written");
-    }
-    for (stage, join) in stages(ir).iter().zip(&joins) {
-        let got = interpreted(&what, stage, grids[0], args());
-        let bits = c.exact() || stage.0 != "thread";
-        if bits {
-            assert_bytes(&format!("{what}, {} IR: out", stage.0), &got[4], &early.bytes);
-            assert_bytes(&format!("{what}, {} IR: lse", stage.0), &got[5], &early_lse.bytes);
-            assert_bytes(&format!("{what}, {} IR: part", stage.0), &got[6], &part.bytes);
-            assert_bytes(&format!("{what}, {} IR: stat", stage.0), &got[7], &stat.bytes);
-        }
-        assert_bytes(&format!("{what}, {} IR: chosen", stage.0), &got[8], &chosen.bytes);
-        assert_bytes(&format!("{what}, {} IR: status", stage.0), &got[9], &decoded.bytes);
-
-        let mut args: Vec<Arg> = got[6..9].iter().cloned().map(Arg::Buffer).collect();
-        args.extend([buffer(&x.table), buffer(&x.lens)]);
-        args.extend(got[4..6].iter().cloned().map(Arg::Buffer));
-        args.push(buffer(&decoded));
-        args.extend([heads as i32, m.group as i32, splits as i32, x.pages as i32, STRIDE as i32].map(scalar));
-        let joined = interpreted(&format!("join after {what}"), join, grids[1], args);
-        let (mut o, mut l) = (out0.clone(), lse0.clone());
-        (o.bytes, l.bytes) = (joined[5].clone(), joined[6].clone());
-        assert_bytes(&format!("{what}, {} IR: joined status", stage.0), &joined[7], &status.bytes);
-        check(&format!("{what}, {} IR", stage.0), c, &x.want, &o, &l);
-        if bits {
-            assert_bytes(&format!("{what}, {} IR: joined", stage.0), &o.bytes, &out.bytes);
-            assert_bytes(&format!("{what}, {} IR: joined lse", stage.0), &l.bytes, &lse.bytes);
-        }
     }
 }
 

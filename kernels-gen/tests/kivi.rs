@@ -165,7 +165,10 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let m = fused::decode_meta(&c, d, p.group, p.page_tokens);
     let m = DecodeMeta { warps: p.share.0, depth: p.share.1.max(1), ..m };
     let (what, join) = (format!("{name} decode d {d} group {} share {:?} lens {:?}", p.group, p.share, p.lens), kernels::join_meta(d, p.page_tokens));
-    attends(&what, &Launches { m, join, halves: c.halves(), shape: s, group: p.group, stride: STRIDE, share: p.share, table: &table, lens: &p.lens, scale }, &q, &Global::new(&cache), &want);
+    // The bits of the reference, not only near it.
+    let halves = c.halves();
+    assert!(halves.exact());
+    attends(&what, &Launches { m, join, c: halves, shape: s, group: p.group, stride: STRIDE, unit: p.share.1, blocks: 2 + p.group % 2, own: 0, table: &table, lens: &p.lens, scale }, &q, &Global::new(&cache), &want);
 }
 
 #[test]

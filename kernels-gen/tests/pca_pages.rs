@@ -216,7 +216,10 @@ fn decode<T: Float>(name: &str, p: &Problem) {
     let mut held = Global::<T>::zeroed(0);
     held.bytes = records.bytes;
     let records = held;
-    let launches = Launches { m, join: kernels_gen::kernels::join_after(&m), halves: &c.halves, shape: s, group: p.group, stride, share: p.share, table: &table, lens: &p.lens, scale };
+    // The bits of the reference, not only near it.
+    let halves = &c.halves;
+    assert!(halves.exact());
+    let launches = Launches { m, join: kernels_gen::kernels::join_after(&m), c: halves, shape: s, group: p.group, stride, unit: p.share.1, blocks: 2 + p.group % 2, own: 0, table: &table, lens: &p.lens, scale };
     attends(&what, &launches, &records, &cache, &want);
 }
 

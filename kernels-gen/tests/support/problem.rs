@@ -1,6 +1,6 @@
-//! Problems of decode attention: sequences in random pages, what the reference says of them, and how near a kernel must come.
+//! Problems of decode attention: sequences in random pages, and what the reference says of them.
 
-use crate::run::{assert_bytes, global, shuffled};
+use crate::run::{global, shuffled};
 use crate::support::Random;
 use kernel_dsl::prelude::*;
 use kernels_gen::reference::{self, CacheShape, Decoded};
@@ -28,8 +28,7 @@ pub const STRIDE: usize = 36;
 pub struct Data<T> {
     pub q: Global<T>,
     pub cache: Global<u8>,
-    pub table: Global<i32>,
-    pub lens: Global<i32>,
+    pub table: Vec<i32>,
     pub pages: usize,
     pub scale: f32,
     pub want: Decoded,
@@ -59,23 +58,6 @@ impl Problem {
         let scale = 1.0 / (self.d as f32).sqrt();
         let rows: Vec<f32> = q.to_vec().into_iter().map(T::to_f32).collect();
         let want = reference::decode(c, &shape, &cache, &rows, heads, &table, STRIDE, &self.lens, scale);
-        Data { q, cache: Global::new(&cache), table: Global::new(&table), lens: Global::new(&self.lens), pages, scale, want }
-    }
-}
-
-pub fn check<T: Float>(what: &str, c: &CodecInfo, want: &Decoded, out: &Global<T>, lse: &Global<f32>) {
-    let wanted: Global<T> = global(&want.out);
-    if c.exact() {
-        assert_bytes(&format!("{what}: out"), &out.bytes, &wanted.bytes);
-        assert_bytes(&format!("{what}: lse"), &lse.bytes, &Global::new(&want.lse).bytes);
-        return;
-    }
-    // Scores sum in another order, weights round to bf16.
-    let near = |a: f32, b: f32, bound: f32| a == b || (a - b).abs() <= bound;
-    for (i, (a, b)) in out.to_vec().into_iter().zip(wanted.to_vec()).enumerate() {
-        assert!(near(a.to_f32(), b.to_f32(), 2e-2), "{what}: out[{i}] is {a:?}, wanted {b:?}");
-    }
-    for (i, (a, b)) in lse.to_vec().into_iter().zip(&want.lse).enumerate() {
-        assert!(near(a, *b, 1e-3), "{what}: lse[{i}] is {a}, wanted {b}");
+        Data { q, cache: Global::new(&cache), table, pages, scale, want }
     }
 }
