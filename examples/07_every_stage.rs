@@ -58,7 +58,7 @@ fn lesson() -> Result<(), Failure> {
     launch([1, 1, 1], || twice(m, &src, &mut out, pages));
 
     let tile = twice::build(&m)?;
-    let piped = passes::simplify::run(&passes::pipeline::run(&tile)?);
+    let piped = passes::simplify::run(passes::pipeline::run(&tile)?);
     let thread = passes::run(&tile)?;
     for (what, program) in [("tile IR", &tile), ("tile IR, pipelined", &piped), ("thread IR", &thread)] {
         println!("=== {what}\n{}", print(program));

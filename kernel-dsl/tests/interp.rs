@@ -126,7 +126,7 @@ fn arithmetic_is_that_of_rust() {
     let (mut out, mut halves, mut brains, mut wide) = (Global::<u32>::zeroed(94_000), Global::<f16>::zeroed(2000), Global::<bf16>::zeroed(2000), Global::<i64>::zeroed(2000));
     launch([1, 1, 1], || arithmetic(Pair, &gx, &gy, &mut out, &mut halves, &mut brains, &mut wide, 2000));
     let tile = arithmetic::build(&Pair).unwrap();
-    for p in [tile.clone(), passes::simplify::run(&tile), passes::run(&tile).unwrap()] {
+    for p in [tile.clone(), passes::simplify::run(tile.clone()), passes::run(&tile).unwrap()] {
         let mut args = vec![buffer(&x), buffer(&y), buffer(&[0_u32; 94_000]), buffer(&[0_u16; 2000]), buffer(&[0_u16; 2000]), buffer(&[0_i64; 2000]), Arg::Scalar(2000)];
         run(&p, [1, 1, 1], &mut args).unwrap();
         let nan = |bits: u32| f32::from_bits(bits).is_nan();
@@ -236,7 +236,7 @@ fn stages_agree_on_random_programs() {
         let r = Random(Cell::new(seed));
         let tile = random_program(&r, N);
         let x: Vec<i32> = (0..N * VARS).map(|_| r.bits() as i32 >> r.below(32)).collect();
-        let simple = passes::simplify::run(&tile);
+        let simple = passes::simplify::run(tile.clone());
         let thread = passes::run(&tile).unwrap();
         let results = [&tile, &simple, &thread].map(|p| {
             let mut args = vec![buffer(&x), buffer(&vec![0_i32; N * VARS])];
@@ -281,7 +281,7 @@ fn turns_keep_their_own() {
     launch([1, 1, 1], || kept_over(Pair, &gx, &mut gy));
     assert_eq!(gy.to_vec(), want, "Rust");
     let tile = kept_over::build(&Pair).unwrap();
-    for (stage, p) in [("tile", passes::simplify::run(&tile)), ("thread", passes::run(&tile).unwrap())] {
+    for (stage, p) in [("tile", passes::simplify::run(tile.clone())), ("thread", passes::run(&tile).unwrap())] {
         for seed in 0..5 {
             let mut args = vec![buffer(&x), buffer(&[0_i32; 128])];
             run_seeded(&p, [1, 1, 1], &mut args, seed).unwrap_or_else(|trap| panic!("{stage}: {trap}"));
@@ -345,7 +345,7 @@ fn what_turns_keep_passes_the_tensor_core() {
     launch([1, 1, 1], || kept_by_lanes(Pair, &gx, &gy, &mut out));
     assert_eq!(out.to_vec(), want, "Rust");
     let tile = kept_by_lanes::build(&Pair).unwrap();
-    for (stage, p) in [("tile", passes::simplify::run(&tile)), ("thread", passes::run(&tile).unwrap())] {
+    for (stage, p) in [("tile", passes::simplify::run(tile.clone())), ("thread", passes::run(&tile).unwrap())] {
         let mut args = vec![buffer(&x), buffer(&y), buffer(&[0_i32; 256])];
         run_seeded(&p, [1, 1, 1], &mut args, 3).unwrap_or_else(|trap| panic!("{stage}: {trap}"));
         assert_eq!(values::<i32>(&args[2]), want, "{stage} IR");

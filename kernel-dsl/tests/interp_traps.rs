@@ -232,8 +232,8 @@ fn rings_are_queues_of_bounded_length() {
     let edited = |f: &mut dyn FnMut(&mut Vec<Stmt>)| {
         let mut piped = passes::pipeline::run(&tile).unwrap();
         each_region(&mut piped.body, f);
-        let placed = passes::alloc_shared::run(&piped).unwrap();
-        [trap(&piped, &args).what, trap(&passes::lower::run(&placed).unwrap(), &args).what]
+        let placed = passes::alloc_shared::run(piped.clone()).unwrap();
+        [trap(&piped, &args).what, trap(&passes::lower::run(placed).unwrap(), &args).what]
     };
     let is = |s: &Stmt, fetch: bool| matches!(s.op, Op::RingFetch { .. }) && fetch || matches!(s.op, Op::RingWait { .. }) && !fetch;
     let without_fetches = edited(&mut |region| region.retain(|s| !is(s, true)));

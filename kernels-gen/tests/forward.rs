@@ -19,7 +19,7 @@ use support::Random;
 
 /// Tile IR, pipelined and thread IR leave in the last `outputs` buffers what the Rust function did.
 fn every_stage(what: &str, tile: Program, grid: [u32; 3], args: &[Arg], wanted: &[(usize, &[u8])]) {
-    let piped = passes::simplify::run(&passes::pipeline::run(&tile).unwrap());
+    let piped = passes::simplify::run(passes::pipeline::run(&tile).unwrap());
     let thread = passes::run(&tile).unwrap();
     for (stage, program) in [("tile", tile), ("pipelined", piped), ("thread", thread)] {
         let mut args = args.to_vec();

@@ -175,7 +175,7 @@ fn every_kernel_compiles_within_its_ceiling() {
     assert!(wrong.is_empty(), "{} of {} configurations:\n{}", wrong.len(), all.len(), wrong.join("\n"));
 }
 
-/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five.
+/// All kernels of a model of one codec, text and cubin, when the disk has them: best of five, the text made anew each time.
 #[test]
 fn a_second_start_takes_no_time() {
     if let Err(why) = runtime::nvrtc::version() {
@@ -194,7 +194,7 @@ fn a_second_start_takes_no_time() {
         let first = start(&Cache::at(&folder));
         let second = (0..5).map(|_| start(&Cache::at(&folder))).fold(f64::INFINITY, f64::min);
         println!("{codec}: first start {first:.0} ms, second start {second:.1} ms");
-        assert!(second <= 200.0, "{codec}: a second start takes {second:.0} ms");
+        assert!(second <= 50.0, "{codec}: a second start takes {second:.0} ms, the best of five");
     }
     std::fs::remove_dir_all(&folder).expect("the folder was made");
 }

@@ -2,73 +2,74 @@
 
 use crate::dtype::DType;
 use crate::ir::*;
+use std::fmt::{self, Write};
 
-pub fn constant(d: DType, bits: u64) -> String {
+pub fn constant(o: &mut String, d: DType, bits: u64) -> fmt::Result {
     match d {
-        DType::Bool => (bits & 1 != 0).to_string(),
-        DType::F32 => format!("bits_f32(0x{:08x}u)", bits as u32),
-        DType::I32 if bits as u32 as i32 >= 0 => format!("{}", bits as u32),
-        DType::I32 => format!("(i32)0x{:08x}u", bits as u32),
-        DType::U32 => format!("0x{:x}u", bits as u32),
-        DType::I64 => format!("(i64)0x{bits:x}ull"),
-        d => format!("({})0x{bits:x}", d.cuda()),
+        DType::Bool => write!(o, "{}", bits & 1 != 0),
+        DType::F32 => write!(o, "bits_f32(0x{:08x}u)", bits as u32),
+        DType::I32 if bits as u32 as i32 >= 0 => write!(o, "{}", bits as u32),
+        DType::I32 => write!(o, "(i32)0x{:08x}u", bits as u32),
+        DType::U32 => write!(o, "0x{:x}u", bits as u32),
+        DType::I64 => write!(o, "(i64)0x{bits:x}ull"),
+        d => write!(o, "({})0x{bits:x}", d.cuda()),
     }
 }
 
-pub fn unary(op: UnOp, d: DType, a: &str) -> String {
+pub fn unary(o: &mut String, op: UnOp, d: DType, a: Id) -> fmt::Result {
     match (op, d) {
-        (UnOp::Neg, DType::I32) => format!("(i32)(0u - (u32){a})"),
-        (UnOp::Neg, _) => format!("-{a}"),
-        (UnOp::Not, DType::Bool) => format!("!{a}"),
-        (UnOp::Not, _) => format!("~{a}"),
-        (UnOp::Abs, DType::F32) => format!("fabsf({a})"),
-        (UnOp::Abs, _) => format!("({a} < 0 ? -{a} : {a})"),
-        (UnOp::Sqrt, _) => format!("__fsqrt_rn({a})"),
-        (UnOp::Floor, _) => format!("floorf({a})"),
-        (UnOp::Ceil, _) => format!("ceilf({a})"),
-        (UnOp::Round, _) => format!("rintf({a})"),
-        (UnOp::Saturate, _) => format!("__saturatef({a})"),
-        (UnOp::Popc, _) => format!("(u32)__popc({a})"),
-        (UnOp::Opaque, _) => format!("opaque({a})"),
+        (UnOp::Neg, DType::I32) => write!(o, "(i32)(0u - (u32)v{a})"),
+        (UnOp::Neg, _) => write!(o, "-v{a}"),
+        (UnOp::Not, DType::Bool) => write!(o, "!v{a}"),
+        (UnOp::Not, _) => write!(o, "~v{a}"),
+        (UnOp::Abs, DType::F32) => write!(o, "fabsf(v{a})"),
+        (UnOp::Abs, _) => write!(o, "(v{a} < 0 ? -v{a} : v{a})"),
+        (UnOp::Sqrt, _) => write!(o, "__fsqrt_rn(v{a})"),
+        (UnOp::Floor, _) => write!(o, "floorf(v{a})"),
+        (UnOp::Ceil, _) => write!(o, "ceilf(v{a})"),
+        (UnOp::Round, _) => write!(o, "rintf(v{a})"),
+        (UnOp::Saturate, _) => write!(o, "__saturatef(v{a})"),
+        (UnOp::Popc, _) => write!(o, "(u32)__popc(v{a})"),
+        (UnOp::Opaque, _) => write!(o, "opaque(v{a})"),
     }
 }
 
-pub fn binary(op: BinOp, d: DType, a: &str, c: &str) -> String {
+pub fn binary(o: &mut String, op: BinOp, d: DType, a: Id, c: Id) -> fmt::Result {
     use BinOp::*;
-    let wrap = |o: &str| match d {
-        DType::I32 => format!("(i32)((u32){a} {o} (u32){c})"),
-        DType::I64 => format!("(i64)((u64){a} {o} (u64){c})"),
-        DType::U8 | DType::I8 | DType::U16 => format!("({})({a} {o} {c})", d.cuda()),
-        _ => format!("{a} {o} {c}"),
+    let wrap = |o: &mut String, sign: &str| match d {
+        DType::I32 => write!(o, "(i32)((u32)v{a} {sign} (u32)v{c})"),
+        DType::I64 => write!(o, "(i64)((u64)v{a} {sign} (u64)v{c})"),
+        DType::U8 | DType::I8 | DType::U16 => write!(o, "({})(v{a} {sign} v{c})", d.cuda()),
+        _ => write!(o, "v{a} {sign} v{c}"),
     };
     match op {
-        Add => wrap("+"),
-        Sub => wrap("-"),
-        Mul => wrap("*"),
-        Div if d == DType::F32 => format!("__fdiv_rn({a}, {c})"),
-        Div => format!("{a} / {c}"),
-        Rem => format!("{a} % {c}"),
-        And if d == DType::Bool => format!("{a} && {c}"),
-        Or if d == DType::Bool => format!("{a} || {c}"),
-        And => format!("{a} & {c}"),
-        Or => format!("{a} | {c}"),
-        Xor => format!("{a} ^ {c}"),
-        Shl => wrap("<<"),
-        Shr => format!("{a} >> {c}"),
-        MulHi => format!("__umulhi({a}, {c})"),
-        Dot4 => format!("__dp4a({a}, {c}, 0u)"),
-        MinU16x2 => format!("min_u16x2({a}, {c})"),
-        MaxU16x2 => format!("__vmaxu2({a}, {c})"),
-        MulBf16x2 => format!("mul_bf16x2({a}, {c})"),
-        Farther => format!("fmaxf(fabsf({a}), fabsf({c}))"),
-        Max => format!("dmax({a}, {c})"),
-        Min => format!("dmin({a}, {c})"),
-        Eq => format!("{a} == {c}"),
-        Ne => format!("{a} != {c}"),
-        Lt => format!("{a} < {c}"),
-        Le => format!("{a} <= {c}"),
-        Gt => format!("{a} > {c}"),
-        Ge => format!("{a} >= {c}"),
+        Add => wrap(o, "+"),
+        Sub => wrap(o, "-"),
+        Mul => wrap(o, "*"),
+        Div if d == DType::F32 => write!(o, "__fdiv_rn(v{a}, v{c})"),
+        Div => write!(o, "v{a} / v{c}"),
+        Rem => write!(o, "v{a} % v{c}"),
+        And if d == DType::Bool => write!(o, "v{a} && v{c}"),
+        Or if d == DType::Bool => write!(o, "v{a} || v{c}"),
+        And => write!(o, "v{a} & v{c}"),
+        Or => write!(o, "v{a} | v{c}"),
+        Xor => write!(o, "v{a} ^ v{c}"),
+        Shl => wrap(o, "<<"),
+        Shr => write!(o, "v{a} >> v{c}"),
+        MulHi => write!(o, "__umulhi(v{a}, v{c})"),
+        Dot4 => write!(o, "__dp4a(v{a}, v{c}, 0u)"),
+        MinU16x2 => write!(o, "min_u16x2(v{a}, v{c})"),
+        MaxU16x2 => write!(o, "__vmaxu2(v{a}, v{c})"),
+        MulBf16x2 => write!(o, "mul_bf16x2(v{a}, v{c})"),
+        Farther => write!(o, "fmaxf(fabsf(v{a}), fabsf(v{c}))"),
+        Max => write!(o, "dmax(v{a}, v{c})"),
+        Min => write!(o, "dmin(v{a}, v{c})"),
+        Eq => write!(o, "v{a} == v{c}"),
+        Ne => write!(o, "v{a} != v{c}"),
+        Lt => write!(o, "v{a} < v{c}"),
+        Le => write!(o, "v{a} <= v{c}"),
+        Gt => write!(o, "v{a} > v{c}"),
+        Ge => write!(o, "v{a} >= v{c}"),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{cores, expr};
 use crate::dtype::DType;
 use crate::ir::*;
 use crate::passes::simplify::inner;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 /// Statements, those of branches and loops inside included.
 fn weight(stmts: &[Stmt]) -> usize {
@@ -30,12 +30,13 @@ pub struct Printer<'a> {
 
 impl Printer<'_> {
     pub fn block(&mut self, o: &mut String, stmts: &[Stmt], depth: usize) {
+        let pad = "  ".repeat(depth);
         for s in stmts {
             if self.line != Some(s.span) && s.span.line > 0 {
                 let _ = writeln!(o, "#line {} \"{}\"", s.span.line, s.span.file);
                 self.line = Some(s.span);
             }
-            self.stmt(o, s, &"  ".repeat(depth), depth);
+            self.stmt(o, s, &pad, depth);
         }
     }
 
@@ -150,46 +151,47 @@ impl Printer<'_> {
             Op::SyncWarp => writeln!(o, "{pad}__syncwarp();"),
             op => {
                 let out = s.outs[0];
-                writeln!(o, "{pad}const {} v{out} = {};", self.d(out).cuda(), self.value(op, self.d(out)))
+                let _ = write!(o, "{pad}const {} v{out} = ", self.d(out).cuda());
+                let _ = self.value(o, op, self.d(out));
+                writeln!(o, ";")
             }
         };
     }
 
     /// The results of a statement out of an array of i32.
-    fn from_array(&self, o: &mut String, s: &Stmt, pad: &str) -> std::fmt::Result {
+    fn from_array(&self, o: &mut String, s: &Stmt, pad: &str) -> fmt::Result {
         let outs: Vec<String> = s.outs.iter().enumerate().map(|(i, out)| format!("v{out} = d{}[{i}]", s.outs[0])).collect();
         writeln!(o, "{pad}const i32 {};", outs.join(", "))
     }
 
-    fn value(&self, op: &Op, d: DType) -> String {
-        let v = |id: &Id| format!("v{id}");
+    fn value(&self, o: &mut String, op: &Op, d: DType) -> fmt::Result {
         match op {
-            Op::Const(bits) => expr::constant(d, *bits),
-            Op::BlockId(axis) => format!("(i32)blockIdx.{}", ["x", "y", "z"][*axis]),
-            Op::Un(u, a) => expr::unary(*u, self.d(*a), &v(a)),
-            Op::Bin(b, a, c) => expr::binary(*b, self.d(*a), &v(a), &v(c)),
-            Op::Funnel(a, b, n) => format!("__funnelshift_r(v{a}, v{b}, {n})"),
-            Op::Pick(a, b, s) => format!("pick(v{a}, v{b}, v{s})"),
-            Op::Fma(a, b, c) => format!("__fmaf_rn(v{a}, v{b}, v{c})"),
-            Op::Select(c, a, b) => format!("v{c} ? v{a} : v{b}"),
-            Op::Cast(a) => expr::cast(self.d(*a), d, &v(a)),
-            Op::Bitcast(a) => expr::bitcast(self.d(*a), d, &v(a)),
-            Op::VarGet(a) => v(a),
-            Op::Load { buf, at } => format!("*({}{}*)({})", self.reads(buf), d.cuda(), self.address(buf, *at)),
-            Op::Peek { buf, at } => expr::bitcast(DType::U32, d, &format!("peek({})", self.address(buf, *at))),
-            Op::LaneId => "(i32)(threadIdx.x & 31)".into(),
-            Op::ThreadId => "(i32)threadIdx.x".into(),
-            Op::ThreadAnew => "thread_anew()".into(),
-            Op::BlockAnew(axis) => format!("block_anew_{}()", ["x", "y", "z"][*axis]),
-            Op::OfLane(a, i) => format!("of_lane(v{a}, v{i})"),
-            Op::ShflXor(a, m) => format!("shfl_xor(v{a}, {m})"),
-            Op::Alike(a) => format!("__shfl_sync(~0u, v{a}, 0)"),
-            Op::MovMatrix(a) => format!("movmatrix(v{a})"),
-            Op::Prmt(a, b, s) => format!("prmt(v{a}, v{b}, 0x{s:04x}u)"),
-            Op::Ballot(a) => format!("ballot(v{a})"),
-            Op::AnyLane(a) => format!("any_lane(v{a})"),
+            Op::Const(bits) => expr::constant(o, d, *bits),
+            Op::BlockId(axis) => write!(o, "(i32)blockIdx.{}", ["x", "y", "z"][*axis]),
+            Op::Un(u, a) => expr::unary(o, *u, self.d(*a), *a),
+            Op::Bin(b, a, c) => expr::binary(o, *b, self.d(*a), *a, *c),
+            Op::Funnel(a, b, n) => write!(o, "__funnelshift_r(v{a}, v{b}, {n})"),
+            Op::Pick(a, b, s) => write!(o, "pick(v{a}, v{b}, v{s})"),
+            Op::Fma(a, b, c) => write!(o, "__fmaf_rn(v{a}, v{b}, v{c})"),
+            Op::Select(c, a, b) => write!(o, "v{c} ? v{a} : v{b}"),
+            Op::Cast(a) => o.write_str(&expr::cast(self.d(*a), d, &format!("v{a}"))),
+            Op::Bitcast(a) => o.write_str(&expr::bitcast(self.d(*a), d, &format!("v{a}"))),
+            Op::VarGet(a) => write!(o, "v{a}"),
+            Op::Load { buf, at } => write!(o, "*({}{}*)({})", self.reads(buf), d.cuda(), self.address(buf, *at)),
+            Op::Peek { buf, at } => o.write_str(&expr::bitcast(DType::U32, d, &format!("peek({})", self.address(buf, *at)))),
+            Op::LaneId => write!(o, "(i32)(threadIdx.x & 31)"),
+            Op::ThreadId => write!(o, "(i32)threadIdx.x"),
+            Op::ThreadAnew => write!(o, "thread_anew()"),
+            Op::BlockAnew(axis) => write!(o, "block_anew_{}()", ["x", "y", "z"][*axis]),
+            Op::OfLane(a, i) => write!(o, "of_lane(v{a}, v{i})"),
+            Op::ShflXor(a, m) => write!(o, "shfl_xor(v{a}, {m})"),
+            Op::Alike(a) => write!(o, "__shfl_sync(~0u, v{a}, 0)"),
+            Op::MovMatrix(a) => write!(o, "movmatrix(v{a})"),
+            Op::Prmt(a, b, s) => write!(o, "prmt(v{a}, v{b}, 0x{s:04x}u)"),
+            Op::Ballot(a) => write!(o, "ballot(v{a})"),
+            Op::AnyLane(a) => write!(o, "any_lane(v{a})"),
             // The verifier lets nothing else into thread IR.
-            other => format!("/* {other:?} */ 0"),
+            other => write!(o, "/* {other:?} */ 0"),
         }
     }
 }

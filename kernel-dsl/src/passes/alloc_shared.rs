@@ -6,8 +6,7 @@ use crate::report::{Fault, Report};
 /// Most dynamic shared memory a block can have on the architectures served (sm_90, sm_100).
 const LIMIT: usize = 227 * 1024;
 
-pub fn run(src: &Program) -> Result<Program, Report> {
-    let mut p = src.clone();
+pub fn run(mut p: Program) -> Result<Program, Report> {
     place(&mut p).map_err(|what| Report { what, span: None })?;
     Ok(p)
 }

@@ -6,11 +6,11 @@
 use crate::dtype::DType;
 use crate::ir::*;
 use crate::report::{Fault, Report};
-use std::collections::HashMap;
 
 pub(super) struct Lower {
     pub p: Program,
-    pub regs: HashMap<Id, Vec<Id>>,
+    /// Of each tile, by its value's number.
+    pub regs: Vec<Vec<Id>>,
     pub out: Vec<Vec<Stmt>>,
     pub span: Span,
     /// Lane, quad row (lane / 4), quad lane (lane % 4), thread.
@@ -29,21 +29,20 @@ pub(super) struct Lower {
 }
 
 /// Lowers a program whose shared memory is placed.
-pub fn run(src: &Program) -> Result<Program, Report> {
-    let mut p = src.clone();
-    p.body.clear();
+pub fn run(mut p: Program) -> Result<Program, Report> {
+    let (body, regs) = (std::mem::take(&mut p.body), vec![vec![]; p.types.len()]);
     p.lowered = true;
-    let mut l = Lower { p, regs: HashMap::new(), out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, around: 0, fault: None };
+    let mut l = Lower { p, regs, out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, around: 0, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
     l.quad_numbers();
-    for array in &src.kept {
+    for array in l.p.kept.clone() {
         let d = array.ty.reg_dtype();
         let zero = l.konst(d, 0);
         let vars = (0..array.len).map(|_| (0..array.ty.regs()).map(|_| l.emit(Op::VarNew(zero), d)).collect()).collect();
         l.kept.push(vars);
     }
-    l.block(&src.body);
+    l.block(&body);
     if let Some(r) = l.fault {
         return Err(r);
     }
@@ -62,7 +61,7 @@ impl Lower {
     /// Register of operand `id` that meets register `r` of a result of type `ty`.
     fn operand(&self, id: Id, ty: Ty, r: usize) -> Id {
         let (Ty::Tile { layout: mine, .. }, Ty::Tile { layout, cols, .. }) = (self.p.ty(id), ty) else { return id };
-        let regs = &self.regs[&id];
+        let regs = &self.regs[id as usize];
         match (mine, layout) {
             (Layout::Rows, Layout::MmaC) => {
                 // With 8 rows a lane has one row: registers are columns only.
@@ -92,7 +91,7 @@ impl Lower {
                 self.push(Op::For { var, lo, hi, step, stages: 0, body }, vec![]);
             }
             Op::ParFor { par, var, count, body } => self.parallel(*par, *var, *count, body),
-            Op::VarSet(var, v) if self.regs.contains_key(var) => {
+            Op::VarSet(var, v) if self.lies(*var) => {
                 for (var, v) in self.tile(*var).into_iter().zip(self.tile(*v)) {
                     self.push(Op::VarSet(var, v), vec![]);
                 }

@@ -105,11 +105,16 @@ impl Lower {
     }
 
     pub fn set(&mut self, id: Id, regs: Vec<Id>) {
-        self.regs.insert(id, regs);
+        self.regs[id as usize] = regs;
     }
 
     pub fn tile(&self, id: Id) -> Vec<Id> {
-        self.regs.get(&id).cloned().unwrap_or_default()
+        self.regs.get(id as usize).cloned().unwrap_or_default()
+    }
+
+    /// Whether a value is a tile that lies in registers.
+    pub fn lies(&self, id: Id) -> bool {
+        self.regs.get(id as usize).is_some_and(|regs| !regs.is_empty())
     }
 
     pub fn region(&mut self, f: impl FnOnce(&mut Lower)) -> Vec<Stmt> {

@@ -16,7 +16,7 @@ impl Lower {
 
     pub(super) fn keep(&mut self, kept: usize, turn: Id, k: usize, value: Id) {
         let vars = self.own_turn(kept, turn, k);
-        let values = if self.regs.contains_key(&value) { self.tile(value) } else { vec![value] };
+        let values = if self.lies(value) { self.tile(value) } else { vec![value] };
         for (var, value) in vars.into_iter().zip(values) {
             self.push(Op::VarSet(var, value), vec![]);
         }

@@ -28,9 +28,9 @@ use crate::report::Report;
 
 /// All passes in order: tile IR in, thread IR out.
 pub fn run(program: &Program) -> Result<Program, Report> {
-    let piped = pipeline::run(program)?;
-    let placed = alloc_shared::run(&simplify::run(&piped))?;
-    let lowered = simplify::run(&lower::run(&placed)?);
+    let piped = simplify::run(pipeline::run(program)?);
+    let placed = alloc_shared::run(piped)?;
+    let lowered = simplify::run(lower::run(placed)?);
     crate::ir::verify::thread(&lowered)?;
     Ok(lowered)
 }

@@ -1,23 +1,86 @@
 //! Removes statements whose results nobody reads, so that printed stages show what runs.
 
 use crate::ir::*;
-use std::collections::HashSet;
 
-pub fn run(src: &Program) -> Program {
-    let mut p = src.clone();
-    loop {
-        let mut used = HashSet::new();
-        p.body.iter().for_each(|s| reads(s, &mut used));
-        let before = count(&p.body);
-        p.body = keep(std::mem::take(&mut p.body), &used);
-        if count(&p.body) == before {
-            return p;
+pub fn run(mut p: Program) -> Program {
+    let mut uses = Uses(vec![0; p.types.len()]);
+    uses.count(&p.body);
+    // Once, and again where a loop changes a variable that only what went had read.
+    while uses.sweep(&mut p.body) {}
+    p
+}
+
+/// How often each value is read.
+struct Uses(Vec<u32>);
+
+impl Uses {
+    fn count(&mut self, stmts: &[Stmt]) {
+        for s in stmts {
+            each_operand(&s.op, |id| self.0[id as usize] += 1);
+            inner(&s.op).into_iter().for_each(|b| self.count(b));
+        }
+    }
+
+    /// Drops statements, the last one first: what only they read goes in the same sweep. Whether any went.
+    fn sweep(&mut self, stmts: &mut Vec<Stmt>) -> bool {
+        let (mut stay, mut any) = (vec![true; stmts.len()], false);
+        for (s, stays) in stmts.iter_mut().zip(&mut stay).rev() {
+            match &mut s.op {
+                Op::If { then, other, .. } => any |= self.sweep(other) | self.sweep(then),
+                Op::For { body, .. } | Op::ParFor { body, .. } => any |= self.sweep(body),
+                _ => {}
+            }
+            if !self.needs(s) {
+                each_operand(&s.op, |id| self.0[id as usize] -= 1);
+                (*stays, any) = (false, true);
+            }
+        }
+        let mut stay = stay.into_iter();
+        stmts.retain(|_| stay.next() == Some(true));
+        any
+    }
+
+    fn needs(&self, s: &Stmt) -> bool {
+        let read = |id: &Id| self.0[*id as usize] > 0;
+        match &s.op {
+            Op::If { then, other, .. } => !then.is_empty() || !other.is_empty(),
+            Op::VarSet(var, _) => read(var),
+            op => effect(op) || s.outs.iter().any(read),
         }
     }
 }
 
-fn count(stmts: &[Stmt]) -> usize {
-    stmts.iter().map(|s| 1 + inner(&s.op).iter().map(|b| count(b)).sum::<usize>()).sum()
+/// What runs whoever reads its results.
+fn effect(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::For { .. }
+            | Op::ParFor { .. }
+            | Op::Store { .. }
+            | Op::Prefetch { .. }
+            | Op::StoreVec { .. }
+            | Op::StoreTile { .. }
+            | Op::StoreHalves { .. }
+            | Op::StorePacked { .. }
+            | Op::StoreRight { .. }
+            | Op::StoreCores { .. }
+            | Op::AtomicAdd { .. }
+            | Op::PutBy { .. }
+            | Op::Keep { .. }
+            | Op::KeepAcc { .. }
+            | Op::Bring { .. }
+            | Op::Brought
+            | Op::CopyStart { .. }
+            | Op::CopyAsync { .. }
+            | Op::RingFetch { .. }
+            | Op::RingWait { .. }
+            | Op::Barrier
+            | Op::SyncWarp
+            | Op::CopyOver
+            | Op::AfterPrevious
+            | Op::ReleaseNext
+            | Op::Anew
+    )
 }
 
 /// The regions of a statement.
@@ -29,68 +92,21 @@ pub fn inner(op: &Op) -> Vec<&Vec<Stmt>> {
     }
 }
 
-fn reads(s: &Stmt, used: &mut HashSet<Id>) {
-    used.extend(operands(&s.op));
-    for b in inner(&s.op) {
-        b.iter().for_each(|s| reads(s, used));
-    }
-}
-
-fn keep(stmts: Vec<Stmt>, used: &HashSet<Id>) -> Vec<Stmt> {
-    let mut out = vec![];
-    for mut s in stmts {
-        match &mut s.op {
-            Op::If { then, other, .. } => {
-                *then = keep(std::mem::take(then), used);
-                *other = keep(std::mem::take(other), used);
-                if then.is_empty() && other.is_empty() {
-                    continue;
-                }
-            }
-            Op::For { body, .. } | Op::ParFor { body, .. } => *body = keep(std::mem::take(body), used),
-            Op::VarSet(var, _) if !used.contains(var) => continue,
-            op => {
-                let effect = matches!(
-                    op,
-                    Op::VarSet(..)
-                        | Op::Store { .. }
-                        | Op::Prefetch { .. }
-                        | Op::StoreVec { .. }
-                        | Op::StoreTile { .. }
-                        | Op::StoreHalves { .. }
-                        | Op::StorePacked { .. }
-                        | Op::StoreRight { .. }
-                        | Op::StoreCores { .. }
-                        | Op::AtomicAdd { .. }
-                        | Op::PutBy { .. }
-                        | Op::Keep { .. }
-                        | Op::KeepAcc { .. }
-                        | Op::Bring { .. }
-                        | Op::Brought
-                        | Op::CopyStart { .. }
-                        | Op::CopyAsync { .. }
-                        | Op::RingFetch { .. }
-                        | Op::RingWait { .. }
-                        | Op::Barrier
-                        | Op::SyncWarp
-                        | Op::CopyOver
-                        | Op::AfterPrevious
-                        | Op::ReleaseNext
-                        | Op::Anew
-                );
-                if !effect && !s.outs.iter().any(|o| used.contains(o)) {
-                    continue;
-                }
-            }
-        }
-        out.push(s);
-    }
-    out
-}
-
 /// Values an operation reads, regions apart.
 pub fn operands(op: &Op) -> Vec<Id> {
-    let of = |b: &Buf| if let Buf::Slot(_, id) = b { vec![*id] } else { vec![] };
+    let mut all = vec![];
+    each_operand(op, |id| all.push(id));
+    all
+}
+
+/// Likewise, one after the other.
+fn each_operand(op: &Op, mut f: impl FnMut(Id)) {
+    let mut see = |buf: Option<&Buf>, ids: &[Id]| {
+        if let Some(Buf::Slot(_, id)) = buf {
+            f(*id);
+        }
+        ids.iter().for_each(|id| f(*id));
+    };
     match op {
         Op::Const(_)
         | Op::BlockId(_)
@@ -110,7 +126,7 @@ pub fn operands(op: &Op) -> Vec<Id> {
         | Op::CopyOver
         | Op::Brought
         | Op::AfterPrevious
-        | Op::ReleaseNext => vec![],
+        | Op::ReleaseNext => {}
         Op::Un(_, a)
         | Op::Cast(a)
         | Op::Bitcast(a)
@@ -138,17 +154,24 @@ pub fn operands(op: &Op) -> Vec<Id> {
         | Op::Alike(a)
         | Op::MovMatrix(a)
         | Op::AnyLane(a)
-        | Op::Ballot(a) => vec![*a],
-        Op::BytesBeside(a, b) | Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) | Op::OfLane(a, b) => vec![*a, *b],
+        | Op::Ballot(a) => see(None, &[*a]),
+        Op::BytesBeside(a, b) | Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) | Op::OfLane(a, b) => see(None, &[*a, *b]),
         // A write alone does not keep a variable alive.
-        Op::VarSet(_, v) => vec![*v],
-        Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => vec![*a, *b, *c],
-        Op::Mma { a, b, c } => vec![*a, *b, *c],
-        Op::MmaShared { a, buf, at, c, .. } => [of(buf), vec![*a, *at, *c]].concat(),
-        Op::MmaLines(x) => [of(&x.a), of(&x.x), vec![x.at, x.x_at]].concat(),
-        Op::MmaCores { a, buf, at, c, .. } => [of(buf), a.clone(), vec![*at], c.clone()].concat(),
-        Op::MmaRaised { a, b, .. } => vec![*a, *b],
-        Op::FoldOnto { src, start, .. } => vec![*src, *start],
+        Op::VarSet(_, v) => see(None, &[*v]),
+        Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => see(None, &[*a, *b, *c]),
+        Op::Mma { a, b, c } => see(None, &[*a, *b, *c]),
+        Op::MmaShared { a, buf, at, c, .. } => see(Some(buf), &[*a, *at, *c]),
+        Op::MmaLines(x) => {
+            see(Some(&x.a), &[x.at]);
+            see(Some(&x.x), &[x.x_at]);
+        }
+        Op::MmaCores { a, buf, at, c, .. } => {
+            see(Some(buf), a);
+            see(None, &[*at]);
+            see(None, c);
+        }
+        Op::MmaRaised { a, b, .. } => see(None, &[*a, *b]),
+        Op::FoldOnto { src, start, .. } => see(None, &[*src, *start]),
         Op::Load { buf, at }
         | Op::Gather { buf, at }
         | Op::Peek { buf, at }
@@ -163,30 +186,36 @@ pub fn operands(op: &Op) -> Vec<Id> {
         | Op::LoadTile { buf, at, .. }
         | Op::LoadPairs { buf, at, .. }
         | Op::LoadHalves { buf, at, .. }
-        | Op::LoadVec { buf, at, .. } => [of(buf), vec![*at]].concat(),
+        | Op::LoadVec { buf, at, .. } => see(Some(buf), &[*at]),
         Op::Store { buf, at, value }
         | Op::AtomicAdd { buf, at, value }
         | Op::StoreTile { buf, at, value, .. }
         | Op::StoreHalves { buf, at, value, .. }
         | Op::StorePacked { buf, at, value }
         | Op::StoreRight { buf, at, value, .. }
-        | Op::StoreCores { buf, at, value, .. } => [of(buf), vec![*at, *value]].concat(),
-        Op::PutBy { place, value, .. } => vec![*place, *value],
-        Op::TakeUp { place, .. } => vec![*place],
-        Op::Keep { turn, value, .. } => vec![*turn, *value],
-        Op::Kept { turn, .. } => vec![*turn],
-        Op::KeptLeft { warp, .. } => vec![*warp],
-        Op::KeepAcc { warp, value, .. } => vec![*warp, *value],
-        Op::StoreVec { buf, at, values } => [of(buf), vec![*at], values.clone()].concat(),
-        Op::If { cond, .. } => vec![*cond],
-        Op::For { lo, hi, step, .. } => vec![*lo, *hi, *step],
-        Op::ParFor { count, .. } => vec![*count],
-        Op::Call { args, .. } => args.clone(),
-        Op::Reduce { src, .. } | Op::AnyRows { src, .. } | Op::FoldHalves { src, .. } | Op::FoldRows { src, .. } | Op::FoldCols { src, .. } | Op::Band { src, .. } => vec![*src],
-        Op::Bring { buf, at, from, .. } => [of(buf), vec![*at, *from]].concat(),
-        Op::Prefetch { at, bytes, .. } => std::iter::once(*at).chain(*bytes).collect(),
-        Op::CopyStart { at, bytes, .. } | Op::CopyAsync { at, bytes, .. } => vec![*at, *bytes],
-        Op::RingFetch { at, bytes, cond, .. } => vec![*at, *bytes, *cond],
-        Op::MmaRegs { a, b, c, .. } => [a.clone(), b.clone(), c.clone()].concat(),
+        | Op::StoreCores { buf, at, value, .. } => see(Some(buf), &[*at, *value]),
+        Op::PutBy { place, value, .. } => see(None, &[*place, *value]),
+        Op::TakeUp { place, .. } => see(None, &[*place]),
+        Op::Keep { turn, value, .. } => see(None, &[*turn, *value]),
+        Op::Kept { turn, .. } => see(None, &[*turn]),
+        Op::KeptLeft { warp, .. } => see(None, &[*warp]),
+        Op::KeepAcc { warp, value, .. } => see(None, &[*warp, *value]),
+        Op::StoreVec { buf, at, values } => {
+            see(Some(buf), &[*at]);
+            see(None, values);
+        }
+        Op::If { cond, .. } => see(None, &[*cond]),
+        Op::For { lo, hi, step, .. } => see(None, &[*lo, *hi, *step]),
+        Op::ParFor { count, .. } => see(None, &[*count]),
+        Op::Call { args, .. } => see(None, args),
+        Op::Reduce { src, .. } | Op::AnyRows { src, .. } | Op::FoldHalves { src, .. } | Op::FoldRows { src, .. } | Op::FoldCols { src, .. } | Op::Band { src, .. } => see(None, &[*src]),
+        Op::Bring { buf, at, from, .. } => see(Some(buf), &[*at, *from]),
+        Op::Prefetch { at, bytes, .. } => {
+            see(None, &[*at]);
+            see(None, bytes.as_slice());
+        }
+        Op::CopyStart { at, bytes, .. } | Op::CopyAsync { at, bytes, .. } => see(None, &[*at, *bytes]),
+        Op::RingFetch { at, bytes, cond, .. } => see(None, &[*at, *bytes, *cond]),
+        Op::MmaRegs { a, b, c, .. } => [a, b, c].into_iter().for_each(|ids| see(None, ids)),
     }
 }

@@ -9,7 +9,7 @@ use kernel_dsl::prelude::*;
 use kernels_gen::kernels::Elem as Memory;
 
 pub fn stages(tile: Program) -> [(&'static str, Program); 3] {
-    let piped = passes::simplify::run(&passes::pipeline::run(&tile).unwrap());
+    let piped = passes::simplify::run(passes::pipeline::run(&tile).unwrap());
     let thread = passes::run(&tile).unwrap();
     [("tile", tile), ("pipelined", piped), ("thread", thread)]
 }
