@@ -51,7 +51,7 @@ pub struct Spec {
     pub alone: bool,
     /// Inputs are sanitised first: NaN becomes 0, the rest is clamped to `±limit`.
     pub limit: f32,
-    /// Bits by which `raised4` leaves the lanes of dim i higher; they do not fall, and are the same for dims 2i and 2i + 1.
+    /// Bits by which `raised4` leaves the lanes of dim i higher, the same for dims 2i and 2i + 1.
     pub raised: [usize; 8],
     /// As keys dims 4..8 are left no higher than dims 0..4, those from dim 2 of each four on by two bits: see [`Codec::raised_keys4`].
     pub paired: bool,

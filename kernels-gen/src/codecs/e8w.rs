@@ -6,7 +6,7 @@
 
 use kernel_dsl::codec;
 
-use super::e8word::{lanes_of, lanes4_of, paired_lanes4_of, raised, raised_lanes4_of, word_of};
+use super::e8word::{lanes_of, lanes4_of, raised, raised_lanes4_of, word_of};
 use super::fractions::{middle, reach};
 use crate::codec::{Codec, Spec};
 
@@ -66,7 +66,7 @@ impl Codec for E8W {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, raised: raised(self.width), paired: self.width == 2, tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
+        Spec { bytewise: true, raised: raised(self.width), tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
     }
 
     fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
@@ -92,10 +92,6 @@ impl Codec for E8W {
 
     fn raised4(&self, w: [u32; 8]) -> [u32; 8] {
         raised_lanes4_of(w, self.width)
-    }
-
-    fn raised_keys4(&self, w: [u32; 8]) -> [u32; 8] {
-        if self.width == 2 { paired_lanes4_of(w) } else { raised_lanes4_of(w, self.width) }
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {

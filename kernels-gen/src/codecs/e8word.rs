@@ -8,7 +8,7 @@
 use kernel_dsl::device;
 use kernel_dsl::math::{mul_hi, opaque};
 
-use super::digits::{height, heights, packed, paired4_of, raised4_of, unpack4, upper};
+use super::digits::{height, heights, packed, raised4_of, unpack4, upper};
 use super::fractions::nearest_by_bytes;
 use super::quads::lowered4;
 use super::threes;
@@ -114,15 +114,46 @@ pub fn lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
 
 /// Bits by which [`raised_lanes4_of`] leaves the lanes of each dim higher.
 pub fn raised(width: usize) -> [usize; 8] {
-    if width == 3 { threes::HEIGHTS } else { heights(width, 1) }
+    match width {
+        2 => TWOS,
+        3 => threes::HEIGHTS,
+        _ => heights(width, 1),
+    }
+}
+
+/// Of two bits: where there is room for the coset below a digit. The two upper digits of a byte stand so already, the two lower ones in a
+/// multiple of it: the pipe that multiplies has time, the one that shifts and masks has none.
+const TWOS: [usize; 8] = [3, 3, 5, 5, 3, 3, 5, 5];
+
+/// Lanes of two bits, as high as [`TWOS`] says.
+#[device]
+fn twos4_of(w: [u32; 8]) -> [u32; 8] {
+    // One number, so that it is masked with the sum.
+    let lowest = opaque((w[0] ^ w[1]) & 0x5555_5555_u32);
+    // Three of a byte's four bits meet in bit 5: 2^5 + 2^3 + 2. No bit meets more than three, so carries end one bit above odd ones.
+    let high = opaque((lowest.wrapping_mul(42_u32) ^ (lowest >> 1)) & 0x2020_2020_u32);
+    let low = high >> 2;
+    let mut out = [0_u32; 8];
+    for k in 0..2 {
+        let lower = w[k] << 4;
+        out[k] = (lower & 0x3030_3030_u32) | low;
+        out[2 + k] = (lower & 0xc0c0_c0c0_u32) | high;
+        out[4 + k] = (w[k] & 0x3030_3030_u32) | low;
+        out[6 + k] = (w[k] & 0xc0c0_c0c0_u32) | high;
+    }
+    // The last digit's lowest bit is stored plus the coset.
+    out[7] = (w[1] & 0xc0c0_c0c0_u32) ^ high.wrapping_mul(3_u32);
+    out
 }
 
 /// As `lanes4_of`, lane i `raised(width)[i]` bits higher: see [`crate::codec::Codec::raised4`].
 #[device]
 pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
-    if width == 3 {
+    if width == 2 {
+        twos4_of(w)
+    } else if width == 3 {
         threes::raised4_of(w)
-    } else if (width == 2) | (width == 4) {
+    } else if width == 4 {
         let digits = raised4_of(w, width, 1);
         let coset = cosets4(w, width);
         let mut out = [0_u32; 8];
@@ -133,16 +164,4 @@ pub fn raised_lanes4_of(w: [u32; 8], width: usize) -> [u32; 8] {
     } else {
         lanes4_of(w, width)
     }
-}
-
-/// Keys of two bits: see [`paired4_of`].
-#[device]
-pub fn paired_lanes4_of(w: [u32; 8]) -> [u32; 8] {
-    let digits = paired4_of(w, 1);
-    let coset = cosets4(w, 2);
-    let mut out = [0_u32; 8];
-    for i in 0..8 {
-        out[i] = with_coset(digits, coset, i, i % 4 / 2 * 2);
-    }
-    out
 }
