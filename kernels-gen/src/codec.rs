@@ -53,7 +53,7 @@ pub struct Spec {
     pub limit: f32,
     /// Bits by which `raised4` leaves the lanes of dim i higher, the same for dims 2i and 2i + 1.
     pub raised: [usize; 8],
-    /// As keys dims 4..8 are left no higher than dims 0..4, those from dim 2 of each four on by two bits: see [`Codec::raised_keys4`].
+    /// As keys dims 0..4 are left as high as dims 4..8, two of each four by 4 bits, two by 6: see [`Codec::raised_keys4`].
     pub paired: bool,
     /// As keys there is a [`Codec::twos4`] that costs less than `decode4`.
     pub twos: bool,
@@ -124,7 +124,7 @@ impl Spec {
 
     /// Bits by which `raised_keys4` leaves the lanes of dim i higher.
     pub fn raised_keys(&self) -> [usize; 8] {
-        if self.paired { std::array::from_fn(|i| i % 4 / 2 * 2) } else { self.raised }
+        if self.paired { std::array::from_fn(|i| 4 + i % 4 / 2 * 2) } else { self.raised }
     }
 
     /// Most of them.

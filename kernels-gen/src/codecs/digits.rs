@@ -211,12 +211,13 @@ pub fn heights(width: usize, by: usize) -> [usize; 8] {
     std::array::from_fn(|i| height(i, width, by))
 }
 
-/// Digits of two bits for keys: dims 4..8 where dims 0..4 are, so that there are two heights.
+/// Digits of two bits for keys: dims 0..4 where dims 4..8 are, so that there are two heights. Up, which the multipliers do, beside the pipe
+/// that masks.
 #[device]
-pub fn paired4_of(w: [u32; 8], by: usize) -> [u32; 8] {
+pub fn paired4_of(w: [u32; 8]) -> [u32; 8] {
     let mut out = [0_u32; 8];
     for i in 0..8 {
-        let to = by + i % 4 / 2 * 2;
+        let to = 4 + i % 4 / 2 * 2;
         out[i] = moved(w[i % 2], i / 2 * 2, to) & (0x0303_0303_u32 << to);
     }
     out

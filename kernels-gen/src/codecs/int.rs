@@ -106,7 +106,7 @@ impl Codec for Int {
     }
 
     fn raised_keys4(&self, w: [u32; 8]) -> [u32; 8] {
-        if self.width == 2 { paired4_of(w, 0) } else { raised4_of(w, self.width, 0) }
+        if self.width == 2 { paired4_of(w) } else { raised4_of(w, self.width, 0) }
     }
 
     fn scale(&self, side: [f32; 2]) -> f32 {
