@@ -22,6 +22,11 @@ INLINE u32 min_u16x2(u32 a, u32 b) {
 }
 // fma.rn.bf16x2 with -0: the product, on every architecture from sm_80
 INLINE u32 mul_bf16x2(u32 a, u32 b) { u32 d; asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(0x80008000u)); return d; }
+// The larger and the smaller of each two bf16
+INLINE u32 greater_bf16x2(u32 a, u32 b) { u32 d; asm("max.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b)); return d; }
+INLINE u32 lesser_bf16x2(u32 a, u32 b) { u32 d; asm("min.bf16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b)); return d; }
+// The squares of the bf16 of w on top of those of sum, each rounded once
+INLINE u32 add_squares_bf16x2(u32 sum, u32 w) { u32 d; asm("fma.rn.bf16x2 %0, %1, %1, %2;" : "=r"(d) : "r"(w), "r"(sum)); return d; }
 // movmatrix.sync.aligned.m8n8.trans.b16
 INLINE u32 movmatrix(u32 a) { u32 d; asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(d) : "r"(a)); return d; }
 // ldmatrix.sync.aligned.m8n8.x4.shared.b16

@@ -13,6 +13,7 @@ pub mod ir;
 pub mod math;
 pub mod ops;
 pub mod pack;
+mod pairs;
 pub mod passes;
 pub mod report;
 mod source;

@@ -7,6 +7,8 @@ use crate::build::{B, V};
 use crate::ir::{BinOp, UnOp};
 use kernel_dsl_macros::device;
 
+pub use crate::pairs::*;
+
 /// `if a < b { b } else { a }`: fixes the sign of zero, drops a NaN in `a`'s place.
 #[device]
 #[inline]
@@ -33,6 +35,37 @@ pub struct farther {}
 impl farther {
     pub fn ir(b: &B, x: V, y: V) -> V {
         b.binary(BinOp::Farther, x, y)
+    }
+}
+
+/// The larger of two numbers, in one instruction on a GPU where `fmax` takes two; of a NaN and a number the number, of two zeros the
+/// positive one.
+#[inline]
+pub fn greater(a: f32, b: f32) -> f32 {
+    if b.is_nan() | (a.total_cmp(&b).is_gt() & !a.is_nan()) { a } else { b }
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct greater {}
+impl greater {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::Greater, x, y)
+    }
+}
+
+/// The smaller likewise; of two zeros the negative one.
+#[inline]
+pub fn lesser(a: f32, b: f32) -> f32 {
+    if b.is_nan() | (a.total_cmp(&b).is_lt() & !a.is_nan()) { a } else { b }
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct lesser {}
+impl lesser {
+    pub fn ir(b: &B, x: V, y: V) -> V {
+        b.binary(BinOp::Lesser, x, y)
     }
 }
 
@@ -93,60 +126,6 @@ pub struct dot4 {}
 impl dot4 {
     pub fn ir(b: &B, x: V, y: V) -> V {
         b.binary(BinOp::Dot4, x, y)
-    }
-}
-
-/// Products of the two bf16 of each word, each rounded to nearest even. No NaN comes out of finite factors.
-pub fn mul_bf16x2(a: u32, b: u32) -> u32 {
-    // A product of two bf16 is an f32 exactly, but for those below its normal range.
-    let half = |by: u32| {
-        let of = |w: u32| f64::from(f32::from_bits(w >> by << 16));
-        bf16_of(of(a) * of(b)) << by
-    };
-    half(0) | half(16)
-}
-
-/// bf16 bits of a double that has few enough bits for its own rounding to be none.
-fn bf16_of(x: f64) -> u32 {
-    u32::from(crate::dtype::bf16::from_f64(x).to_bits())
-}
-
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct mul_bf16x2 {}
-impl mul_bf16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MulBf16x2, x, y)
-    }
-}
-
-/// The smaller of each half of two words.
-#[inline]
-pub fn min_u16x2(a: u32, b: u32) -> u32 {
-    (a & 0xffff).min(b & 0xffff) | (a >> 16).min(b >> 16) << 16
-}
-
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct min_u16x2 {}
-impl min_u16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MinU16x2, x, y)
-    }
-}
-
-/// The larger of each half of two words.
-#[inline]
-pub fn max_u16x2(a: u32, b: u32) -> u32 {
-    (a & 0xffff).max(b & 0xffff) | (a >> 16).max(b >> 16) << 16
-}
-
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct max_u16x2 {}
-impl max_u16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MaxU16x2, x, y)
     }
 }
 

@@ -212,6 +212,11 @@ pub trait Codec: Debug + Send + Sync {
         side
     }
 
+    /// The sum of `(2 * lane - zero2)^2` of a code. Only called if `corrected`.
+    fn energy(&self, _code: [u32; 4]) -> i32 {
+        0_i32
+    }
+
     /// The side values before `correct`, as well as they can be told.
     fn plain(&self, side: [f32; 2], _energy: f32) -> [f32; 2] {
         side
@@ -227,7 +232,7 @@ pub trait Codec: Debug + Send + Sync {
         group.to_bits()
     }
 
-    /// Code of one block; `side` holds the rounded f16 values, with groups first the value of the block's own.
+    /// Code of one block, if `corrected` of no zero with a sign; `side` holds the rounded f16 values, with groups first the value of the block's own.
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4];
 
     /// Lane words in the order of the dims: byte i of word 0 is dim i (bf16: two dims a word).

@@ -40,6 +40,16 @@ pub enum BinOp {
     MulBf16x2,
     /// The larger of two magnitudes; of a NaN and a number the number's.
     Farther,
+    /// The larger of two numbers; of a NaN and a number the number, of two zeros the positive one.
+    Greater,
+    /// The smaller, of two zeros the negative one.
+    Lesser,
+    /// A word's two bf16, squared, on top of those of the other: each sum rounded once.
+    AddSquaresBf16x2,
+    /// The larger of each two bf16 of two words, as `Greater`.
+    GreaterBf16x2,
+    /// The smaller, as `Lesser`.
+    LesserBf16x2,
     /// The smaller of each half of two words, unsigned.
     MinU16x2,
     /// The larger, likewise.

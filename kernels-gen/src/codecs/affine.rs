@@ -4,8 +4,8 @@
 //! coordinate `min + s * code`. Codes are chosen with s and min in f32; f16 of both is what is stored.
 //! Source: vLLM's TurboQuant cache.
 
-use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
+use kernel_dsl::{codec, device};
 
 use super::digits::{heights, pack, raised4_of, unpack, unpack4};
 use crate::codec::{Codec, Spec};
@@ -16,12 +16,22 @@ pub struct Affine {
     /// The largest code, and the one whose lane is called zero.
     top: f32,
     middle: f32,
+    /// One over the largest code.
+    inverse: f32,
+}
+
+/// `x / by`, rounded once, as the remainder is exact; `inverse` is `1 / by`, rounded. Nothing of this may be below the range of normal numbers.
+#[device]
+pub fn quotient(x: f32, by: f32, inverse: f32) -> f32 {
+    let near = x * inverse;
+    (-near).mul_add(by, x).mul_add(inverse, near)
 }
 
 impl Affine {
     /// `width`: 2 to 8 bits.
     pub const fn new(width: usize) -> Affine {
-        Affine { width, top: ((1 << width) - 1) as f32, middle: (1 << (width - 1)) as f32 }
+        let top = ((1 << width) - 1) as f32;
+        Affine { width, top, middle: (1 << (width - 1)) as f32, inverse: 1.0 / top }
     }
 }
 
@@ -36,19 +46,15 @@ impl Codec for Affine {
     }
 
     fn side(&self, least: f32, largest: f32) -> [f32; 2] {
-        [fmax((largest - least) / self.top, 1e-8_f32), least]
+        [fmax(quotient(largest - least, self.top, self.inverse), 1e-8_f32), least]
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        // The quotient, rounded once: its remainder is exact.
         let inverse = 1.0_f32 / side[0];
         let mut c = [0_u32; 8];
         for i in 0..8 {
-            let x = y[i] - side[1];
-            let near = x * inverse;
-            let quotient = (-near).mul_add(side[0], x).mul_add(inverse, near);
-            // Never below 0, so truncation is the floor.
-            c[i] = ((quotient + 0.5_f32) as u32).min((1_u32 << self.width) - 1_u32);
+            // Never below 0, so truncation is the floor; never above the last code, as `side` takes no step that is too small by more than its rounding.
+            c[i] = (quotient(y[i] - side[1], side[0], inverse) + 0.5_f32) as u32;
         }
         pack(c, self.width)
     }

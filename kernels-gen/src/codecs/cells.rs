@@ -2,27 +2,48 @@
 
 use kernel_dsl::device;
 
-/// Which level above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.
+use super::lattice::signs4;
+
+/// Which of four levels above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.
 #[device]
-pub fn cell(y: f32, midpoints: [i32; 7], width: usize) -> (u32, u32) {
-    // No zero has a sign.
-    let bits = (y + 0.0_f32).to_bits();
-    let sign = bits >> 31;
-    let size = (bits & 0x7fff_ffff_u32) as i32 - sign as i32;
-    let (level, next) = if width == 4 { half_of_eight(size, midpoints) } else { half_of_four(size, midpoints) };
-    (level + (if size >= next { 1_u32 } else { 0_u32 }), sign)
+pub fn cell(y: f32, midpoints: [i32; 7]) -> (u32, u32) {
+    let bits = y.to_bits();
+    let size = size_of(bits);
+    let (level, next) = half_of_four(size, midpoints);
+    (level + (if size >= next { 1_u32 } else { 0_u32 }), bits >> 31)
 }
 
-/// The level below by two halvings, and the midpoint that is left to ask.
+/// The bits of a magnitude, of one below zero less one: then a midpoint belongs to the cell above it.
 #[device]
-fn half_of_eight(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
-    let high = size >= midpoints[3];
-    let upper = size >= (if high { midpoints[5] } else { midpoints[1] });
-    let next = if high { if upper { midpoints[6] } else { midpoints[4] } } else { if upper { midpoints[2] } else { midpoints[0] } };
-    ((if high { 4_u32 } else { 0_u32 }) + (if upper { 2_u32 } else { 0_u32 }), next)
+fn size_of(bits: u32) -> i32 {
+    bits.min(bits.wrapping_add(0x7fff_ffff_u32)) as i32
 }
 
-/// By one halving.
+/// Of eight coordinates the levels among eight above zero, and the signs above them, a nibble each.
+#[device]
+pub fn cells8(y: [f32; 8], midpoints: [i32; 7]) -> u32 {
+    let mut levels = 0_u32;
+    for i in 0..8 {
+        let size = size_of(y[i].to_bits());
+        let high = size >= midpoints[3];
+        let upper = size >= (if high { midpoints[5] } else { midpoints[1] });
+        let next = if high { if upper { midpoints[6] } else { midpoints[4] } } else { if upper { midpoints[2] } else { midpoints[0] } };
+        // Three sums under conditions: numbers chosen first would take twice the instructions.
+        if high {
+            levels = levels + (4_u32 << (4 * i));
+        }
+        if upper {
+            levels = levels + (2_u32 << (4 * i));
+        }
+        if size >= next {
+            levels = levels + (1_u32 << (4 * i));
+        }
+    }
+    let (even, odd) = (signs4([y[0], y[2], y[4], y[6], 0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32], 0), signs4([y[1], y[3], y[5], y[7], 0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32], 0));
+    levels | (((even & 0x0f0f_0f0f_u32) | (odd & 0xf0f0_f0f0_u32)) & 0x8888_8888_u32)
+}
+
+/// The level below by one halving, and the midpoint that is left to ask.
 #[device]
 fn half_of_four(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
     let high = size >= midpoints[1];

@@ -5,10 +5,10 @@
 //! What is stored is `1024 |x| / |bytes|`: the decoded row has the norm of the row.
 //! Source: vLLM's TurboQuant cache, presets with norm correction.
 
-use kernel_dsl::math::pick;
+use kernel_dsl::math::{dot4, pick};
 use kernel_dsl::{codec, device};
 
-use super::cells::cell;
+use super::cells::{cell, cells8};
 use super::lloyd_max::{bytes, levels, midpoints, step};
 use crate::codec::{Codec, Spec};
 
@@ -20,6 +20,8 @@ pub struct Lloyd {
     /// The bytes of the levels above zero; those below have all bits the other way round. With 3 bits the second
     /// word has them.
     bytes: [u32; 2],
+    /// Of the levels above zero, how far twice their bytes are from 255; with 3 bits in both words.
+    steps: [u32; 2],
 }
 
 impl Lloyd {
@@ -34,7 +36,9 @@ impl Lloyd {
         let table = bytes(&levels[half..], step(&levels));
         let word = |b: &[u8]| b.iter().rev().fold(0, |w, b| w << 8 | u32::from(*b));
         let bytes = if width == 4 { [word(&table[..4]), word(&table[4..])] } else { [word(&table), !word(&table)] };
-        Lloyd { width, midpoints: cells, bytes }
+        let far = |b: &[u8]| word(&b.iter().map(|b| b.wrapping_mul(2).wrapping_add(1)).collect::<Vec<_>>());
+        let steps = if width == 4 { [far(&table[..4]), far(&table[4..])] } else { [far(&table); 2] };
+        Lloyd { width, midpoints: cells, bytes, steps }
     }
 
     /// The levels as decoded, rising, in lanes on both sides of zero.
@@ -64,6 +68,13 @@ fn put(code: [u32; 4], i: usize, level: u32, sign: u32, width: usize) -> [u32; 4
         }
     }
     out
+}
+
+/// Dims 4 to 7 of a 3-bit code, a nibble each.
+#[device]
+fn high_of_three(w: u32) -> u32 {
+    let rest = ((w >> 3) & 0x11_u32) | ((w >> 10) & 0x22_u32) | ((w >> 17) & 0x44_u32);
+    ((w >> 16) & 0x77_u32) | (rest << 8)
 }
 
 /// Dims 2k and 2k + 1 of two of four codes as word 2k, of the other two as word 2k + 1.
@@ -99,15 +110,26 @@ impl Codec for Lloyd {
         [side[0] / energy.sqrt() * 1024.0_f32, 0.0_f32]
     }
 
+    fn energy(&self, code: [u32; 4]) -> i32 {
+        let w = code[0];
+        let (low, high) = if self.width == 4 { (w & 0x7777_7777_u32, (w & 0x7777_7777_u32) >> 16) } else { (w & 0x7777_u32, high_of_three(w)) };
+        let (a, b) = (pick(self.steps[0], self.steps[1], low), pick(self.steps[0], self.steps[1], high));
+        (dot4(a, a) + dot4(b, b)) as i32
+    }
+
     fn plain(&self, side: [f32; 2], energy: f32) -> [f32; 2] {
         [side[0] * energy.sqrt() * 0.0009765625_f32, 0.0_f32]
     }
 
     fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
         let mut code = [0_u32; 4];
-        for i in 0..8 {
-            let (level, sign) = cell(y[i], self.midpoints, self.width);
-            code = put(code, i, level, sign, self.width);
+        if self.width == 4 {
+            code[0] = cells8(y, self.midpoints);
+        } else {
+            for i in 0..8 {
+                let (level, sign) = cell(y[i], self.midpoints);
+                code = put(code, i, level, sign, self.width);
+            }
         }
         code
     }
@@ -146,9 +168,7 @@ impl Codec for Lloyd {
             let left = w << 4;
             [low ^ pick(left, w, 0xd9c8_u32), high ^ pick(left, w, 0xfbea_u32), 0_u32, 0_u32]
         } else {
-            let rest = ((w >> 3) & 0x11_u32) | ((w >> 10) & 0x22_u32) | ((w >> 17) & 0x44_u32);
-            let high = ((w >> 16) & 0x77_u32) | (rest << 8);
-            [pick(self.bytes[0], self.bytes[1], w & 0x7777_u32), pick(self.bytes[0], self.bytes[1], high), 0_u32, 0_u32]
+            [pick(self.bytes[0], self.bytes[1], w & 0x7777_u32), pick(self.bytes[0], self.bytes[1], high_of_three(w)), 0_u32, 0_u32]
         }
     }
 

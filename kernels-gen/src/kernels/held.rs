@@ -6,7 +6,7 @@
 
 use super::codes::{follow, in_lines, keep, put_kept, put_line, put_planes, put_quads, put_tail};
 use super::desk::Desk;
-use super::rows::{at_once, half_of, side_of, turned_across};
+use super::rows::{at_once, ends_of, half_of, little, loaded, nearly_squared, put_top, sanitised, side_of, squared, top_of, turn_within, turned_across};
 use super::store::{StoreMeta, add_energy, energy_if_corrected};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -21,10 +21,50 @@ pub fn holds_mapped(bands: &[&dyn Codec], d: usize) -> bool {
     d == 128 && bands.len() == 1 && bands[0].spec().searches > 0
 }
 
+/// Whether a held row is coded as it comes, not turned by RoPE either: then who codes a quarter loads it, and nothing but what it tells the other three passes
+/// through shared memory.
+#[device]
+pub fn untouched(m: &StoreMeta, c: &dyn Codec, values: bool) -> bool {
+    (if values { m.held[1] } else { m.held[0] & (m.rope.dims == 0) }) & !(c.spec().rotate | c.spec().unit)
+}
+
 /// The row of thread `i`, and which quarter of it: four lanes share a key, four warps a value.
 #[device]
 fn share_of(i: i32, values: bool) -> (i32, i32) {
     if values { (i & 31_i32, i >> 5_u32) } else { ((i & 28_i32) + (i >> 5_u32), i & 3_i32) }
+}
+
+/// Of an untouched row, which thread has which of its quarters; of others which every fourth block.
+#[device]
+fn part_of(i: i32, values: bool, whole: bool) -> (i32, i32) {
+    if whole { share_of(i, values) } else { (i >> 2_u32, i & 3_i32) }
+}
+
+/// A block's rows from memory: what each thread takes of a row of tokens from token `first` on.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn take<T: Float>(m: &StoreMeta, c: &dyn Codec, x: &Global<T>, values: bool, i: i32, first: i32, head: i32, tokens: i32, token_stride: i64, head_stride: i64, desk: &mut Desk) {
+    let (r, k) = part_of(i, values, untouched(m, c, values));
+    let at = ((first + r).min(tokens - 1_i32) as i64 * token_stride + head as i64 * head_stride) * m.elem as i64;
+    if untouched(m, c, values) {
+        let (row, words) = loaded::<T>(x, at, k * 4_i32, 1, 4, m.elem);
+        let near = if m.elem == 2 { nearly_squared(words, 16) } else { squared(row, 32) };
+        let row = sanitised(row, near, c.spec().limit, 32);
+        let mut own = [0.0_f32; 32];
+        for e in 0..32 {
+            own[e] = row[e];
+            desk.held.put(i, e, row[e]);
+        }
+        let mut top = top_of(c, own);
+        if c.spec().affine & (m.elem == 2) {
+            if little(near, c.spec().limit) {
+                top = ends_of(words);
+            }
+        }
+        put_top(c, top, k, r, &mut desk.tops, m.d);
+    } else {
+        turn_within::<T>(c, x, at, k, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
+    }
 }
 
 /// The butterflies that are left.
@@ -113,6 +153,25 @@ fn coded(c: &dyn Codec, desk: &mut Desk, i: i32, j: usize, side: [f32; 2], r: i3
     code
 }
 
+/// Whether who holds a row's first quarter stores its sides too: those that it is coded with.
+#[device]
+pub fn keeps_sides(m: &StoreMeta, c: &dyn Codec, values: bool) -> bool {
+    (if values { m.held[1] } else { m.held[0] }) & at_once(c) & !c.spec().corrected
+}
+
+/// Those sides.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn put_sides(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, tile: i64, place: u32, side: [f32; 2], k: i32, at: usize) {
+    if at_once(c) & !c.spec().corrected & (c.spec().sides > 0) {
+        if (k == 0_i32) & (tile >= 0_i64) {
+            for e in 0..c.spec().sides {
+                cache.save::<f16>(tile + ((at + 2 * e) as u32 + place * m.side_stride as u32) as i64, f16::from_f32(half_of(side[e])));
+            }
+        }
+    }
+}
+
 /// Keys that are held become codes in their pages.
 #[device]
 pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk: &mut Desk) {
@@ -148,12 +207,13 @@ pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk
             }
         }
         add_energy(c, &mut desk.energies, r * 4_i32 + k, energy, 0);
+        put_sides(m, c, cache, tile, place, side, k, m.sides_at);
     }
 }
 
 /// Values likewise.
 #[device]
-pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>) {
+pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, key_sides: usize, cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>) {
     for i in threads(128) {
         let (r, k) = share_of(i, true);
         let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(c, &desk.squares, &desk.tops, &desk.sides, r, m.d));
@@ -171,6 +231,7 @@ pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, de
             }
         }
         add_energy(c, &mut desk.energies, r * 4_i32 + k, energy, 0);
+        put_sides(m, c, cache, tile, place, side, k, m.sides_at + 2 * key_sides);
     }
     if m.quads {
         put_kept(c, cache, codes, &desk.tiles, &desk.places, m.values_at[0], m.d);

@@ -91,7 +91,7 @@ pub fn store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem) -> St
         quads: layout.quads(),
         key_quads: layout.key_quads(),
         kept: if layout.quads() { 4 * d * words / c.v.bands.len() } else { 1 },
-        straight: [c.k.bands, c.v.bands].iter().all(|bands| bands.len() == 1 && straight::straight(bands[0])),
+        straight: [c.k.bands, c.v.bands].map(|bands| bands.len() == 1 && straight::straight(bands[0])),
         held: [held::holds(c.k.bands, d), held::holds(c.v.bands, d)],
         walks: false,
         warps: 4,
@@ -204,7 +204,7 @@ pub fn rope_store_meta(c: &CodecInfo, d: usize, page_tokens: usize, elem: Elem, 
     } else {
         7
     };
-    StoreMeta { straight: false, rope, min_blocks: m.min_blocks.min(most), ..m }
+    StoreMeta { straight: [false; 2], rope, min_blocks: m.min_blocks.min(most), ..m }
 }
 
 /// Tile IR of that kernel.

@@ -37,33 +37,69 @@ pub fn block_of(rows: &Shared<u8>, r: i32, block: i32, line: usize) -> [f32; 8] 
 /// Four threads a row, each every fourth block of eight, from memory: see [`turn_own`].
 #[device]
 pub fn turn_within<T: Float>(c: &dyn Codec, x: &Global<T>, at: i64, j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize, elem: usize) {
-    turn_own(c, raw::<T>(x, at, j, d, elem), j, r, rows, squares, d);
+    let (row, words) = loaded::<T>(x, at, j, 4, d / 32, elem);
+    turn_own(c, row, if elem == 2 { nearly_squared(words, d / 8) } else { squared(row, d / 4) }, j, r, rows, squares, d);
+}
+
+/// Sum of the squares of so many coordinates.
+#[device]
+pub fn squared(x: [f32; 128], count: usize) -> f32 {
+    let mut all = [0.0_f32; 4];
+    for i in 0..count {
+        all[i % 4] = x[i].mul_add(x[i], all[i % 4]);
+    }
+    (all[0] + all[1]) + (all[2] + all[3])
+}
+
+/// The same of so many words of bf16, in half of the instructions: no less than each square, but for 1 % of it.
+#[device]
+pub fn nearly_squared(words: [u32; 64], count: usize) -> f32 {
+    let mut all = [0_u32; 2];
+    for i in 0..count {
+        all[i % 2] = add_squares_bf16x2(all[i % 2], words[i]);
+    }
+    // Sums of squares are ordered like their bits, and what is no number lies above them.
+    let most = max_u16x2(all[0], all[1]);
+    f32::from_bits(most << 16) + f32::from_bits(most & 0xffff_0000_u32)
+}
+
+/// Whether coordinates whose squares sum to nearly that need no care.
+#[device]
+pub fn little(near: f32, limit: f32) -> bool {
+    // A sum beyond all floats is not little.
+    near <= fmin(limit * limit * 0.99_f32, 3.4028235e38_f32)
+}
+
+/// So many coordinates, sanitised; `near`: nearly the sum of their squares.
+#[device]
+pub fn sanitised(x: [f32; 128], near: f32, limit: f32, count: usize) -> [f32; 128] {
+    let mut x = x;
+    if !little(near, limit) {
+        for i in 0..count {
+            x[i] = sanitise(x[i], limit);
+        }
+    }
+    x
 }
 
 /// Every fourth block of eight from block `j` on: sanitised, squares summed, and the butterflies that stay
-/// within a block or join blocks a multiple of four apart. `squares` takes four sums a row.
+/// within a block or join blocks a multiple of four apart. `squares` takes four sums a row. `near`: see [`sanitised`].
 #[device]
-pub fn turn_own(c: &dyn Codec, x: [f32; 128], j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize) {
+pub fn turn_own(c: &dyn Codec, x: [f32; 128], near: f32, j: i32, r: i32, rows: &mut Shared<u8>, squares: &mut Shared<f32>, d: usize) {
     let mut x = x;
-    // Magnitudes, or squares, that sum to little need no care.
-    let mut all = [0.0_f32; 4];
-    for i in 0..d / 4 {
-        all[i % 4] = if c.spec().unit { x[i].mul_add(x[i], all[i % 4]) } else { all[i % 4] + x[i].abs() };
+    if c.spec().unit {
+        let mut sum = squared(x, d / 4);
+        let clean = sum <= c.spec().limit * c.spec().limit;
+        if !clean {
+            for i in 0..d / 4 {
+                x[i] = sanitise(x[i], c.spec().limit);
+            }
+            sum = squared(x, d / 4);
+        }
+        squares.put(r * 4_i32 + j, sum);
+    } else {
+        x = sanitised(x, near, c.spec().limit, d / 4);
     }
-    let bound = if c.spec().unit { c.spec().limit * c.spec().limit } else { c.spec().limit };
-    let clean = (all[0] + all[1]) + (all[2] + all[3]) <= bound;
-    if !clean {
-        for i in 0..d / 4 {
-            x[i] = sanitise(x[i], c.spec().limit);
-        }
-        for i in 0..4 {
-            all[i] = 0.0_f32;
-        }
-        for i in 0..d / 4 {
-            all[i % 4] = x[i].mul_add(x[i], all[i % 4]);
-        }
-    }
-    squares.put(r * 4_i32 + j, (all[0] + all[1]) + (all[2] + all[3]));
     if c.spec().rotate {
         for stage in 0..7 {
             let h = 1 << stage;
@@ -92,7 +128,15 @@ pub fn raw<T: Float>(x: &Global<T>, at: i64, j: i32, d: usize, elem: usize) -> [
 /// So many blocks of eight of the row at byte `at`, `step` apart, from block `first` on.
 #[device]
 pub fn blocks_at<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, count: usize, elem: usize) -> [f32; 128] {
+    let (out, _words) = loaded::<T>(x, at, first, step, count, elem);
+    out
+}
+
+/// The same, with the words that they came in if they are bf16.
+#[device]
+pub fn loaded<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, count: usize, elem: usize) -> ([f32; 128], [u32; 64]) {
     let mut out = [0.0_f32; 128];
+    let mut words = [0_u32; 64];
     for k in 0..count {
         let byte = at + ((first + (step * k) as i32) * (8 * elem) as i32) as i64;
         let w = x.load4::<u32>(byte);
@@ -102,6 +146,7 @@ pub fn blocks_at<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, coun
         }
         for e in 0..4 {
             if elem == 2 {
+                words[4 * k + e] = w[e];
                 out[8 * k + 2 * e] = f32::from_bits(w[e] << 16);
                 out[8 * k + 2 * e + 1] = f32::from_bits(w[e] & 0xffff_0000_u32);
             } else {
@@ -110,7 +155,7 @@ pub fn blocks_at<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, coun
             }
         }
     }
-    out
+    (out, words)
 }
 
 /// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32,
@@ -138,16 +183,48 @@ pub fn turned_across(c: &dyn Codec, k: i32, r: i32, rows: &Shared<u8>, squares: 
     }
     let turned = if c.spec().rotate & !c.spec().spread { inv_sqrt_d } else { 1.0_f32 };
     let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
-    let mut most = 0.0_f32;
-    for i in 0..32 {
-        if c.spec().rotate | c.spec().unit {
-            x[i] = x[i] * factor;
+    if c.spec().rotate | c.spec().unit {
+        for i in 0..32 {
+            // Where signs are stored as they are no zero has one.
+            x[i] = if c.spec().corrected { x[i].mul_add(factor, 0.0_f32) } else { x[i] * factor };
         }
-        most = farther(most, x[i]);
     }
-    let top = if c.spec().affine { ends(x, tops, r * (d / 32) as i32 + k + d as i32) } else { most };
-    tops.put(r * (d / 32) as i32 + k, top);
+    put_top(c, top_of(c, x), k, r, tops, d);
     x
+}
+
+/// What codes of 32 coordinates depend on: their largest magnitude, or, `affine`, the largest and the least of them.
+#[device]
+pub fn top_of(c: &dyn Codec, x: [f32; 32]) -> [f32; 2] {
+    let (mut most, mut least) = (if c.spec().affine { x[0] } else { 0.0_f32 }, x[0]);
+    for i in 0..32 {
+        most = if c.spec().affine { greater(most, x[i]) } else { farther(most, x[i]) };
+        least = lesser(least, x[i]);
+    }
+    [most, least]
+}
+
+/// The same, `affine`, of 16 words of bf16.
+#[device]
+pub fn ends_of(words: [u32; 64]) -> [f32; 2] {
+    let (mut most, mut least) = (words[0], words[0]);
+    for i in 1..16 {
+        most = greater_bf16x2(most, words[i]);
+        least = lesser_bf16x2(least, words[i]);
+    }
+    [greater(f32::from_bits(most << 16), f32::from_bits(most & 0xffff_0000_u32)), lesser(f32::from_bits(least << 16), f32::from_bits(least & 0xffff_0000_u32))]
+}
+
+/// Leaves that of a row's `k`-th 32 coordinates for the others who hold it.
+#[device]
+pub fn put_top(c: &dyn Codec, top: [f32; 2], k: i32, r: i32, tops: &mut Shared<f32>, d: usize) {
+    // Codecs that correct their sides ask for no more than a row's norm.
+    if !c.spec().corrected {
+        tops.put(r * (d / 32) as i32 + k, top[0]);
+        if c.spec().affine {
+            tops.put(r * (d / 32) as i32 + k + d as i32, top[1]);
+        }
+    }
 }
 
 /// Back to shared memory with them, where others code them.
@@ -161,24 +238,12 @@ pub fn turn_across(c: &dyn Codec, k: i32, r: i32, rows: &mut Shared<u8>, squares
     }
 }
 
-/// The largest of 32 coordinates; the least goes to element `at` of `tops`.
-#[device]
-fn ends(x: [f32; 32], tops: &mut Shared<f32>, at: i32) -> f32 {
-    let (mut least, mut largest) = (x[0], x[0]);
-    for i in 1..32 {
-        least = fmin(least, x[i]);
-        largest = fmax(largest, x[i]);
-    }
-    tops.put(at, least);
-    largest
-}
-
 /// The least coordinate of a row; of two zeros the positive one.
 #[device]
 fn least_of(tops: &Shared<f32>, r: i32, d: usize) -> f32 {
     let mut least = f32::INFINITY;
     for k in 0..d / 32 {
-        least = fmin(least, tops.at(r * (d / 32) as i32 + k as i32 + d as i32));
+        least = lesser(least, tops.at(r * (d / 32) as i32 + k as i32 + d as i32));
     }
     least + 0.0_f32
 }
@@ -190,7 +255,7 @@ fn most_of(tops: &Shared<f32>, r: i32, affine: bool, d: usize) -> f32 {
     for k in 0..d / 32 {
         let own = tops.at(r * (d / 32) as i32 + k as i32);
         if affine {
-            top = fmax(top, own);
+            top = greater(top, own);
         } else {
             // Magnitudes are ordered like their bits.
             bits = bits.max(own.to_bits() as i32);
@@ -217,7 +282,7 @@ pub fn at_once(c: &dyn Codec) -> bool {
 #[device]
 fn wanted_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, r: i32, d: usize) -> [f32; 2] {
     let norm = if c.spec().unit { norm_of(squares, r) } else { if c.spec().affine { least_of(tops, r, d) } else { 0.0_f32 } };
-    c.trial(norm, most_of(tops, r, c.spec().affine, d), 0)
+    c.trial(norm, if c.spec().corrected { 0.0_f32 } else { most_of(tops, r, c.spec().affine, d) }, 0)
 }
 
 /// The side values that row `r` is coded with.
@@ -231,7 +296,7 @@ pub fn side_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: 
     }
 }
 
-/// Those that are stored for it; `energies`: see [`energy_of`].
+/// Those that are stored for it; `energies`: see [`Codec::energy`].
 #[device]
 pub fn stored_of(c: &dyn Codec, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, energies: &Shared<i32>, r: i32, d: usize) -> [f32; 2] {
     if at_once(c) {
@@ -288,31 +353,6 @@ pub fn choose(bands: &[&dyn Codec], rows: &Shared<u8>, squares: &Shared<f32>, to
         sides.put(r * 4_i32 + e as i32, side[e]);
         sides.put(r * 4_i32 + 2_i32 + e as i32, stored[e]);
     }
-}
-
-/// Sum of the squares of a block's steps.
-#[device]
-pub fn energy_of(c: &dyn Codec, code: [u32; 4]) -> i32 {
-    if c.spec().one_zero() {
-        // (2 l - z)^2 of lanes that are bytes.
-        let w = c.decode(code);
-        let squares = dot4(w[0], w[0]) + dot4(w[1], w[1]);
-        let lanes = dot4(w[0], 0x0101_0101_u32) + dot4(w[1], 0x0101_0101_u32);
-        (squares * 4_u32) as i32 - c.spec().zeros2()[0] * (lanes * 4_u32) as i32 + 8_i32 * c.spec().zeros2()[0] * c.spec().zeros2()[0]
-    } else {
-        energy_by_steps(c, code)
-    }
-}
-
-/// The same, lane by lane.
-#[device]
-fn energy_by_steps(c: &dyn Codec, code: [u32; 4]) -> i32 {
-    let steps = steps_of(c, c.decode(code));
-    let mut sum = 0_i32;
-    for i in 0..8 {
-        sum = sum + steps[i] * steps[i];
-    }
-    sum
 }
 
 /// `2 * lane - zero2` of the eight lanes of a code word.

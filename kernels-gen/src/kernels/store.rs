@@ -7,10 +7,10 @@
 use super::codes::{follow, join_quad_tails, join_tails, keep, key_quad_byte, put_kept, put_planes, put_quads, put_tail};
 use super::desk::Desk;
 use super::groups::{group_tops, own_side, put_groups};
-use super::held::{code_held_keys, code_held_values, hold};
+use super::held::{code_held_keys, code_held_values, hold, keeps_sides, take, untouched};
 use super::place::put_place;
 use super::rope::Rope;
-use super::rows::{at_once, block_of, choose, energy_of, side_of, stored_of, turn_across, turn_within};
+use super::rows::{at_once, block_of, choose, side_of, stored_of, turn_across};
 use super::search::search_sides;
 use super::straight::pass;
 use crate::codec::Codec;
@@ -35,8 +35,8 @@ pub struct StoreMeta {
     pub key_quads: bool,
     /// Words that wait until values of four tokens can leave side by side, at least 1.
     pub kept: usize,
-    /// Rows are coded as they come: see [`super::straight`].
-    pub straight: bool,
+    /// Rows of keys, and of values, are coded as they come: see [`super::straight`].
+    pub straight: [bool; 2],
     /// Rows of keys, and of values, stay in registers: see [`super::held`].
     pub held: [bool; 2],
     /// Blocks of a calibrated codec walk groups of tokens: see [`super::maps::walk`].
@@ -102,33 +102,44 @@ pub fn store<T: Float>(
 ) {
     after_previous();
     release_next();
-    let (first, head, kind) = (block_id(0) * 32_i32, block_id(1), block_id(2));
-    if m.straight {
+    let (head, kind) = (block_id(1), block_id(2));
+    if m.straight[0] {
         if kind == 0_i32 {
             pass::<T>(&m, kc[0], k, slots, cache, status, false, head, tokens, kv_heads, slot_count, k_token_stride, k_head_stride);
-        } else {
+        }
+    }
+    if m.straight[1] {
+        if kind == 1_i32 {
             pass::<T>(&m, vc[0], v, slots, cache, status, true, head, tokens, kv_heads, slot_count, v_token_stride, v_head_stride);
         }
-    } else {
+    }
+    if !(m.straight[0] & m.straight[1]) {
         let (mut desk, mut codes) = desk(&m, kc, vc);
-        for i in threads(128) {
-            // Four threads a row; a warp looks up slots while rows are on their way.
-            let (r, j) = (i >> 2_u32, i & 3_i32);
-            let token = (first + r).min(tokens - 1_i32);
-            let slot = if (i < 32_i32) & (first + i < tokens) { slots.at(first + i) } else { -1_i64 };
+        if !m.straight[0] {
             if kind == 0_i32 {
-                turn_within::<T>(kc[0], k, (token as i64 * k_token_stride + head as i64 * k_head_stride) * m.elem as i64, j, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
-            } else {
-                turn_within::<T>(vc[0], v, (token as i64 * v_token_stride + head as i64 * v_head_stride) * m.elem as i64, j, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
-            }
-            if i < 32_i32 {
-                put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, i, first + i, &mut desk.tiles, &mut desk.places, status);
+                bring::<T>(&m, kc[0], k, slots, status, false, head, tokens, kv_heads, slot_count, k_token_stride, k_head_stride, &mut desk);
+                code_as_keys(&m, kc, cache, &mut desk);
             }
         }
-        if kind == 0_i32 {
-            code_as_keys(&m, kc, cache, &mut desk);
-        } else {
-            code_as_values(&m, kc, vc, cache, &mut desk, &mut codes);
+        if !m.straight[1] {
+            if kind == 1_i32 {
+                bring::<T>(&m, vc[0], v, slots, status, true, head, tokens, kv_heads, slot_count, v_token_stride, v_head_stride, &mut desk);
+                code_as_values(&m, kc, vc, cache, &mut desk, &mut codes);
+            }
+        }
+    }
+}
+
+/// A block's rows, and where each will lie: a warp looks up slots while rows are on their way.
+#[device]
+#[allow(clippy::too_many_arguments)]
+fn bring<T: Float>(m: &StoreMeta, c: &dyn Codec, x: &Global<T>, slots: &Global<i64>, status: &mut Global<i32>, values: bool, head: i32, tokens: i32, kv_heads: i32, slot_count: i64, token_stride: i64, head_stride: i64, desk: &mut Desk) {
+    let first = block_id(0) * 32_i32;
+    for i in threads(128) {
+        let slot = if (i < 32_i32) & (first + i < tokens) { slots.at(first + i) } else { -1_i64 };
+        take::<T>(m, c, x, values, i, first, head, tokens, token_stride, head_stride, desk);
+        if i < 32_i32 {
+            put_place(slot, slot_count, kv_heads, head, m.page_tokens, m.tile_bytes, i, first + i, &mut desk.tiles, &mut desk.places, status);
         }
     }
 }
@@ -137,7 +148,9 @@ pub fn store<T: Float>(
 #[device]
 pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, desk: &mut Desk) {
     if m.held[0] {
-        hold(m, kc[0], false, desk);
+        if !untouched(m, kc[0], false) {
+            hold(m, kc[0], false, desk);
+        }
         code_held_keys(m, kc[0], cache, desk);
     } else {
         prepare(kc, &mut desk.rows, &desk.squares, &mut desk.tops, &mut desk.sides, m.d, m.inv_sqrt_d);
@@ -155,8 +168,10 @@ pub fn code_as_keys(m: &StoreMeta, kc: &[&dyn Codec], cache: &mut Global<u8>, de
 #[device]
 pub fn code_as_values(m: &StoreMeta, kc: &[&dyn Codec], vc: &[&dyn Codec], cache: &mut Global<u8>, desk: &mut Desk, codes: &mut Shared<u32>) {
     if m.held[1] {
-        hold(m, vc[0], true, desk);
-        code_held_values(m, vc[0], cache, desk, codes);
+        if !untouched(m, vc[0], true) {
+            hold(m, vc[0], true, desk);
+        }
+        code_held_values(m, vc[0], kc[0].spec().sides, cache, desk, codes);
     } else {
         prepare(vc, &mut desk.rows, &desk.squares, &mut desk.tops, &mut desk.sides, m.d, m.inv_sqrt_d);
         for band in 0..vc.len() {
@@ -303,7 +318,7 @@ pub fn code_values(m: &StoreMeta, bands: &[&dyn Codec], band: usize, cache: &mut
 /// What side values are corrected by.
 #[device]
 pub fn energy_if_corrected(c: &dyn Codec, code: [u32; 4]) -> i32 {
-    if c.spec().corrected { energy_of(c, code) } else { 0_i32 }
+    if c.spec().corrected { c.energy(code) } else { 0_i32 }
 }
 
 /// A quarter of a row's energy, of one band more.
@@ -318,12 +333,14 @@ pub fn add_energy(c: &dyn Codec, energies: &mut Shared<i32>, at: i32, energy: i3
 #[device]
 pub fn finish(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk: &Desk, sides_at: usize, codes_at: usize, values: bool) {
     let quads = if values { m.quads } else { m.key_quads };
-    for r in threads(32) {
-        if desk.tiles.at(r) >= 0_i64 {
-            let at = desk.tiles.at(r) + (sides_at as u32 + desk.places.at(r) * m.side_stride as u32) as i64;
-            let side = stored_of(c, &desk.squares, &desk.tops, &desk.sides, &desk.energies, r, m.d);
-            for e in 0..c.spec().sides {
-                cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
+    if (c.spec().sides > 0) & !keeps_sides(m, c, values) {
+        for r in threads(32) {
+            if desk.tiles.at(r) >= 0_i64 {
+                let at = desk.tiles.at(r) + (sides_at as u32 + desk.places.at(r) * m.side_stride as u32) as i64;
+                let side = stored_of(c, &desk.squares, &desk.tops, &desk.sides, &desk.energies, r, m.d);
+                for e in 0..c.spec().sides {
+                    cache.save::<f16>(at + (2 * e) as i64, f16::from_f32(side[e]));
+                }
             }
         }
     }

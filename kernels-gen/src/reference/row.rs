@@ -37,7 +37,8 @@ impl Half {
             let far = (5..).map(|s| 1 << s).take_while(|h| *h < x.len());
             [1, 2, 4].into_iter().chain(far).chain([8, 16]).for_each(|h| butterfly(&mut y, h));
         }
-        y.iter_mut().for_each(|y| *y *= factor);
+        // Codecs that correct their sides get no zero with a sign.
+        y.iter_mut().for_each(|y| *y = if self.corrected { y.mul_add(factor, 0.0) } else { *y * factor });
         let mut top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
         if self.affine {
             // Of two zeros the positive one.

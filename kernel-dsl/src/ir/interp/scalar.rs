@@ -78,6 +78,8 @@ fn floats(op: BinOp, x: f32, y: f32) -> Result<u64, Wrong> {
         BinOp::Sub => f32_bits(x - y),
         BinOp::Mul => f32_bits(x * y),
         BinOp::Div => f32_bits(x / y),
+        BinOp::Greater => f32_bits(crate::math::greater(x, y)),
+        BinOp::Lesser => f32_bits(crate::math::lesser(x, y)),
         BinOp::Farther => f32_bits(crate::math::farther(x, y)),
         BinOp::Max => f32_bits(if x < y { y } else { x }),
         BinOp::Min => f32_bits(if y < x { y } else { x }),
@@ -115,9 +117,14 @@ fn integers(op: BinOp, d: DType, x: i64, y: i64) -> Result<u64, Wrong> {
         BinOp::MulHi if d == DType::U32 => ((x as u64).wrapping_mul(y as u64) >> 32) as i64,
         BinOp::Dot4 if d == DType::U32 => (0..4).fold(0, |sum, i| sum + (x >> (8 * i) & 0xff) * (y >> (8 * i) & 0xff)),
         BinOp::MulBf16x2 if d == DType::U32 => i64::from(crate::math::mul_bf16x2(x as u32, y as u32)),
+        BinOp::GreaterBf16x2 if d == DType::U32 => i64::from(crate::math::greater_bf16x2(x as u32, y as u32)),
+        BinOp::LesserBf16x2 if d == DType::U32 => i64::from(crate::math::lesser_bf16x2(x as u32, y as u32)),
+        BinOp::AddSquaresBf16x2 if d == DType::U32 => i64::from(crate::math::add_squares_bf16x2(x as u32, y as u32)),
         BinOp::MinU16x2 if d == DType::U32 => i64::from(crate::math::min_u16x2(x as u32, y as u32)),
         BinOp::MaxU16x2 if d == DType::U32 => i64::from(crate::math::max_u16x2(x as u32, y as u32)),
-        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::MinU16x2 | BinOp::MaxU16x2 | BinOp::Farther => return unsupported(op, d),
+        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::AddSquaresBf16x2 | BinOp::GreaterBf16x2 | BinOp::LesserBf16x2 | BinOp::MinU16x2 | BinOp::MaxU16x2 | BinOp::Farther | BinOp::Greater | BinOp::Lesser => {
+            return unsupported(op, d);
+        }
         BinOp::Max => x.max(y),
         BinOp::Min => x.min(y),
     };

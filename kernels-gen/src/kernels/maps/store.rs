@@ -134,7 +134,7 @@ pub fn code_mapped(
             code_held_keys(m, kc[0], cache, desk);
         } else {
             search_held(vc[0], true, desk, ints);
-            code_held_values(m, vc[0], cache, desk, ints);
+            code_held_values(m, vc[0], kc[0].spec().sides, cache, desk, ints);
         }
     } else {
         code_rows(m, kc, vc, cache, desk, codes, kind);

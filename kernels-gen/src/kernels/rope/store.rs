@@ -5,10 +5,11 @@
 //! Cost: reads d elements a row and, from the cache, a row of the table; writes code and side bytes, and d elements a query.
 
 use super::super::arguments::{Rows, Stored};
+use super::super::held::take;
 use super::super::place::put_known;
-use super::super::rows::{turn_own, turn_within};
+use super::super::rows::{squared, turn_own};
 use super::super::store::{StoreMeta, code_as_keys, code_as_values, desk};
-use super::{Passed, Turns, key_row, measure, place_in, row_at, turn_queries};
+use super::{Passed, Turns, key_row, measure, place_in, turn_queries};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -43,9 +44,9 @@ pub fn store_rope<T: Float>(
             let slot = if first + r < to.tokens { to.slots.at(token) } else { -1_i64 };
             if kind == 0_i32 {
                 let row = key_row::<T>(&m, k, passed, turns, &sums, token, head, to.kv_heads, position, known, first + r < to.tokens, r, j);
-                turn_own(kc[0], row, j, r, &mut desk.rows, &mut desk.squares, m.d);
+                turn_own(kc[0], row, squared(row, m.d / 4), j, r, &mut desk.rows, &mut desk.squares, m.d);
             } else {
-                turn_within::<T>(vc[0], &v.base, row_at::<T>(&m, v, token, head), j, r, &mut desk.rows, &mut desk.squares, m.d, m.elem);
+                take::<T>(&m, vc[0], &v.base, true, i, first, head, to.tokens, v.token_stride, v.head_stride, &mut desk);
             }
             if j == 0_i32 {
                 put_known(known, slot, to.slot_count, to.kv_heads, head, m.page_tokens, m.tile_bytes, r, token, &mut desk.tiles, &mut desk.places, &mut to.status);

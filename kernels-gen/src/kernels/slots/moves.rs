@@ -2,7 +2,6 @@
 
 use super::super::codes::{code_at, put_planes};
 use super::super::place::tile_of;
-use super::super::rows::energy_of;
 use super::{SlotMeta, Slots, byte_of, levels_at, put_levels, slot_of};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -127,7 +126,7 @@ fn bring(m: &SlotMeta, c: &dyn Codec, slots: &Slots, tiles: &mut Tiles, found: &
             let mut energy = 0_i32;
             if c.spec().corrected {
                 for block in strided(0_i32, (m.d / 8) as i32, 1) {
-                    energy = energy + energy_of(c, c.of_levels(levels_at(c, &slots.bytes, own + (block * w as i32) as i64)));
+                    energy = energy + c.energy(c.of_levels(levels_at(c, &slots.bytes, own + (block * w as i32) as i64)));
                 }
             }
             let mut side = [0.0_f32; 2];
@@ -160,7 +159,7 @@ fn send(m: &SlotMeta, c: &dyn Codec, slots: &mut Slots, tiles: &Tiles, found: &F
             let mut energy = 0_i32;
             if c.spec().corrected {
                 for block in strided(0_i32, (m.d / 8) as i32, 1) {
-                    energy = energy + energy_of(c, code_at(c, &tiles.bytes, found.far.at(r) + at.codes as i64, found.places.at(r), block as u32, at.values, at.quads, m.d));
+                    energy = energy + c.energy(code_at(c, &tiles.bytes, found.far.at(r) + at.codes as i64, found.places.at(r), block as u32, at.values, at.quads, m.d));
                 }
             }
             let mut side = [0.0_f32; 2];
