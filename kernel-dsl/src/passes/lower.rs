@@ -185,6 +185,7 @@ impl Lower {
                 (0..regs.len()).map(|i| regs[i ^ 2]).collect()
             }
             Op::TwiceRows(src) => self.tile(*src).repeat(2),
+            Op::Lengths { buf, at, pairs } => self.key_lengths(*buf, *at, *pairs),
             Op::Marks { buf, at, of_keys } => self.marks(*buf, *at, *of_keys),
             Op::LoadLines { buf, at } => self.load_lines(*buf, *at),
             Op::MmaLines(_) => {

@@ -187,6 +187,7 @@ fn each_operand(op: &Op, mut f: impl FnMut(Id)) {
         | Op::LoadPairs { buf, at, .. }
         | Op::LoadHalves { buf, at, .. }
         | Op::LoadVec { buf, at, .. } => see(Some(buf), &[*at]),
+        Op::Lengths { buf, at, pairs } => see(Some(buf), &[*at, *pairs]),
         Op::Store { buf, at, value }
         | Op::AtomicAdd { buf, at, value }
         | Op::StoreTile { buf, at, value, .. }

@@ -320,9 +320,11 @@ macro_rules! memory {
                     self.save(byte.at() + left_byte(t.rows, t.cols, i / t.cols, i % t.cols), *v);
                 }
             }
-            /// Right operand [k, n] of bytes that lies in the order of the lanes' registers: see [`crate::pack::right_byte`].
+            /// Right operand [k, n] that lies in the order of the lanes' registers, k bytes a column or half as many elements of two: see
+            /// [`crate::pack::right_byte`].
             pub fn packed_right<U: Elem>(&self, byte: impl At, k: usize, n: usize) -> Tile<U> {
-                let data = (0..k * n).map(|i| self.load(byte.at() + right_byte(k, i / n, i % n))).collect();
+                let size = U::DTYPE.size();
+                let data = (0..k * n).map(|i| self.load(byte.at() + right_byte(size * k, size * (i / n), i % n))).collect();
                 Tile { rows: k, cols: n, layout: Layout::MmaB, data }
             }
             /// And back.

@@ -220,6 +220,7 @@ impl Machine<'_> {
                 }
                 return Ok(());
             }
+            Op::Lengths { buf, at, pairs } => self.lengths(buf, [*at, *pairs], buffers)?,
             Op::Marks { buf, at, of_keys } => self.marks(buf, *at, *of_keys, buffers)?,
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {

@@ -31,9 +31,9 @@ pub const fn record(rank: usize, parts: usize) -> usize {
     16 / parts * (rank + WAYS) + 4 * 4 * 8
 }
 
-/// Bytes of the queries of a tile where keys lie before RoPE: `[high | low, heads, d]`, then for each of 8 columns the worth of a step.
-pub const fn turned_tile(d: usize, parts: usize) -> usize {
-    16 / parts * d + 4 * 8
+/// Those where keys lie before RoPE: floats `[heads, d]`, then for each of 8 columns the worth of a step.
+pub const fn turned_record(d: usize, parts: usize) -> usize {
+    32 / parts * d + 4 * 8
 }
 
 /// What pages of blocks keep behind their tiles, and where.
@@ -86,12 +86,22 @@ impl Behind {
 impl DecodeMeta {
     /// Bytes of the queries of a block.
     pub fn folded(&self) -> usize {
-        if self.behind.before { self.page_tokens / 32 * self.turned_tile() } else { record(self.ranks[0], self.parts) }
+        if self.behind.before { turned_record(self.d, self.parts) } else { record(self.ranks[0], self.parts) }
     }
 
-    /// Bytes of the queries of a tile where keys lie before RoPE.
-    pub fn turned_tile(&self) -> usize {
-        turned_tile(self.d, self.parts)
+    /// Those of a tile that a warp turns back, where keys lie before RoPE.
+    pub fn turned_back(&self) -> usize {
+        if self.behind.before { 16 / self.parts * self.queries_line() } else { 0 }
+    }
+
+    /// Bytes from a column of these to the next, so that lanes meet no bank twice.
+    pub fn queries_line(&self) -> usize {
+        self.d + 32
+    }
+
+    /// Words of all pairs' speeds there.
+    pub fn speeds(&self) -> usize {
+        if self.behind.before { self.d } else { 0 }
     }
 
     /// Cosines and sines of a tile's tokens that a block keeps.
@@ -121,7 +131,7 @@ impl DecodeMeta {
 
     /// Those of a block in shared memory, turns included.
     pub fn blocks_shared(&self) -> usize {
-        self.warps * (self.more() + self.kept()) + 4 * self.turns()
+        self.warps * (self.more() + self.kept() + self.turned_back()) + 4 * (self.turns() + self.speeds())
     }
 }
 
@@ -167,14 +177,14 @@ pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
         behind: m.behind,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },
         warps: if m.behind.before {
-            8
+            8 / m.parts
         } else if m.ranks[0] == 64 {
             3
         } else {
             2
         },
         min_blocks: if m.behind.before {
-            4
+            8
         } else if m.ranks[0] == 64 {
             8
         } else {

@@ -39,12 +39,7 @@ impl FoldMeta {
 
     /// Bytes of the queries of a block.
     pub fn record(&self) -> usize {
-        if self.behind.before { self.page_tokens / 32 * self.turned_tile() } else { super::record(self.rank, self.parts) }
-    }
-
-    /// Those of a tile where keys lie before RoPE.
-    pub fn turned_tile(&self) -> usize {
-        super::turned_tile(self.d, self.parts)
+        if self.behind.before { super::turned_record(self.d, self.parts) } else { super::record(self.rank, self.parts) }
     }
 
     /// Heads of a record.

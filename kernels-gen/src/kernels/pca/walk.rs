@@ -27,9 +27,11 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         low.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
     }
     let mut turns = shared::<f32>(m.turns());
+    let mut pairs = shared::<u32>(m.speeds());
     let mut kept = shared::<u8>(m.warps * m.kept());
+    let mut queries = shared::<i8>(m.warps * m.turned_back());
     if m.behind.before {
-        put_turns(m, cache, &mut turns, from.at(0) & -2_i64);
+        put_turns(m, cache, &mut turns, &mut pairs, from.at(0) & -2_i64);
     }
     let (of_block, record, bands) = ((m.page_tokens / 32) as i32, m.folded() as i64, m.ranks[1] / 32);
     for w in warps(m.warps) {
@@ -67,8 +69,7 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                 }
             }
             let mut x = if m.behind.before {
-                let at = (line + t / of_block) as i64 * record + ((t % of_block) * m.turned_tile() as i32) as i64;
-                turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &kept, at, w)
+                turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &pairs, &kept, &mut queries, (line + t / of_block) as i64 * record, w, t)
             } else {
                 scores(m, k, &tokens, &mut more, &q, &columns, w)
             };

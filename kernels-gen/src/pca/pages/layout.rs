@@ -12,7 +12,7 @@
 
 use kernel_dsl::pack::left_byte;
 
-use super::turned::turned_bytes;
+use super::turned::{signed, turned_bytes, unsigned};
 use super::{BLOCK, Columns, Folded, Frame, Outlier, PcaPages, WAYS};
 use crate::codec::Codec;
 use crate::layout::{Codes, Layout, Operand, TILE};
@@ -189,8 +189,10 @@ impl PcaLayout {
         }
         for token in 0..BLOCK {
             let (tile, t) = (token / TILE * self.tile_bytes(), token % TILE);
-            put(tile + self.pairs_at() + (side * TILE + t) * 4, &[block.norms[token].to_le_bytes(), block.lengths[token].to_le_bytes()].concat());
-            put(tile + self.numbers_at() + side * TILE + t, &[block.numbers[token]]);
+            let (number, length) = (block.numbers[token], block.lengths[token]);
+            let (number, length) = if turning.is_some() { signed(number, length) } else { (number, length) };
+            put(tile + self.pairs_at() + (side * TILE + t) * 4, &[block.norms[token].to_le_bytes(), length.to_le_bytes()].concat());
+            put(tile + self.numbers_at() + side * TILE + t, &[number]);
         }
         for (i, tile) in block.outliers.chunks(self.outliers.max(1)).enumerate() {
             let at = i * self.tile_bytes() + self.outliers_at();
@@ -227,8 +229,10 @@ impl PcaLayout {
             let (tile, t) = (token / TILE * self.tile_bytes(), token % TILE);
             let pair = tile + self.pairs_at() + (side * TILE + t) * 4;
             block.norms.push(half(pair));
-            block.lengths.push(half(pair + 2));
-            block.numbers.push(page[tile + self.numbers_at() + side * TILE + t] & (WAYS as u8 - 1));
+            let (number, length) = (page[tile + self.numbers_at() + side * TILE + t], half(pair + 2));
+            let (number, length) = if block.turning.is_some() { unsigned(number, length) } else { (number & (WAYS as u8 - 1), length) };
+            block.lengths.push(length);
+            block.numbers.push(number);
             for at in 0..rank / 8 {
                 let code = codes.read_code(&page[tile + [0, self.values_at()][side]..], operand, t, at);
                 block.levels.extend(self.codecs[side].levels(code).map(|n| n as u8));

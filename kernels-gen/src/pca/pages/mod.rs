@@ -21,7 +21,7 @@ pub use fold::{Folded, Outlier};
 pub use frame::{Columns, Frame};
 pub use layout::PcaLayout;
 pub use turned::{coordinate_at, factors_at, speeds_at, turned_bytes, units_at, zeros_at};
-pub use turning::{Before, MAGIC, Turning, plain_speeds};
+pub use turning::{Before, MAGIC, STEP, Turning, plain_speeds};
 
 use super::error::PcaError;
 use super::name::codec;
