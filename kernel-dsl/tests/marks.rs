@@ -50,14 +50,14 @@ fn tokens_are_found_by_their_numbers() {
     }
 }
 
-/// Each token's row of its number times what it has along it.
+/// Each token's row of its number times what it has along it, and a row that is all tokens'.
 #[kernel]
 fn lengthens(_m: One, tokens: &Global<u8>, rows: &Global<u8>, found: &mut Global<f32>) {
     let ring = ring(2, 160);
     for _ in warps(1) {
         for t in stream(0_i32, 1_i32, 1, 2) {
             let page = ring.copy(tokens, t as i64);
-            found.put_acc(0, 16, 1, 16, &mma(&page.key_lengths(128, 0), &rows.packed_right::<f16>(0, 16, 16), &acc(32, 16, 3.0_f32)));
+            found.put_acc(0, 16, 1, 16, &mma(&page.key_lengths(128, 0), &rows.packed_right::<f16>(0, 16, 16), &rows.alike::<f32>(512, 32, 16)));
         }
     }
 }
@@ -69,12 +69,13 @@ fn tokens_have_lengths_along_their_numbers() {
     let lengths: Vec<f32> = (0..32).map(|i| (i * 97 % 2000) as f32 - 700.0).collect();
     let tokens = [lengths.iter().flat_map(|x| halves(&[9.0, *x])).collect(), numbers.clone()].concat();
     let row = |k: usize, column: usize| ((k * 16 + column) * 59 % 251) as f32 - 99.0;
-    let mut rows = vec![0; 512];
+    let mut rows = vec![0; 640];
+    (0..16).for_each(|c| [0, 8].iter().for_each(|twice| rows[512 + c / 2 * 16 + c % 2 * 4 + twice..][..4].copy_from_slice(&(7.0 - c as f32).to_le_bytes())));
     (0..256).for_each(|i| rows[kernel_dsl::pack::right_byte(32, 2 * (i / 16), i % 16)..][..2].copy_from_slice(&halves(&[row(i / 16, i % 16)])));
     let (tokens, rows, mut found) = (Global::<u8>::new(&tokens), Global::new(&rows), Global::<f32>::zeroed(512));
     launch([1, 1, 1], || lengthens(One, &tokens, &rows, &mut found));
     for (token, column) in (0..32).flat_map(|t| (0..16).map(move |c| (t, c))) {
-        assert_eq!(found.at(token * 16 + column), 3.0 + lengths[token] * row(usize::from(numbers[token]) % 16, column), "token {token}, column {column}");
+        assert_eq!(found.at(token * 16 + column), 7.0 - column as f32 + lengths[token] * row(usize::from(numbers[token]) % 16, column), "token {token}, column {column}");
     }
     let tile = lengthens::build(&One).unwrap();
     for program in [passes::run(&tile).unwrap(), tile] {

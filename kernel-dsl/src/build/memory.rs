@@ -199,6 +199,14 @@ impl B {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, stride), (1, n), Layout::Cols)
             }
+            (V::Buf(buf, _), "alike", 3) => {
+                let (rows, cols) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
+                let ty = Ty::Tile { dtype, rows, cols, layout: Layout::MmaC };
+                if rows % 16 != 0 || cols % 8 != 0 || dtype.size() != 4 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of four bytes, its rows a multiple of 16 and its columns of 8" });
+                }
+                self.emit(Op::LoadAlike { buf, at: self.byte(buf, &args[0], 1) }, ty)
+            }
             (V::Buf(buf, _), "pairs", 2) => {
                 let stride = args[1].size(self, "a stride");
                 let op = Op::LoadPairs { buf, at: self.byte(buf, &args[0], 1), stride, elem: dtype };

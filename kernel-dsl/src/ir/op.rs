@@ -107,6 +107,8 @@ pub enum Op {
     PairIndex,
     /// A tile of pairs of one value a token, `stride` bytes apart.
     LoadPairs { buf: Buf, at: Id, stride: usize, elem: DType },
+    /// Accumulator whose rows are all alike: of its columns every two lie twice, side by side.
+    LoadAlike { buf: Buf, at: Id },
     /// f32 of `heads` columns of memory, `stride` bytes apart, as folded halves [rows, 8] and back; columns of further heads repeat the last.
     LoadHalves { buf: Buf, at: Id, stride: usize, heads: usize },
     StoreHalves { buf: Buf, at: Id, stride: usize, heads: usize, value: Id },

@@ -184,6 +184,7 @@ fn each_operand(op: &Op, mut f: impl FnMut(Id)) {
         | Op::LoadLines { buf, at }
         | Op::LoadMatrices { buf, at, .. }
         | Op::LoadTile { buf, at, .. }
+        | Op::LoadAlike { buf, at }
         | Op::LoadPairs { buf, at, .. }
         | Op::LoadHalves { buf, at, .. }
         | Op::LoadVec { buf, at, .. } => see(Some(buf), &[*at]),

@@ -293,6 +293,11 @@ macro_rules! memory {
             pub fn columns<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
                 Tile { rows: 1, cols: n, layout: Layout::Cols, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }
             }
+            /// Accumulator [rows, n] whose rows are all alike: every two columns lie twice, side by side, from a multiple of 16 on.
+            pub fn alike<U: Elem>(&self, byte: impl At, rows: usize, n: usize) -> Tile<U> {
+                let data = (0..rows * n).map(|i| self.load(byte.at() + i % n / 2 * 16 + i % 2 * U::DTYPE.size())).collect();
+                Tile { rows, cols: n, layout: Layout::MmaC, data }
+            }
             /// The same, one a row of an accumulator.
             pub fn rows_at<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
                 Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }

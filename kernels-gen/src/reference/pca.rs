@@ -200,9 +200,8 @@ fn add(strands: &mut [Strand; 2], values: &Folded, lanes: &[i32], scores: Scores
         ways.o[1].iter_mut().for_each(|o| *o *= factor);
     }
     let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
-    let rank = values.rank();
-    let level = |t: usize, j: usize| lanes[usize::from(values.levels[t * rank + j])];
-    sum(strand, &of(&values.norms), 128, 1.0, |i, j| level(tokens.start + i, j));
+    let own: Vec<Vec<i32>> = tokens.clone().map(|t| values.lanes(t, |n| lanes[n])).collect();
+    sum(strand, &of(&values.norms), 128, 1.0, |i, j| own[i][j]);
     // Every token has one centre: what its sums come to is the total of the weights.
     for part in 2 - ways.parts..2 {
         ways.totals[part] = ways.sums[part].iter().sum::<i32>() / i32::from(MARK);

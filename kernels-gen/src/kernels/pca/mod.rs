@@ -56,13 +56,13 @@ pub struct Behind {
     pub factors_at: usize,
     pub speeds_at: usize,
     pub units_at: usize,
-    /// Outliers of a tile's keys, and where in the tile they begin.
-    pub outliers: usize,
-    pub outliers_at: usize,
+    /// Outliers of a tile's keys and of its values, and where in the tile they begin.
+    pub outliers: [usize; 2],
+    pub outliers_at: [usize; 2],
 }
 
 impl Behind {
-    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, before: false, zeros_at: 0, factors_at: 0, speeds_at: 0, units_at: 0, outliers: 0, outliers_at: 0 };
+    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, before: false, zeros_at: 0, factors_at: 0, speeds_at: 0, units_at: 0, outliers: [0; 2], outliers_at: [0; 2] };
 
     fn of(c: &PcaPages, layout: &PcaLayout) -> Behind {
         Behind {
@@ -78,7 +78,7 @@ impl Behind {
             speeds_at: speeds_at(layout.d),
             units_at: units_at(layout.d),
             outliers: layout.outliers,
-            outliers_at: layout.outliers_at(),
+            outliers_at: [0, 1].map(|side| layout.outliers_at(side)),
         }
     }
 }
@@ -121,12 +121,12 @@ impl DecodeMeta {
 
     /// Bytes of a tile of lanes that outliers add, a warp's.
     pub fn more(&self) -> usize {
-        if self.behind.outliers > 0 { 32 * self.ranks[0] } else { 0 }
+        [0, 1].map(|side| if self.behind.outliers[side] > 0 { 32 * self.ranks[side] } else { 0 }).into_iter().fold(0, usize::max)
     }
 
-    /// Bytes of a block's matrices that a warp keeps in shared memory: those of keys before RoPE.
+    /// Bytes of a block's matrices that a warp keeps in shared memory: those of keys before RoPE, means and zeros behind them, a multiple of 512.
     pub fn kept(&self) -> usize {
-        if self.behind.before { (self.ranks[0] + 8 + WAYS) * self.d + 16 } else { 0 }
+        if self.behind.before { (self.ranks[0] + 16 + WAYS) * self.d + 16 } else { 0 }
     }
 
     /// Those of a block in shared memory, turns included.
@@ -142,10 +142,11 @@ pub fn parts(c: &PcaPages, group: usize) -> usize {
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
-/// Sixteen warps an SM; eight in blocks of four for single heads and for 128 coordinates, which take twice the registers.
+/// Sixteen warps an SM; eight in blocks of four for single heads, for 128 coordinates and for outliers of values under more than four heads,
+/// which take twice the registers.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
-    let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
+    let few = group == 1 || group > 4 && layout.outliers[1] > 0 || layout.ranks[0].max(layout.ranks[1]) > 64;
     // Keys before RoPE take twice the registers too, and what they leave their coordinates by.
     let (kept, whole) = (layout.before, layout.ranks[0].max(layout.ranks[1]) > 64);
     DecodeMeta {
@@ -159,7 +160,14 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         sides_at: layout.pairs_at(),
         warps: if kept && !whole || !few { 8 } else { 4 },
         min_blocks: if kept { 1 } else { 2 },
-        stages: if few && !kept { 4 } else { 3 },
+        // A third stage wins nothing there, and leaves of a warp want its room.
+        stages: if kept {
+            2
+        } else if few {
+            4
+        } else {
+            3
+        },
         ..of
     }
     .within(usize::MAX)

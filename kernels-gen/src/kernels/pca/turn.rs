@@ -3,7 +3,7 @@
 //! Cost: reads d numbers a head, writes 4 d bytes a block and head.
 
 use super::super::query::{finite, shown_worth};
-use super::queries::{FoldMeta, page_of};
+use super::queries::{FoldMeta, own_block};
 use kernel_dsl::prelude::*;
 
 /// The longest pair of a query, in steps of its integers; its two coordinates' magnitudes are taken for its length.
@@ -26,15 +26,8 @@ pub fn turn_queries<T: Float>(
 ) {
     after_previous();
     release_next();
-    let (entry, head, seq) = (block_id(0), block_id(1), block_id(2));
-    let len = lens.at(seq);
-    let most = if m.behind.lead > 0 { table_stride - 1_i32 } else { table_stride };
-    let live = (len <= most * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
-    let at = if m.behind.lead > 0 { (entry + 1_i32).min(table_stride - 1_i32) } else { entry };
-    let page = page_of(m.page_bytes, table.at(seq * table_stride + at), pages, kv_heads, head);
+    let (live, page, record, first) = own_block(&m, table, lens, kv_heads, pages, table_stride);
     let factors = page + (m.behind.frames_at[0] + m.rank * m.d + m.behind.factors_at) as i64;
-    let record = ((seq * kv_heads + head) as i64 * table_stride as i64 + entry as i64) * m.record() as i64;
-    let first = ((seq * kv_heads + head) * m.group as i32) as i64 * m.d as i64;
     let mut tops = shared::<f32>(m.heads() * m.d / 4);
     let twos = if live { (m.heads() * m.d / 4) as i32 } else { 0_i32 };
     for i in threads(twos) {

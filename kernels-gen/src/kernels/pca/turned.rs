@@ -48,7 +48,7 @@ pub fn keep(m: &DecodeMeta, cache: &Global<u8>, kept: &mut Shared<u8>, w: i32, p
     let (at, frame, ways) = (w * m.kept() as i32, page + m.behind.frames_at[0] as i64, page + m.behind.ways_at[0] as i64);
     sync_warp();
     for i in lanes(32) {
-        for u in 0..(m.ranks[0] + 8) * m.d / 512 {
+        for u in 0..(m.ranks[0] + 16) * m.d / 512 {
             let from = i * 16_i32 + (512 * u) as i32;
             kept.bring(at + from, cache, frame + from as i64);
         }
@@ -68,8 +68,8 @@ pub fn keep(m: &DecodeMeta, cache: &Global<u8>, kept: &mut Shared<u8>, w: i32, p
 #[device]
 pub fn foresee(m: &DecodeMeta, cache: &Global<u8>, page: i64) {
     for i in lanes(32) {
-        for u in 0..((m.ranks[0] + 8) * m.d).div_ceil(4096) {
-            cache.prefetch(page + m.behind.frames_at[0] as i64 + ((i + (32 * u) as i32).min(((m.ranks[0] + 8) * m.d / 128) as i32 - 1_i32) * 128_i32) as i64);
+        for u in 0..((m.ranks[0] + 16) * m.d).div_ceil(4096) {
+            cache.prefetch(page + m.behind.frames_at[0] as i64 + ((i + (32 * u) as i32).min(((m.ranks[0] + 16) * m.d / 128) as i32 - 1_i32) * 128_i32) as i64);
         }
         for u in 0..(WAYS * m.d).div_ceil(4096) {
             cache.prefetch(page + m.behind.ways_at[0] as i64 + ((i + (32 * u) as i32).min((WAYS * m.d / 128) as i32 - 1_i32) * 128_i32) as i64);
@@ -120,20 +120,22 @@ pub fn turned_scores<T: Float>(
     let key: Tile<u8> = tokens.keys(m.keys_at[0], k.spec().bits, m.ranks[0], 8, |x| k.decode(x));
     let lengths = tokens.key_lengths(m.sides_at + 256, m.sides_at);
     // Without outliers nobody asks.
-    let beyond = if m.behind.outliers > 0 { outliers_of(m, tokens, more, w) } else { left_full(32, m.ranks[0], 0_i8) };
+    let beyond = if m.behind.outliers[0] > 0 { outliers_of(m, tokens, more, w) } else { left_full(32, m.ranks[0], 0_i8) };
     let (mut upper, mut lower) = (acc(32, 8, 0_i32), acc(32, 8, 0_i32));
-    for c in 0..m.d / 32 {
-        let x = unprojected(m, kept, &key, &beyond, &lengths, &norms, own, 32 * c);
-        let y = unprojected(m, kept, &key, &beyond, &lengths, &norms, own, 32 * c + 16);
-        let (cos, sin) = (turns.acc(16 * c * LINE, LINE, 16, 32, 16), turns.acc((m.d / 2 + 16 * c) * LINE, LINE, 16, 32, 16));
+    // No longer than the caches of instructions like it.
+    for column in strided(0_i32, m.d as i32, 32) {
+        let x = unprojected(m, kept, &key, &beyond, &lengths, &norms, own, column);
+        let y = unprojected(m, kept, &key, &beyond, &lengths, &norms, own, column + 16_i32);
+        let turn = (column >> 1_u32) * LINE as i32;
+        let (cos, sin) = (turns.acc(turn, LINE, 16, 32, 16), turns.acc(turn + (m.d / 2 * LINE) as i32, LINE, 16, 32, 16));
         let (low, high) = (x.map3(&cos, &y.map2(&sin, less), fused).map(bits_of), y.map3(&cos, &x.map2(&sin, plus), fused).map(bits_of));
         let bytes = low.bytes_beside(&high);
-        let q: Tile<i8> = queries.operand::<i8>(back + (32 * c) as i32, m.queries_line(), 8, 32);
+        let q: Tile<i8> = queries.operand::<i8>(back + column, m.queries_line(), 8, 32);
         if m.parts == 2 {
             upper = mma(&bytes.1, &q, &upper);
             lower = mma(&bytes.0, &q, &lower);
         } else {
-            let q_low: Tile<i8> = queries.operand::<i8>(back + (8 * m.queries_line() + 32 * c) as i32, m.queries_line(), 8, 32);
+            let q_low: Tile<i8> = queries.operand::<i8>(back + (8 * m.queries_line()) as i32 + column, m.queries_line(), 8, 32);
             upper = &upper + &(mma(&bytes.1, &q, 0_i32) * 256_i32 + &mma(&bytes.1, &q_low, 0_i32));
             lower = &lower + &(mma(&bytes.0, &q, 0_i32) * 256_i32 + &mma(&bytes.0, &q_low, 0_i32));
         }
@@ -145,17 +147,16 @@ pub fn turned_scores<T: Float>(
 /// Sixteen coordinates of a tile's keys, from the frame's column `column` on, in steps of the grid.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn unprojected(m: &DecodeMeta, kept: &Shared<u8>, key: &Tile<u8>, beyond: &Tile<i8>, lengths: &Tile<f16>, norms: &Tile<f32>, own: i32, column: usize) -> Tile<f32> {
-    let behind = own + (m.ranks[0] * m.d + 4 * column) as i32;
-    let matrix: Tile<i8> = kept.packed_right::<i8>(own + (column * m.ranks[0]) as i32, m.ranks[0], 16);
-    let centres: Tile<f16> = kept.packed_right::<f16>(own + (m.kept() - WAYS * m.d + column * WAYS) as i32, 16, 16);
-    let mean = (acc(32, 16, 0_i32) + &kept.columns::<i32>(behind, 4, 16)).map(float_of);
-    let along = mma(lengths, &centres, &mean);
+fn unprojected(m: &DecodeMeta, kept: &Shared<u8>, key: &Tile<u8>, beyond: &Tile<i8>, lengths: &Tile<f16>, norms: &Tile<f32>, own: i32, column: i32) -> Tile<f32> {
+    let behind = own + (m.ranks[0] * m.d) as i32;
+    let matrix: Tile<i8> = kept.packed_right::<i8>(own + column * m.ranks[0] as i32, m.ranks[0], 16);
+    let centres: Tile<f16> = kept.packed_right::<f16>(own + (m.kept() - WAYS * m.d) as i32 + column * WAYS as i32, 16, 16);
+    let along = mma(lengths, &centres, &kept.alike::<f32>(behind + column * 8_i32, 32, 16));
     let mut sum = mma(key, &matrix, &acc(32, 16, BITS));
-    if m.behind.outliers > 0 {
+    if m.behind.outliers[0] > 0 {
         sum = mma(beyond, &matrix, &sum);
     }
-    (sum.map(float_of) - &kept.columns::<f32>(behind + m.behind.zeros_at as i32, 4, 16)).map3(norms, &along, fused)
+    (sum.map(float_of) - &kept.columns::<f32>(behind + m.behind.zeros_at as i32 + column * 4_i32, 4, 16)).map3(norms, &along, fused)
 }
 
 #[device]

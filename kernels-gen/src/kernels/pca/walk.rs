@@ -68,11 +68,8 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                     foresee(m, cache, page_at(m, from, page, (t + of_block).min(tiles - 1_i32)));
                 }
             }
-            let mut x = if m.behind.before {
-                turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &pairs, &kept, &mut queries, (line + t / of_block) as i64 * record, w, t)
-            } else {
-                scores(m, k, &tokens, &mut more, &q, &columns, w)
-            };
+            let at = (line + t / of_block) as i64 * record;
+            let mut x = if m.behind.before { turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &pairs, &kept, &mut queries, at, w, t) } else { scores(m, k, &tokens, &mut more, &q, &columns, w) };
             if t >= tiles - 1_i32 {
                 x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(seats, w, SEEN) - t * 32_i32)), visible);
             }
@@ -98,14 +95,14 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
             if m.parts == 2 {
                 let p = (x - &top).map(exp2_raised);
                 count = &count + &p.lane_sums();
-                let of = weighed_apart(m, v, &tokens, &p, fresh, &low, whole, &whole_ways, &total, &mut power, &mut along);
+                let of = weighed_apart(m, v, &tokens, &mut more, w, &p, fresh, &low, whole, &whole_ways, &total, &mut power, &mut along);
                 whole = of.0;
                 whole_ways = of.1;
                 total = of.2;
             } else {
                 let p = x.map2(&top, weight);
                 sum = &sum + &p.lane_sums().map(fixed);
-                let of = weighed(m, v, &tokens, &p, sums, &ways);
+                let of = weighed(m, v, &tokens, &mut more, w, &p, sums, &ways);
                 sums = of.0;
                 ways = of.1;
             }

@@ -1,4 +1,4 @@
-//! Where a page keeps what turns keys before RoPE: in the place of their frame `[matrix | means | zeros | factors | speeds | units]`, and a matrix of
+//! Where a page keeps what turns keys before RoPE: in the place of their frame `[matrix | means | zeros | factors | speeds | unit]`, and a matrix of
 //! centres in f16. Both matrices are right operands of 16 columns: 16 coordinates, then those that turn with them, and so on. A token's number is that of
 //! its centre, its length has a sign.
 
@@ -11,18 +11,24 @@ use super::{Columns, Folded, Frame, PcaLayout, Turning, WAYS};
 pub const fn turned_bytes(d: usize) -> usize {
     units_at(d) + 128
 }
+/// Means come before: every two of them lie twice, side by side, as accumulators have them.
 pub const fn zeros_at(d: usize) -> usize {
-    4 * d
+    8 * d
 }
 pub const fn factors_at(d: usize) -> usize {
-    8 * d
+    12 * d
 }
 /// Upper halves of all pairs, then the lower ones.
 pub const fn speeds_at(d: usize) -> usize {
-    10 * d
+    14 * d
 }
 pub const fn units_at(d: usize) -> usize {
-    14 * d
+    18 * d
+}
+
+/// First byte of the mean of column `at`, and of it again.
+fn mean_at(at: usize) -> [usize; 2] {
+    [0, 8].map(|twice| at / 2 * 16 + at % 2 * 4 + twice)
 }
 
 /// The coordinate of column `at`.
@@ -54,7 +60,7 @@ impl PcaLayout {
             let i = coordinate_at(d, at);
             (0..rank).for_each(|j| put(frame + byte(rank, j, at), &block.frame.matrix[j * d + i].to_le_bytes()));
             (0..WAYS / 2).for_each(|j| put(ways + byte(WAYS, 2 * j, at), &f16::from_f32(f32::from(turning.centres[j * d + i])).to_le_bytes()));
-            put(behind + 4 * at, &turning.means[i].to_le_bytes());
+            mean_at(at).iter().for_each(|mean| put(behind + mean, &turning.means[i].to_le_bytes()));
             put(behind + zeros_at(d) + 4 * at, &zeros[i].to_le_bytes());
         }
         for (i, (factor, speed)) in turning.factors.iter().zip(&turning.speeds).enumerate() {
@@ -78,7 +84,7 @@ impl PcaLayout {
                 let from = ways + byte(WAYS, 2 * j, at);
                 centres[j * d + i] = f16::from_le_bytes([page[from], page[from + 1]]).to_f32() as i16;
             }
-            means[i] = f32::from_bits(word(behind + 4 * at));
+            means[i] = f32::from_bits(word(behind + mean_at(at)[0]));
         }
         let float = |at: usize| f32::from_bits(word(behind + at));
         let speed = |i: usize| u64::from(word(behind + speeds_at(d) + 4 * i)) << 32 | u64::from(word(behind + speeds_at(d) + 2 * d + 4 * i));
