@@ -122,8 +122,8 @@ pub fn turned_scores<T: Float>(
     // Without outliers nobody asks.
     let beyond = if m.behind.outliers[0] > 0 { outliers_of(m, tokens, more, w) } else { left_full(32, m.ranks[0], 0_i8) };
     let (mut upper, mut lower) = (acc(32, 8, 0_i32), acc(32, 8, 0_i32));
-    // No longer than the caches of instructions like it.
-    for column in strided(0_i32, m.d as i32, 32) {
+    for c in 0..m.d / 32 {
+        let column = (32 * c) as i32;
         let x = unprojected(m, kept, &key, &beyond, &lengths, &norms, own, column);
         let y = unprojected(m, kept, &key, &beyond, &lengths, &norms, own, column + 16_i32);
         let turn = (column >> 1_u32) * LINE as i32;
