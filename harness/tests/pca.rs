@@ -77,7 +77,7 @@ fn what_is_fitted_to_the_model_is_in_use() {
 fn what_it_cannot_do_is_said_before_the_run() {
     let why = |codec: &str, path| ppl::Plan::of(&options(codec, path)).err().unwrap();
     for path in [ReadPath::Decode, ReadPath::Serving] {
-        let error = why("pca_b3", path);
+        let error = why("pca_v13", path);
         assert!(error.to_string().contains("once they are full") && error.exit_code() == 2, "{error}");
     }
     assert!(why("pca_b3_raw6", ReadPath::All).to_string().contains("raw layer 6 of 6"));

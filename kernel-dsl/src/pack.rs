@@ -85,7 +85,7 @@ pub fn spread(x: usize) -> usize {
 /// Tile and column of element k of a left operand [m, 32] of bytes whose numbers are those of two accumulators [m, 16] side by side: a lane has
 /// two columns of every eight, which are its own bytes there.
 pub fn beside(k: usize) -> (usize, usize) {
-    (k / 4 % 2, k / 2 % 2 * 8 + k / 8 * 2 + k % 2)
+    (k / 2 % 2, k / 4 % 2 * 8 + k / 8 * 2 + k % 2)
 }
 
 /// Byte of memory of byte `byte` of a row that is cut into lines of 128 bytes: the first lines of all rows lie side by side, the second ones `plane`

@@ -13,9 +13,9 @@ const NAMES: [&str; 10] = [
     "pca_b3_post_random_ds/pca_b4_norm_qwen_b2",
     "pca_b3_post_ds_t2_r64/pca_b2_share_ds_r64",
     "pca_b3_post_share_t2.5/pca_b3_r64",
-    "pca_b4_post_share_t3_r64/pca_b2_share",
+    "pca_b4_post_share_t3_r64/pca_b2_share_t2",
     "pca_b3_r64",
-    "pca_b4_theta1000000/pca_b3_r64",
+    "pca_b4_theta1000000/pca_b3_t2.5_r64",
     "pca_b3_ds_t2_r64/pca_b2_share_ds_r64",
 ];
 

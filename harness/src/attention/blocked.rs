@@ -1,10 +1,10 @@
 //! The PCA codec's cache as its kernels have it: blocks of 512 tokens in pages, the newest tokens raw, the two attention states merged.
 //! Computed by the scalar references, whose bits the kernels have; raw rows are bf16. Bases that blocks share are fitted to the blocks that are
-//! full when a layer's first one is coded, and their frames are counted.
+//! full when a layer's first one is coded, and their frames are counted. Keys before RoPE are turned back first, and pages say how they turn.
 
 use std::ops::Range;
 
-use kernels_gen::pca::pages::{self, BLOCK, PcaLayout, PcaPages};
+use kernels_gen::pca::pages::{self, BLOCK, Before, PcaLayout, PcaPages};
 use kernels_gen::pca::{self, Settings, Table};
 use kernels_gen::reference::{PcaHead, merge};
 use rayon::prelude::*;
@@ -16,6 +16,8 @@ use crate::model::{Attention, Rows};
 
 pub struct Blocked {
     codec: &'static PcaPages,
+    /// of keys before RoPE: how they turn
+    turns: Option<&'static Blocks>,
     geometry: Geometry,
     raw: History,
     /// of each layer, for each kv head
@@ -26,15 +28,10 @@ pub struct Blocked {
 }
 
 impl Blocked {
-    /// Whether the codec has pages that are made here: not where keys lie before RoPE, since how these turn is the model's.
-    pub fn reads(codec: &pca::Codec) -> bool {
-        pages::has(&codec.name) && !codec.k.before_rope
-    }
-
-    /// Whether it has, and their kernels serve the model.
+    /// Whether the codec has pages, and their kernels serve the model.
     pub fn serves(codec: &pca::Codec, geometry: &Geometry) -> bool {
         let group = geometry.heads / geometry.kv_heads;
-        Blocked::reads(codec) && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
+        pages::has(&codec.name) && kernels_gen::kernels::pca::HEAD_DIMS.contains(&geometry.d) && group <= kernels_gen::kernels::kivi::GROUPS
     }
 
     /// Its pages, if so, with the levels that were fitted.
@@ -44,9 +41,11 @@ impl Blocked {
         Blocked::serves(codec, geometry).then(open).flatten()
     }
 
-    pub fn new(codec: &'static PcaPages, geometry: Geometry) -> Blocked {
+    /// `turns`: of the model, without which only keys after RoPE are coded.
+    pub fn new(codec: &'static PcaPages, geometry: Geometry, turns: Option<&'static Blocks>) -> Blocked {
+        let turns = turns.filter(|_| codec.k.before_rope);
         let blocks = (0..geometry.layers).map(|_| (0..geometry.kv_heads).map(|_| PcaHead::new(codec, geometry.d)).collect());
-        Blocked { codec, geometry, raw: History::default(), blocks: blocks.collect(), tally: Tally::default(), sizes: vec![Sizes::default(); geometry.layers] }
+        Blocked { codec, turns, geometry, raw: History::default(), blocks: blocks.collect(), tally: Tally::default(), sizes: vec![Sizes::default(); geometry.layers] }
     }
 
     /// Codes the blocks that have become full in a layer.
@@ -64,10 +63,13 @@ impl Blocked {
         }
         for first in (done..full).step_by(BLOCK) {
             let coded = self.blocks[rows.layer].par_iter().enumerate().map(|(head, coder)| {
-                let (k, v) = (own(k, head, first..first + BLOCK), own(v, head, first..first + BLOCK));
+                let (mut k, v) = (own(k, head, first..first + BLOCK), own(v, head, first..first + BLOCK));
                 let block = PcaHead::new(self.codec, d);
                 let mut block = if let Some(bases) = coder.bases() { block.under(bases) } else { block };
-                let page = self.codec.encode(coder.bases(), &k, &v, d)?;
+                let page = match self.turns.map(|turns| turns.before(rows.layer, head, first, &mut k)) {
+                    Some((speeds, whitening)) => self.codec.encode_before(coder.bases(), &k, &v, d, &Before { speeds: &speeds, whitening })?,
+                    None => self.codec.encode(coder.bases(), &k, &v, d)?,
+                };
                 block.push(&page);
                 let [keys, values] = block.numbers().map(|x| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>());
                 Ok((page, Distortion::of_rows(&k, &keys, d), Distortion::of_rows(&v, &values, d)))
@@ -127,7 +129,7 @@ mod tests {
 
     fn blocked(name: &str) -> Blocked {
         let codec = pca::codec(name).unwrap().unwrap();
-        Blocked::new(Blocked::pages(&codec, None, &GEOMETRY).unwrap(), GEOMETRY)
+        Blocked::new(Blocked::pages(&codec, None, &GEOMETRY).unwrap(), GEOMETRY, None)
     }
 
     #[test]
@@ -138,7 +140,7 @@ mod tests {
         let off = |from: usize, to: usize| whole.iter().zip(&exact).take(to * 128).skip(from * 128).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         // Up to 511 tokens all are raw, as bf16.
         assert!(off(0, 511) < 1e-2 && off(512, TOKENS) > 2.0 * off(0, 511) && off(512, TOKENS) < 0.1, "{} {}", off(0, 511), off(512, TOKENS));
-        assert!(!Blocked::serves(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY));
+        assert!(Blocked::serves(&pca::codec("pca_b3").unwrap().unwrap(), &GEOMETRY) && !Blocked::serves(&pca::codec("pca_v13").unwrap().unwrap(), &GEOMETRY));
     }
 
     #[test]

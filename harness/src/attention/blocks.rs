@@ -121,6 +121,12 @@ impl Blocks {
         x.par_chunks(d).enumerate().flat_map_iter(row).collect()
     }
 
+    /// A kv head's keys before RoPE, the first at position `start`, for pages, and what these take beside them.
+    pub fn before(&self, layer: usize, head: usize, start: usize, keys: &mut [f32]) -> (Vec<f64>, Option<&Whitening>) {
+        keys.chunks_mut(self.geometry.d).enumerate().for_each(|(token, row)| self.rope.turn_plainly_back(row, start + token));
+        (self.rope.speeds().collect(), self.whitening(layer, head))
+    }
+
     fn restored(&self, half: Stream, layer: usize, start: usize, index: usize, row: &[f32]) -> Vec<f32> {
         let (heads, settings) = (self.geometry.kv_heads, &self.coding(half).settings);
         if half == Stream::V || !settings.before_rope {

@@ -95,6 +95,8 @@ pub(super) fn speeds_of(theta: f32, scaling: Scaling, d: usize) -> Vec<f32> {
 
 pub struct Rope {
     half: usize,
+    /// Radians a token. [d/2]
+    speeds: Vec<f32>,
     /// [token, d/2] of (cos, sin)
     turns: Vec<(f32, f32)>,
     /// that turned rows have for one
@@ -107,7 +109,18 @@ impl Rope {
         let speeds = speeds_of(theta, scaling, d);
         let length = scaling.length() as f32;
         let turns = (0..tokens).flat_map(|p| speeds.iter().map(move |s| p as f32 * s)).map(|angle| (angle.cos() * length, angle.sin() * length)).collect();
-        Rope { half, turns, length }
+        Rope { half, speeds, turns, length }
+    }
+
+    /// Radians a token by which coordinate i turns with coordinate i + d/2. [d/2]
+    pub fn speeds(&self) -> impl Iterator<Item = f64> {
+        self.speeds.iter().map(|s| f64::from(*s))
+    }
+
+    /// As `turn_back`, but for the length that turned rows have: who only turns them gets them all back.
+    pub fn turn_plainly_back(&self, row: &mut [f32], position: usize) {
+        self.turn_back(row, position);
+        row.iter_mut().for_each(|x| *x *= self.length);
     }
 
     /// Undoes `turn`, up to rounding.

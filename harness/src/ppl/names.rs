@@ -6,7 +6,7 @@ use kernels_gen::{kivi, pca};
 
 use super::row_names;
 use super::subject::{Ask, Layers, Streams, Subject};
-use crate::attention::{Blocked, Coder, FP8, Published, RAW, Variant};
+use crate::attention::{Coder, FP8, Published, RAW, Variant};
 use crate::calibrate::Without;
 use crate::error::{Error, Result};
 
@@ -87,7 +87,7 @@ pub fn subjects(names: &str, streams: &[Ask], skips: &[usize], layers: &[Layers]
         };
         let coders = parts.into_iter().map(|part| any_coder(plain, part)).collect::<Result<Vec<Coder>>>()?;
         // nobody here reads the bytes of these
-        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(codec, _) if !Blocked::reads(codec)));
+        let blocks = coders.iter().any(|coder| matches!(coder, Coder::Pca(codec, _) if !pca::pages::has(&codec.name)));
         let whole = if blocks { Streams::Both } else { Streams::Cache };
         let asked = |ask: &Ask| match ask {
             Ask::Both => Ok(whole),

@@ -134,6 +134,10 @@ impl B {
                 let op = Op::Marks { buf, at: self.byte(buf, &args[0], 1), of_keys: name == "key_marks" };
                 self.emit(op, Ty::Tile { dtype: DType::U8, rows: 32, cols: 32, layout: Layout::MmaA })
             }
+            ("key_lengths", 2) if matches!(buf, Buf::Slot(..)) => {
+                let op = Op::Lengths { buf, at: self.byte(buf, &args[0], 1), pairs: self.byte(buf, &args[1], 1) };
+                self.emit(op, Ty::Tile { dtype: DType::F16, rows: 32, cols: 16, layout: Layout::MmaA })
+            }
             ("bring", 3) => match (buf, self.get(&args[1])) {
                 (Buf::Shared(_), V::Buf(Buf::Param(src), _)) => {
                     self.push(Op::Bring { buf, at: self.byte(buf, &args[0], 1), src, from: self.byte(Buf::Param(src), &args[2], 1) }, vec![]);
@@ -195,6 +199,14 @@ impl B {
                 let (stride, n) = (args[1].size(self, "a stride"), args[2].size(self, "the size of a tile"));
                 self.load_tile(buf, dtype, self.byte(buf, &args[0], 1), (0, stride), (1, n), Layout::Cols)
             }
+            (V::Buf(buf, _), "alike", 3) => {
+                let (rows, cols) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
+                let ty = Ty::Tile { dtype, rows, cols, layout: Layout::MmaC };
+                if rows % 16 != 0 || cols % 8 != 0 || dtype.size() != 4 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of four bytes, its rows a multiple of 16 and its columns of 8" });
+                }
+                self.emit(Op::LoadAlike { buf, at: self.byte(buf, &args[0], 1) }, ty)
+            }
             (V::Buf(buf, _), "pairs", 2) => {
                 let stride = args[1].size(self, "a stride");
                 let op = Op::LoadPairs { buf, at: self.byte(buf, &args[0], 1), stride, elem: dtype };
@@ -239,8 +251,9 @@ impl B {
             (V::Buf(buf, _), "packed_right", 3) => {
                 let (k, n) = (args[1].size(self, "the size of a tile"), args[2].size(self, "the size of a tile"));
                 let ty = Ty::Tile { dtype, rows: k, cols: n, layout: Layout::MmaB };
-                if k % 32 != 0 || n % 8 != 0 || k * n % 512 != 0 || dtype.size() != 1 {
-                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "bytes, its rows a multiple of 32, its columns of 8, a multiple of 512 in all" });
+                let bytes = k * dtype.size();
+                if bytes % 32 != 0 || n % 8 != 0 || bytes * n % 512 != 0 || dtype.size() > 2 {
+                    return self.fail(Fault::TileSize { tile: self.describe(ty), wants: "elements of one or two bytes, its columns multiples of 32 bytes, as many as a multiple of 8, a multiple of 512 bytes in all" });
                 }
                 self.emit(Op::LoadRight { buf, at: self.byte(buf, &args[0], 1) }, ty)
             }

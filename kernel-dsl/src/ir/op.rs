@@ -107,6 +107,8 @@ pub enum Op {
     PairIndex,
     /// A tile of pairs of one value a token, `stride` bytes apart.
     LoadPairs { buf: Buf, at: Id, stride: usize, elem: DType },
+    /// Accumulator whose rows are all alike: of its columns every two lie twice, side by side.
+    LoadAlike { buf: Buf, at: Id },
     /// f32 of `heads` columns of memory, `stride` bytes apart, as folded halves [rows, 8] and back; columns of further heads repeat the last.
     LoadHalves { buf: Buf, at: Id, stride: usize, heads: usize },
     StoreHalves { buf: Buf, at: Id, stride: usize, heads: usize, value: Id },
@@ -144,6 +146,8 @@ pub enum Op {
     LoadSpread { buf: Buf, at: Id },
     /// Left operand [32, 32] of bytes: which token of a page has which number, see [`crate::tile::Page::marks`]. Tokens are its rows or its columns.
     Marks { buf: Buf, at: Id, of_keys: bool },
+    /// Left operand [32, 16] of f16: a token's upper half of its word from `pairs` on where the column is its number, see [`crate::tile::Page::key_lengths`].
+    Lengths { buf: Buf, at: Id, pairs: Id },
     /// Left operand [16, 128] of bytes from columns of lines: see [`crate::pack::line_byte`].
     LoadLines { buf: Buf, at: Id },
     /// Columns below `cols` only.

@@ -170,6 +170,7 @@ impl Lower {
             Op::TwosOrder(src) => self.twos_order(*src),
             Op::Band { src, index, .. } => self.tile(*src).chunks(ty.regs()).nth(*index).map(<[Id]>::to_vec).unwrap_or_default(),
             Op::PairIndex => self.pair_index(),
+            Op::LoadAlike { buf, at } => self.load_alike(*buf, *at, ty),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
             Op::LoadLeft { buf, at } | Op::LoadRight { buf, at } => self.load_packed(*buf, *at, ty),
@@ -185,6 +186,7 @@ impl Lower {
                 (0..regs.len()).map(|i| regs[i ^ 2]).collect()
             }
             Op::TwiceRows(src) => self.tile(*src).repeat(2),
+            Op::Lengths { buf, at, pairs } => self.key_lengths(*buf, *at, *pairs),
             Op::Marks { buf, at, of_keys } => self.marks(*buf, *at, *of_keys),
             Op::LoadLines { buf, at } => self.load_lines(*buf, *at),
             Op::MmaLines(_) => {

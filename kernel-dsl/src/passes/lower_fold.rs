@@ -40,9 +40,9 @@ impl Lower {
     pub fn bytes_beside(&mut self, a: Id, b: Id, outs: &[Id]) {
         let (tiles, mut low, mut next) = ([self.tile(a), self.tile(b)], vec![], vec![]);
         for mt in (0..tiles[0].len()).step_by(8) {
-            for (tile, half) in [(0, 0), (0, 2), (1, 0), (1, 2)] {
-                let w = [0, 1, 4, 5].map(|i| tiles[tile][mt + half + i]);
-                let (x, y) = (self.prmt(w[0], w[1], 0x5140), self.prmt(w[2], w[3], 0x5140));
+            // Two rows eight apart of the first eight columns of both, then of the next.
+            for at in [0, 2, 4, 6].map(|i| mt + i) {
+                let [x, y] = [0, 1].map(|tile| self.prmt(tiles[tile][at], tiles[tile][at + 1], 0x5140));
                 low.push(self.prmt(x, y, 0x5410));
                 next.push(self.prmt(x, y, 0x7632));
             }

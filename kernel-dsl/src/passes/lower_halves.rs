@@ -164,6 +164,20 @@ impl Lower {
     }
 
     /// Two tokens' values, side by side in memory: one 8-byte load.
+    /// Lane (g, t) has columns 2t and 2t + 1 of every eight, twice: of rows eight apart.
+    pub fn load_alike(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
+        let Ty::Tile { dtype, rows, cols, .. } = ty else { return vec![] };
+        let part = self.scaled(self.t, 16);
+        let base = self.plus(at, part);
+        let mut row = vec![];
+        for nt in 0..cols / 8 {
+            let (at, outs) = (self.offset(base, 64 * nt), [0; 4].map(|_| self.p.fresh(Ty::Scalar(dtype))));
+            self.push(Op::LoadVec { buf, at, words: 4 }, outs.to_vec());
+            row.extend(outs);
+        }
+        row.repeat(rows / 16)
+    }
+
     pub fn load_pairs(&mut self, buf: Buf, at: Id, stride: usize, elem: DType) -> Vec<Id> {
         let first = self.first_token();
         let part = self.scaled(first, stride);

@@ -69,4 +69,30 @@ impl Lower {
         }
         regs
     }
+
+    /// Lane (g, t): tokens 4g..4g+3, columns 4t..4t+3 in two twos.
+    pub fn key_lengths(&mut self, buf: Buf, at: Id, pairs: Id) -> Vec<Id> {
+        let (part, of_pairs) = (self.scaled(self.g, 4), self.scaled(self.g, 16));
+        let (mine, pairs) = (self.plus(at, part), self.plus(pairs, of_pairs));
+        let numbers = self.run(buf, mine, 4)[0];
+        let t = self.emit(Op::Cast(self.t), DType::U32);
+        let own = self.scaled(t, 2);
+        let [zero, one, upper] = [0, 1, 0xffff_0000].map(|x| self.konst(DType::U32, x));
+        let mut regs = vec![0; 8];
+        for (token, pair) in self.run(buf, pairs, 16).into_iter().enumerate() {
+            let number = self.shift(BinOp::Shr, numbers, 8 * token);
+            let bit = self.bin(BinOp::And, number, one);
+            let (low, high, odd) = (self.shift(BinOp::Shr, pair, 16), self.bin(BinOp::And, pair, upper), self.bin(BinOp::Ne, bit, zero));
+            let length = self.emit(Op::Select(odd, high, low), DType::U32);
+            let (two, seven) = (self.shift(BinOp::Shr, number, 1), self.konst(DType::U32, 7));
+            let two = self.bin(BinOp::And, two, seven);
+            for n in 0..2 {
+                let by = self.konst(DType::U32, n as u64);
+                let column = self.bin(BinOp::Add, own, by);
+                let here = self.bin(BinOp::Eq, two, column);
+                regs[token / 2 * 4 + n * 2 + token % 2] = self.emit(Op::Select(here, length, zero), DType::U32);
+            }
+        }
+        regs
+    }
 }

@@ -184,9 +184,11 @@ fn each_operand(op: &Op, mut f: impl FnMut(Id)) {
         | Op::LoadLines { buf, at }
         | Op::LoadMatrices { buf, at, .. }
         | Op::LoadTile { buf, at, .. }
+        | Op::LoadAlike { buf, at }
         | Op::LoadPairs { buf, at, .. }
         | Op::LoadHalves { buf, at, .. }
         | Op::LoadVec { buf, at, .. } => see(Some(buf), &[*at]),
+        Op::Lengths { buf, at, pairs } => see(Some(buf), &[*at, *pairs]),
         Op::Store { buf, at, value }
         | Op::AtomicAdd { buf, at, value }
         | Op::StoreTile { buf, at, value, .. }

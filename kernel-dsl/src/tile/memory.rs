@@ -293,6 +293,11 @@ macro_rules! memory {
             pub fn columns<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
                 Tile { rows: 1, cols: n, layout: Layout::Cols, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }
             }
+            /// Accumulator [rows, n] whose rows are all alike: every two columns lie twice, side by side, from a multiple of 16 on.
+            pub fn alike<U: Elem>(&self, byte: impl At, rows: usize, n: usize) -> Tile<U> {
+                let data = (0..rows * n).map(|i| self.load(byte.at() + i % n / 2 * 16 + i % 2 * U::DTYPE.size())).collect();
+                Tile { rows, cols: n, layout: Layout::MmaC, data }
+            }
             /// The same, one a row of an accumulator.
             pub fn rows_at<U: Elem>(&self, byte: impl At, stride: usize, n: usize) -> Tile<U> {
                 Tile { rows: n, cols: 1, layout: Layout::Rows, data: (0..n).map(|i| self.load(byte.at() + i * stride)).collect() }
@@ -320,9 +325,11 @@ macro_rules! memory {
                     self.save(byte.at() + left_byte(t.rows, t.cols, i / t.cols, i % t.cols), *v);
                 }
             }
-            /// Right operand [k, n] of bytes that lies in the order of the lanes' registers: see [`crate::pack::right_byte`].
+            /// Right operand [k, n] that lies in the order of the lanes' registers, k bytes a column or half as many elements of two: see
+            /// [`crate::pack::right_byte`].
             pub fn packed_right<U: Elem>(&self, byte: impl At, k: usize, n: usize) -> Tile<U> {
-                let data = (0..k * n).map(|i| self.load(byte.at() + right_byte(k, i / n, i % n))).collect();
+                let size = U::DTYPE.size();
+                let data = (0..k * n).map(|i| self.load(byte.at() + right_byte(size * k, size * (i / n), i % n))).collect();
                 Tile { rows: k, cols: n, layout: Layout::MmaB, data }
             }
             /// And back.

@@ -2,7 +2,7 @@
 
 use super::memory::{At, read};
 use super::{Global, Shared, Tile};
-use crate::dtype::{DType, Elem, bf16};
+use crate::dtype::{DType, Elem, bf16, f16};
 use crate::ir::{Feed, Group, Layout, Packing};
 use crate::pack::TOKENS;
 
@@ -162,6 +162,14 @@ impl Page {
     pub fn key_marks(&self, at: impl At) -> Tile<u8> {
         let data = (0..TOKENS * 32).map(|i| MARK * u8::from(self.number(at, i / 32) == i % 32)).collect();
         Tile { rows: TOKENS, cols: 32, layout: Layout::MmaA, data }
+    }
+
+    /// A byte a token, its number in the lower four bits, and a word a token from byte `pairs` on: left operand [tokens, 16] that is the upper half of
+    /// the word where the column is the token's number, and else 0. Numbers begin at a multiple of 4, words at one of 16.
+    pub fn key_lengths(&self, at: impl At, pairs: impl At) -> Tile<f16> {
+        let half = |t: usize| f16::from_bits(u16::from_le_bytes([self.bytes[pairs.at() + 4 * t + 2], self.bytes[pairs.at() + 4 * t + 3]]));
+        let of = |t: usize, column: usize| if self.number(at, t) % 16 == column { half(t) } else { f16::ZERO };
+        Tile { rows: TOKENS, cols: 16, layout: Layout::MmaA, data: (0..TOKENS * 16).map(|i| of(i / 16, i % 16)).collect() }
     }
 
     fn number(&self, at: impl At, token: usize) -> usize {

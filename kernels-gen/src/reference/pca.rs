@@ -13,7 +13,7 @@ use crate::layout::{Operand, TILE};
 use crate::pca::PcaError;
 use crate::pca::pages::{BLOCK, Folded, PcaLayout, PcaPages, WAYS};
 use crate::reference::attention::decode_by_heads;
-use crate::reference::pca_turned::{turned_keys, turned_scores};
+use crate::reference::pca_turned::{Turnable, turned_keys};
 use crate::reference::project::{LARGEST, MAGIC};
 use crate::reference::strand::{LEAF, Partial, Strand, part_of, quantise};
 use crate::reference::{CacheShape, Decoded, Status};
@@ -119,14 +119,15 @@ impl PcaHead {
         let leaf = |first: usize| {
             let (keys, values) = (&self.keys[first / BLOCK], &self.values[first / BLOCK]);
             let query = keys.turning.is_none().then(|| fold(keys, &q, scale));
+            let turnable = keys.turning.as_ref().map(|turning| (turning, Turnable::of(turning, &q, scale)));
             let mut strands = [Strand::new(rank, parts), Strand::new(WAYS, parts)];
             for start in (first..len.min(first + LEAF)).step_by(TILE) {
                 let tokens = start % BLOCK..start % BLOCK + TILE.min(len - start);
-                let scores = match (&query, &keys.turning) {
+                let scores = match (&query, &turnable) {
                     (Some(query), _) => scores(keys, &lanes[0], query, tokens.clone()),
-                    (None, Some(turning)) => {
+                    (None, Some((turning, query))) => {
                         let d = q.len();
-                        let (x, worth) = turned_scores(turning, &self.turned[first / BLOCK][tokens.start * d..tokens.end * d], &q, start, scale);
+                        let (x, worth) = query.scores(turning, &self.turned[first / BLOCK][tokens.start * d..tokens.end * d], start);
                         Scores { worth: vec![worth; x.len()], x, bias: [0.0; TILE] }
                     }
                     (None, None) => unreachable!("one of them is there"),
@@ -143,7 +144,7 @@ impl PcaHead {
 }
 
 /// Integers under the largest magnitude, and what a step of them is worth.
-pub(super) fn integers(x: &[f32]) -> (Vec<i32>, f32) {
+fn integers(x: &[f32]) -> (Vec<i32>, f32) {
     let top = x.iter().fold(1e-20, |top, x| fmax(top, x.abs()));
     let by = LARGEST / top;
     (x.iter().map(|x| (x.mul_add(by, MAGIC) - MAGIC) as i32).collect(), top * (1.0 / LARGEST))
@@ -199,9 +200,8 @@ fn add(strands: &mut [Strand; 2], values: &Folded, lanes: &[i32], scores: Scores
         ways.o[1].iter_mut().for_each(|o| *o *= factor);
     }
     let of = |side: &[u16]| x.iter().zip(tokens.clone()).map(|(p, t)| p * half(side[t])).collect::<Vec<f32>>();
-    let rank = values.rank();
-    let level = |t: usize, j: usize| lanes[usize::from(values.levels[t * rank + j])];
-    sum(strand, &of(&values.norms), 128, 1.0, |i, j| level(tokens.start + i, j));
+    let own: Vec<Vec<i32>> = tokens.clone().map(|t| values.lanes(t, |n| lanes[n])).collect();
+    sum(strand, &of(&values.norms), 128, 1.0, |i, j| own[i][j]);
     // Every token has one centre: what its sums come to is the total of the weights.
     for part in 2 - ways.parts..2 {
         ways.totals[part] = ways.sums[part].iter().sum::<i32>() / i32::from(MARK);

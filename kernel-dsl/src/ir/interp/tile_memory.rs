@@ -105,7 +105,7 @@ impl Machine<'_> {
     pub(super) fn load_right(&self, buf: &Buf, at: Id, out: Id, buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
         let Ty::Tile { dtype, rows, cols, .. } = self.p.ty(out) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
         let at = self.offset(at)?;
-        (0..rows * cols).map(|i| self.load(buf, at + right_byte(rows, i / cols, i % cols) as i64, dtype, buffers)).collect()
+        (0..rows * cols).map(|i| self.load(buf, at + right_byte(rows * dtype.size(), i / cols * dtype.size(), i % cols) as i64, dtype, buffers)).collect()
     }
 
     /// Which of 32 tokens has which number.
@@ -114,6 +114,17 @@ impl Machine<'_> {
         let numbers = (0..TOKENS).map(|t| self.load(buf, at + t as i64, DType::U8, buffers)).collect::<Result<Vec<u64>, _>>()?;
         let mark = |token: usize, number: usize| u64::from(MARK) * u64::from(numbers[token] & 31 == number as u64);
         Ok((0..32 * TOKENS).map(|i| if of_keys { mark(i / 32, i % 32) } else { mark(i % TOKENS, i / TOKENS) }).collect())
+    }
+
+    /// What each of 32 tokens has along its number.
+    pub(super) fn lengths(&self, buf: &Buf, at: [Id; 2], buffers: &[Region]) -> Result<Vec<u64>, Wrong> {
+        let [at, pairs] = [self.offset(at[0])?, self.offset(at[1])?];
+        let of = |i: usize| {
+            let number = self.load(buf, at + (i / 16) as i64, DType::U8, buffers)? & 15;
+            let pair = self.load(buf, pairs + (i / 16 * 4) as i64, DType::U32, buffers)?;
+            Ok(if number == (i % 16) as u64 { pair >> 16 } else { 0 })
+        };
+        (0..16 * TOKENS).map(of).collect()
     }
 
     /// A left operand from columns of lines.

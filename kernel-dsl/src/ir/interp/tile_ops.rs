@@ -156,6 +156,11 @@ impl Machine<'_> {
                 let values = (0..32).map(|t| self.load(buf, at + (t * stride) as i64, *elem, buffers)).collect::<Result<Vec<u64>, _>>()?;
                 pair::tile(|t, _| values[t])
             }
+            Op::LoadAlike { buf, at } => {
+                let (at, Ty::Tile { dtype, rows, cols, .. }) = (self.offset(*at)?, self.p.ty(out)) else { return Err(Wrong::Unsupported { op: "a tile load into a scalar".into() }) };
+                let row = (0..cols).map(|c| self.load(buf, at + (c / 2 * 16 + c % 2 * 4) as i64, dtype, buffers)).collect::<Result<Vec<u64>, _>>()?;
+                row.repeat(rows)
+            }
             Op::ToOperand(a) => self.tile(*a)?.1.iter().map(|x| scalar::cast(DType::F32, DType::Bf16, *x)).collect::<Result<_, _>>()?,
             Op::Hadamard(a) => matrix::hadamard(&self.tile(*a)?.1),
             Op::LoadOperand { buf, at, stride } => self.load_tile(buf, *at, (self.p.ty(out).dtype().size(), *stride), usize::MAX, out, buffers)?,
@@ -220,6 +225,7 @@ impl Machine<'_> {
                 }
                 return Ok(());
             }
+            Op::Lengths { buf, at, pairs } => self.lengths(buf, [*at, *pairs], buffers)?,
             Op::Marks { buf, at, of_keys } => self.marks(buf, *at, *of_keys, buffers)?,
             Op::LoadTile { buf, at, row_stride, col_stride, cols, .. } => self.load_tile(buf, *at, (*row_stride, *col_stride), *cols, out, buffers)?,
             Op::StoreTile { buf, at, row_stride, col_stride, cols, value } => {

@@ -31,9 +31,9 @@ pub const fn record(rank: usize, parts: usize) -> usize {
     16 / parts * (rank + WAYS) + 4 * 4 * 8
 }
 
-/// Bytes of the queries of a tile where keys lie before RoPE: `[high | low, heads, d]`, then for each of 8 columns the worth of a step.
-pub const fn turned_tile(d: usize, parts: usize) -> usize {
-    16 / parts * d + 4 * 8
+/// Those where keys lie before RoPE: floats `[heads, d]`, then for each of 8 columns the worth of a step.
+pub const fn turned_record(d: usize, parts: usize) -> usize {
+    32 / parts * d + 4 * 8
 }
 
 /// What pages of blocks keep behind their tiles, and where.
@@ -56,13 +56,13 @@ pub struct Behind {
     pub factors_at: usize,
     pub speeds_at: usize,
     pub units_at: usize,
-    /// Outliers of a tile's keys, and where in the tile they begin.
-    pub outliers: usize,
-    pub outliers_at: usize,
+    /// Outliers of a tile's keys and of its values, and where in the tile they begin.
+    pub outliers: [usize; 2],
+    pub outliers_at: [usize; 2],
 }
 
 impl Behind {
-    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, before: false, zeros_at: 0, factors_at: 0, speeds_at: 0, units_at: 0, outliers: 0, outliers_at: 0 };
+    pub const NONE: Behind = Behind { bytes: 0, lead: 0, shared: [false; 2], frames_at: [0; 2], ways_at: [0; 2], values_at: 0, before: false, zeros_at: 0, factors_at: 0, speeds_at: 0, units_at: 0, outliers: [0; 2], outliers_at: [0; 2] };
 
     fn of(c: &PcaPages, layout: &PcaLayout) -> Behind {
         Behind {
@@ -78,7 +78,7 @@ impl Behind {
             speeds_at: speeds_at(layout.d),
             units_at: units_at(layout.d),
             outliers: layout.outliers,
-            outliers_at: layout.outliers_at(),
+            outliers_at: [0, 1].map(|side| layout.outliers_at(side)),
         }
     }
 }
@@ -86,12 +86,22 @@ impl Behind {
 impl DecodeMeta {
     /// Bytes of the queries of a block.
     pub fn folded(&self) -> usize {
-        if self.behind.before { self.page_tokens / 32 * self.turned_tile() } else { record(self.ranks[0], self.parts) }
+        if self.behind.before { turned_record(self.d, self.parts) } else { record(self.ranks[0], self.parts) }
     }
 
-    /// Bytes of the queries of a tile where keys lie before RoPE.
-    pub fn turned_tile(&self) -> usize {
-        turned_tile(self.d, self.parts)
+    /// Those of a tile that a warp turns back, where keys lie before RoPE.
+    pub fn turned_back(&self) -> usize {
+        if self.behind.before { 16 / self.parts * self.queries_line() } else { 0 }
+    }
+
+    /// Bytes from a column of these to the next, so that lanes meet no bank twice.
+    pub fn queries_line(&self) -> usize {
+        self.d + 32
+    }
+
+    /// Words of all pairs' speeds there.
+    pub fn speeds(&self) -> usize {
+        if self.behind.before { self.d } else { 0 }
     }
 
     /// Cosines and sines of a tile's tokens that a block keeps.
@@ -111,17 +121,17 @@ impl DecodeMeta {
 
     /// Bytes of a tile of lanes that outliers add, a warp's.
     pub fn more(&self) -> usize {
-        if self.behind.outliers > 0 { 32 * self.ranks[0] } else { 0 }
+        [0, 1].map(|side| if self.behind.outliers[side] > 0 { 32 * self.ranks[side] } else { 0 }).into_iter().fold(0, usize::max)
     }
 
-    /// Bytes of a block's matrices that a warp keeps in shared memory: those of keys before RoPE.
+    /// Bytes of a block's matrices that a warp keeps in shared memory: those of keys before RoPE, means and zeros behind them, a multiple of 512.
     pub fn kept(&self) -> usize {
-        if self.behind.before { (self.ranks[0] + 8 + WAYS) * self.d + 16 } else { 0 }
+        if self.behind.before { (self.ranks[0] + 16 + WAYS) * self.d + 16 } else { 0 }
     }
 
     /// Those of a block in shared memory, turns included.
     pub fn blocks_shared(&self) -> usize {
-        self.warps * (self.more() + self.kept()) + 4 * self.turns()
+        self.warps * (self.more() + self.kept() + self.turned_back()) + 4 * (self.turns() + self.speeds())
     }
 }
 
@@ -132,10 +142,11 @@ pub fn parts(c: &PcaPages, group: usize) -> usize {
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`PcaPages::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
-/// Sixteen warps an SM; eight in blocks of four for single heads and for 128 coordinates, which take twice the registers.
+/// Sixteen warps an SM; eight in blocks of four for single heads, for 128 coordinates and for outliers of values under more than four heads,
+/// which take twice the registers.
 pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
     let (layout, of) = (PcaLayout::of(c, d), shape(&c.halves, d, group, crate::pca::pages::BLOCK));
-    let few = group == 1 || layout.ranks[0].max(layout.ranks[1]) > 64;
+    let few = group == 1 || group > 4 && layout.outliers[1] > 0 || layout.ranks[0].max(layout.ranks[1]) > 64;
     // Keys before RoPE take twice the registers too, and what they leave their coordinates by.
     let (kept, whole) = (layout.before, layout.ranks[0].max(layout.ranks[1]) > 64);
     DecodeMeta {
@@ -149,7 +160,14 @@ pub fn decode_meta(c: &PcaPages, d: usize, group: usize) -> DecodeMeta {
         sides_at: layout.pairs_at(),
         warps: if kept && !whole || !few { 8 } else { 4 },
         min_blocks: if kept { 1 } else { 2 },
-        stages: if few && !kept { 4 } else { 3 },
+        // A third stage wins nothing there, and leaves of a warp want its room.
+        stages: if kept {
+            2
+        } else if few {
+            4
+        } else {
+            3
+        },
         ..of
     }
     .within(usize::MAX)
@@ -167,14 +185,14 @@ pub fn fold_meta(m: &DecodeMeta, elem: Elem) -> FoldMeta {
         behind: m.behind,
         elem: if elem == Elem::Bf16 { 2 } else { 4 },
         warps: if m.behind.before {
-            8
+            8 / m.parts
         } else if m.ranks[0] == 64 {
             3
         } else {
             2
         },
         min_blocks: if m.behind.before {
-            4
+            8
         } else if m.ranks[0] == 64 {
             8
         } else {

@@ -39,12 +39,7 @@ impl FoldMeta {
 
     /// Bytes of the queries of a block.
     pub fn record(&self) -> usize {
-        if self.behind.before { self.page_tokens / 32 * self.turned_tile() } else { super::record(self.rank, self.parts) }
-    }
-
-    /// Those of a tile where keys lie before RoPE.
-    pub fn turned_tile(&self) -> usize {
-        super::turned_tile(self.d, self.parts)
+        if self.behind.before { super::turned_record(self.d, self.parts) } else { super::record(self.rank, self.parts) }
     }
 
     /// Heads of a record.
@@ -95,18 +90,10 @@ pub fn fold_queries<T: Float>(
 ) {
     after_previous();
     release_next();
-    let (entry, head, seq) = (block_id(0), block_id(1), block_id(2));
-    let len = lens.at(seq);
-    let most = if m.behind.lead > 0 { table_stride - 1_i32 } else { table_stride };
-    let live = (len <= most * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
-    // Blocks that are there are not beyond the table.
-    let at = if m.behind.lead > 0 { (entry + 1_i32).min(table_stride - 1_i32) } else { entry };
-    let own = page_of(m.page_bytes, table.at(seq * table_stride + at), pages, kv_heads, head);
-    let base = if m.behind.shared[0] { page_of(m.page_bytes, table.at(seq * table_stride), pages, kv_heads, head) } else { own };
+    let (live, own, record, first) = own_block(&m, table, lens, kv_heads, pages, table_stride);
+    let base = if m.behind.shared[0] { page_of(m.page_bytes, table.at(block_id(2) * table_stride), pages, kv_heads, block_id(1)) } else { own };
     let (frame, map) = (base + m.behind.frames_at[0] as i64, own + m.behind.ways_at[0] as i64);
     let means = frame + (m.rank * (m.d + 4)) as i64;
-    let record = ((seq * kv_heads + head) as i64 * table_stride as i64 + entry as i64) * m.record() as i64;
-    let first = ((seq * kv_heads + head) * m.group as i32) as i64 * m.d as i64;
     let mut ints = shared::<u32>(2 * m.line());
     let mut rows = shared::<f32>(8 * (m.places() + 4));
     let mut tops = shared::<f32>(64);
@@ -196,6 +183,20 @@ pub fn fold_queries<T: Float>(
         records.save::<f32>(at + 64_i64, shown_worth(unit_of(top_of(&ways, c)) * log2) * MARKED);
         records.save::<f32>(at + 96_i64, joined8(biases.load4::<f32>(c * 32_i32), biases.load4::<f32>(c * 32_i32 + 16_i32)) * log2);
     }
+}
+
+/// Of a block of threads: whether there is its block of keys, that one's page, its record, and the first number of its query rows.
+#[device]
+pub fn own_block(m: &FoldMeta, table: &Global<i32>, lens: &Global<i32>, kv_heads: i32, pages: i32, table_stride: i32) -> (bool, i64, i64, i64) {
+    let (entry, head, seq) = (block_id(0), block_id(1), block_id(2));
+    let len = lens.at(seq);
+    let most = if m.behind.lead > 0 { table_stride - 1_i32 } else { table_stride };
+    let live = (len <= most * m.page_tokens as i32) & (entry * (m.page_tokens as i32) < len);
+    // Blocks that are there are not beyond the table.
+    let at = if m.behind.lead > 0 { (entry + 1_i32).min(table_stride - 1_i32) } else { entry };
+    let own = page_of(m.page_bytes, table.at(seq * table_stride + at), pages, kv_heads, head);
+    let record = ((seq * kv_heads + head) as i64 * table_stride as i64 + entry as i64) * m.record() as i64;
+    (live, own, record, ((seq * kv_heads + head) * m.group as i32) as i64 * m.d as i64)
 }
 
 /// First byte of a page of a kv head, page 0 where an entry is bad.

@@ -53,7 +53,7 @@ pub fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, more: &mut Shared<u8
     if m.parts == 1 {
         low = mma(&key, &q.1, &low);
     }
-    if m.behind.outliers > 0 {
+    if m.behind.outliers[0] > 0 {
         let beyond = outliers_of(m, tokens, more, w);
         high = mma(&beyond, &q.0, &high);
         if m.parts == 1 {
@@ -68,27 +68,34 @@ pub fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, more: &mut Shared<u8
     steps.cast::<f32>().map3(&(sides.map(low_half) * &columns.1), &start, fused)
 }
 
-/// Lanes that a tile's outliers add, as left operand; they are put together in the warp's `more`.
+/// Lanes that a tile's outliers of keys add, as left operand.
 #[device]
 pub fn outliers_of(m: &DecodeMeta, tokens: &Page, more: &mut Shared<u8>, w: i32) -> Tile<i8> {
-    let own = w * m.more() as i32;
+    put_outliers(m, tokens, more, w, 0);
+    more.packed_left::<i8>(w * m.more() as i32, 32, m.ranks[0])
+}
+
+/// Those of keys (0) or of values (1) are put together in the warp's `more`.
+#[device]
+pub fn put_outliers(m: &DecodeMeta, tokens: &Page, more: &mut Shared<u8>, w: i32, side: usize) {
+    let (own, bytes, count, at) = (w * m.more() as i32, 32 * m.ranks[side], m.behind.outliers[side], m.behind.outliers_at[side]);
+    sync_warp();
     for i in lanes(32) {
-        for u in 0..m.more() / 512 {
+        for u in 0..bytes / 512 {
             more.save4::<u32>(own + (512 * u) as i32 + i * 16_i32, [0_u32; 4]);
         }
     }
     sync_warp();
     // Two at a time.
-    for i in lanes(m.behind.outliers / 2) {
-        let places = tokens.load::<u32>((m.behind.outliers_at as i32) + i * 4_i32);
-        let pair = tokens.load::<u32>((m.behind.outliers_at + 2 * m.behind.outliers) as i32 + (i >> 1_u32) * 4_i32) >> (((i & 1_i32) * 16_i32) as u32 & 31_u32);
+    for i in lanes(count / 2) {
+        let places = tokens.load::<u32>(at as i32 + i * 4_i32);
+        let pair = tokens.load::<u32>((at + 2 * count) as i32 + (i >> 1_u32) * 4_i32) >> (((i & 1_i32) * 16_i32) as u32 & 31_u32);
         for e in 0..2 {
-            let (at, lanes) = ((places >> (16 * e) as u32) & (m.more() as u32 - 1_u32), (pair >> (8 * e) as u32) & 255_u32);
+            let (place, lanes) = ((places >> (16 * e) as u32) & (bytes as u32 - 1_u32), (pair >> (8 * e) as u32) & 255_u32);
             if lanes > 0_u32 {
-                more.put(own + at as i32, lanes as u8);
+                more.put(own + place as i32, lanes as u8);
             }
         }
     }
     sync_warp();
-    more.packed_left::<i8>(own, 32, m.ranks[0])
 }

@@ -1,14 +1,16 @@
-//! Queries for keys before RoPE: `q R(t) k = (R(-t0) q) (R(t - t0) k)`, t0 the first token of a tile. A tile's queries are turned back to it, each
-//! pair times what the block's numbers are worth there, and become 15-bit integers under their largest magnitude.
-//! Cost: reads d numbers a head, writes 8 d + 32 bytes a tile, twice the first with more than four heads.
+//! Queries for keys before RoPE: `q R(t) k = (R(-t0) q) (R(t - t0) k)`, t0 the first token of a tile. Here each pair meets what the block's numbers
+//! are worth there and becomes a part of the most that integers of 16 bits hold however it turns; attention turns it back to each tile itself.
+//! Cost: reads d numbers a head, writes 4 d bytes a block and head.
 
-use super::super::maps::{per_unit, unit_of};
 use super::super::query::{finite, shown_worth};
-use super::queries::{FoldMeta, digits, largest, page_of, top_of};
-use kernel_dsl::math::{angle_of, turned};
+use super::queries::{FoldMeta, own_block};
 use kernel_dsl::prelude::*;
 
-/// As [`super::queries::fold_queries`]; a record has 16 tiles.
+/// The longest pair of a query, in steps of its integers; its two coordinates' magnitudes are taken for its length.
+pub const MOST: f32 = 32256.0;
+
+/// As [`super::queries::fold_queries`]. A record has two pairs after another, first coordinates and then those that turn with them; then for each of 8 columns
+/// the worth of a step.
 #[kernel]
 pub fn turn_queries<T: Float>(
     m: FoldMeta,
@@ -24,81 +26,48 @@ pub fn turn_queries<T: Float>(
 ) {
     after_previous();
     release_next();
-    let (entry, head, seq) = (block_id(0), block_id(1), block_id(2));
-    let len = lens.at(seq);
-    let most = if m.behind.lead > 0 { table_stride - 1_i32 } else { table_stride };
-    let first_token = entry * m.page_tokens as i32;
-    let live = (len <= most * m.page_tokens as i32) & (first_token < len);
-    let tiles = if live { ((len - first_token + 31_i32) >> 5_u32).min((m.page_tokens / 32) as i32) } else { 0_i32 };
-    let at = if m.behind.lead > 0 { (entry + 1_i32).min(table_stride - 1_i32) } else { entry };
-    let behind = page_of(m.page_bytes, table.at(seq * table_stride + at), pages, kv_heads, head) + (m.behind.frames_at[0] + m.rank * m.d) as i64;
-    let record = ((seq * kv_heads + head) as i64 * table_stride as i64 + entry as i64) * m.record() as i64;
-    let first = ((seq * kv_heads + head) * m.group as i32) as i64 * m.d as i64;
-    let mut cosines = shared::<f32>(m.page_tokens / 64 * m.d);
-    let mut sines = shared::<f32>(m.page_tokens / 64 * m.d);
-    let mut tops = shared::<f32>(m.page_tokens * 2);
-    for i in threads(tiles * (m.d / 2) as i32) {
-        let (tile, pair) = (i / (m.d / 2) as i32, i % (m.d / 2) as i32);
-        let speed = behind + (m.behind.speeds_at as i32 + pair * 4_i32) as i64;
-        let (cos, sin) = turned(angle_of(first_token + tile * 32_i32, cache.load::<u32>(speed), cache.load::<u32>(speed + (2 * m.d) as i64)));
-        cosines.put(i, cos);
-        sines.put(i, sin);
+    let (live, page, record, first) = own_block(&m, table, lens, kv_heads, pages, table_stride);
+    let factors = page + (m.behind.frames_at[0] + m.rank * m.d + m.behind.factors_at) as i64;
+    let mut tops = shared::<f32>(m.heads() * m.d / 4);
+    let twos = if live { (m.heads() * m.d / 4) as i32 } else { 0_i32 };
+    for i in threads(twos) {
+        let x = two_pairs::<T>(q, cache, first, factors, i / (m.d / 4) as i32, i % (m.d / 4) as i32, m.group, m.d);
+        tops.put(i, fmax(x[0].abs() + x[2].abs(), x[1].abs() + x[3].abs()));
     }
-    let factors = behind + m.behind.factors_at as i64;
-    for i in threads(tiles * (8 * m.heads()) as i32) {
-        let (tile, c, a) = (i / (8 * m.heads()) as i32, (i >> 3_u32) & (m.heads() as i32 - 1_i32), i & 7_i32);
-        let mut top = 0.0_f32;
-        for u in 0..m.d / 64 {
-            let (low, high) = turned_fours::<T>(q, cache, &cosines, &sines, first, factors, tile, c, a * (m.d / 64) as i32 + u as i32, m.group, m.d);
-            top = fmax(top, fmax(largest(low), largest(high)));
+    for i in threads(twos) {
+        let (c, two) = (i / (m.d / 4) as i32, i % (m.d / 4) as i32);
+        let mut top = 1e-20_f32;
+        for u in 0..m.d / 16 {
+            let y = tops.load4::<f32>((c * (m.d / 4) as i32 + (4 * u) as i32) * 4_i32);
+            top = fmax(top, fmax(fmax(y[0], y[1]), fmax(y[2], y[3])));
         }
-        tops.put(i, top);
-    }
-    for i in threads(tiles * (8 * m.heads()) as i32) {
-        let (tile, c, a) = (i / (8 * m.heads()) as i32, (i >> 3_u32) & (m.heads() as i32 - 1_i32), i & 7_i32);
-        let top = top_of(&tops, i >> 3_u32);
-        let to = record + (tile * m.turned_tile() as i32 + c * m.d as i32) as i64;
-        for u in 0..m.d / 64 {
-            let four = a * (m.d / 64) as i32 + u as i32;
-            let (low, high) = turned_fours::<T>(q, cache, &cosines, &sines, first, factors, tile, c, four, m.group, m.d);
-            for half in 0..2 {
-                let (upper, lower, _sum) = digits(if half == 0 { low } else { high }, per_unit(top));
-                let at = to + (four * 8_i32 + (4 * half) as i32) as i64;
-                records.save::<u32>(at, upper);
-                records.save::<u32>(at + (m.heads() * m.d) as i64, lower);
-            }
-        }
-        if a == 0_i32 {
-            let worth = shown_worth(unit_of(top) * (scale * 1.442695_f32));
+        let (x, by) = (two_pairs::<T>(q, cache, first, factors, c, two, m.group, m.d), MOST / top);
+        records.save4::<f32>(record + (i * 16_i32) as i64, [x[0] * by, x[1] * by, x[2] * by, x[3] * by]);
+        if two == 0_i32 {
             for part in 0..m.parts {
                 let column = c + (part * m.heads()) as i32;
-                records.save::<f32>(record + (tile * m.turned_tile() as i32 + (16 / m.parts * m.d) as i32 + column * 4_i32) as i64, worth);
+                records.save::<f32>(record + (4 * m.heads() * m.d) as i64 + (column * 4_i32) as i64, shown_worth(top * (1.0_f32 / MOST) * (scale * 1.442695_f32)));
             }
         }
     }
 }
 
-/// The `four`-th four pairs of query row `c`, turned back to a tile's first token: of those that stand side by side in a word of the bytes that keys
-/// become, see [`kernel_dsl::pack::beside`]. Rows past the last one are 0.
+/// Pairs `2 two` and `2 two + 1` of query row `c` in the block's numbers. Rows past the last one are 0.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn turned_fours<T: Float>(q: &Global<T>, cache: &Global<u8>, cosines: &Shared<f32>, sines: &Shared<f32>, first: i64, factors: i64, tile: i32, c: i32, four: i32, group: usize, d: usize) -> ([f32; 4], [f32; 4]) {
-    let row = first + (c.min(group as i32 - 1_i32) * d as i32) as i64;
-    let (mut low, mut high) = ([0.0_f32; 4], [0.0_f32; 4]);
+fn two_pairs<T: Float>(q: &Global<T>, cache: &Global<u8>, first: i64, factors: i64, c: i32, two: i32, group: usize, d: usize) -> [f32; 4] {
+    let row = first + (c.min(group as i32 - 1_i32) * d as i32 + two * 2_i32) as i64;
+    let mut x = [0.0_f32; 4];
     for e in 0..4 {
-        let pair = (four >> 2_u32) * 16_i32 + (four & 3_i32) * 2_i32 + (e / 2 * 8 + e % 2) as i32;
-        let (cos, sin) = (cosines.at(tile * (d / 2) as i32 + pair), sines.at(tile * (d / 2) as i32 + pair));
-        let factor = cache.load::<f32>(factors + (pair * 4_i32) as i64);
-        let by = if c < group as i32 { factor } else { 0.0_f32 };
-        let (x, y) = (finite(q.at(row + pair as i64).to_f32()), finite(q.at(row + (pair + (d / 2) as i32) as i64).to_f32()));
-        low[e] = turned_back(x, y, cos, sin) * by;
-        high[e] = turned_back(y, -x, cos, sin) * by;
+        let factor = cache.load::<f32>(factors + ((two * 2_i32 + (e % 2) as i32) * 4_i32) as i64);
+        let y = finite(q.at(row + (e / 2 * (d / 2) + e % 2) as i64).to_f32()) * factor;
+        x[e] = if c < group as i32 { y } else { 0.0_f32 };
     }
-    (low, high)
+    x
 }
 
-/// A coordinate turned back, `other`: the one that turns with it.
+/// A coordinate turned back, `other`: the one that turns with it; an integer in the lowest bits of `magic`.
 #[device]
-pub fn turned_back(x: f32, other: f32, cos: f32, sin: f32) -> f32 {
-    x.mul_add(cos, other * sin)
+pub fn turned_back(x: f32, other: f32, cos: f32, sin: f32, magic: f32) -> f32 {
+    x.mul_add(cos, other.mul_add(sin, magic))
 }

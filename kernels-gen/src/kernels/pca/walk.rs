@@ -27,9 +27,11 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         low.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
     }
     let mut turns = shared::<f32>(m.turns());
+    let mut pairs = shared::<u32>(m.speeds());
     let mut kept = shared::<u8>(m.warps * m.kept());
+    let mut queries = shared::<i8>(m.warps * m.turned_back());
     if m.behind.before {
-        put_turns(m, cache, &mut turns, from.at(0) & -2_i64);
+        put_turns(m, cache, &mut turns, &mut pairs, from.at(0) & -2_i64);
     }
     let (of_block, record, bands) = ((m.page_tokens / 32) as i32, m.folded() as i64, m.ranks[1] / 32);
     for w in warps(m.warps) {
@@ -66,12 +68,8 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                     foresee(m, cache, page_at(m, from, page, (t + of_block).min(tiles - 1_i32)));
                 }
             }
-            let mut x = if m.behind.before {
-                let at = (line + t / of_block) as i64 * record + ((t % of_block) * m.turned_tile() as i32) as i64;
-                turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &kept, at, w)
-            } else {
-                scores(m, k, &tokens, &mut more, &q, &columns, w)
-            };
+            let at = (line + t / of_block) as i64 * record;
+            let mut x = if m.behind.before { turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &pairs, &kept, &mut queries, at, w, t) } else { scores(m, k, &tokens, &mut more, &q, &columns, w) };
             if t >= tiles - 1_i32 {
                 x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(seats, w, SEEN) - t * 32_i32)), visible);
             }
@@ -97,14 +95,14 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
             if m.parts == 2 {
                 let p = (x - &top).map(exp2_raised);
                 count = &count + &p.lane_sums();
-                let of = weighed_apart(m, v, &tokens, &p, fresh, &low, whole, &whole_ways, &total, &mut power, &mut along);
+                let of = weighed_apart(m, v, &tokens, &mut more, w, &p, fresh, &low, whole, &whole_ways, &total, &mut power, &mut along);
                 whole = of.0;
                 whole_ways = of.1;
                 total = of.2;
             } else {
                 let p = x.map2(&top, weight);
                 sum = &sum + &p.lane_sums().map(fixed);
-                let of = weighed(m, v, &tokens, &p, sums, &ways);
+                let of = weighed(m, v, &tokens, &mut more, w, &p, sums, &ways);
                 sums = of.0;
                 ways = of.1;
             }

@@ -10,20 +10,30 @@ use super::super::softmax::{fused, larger};
 use super::super::units::*;
 use super::super::values::{rounded, weights};
 use super::MARKED;
-use super::scores::sides_of;
+use super::scores::{put_outliers, sides_of};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
 /// A tile's weighted values, added to floats: of residuals by bands, and of centres.
 #[device]
-pub fn weighed(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, p: &Tile<f32>, sums: [Tile<f32>; 4], ways: &Tile<f32>) -> ([Tile<f32>; 4], Tile<f32>) {
+#[allow(clippy::too_many_arguments)]
+pub fn weighed(m: &DecodeMeta, v: &dyn Codec, tokens: &Page, more: &mut Shared<u8>, w: i32, p: &Tile<f32>, sums: [Tile<f32>; 4], ways: &Tile<f32>) -> ([Tile<f32>; 4], Tile<f32>) {
     let (sides, bands, mut sums) = (sides_of(m, tokens, m.sides_at + 128), m.ranks[1] / 32, sums);
     let values: Tile<u8> = tokens.values(m.values_at[0], v.spec().bits, m.ranks[1], 8, |x| v.decode(x));
     let of = weights(p * &sides.map(low_half));
     let less = &of.2 * -128_i32;
+    if m.behind.outliers[1] > 0 {
+        put_outliers(m, tokens, more, w, 1);
+    }
     for i in 0..bands {
         let band = values.band(i, bands);
-        sums[i] = (mma(&band, &of.0, 0_i32) * 256_i32 + mma(&band, &of.1, &less)).cast::<f32>().map3(&of.3, &sums[i], fused);
+        let (mut high, mut low) = (mma(&band, &of.0, 0_i32), mma(&band, &of.1, &less));
+        if m.behind.outliers[1] > 0 {
+            let beyond = more.packed_left::<i8>(w * m.more() as i32 + (1024 * i) as i32, 32, 32);
+            high = mma(&beyond, &of.0, &high);
+            low = mma(&beyond, &of.1, &low);
+        }
+        sums[i] = (high * 256_i32 + low).cast::<f32>().map3(&of.3, &sums[i], fused);
     }
     let of = weights(p * &sides.map(high_half));
     let marks = tokens.marks(m.sides_at + 288);
@@ -38,6 +48,8 @@ pub fn weighed_apart(
     m: &DecodeMeta,
     v: &dyn Codec,
     tokens: &Page,
+    more: &mut Shared<u8>,
+    w: i32,
     p: &Tile<f32>,
     fresh: bool,
     low: &Shared<i32>,
@@ -77,8 +89,14 @@ pub fn weighed_apart(
     let bytes = norms.split_halves();
     total = &total + &bytes.sum_k();
     let values: Tile<u8> = tokens.values(m.values_at[0], v.spec().bits, m.ranks[1], 8, |x| v.decode(x));
+    if m.behind.outliers[1] > 0 {
+        put_outliers(m, tokens, more, w, 1);
+    }
     for i in 0..bands {
         sums[i] = mma(&values.band(i, bands), &bytes, &sums[i]);
+        if m.behind.outliers[1] > 0 {
+            sums[i] = mma(&more.packed_left::<i8>(w * m.more() as i32 + (1024 * i) as i32, 32, 32), &bytes, &sums[i]);
+        }
     }
     ways = mma(&tokens.marks(m.sides_at + 288), &lengths.split_halves(), &ways);
     (sums, ways, total)

@@ -1,4 +1,4 @@
-//! Where a page of a kv head keeps what: 16 tiles of 32 tokens, `[K codes | V codes | K pairs | V pairs | K numbers | V numbers | outliers]`,
+//! Where a page of a kv head keeps what: 16 tiles of 32 tokens, `[K codes | V codes | K pairs | V pairs | K numbers | V numbers | K outliers | V outliers]`,
 //! a pair a residual's norm and the length along a centre, f16; then the keys' map and the values' map.
 //!
 //! A map is a frame, `[matrix | steps | mean]` of residuals' coordinates, and `[matrix | steps]` of centres. Frames that all blocks of a stream
@@ -8,11 +8,12 @@
 //!
 //! Keys before RoPE have a frame and centres of their own: see [`super::turned`].
 //!
-//! Outliers are a tile's: where each stands in a left operand of bytes, u16, then what it adds to the lane there, a signed byte, 0 for none.
+//! Outliers are a tile's: where each stands in a left operand of bytes, of values in those of their bands, u16, then what it adds to the lane there, a
+//! signed byte, 0 for none.
 
 use kernel_dsl::pack::left_byte;
 
-use super::turned::turned_bytes;
+use super::turned::{signed, turned_bytes, unsigned};
 use super::{BLOCK, Columns, Folded, Frame, Outlier, PcaPages, WAYS};
 use crate::codec::Codec;
 use crate::layout::{Codes, Layout, Operand, TILE};
@@ -22,8 +23,8 @@ use crate::layout::{Codes, Layout, Operand, TILE};
 pub struct PcaLayout {
     pub d: usize,
     pub ranks: [usize; 2],
-    /// Outliers of a tile's keys at most.
-    pub outliers: usize,
+    /// Outliers of a tile's keys and of its values at most.
+    pub outliers: [usize; 2],
     shared: [bool; 2],
     /// Keys lie before RoPE.
     pub before: bool,
@@ -54,13 +55,13 @@ impl PcaLayout {
         self.pairs_at() + 2 * 4 * TILE
     }
 
-    /// First byte of the outliers.
-    pub fn outliers_at(&self) -> usize {
-        self.numbers_at() + 2 * TILE
+    /// First byte of the outliers of keys or of values.
+    pub fn outliers_at(&self, side: usize) -> usize {
+        self.numbers_at() + 2 * TILE + side * 3 * self.outliers[0]
     }
 
     pub fn tile_bytes(&self) -> usize {
-        self.outliers_at() + 3 * self.outliers
+        self.outliers_at(1) + 3 * self.outliers[1]
     }
 
     /// Bytes of a frame.
@@ -189,14 +190,17 @@ impl PcaLayout {
         }
         for token in 0..BLOCK {
             let (tile, t) = (token / TILE * self.tile_bytes(), token % TILE);
-            put(tile + self.pairs_at() + (side * TILE + t) * 4, &[block.norms[token].to_le_bytes(), block.lengths[token].to_le_bytes()].concat());
-            put(tile + self.numbers_at() + side * TILE + t, &[block.numbers[token]]);
+            let (number, length) = (block.numbers[token], block.lengths[token]);
+            let (number, length) = if turning.is_some() { signed(number, length) } else { (number, length) };
+            put(tile + self.pairs_at() + (side * TILE + t) * 4, &[block.norms[token].to_le_bytes(), length.to_le_bytes()].concat());
+            put(tile + self.numbers_at() + side * TILE + t, &[number]);
         }
-        for (i, tile) in block.outliers.chunks(self.outliers.max(1)).enumerate() {
-            let at = i * self.tile_bytes() + self.outliers_at();
+        let most = self.outliers[side];
+        for (i, tile) in block.outliers.chunks(most.max(1)).enumerate() {
+            let (at, places) = (i * self.tile_bytes() + self.outliers_at(side), self.places(side));
             for (e, outlier) in tile.iter().enumerate() {
-                put(at + 2 * e, &(left_byte(TILE, self.ranks[0], outlier.token, outlier.coordinate) as u16).to_le_bytes());
-                put(at + 2 * self.outliers + e, &outlier.more.to_le_bytes());
+                put(at + 2 * e, &places[outlier.token * self.ranks[side] + outlier.coordinate].to_le_bytes());
+                put(at + 2 * most + e, &outlier.more.to_le_bytes());
             }
         }
         let (codes, blocks) = (self.codes(side), self.ranks[side] / 8);
@@ -227,30 +231,43 @@ impl PcaLayout {
             let (tile, t) = (token / TILE * self.tile_bytes(), token % TILE);
             let pair = tile + self.pairs_at() + (side * TILE + t) * 4;
             block.norms.push(half(pair));
-            block.lengths.push(half(pair + 2));
-            block.numbers.push(page[tile + self.numbers_at() + side * TILE + t] & (WAYS as u8 - 1));
+            let (number, length) = (page[tile + self.numbers_at() + side * TILE + t], half(pair + 2));
+            let (number, length) = if block.turning.is_some() { unsigned(number, length) } else { (number & (WAYS as u8 - 1), length) };
+            block.lengths.push(length);
+            block.numbers.push(number);
             for at in 0..rank / 8 {
                 let code = codes.read_code(&page[tile + [0, self.values_at()][side]..], operand, t, at);
                 block.levels.extend(self.codecs[side].levels(code).map(|n| n as u8));
             }
         }
-        if side == 0 && self.outliers > 0 {
-            block.outliers = (0..BLOCK / TILE).flat_map(|tile| self.read_outliers(&page[tile * self.tile_bytes()..])).collect();
+        if self.outliers[side] > 0 {
+            block.outliers = (0..BLOCK / TILE).flat_map(|tile| self.read_outliers(&page[tile * self.tile_bytes()..], side)).collect();
         }
         block
     }
 
+    /// Where the lanes of a tile stand in left operands of bytes. `[token, coordinate]`
+    fn places(&self, side: usize) -> Vec<u16> {
+        let rank = self.ranks[side];
+        let mut places = vec![0; TILE * rank];
+        for (token, j) in (0..TILE).flat_map(|t| (0..rank).map(move |j| (t, j))) {
+            let (coordinate, place) = if side == 0 { (j, left_byte(TILE, rank, token, j)) } else { (self.coordinate(j), j / 32 * 1024 + left_byte(32, TILE, j % 32, token)) };
+            places[token * rank + coordinate] = place as u16;
+        }
+        places
+    }
+
     /// A tile's, those that add nothing included.
-    fn read_outliers(&self, tile: &[u8]) -> Vec<Outlier> {
-        let mut places = vec![(0, 0); TILE * self.ranks[0]];
-        (0..places.len()).for_each(|i| places[left_byte(TILE, self.ranks[0], i / self.ranks[0], i % self.ranks[0])] = (i / self.ranks[0], i % self.ranks[0]));
-        let at = self.outliers_at();
+    fn read_outliers(&self, tile: &[u8], side: usize) -> Vec<Outlier> {
+        let (rank, most, at) = (self.ranks[side], self.outliers[side], self.outliers_at(side));
+        let mut lanes = vec![(0, 0); TILE * rank];
+        self.places(side).into_iter().enumerate().for_each(|(i, place)| lanes[usize::from(place)] = (i / rank, i % rank));
         let of = |e: usize| {
             let place = usize::from(u16::from_le_bytes([tile[at + 2 * e], tile[at + 2 * e + 1]]));
-            let (token, coordinate) = places[place % places.len()];
-            Outlier { token, coordinate, more: tile[at + 2 * self.outliers + e] as i8 }
+            let (token, coordinate) = lanes[place % lanes.len()];
+            Outlier { token, coordinate, more: tile[at + 2 * most + e] as i8 }
         };
-        (0..self.outliers).map(of).collect()
+        (0..most).map(of).collect()
     }
 }
 

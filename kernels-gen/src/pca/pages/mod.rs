@@ -2,8 +2,8 @@
 //! maps, one for keys and one for values. See [`crate::kernels::pca`]; the newest tokens lie raw in another cache.
 //!
 //! What a page can hold: blocks of 512 tokens of one head, keys as attention meets them (`_post`) or before RoPE, preconditioned if that is wanted, any table of 1 to 4 bits, fitted ones by [`open_fitted`], up to 16
-//! centres, a basis of each block's own or one for a stream (`_share`), outliers of keys (`_t2`). Outliers of values, pooled heads, one
-//! basis for keys before RoPE and the published defects it cannot.
+//! centres, a basis of each block's own or one for a stream (`_share`), outliers (`_t2`). Pooled heads, one basis for keys before RoPE and the
+//! published defects it cannot.
 //!
 //! Bases that are shared lie in a page of their own, which the first entry of a sequence's row of the page table names: fitted ahead it
 //! serves all sequences, or a sequence has its own.
@@ -21,7 +21,7 @@ pub use fold::{Folded, Outlier};
 pub use frame::{Columns, Frame};
 pub use layout::PcaLayout;
 pub use turned::{coordinate_at, factors_at, speeds_at, turned_bytes, units_at, zeros_at};
-pub use turning::{Before, MAGIC, Turning, plain_speeds};
+pub use turning::{Before, MAGIC, STEP, Turning, plain_speeds};
 
 use super::error::PcaError;
 use super::name::codec;
@@ -105,15 +105,19 @@ impl PcaPages {
         usize::from(self.shared() != [false; 2])
     }
 
-    /// Outliers that a tile's keys have room for: half as many again as numbers of a Gaussian need, in whole numbers a token.
-    pub fn outliers(&self, d: usize) -> usize {
-        let each = match self.k.outliers {
-            None => return 0,
-            Some(t) if t < 2.25 => 16,
-            Some(t) if t < 2.75 => 64,
-            Some(_) => 128,
+    /// Outliers that a tile's keys and its values have room for: half as many again as numbers of a Gaussian need, in whole numbers a token.
+    pub fn outliers(&self, d: usize) -> [usize; 2] {
+        let of = |(settings, rank): (&Settings, usize)| {
+            let each = match settings.outliers {
+                None => return 0,
+                Some(t) if t < 2.25 => 16,
+                Some(t) if t < 2.75 => 64,
+                Some(_) => 128,
+            };
+            (TILE * rank / each).max(TILE)
         };
-        (TILE * self.ranks(d)[0] / each).max(TILE)
+        let ranks = self.ranks(d);
+        [of((&self.k, ranks[0])), of((&self.v, ranks[1]))]
     }
 
     /// Coordinates of a residual of rows of `d` numbers, keys and values: a power of two that values' operands are made of.
@@ -140,9 +144,8 @@ impl PcaPages {
                 Some(bases) => Some(layout.read_frame(&bases[layout.frame_at(i)..], i)),
                 None => return Err(PcaError::Missing { what: NO_BASES }),
             };
-            let most = if i == 0 { layout.outliers } else { 0 };
             let coding = Coding::new(settings, d, self.fitted[i].as_deref())?;
-            layout.write(&mut page, i, &Folded::fit(&coding, self.tables[i], rows, self.ranks(d)[i], frame, most, Some(before).filter(|_| i == 0 && self.k.before_rope))?);
+            layout.write(&mut page, i, &Folded::fit(&coding, self.tables[i], rows, self.ranks(d)[i], frame, layout.outliers[i], Some(before).filter(|_| i == 0 && self.k.before_rope))?);
         }
         Ok(page)
     }
@@ -180,7 +183,6 @@ fn fits(s: &Settings, keys: bool) -> Result<(), PcaError> {
         (s.block == BLOCK, "the block of pages", s.block.to_string(), "_n512"),
         (s.grouping == Grouping::Head, "the grouping of pages", "pooled heads".into(), "_head"),
         (!keys || !s.before_rope || !s.share_basis, "the basis of keys before RoPE", "shared".into(), "_own for keys: their integers have a unit a block"),
-        (keys || s.outliers.is_none(), "the outliers of values in pages", "kept".into(), "_t0 for values, as KEYS_t2/VALUES_t0"),
         (s.centres <= WAYS / 2, "the centres of pages", s.centres.to_string(), "at most 16"),
         (s.raw_layers.is_empty(), "the layers of pages", "raw".into(), "no _raw: give those layers a cache of bf16"),
         (!s.compat, "compat of pages", "on".into(), "names without _compat"),

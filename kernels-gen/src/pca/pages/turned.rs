@@ -1,6 +1,8 @@
-//! Where a page keeps what turns keys before RoPE: in the place of their frame `[matrix | means | zeros | factors | speeds | units]`, and a matrix of
-//! centres without steps. Both matrices are right operands of 16 columns: 16 coordinates, then those that turn with them, and so on.
+//! Where a page keeps what turns keys before RoPE: in the place of their frame `[matrix | means | zeros | factors | speeds | unit]`, and a matrix of
+//! centres in f16. Both matrices are right operands of 16 columns: 16 coordinates, then those that turn with them, and so on. A token's number is that of
+//! its centre, its length has a sign.
 
+use half::f16;
 use kernel_dsl::pack::right_byte;
 
 use super::{Columns, Folded, Frame, PcaLayout, Turning, WAYS};
@@ -9,18 +11,24 @@ use super::{Columns, Folded, Frame, PcaLayout, Turning, WAYS};
 pub const fn turned_bytes(d: usize) -> usize {
     units_at(d) + 128
 }
+/// Means come before: every two of them lie twice, side by side, as accumulators have them.
 pub const fn zeros_at(d: usize) -> usize {
-    4 * d
+    8 * d
 }
 pub const fn factors_at(d: usize) -> usize {
-    8 * d
+    12 * d
 }
 /// Upper halves of all pairs, then the lower ones.
 pub const fn speeds_at(d: usize) -> usize {
-    10 * d
+    14 * d
 }
 pub const fn units_at(d: usize) -> usize {
-    14 * d
+    18 * d
+}
+
+/// First byte of the mean of column `at`, and of it again.
+fn mean_at(at: usize) -> [usize; 2] {
+    [0, 8].map(|twice| at / 2 * 16 + at % 2 * 4 + twice)
 }
 
 /// The coordinate of column `at`.
@@ -28,8 +36,17 @@ pub fn coordinate_at(d: usize, at: usize) -> usize {
     at / 32 * 16 + at % 16 + at / 16 % 2 * (d / 2)
 }
 
+/// `row`: in bytes, of a matrix of so many.
 fn byte(rows: usize, row: usize, column: usize) -> usize {
     column / 16 * 16 * rows + right_byte(rows, row, column % 16)
+}
+
+/// A token's number and length as its page has them, and back.
+pub(super) fn signed(number: u8, length: u16) -> (u8, u16) {
+    (number / 2, length | u16::from(number % 2) << 15)
+}
+pub(super) fn unsigned(number: u8, length: u16) -> (u8, u16) {
+    (number % 16 * 2 + (length >> 15) as u8, length & 0x7fff)
 }
 
 impl PcaLayout {
@@ -42,8 +59,8 @@ impl PcaLayout {
         for at in 0..d {
             let i = coordinate_at(d, at);
             (0..rank).for_each(|j| put(frame + byte(rank, j, at), &block.frame.matrix[j * d + i].to_le_bytes()));
-            (0..WAYS).for_each(|j| put(ways + byte(WAYS, j, at), &block.ways.matrix[j * d + i].to_le_bytes()));
-            put(behind + 4 * at, &turning.means[i].to_le_bytes());
+            (0..WAYS / 2).for_each(|j| put(ways + byte(WAYS, 2 * j, at), &f16::from_f32(f32::from(turning.centres[j * d + i])).to_le_bytes()));
+            mean_at(at).iter().for_each(|mean| put(behind + mean, &turning.means[i].to_le_bytes()));
             put(behind + zeros_at(d) + 4 * at, &zeros[i].to_le_bytes());
         }
         for (i, (factor, speed)) in turning.factors.iter().zip(&turning.speeds).enumerate() {
@@ -51,7 +68,7 @@ impl PcaLayout {
             put(behind + speeds_at(d) + 4 * i, &((speed >> 32) as u32).to_le_bytes());
             put(behind + speeds_at(d) + 2 * d + 4 * i, &(*speed as u32).to_le_bytes());
         }
-        turning.units.iter().enumerate().for_each(|(i, unit)| put(behind + units_at(d) + 4 * i, &unit.to_le_bytes()));
+        put(behind + units_at(d), &turning.unit.to_le_bytes());
     }
 
     /// What [`Self::write_turned`] put there.
@@ -59,16 +76,20 @@ impl PcaLayout {
         let (d, rank) = (self.d, self.ranks[0]);
         let behind = frame + rank * d;
         let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
-        let (mut matrix, mut along, mut means) = (vec![0; rank * d], vec![0; WAYS * d], vec![0.0; d]);
+        let (mut matrix, mut centres, mut means) = (vec![0; rank * d], vec![0; WAYS / 2 * d], vec![0.0; d]);
         for at in 0..d {
             let i = coordinate_at(d, at);
             (0..rank).for_each(|j| matrix[j * d + i] = page[frame + byte(rank, j, at)] as i8);
-            (0..WAYS).for_each(|j| along[j * d + i] = page[ways + byte(WAYS, j, at)] as i8);
-            means[i] = f32::from_bits(word(behind + 4 * at));
+            for j in 0..WAYS / 2 {
+                let from = ways + byte(WAYS, 2 * j, at);
+                centres[j * d + i] = f16::from_le_bytes([page[from], page[from + 1]]).to_f32() as i16;
+            }
+            means[i] = f32::from_bits(word(behind + mean_at(at)[0]));
         }
         let float = |at: usize| f32::from_bits(word(behind + at));
         let speed = |i: usize| u64::from(word(behind + speeds_at(d) + 4 * i)) << 32 | u64::from(word(behind + speeds_at(d) + 2 * d + 4 * i));
-        let turning = Turning { factors: (0..d / 2).map(|i| float(factors_at(d) + 4 * i)).collect(), means, units: [float(units_at(d)), float(units_at(d) + 4)], speeds: (0..d / 2).map(speed).collect() };
-        (Frame { d, matrix, worth: vec![1.0; rank], mean: vec![0.0; d] }, Columns { matrix: along, worth: vec![1.0; WAYS] }, turning)
+        let factors = (0..d / 2).map(|i| float(factors_at(d) + 4 * i)).collect();
+        let turning = Turning { factors, means, centres, unit: float(units_at(d)), speeds: (0..d / 2).map(speed).collect() };
+        (Frame { d, matrix, worth: vec![1.0; rank], mean: vec![0.0; d] }, Columns { matrix: vec![], worth: vec![] }, turning)
     }
 }

@@ -1,19 +1,26 @@
 //! Keys before RoPE: what a block keeps beside its matrices, so that whoever reads it turns its keys.
 //!
-//! A key is `factor (mean + norm A + length C)`, A and C sums of bytes, a factor for each pair of coordinates that turn together: so what
-//! is turned are numbers in one unit, integers of 16 bits (about 1e-9 of a row's square), and factors belong to the query. Speeds lie in the page:
-//! a page says itself how its keys turn.
+//! A key is `factor (mean + length C + norm A)`, A a sum of bytes, a factor for each pair of coordinates that turn together: so what is turned are
+//! numbers in one unit, integers of 16 bits (about 1e-9 of a row's square), and factors belong to the query. Mean, lengths and the centre C are integers
+//! of a finer grid, so that `mean + length C` is exact in a sum of f16 products. Speeds lie in the page: a page says itself how its keys turn.
 
 use std::f64::consts::TAU;
 
 use half::f16;
 
 use super::super::whiten::Whitening;
-use super::{BLOCK, Folded, WAYS};
+use super::{BLOCK, Columns, Folded, WAYS};
 use crate::codecs::Levels;
 
 /// Magnitude of what is turned, at most, but for rounding.
 const TOP: f64 = 32000.0;
+
+/// Steps of the grid in one of what is turned, and that step.
+const GRID: f64 = 64.0;
+pub const STEP: f32 = 0.015625;
+
+/// The largest length of a block in its own steps: exact in f16, as centres are in theirs.
+const LONGEST: f64 = 2000.0;
 
 /// How much larger a pair's numbers may be under its factor than those of the pair that fills it best.
 const APART: f64 = 4096.0;
@@ -35,10 +42,12 @@ pub struct Before<'a> {
 pub struct Turning {
     /// Of a pair. `[d / 2]`
     pub factors: Vec<f32>,
-    /// `[d]`
+    /// Integers, in steps of the grid. `[d]`
     pub means: Vec<f32>,
-    /// What a norm is worth to a sum of lanes, and a length to one of marks.
-    pub units: [f32; 2],
+    /// Likewise, of a length's step. `[WAYS / 2, d]`
+    pub centres: Vec<i16>,
+    /// What a norm is worth to a sum of lanes, in steps of the grid.
+    pub unit: f32,
     /// In 2^-64 of a turn a token. `[d / 2]`
     pub speeds: Vec<u64>,
 }
@@ -64,33 +73,41 @@ impl Before<'_> {
         let lanes: Vec<f64> = back(columns).into_iter().map(|x| x / step).collect();
         let (ways, mean) = (back(&ways), back(&block.frame.mean.iter().map(|m| f64::from(*m)).collect::<Vec<f64>>()));
         let half = d / 2;
-        let longest = lengths_of(block, table, &lanes, &ways, &mean);
+        let length = |t: usize| f64::from(f16::from_bits(block.lengths[t]).to_f32());
+        let most = (0..BLOCK).map(length).fold(0.0, f64::max).max(1e-20);
+        let longest = lengths_of(block, table, &lanes, &ways, &mean, most);
         // Of each pair the largest entry of a row of the matrix.
         let mut grain: Vec<f64> = (0..half).map(|i| (0..rank).fold(0.0, |top: f64, j| top.max(lanes[j * d + i].abs()).max(lanes[j * d + i + half].abs()))).collect();
         let best = grain.iter().zip(&longest).map(|(g, p)| if *p > 0.0 { g / p } else { 0.0 }).fold(0.0, f64::max);
         let least = if best > 0.0 { best / APART } else { 1.0 };
         grain.iter_mut().zip(&longest).for_each(|(g, p)| *g = g.max(p * least).max(f64::from(f32::MIN_POSITIVE) * 1e6));
         let unit = grain.iter().zip(&longest).map(|(g, p)| p / g).fold(0.0, f64::max).max(1e-20) / TOP;
-        let most = (0..WAYS * d).fold(0.0, |top: f64, at| top.max(ways[at].abs() / grain[at % half])).max(1e-20);
-        let bytes = |x: &[f64], each: f64| x.iter().enumerate().map(|(at, x)| (x / grain[at % half] / each * 127.0).round_ties_even() as i8).collect::<Vec<i8>>();
-        block.frame.matrix = bytes(&lanes, 1.0);
-        block.ways.matrix = bytes(&ways, most);
-        // Marks are 128 times as large as ones.
-        let units = [1.0 / (127.0 * unit), most / (127.0 * 128.0 * unit)].map(|unit| unit as f32);
+        let steps = |x: f64, i: usize| (x / (grain[i % half] * unit) * GRID).round_ties_even();
+        let centres = (0..WAYS / 2 * d).map(|at| steps(ways[at / d * 2 * d + at % d] * (most / LONGEST), at % d) as i16).collect();
+        let means = mean.iter().enumerate().map(|(i, m)| steps(*m, i) as f32).collect();
         let factors = grain.iter().map(|g| (g * unit) as f32).collect();
-        let means = mean.iter().enumerate().map(|(i, m)| (m / (grain[i % half] * unit)) as f32).collect();
+        let lengths = (0..BLOCK).map(|t| f16::from_f64((length(t) / most * LONGEST).round_ties_even()).to_bits()).collect();
+        block.frame.matrix = lanes.iter().enumerate().map(|(at, x)| (x / grain[at % half] * 127.0).round_ties_even() as i8).collect();
+        block.ways = Columns { matrix: vec![], worth: vec![] };
+        block.lengths = lengths;
+        let unit = (GRID / (127.0 * unit)) as f32;
         let speeds = self.speeds.iter().map(|s| (s / TAU).rem_euclid(1.0)).map(|turns| (turns * 2_f64.powi(64)) as u64).collect();
-        block.turning = Some(Turning { factors, means, units, speeds });
+        block.turning = Some(Turning { factors, means, centres, unit, speeds });
         block.frame.worth = vec![1.0; rank];
-        block.ways.worth = vec![1.0; WAYS];
         block.frame.mean = vec![0.0; d];
     }
 }
 
-/// The largest length of each pair among a block's keys. `[d / 2]`
-fn lengths_of(block: &Folded, table: &Levels, lanes: &[f64], ways: &[f64], mean: &[f64]) -> Vec<f64> {
+/// The largest length of each pair among a block's keys, its mean, and its centres at the largest length, `most`. `[d / 2]`
+fn lengths_of(block: &Folded, table: &Levels, lanes: &[f64], ways: &[f64], mean: &[f64], most: f64) -> Vec<f64> {
     let d = mean.len();
     let mut longest = vec![0.0_f64; d / 2];
+    let mut count = |row: &[f64], by: f64| {
+        let (low, high) = row.split_at(d / 2);
+        longest.iter_mut().zip(low.iter().zip(high)).for_each(|(top, (a, b))| *top = top.max(by * a.hypot(*b)));
+    };
+    count(mean, 1.0);
+    ways.chunks_exact(d).for_each(|way| count(way, most));
     for token in 0..BLOCK {
         let half = |x: u16| f64::from(f16::from_bits(x).to_f32());
         let (norm, length, way) = (half(block.norms[token]), half(block.lengths[token]), usize::from(block.numbers[token]));
@@ -99,8 +116,7 @@ fn lengths_of(block: &Folded, table: &Levels, lanes: &[f64], ways: &[f64], mean:
             let by = norm * f64::from(lane);
             row.iter_mut().zip(column).for_each(|(x, c)| *x += by * c);
         }
-        let (low, high) = row.split_at(d / 2);
-        longest.iter_mut().zip(low.iter().zip(high)).for_each(|(top, (a, b))| *top = top.max(a.hypot(*b)));
+        count(&row, 1.0);
     }
     longest
 }
@@ -109,13 +125,19 @@ impl Turning {
     /// A token's key before RoPE.
     pub(super) fn row(&self, block: &Folded, token: usize, lanes: &[i32]) -> Vec<f64> {
         let d = self.means.len();
-        let half = |x: u16| f64::from(f16::from_bits(x).to_f32());
-        let (norm, length) = (half(block.norms[token]) * f64::from(self.units[0]), half(block.lengths[token]) * 128.0 * f64::from(self.units[1]));
-        let mut row: Vec<f64> = self.means.iter().map(|m| f64::from(*m)).collect();
+        let norm = f64::from(f16::from_bits(block.norms[token]).to_f32()) * f64::from(self.unit);
+        let mut row: Vec<f64> = (0..d).map(|i| f64::from(self.along(block, token, i))).collect();
         let mut add = |column: &[i8], by: f64| row.iter_mut().zip(column).for_each(|(x, m)| *x += by * f64::from(*m));
         lanes.iter().zip(block.frame.matrix.chunks_exact(d)).for_each(|(lane, column)| add(column, norm * f64::from(*lane)));
-        add(&block.ways.matrix[usize::from(block.numbers[token]) * d..][..d], length);
-        row.iter().enumerate().map(|(i, x)| x * f64::from(self.factors[i % (d / 2)])).collect()
+        row.iter().enumerate().map(|(i, x)| x * f64::from(STEP * self.factors[i % (d / 2)])).collect()
+    }
+
+    /// Coordinate `i` of the mean and what a token has along its centre, in steps of the grid.
+    pub fn along(&self, block: &Folded, token: usize, i: usize) -> f32 {
+        let (d, number) = (self.means.len(), block.numbers[token]);
+        let length = f16::from_bits(block.lengths[token]).to_f32();
+        let centre = f32::from(self.centres[usize::from(number / 2) * d + i]);
+        self.means[i] + centre * if number % 2 == 0 { length } else { -length }
     }
 
     /// What a sum of lanes from 0 on starts from, as a float that has it in its lowest bits: lanes of keys stand 128 higher.
