@@ -23,19 +23,28 @@ struct Problem {
     slots: Vec<i64>,
 }
 
-fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
+/// `pairs`: whole sequences, more than run at once: a block takes two side by side.
+fn problem(noise: &mut Noise, long: bool, pairs: bool, plain: bool) -> Problem {
     let d = one_of("KVF_DIMS", &[64, 128, 256], noise);
     let group = one_of("KVF_GROUPS", &[1, 2, 3, 4, 5, 6, 7, 8, 16], noise);
     let page = [32, 64, 128][noise.below(3)];
     // So many short sequences that blocks take several at once; a few longer ones among them.
-    let many = !long && noise.below(3) == 0;
-    let kv_heads = if many { 8 } else { 1 + noise.below(2) };
-    let most = if long { 32768 } else { 1 + noise.below(if many { 3000 } else { 6000 }) };
+    let many = !long && !pairs && noise.below(3) == 0;
+    let kv_heads = if many || pairs { 8 } else { 1 + noise.below(2) };
+    let most = if long {
+        32768
+    } else if pairs {
+        2048
+    } else {
+        1 + noise.below(if many { 3000 } else { 6000 })
+    };
     let near = most / page + 1;
     // Tables may name more tokens than any sequence has: then there can be more parts than blocks run at once.
-    let stride = if !long && !many && noise.below(3) == 0 { 131072 / page } else { near };
+    let stride = if !long && !many && !pairs && noise.below(3) == 0 { 131072 / page } else { near };
     let batch = if long {
         1
+    } else if pairs {
+        61
     } else if many {
         40 + noise.below(100)
     } else {
@@ -52,6 +61,7 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
         _ => n.below(most + 1),
     };
     let len = |n: &mut Noise| match (long, many) {
+        _ if pairs => most - n.below(1000),
         (true, _) => most,
         (_, true) if n.below(20) > 0 => n.below(short) * n.below(4).min(1),
         _ => edge(n),
@@ -73,7 +83,7 @@ fn problem(noise: &mut Noise, long: bool, plain: bool) -> Problem {
     let mut make = |n: usize| if plain { (0..n * d).map(|_| noise.gauss()).collect() } else { noise.rows(n, d) };
     let (k, v) = (make(n), make(n));
     let q: Vec<f32> = make(batch * kv_heads * group);
-    Problem { d, group, kv_heads, page, stride, lens, table, splits: noise.below(6), q, scale: 1.0 / (d as f32).sqrt(), shape, k, v, slots }
+    Problem { d, group, kv_heads, page, stride, lens, table, splits: if pairs { 0 } else { noise.below(6) }, q, scale: 1.0 / (d as f32).sqrt(), shape, k, v, slots }
 }
 
 fn wanted(c: &CodecInfo, p: &Problem) -> (Vec<u8>, Decoded) {
@@ -165,7 +175,7 @@ fn decode_is_bit_identical() {
     let Some((device, _)) = gpu("decode_is_bit_identical") else { return };
     let total = crate::side_by_side(&device, &crate::subjects(cases(24)), |stream, &(c, n)| {
         let mut noise = Noise(c.k.bits as u64 + 5);
-        let problems: Vec<Problem> = (0..n).map(|i| problem(&mut noise, i % 50 == 49, !c.exact())).filter(|p| c.serves(p.d)).collect();
+        let problems: Vec<Problem> = (0..n).map(|i| problem(&mut noise, i % 50 == 49, i + 1 == n, !c.exact())).filter(|p| c.serves(p.d)).collect();
         let n = problems.len();
         let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
         let wants: Vec<(Vec<u8>, Decoded)> = std::thread::scope(|s| {

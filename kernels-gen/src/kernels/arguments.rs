@@ -77,7 +77,7 @@ pub struct Share<'a> {
     pub split: i32,
     /// log2 of the leaves of a warp.
     pub unit: i32,
-    /// log2 of the warps of a crew. Where crews are one warp, `short` has the sequence of each: below 0 none.
+    /// log2 of the warps of a crew. Where crews are fewer than a block's, `short` has the sequence of each warp: below 0 none.
     pub log_crew: i32,
     pub short: &'a Shared<i32>,
 }

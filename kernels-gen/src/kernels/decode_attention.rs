@@ -344,7 +344,7 @@ pub fn decode_attention<T: Float>(
     for left in strided(0_i32 - turns, 0_i32, 1) {
         // One number alone waits in a register through a turn.
         anew();
-        let (block, unit) = (block_id(0), if own != 1_i32 { found.at(UNIT) } else { unit });
+        let (block, mut unit) = (block_id(0), if own != 1_i32 { found.at(UNIT) } else { unit });
         let turn = if own != 1_i32 { turn_of(left, found.at(TURNS), block, blocks) } else { 0_i32 };
         let (mut item, mut seq, mut split, mut log_crew) = (block, 0_i32, 0_i32, m.log_warps() as i32);
         if own != 1_i32 {
@@ -358,7 +358,15 @@ pub fn decode_attention<T: Float>(
             split = fixed.1;
         }
         if own == 0_i32 {
-            if turn < found.at(OWN) {
+            let mut two = false;
+            if m.bundles() {
+                two = found.at(TWO) > 0_i32;
+            }
+            if two {
+                find_two(&m, batch, &mut short, of_head);
+                log_crew = m.log_warps() as i32 - 1_i32;
+                unit = unit + 1_i32;
+            } else if turn < found.at(OWN) {
                 find_share(&m, lens, batch, capacity, &counts, &places, &mut found, unit, of_head);
                 seq = found.at(0);
                 split = found.at(1);

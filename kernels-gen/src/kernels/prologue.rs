@@ -47,6 +47,17 @@ pub fn make_queries<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, 
         if !room.apart {
             start_tiles(m, &room.ring, cache.bytes, &room.from, &room.seats, w);
         }
+        // The ring of a long sequence's warp holds its query first.
+        if m.bundles() {
+            if room.apart & (room.log_crew > 0_i32) {
+                for _ in lanes(1) {
+                    let at = seat(&room.seats, w, TILE);
+                    if at < end_of(&room.seats, w) {
+                        cache.bytes.prefetch_some(tile_at(m, &room.from, seat(&room.seats, w, PAGE), at), m.asked() as i32);
+                    }
+                }
+            }
+        }
         if m.many {
             // Blocks without work make no query.
             for c in strided(w, if seat(&room.seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {

@@ -9,6 +9,9 @@
 //! bundle. Blocks that the last turn of shares leaves free take bundles, as many as end with a share; what is left comes after the
 //! shares, to all blocks alike. A bundle takes twice as long as a short sequence alone, so a few of them are shares like others. All
 //! blocks count alike, and no choice changes a bit of the result.
+//!
+//! Where all sequences are whole shares, more than run at once but not twice as many, a block takes two of a head side by side, half of its
+//! warps each, which walk twice as many leaves: between two turns nobody reads for some four microseconds, as all blocks end at once.
 
 use super::decode_attention::DecodeMeta;
 use super::leaves::LEAF;
@@ -19,7 +22,7 @@ pub const LANES: usize = 32;
 
 /// What is found, in words of its array: sequence and split of a block's share; the unit, shares and short sequences in bundles of a head; the
 /// shares of the block, its turns in all, those of them that take every so manyth of the first bundles, the first one and how many
-/// others do, and where it goes on; then the sequence of each warp in a bundle (below 0: none).
+/// others do, and where it goes on; whether it takes two sequences side by side.
 pub const UNIT: usize = 2;
 pub const ALL: usize = 3;
 pub const FEW: usize = 4;
@@ -29,7 +32,8 @@ const BESIDE: usize = 7;
 const FIRST: usize = 8;
 const FREE: usize = 9;
 const AFTER: usize = 10;
-pub const FOUND: usize = 11;
+pub const TWO: usize = 11;
+pub const FOUND: usize = 12;
 
 /// Words of a row of places, see [`count_shares`]: what lies before lane 0, then sums up to each lane.
 const LINE: usize = LANES / 2 + LANES;
@@ -163,6 +167,16 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
                 found.put(FREE, free);
                 found.put(AFTER, early + block - beside * blocks);
             }
+            let pairs = (batch + 1_i32) / 2_i32 * kv_heads;
+            let two = (items > blocks) & (pairs <= blocks) & (4_i32 * pairs > 3_i32 * blocks) & (total == batch) & (small_from == batch) & (best < m.depth as i32);
+            if m.bundles() {
+                found.put(TWO, if two { 1_i32 } else { 0_i32 });
+                if two {
+                    let any = if block < pairs { 1_i32 } else { 0_i32 };
+                    found.put(OWN, any);
+                    found.put(TURNS, any);
+                }
+            }
         }
     }
 }
@@ -241,6 +255,17 @@ pub fn find_share(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32,
                     left = left - count;
                 }
             }
+        }
+    }
+}
+
+/// The two sequences of a pair, the `pair`-th of its head, go into `short`, half of the warps each.
+#[device]
+pub fn find_two(m: &DecodeMeta, batch: i32, short: &mut Shared<i32>, pair: i32) {
+    for _ in warps(1) {
+        for w in lanes(m.warps) {
+            let seq = 2_i32 * pair + w / (m.warps / 2).max(1) as i32;
+            short.put(w, if seq < batch { seq } else { -1_i32 });
         }
     }
 }
