@@ -96,7 +96,7 @@ pub fn attention(machine: &Rc<Machine>, subject: &Subject, path: ReadPath, geome
                 }
                 if let (Coder::Pca(codec, blocks), true) = (coder, packed) {
                     if let Some(pages) = attention::Blocked::pages(codec, blocks, &geometry) {
-                        return Ok(Box::new(Windowed::new(machine.clone(), geometry, Box::new(attention::Blocked::new(pages, geometry, *blocks)))));
+                        return Ok(Box::new(Windowed::new(machine.clone(), geometry, Box::new(attention::Blocked::new(pages, geometry, blocks)))));
                     }
                 }
                 Ok(match scheme(coder) {

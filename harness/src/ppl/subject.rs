@@ -192,7 +192,7 @@ impl Subject {
                         (Coder::Preset(_, Some(fitted)), Streams::Cache) if path.packed() => Box::new(Calibrated::new(backend, fitted, geometry, &layers, tokens)?),
                         (Coder::Kivi(codec), Streams::Cache) if path.packed() && Grouped::serves(&geometry) => Box::new(Grouped::new(codec, geometry)),
                         (Coder::Pca(codec, blocks), Streams::Cache) if path.packed() => match Blocked::pages(codec, blocks, &geometry) {
-                            Some(pages) => Box::new(Blocked::new(pages, geometry, *blocks)),
+                            Some(pages) => Box::new(Blocked::new(pages, geometry, blocks)),
                             None => Box::new(simulated(Some(coder), Some(coder))),
                         },
                         (Coder::Kivi(codec), _) => Box::new(Windowed::new(codec, geometry, streams.halves(), own)),
