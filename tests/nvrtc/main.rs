@@ -26,7 +26,6 @@ use runtime::compile::compile_in;
 /// The compiler that the ceilings were recorded with: another one spills differently.
 const RECORDED_WITH: (i32, i32) = (13, 0);
 const CEILINGS: &str = include_str!("ceilings.txt");
-const THREADS: usize = 2;
 
 /// Read by tests that compile, written by the one that times: it has the machine to itself.
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -58,12 +57,12 @@ fn compile(config: &Config, cache: &Cache, tool: Option<&Path>) -> Result<Taken,
     }
 }
 
-/// All configurations on `THREADS` threads, in their order.
+/// All configurations on a thread a core, in their order.
 fn compile_all(all: &[Config], tool: Option<&Path>) -> Vec<Result<Taken, String>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(BTreeMap::new());
     std::thread::scope(|s| {
-        for _ in 0..THREADS {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             s.spawn(|| {
                 while let Some((i, config)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?))) {
                     // A cache each: nothing comes from the disk, and no cubin is kept.

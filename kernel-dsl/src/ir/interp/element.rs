@@ -8,7 +8,8 @@ use crate::ir::{Id, Op, Program, Stmt};
 /// A statement whose one result is a function of the elements of its operands.
 pub struct Element<'a> {
     op: &'a Op,
-    pub operands: Vec<Id>,
+    operands: [Id; 3],
+    count: usize,
     types: [DType; 3],
     pub out: Id,
     out_type: DType,
@@ -16,17 +17,21 @@ pub struct Element<'a> {
 
 impl Element<'_> {
     pub fn of<'a>(p: &Program, s: &'a Stmt) -> Option<Element<'a>> {
-        let operands = match &s.op {
-            Op::Const(_) => vec![],
-            Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::Full(a) => vec![*a],
-            Op::Bin(_, a, b) | Op::Funnel(a, b, _) | Op::Prmt(a, b, _) => vec![*a, *b],
-            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => vec![*a, *b, *c],
+        let (count, operands) = match &s.op {
+            Op::Const(_) => (0, [0; 3]),
+            Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::Full(a) => (1, [*a, 0, 0]),
+            Op::Bin(_, a, b) | Op::Funnel(a, b, _) | Op::Prmt(a, b, _) => (2, [*a, *b, 0]),
+            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => (3, [*a, *b, *c]),
             _ => return None,
         };
         let out = *s.outs.first()?;
         let mut types = [DType::Bool; 3];
-        types.iter_mut().zip(&operands).for_each(|(t, id)| *t = p.ty(*id).dtype());
-        Some(Element { op: &s.op, operands, types, out, out_type: p.ty(out).dtype() })
+        types.iter_mut().zip(&operands[..count]).for_each(|(t, id)| *t = p.ty(*id).dtype());
+        Some(Element { op: &s.op, operands, count, types, out, out_type: p.ty(out).dtype() })
+    }
+
+    pub fn operands(&self) -> &[Id] {
+        &self.operands[..self.count]
     }
 
     /// The result for the operands' bits; unused ones are ignored.

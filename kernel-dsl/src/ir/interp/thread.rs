@@ -152,11 +152,11 @@ impl Machine<'_> {
 
     /// An element-wise statement in each active thread.
     fn map(&mut self, mask: &Mask, e: &Element) -> Result<(), Wrong> {
-        self.needs(&e.operands)?;
+        self.needs(e.operands())?;
         self.defines(&[e.out]);
         for thread in threads(mask) {
             let mut bits = [0; 3];
-            bits.iter_mut().zip(&e.operands).for_each(|(b, id)| *b = self.get(*id, thread));
+            bits.iter_mut().zip(e.operands()).for_each(|(b, id)| *b = self.get(*id, thread));
             let result = e.eval(bits)?;
             self.set(e.out, thread, result);
         }

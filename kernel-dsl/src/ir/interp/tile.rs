@@ -170,25 +170,31 @@ impl<'a> Machine<'a> {
 
     /// Element by element; scalars, row and column vectors repeat themselves.
     fn map(&mut self, e: &Element) -> Result<(), Wrong> {
-        let operands = e.operands.iter().map(|id| Ok((self.p.ty(*id), self.value(*id)?))).collect::<Result<Vec<_>, Wrong>>()?;
-        let (rows, cols) = if let Ty::Tile { rows, cols, .. } = self.p.ty(e.out) { (rows, cols) } else { (1, 1) };
-        let at = |i: usize| {
+        let Ty::Tile { rows, cols, .. } = self.p.ty(e.out) else {
             let mut bits = [0; 3];
-            for (b, operand) in bits.iter_mut().zip(&operands) {
-                *b = match operand {
-                    (_, Value::Scalar(bits)) => *bits,
-                    (Ty::Tile { layout: Layout::Rows, .. }, Value::Tile(x)) => x[i / cols],
-                    (Ty::Tile { layout: Layout::Cols, .. }, Value::Tile(x)) => x[i % cols],
-                    (_, Value::Tile(x)) => x[i],
-                };
+            for (b, id) in bits.iter_mut().zip(e.operands()) {
+                *b = self.scalar(*id)?;
             }
-            e.eval(bits)
+            self.put(e.out, e.eval(bits)?);
+            return Ok(());
         };
-        let value = match self.p.ty(e.out) {
-            Ty::Scalar(_) => Value::Scalar(at(0)?),
-            Ty::Tile { .. } => Value::Tile((0..rows * cols).map(at).collect::<Result<_, _>>()?),
-        };
-        self.values[e.out as usize] = Some(value);
+        let operands = e.operands().iter().map(|id| Ok((self.p.ty(*id), self.value(*id)?))).collect::<Result<Vec<_>, Wrong>>()?;
+        let mut all = Vec::with_capacity(rows * cols);
+        for row in 0..rows {
+            for col in 0..cols {
+                let mut bits = [0; 3];
+                for (b, operand) in bits.iter_mut().zip(&operands) {
+                    *b = match operand {
+                        (_, Value::Scalar(bits)) => *bits,
+                        (Ty::Tile { layout: Layout::Rows, .. }, Value::Tile(x)) => x[row],
+                        (Ty::Tile { layout: Layout::Cols, .. }, Value::Tile(x)) => x[col],
+                        (_, Value::Tile(x)) => x[row * cols + col],
+                    };
+                }
+                all.push(e.eval(bits)?);
+            }
+        }
+        self.values[e.out as usize] = Some(Value::Tile(all.into()));
         Ok(())
     }
 

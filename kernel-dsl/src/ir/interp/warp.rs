@@ -9,19 +9,25 @@ use crate::dtype::DType;
 use crate::ir::{Id, MmaKind, Op, verify};
 
 pub fn stmt(m: &mut Machine, op: &Op, outs: &[Id], mask: &Mask) -> Result<(), Wrong> {
-    let joined = matches!(op, Op::ShflXor(..) | Op::Alike(_) | Op::OfLane(..) | Op::MovMatrix(_) | Op::AnyLane(_) | Op::Ballot(_) | Op::MmaRegs { .. });
-    if !joined {
-        return Err(Wrong::Unsupported { op: format!("{} at thread stage", verify::name(op)) });
-    }
+    let name = match op {
+        Op::ShflXor(..) => "ShflXor",
+        Op::Alike(_) => "Alike",
+        Op::OfLane(..) => "OfLane",
+        Op::MovMatrix(_) => "MovMatrix",
+        Op::AnyLane(_) => "AnyLane",
+        Op::Ballot(_) => "Ballot",
+        Op::MmaRegs { .. } => "MmaRegs",
+        _ => return Err(Wrong::Unsupported { op: format!("{} at thread stage", verify::name(op)) }),
+    };
     m.needs(&crate::passes::simplify::operands(op))?;
-    for w in m.whole_warps(mask, &verify::name(op))? {
+    for w in m.whole_warps(mask, name)? {
         let lane = |m: &Machine, id: Id, l: usize| m.get(id, w * 32 + l);
         let results: Vec<[u64; 32]> = match op {
             Op::ShflXor(a, by) => vec![std::array::from_fn(|l| lane(m, *a, l ^ by))],
             Op::Alike(a) => {
                 let first = lane(m, *a, 0);
                 if (0..32).any(|l| lane(m, *a, l) != first) {
-                    return Err(Wrong::Uneven { op: "Alike".into() });
+                    return Err(Wrong::Uneven { op: name.into() });
                 }
                 vec![[first; 32]]
             }
