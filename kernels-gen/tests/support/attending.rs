@@ -1,4 +1,5 @@
 //! A decode problem through the decode and the join kernel: in Rust beside the reference, then every stage of the IR beside those bytes.
+#![allow(dead_code)] // each test binary uses its part
 
 use crate::run::{assert_bytes, buffer, global, interpreted, memory, scalar, stages};
 use kernel_dsl::ir::interp::Arg;
