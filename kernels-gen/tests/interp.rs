@@ -222,7 +222,7 @@ fn two_sequences_lie_side_by_side() {
     let p = Problem { d: 64, group: 3, page_tokens: 32, share: (4, 1), lens: vec![1100, 1056, 1152], bad_page: Some(1) };
     let x = p.data::<f32>(c);
     let m = DecodeMeta { warps: 4, depth: 2, ..kernels::decode_meta(c, p.d, p.group, p.page_tokens) };
-    assert!(m.bundles() && KV_HEADS * m.fold == 2);
+    assert!(m.pairs() && KV_HEADS * m.fold == 2);
     let join = kernels::join_after(&m).narrow();
     let shape = CacheShape { pages: x.pages, page_tokens: p.page_tokens, kv_heads: KV_HEADS, d: p.d };
     let launches = Launches { m, join, c, shape, group: p.group, stride: STRIDE, unit: 1, blocks: 5, own: 0, table: &x.table, lens: &p.lens, scale: x.scale };

@@ -48,7 +48,7 @@ pub fn make_queries<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, 
             start_tiles(m, &room.ring, cache.bytes, &room.from, &room.seats, w);
         }
         // The ring of a long sequence's warp holds its query first.
-        if m.bundles() {
+        if m.pairs() {
             if room.apart & (room.log_crew > 0_i32) {
                 for _ in lanes(1) {
                     let at = seat(&room.seats, w, TILE);

@@ -169,7 +169,7 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
             }
             let pairs = (batch + 1_i32) / 2_i32 * kv_heads;
             let two = (items > blocks) & (pairs <= blocks) & (4_i32 * pairs > 3_i32 * blocks) & (total == batch) & (small_from == batch) & (best < m.depth as i32);
-            if m.bundles() {
+            if m.pairs() {
                 found.put(TWO, if two { 1_i32 } else { 0_i32 });
                 if two {
                     let any = if block < pairs { 1_i32 } else { 0_i32 };
