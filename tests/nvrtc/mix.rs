@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use super::sass::{Instruction, main_loop, read};
 
-const RECORDED: &str = include_str!("mix.txt");
+static RECORDED: LazyLock<String> = LazyLock::new(|| super::ledger("mix.txt"));
 
 /// Cycles that an instruction of a warp keeps its pipe, measured on an H200: KIND, cycles, pipe, first words of its ops.
 const KINDS: [(&str, f64, &str, &[&str]); 9] = [
