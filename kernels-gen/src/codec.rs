@@ -212,7 +212,7 @@ pub trait Codec: Debug + Send + Sync {
         side
     }
 
-    /// The sum of `(2 * lane - zero2)^2` of a code. Only called if `corrected`.
+    /// The sum of `(2 * lane - zero2)^2` of a code. Only called if `corrected`: such codecs say it themselves, this 0 is none.
     fn energy(&self, _code: [u32; 4]) -> i32 {
         0_i32
     }
