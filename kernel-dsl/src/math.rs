@@ -9,6 +9,21 @@ use kernel_dsl_macros::device;
 
 pub use crate::pairs::*;
 
+/// A function of two numbers that is one operation when a kernel is built.
+macro_rules! recorded {
+    ($name:ident, $op:ident) => {
+        #[allow(non_camel_case_types)]
+        #[doc(hidden)]
+        pub struct $name {}
+        impl $name {
+            pub fn ir(b: &B, x: V, y: V) -> V {
+                b.binary(BinOp::$op, x, y)
+            }
+        }
+    };
+}
+pub(crate) use recorded;
+
 /// `if a < b { b } else { a }`: fixes the sign of zero, drops a NaN in `a`'s place.
 #[device]
 #[inline]
@@ -29,14 +44,7 @@ pub fn farther(a: f32, b: f32) -> f32 {
     a.abs().max(b.abs())
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct farther {}
-impl farther {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::Farther, x, y)
-    }
-}
+recorded!(farther, Farther);
 
 /// The larger of two numbers, in one instruction on a GPU where `fmax` takes two; of a NaN and a number the number, of two zeros the
 /// positive one.
@@ -45,14 +53,7 @@ pub fn greater(a: f32, b: f32) -> f32 {
     if b.is_nan() | (a.total_cmp(&b).is_gt() & !a.is_nan()) { a } else { b }
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct greater {}
-impl greater {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::Greater, x, y)
-    }
-}
+recorded!(greater, Greater);
 
 /// The smaller likewise; of two zeros the negative one.
 #[inline]
@@ -60,14 +61,7 @@ pub fn lesser(a: f32, b: f32) -> f32 {
     if b.is_nan() | (a.total_cmp(&b).is_lt() & !a.is_nan()) { a } else { b }
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct lesser {}
-impl lesser {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::Lesser, x, y)
-    }
-}
+recorded!(lesser, Lesser);
 
 /// High 32 bits of the 64-bit product.
 #[inline]
@@ -75,14 +69,7 @@ pub fn mul_hi(a: u32, b: u32) -> u32 {
     ((a as u64 * b as u64) >> 32) as u32
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct mul_hi {}
-impl mul_hi {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MulHi, x, y)
-    }
-}
+recorded!(mul_hi, MulHi);
 
 /// `x` forced into [0, 1], free on a GPU after a sum or product; NaN and -0 become 0.
 #[inline]
@@ -120,14 +107,7 @@ pub fn dot4(a: u32, b: u32) -> u32 {
     (0..4).fold(0, |sum, i| sum + (a >> (8 * i) & 0xff) * (b >> (8 * i) & 0xff))
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct dot4 {}
-impl dot4 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::Dot4, x, y)
-    }
-}
+recorded!(dot4, Dot4);
 
 /// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
 #[inline]

@@ -2,7 +2,7 @@
 
 use crate::build::{B, V};
 use crate::ir::BinOp;
-use crate::math::{greater, lesser};
+use crate::math::{greater, lesser, recorded};
 
 /// Products of the two bf16 of each word, each rounded to nearest even. No NaN comes out of finite factors.
 pub fn mul_bf16x2(a: u32, b: u32) -> u32 {
@@ -19,14 +19,7 @@ fn bf16_of(x: f64) -> u32 {
     u32::from(crate::dtype::bf16::from_f64(x).to_bits())
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct mul_bf16x2 {}
-impl mul_bf16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MulBf16x2, x, y)
-    }
-}
+recorded!(mul_bf16x2, MulBf16x2);
 
 /// The squares of the two bf16 of `w` on top of the two of `sum`, each sum rounded once to nearest even.
 #[inline]
@@ -38,14 +31,7 @@ pub fn add_squares_bf16x2(sum: u32, w: u32) -> u32 {
     half(0) | half(16)
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct add_squares_bf16x2 {}
-impl add_squares_bf16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::AddSquaresBf16x2, x, y)
-    }
-}
+recorded!(add_squares_bf16x2, AddSquaresBf16x2);
 
 /// bf16 bits of a sum of two doubles.
 fn once(a: f64, b: f64) -> u32 {
@@ -73,14 +59,7 @@ pub fn greater_bf16x2(a: u32, b: u32) -> u32 {
     half(0) | half(16)
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct greater_bf16x2 {}
-impl greater_bf16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::GreaterBf16x2, x, y)
-    }
-}
+recorded!(greater_bf16x2, GreaterBf16x2);
 
 /// [`lesser`] likewise.
 #[inline]
@@ -92,14 +71,7 @@ pub fn lesser_bf16x2(a: u32, b: u32) -> u32 {
     half(0) | half(16)
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct lesser_bf16x2 {}
-impl lesser_bf16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::LesserBf16x2, x, y)
-    }
-}
+recorded!(lesser_bf16x2, LesserBf16x2);
 
 /// The smaller of each half of two words.
 #[inline]
@@ -107,14 +79,7 @@ pub fn min_u16x2(a: u32, b: u32) -> u32 {
     (a & 0xffff).min(b & 0xffff) | (a >> 16).min(b >> 16) << 16
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct min_u16x2 {}
-impl min_u16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MinU16x2, x, y)
-    }
-}
+recorded!(min_u16x2, MinU16x2);
 
 /// The larger of each half of two words.
 #[inline]
@@ -122,11 +87,4 @@ pub fn max_u16x2(a: u32, b: u32) -> u32 {
     (a & 0xffff).max(b & 0xffff) | (a >> 16).max(b >> 16) << 16
 }
 
-#[allow(non_camel_case_types)]
-#[doc(hidden)]
-pub struct max_u16x2 {}
-impl max_u16x2 {
-    pub fn ir(b: &B, x: V, y: V) -> V {
-        b.binary(BinOp::MaxU16x2, x, y)
-    }
-}
+recorded!(max_u16x2, MaxU16x2);
