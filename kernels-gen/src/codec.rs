@@ -137,11 +137,6 @@ impl Spec {
         if self.mixed { self.halves.map(|half| (2 << half) - 1) } else { [self.zero2; 8] }
     }
 
-    /// One lane value stands for zero in all dims, and lanes are bytes.
-    pub fn one_zero(&self) -> bool {
-        self.lane == Lane::U8 && !self.mixed
-    }
-
     /// Zero is a lane value.
     pub fn even(&self) -> bool {
         self.zero2 % 2 == 0
