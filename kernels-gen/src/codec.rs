@@ -207,9 +207,17 @@ pub trait Codec: Debug + Send + Sync {
         side
     }
 
-    /// The sum of `(2 * lane - zero2)^2` of a code. Only called if `corrected`: such codecs say it themselves, this 0 is none.
-    fn energy(&self, _code: [u32; 4]) -> i32 {
-        0_i32
+    /// The sum of `(2 * lane - zero2)^2` of a code, for `correct`. A codec that has it cheaper says so.
+    fn energy(&self, code: [u32; 4]) -> i32 {
+        let w = self.decode(code);
+        let mut sum = 0_i32;
+        for i in 0..8 {
+            let low = (w[i / 4] >> (8 * (i % 4))) & 255_u32;
+            let high = if self.spec().wide_lanes() { (w[2 + i / 4] >> (8 * (i % 4))) & 255_u32 } else { 0_u32 };
+            let step = ((low + high * 256_u32) * 2_u32) as i32 - self.spec().zeros2()[i];
+            sum = sum + step * step;
+        }
+        sum
     }
 
     /// The side values before `correct`, as well as they can be told.

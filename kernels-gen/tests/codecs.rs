@@ -2,7 +2,9 @@
 
 mod support;
 
-use kernels_gen::codec::Lane;
+use kernels_gen::codec::{Codec, Lane};
+use kernels_gen::codecs::Levels;
+use kernels_gen::pca::{GAUSSIAN, PUBLISHED};
 use kernels_gen::registry::{FAMILIES, HEAD_DIMS_STORE, Half, codec};
 use support::{Random, relative_error2};
 
@@ -277,5 +279,24 @@ fn lattices_have_their_granular_gain_at_high_rate() {
         let moment = rows.chunks_exact(128).map(error).sum::<f64>() / rows.len() as f64 / volume;
         let found = 10.0 * (1.0 / 12.0 / moment).log10();
         assert!((found - gain).abs() < 0.05, "{name}: {found:.3} dB, not {gain}");
+    }
+}
+
+#[test]
+fn numbers_come_back_and_decode_to_their_lanes() {
+    for levels in GAUSSIAN.into_iter().chain(PUBLISHED.map(|(_, levels)| levels)) {
+        let c = Levels::new(levels);
+        for turn in 0..97 {
+            let numbers = std::array::from_fn(|i| ((i * 7 + turn * (i + 3)) % levels.len()) as u32);
+            let code = c.of_levels(numbers);
+            assert!(u64::from(code[0]) >> c.spec().bits == 0);
+            assert_eq!(c.levels(code), numbers);
+            let words = c.decode(code);
+            for (i, number) in numbers.into_iter().enumerate() {
+                let lane = i32::from(words[i / 4].to_le_bytes()[i % 4]) - 128;
+                assert_eq!(lane, c.lane(number as usize));
+                assert!((lane as f32 - levels[number as usize] * c.step()).abs() <= 0.5);
+            }
+        }
     }
 }

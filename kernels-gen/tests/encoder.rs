@@ -40,12 +40,6 @@ impl Codec for Corrected {
         [side[0] * 2.0_f32 / energy.sqrt(), 0.0_f32]
     }
 
-    fn energy(&self, code: [u32; 4]) -> i32 {
-        let squares = dot4(code[0], code[0]) + dot4(code[1], code[1]);
-        let lanes = dot4(code[0], 0x0101_0101_u32) + dot4(code[1], 0x0101_0101_u32);
-        (squares * 4_u32) as i32 - (lanes * 60_u32) as i32 + 1800_i32
-    }
-
     fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
         let mut code = [0_u32; 4];
         for i in 0..8 {

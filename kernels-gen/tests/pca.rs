@@ -2,7 +2,7 @@
 
 mod support;
 
-use kernels_gen::pca::{Block, Coding, Grouping, Metric, Norm, PcaError, Settings, Stream, Svd, Table, codec, gather, scatter};
+use kernels_gen::pca::{Block, Coding, Grouping, Metric, Norm, PcaError, Settings, Stream, Svd, Table, codec, eigen, gather, scatter};
 use support::{Random, relative_error2};
 
 const D: usize = 32;
@@ -229,4 +229,39 @@ fn what_cannot_be_is_refused() {
     assert!(bad(Settings { bits: 4, table: published, ..settings() }).contains("none of 4 bits"));
     let short = Coding::new(&Settings { table: Table::Fitted, ..settings() }, D, Some(&[0.0, 1.0]));
     assert!(short.unwrap_err().to_string().contains("8 rising levels"));
+}
+
+fn inner(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn symmetric(n: usize) -> Vec<f64> {
+    let at = |i: usize, j: usize| ((i * j * 7 + 3 * (i + j)) % 23) as f64 - 11.0;
+    (0..n * n).map(|x| at(x / n, x % n)).collect()
+}
+
+#[test]
+fn eigenvectors_are_orthogonal_and_rebuild_the_matrix() {
+    for n in [1, 2, 3, 17, 64] {
+        let a = symmetric(n);
+        let (values, vectors) = eigen(&a, n);
+        assert!(values.windows(2).all(|pair| pair[0] >= pair[1]));
+        for (i, j) in (0..n * n).map(|x| (x / n, x % n)) {
+            let product = inner(&vectors[i * n..][..n], &vectors[j * n..][..n]);
+            assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12, "{n}: {i} {j} {product}");
+            let sum: f64 = (0..n).map(|k| values[k] * vectors[k * n + i] * vectors[k * n + j]).sum();
+            assert!((sum - a[i * n + j]).abs() < 1e-10, "{n}: {i} {j} {sum}");
+        }
+    }
+}
+
+#[test]
+fn degenerate_matrices_have_bases_too() {
+    for a in [vec![0.0; 81], (0..81).map(|x| f64::from(u8::from(x % 10 == 0))).collect(), vec![1.0; 81]] {
+        let (_, vectors) = eigen(&a, 9);
+        for (i, j) in (0..81).map(|x| (x / 9, x % 9)) {
+            let product = inner(&vectors[i * 9..][..9], &vectors[j * 9..][..9]);
+            assert!((product - f64::from(u8::from(i == j))).abs() < 1e-12);
+        }
+    }
 }

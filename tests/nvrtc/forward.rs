@@ -5,10 +5,9 @@ use kernels_gen::kernels::forward::attention::AttentionMeta;
 use kernels_gen::kernels::forward::heads::HeadsMeta;
 use kernels_gen::kernels::forward::{self};
 use runtime::Arch;
-use runtime::cache::Cache;
-use runtime::compile::compile_in;
 
 use super::configs::ARCHS;
+use super::proven::{prove, record};
 
 fn sources(arch: Arch) -> Vec<(String, Result<Source, Report>)> {
     let mut all = vec![
@@ -47,14 +46,13 @@ fn the_forward_pass_compiles_without_spills() {
         for (name, source) in sources(arch) {
             let source = source.unwrap_or_else(|why| panic!("{name}: {why}"));
             assert!(source.shared_bytes as usize <= arch.shared_bytes(), "{arch} {name}: {} bytes", source.shared_bytes);
-            let compiled = compile_in(&Cache::in_memory(), &source.within(arch.shared_bytes()), arch).unwrap_or_else(|why| panic!("{name}: {why}"));
-            for r in compiled.resources() {
-                println!("{arch} {name}: {} registers, {} bytes spilt", r.registers, r.spill_stores + r.spill_loads);
-                if r.spill_stores + r.spill_loads > 0 {
-                    wrong.push(format!("{arch} {name} spills {} bytes", r.spill_stores + r.spill_loads));
-                }
+            let (proof, _) = prove("forward", &source.within(arch.shared_bytes()), arch, false).unwrap_or_else(|why| panic!("{name}: {why}"));
+            println!("{arch} {name}: {} registers, {} bytes spilt", proof.registers, proof.spill_bytes);
+            if proof.spill_bytes > 0 {
+                wrong.push(format!("{arch} {name} spills {} bytes", proof.spill_bytes));
             }
         }
     }
+    record("forward", true);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

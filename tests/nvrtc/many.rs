@@ -7,8 +7,8 @@ use kernels_gen::kernels::prefill_attention::{calibrated_prefill_meta, join_quer
 use kernels_gen::preset::PRESETS;
 use kernels_gen::registry::{codec, codecs};
 use runtime::Arch;
-use runtime::cache::Cache;
-use runtime::compile::compile_in;
+
+use super::proven::{prove, record};
 
 /// Bytes of spills, stores and loads, that a kernel may have on sm_90a at head dims up to 128, and elsewhere.
 const GATE: u32 = 480;
@@ -39,10 +39,9 @@ fn kernels_of_many_queries_compile() {
                 let join = join_queries_ir(c, &join_queries_meta(&m), Elem::Bf16);
                 for (kernel, program) in [("attend", prefill_ir(c, &m, Elem::Bf16)), ("join", join)] {
                     let source = program.and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));
-                    let compiled = compile_in(&Cache::in_memory(), &source.within(arch.shared_bytes()), arch).unwrap_or_else(|e| panic!("{name}: {e}"));
-                    let [r] = &compiled.resources()[..] else { panic!("{name}: {}", compiled.log) };
-                    let spilt = r.spill_stores + r.spill_loads;
-                    println!("{name} {kernel}: {} registers, {spilt} bytes spilt", r.registers);
+                    let (proof, _) = prove("queries", &source.within(arch.shared_bytes()), arch, false).unwrap_or_else(|e| panic!("{name}: {e}"));
+                    let spilt = proof.spill_bytes;
+                    println!("{name} {kernel}: {} registers, {spilt} bytes spilt", proof.registers);
                     let gated = arch == Arch::SM_90A && d <= 128;
                     if spilt > if gated { GATE } else { CEILING } {
                         wrong.push(format!("{name} {kernel} spills {spilt} bytes"));
@@ -51,6 +50,7 @@ fn kernels_of_many_queries_compile() {
             }
         }
     }
+    record("queries", true);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -73,15 +73,15 @@ fn kernels_of_chunks_compile() {
             }
             let name = format!("{} d{d} group{group}", c.name);
             let source = chunk_ir(c, &of(c, d, group, 64), elem).and_then(|p| Source::of(&p)).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let compiled = compile_in(&Cache::in_memory(), &source, Arch::SM_90A).unwrap_or_else(|e| panic!("{name}: {e}"));
-            let [r] = &compiled.resources()[..] else { panic!("{name}: {}", compiled.log) };
-            let spilt = r.spill_stores + r.spill_loads;
-            println!("{name}: {} registers, {spilt} bytes spilt", r.registers);
+            let (proof, _) = prove("chunks", &source, Arch::SM_90A, false).unwrap_or_else(|e| panic!("{name}: {e}"));
+            let spilt = proof.spill_bytes;
+            println!("{name}: {} registers, {spilt} bytes spilt", proof.registers);
             // Maps, and where a segment begins, take a word more.
             if spilt > if calibrated { 40 } else { 32 } {
                 wrong.push(format!("{name} spills {spilt} bytes"));
             }
         }
     }
+    record("chunks", true);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -108,6 +108,16 @@ fn parse(text: &str) -> Option<Mix> {
     Some(Mix { whole: *pairs.get("whole")?, turn, kinds: KINDS.map(|k| pairs.get(k.0).copied().unwrap_or(0)) })
 }
 
+/// Whether the file has a kernel.
+pub fn knows(name: &str) -> bool {
+    RECORDED.lines().any(|l| l.split_once(": ").is_some_and(|(of, _)| of == name))
+}
+
+/// What the file says of a kernel.
+pub fn known(name: &str) -> Result<Mix, String> {
+    recorded().remove(name).ok_or_else(|| format!("{name} is not in mix.txt; record it with KVF_RECORD=1"))
+}
+
 /// `name: mix` a line.
 fn recorded() -> BTreeMap<String, Mix> {
     let lines = RECORDED.lines().filter(|l| !l.starts_with('#') && !l.is_empty());

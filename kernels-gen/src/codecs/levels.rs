@@ -133,28 +133,3 @@ impl Codec for Levels {
         1.0_f32
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pca::{GAUSSIAN, PUBLISHED};
-
-    #[test]
-    fn numbers_come_back_and_decode_to_their_lanes() {
-        for levels in GAUSSIAN.into_iter().chain(PUBLISHED.map(|(_, levels)| levels)) {
-            let c = Levels::new(levels);
-            for turn in 0..97 {
-                let numbers = std::array::from_fn(|i| ((i * 7 + turn * (i + 3)) % levels.len()) as u32);
-                let code = c.of_levels(numbers);
-                assert!(u64::from(code[0]) >> c.spec().bits == 0);
-                assert_eq!(c.levels(code), numbers);
-                let words = c.decode(code);
-                for (i, number) in numbers.into_iter().enumerate() {
-                    let lane = i32::from(words[i / 4].to_le_bytes()[i % 4]) - 128;
-                    assert_eq!(lane, c.lane(number as usize));
-                    assert!((lane as f32 - levels[number as usize] * c.step()).abs() <= 0.5);
-                }
-            }
-        }
-    }
-}

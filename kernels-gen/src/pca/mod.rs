@@ -31,6 +31,7 @@ mod whiten;
 pub use basis::Basis;
 pub use block::{Block, Skeleton};
 pub use centres::Centres;
+pub use eigen::eigen;
 pub use error::PcaError;
 pub use mix::{hadamard, signs};
 pub use name::{Codec, codec};

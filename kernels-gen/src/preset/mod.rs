@@ -17,7 +17,8 @@ pub use bands::Bands;
 pub use calibration::{Calibration, Fit, Shape};
 pub use file::{BadCalibration, FORMAT, VERSION};
 pub use fold::{LayerMaps, OwnedMap};
-pub use share::{Costs, share};
+pub use inverse::inverse;
+pub use share::{Costs, menu, share};
 pub use turns::Turns;
 
 use crate::registry::{CodecInfo, UnknownCodec};
