@@ -3,15 +3,7 @@
 use kernel_dsl::device;
 
 use super::lattice::signs4;
-
-/// Which of four levels above zero a coordinate falls to, and 1 if it is below zero. A midpoint belongs to the cell above it.
-#[device]
-pub fn cell(y: f32, midpoints: [i32; 7]) -> (u32, u32) {
-    let bits = y.to_bits();
-    let size = size_of(bits);
-    let (level, next) = half_of_four(size, midpoints);
-    (level + (if size >= next { 1_u32 } else { 0_u32 }), bits >> 31)
-}
+use super::lloyd::bit_at;
 
 /// The bits of a magnitude, of one below zero less one: then a midpoint belongs to the cell above it.
 #[device]
@@ -39,13 +31,30 @@ pub fn cells8(y: [f32; 8], midpoints: [i32; 7]) -> u32 {
             levels = levels + (1_u32 << (4 * i));
         }
     }
-    let (even, odd) = (signs4([y[0], y[2], y[4], y[6], 0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32], 0), signs4([y[1], y[3], y[5], y[7], 0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32], 0));
-    levels | (((even & 0x0f0f_0f0f_u32) | (odd & 0xf0f0_f0f0_u32)) & 0x8888_8888_u32)
+    levels | (below8(y) & 0x8888_8888_u32)
 }
 
-/// The level below by one halving, and the midpoint that is left to ask.
+/// Of eight coordinates the levels among four above zero and the signs, as a 3-bit code of [`super::lloyd`] has them.
 #[device]
-fn half_of_four(size: i32, midpoints: [i32; 7]) -> (u32, i32) {
-    let high = size >= midpoints[1];
-    (if high { 2_u32 } else { 0_u32 }, if high { midpoints[2] } else { midpoints[0] })
+pub fn cells_of_three(y: [f32; 8], midpoints: [i32; 7]) -> u32 {
+    let mut levels = 0_u32;
+    for i in 0..8 {
+        let size = size_of(y[i].to_bits());
+        let high = size >= midpoints[1];
+        if high {
+            levels = levels + (1_u32 << bit_at(i, 1));
+        }
+        if size >= (if high { midpoints[2] } else { midpoints[0] }) {
+            levels = levels + (1_u32 << bit_at(i, 0));
+        }
+    }
+    let below = below8(y);
+    levels | (below & 0x0044_4444_u32) | ((below >> 8) & 0x0088_0000_u32)
+}
+
+/// 15 in the nibbles of coordinates below zero.
+#[device]
+fn below8(y: [f32; 8]) -> u32 {
+    let (even, odd) = (signs4([y[0], y[2], y[4], y[6], 0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32], 0), signs4([y[1], y[3], y[5], y[7], 0.0_f32, 0.0_f32, 0.0_f32, 0.0_f32], 0));
+    (even & 0x0f0f_0f0f_u32) | (odd & 0xf0f0_f0f0_u32)
 }

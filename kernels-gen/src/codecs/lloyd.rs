@@ -8,7 +8,7 @@
 use kernel_dsl::math::{dot4, pick};
 use kernel_dsl::{codec, device};
 
-use super::cells::{cell, cells8};
+use super::cells::{cells_of_three, cells8};
 use super::lloyd_max::{bytes, levels, midpoints, step};
 use crate::codec::{Codec, Spec};
 
@@ -51,7 +51,7 @@ impl Lloyd {
 /// Where bit `bit` of dimension i of a 3-bit code stands: dims 0..6 in the lower three bits of nibbles, one bit of each of dims 6 and 7
 /// above two of them.
 #[device]
-fn bit_at(i: usize, bit: usize) -> usize {
+pub fn bit_at(i: usize, bit: usize) -> usize {
     if i < 6 { 4 * i + bit } else { 8 * bit + i % 2 * 4 + 3 }
 }
 
@@ -122,16 +122,8 @@ impl Codec for Lloyd {
     }
 
     fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
-        let mut code = [0_u32; 4];
-        if self.width == 4 {
-            code[0] = cells8(y, self.midpoints);
-        } else {
-            for i in 0..8 {
-                let (level, sign) = cell(y[i], self.midpoints);
-                code = put(code, i, level, sign, self.width);
-            }
-        }
-        code
+        let code = if self.width == 4 { cells8(y, self.midpoints) } else { cells_of_three(y, self.midpoints) };
+        [code, 0_u32, 0_u32, 0_u32]
     }
 
     fn levels(&self, code: [u32; 4]) -> [u32; 8] {
