@@ -37,6 +37,8 @@ pub struct Spec {
     pub rotate: bool,
     /// Divide by the l2 norm before the rotation.
     pub unit: bool,
+    /// Rows are coded as the butterflies leave them, what divides their coordinates apart: see [`Codec::encode_over`].
+    pub apart: bool,
     /// With `unit` and `rotate`: times sqrt(d) again, so that coordinates have a variance of about 1 at every d.
     pub spread: bool,
     /// Coordinates are `scale * (lane - zero2 / 2) + offset`: [`Codec::side`] gets the row's least and its largest
@@ -83,6 +85,7 @@ impl Spec {
             halves: [0; 8],
             rotate: true,
             unit: false,
+            apart: false,
             spread: false,
             affine: false,
             bytewise: false,
@@ -237,6 +240,11 @@ pub trait Codec: Debug + Send + Sync {
 
     /// Code of one block, if `corrected` of no zero with a sign; `side` holds the rounded f16 values, with groups first the value of the block's own.
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4];
+
+    /// Code of one block whose coordinates are `y / over`. Only called if `apart`, which saves a product a coordinate.
+    fn encode_over(&self, y: [f32; 8], side: [f32; 2], _over: f32) -> [u32; 4] {
+        self.encode(y, side)
+    }
 
     /// Lane words in the order of the dims: byte i of word 0 is dim i (bf16: two dims a word).
     fn decode(&self, code: [u32; 4]) -> [u32; 4];

@@ -218,7 +218,7 @@ pub fn codec(name: &str) -> Result<&'static CodecInfo, UnknownCodec> {
 fn half(name: &str, most: usize) -> Result<Half, UnknownCodec> {
     let unknown = |name: &str| UnknownCodec { name: name.to_string() };
     let bands = name.split('+').map(|n| made(n).ok_or_else(|| unknown(n))).collect::<Result<Vec<_>, _>>()?;
-    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries, a.searches, a.affine, a.corrected) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries, b.searches, b.affine, b.corrected);
+    let alike = |a: Spec, b: Spec| (a.sides, a.lane, a.rotate, a.unit, a.even(), a.tries, a.searches, a.affine, a.corrected, a.apart) == (b.sides, b.lane, b.rotate, b.unit, b.even(), b.tries, b.searches, b.affine, b.corrected, b.apart);
     let fits = bands.len().is_power_of_two() && bands.len() <= most && bands.iter().all(|c| alike(c.spec(), bands[0].spec()) && (bands.len() == 1 || c.spec().bits % 8 == 0 && c.spec().group == 0 && !c.spec().mixed));
     if fits { Ok(Half::new(bands.leak())) } else { Err(unknown(name)) }
 }

@@ -66,7 +66,7 @@ impl Codec for E8W {
     }
 
     fn spec(&self) -> Spec {
-        Spec { bytewise: true, raised: raised(self.width), tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
+        Spec { apart: self.tries == 1, bytewise: true, raised: raised(self.width), tries: self.tries, ..Spec::integers(8 * self.width, 2 << self.width) }
     }
 
     fn side(&self, _norm: f32, top: f32) -> [f32; 2] {
@@ -78,8 +78,12 @@ impl Codec for E8W {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let inverse = if side[0] > 0.0_f32 { 1.0_f32 / side[0] } else { 0.0_f32 };
-        word_of(y, inverse, self.width, self.reach, self.middle, self.inverse)
+        self.encode_over(y, side, 1.0_f32)
+    }
+
+    fn encode_over(&self, y: [f32; 8], side: [f32; 2], over: f32) -> [u32; 4] {
+        let by = if side[0] > 0.0_f32 { 1.0_f32 / (side[0] * over) } else { 0.0_f32 };
+        word_of(y, by, self.width, self.reach, self.middle, self.inverse)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

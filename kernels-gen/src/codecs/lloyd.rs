@@ -15,8 +15,8 @@ use crate::codec::{Codec, Spec};
 #[derive(Debug)]
 pub struct Lloyd {
     width: usize,
-    /// Bits of the midpoints above zero, rising; those that the width lacks are above every float.
-    midpoints: [i32; 7],
+    /// The midpoints above zero, rising; those that the width lacks are above every coordinate.
+    midpoints: [f32; 7],
     /// The bytes of the levels above zero; those below have all bits the other way round. With 3 bits the second
     /// word has them.
     bytes: [u32; 2],
@@ -29,9 +29,9 @@ impl Lloyd {
     pub fn new(width: usize) -> Lloyd {
         let levels = levels(width);
         let half = levels.len() / 2;
-        let mut cells = [i32::MAX; 7];
-        for (bits, m) in cells.iter_mut().zip(&midpoints(&levels)[half..]) {
-            *bits = (*m as f32).to_bits() as i32;
+        let mut cells = [f32::INFINITY; 7];
+        for (cell, m) in cells.iter_mut().zip(&midpoints(&levels)[half..]) {
+            *cell = *m as f32;
         }
         let table = bytes(&levels[half..], step(&levels));
         let word = |b: &[u8]| b.iter().rev().fold(0, |w, b| w << 8 | u32::from(*b));
@@ -99,7 +99,7 @@ impl Codec for Lloyd {
     }
 
     fn spec(&self) -> Spec {
-        Spec { unit: true, spread: true, corrected: true, bytewise: self.width == 3, twos: self.width == 3, level_bits: self.width, ..Spec::integers(8 * self.width, 255) }
+        Spec { unit: true, spread: true, apart: true, corrected: true, bytewise: self.width == 3, twos: self.width == 3, level_bits: self.width, ..Spec::integers(8 * self.width, 255) }
     }
 
     fn side(&self, norm: f32, _top: f32) -> [f32; 2] {
@@ -121,8 +121,16 @@ impl Codec for Lloyd {
         [side[0] * energy.sqrt() * 0.0009765625_f32, 0.0_f32]
     }
 
-    fn encode(&self, y: [f32; 8], _side: [f32; 2]) -> [u32; 4] {
-        let code = if self.width == 4 { cells8(y, self.midpoints) } else { cells_of_three(y, self.midpoints) };
+    fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
+        self.encode_over(y, side, 1.0_f32)
+    }
+
+    fn encode_over(&self, y: [f32; 8], _side: [f32; 2], over: f32) -> [u32; 4] {
+        let mut own = [0_i32; 7];
+        for i in 0..7 {
+            own[i] = (self.midpoints[i] * over).to_bits() as i32;
+        }
+        let code = if self.width == 4 { cells8(y, own) } else { cells_of_three(y, own) };
         [code, 0_u32, 0_u32, 0_u32]
     }
 

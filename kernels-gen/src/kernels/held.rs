@@ -6,7 +6,7 @@
 
 use super::codes::{follow, in_lines, keep, put_kept, put_line, put_planes, put_quads, put_tail};
 use super::desk::Desk;
-use super::rows::{at_once, ends_of, half_of, little, loaded, nearly_squared, put_top, sanitised, side_of, squared, top_of, turn_within, turned_across};
+use super::rows::{at_once, code_of, ends_of, half_of, little, loaded, nearly_squared, over_of, put_top, sanitised, side_of, squared, top_of, turn_within, turned_across};
 use super::store::{StoreMeta, add_energy, energy_if_corrected};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
@@ -147,8 +147,9 @@ fn block_of(held: &ByTurn<f32>, i: i32, j: usize) -> [f32; 8] {
 
 /// Its code; its tail waits for others.
 #[device]
-fn coded(c: &dyn Codec, desk: &mut Desk, i: i32, j: usize, side: [f32; 2], r: i32, block: i32) -> [u32; 4] {
-    let code = c.encode(block_of(&desk.held, i, j), side);
+#[allow(clippy::too_many_arguments)]
+fn coded(c: &dyn Codec, desk: &mut Desk, i: i32, j: usize, side: [f32; 2], over: f32, r: i32, block: i32) -> [u32; 4] {
+    let code = code_of(c, block_of(&desk.held, i, j), side, over);
     put_tail(c, &mut desk.tails, r, block, code);
     code
 }
@@ -178,10 +179,11 @@ pub fn code_held_keys(m: &StoreMeta, c: &dyn Codec, cache: &mut Global<u8>, desk
     for i in threads(128) {
         let (r, k) = share_of(i, false);
         let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(c, &desk.squares, &desk.tops, &desk.sides, r, m.d));
+        let over = over_of(c, &desk.squares, r, m.root());
         let mut words = [0_u32; 8];
         let mut energy = 0_i32;
         for j in 0..4 {
-            let code = coded(c, desk, i, j, side, r, k * 4_i32 + j as i32);
+            let code = coded(c, desk, i, j, side, over, r, k * 4_i32 + j as i32);
             energy = energy + energy_if_corrected(c, code);
             if m.key_quads {
                 words = follow(words, code, c.spec().bits);
@@ -217,10 +219,11 @@ pub fn code_held_values(m: &StoreMeta, c: &dyn Codec, key_sides: usize, cache: &
     for i in threads(128) {
         let (r, k) = share_of(i, true);
         let (tile, place, side) = (desk.tiles.at(r), desk.places.at(r), side_of(c, &desk.squares, &desk.tops, &desk.sides, r, m.d));
+        let over = over_of(c, &desk.squares, r, m.root());
         let mut energy = 0_i32;
         for j in 0..4 {
             let block = k * 4_i32 + j as i32;
-            let code = coded(c, desk, i, j, side, r, block);
+            let code = coded(c, desk, i, j, side, over, r, block);
             energy = energy + energy_if_corrected(c, code);
             if m.quads {
                 keep(c, codes, r, block, code, m.d / 8);

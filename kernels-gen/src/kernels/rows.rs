@@ -158,7 +158,7 @@ pub fn loaded<T: Float>(x: &Global<T>, at: i64, first: i32, step: usize, count: 
     (out, words)
 }
 
-/// The butterflies that are left, 32 coordinates a thread, and the factor; `tops` takes the largest magnitude of each 32,
+/// The butterflies that are left, 32 coordinates a thread, and the factor if it is not kept apart; `tops` takes the largest magnitude of each 32,
 /// or, `affine`, the largest coordinate of each 32 and then, from `d` on, the least.
 #[device]
 pub fn turned_across(c: &dyn Codec, k: i32, r: i32, rows: &Shared<u8>, squares: &Shared<f32>, tops: &mut Shared<f32>, d: usize, inv_sqrt_d: f32) -> [f32; 32] {
@@ -183,14 +183,29 @@ pub fn turned_across(c: &dyn Codec, k: i32, r: i32, rows: &Shared<u8>, squares: 
     }
     let turned = if c.spec().rotate & !c.spec().spread { inv_sqrt_d } else { 1.0_f32 };
     let factor = if c.spec().unit { turned / fmax(norm_of(squares, r), 1.1920929e-7_f32) } else { turned };
-    if c.spec().rotate | c.spec().unit {
+    if (c.spec().rotate | c.spec().unit) & !c.spec().apart {
         for i in 0..32 {
             // Where signs are stored as they are no zero has one.
             x[i] = if c.spec().corrected { x[i].mul_add(factor, 0.0_f32) } else { x[i] * factor };
         }
     }
-    put_top(c, top_of(c, x), k, r, tops, d);
+    let top = top_of(c, x);
+    // Of rounded products the largest is the product of the largest.
+    put_top(c, if c.spec().apart { [top[0] * factor, top[1]] } else { top }, k, r, tops, d);
     x
+}
+
+/// What divides a row that is coded as the butterflies leave it; `root`: that of its dims.
+#[device]
+pub fn over_of(c: &dyn Codec, squares: &Shared<f32>, r: i32, root: f32) -> f32 {
+    let turned = if c.spec().rotate & !c.spec().spread { root } else { 1.0_f32 };
+    if c.spec().apart & c.spec().unit { fmax(norm_of(squares, r), 1.1920929e-7_f32) * turned } else { turned }
+}
+
+/// Code of a block of a row that [`turned_across`] left; `over`: see [`over_of`].
+#[device]
+pub fn code_of(c: &dyn Codec, y: [f32; 8], side: [f32; 2], over: f32) -> [u32; 4] {
+    if c.spec().apart { c.encode_over(y, side, over) } else { c.encode(y, side) }
 }
 
 /// What codes of 32 coordinates depend on: their largest magnitude, or, `affine`, the largest and the least of them.

@@ -10,7 +10,7 @@ use super::groups::{group_tops, own_side, put_groups};
 use super::held::{code_held_keys, code_held_values, hold, keeps_sides, take, untouched};
 use super::place::put_place;
 use super::rope::Rope;
-use super::rows::{at_once, block_of, choose, side_of, stored_of, turn_across};
+use super::rows::{at_once, block_of, choose, code_of, over_of, side_of, stored_of, turn_across};
 use super::search::search_sides;
 use super::straight::pass;
 use crate::codec::Codec;
@@ -52,6 +52,11 @@ impl StoreMeta {
     /// Elements from row to row where rows are padded in the place of swizzled, for what writes a quad of eight tokens at once.
     pub fn padded(&self) -> usize {
         self.d + 4
+    }
+
+    /// The root of the numbers of a row.
+    pub fn root(&self) -> f32 {
+        (self.d as f32).sqrt()
     }
 
     /// One over the numbers of a row.
@@ -250,7 +255,7 @@ pub fn code_keys(m: &StoreMeta, bands: &[&dyn Codec], band: usize, cache: &mut G
 #[allow(clippy::too_many_arguments)]
 fn coded(m: &StoreMeta, bands: &[&dyn Codec], band: usize, desk: &mut Desk, side: [f32; 2], r: i32, block: i32, line: usize) -> [u32; 4] {
     let x = block_of(&desk.rows, r, block + (band * (m.d / bands.len() / 8)) as i32, line);
-    let code = bands[band].encode(x, if bands[band].spec().group > 0 { own_side(bands[band], &desk.tops, side, r, block, m.d) } else { side });
+    let code = code_of(bands[band], x, if bands[band].spec().group > 0 { own_side(bands[band], &desk.tops, side, r, block, m.d) } else { side }, over_of(bands[band], &desk.squares, r, m.root()));
     put_tail(bands[band], &mut desk.tails, r, block, code);
     code
 }

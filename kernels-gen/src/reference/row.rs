@@ -38,8 +38,15 @@ impl Half {
             [1, 2, 4].into_iter().chain(far).chain([8, 16]).for_each(|h| butterfly(&mut y, h));
         }
         // Codecs that correct their sides get no zero with a sign.
-        y.iter_mut().for_each(|y| *y = if self.corrected { y.mul_add(factor, 0.0) } else { *y * factor });
+        if !self.apart {
+            y.iter_mut().for_each(|y| *y = if self.corrected { y.mul_add(factor, 0.0) } else { *y * factor });
+        }
         let mut top = y.iter().fold(0.0, |top, y| fmax(top, y.abs()));
+        let mut over = if self.rotate && !self.spread { (y.len() as f32).sqrt() } else { 1.0 };
+        if self.apart {
+            top *= factor;
+            over *= if self.unit { fmax(norm, f32::EPSILON) } else { 1.0 };
+        }
         if self.affine {
             // Of two zeros the positive one.
             norm = y.iter().fold(f32::INFINITY, |least, y| fmin(least, *y)) + 0.0;
@@ -52,7 +59,7 @@ impl Half {
             let code = |(i, b): (usize, &[f32; 8])| {
                 let codec = self.codec(i, blocks.len());
                 if self.group == 0 {
-                    return codec.encode(*b, own);
+                    return if self.apart { codec.encode_over(*b, own, over) } else { codec.encode(*b, own) };
                 }
                 // Its group's value beside the vector's, and behind the code.
                 let group = y.chunks(self.group).nth(8 * i / self.group).unwrap_or(&[]);

@@ -35,6 +35,13 @@ pub struct SlotMeta {
     pub tiles: TileMeta,
 }
 
+impl SlotMeta {
+    /// The root of the numbers of a row.
+    pub fn root(&self) -> f32 {
+        (self.d as f32).sqrt()
+    }
+}
+
 /// Where the parts of a tile lie.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TileMeta {

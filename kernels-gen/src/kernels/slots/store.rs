@@ -1,7 +1,7 @@
 //! Rows into slots.
 
 use super::super::arguments::Rows;
-use super::super::rows::{block_of, side_of, turn_within};
+use super::super::rows::{block_of, code_of, over_of, side_of, turn_within};
 use super::super::store::prepare;
 use super::{SlotMeta, Slots, byte_of, put_levels, slot_of};
 use crate::codec::Codec;
@@ -39,22 +39,22 @@ pub fn store_slots<T: Float>(
     }
     if kind == 0_i32 {
         prepare(kc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-        code_slots(kc[0], &mut slots.bytes, &rows, &squares, &tops, &sides, &places, m.warps, m.d, 0);
+        code_slots(kc[0], &mut slots.bytes, &rows, &squares, &tops, &sides, &places, m.warps, m.d, m.root(), 0);
     } else {
         prepare(vc, &mut rows, &squares, &mut tops, &mut sides, m.d, m.inv_sqrt_d);
-        code_slots(vc[0], &mut slots.bytes, &rows, &squares, &tops, &sides, &places, m.warps, m.d, m.values_at);
+        code_slots(vc[0], &mut slots.bytes, &rows, &squares, &tops, &sides, &places, m.warps, m.d, m.root(), m.values_at);
     }
 }
 
 /// Codes of 32 rows into their slots, from byte `at` on; sides as they were before any correction.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn code_slots(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, places: &Shared<i64>, n: usize, d: usize, at: usize) {
+fn code_slots(c: &dyn Codec, cache: &mut Global<u8>, rows: &Shared<u8>, squares: &Shared<f32>, tops: &Shared<f32>, sides: &Shared<f32>, places: &Shared<i64>, n: usize, d: usize, root: f32, at: usize) {
     for i in threads(32 * n) {
         let r = i & 31_i32;
         let (place, side) = (places.at(r), side_of(c, squares, tops, sides, r, d));
         for block in strided(i >> 5_u32, (d / 8) as i32, n) {
-            let levels = c.levels(c.encode(block_of(rows, r, block, d), side));
+            let levels = c.levels(code_of(c, block_of(rows, r, block, d), side, over_of(c, squares, r, root)));
             if place >= 0_i64 {
                 put_levels(c, cache, place + at as i64 + (block * c.spec().level_bits as i32) as i64, levels);
             }
