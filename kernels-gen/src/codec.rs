@@ -238,7 +238,7 @@ pub trait Codec: Debug + Send + Sync {
         group.to_bits()
     }
 
-    /// Code of one block, if `corrected` of no zero with a sign; `side` holds the rounded f16 values, with groups first the value of the block's own.
+    /// Code of one block, if `corrected` and not `apart` of no zero with a sign; `side` holds the rounded f16 values, with groups first the value of the block's own.
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4];
 
     /// Code of one block whose coordinates are `y / over`. Only called if `apart`, which saves a product a coordinate.
