@@ -24,7 +24,7 @@ use kernel_dsl::prelude::*;
 /// Tokens of a segment: those that meet one query of a calibrated codec: as many as a warp of eight in a block walks at most, so that it keeps one query.
 pub const SEGMENT: usize = 1024;
 
-/// Parts wait away from shared memory beside copies of more bytes only: smaller ones do as well with fewer warps.
+/// Parts wait away from shared memory beside copies of more bytes only, KIVI's beside half: smaller ones do as well with fewer warps.
 pub(super) const AWAY: usize = 6000;
 
 /// Shared memory that a block may have on the devices that have most.
@@ -266,7 +266,7 @@ impl DecodeMeta {
         let shared = (shared.min(MOST_SHARED) + 1024) / self.min_blocks - 1024;
         self.depth = (SHARE / self.warps).ilog2() as usize;
         self.away = false;
-        self.away = self.warps == 8 && !self.kivi && !self.blocks() && self.pair * self.tile_bytes > AWAY && self.shared() > shared && 4 * self.part() <= self.ring();
+        self.away = self.warps == 8 && !self.blocks() && self.pair * self.tile_bytes > (if self.kivi { AWAY / 2 } else { AWAY }) && self.shared() > shared && 4 * self.part() <= self.ring();
         if self.away && self.shared() > shared {
             self.away = false;
         }

@@ -12,11 +12,11 @@ use super::super::leaves::{TILES, leave_share};
 use super::super::offset::fixed_raised;
 use super::super::seats::*;
 use super::super::softmax::*;
-use super::super::units::{bytes_of, down_of, fitted, largest, minus, misfit, move_sums, move_totals, sunk, up_of};
+use super::super::units::{bytes_of, down_of, fitted, largest, minus, misfit_lanes, move_sums, move_totals, sunk, up_of};
 use super::super::values::{count_of, peaks, rounded};
-use super::leaves::{closed_band, hold_bands};
+use super::leaves::{closed_band, hold_bands, waiting_bands};
 use super::queries::{measure, quantise, take_rows};
-use super::values::{either, never, pairs_of, weighted};
+use super::values::{either, pairs_of, weighted};
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -24,7 +24,8 @@ use kernel_dsl::prelude::*;
 #[device]
 pub fn attend_tiles<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, q: &Queries<T>, cache: &Cache, to: &mut Outputs<T>, of: &Share) {
     let mut rows = shared::<f32>(m.heads() * m.d);
-    let mut held = shared::<f32>(m.warps * m.run());
+    let ring = ring(m.stages, m.tile_bytes);
+    let mut held = if m.away { ring.between::<f32>(m.warps * m.run()) } else { shared::<f32>(m.warps * m.run()) };
     let mut fault = shared::<i32>(m.rows());
     let mut from = shared::<i64>(m.warps * m.listed_by_warp());
     let mut seats = shared::<i32>(m.warps * WORDS);
@@ -45,7 +46,7 @@ pub fn attend_tiles<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, q: &
             to.status.put(3, of.seq);
         }
     }
-    walk(m, k, v, cache.bytes, &rows, &seats, &from, &mut held, n, q.scale);
+    walk(m, k, v, &ring, cache.bytes, &rows, &seats, &from, &mut held, n, q.scale);
     find_faults(m, &seats, &from, to.status, &mut fault, 1_i32, 0_i32, crew);
     leave_share::<T>(m, v, &held, &fault, to, cache.kv_heads, of, live, all);
 }
@@ -72,8 +73,7 @@ fn scores(m: &DecodeMeta, k: &dyn Codec, tokens: &Page, query: &Shared<u8>, unit
 /// Every warp's leaves of the first `n` tokens.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: &Shared<f32>, seats: &Shared<i32>, from: &Shared<i64>, held: &mut Shared<f32>, n: i32, scale: f32) {
-    let ring = ring(m.stages, m.tile_bytes);
+fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, ring: &Ring, cache: &Global<u8>, rows: &Shared<f32>, seats: &Shared<i32>, from: &Shared<i64>, held: &mut Shared<f32>, n: i32, scale: f32) {
     let mut query = shared::<u8>(m.warps * m.query_bytes());
     let mut tops = shared::<i32>(m.warps * 8 * m.heads());
     let mut leans = shared::<f32>(m.warps * 8 * m.heads());
@@ -86,7 +86,7 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
     for w in warps(m.warps) {
         let (first, log_each, page) = (seat(seats, w, TILE), seat(seats, w, LOG_EACH), seat(seats, w, PAGE));
         let each = 1_i32 << (log_each & 31_i32);
-        let low = side.cols(0, 1, m.cols);
+        let (low, mut by) = (side.cols(0, 1, m.cols), waiting_bands(m));
         let (mut top, mut count) = (cols(m.cols, f32::NEG_INFINITY), acc(m.counters(), m.cols, 0.0_f32));
         // Of each band: the unit of its weights, their total and sums under it, those of high bytes apart or beside; and what least values come to.
         let mut lift = [cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32), cols(m.cols, 0_i32)];
@@ -119,17 +119,18 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
             }
             let p = (x - &top).map(exp2_raised);
             count = &count + &lane_sums(m, &p);
-            let values: Tile<u8> = tokens.quads(m.values_at[0], v.spec().bits, m.d, 8, |x| v.decode4(x));
             for i in 0..m.bands() {
                 let least = pairs_of(m, &tokens, i).map(high_half);
                 leaning[i] = &leaning[i] + &lane_sums(m, &(&p * &least));
             }
             let height = 32 / m.parts;
             let mut ints = [acc(height, m.cols, 0_i32), acc(height, m.cols, 0_i32), acc(height, m.cols, 0_i32), acc(height, m.cols, 0_i32)];
-            let mut wrong = acc(height, m.cols, 0_i32).map(never);
             for i in 0..m.bands() {
                 ints[i] = weighted(m, &tokens, i, &p).map2(&lift[i].map(up_of), rounded);
-                wrong = wrong.map2(&misfit(&ints[i], m.parts), either);
+            }
+            let mut wrong = misfit_lanes(&ints[0], m.parts);
+            for i in 1..m.bands() {
+                wrong = wrong.map2(&misfit_lanes(&ints[i], m.parts), either);
             }
             // One choice for all bands: those that fit keep their unit, and nothing moves.
             if wrong.any() {
@@ -150,6 +151,8 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                     ints[i] = pv.map2(&lift[i].map(up_of), rounded);
                 }
             }
+            // Here, lest what is decoded wait in registers across the branch.
+            let values: Tile<u8> = tokens.quads(m.values_at[0], v.spec().bits, m.d, 8, |x| v.decode4(x));
             for i in 0..m.bands() {
                 let (bytes, band) = (bytes_of(&ints[i], m.parts), values.band(i, m.bands()));
                 total[i] = &total[i] + &bytes.1.sum_k();
@@ -173,7 +176,7 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, cache: &Global<u8>, rows: 
                     leaning[i] = acc(m.counters(), m.cols, 0.0_f32);
                 }
                 let l = count_of(&count.map(counted), m.parts).cast::<f32>() * 1.1920929e-7_f32;
-                hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
+                hold_bands(m, held, &mut by, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);
                 count = acc(m.counters(), m.cols, 0.0_f32);
             }

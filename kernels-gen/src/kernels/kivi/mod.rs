@@ -51,11 +51,11 @@ impl DecodeMeta {
 
 /// Meta value of the decode kernel: [`super::decode_ir`] makes it with [`Kivi::halves`]. `d`: 64 or 128; `group`: 1 to 8.
 ///
-/// Twelve warps an SM in blocks of four, eight where bytes of weights are summed apart: sixteen spill in the loop and gain 3 % at 2 bits, nothing
-/// at 4.
+/// Sixteen warps an SM in blocks of eight, so that the 256 sequences and heads of 32 x 8192 are a block each, all of them at once; eight where bytes of
+/// weights are summed apart.
 pub fn decode_meta(kivi: &Kivi, d: usize, group: usize, page_tokens: usize) -> DecodeMeta {
     let (layout, of) = (KiviLayout::of(kivi, d), shape(kivi.halves(), d, group, page_tokens));
-    DecodeMeta { kivi: true, early: false, tile_bytes: layout.tile_bytes(), warps: 4, min_blocks: if of.apart { 2 } else { 3 }, stages: 2, ..of }.within(usize::MAX)
+    DecodeMeta { kivi: true, early: false, tile_bytes: layout.tile_bytes(), warps: if of.apart { 4 } else { 8 }, min_blocks: 2, stages: 2, ..of }.within(usize::MAX)
 }
 
 /// Meta value of the kernel that codes whole tiles.

@@ -21,8 +21,3 @@ pub fn weighted(m: &DecodeMeta, tokens: &Page, band: usize, p: &Tile<f32>) -> Ti
 pub fn either(a: bool, b: bool) -> bool {
     a | b
 }
-
-#[device]
-pub fn never(x: i32) -> bool {
-    x < 0_i32
-}

@@ -2,7 +2,7 @@
 //! coordinates and are folded into what the warp holds.
 
 use super::super::decode_attention::DecodeMeta;
-use super::super::kivi::leaves::hold_bands;
+use super::super::kivi::leaves::{hold_bands, waiting_bands};
 use super::super::leaves::TILES;
 use super::super::seats::*;
 use super::super::softmax::*;
@@ -47,6 +47,7 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         let mut ways = acc(32, m.cols, 0.0_f32);
         let mut whole = [acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32), acc(32, m.cols, 0_i32)];
         let (mut whole_ways, mut total) = (acc(32, m.cols, 0_i32), cols(m.cols, 0_i32));
+        let mut by = waiting_bands(m);
         let (mut power, mut along) = (cols(m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         for t in stream(first, tiles.min(first + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32))), 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
@@ -116,7 +117,7 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                 let (frame, map) = (base + m.behind.frames_at[1] as i64, own + m.behind.ways_at[1] as i64);
                 let l = if m.parts == 2 { count_of(&count.map(counted), 2).cast::<f32>() * 1.1920929e-7_f32 } else { total_of(&sum, 1).cast::<f32>() * 1.8626451e-9_f32 };
                 let o = if m.parts == 2 { unfolded_halves(m, cache, frame, map, &whole, &total, &whole_ways, &power, &along, &low, &l) } else { unfolded(m, cache, frame, map, &sums, &ways, &l) };
-                hold_bands(m, held, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
+                hold_bands(m, held, &mut by, w, r, (r == each - 1_i32) | (t >= tiles - 1_i32), log_each, o, l, top.clone());
                 top = cols(m.cols, f32::NEG_INFINITY);
                 sum = acc(8, m.cols, 0_i64);
                 count = acc(8, m.cols, 0.0_f32);
