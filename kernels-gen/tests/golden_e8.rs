@@ -72,7 +72,7 @@ fn near_tie(z: [f32; 8], ours: [f32; 8], golden2: &[i16], tie: f32) -> bool {
 /// The point that `e8q` with `q` levels of few bytes stores.
 fn by_bytes(y: [f32; 8], inverse: f32, q: f32) -> [f32; 8] {
     let (digits, coset) = nearest_between(y, inverse, q as usize, between(q as usize));
-    std::array::from_fn(|i| (digits[i / 4] >> (8 * (i % 4)) & 255) as f32 - q + 0.5 * coset as f32)
+    std::array::from_fn(|i| (digits[i / 4] >> (8 * (i % 4)) & 255) as f32 - q + 0.5 * (coset & 1) as f32)
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Codec for E8QBytes {
         // A maximum that f16 hardly resolves gives zeros.
         let inverse = if side[1] >= 6.2e-5_f32 { self.q as f32 / side[1] } else { 0.0_f32 };
         let (found, coset) = nearest_between(y, inverse, self.q, self.box_of);
-        let d = [found[0], found[1] ^ (coset << 24)];
+        let d = [found[0], found[1] ^ (coset & 0x0100_0000_u32)];
         let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
         let code = packed(d[0] & lows, d[1] & lows, self.low);
         let high = [(d[0] & !lows) >> self.low, (d[1] & !lows) >> self.low];

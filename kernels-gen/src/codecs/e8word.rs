@@ -52,7 +52,7 @@ fn folded(x: u32, by: usize) -> u32 {
 #[device]
 pub fn word_of(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> [u32; 4] {
     let (m, coset) = nearest_by_bytes(y, by, width, reach, middle, inverse);
-    let last = m[1] ^ (coset << 24);
+    let last = m[1] ^ (coset & 0x0100_0000_u32);
     if width == 3 { threes::packed(m[0], last) } else { packed(m[0], last, width) }
 }
 

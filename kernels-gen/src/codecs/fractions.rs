@@ -15,8 +15,14 @@ use kernel_dsl::math::{dot4, max_u16x2, min_u16x2, pick, saturate};
 
 use super::lattice::{all_if_odd, one_at, settled};
 
-/// Rounds to an integer, in the low bits; 48 is 3/16, where coordinates begin.
-const FROM: f32 = 8_388_608.0 + 48.0;
+/// A sum with 2^23 rounds to an integer, in the low bits.
+const WHOLE: f32 = 8_388_608.0;
+
+/// 3/16, where coordinates begin.
+const FROM: f32 = 48.0;
+
+/// What the sum of every second coordinate has besides: 2^16 less the upper half of the bits of 2^23, see [`beside`].
+const ODD: f32 = 46_336.0;
 
 /// 1.5 * 2^23, for integers of both signs.
 const MAGIC: f32 = 12_582_912.0;
@@ -31,8 +37,8 @@ pub const fn middle(width: usize) -> f32 {
     ((128 << width) as f32 - 48.5) / reach(width)
 }
 
-/// The digits of the nearer coset's point, the coset, and a one where a digit moved. `odd` and `half_odd` have all bits set or none; for
-/// the keys see [`most_of`].
+/// The digits of the nearer coset's point, all bits for half integers and none for integers, and a one where a digit moved. `odd` and `half_odd`
+/// likewise; for the keys see [`most_of`].
 #[device]
 fn nearer(digits: [u32; 2], signs: [u32; 2], base: u32, odd: u32, half_odd: u32, most: u32, least: u32) -> ([u32; 2], u32, [u32; 2]) {
     // Twice g: no number is above 127.
@@ -40,7 +46,7 @@ fn nearer(digits: [u32; 2], signs: [u32; 2], base: u32, odd: u32, half_odd: u32,
     let half_cost = base.wrapping_add(((least >> 23) + 1_u32) & half_odd) as i32;
     let half = half_cost < whole_cost;
     let by = one_at(if half { half_odd } else { odd }, (if half { least } else { most }) >> 16);
-    (settled(digits, signs, half, by), if half { 1_u32 } else { 0_u32 }, by)
+    (settled(digits, signs, half, by), if half { 0xffff_ffff_u32 } else { 0_u32 }, by)
 }
 
 /// Keys of a coordinate each: its byte of `g`, then eight times its number.
@@ -70,18 +76,30 @@ fn spread(x: u32) -> u32 {
     pick(x, x, 0xba98_u32)
 }
 
-/// Bytes of eight sums with 2^23: integer parts and fractions of coordinates, then 255 where the next integer is nearer, then the distance
-/// to the nearest one.
+/// What is added to coordinate `i` to have it in the low bits.
 #[device]
-fn parted(t: [u32; 8]) -> ([u32; 2], [u32; 2], [u32; 2], [u32; 2]) {
+fn magic(i: usize, from: f32) -> f32 {
+    if i % 2 == 0 { WHOLE + from } else { WHOLE + ODD + from }
+}
+
+/// The low halves of two sums, by the pipe that multiplies: the one that permutes bytes has enough to do. The upper half of the first one's bits
+/// and [`ODD`] are 2^16.
+#[device]
+fn beside(even: u32, odd: u32) -> u32 {
+    odd.wrapping_mul(0x1_0000_u32).wrapping_add(even)
+}
+
+/// Coordinates two a word, as [`beside`] leaves them: their integer parts and fractions in bytes, then 255 where the next integer is nearer, then the
+/// distance to the nearest one.
+#[device]
+fn parted(t: [u32; 4]) -> ([u32; 2], [u32; 2], [u32; 2], [u32; 2]) {
     let mut digits = [0_u32; 2];
     let mut fractions = [0_u32; 2];
     let mut signs = [0_u32; 2];
     let mut g = [0_u32; 2];
     for w in 0..2 {
-        let (a, b) = (pick(t[4 * w], t[4 * w + 1], 0x5140_u32), pick(t[4 * w + 2], t[4 * w + 3], 0x5140_u32));
-        digits[w] = pick(a, b, 0x7632_u32);
-        fractions[w] = pick(a, b, 0x5410_u32);
+        digits[w] = pick(t[2 * w], t[2 * w + 1], 0x7531_u32);
+        fractions[w] = pick(t[2 * w], t[2 * w + 1], 0x6420_u32);
         signs[w] = spread(fractions[w]);
         g[w] = fractions[w] ^ signs[w];
     }
@@ -94,15 +112,15 @@ pub const fn between(q: usize) -> [f32; 3] {
     [units, ((256 * q) as f32 - 0.5) / units, 256.0 / units]
 }
 
-/// Digits `p + q` (less 1/2 for half integers), bytes of two words, and the coset of the point nearest to `y by` in the box `-q..=q`, q below 64; what
+/// Digits `p + q` (less 1/2 for half integers), bytes of two words, and the coset (all bits or none) of the point nearest to `y by` in the box `-q..=q`, q below 64; what
 /// lies outside counts as the box's end.
 #[device]
 pub fn nearest_between(y: [f32; 8], by: f32, q: usize, box_of: [f32; 3]) -> ([u32; 2], u32) {
     let mut t = [0_u32; 8];
     for i in 0..8 {
-        t[i] = saturate(y[i].mul_add(by * box_of[2], box_of[1])).mul_add(box_of[0], 8_388_608.0_f32).to_bits();
+        t[i] = saturate(y[i].mul_add(by * box_of[2], box_of[1])).mul_add(box_of[0], magic(i, 0.0_f32)).to_bits();
     }
-    let (digits, _fractions, signs, g) = parted(t);
+    let (digits, _fractions, signs, g) = parted([beside(t[0], t[1]), beside(t[2], t[3]), beside(t[4], t[5]), beside(t[6], t[7])]);
     let ones = 0x0101_0101_u32;
     let base = 508_u32.wrapping_sub(dot4(g[0] + g[1], ones));
     let parity = digits[0] ^ digits[1];
@@ -118,19 +136,26 @@ pub fn nearest_between(y: [f32; 8], by: f32, q: usize, box_of: [f32; 3]) -> ([u3
     (words, coset)
 }
 
-/// Digits of the point nearest to `y by`, bytes of two words, and its coset: integers from `-2^(width-1)` up, or the half
+/// Digits of the point nearest to `y by`, bytes of two words, and its coset (all bits or none): integers from `-2^(width-1)` up, or the half
 /// integers above them. See [`reach`], [`middle`]; `inverse` is 256 over the reach.
 #[device]
 pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: f32, inverse: f32) -> ([u32; 2], u32) {
     let mut t = [0_u32; 8];
     for i in 0..8 {
-        t[i] = saturate(y[i].mul_add(by * inverse, middle)).mul_add(reach, FROM).to_bits();
+        t[i] = saturate(y[i].mul_add(by * inverse, middle)).mul_add(reach, magic(i, FROM)).to_bits();
     }
-    let (digits, fractions, signs, g) = parted(t);
+    let twos = [beside(t[0], t[1]), beside(t[2], t[3]), beside(t[4], t[5]), beside(t[6], t[7])];
+    let (digits, fractions, signs, g) = parted(twos);
     // What lies outside counts for its coset: the sum of all coordinates, less that of those inside.
     let sum = ((y[0] + y[1]) + (y[2] + y[3])) + ((y[4] + y[5]) + (y[6] + y[7]));
     let ones = 0x0101_0101_u32;
-    let inside = dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones);
+    // Below seven bits four coordinates fit half a word.
+    let both = twos[0].wrapping_add(twos[1]).wrapping_add(twos[2].wrapping_add(twos[3]));
+    let inside = if width < 7 {
+        (both & 0xffff_u32) + (both >> 16)
+    } else {
+        dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones)
+    };
     let all = sum.mul_add(by * 256.0_f32, MAGIC).to_bits();
     let base = inside.wrapping_sub(dot4(g[0] + g[1], ones)).wrapping_sub(all).wrapping_add(MAGIC.to_bits() + 512_u32 - (1024_u32 << width));
     let parity = digits[0] ^ digits[1];
@@ -152,7 +177,7 @@ pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: 
         if ((words[0] | words[1]) & beyond) != 0_u32 {
             // All are at the face: this one goes inwards.
             for w in 0..2 {
-                words[w] = if coset == 1_u32 { words[w].wrapping_add(moved[w] << 1) } else { words[w].wrapping_sub(moved[w] << 1) };
+                words[w] = if coset != 0_u32 { words[w].wrapping_add(moved[w] << 1) } else { words[w].wrapping_sub(moved[w] << 1) };
             }
         }
     }
