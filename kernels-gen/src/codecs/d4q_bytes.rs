@@ -9,7 +9,7 @@ use kernel_dsl::math::fmax;
 
 use super::d4::nearest_d4;
 use super::digits::{packed, unpack4};
-use super::e8q::{below, scaled};
+use super::e8q::{below, per_step};
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
 use super::radix::put_bits;
 use super::{elevens, fives};
@@ -50,7 +50,7 @@ impl Codec for D4QBytes {
     }
 
     fn spec(&self) -> Spec {
-        Spec { sides: 2, unit: true, bytewise: true, raised: [self.up; 8], ..Spec::integers(self.bits, 2 * self.q as i32) }
+        Spec { sides: 2, unit: true, apart: true, bytewise: true, raised: [self.up; 8], ..Spec::integers(self.bits, 2 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {
@@ -59,10 +59,15 @@ impl Codec for D4QBytes {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        let z = scaled(y, side[1], self.q);
+        self.encode_over(y, side, 1.0_f32)
+    }
+
+    fn encode_over(&self, y: [f32; 8], side: [f32; 2], over: f32) -> [u32; 4] {
+        // Steps to parts of the box as well: the search asks for no more.
+        let by = per_step(side[1], over, self.q) * (self.unit * 0.5_f32);
         let mut d = [0_u32; 2];
         for half in 0..2 {
-            d[half] = nearest_d4([z[4 * half], z[4 * half + 1], z[4 * half + 2], z[4 * half + 3]], self.q, self.span, self.unit * 0.5_f32);
+            d[half] = nearest_d4([y[4 * half], y[4 * half + 1], y[4 * half + 2], y[4 * half + 3]], self.q, self.span, by);
         }
         let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
         let high = [(d[0] & !lows) >> self.low, (d[1] & !lows) >> self.low];

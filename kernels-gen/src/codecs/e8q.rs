@@ -46,11 +46,17 @@ pub const fn below(n: usize) -> f32 {
     f32::from_bits((n as f32).to_bits() - 1)
 }
 
-/// Coordinates in steps of `top / q`, by one reciprocal. A maximum that f16 hardly resolves, that of a row whose norm
+/// What turns coordinates `y / over` into steps of `top / q`. A maximum that f16 hardly resolves, that of a row whose norm
 /// is far below the smallest one stored, gives zeros.
 #[device]
+pub fn per_step(top: f32, over: f32, q: f32) -> f32 {
+    if top >= 6.2e-5_f32 { q / (top * over) } else { 0.0_f32 }
+}
+
+/// Coordinates in such steps.
+#[device]
 pub fn scaled(y: [f32; 8], top: f32, q: f32) -> [f32; 8] {
-    let inverse = if top >= 6.2e-5_f32 { q / top } else { 0.0_f32 };
+    let inverse = per_step(top, 1.0_f32, q);
     let mut z = [0.0_f32; 8];
     for i in 0..8 {
         z[i] = y[i] * inverse;

@@ -8,6 +8,7 @@ use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
 use super::digits::{heights, packed, unpack4};
+use super::e8q::per_step;
 use super::e8word::{cosets4, raised_lanes4_of, with_coset};
 use super::fractions::{between, nearest_between};
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
@@ -52,7 +53,7 @@ impl Codec for E8QBytes {
 
     fn spec(&self) -> Spec {
         let raised = if self.radix > 1 { [self.up; 8] } else { heights(self.low, 1) };
-        Spec { sides: 2, unit: true, bytewise: true, raised, ..Spec::integers(self.bits, 4 * self.q as i32) }
+        Spec { sides: 2, unit: true, apart: true, bytewise: true, raised, ..Spec::integers(self.bits, 4 * self.q as i32) }
     }
 
     fn side(&self, norm: f32, top: f32) -> [f32; 2] {
@@ -61,9 +62,11 @@ impl Codec for E8QBytes {
     }
 
     fn encode(&self, y: [f32; 8], side: [f32; 2]) -> [u32; 4] {
-        // A maximum that f16 hardly resolves gives zeros.
-        let inverse = if side[1] >= 6.2e-5_f32 { self.q as f32 / side[1] } else { 0.0_f32 };
-        let (found, coset) = nearest_between(y, inverse, self.q, self.box_of);
+        self.encode_over(y, side, 1.0_f32)
+    }
+
+    fn encode_over(&self, y: [f32; 8], side: [f32; 2], over: f32) -> [u32; 4] {
+        let (found, coset) = nearest_between(y, per_step(side[1], over, self.q as f32), self.q, self.box_of);
         let d = [found[0], found[1] ^ (coset & 0x0100_0000_u32)];
         let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
         let code = packed(d[0] & lows, d[1] & lows, self.low);

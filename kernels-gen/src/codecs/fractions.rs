@@ -151,11 +151,7 @@ pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: 
     let ones = 0x0101_0101_u32;
     // Below seven bits four coordinates fit half a word.
     let both = twos[0].wrapping_add(twos[1]).wrapping_add(twos[2].wrapping_add(twos[3]));
-    let inside = if width < 7 {
-        (both & 0xffff_u32) + (both >> 16)
-    } else {
-        dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones)
-    };
+    let inside = if width < 7 { (both & 0xffff_u32) + (both >> 16) } else { dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones) };
     let all = sum.mul_add(by * 256.0_f32, MAGIC).to_bits();
     let base = inside.wrapping_sub(dot4(g[0] + g[1], ones)).wrapping_sub(all).wrapping_add(MAGIC.to_bits() + 512_u32 - (1024_u32 << width));
     let parity = digits[0] ^ digits[1];
