@@ -6,10 +6,11 @@
 use kernel_dsl::device;
 use kernel_dsl::math::{dot4, pick};
 
-/// Twice the fraction of the two numbers from byte `at` of a word on, the first one first out.
+/// Fraction of the two numbers from byte `at` of a word on, the first one first out; it begins at bit 16, where a product has the quotient
+/// `(128 x + 120) / 121`, and below it is anything.
 #[device]
 fn two(h: u32, at: usize) -> u32 {
-    (dot4(h, 0x010b_u32 << (8 * at)) * 128_u32 + 120_u32) / 121_u32 * 2_u32
+    dot4(h, 0x010b_u32 << (8 * at)) * 69_328_u32 + 65_200_u32
 }
 
 /// The lower bytes of half words, times eleven.
@@ -30,8 +31,10 @@ fn numbers(w: u32) -> (u32, u32) {
 #[device]
 pub fn pack28(h: [u32; 2]) -> u32 {
     let (a, b, c, d) = (two(h[0], 0), two(h[0], 2), two(h[1], 0), two(h[1], 2));
-    let (first, second, third) = (a | ((d >> 1) & 1_u32), b | ((d >> 2) & 1_u32), c | ((d >> 3) & 1_u32));
-    first | (second << 8) | (third << 16) | ((d >> 4) << 24)
+    let first = ((a >> 15) & 0xfe_u32) | ((d >> 16) & 1_u32);
+    let second = ((b >> 7) & 0xfe00_u32) | ((d >> 9) & 0x100_u32);
+    let third = ((c << 1) & 0xfe_0000_u32) | ((d >> 2) & 0x1_0000_u32);
+    first | second | third | ((d << 5) & 0xf00_0000_u32)
 }
 
 /// Numbers of four codes from their last bytes on, a byte each; `top` is the fourth fraction's upper four bits, in place.

@@ -8,16 +8,17 @@
 use kernel_dsl::device;
 use kernel_dsl::math::{dot4, pick};
 
-/// Fraction of the three numbers in the first bytes of a word, the first one first out.
+/// Fraction of the three numbers in the first bytes of a word, the first one first out; it begins at bit 16, where a product has the quotient
+/// `(128 x + 124) / 125`, and below it is anything.
 #[device]
 fn three(h: u32) -> u32 {
-    (dot4(h, 0x0001_0519_u32) * 128_u32 + 124_u32) / 125_u32
+    dot4(h, 0x0001_0519_u32) * 67_109_u32 + 65_200_u32
 }
 
-/// Of the two numbers from byte `at` on, `at` even.
+/// Likewise of the two numbers from byte `at` on, `at` even: `(32 x + 24) / 25`.
 #[device]
 fn two(h: u32, at: usize) -> u32 {
-    (dot4(h, 0x0105_u32 << (8 * at)) * 32_u32 + 24_u32) / 25_u32
+    dot4(h, 0x0105_u32 << (8 * at)) * 83_887_u32 + 64_200_u32
 }
 
 /// Five times a fraction: the next number stands in the upper three bits of each byte.
@@ -31,9 +32,9 @@ fn next(x: u32, v: u32) -> u32 {
 #[device]
 pub fn pack19(h: [u32; 2]) -> u32 {
     let (a, b, c) = (three(h[0]), three(pick(h[0], h[1], 0x7543_u32)), two(h[1], 2));
-    let first = (a >> 2) | ((c & 7_u32) << 5);
-    let second = (b >> 2) | ((c >> 3) << 5) | ((b & 1_u32) << 7);
-    first | (second << 8) | ((a & 3_u32) << 16) | (((b >> 1) & 1_u32) << 18)
+    let first = (a >> 18) | ((c >> 11) & 0xe0_u32);
+    let second = ((b >> 10) & 0x1f00_u32) | ((c >> 6) & 0x6000_u32) | ((b >> 1) & 0x8000_u32);
+    first | second | (a & 0x3_0000_u32) | ((b << 1) & 0x4_0000_u32)
 }
 
 /// Numbers of four codes from their last bytes on, that of place i in the upper three bits of each byte of word i; below
@@ -53,8 +54,8 @@ pub fn unpack19(w: [u32; 4]) -> [u32; 8] {
 #[device]
 pub fn pack20(h: [u32; 2]) -> (u32, u32) {
     let (a, b, c, d) = (two(h[0], 0), two(h[0], 2), two(h[1], 0), two(h[1], 2));
-    let (first, second) = (a | ((c & 7_u32) << 5), b | ((d & 7_u32) << 5));
-    (first | (second << 8) | ((c >> 3) << 16), d >> 3)
+    let (first, second) = ((a >> 16) | ((c >> 11) & 0xe0_u32), ((b >> 8) & 0x1f00_u32) | ((d >> 3) & 0xe000_u32));
+    (first | second | ((c >> 3) & 0x3_0000_u32), d >> 19)
 }
 
 /// As [`unpack19`]; `kept` has its two bits in bits 3 and 4 of each byte.
