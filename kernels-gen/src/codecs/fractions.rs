@@ -13,7 +13,7 @@
 use kernel_dsl::device;
 use kernel_dsl::math::{dot4, max_u16x2, min_u16x2, pick, saturate};
 
-use super::lattice::{all_if_odd, one_at, settled};
+use super::lattice::{one_at, settled};
 
 /// A sum with 2^23 rounds to an integer, in the low bits.
 const WHOLE: f32 = 8_388_608.0;
@@ -37,13 +37,19 @@ pub const fn middle(width: usize) -> f32 {
     ((128 << width) as f32 - 48.5) / reach(width)
 }
 
-/// The digits of the nearer coset's point, all bits for half integers and none for integers, and a one where a digit moved. `odd` and `half_odd`
-/// likewise; for the keys see [`most_of`].
+/// 1 where the lowest bits of four bytes sum to an odd number: products take it for a mask.
+#[device]
+fn odd_of(x: u32) -> u32 {
+    dot4(x & 0x0101_0101_u32, 0x0101_0101_u32) & 1_u32
+}
+
+/// The digits of the nearer coset's point, all bits for half integers and none for integers, and a one where a digit moved. `odd`, `half_odd`:
+/// see [`odd_of`]; for the keys see [`most_of`].
 #[device]
 fn nearer(digits: [u32; 2], signs: [u32; 2], base: u32, odd: u32, half_odd: u32, most: u32, least: u32) -> ([u32; 2], u32, [u32; 2]) {
     // Twice g: no number is above 127.
-    let whole_cost = (255_u32.wrapping_sub(most >> 23) & odd) as i32;
-    let half_cost = base.wrapping_add(((least >> 23) + 1_u32) & half_odd) as i32;
+    let whole_cost = (255_u32.wrapping_sub(most >> 23) * odd) as i32;
+    let half_cost = base.wrapping_add(((least >> 23) + 1_u32) * half_odd) as i32;
     let half = half_cost < whole_cost;
     let by = one_at(if half { half_odd } else { odd }, (if half { least } else { most }) >> 16);
     (settled(digits, signs, half, by), if half { 0xffff_ffff_u32 } else { 0_u32 }, by)
@@ -89,17 +95,18 @@ fn beside(even: u32, odd: u32) -> u32 {
     odd.wrapping_mul(0x1_0000_u32).wrapping_add(even)
 }
 
-/// Coordinates two a word, as [`beside`] leaves them: their integer parts and fractions in bytes, then 255 where the next integer is nearer, then the
-/// distance to the nearest one.
+/// Bytes of eight sums with 2^23: integer parts and fractions of coordinates, then 255 where the next integer is nearer, then the distance
+/// to the nearest one.
 #[device]
-fn parted(t: [u32; 4]) -> ([u32; 2], [u32; 2], [u32; 2], [u32; 2]) {
+fn parted(t: [u32; 8]) -> ([u32; 2], [u32; 2], [u32; 2], [u32; 2]) {
     let mut digits = [0_u32; 2];
     let mut fractions = [0_u32; 2];
     let mut signs = [0_u32; 2];
     let mut g = [0_u32; 2];
     for w in 0..2 {
-        digits[w] = pick(t[2 * w], t[2 * w + 1], 0x7531_u32);
-        fractions[w] = pick(t[2 * w], t[2 * w + 1], 0x6420_u32);
+        let (a, b) = (beside(t[4 * w], t[4 * w + 1]), beside(t[4 * w + 2], t[4 * w + 3]));
+        digits[w] = pick(a, b, 0x7531_u32);
+        fractions[w] = pick(a, b, 0x6420_u32);
         signs[w] = spread(fractions[w]);
         g[w] = fractions[w] ^ signs[w];
     }
@@ -120,11 +127,11 @@ pub fn nearest_between(y: [f32; 8], by: f32, q: usize, box_of: [f32; 3]) -> ([u3
     for i in 0..8 {
         t[i] = saturate(y[i].mul_add(by * box_of[2], box_of[1])).mul_add(box_of[0], magic(i, 0.0_f32)).to_bits();
     }
-    let (digits, _fractions, signs, g) = parted([beside(t[0], t[1]), beside(t[2], t[3]), beside(t[4], t[5]), beside(t[6], t[7])]);
+    let (digits, _fractions, signs, g) = parted(t);
     let ones = 0x0101_0101_u32;
     let base = 508_u32.wrapping_sub(dot4(g[0] + g[1], ones));
     let parity = digits[0] ^ digits[1];
-    let (odd, half_odd) = (all_if_odd(parity ^ signs[0] ^ signs[1]), all_if_odd(parity));
+    let (odd, half_odd) = (odd_of(parity ^ signs[0] ^ signs[1]), odd_of(parity));
     let mut down = [0_u32; 2];
     for w in 0..2 {
         // Half integers beside the outermost integers do not move; if there is none other, integers are nearer.
@@ -144,18 +151,15 @@ pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: 
     for i in 0..8 {
         t[i] = saturate(y[i].mul_add(by * inverse, middle)).mul_add(reach, magic(i, FROM)).to_bits();
     }
-    let twos = [beside(t[0], t[1]), beside(t[2], t[3]), beside(t[4], t[5]), beside(t[6], t[7])];
-    let (digits, fractions, signs, g) = parted(twos);
+    let (digits, fractions, signs, g) = parted(t);
     // What lies outside counts for its coset: the sum of all coordinates, less that of those inside.
     let sum = ((y[0] + y[1]) + (y[2] + y[3])) + ((y[4] + y[5]) + (y[6] + y[7]));
     let ones = 0x0101_0101_u32;
-    // Below seven bits four coordinates fit half a word.
-    let both = twos[0].wrapping_add(twos[1]).wrapping_add(twos[2].wrapping_add(twos[3]));
-    let inside = if width < 7 { (both & 0xffff_u32) + (both >> 16) } else { dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones) };
+    let inside = dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones);
     let all = sum.mul_add(by * 256.0_f32, MAGIC).to_bits();
     let base = inside.wrapping_sub(dot4(g[0] + g[1], ones)).wrapping_sub(all).wrapping_add(MAGIC.to_bits() + 512_u32 - (1024_u32 << width));
     let parity = digits[0] ^ digits[1];
-    let (odd, half_odd) = (all_if_odd(parity ^ signs[0] ^ signs[1]), all_if_odd(parity));
+    let (odd, half_odd) = (odd_of(parity ^ signs[0] ^ signs[1]), odd_of(parity));
     let k = keys(g);
     let (mut words, mut coset, _) = nearer(digits, signs, base, odd, half_odd, most_of(k), least_of(k));
     let beyond = !(((1_u32 << width) - 1_u32) * ones);

@@ -41,7 +41,7 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
     let half_cost = f32::from_bits(least as u32 & half_odd).mul_add(2.0_f32, 2.0_f32 - sum);
     let half = half_cost < whole_cost;
     let place = (if half { least } else { !most }) as u32 & 7_u32;
-    let by = one_at(if half { half_odd } else { odd }, place << 3);
+    let by = one_at((if half { half_odd } else { odd }) & 1_u32, place << 3);
     let ones = 0x0101_0101_u32;
     // Of half integers the one below.
     let digits = [nearest[0].wrapping_sub(signs[0] & ones), nearest[1].wrapping_sub(signs[1] & ones)];
@@ -56,10 +56,10 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
     (words, coset)
 }
 
-/// A one from bit `place` of 64 on, where a sum is odd: see [`all_if_odd`].
+/// `odd`, 1 or 0, from bit `place` of 64 on.
 #[device]
 pub fn one_at(odd: u32, place: u32) -> [u32; 2] {
-    let one = ((odd & 1_u32) as i64) << (place as i64 & 63_i64);
+    let one = (odd as i64) << (place as i64 & 63_i64);
     [one as u32, (one >> 32_i64) as u32]
 }
 
