@@ -3,6 +3,7 @@
 //! A tile value turns into `Ty::regs` scalars; which element a register holds follows from the layout
 //! alone. Scalars stay as they are.
 
+use super::lower_halves::has_pairs;
 use crate::dtype::DType;
 use crate::ir::*;
 use crate::report::{Fault, Report};
@@ -18,6 +19,8 @@ pub(super) struct Lower {
     pub g: Id,
     pub t: Id,
     pub thread: Id,
+    /// The two columns of eight that a lane has are four apart: see [`super::lower_halves`].
+    pub beside: bool,
     /// Numbers are read anew in this region.
     pub anew: bool,
     /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
@@ -31,8 +34,9 @@ pub(super) struct Lower {
 /// Lowers a program whose shared memory is placed.
 pub fn run(mut p: Program) -> Result<Program, Report> {
     let (body, regs) = (std::mem::take(&mut p.body), vec![vec![]; p.types.len()]);
+    let beside = has_pairs(&body);
     p.lowered = true;
-    let mut l = Lower { p, regs, out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, anew: false, kept: vec![], turn: None, around: 0, fault: None };
+    let mut l = Lower { p, regs, out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, beside, anew: false, kept: vec![], turn: None, around: 0, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
     l.quad_numbers();
@@ -140,6 +144,11 @@ impl Lower {
     fn tile_op(&mut self, op: &Op, ty: Ty) -> Vec<Id> {
         match op {
             Op::Full(v) => vec![self.repeated(*v, ty); ty.regs()],
+            // Their columns have an order of their own.
+            Op::MmaShared { .. } | Op::LoadSpread { .. } | Op::SpreadIndex if self.beside => {
+                self.fail(Fault::StageOp { op: format!("{op:?} beside pairs"), stage: "tile" });
+                vec![0; ty.regs()]
+            }
             Op::RowIndex => {
                 let base = self.scaled(self.g, ty.regs());
                 (0..ty.regs()).map(|i| self.offset(base, i)).collect()
@@ -173,7 +182,11 @@ impl Lower {
             Op::LoadAlike { buf, at } => self.load_alike(*buf, *at, ty),
             Op::LoadPairs { buf, at, stride, elem } => self.load_pairs(*buf, *at, *stride, *elem),
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
-            Op::LoadLeft { buf, at } | Op::LoadRight { buf, at } => self.load_packed(*buf, *at, ty),
+            Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, self.lane, ty),
+            Op::LoadRight { buf, at } => {
+                let lane = self.right_lane();
+                self.load_packed(*buf, *at, lane, ty)
+            }
             Op::LoadSpread { buf, at } => self.load_columns_spread(*buf, *at, ty),
             Op::SpreadIndex => {
                 let base = self.scaled(self.t, 8);

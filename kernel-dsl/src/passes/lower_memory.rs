@@ -26,7 +26,8 @@ impl Lower {
     pub fn load_operand(&mut self, buf: Buf, at: Id, stride: usize, ty: Ty) -> Vec<Id> {
         let Ty::Tile { dtype, rows: k, cols: n, .. } = ty else { return vec![] };
         let bytes = k * dtype.size() / 4;
-        let (row, part) = (self.scaled(self.g, stride), self.scaled(self.t, bytes));
+        let column = self.right_column();
+        let (row, part) = (self.scaled(column, stride), self.scaled(self.t, bytes));
         let base = self.plus(at, row);
         let base = self.plus(base, part);
         let mut regs = vec![];
@@ -41,13 +42,13 @@ impl Lower {
     fn place(&mut self, ty: Ty, r: usize) -> [(Option<Id>, usize); 2] {
         let Ty::Tile { rows, cols, layout, .. } = ty else { return [(None, 0); 2] };
         match layout {
-            Layout::MmaC if rows == 8 => [(Some(self.g), 0), (Some(self.scaled(self.t, 2)), r / 2 * 8 + r % 2)],
+            Layout::MmaC if rows == 8 => [(Some(self.g), 0), (Some(self.own_column()), r / 2 * 8 + self.further(r % 2))],
             Layout::MmaC => {
                 let (mt, nt, i) = (r / (cols / 8 * 4), r % (cols / 8 * 4) / 4, r % 4);
-                [(Some(self.scaled(self.g, rows / 8)), 2 * mt + i / 2), (Some(self.scaled(self.t, 2)), nt * 8 + i % 2)]
+                [(Some(self.scaled(self.g, rows / 8)), 2 * mt + i / 2), (Some(self.own_column()), nt * 8 + self.further(i % 2))]
             }
             Layout::Rows => [(Some(self.scaled(self.g, rows / 8)), r), (None, 0)],
-            Layout::Cols => [(None, 0), (Some(self.scaled(self.t, 2)), r / 2 * 8 + r % 2)],
+            Layout::Cols => [(None, 0), (Some(self.own_column()), r / 2 * 8 + self.further(r % 2))],
             _ => [(None, 0), (Some(self.scaled(self.lane, cols / 32)), r)],
         }
     }
@@ -98,12 +99,12 @@ impl Lower {
     /// The other way round of `store_columns`.
     fn load_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), elem: DType, ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows, cols, .. } = ty else { return vec![] };
-        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.scaled(self.t, 2));
+        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.own_column());
         let base = self.plus(at, row);
         let mut regs = vec![0; ty.regs()];
         for nt in 0..cols / 8 {
             for e in 0..2 {
-                let mut own = self.offset(col, nt * 8 + e);
+                let mut own = self.offset(col, nt * 8 + self.further(e));
                 if limit < cols {
                     let last = self.int(limit as i64 - 1);
                     own = self.bin(BinOp::Min, own, last);
@@ -140,8 +141,8 @@ impl Lower {
     }
 
     /// An operand in the order of the lanes' registers: a warp reads 512 bytes side by side.
-    pub fn load_packed(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
-        let lane = self.scaled(self.lane, 16);
+    pub fn load_packed(&mut self, buf: Buf, at: Id, lane: Id, ty: Ty) -> Vec<Id> {
+        let lane = self.scaled(lane, 16);
         let base = self.plus(at, lane);
         let mut regs = vec![];
         for product in 0..ty.regs() / 4 {
@@ -257,7 +258,7 @@ impl Lower {
         }
     }
 
-    /// A lane's words of its columns 8j and 8j + 1 for each j: elements of four bytes, or four bytes a word.
+    /// A lane's words of its two columns of every eight: elements of four bytes, or four bytes a word.
     fn columns(&mut self, (rows, cols, size): (usize, usize, usize), regs: &[Id]) -> Vec<Vec<Id>> {
         let own = |nt: usize, e: usize| (0..rows / 8).map(move |i| regs[(i / 2 * (cols / 8) + nt) * 4 + i % 2 * 2 + e]).collect::<Vec<Id>>();
         let columns: Vec<Vec<Id>> = (0..cols / 8).flat_map(|nt| [own(nt, 0), own(nt, 1)]).collect();
@@ -275,22 +276,22 @@ impl Lower {
 
     /// Words that lie side by side in memory, `line` bytes a lane: `step` words a store.
     fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), line: usize, step: usize, columns: Vec<Vec<Id>>) {
-        let (row, col) = (self.scaled(self.g, line), self.scaled(self.t, 2));
+        let (row, col) = (self.scaled(self.g, line), self.own_column());
         let base = self.plus(at, row);
         for (i, words) in columns.into_iter().enumerate() {
-            let (nt, e) = (i / 2, i % 2);
+            let first = i / 2 * 8 + self.further(i % 2);
             let store = self.region(|l| {
                 let part = l.scaled(col, stride);
                 let a = l.plus(base, part);
                 for (chunk, values) in words.chunks(step).enumerate() {
-                    let a = l.offset(a, (nt * 8 + e) * stride + chunk * 4 * step);
+                    let a = l.offset(a, first * stride + chunk * 4 * step);
                     match values {
                         [value] => l.push(Op::Store { buf, at: a, value: *value }, vec![]),
                         values => l.push(Op::StoreVec { buf, at: a, values: values.to_vec() }, vec![]),
                     }
                 }
             });
-            let last = self.int(limit as i64 - (nt * 8 + e) as i64);
+            let last = self.int(limit as i64 - first as i64);
             let inside = self.bin(BinOp::Lt, col, last);
             self.push(Op::If { cond: inside, then: store, other: vec![] }, vec![]);
         }

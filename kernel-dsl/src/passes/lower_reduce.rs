@@ -5,27 +5,27 @@ use crate::dtype::DType;
 use crate::ir::*;
 
 impl Lower {
-    /// A ballot a column: the lanes that hold it, or it and the one four away, are a quarter or half of the warp.
+    /// A ballot a column, or for it and the one four away, which are in the same lanes: a quarter of the warp.
     pub fn any_rows(&mut self, src: Id, pairs: bool) -> Vec<Id> {
-        let Ty::Tile { cols, .. } = self.p.ty(src) else { return vec![] };
+        let Ty::Tile { rows, cols, .. } = self.p.ty(src) else { return vec![] };
         let (regs, zero) = (self.tile(src), self.konst(DType::U32, 0));
-        let (own, by) = if pairs {
-            let one = self.int(1);
-            (0x5555_5555, self.bin(BinOp::And, self.t, one))
-        } else {
-            (0x1111_1111, self.t)
-        };
-        let (own, by) = (self.konst(DType::U32, own), self.emit(Op::Cast(by), DType::U32));
+        let (own, by) = (self.konst(DType::U32, 0x1111_1111), self.emit(Op::Cast(self.t), DType::U32));
         let own = self.bin(BinOp::Shl, own, by);
-        (0..cols / 4)
-            .map(|c| {
-                let mine: Vec<Id> = (0..regs.len()).filter(|r| r % (cols / 8 * 4) / 4 == c / 2 && r % 2 == c % 2).map(|r| regs[r]).collect();
-                let any = self.fold(&mine, BinOp::Or);
-                let lanes = self.emit(Op::Ballot(any), DType::U32);
-                let lanes = self.bin(BinOp::And, lanes, own);
-                self.bin(BinOp::Ne, lanes, zero)
-            })
-            .collect()
+        let per = if rows == 8 { 2 } else { 4 };
+        let eight = |r: usize| r % (cols / 8 * per) / per;
+        let mut any = vec![];
+        for c in 0..cols / 4 {
+            if pairs && c % 2 == 1 {
+                any.push(any[c - 1]);
+                continue;
+            }
+            let mine: Vec<Id> = (0..regs.len()).filter(|&r| eight(r) == c / 2 && (pairs || r % 2 == c % 2)).map(|r| regs[r]).collect();
+            let own_any = self.fold(&mine, BinOp::Or);
+            let lanes = self.emit(Op::Ballot(own_any), DType::U32);
+            let lanes = self.bin(BinOp::And, lanes, own);
+            any.push(self.bin(BinOp::Ne, lanes, zero));
+        }
+        any
     }
 
     pub fn fold(&mut self, regs: &[Id], op: BinOp) -> Id {

@@ -22,10 +22,10 @@ pub fn largest(pv: &Tile<f32>, parts: usize) -> Tile<i32> {
     if parts == 2 { peak.map2(&peak.swap_halves(), larger) } else { peak }
 }
 
-/// Whether an integer weight, as `rounded` gives it, takes 9 bits or more.
+/// Whether an integer weight of 16 bits, as `rounded` gives it, takes 9 or more; of several, or-ed, whether one does.
 #[device]
 pub fn counts(w: i32) -> bool {
-    w > 0x4b40_00ff_i32
+    (w as u32 & 0xff00_u32) > 0_u32
 }
 
 /// Whether it takes more than 16.
@@ -46,10 +46,11 @@ pub fn misfit(w: &Tile<i32>, parts: usize) -> Tile<bool> {
     w.map2(&w.map(counts).any_rows(parts), misfits)
 }
 
-/// Which lanes have such weights: a lane's overflow if one does, and are asked at once.
+/// Which lanes have such weights: all of a lane's are asked at once. One that overflows is wrong whether it counts or not.
 #[device]
 pub fn misfit_lanes(w: &Tile<i32>, parts: usize) -> Tile<bool> {
-    w.lane_ors().map2(&w.map(counts).any_rows(parts), misfits)
+    let all = w.lane_ors();
+    all.map2(&all.map(counts).any_rows(parts), misfits)
 }
 
 /// Bits by which sums may be shifted up whose weights come to `total`: they are 255 times as large at most, and a leaf's tiles add 2^24.
