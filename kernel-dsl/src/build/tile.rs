@@ -293,6 +293,10 @@ impl B {
                 t @ Ty::Tile { cols: 8, layout: Layout::Cols | Layout::MmaC, .. } => self.emit(Op::SwapHalves(id), t),
                 t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "its columns 8" }),
             },
+            ("left_halves", []) => match self.ty(id) {
+                t @ Ty::Tile { cols: 8, layout: Layout::Cols, .. } => self.emit(Op::LeftHalves(id), t),
+                t => self.fail(Fault::TileSize { tile: self.describe(t), wants: "a row of 8 columns" }),
+            },
             ("to_operand", []) => match self.wants(name, id, Layout::MmaC, DType::F32) {
                 Some((rows, cols)) => self.emit(Op::ToOperand(id), Ty::Tile { dtype: DType::Bf16, rows, cols, layout: Layout::MmaB }),
                 None => V::Poison,

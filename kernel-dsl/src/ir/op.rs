@@ -81,6 +81,8 @@ pub enum Op {
     SplitHalves(Id),
     /// Columns 0..4 and 4..8 change places.
     SwapHalves(Id),
+    /// Columns 0..4 of a row, twice.
+    LeftHalves(Id),
     /// [16, n] to [8, n]: `weight` times even rows plus odd ones, fused for f32.
     FoldRows { src: Id, weight: usize },
     /// i32 [m, 2n] to [m, n]: `weight` times the left half plus the right one.

@@ -21,6 +21,8 @@ pub(super) struct Lower {
     pub thread: Id,
     /// The two columns of eight that a lane has are four apart: see [`super::lower_halves`].
     pub beside: bool,
+    /// Rows whose halves are the same.
+    pub alike: Vec<bool>,
     /// Numbers are read anew in this region.
     pub anew: bool,
     /// Variables of what turns keep, and the turn of the loop over all threads or over warps that is being lowered.
@@ -35,8 +37,9 @@ pub(super) struct Lower {
 pub fn run(mut p: Program) -> Result<Program, Report> {
     let (body, regs) = (std::mem::take(&mut p.body), vec![vec![]; p.types.len()]);
     let beside = has_pairs(&body);
+    let alike = if beside { super::alike::run(&p, &body) } else { vec![] };
     p.lowered = true;
-    let mut l = Lower { p, regs, out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, beside, anew: false, kept: vec![], turn: None, around: 0, fault: None };
+    let mut l = Lower { p, regs, out: vec![vec![]], span: Span { file: "", line: 0 }, lane: 0, g: 0, t: 0, thread: 0, beside, alike, anew: false, kept: vec![], turn: None, around: 0, fault: None };
     l.thread = l.emit(Op::ThreadId, DType::I32);
     l.lane = l.emit(Op::LaneId, DType::I32);
     l.quad_numbers();
@@ -95,6 +98,15 @@ impl Lower {
                 self.push(Op::For { var, lo, hi, step, stages: 0, body }, vec![]);
             }
             Op::ParFor { par, var, count, body } => self.parallel(*par, *var, *count, body),
+            Op::VarNew(first) if out.is_some_and(|out| self.alike(out)) => {
+                let first = self.tile(*first)[0];
+                let var = self.emit(Op::VarNew(first), self.p.ty(s.outs[0]).reg_dtype());
+                self.set(s.outs[0], vec![var; 2]);
+            }
+            Op::VarSet(var, v) if self.alike(*var) => {
+                let (var, v) = (self.tile(*var)[0], self.tile(*v)[0]);
+                self.push(Op::VarSet(var, v), vec![]);
+            }
             Op::VarSet(var, v) if self.lies(*var) => {
                 for (var, v) in self.tile(*var).into_iter().zip(self.tile(*v)) {
                     self.push(Op::VarSet(var, v), vec![]);
@@ -116,7 +128,10 @@ impl Lower {
             Op::StoreTile { .. } => self.store_tile(&s.op),
             Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::StoreCores { buf, at, byte, value } => self.store_cores(*buf, *at, *byte, *value),
-            Op::StorePacked { buf, at, value } => self.store_packed(*buf, *at, *value),
+            Op::StorePacked { buf, at, value } => {
+                let lane = if matches!(self.p.ty(*value), Ty::Tile { layout: Layout::MmaB, .. }) { self.right_lane() } else { self.lane };
+                self.store_packed(*buf, *at, lane, *value);
+            }
             Op::StoreRight { buf, at, value, spread: true } => self.store_spread(*buf, *at, *value),
             Op::StoreRight { buf, at, value, spread: false } => self.store_right(*buf, *at, *value),
             Op::PairSums(src) => self.pair_sums(*src, &s.outs),
@@ -175,6 +190,7 @@ impl Lower {
             Op::OwnHalves(src) => self.own_halves(*src),
             Op::SplitHalves(src) => self.split_halves(*src),
             Op::SwapHalves(src) => self.swap_halves(*src),
+            Op::LeftHalves(src) => vec![self.tile(*src)[0]; 2],
             Op::QuadOrder(src) => self.quad_order(*src),
             Op::TwosOrder(src) => self.twos_order(*src),
             Op::Band { src, index, .. } => self.tile(*src).chunks(ty.regs()).nth(*index).map(<[Id]>::to_vec).unwrap_or_default(),

@@ -28,6 +28,11 @@ fn reg(row: usize, e: usize) -> usize {
 }
 
 impl Lower {
+    /// Whether a value is a row in one register: see [`super::alike`].
+    pub fn alike(&self, id: Id) -> bool {
+        self.alike.get(id as usize).is_some_and(|alike| *alike) && matches!(self.p.ty(id), Ty::Tile { .. })
+    }
+
     /// The first of a lane's two columns of eight.
     pub fn own_column(&mut self) -> Id {
         if self.beside { self.t } else { self.scaled(self.t, 2) }

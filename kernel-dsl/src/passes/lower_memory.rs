@@ -153,8 +153,8 @@ impl Lower {
     }
 
     /// And back.
-    pub fn store_packed(&mut self, buf: Buf, at: Id, value: Id) {
-        let lane = self.scaled(self.lane, 16);
+    pub fn store_packed(&mut self, buf: Buf, at: Id, lane: Id, value: Id) {
+        let lane = self.scaled(lane, 16);
         let base = self.plus(at, lane);
         for (product, words) in self.tile(value).chunks(4).enumerate() {
             let at = self.offset(base, product * 512);

@@ -6,6 +6,7 @@ pub mod lower;
 pub mod pipeline;
 pub mod simplify;
 
+mod alike;
 mod lower_cores;
 mod lower_emit;
 mod lower_fold;

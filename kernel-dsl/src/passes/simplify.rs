@@ -141,6 +141,7 @@ fn each_operand(op: &Op, mut f: impl FnMut(Id)) {
         | Op::SplitBytes(a)
         | Op::SplitHalves(a)
         | Op::SwapHalves(a)
+        | Op::LeftHalves(a)
         | Op::OwnHalves(a)
         | Op::SplitRows(a)
         | Op::SwapRows(a)

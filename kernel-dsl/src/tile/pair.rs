@@ -73,6 +73,12 @@ impl Tile<i32> {
 }
 
 impl<T: crate::dtype::Elem> Tile<T> {
+    /// Of a row, columns 0..4 twice. Both are one number of a lane.
+    pub fn left_halves(&self) -> Tile<T> {
+        let data = (0..8).map(|c| self.data[c % 4]).collect();
+        Tile { rows: 1, cols: 8, layout: self.layout, data }
+    }
+
     /// Columns 0..4 and 4..8 change places.
     pub fn swap_halves(&self) -> Tile<T> {
         let data = (0..self.data.len()).map(|i| self.data[i ^ 4]).collect();

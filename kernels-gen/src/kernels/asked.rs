@@ -50,6 +50,7 @@ pub fn own_of<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache:
     }
     let column = if room.apart { w * m.cols as i32 } else { 0_i32 };
     let (start, worth) = (room.zero.cols(column, 1, m.cols), room.worths.cols(column, 1, m.cols));
+    let (start, worth) = if m.parts == 2 { (start.left_halves(), worth.left_halves()) } else { (start, worth) };
     let line = of.seq * cache.kv_heads + of.head;
     let records = (if m.many { line * q.blocks + q.slot } else { line }) as i64 * q.segments as i64;
     Own { w, tiles, tile, page, edge, column, operands: (high, low), floats, start, worth, records }

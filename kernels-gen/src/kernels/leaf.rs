@@ -131,7 +131,7 @@ fn fit(m: &DecodeMeta, v: &[&dyn Codec], leaf: &mut Leaf, pv: &Tile<f32>, side: 
         if begun(t) {
             // Both bytes of a weight have one unit.
             let (total, high_total) = totals(m, leaf);
-            let most = total.map2(&(if m.apart { high_total.clone() } else { total.swap_halves() }), larger);
+            let most = if m.apart { total.map2(&high_total, larger) } else { larger_half(&total) };
             let lift = leaf.power.map(lift_of);
             next = lift.map3(&peak, &most, fitted);
             let by = next.map2(&lift, minus);

@@ -19,7 +19,13 @@ pub const MOST_LIFT: i32 = 227;
 pub fn largest(pv: &Tile<f32>, parts: usize) -> Tile<i32> {
     // Weights are not negative: their bits order as integers.
     let peak = pv.map(bits_of).max_rows();
-    if parts == 2 { peak.map2(&peak.swap_halves(), larger) } else { peak }
+    if parts == 2 { larger_half(&peak) } else { peak }
+}
+
+/// Of each column the larger one of both halves.
+#[device]
+pub fn larger_half(x: &Tile<i32>) -> Tile<i32> {
+    x.map2(&x.swap_halves(), larger).left_halves()
 }
 
 /// Whether an integer weight of 16 bits, as `rounded` gives it, takes 9 or more; of several, or-ed, whether one does.

@@ -74,7 +74,7 @@ pub fn inverse(x: f32) -> f32 {
 #[device]
 pub fn peaks(x: &Tile<f32>, parts: usize) -> Tile<f32> {
     let peak = x.max_rows();
-    if parts == 2 { peak.map2(&peak.swap_halves(), fmax) } else { peak }
+    if parts == 2 { peak.map2(&peak.swap_halves(), fmax).left_halves() } else { peak }
 }
 
 /// Sum of weights over both halves of the tokens.

@@ -144,6 +144,10 @@ impl Machine<'_> {
                 let x = self.tile(*a)?.1;
                 (0..x.len()).map(|i| x[i ^ 4]).collect()
             }
+            Op::LeftHalves(a) => {
+                let x = self.tile(*a)?.1;
+                (0..x.len()).map(|i| x[i % 4]).collect()
+            }
             Op::QuadOrder(a) | Op::TwosOrder(a) => self.tile(*a)?.1.to_vec(),
             Op::Band { src, index, of } => {
                 let (shape, x) = self.tile(*src)?;

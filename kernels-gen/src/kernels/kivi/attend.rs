@@ -12,7 +12,7 @@ use super::super::leaves::{TILES, leave_share};
 use super::super::offset::fixed_raised;
 use super::super::seats::*;
 use super::super::softmax::*;
-use super::super::units::{bytes_of, down_of, fitted, largest, minus, misfit_lanes, move_sums, move_totals, sunk, up_of};
+use super::super::units::{bytes_of, down_of, fitted, larger_half, largest, minus, misfit_lanes, move_sums, move_totals, sunk, up_of};
 use super::super::values::{count_of, peaks, rounded};
 use super::leaves::{closed_band, hold_bands, waiting_bands};
 use super::queries::{measure, quantise, take_rows};
@@ -136,7 +136,7 @@ fn walk(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, ring: &Ring, cache: &Globa
             if wrong.any() {
                 for i in 0..m.bands() {
                     let pv = weighted(m, &tokens, i, &p);
-                    let most = total[i].map2(&(if m.apart { high_total[i].clone() } else { total[i].swap_halves() }), larger);
+                    let most = if m.apart { total[i].map2(&high_total[i], larger) } else { larger_half(&total[i]) };
                     let next = lift[i].map3(&largest(&pv, m.parts), &most, fitted);
                     if !fresh {
                         let by = next.map2(&lift[i], minus);

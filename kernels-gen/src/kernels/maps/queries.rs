@@ -246,5 +246,6 @@ fn part_of<T: Float>(queries: &Global<T>, at: i64, width: usize, quads: bool, co
 #[device]
 pub fn columns<T: Float>(queries: &Global<T>, at: i64, cols: usize, parts: usize, d: usize) -> (Tile<i32>, Tile<f32>, Tile<f32>) {
     let own = at + (2 * cols / parts * d) as i64;
-    (queries.columns::<i32>(own, 4, cols), queries.columns::<f32>(own + (4 * cols) as i64, 4, cols), queries.columns::<f32>(own + (8 * cols) as i64, 4, cols))
+    let (start, worth, bias) = (queries.columns::<i32>(own, 4, cols), queries.columns::<f32>(own + (4 * cols) as i64, 4, cols), queries.columns::<f32>(own + (8 * cols) as i64, 4, cols));
+    if parts == 2 { (start.left_halves(), worth.left_halves(), bias.left_halves()) } else { (start, worth, bias) }
 }

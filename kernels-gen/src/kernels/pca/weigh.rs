@@ -6,7 +6,7 @@
 use super::super::decode_attention::DecodeMeta;
 use super::super::keys::{high_half, low_half};
 use super::super::kivi::values::either;
-use super::super::softmax::{fused, larger};
+use super::super::softmax::fused;
 use super::super::units::*;
 use super::super::values::{rounded, weights};
 use super::MARKED;
@@ -69,7 +69,7 @@ pub fn weighed_apart(
         if !fresh {
             let low = low.cols(0, 1, m.cols);
             let lift = power.map(lift_of);
-            next = lift.map3(&largest(&of_norms, 2), &total.map2(&total.swap_halves(), larger), fitted);
+            next = lift.map3(&largest(&of_norms, 2), &larger_half(&total), fitted);
             let by = next.map2(&lift, minus);
             for i in 0..bands {
                 sums[i] = move_sums(m, v, &sums[i], &sums[i], &low, &by, 32).0;
@@ -78,7 +78,7 @@ pub fn weighed_apart(
             let lift = along.map(lift_of);
             // Every token has one centre.
             let most = ways.sum_rows().map(unmarked);
-            next_along = lift.map3(&largest(&of_lengths, 2), &most.map2(&most.swap_halves(), larger), fitted);
+            next_along = lift.map3(&largest(&of_lengths, 2), &larger_half(&most), fitted);
             ways = move_sums(m, v, &ways, &ways, &low, &next_along.map2(&lift, minus), 32).0;
         }
         *power = next.map(up_of);
