@@ -80,3 +80,42 @@ fn a_lane_keeps_its_own_half() {
         assert_eq!(args[1], Arg::Buffer(out.bytes.clone()));
     }
 }
+
+/// A row whose halves stay one number, and one that begins so.
+#[kernel]
+fn alike(_m: One, x: &Global<f32>, out: &mut Global<f32>) {
+    for _ in warps(1) {
+        let tops = x.acc(0_i32, 32, 8, 32, 8).max_rows();
+        let (mut same, mut other) = (tops.left_halves(), tops.left_halves());
+        for i in strided(0_i32, 3_i32, 1) {
+            same = &same * 2.0_f32 + i as f32;
+            other = other.map2(&tops, |a, b| a.max(b)) + &same;
+        }
+        out.put_cols(0_i32, 1, 8, &same);
+        out.put_cols(8_i32, 1, 8, &other);
+        out.put_cols(16_i32, 1, 8, &tops.swap_halves());
+    }
+}
+
+#[test]
+fn halves_that_are_one_number_stay_so() {
+    let x: Vec<f32> = (0..256).map(|i| (i * 37 % 1013) as f32 - 500.0).collect();
+    let x = Global::new(&x);
+    let mut out = Global::<f32>::new(&[f32::NAN; 24]);
+    launch([1, 1, 1], || alike(One, &x, &mut out));
+    let top = |c: usize| (0..32).map(|r| x.at(c * 32 + r)).fold(f32::NEG_INFINITY, f32::max);
+    for c in 0..8 {
+        let (mut same, mut other) = (top(c % 4), top(c % 4));
+        for i in 0..3 {
+            same = same * 2.0 + i as f32;
+            other = other.max(top(c)) + same;
+        }
+        assert_eq!([out.at(c), out.at(8 + c), out.at(16 + c)], [same, other, top(c ^ 4)]);
+    }
+    let tile = alike::build(&One).unwrap();
+    for program in [passes::run(&tile).unwrap(), tile] {
+        let mut args = vec![Arg::Buffer(x.bytes.clone()), Arg::Buffer(vec![0; 96])];
+        run(&program, [1, 1, 1], &mut args).unwrap();
+        assert_eq!(args[1], Arg::Buffer(out.bytes.clone()));
+    }
+}

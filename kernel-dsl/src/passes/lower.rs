@@ -19,7 +19,7 @@ pub(super) struct Lower {
     pub g: Id,
     pub t: Id,
     pub thread: Id,
-    /// The two columns of eight that a lane has are four apart: see [`super::lower_halves`].
+    /// The two columns that a lane has of a tile of eight are four apart: see [`super::lower_halves`].
     pub beside: bool,
     /// Rows whose halves are the same.
     pub alike: Vec<bool>,
@@ -129,7 +129,10 @@ impl Lower {
             Op::StoreHalves { .. } => self.store_halves(&s.op),
             Op::StoreCores { buf, at, byte, value } => self.store_cores(*buf, *at, *byte, *value),
             Op::StorePacked { buf, at, value } => {
-                let lane = if matches!(self.p.ty(*value), Ty::Tile { layout: Layout::MmaB, .. }) { self.right_lane() } else { self.lane };
+                let lane = match self.p.ty(*value) {
+                    Ty::Tile { layout: Layout::MmaB, cols, .. } => self.right_lane(cols),
+                    _ => self.lane,
+                };
                 self.store_packed(*buf, *at, lane, *value);
             }
             Op::StoreRight { buf, at, value, spread: true } => self.store_spread(*buf, *at, *value),
@@ -160,7 +163,7 @@ impl Lower {
         match op {
             Op::Full(v) => vec![self.repeated(*v, ty); ty.regs()],
             // Their columns have an order of their own.
-            Op::MmaShared { .. } | Op::LoadSpread { .. } | Op::SpreadIndex if self.beside => {
+            Op::MmaShared { .. } | Op::LoadSpread { .. } if self.beside && matches!(ty, Ty::Tile { cols: 8, .. }) => {
                 self.fail(Fault::StageOp { op: format!("{op:?} beside pairs"), stage: "tile" });
                 vec![0; ty.regs()]
             }
@@ -200,7 +203,8 @@ impl Lower {
             Op::LoadOperand { buf, at, stride } => self.load_operand(*buf, *at, *stride, ty),
             Op::LoadLeft { buf, at } => self.load_packed(*buf, *at, self.lane, ty),
             Op::LoadRight { buf, at } => {
-                let lane = self.right_lane();
+                let Ty::Tile { cols, .. } = ty else { return vec![] };
+                let lane = self.right_lane(cols);
                 self.load_packed(*buf, *at, lane, ty)
             }
             Op::LoadSpread { buf, at } => self.load_columns_spread(*buf, *at, ty),

@@ -1,8 +1,8 @@
-//! Tiles of pairs (see [`crate::tile::pair`]): of programs that have them, columns c and c + 4 of every eight lie in one lane. So both bytes of
+//! Tiles of pairs (see [`crate::tile::pair`]): in programs that have them, columns c and c + 4 of eight lie in one lane. So both bytes of
 //! a head's sums meet where they are, and nothing moves between lanes before the transposition of weights.
 //!
-//! Lane (g, t) has columns t and t + 4, whichever tile they are of; in other programs it has columns 2t and 2t + 1. Right operands have
-//! column g / 2 + 4 (g % 2) in lanes (g, ..): the tensor core knows of places only.
+//! Lane (g, t) has columns t and t + 4 of every tile of eight; of other tiles, and in other programs, columns 2t and 2t + 1. Right operands
+//! have column g / 2 + 4 (g % 2) in lanes (g, ..): the tensor core knows of places only.
 
 use super::lower::Lower;
 use crate::dtype::DType;
@@ -14,7 +14,7 @@ pub fn has_pairs(stmts: &[Stmt]) -> bool {
         Op::If { then, other, .. } => has_pairs(then) || has_pairs(other),
         Op::For { body, .. } | Op::ParFor { body, .. } => has_pairs(body),
         Op::FoldHalves { .. } | Op::FoldOnto { .. } | Op::LoadHalves { .. } | Op::StoreHalves { .. } | Op::OwnHalves(_) | Op::SplitHalves(_) | Op::SwapHalves(_) => true,
-        Op::PairIndex | Op::LoadPairs { .. } | Op::AnyRows { pairs: true, .. } => true,
+        Op::LeftHalves(_) | Op::PairIndex | Op::LoadPairs { .. } | Op::AnyRows { pairs: true, .. } => true,
         _ => false,
     })
 }
@@ -33,19 +33,19 @@ impl Lower {
         self.alike.get(id as usize).is_some_and(|alike| *alike) && matches!(self.p.ty(id), Ty::Tile { .. })
     }
 
-    /// The first of a lane's two columns of eight.
-    pub fn own_column(&mut self) -> Id {
-        if self.beside { self.t } else { self.scaled(self.t, 2) }
+    /// The first of a lane's two columns of eight, of a tile of so many.
+    pub fn own_column(&mut self, cols: usize) -> Id {
+        if self.beside && cols == 8 { self.t } else { self.scaled(self.t, 2) }
     }
 
     /// How much further its column `e` of two lies.
-    pub fn further(&self, e: usize) -> usize {
-        if self.beside { 4 * e } else { e }
+    pub fn further(&self, e: usize, cols: usize) -> usize {
+        if self.beside && cols == 8 { 4 * e } else { e }
     }
 
     /// The column of a right operand's eight that lanes (g, ..) have.
-    pub fn right_column(&mut self) -> Id {
-        if !self.beside {
+    pub fn right_column(&mut self, cols: usize) -> Id {
+        if !self.beside || cols != 8 {
             return self.g;
         }
         let one = self.int(1);
@@ -55,11 +55,11 @@ impl Lower {
     }
 
     /// The lane that has a lane's part of a right operand where columns are in their order.
-    pub fn right_lane(&mut self) -> Id {
-        if !self.beside {
+    pub fn right_lane(&mut self, cols: usize) -> Id {
+        if !self.beside || cols != 8 {
             return self.lane;
         }
-        let column = self.right_column();
+        let column = self.right_column(cols);
         let first = self.scaled(column, 4);
         self.bin(BinOp::Add, first, self.t)
     }
@@ -187,7 +187,7 @@ impl Lower {
     pub fn load_alike(&mut self, buf: Buf, at: Id, ty: Ty) -> Vec<Id> {
         let Ty::Tile { dtype, rows, cols, .. } = ty else { return vec![] };
         let mut row = vec![];
-        if self.beside {
+        if self.beside && cols == 8 {
             let one = self.int(1);
             let (two, odd) = (self.shift(BinOp::Shr, self.t, 1), self.bin(BinOp::And, self.t, one));
             let (two, odd) = (self.scaled(two, 16), self.scaled(odd, 4));

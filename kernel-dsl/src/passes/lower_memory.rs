@@ -26,7 +26,7 @@ impl Lower {
     pub fn load_operand(&mut self, buf: Buf, at: Id, stride: usize, ty: Ty) -> Vec<Id> {
         let Ty::Tile { dtype, rows: k, cols: n, .. } = ty else { return vec![] };
         let bytes = k * dtype.size() / 4;
-        let column = self.right_column();
+        let column = self.right_column(n);
         let (row, part) = (self.scaled(column, stride), self.scaled(self.t, bytes));
         let base = self.plus(at, row);
         let base = self.plus(base, part);
@@ -42,13 +42,13 @@ impl Lower {
     fn place(&mut self, ty: Ty, r: usize) -> [(Option<Id>, usize); 2] {
         let Ty::Tile { rows, cols, layout, .. } = ty else { return [(None, 0); 2] };
         match layout {
-            Layout::MmaC if rows == 8 => [(Some(self.g), 0), (Some(self.own_column()), r / 2 * 8 + self.further(r % 2))],
+            Layout::MmaC if rows == 8 => [(Some(self.g), 0), (Some(self.own_column(cols)), r / 2 * 8 + self.further(r % 2, cols))],
             Layout::MmaC => {
                 let (mt, nt, i) = (r / (cols / 8 * 4), r % (cols / 8 * 4) / 4, r % 4);
-                [(Some(self.scaled(self.g, rows / 8)), 2 * mt + i / 2), (Some(self.own_column()), nt * 8 + self.further(i % 2))]
+                [(Some(self.scaled(self.g, rows / 8)), 2 * mt + i / 2), (Some(self.own_column(cols)), nt * 8 + self.further(i % 2, cols))]
             }
             Layout::Rows => [(Some(self.scaled(self.g, rows / 8)), r), (None, 0)],
-            Layout::Cols => [(None, 0), (Some(self.own_column()), r / 2 * 8 + self.further(r % 2))],
+            Layout::Cols => [(None, 0), (Some(self.own_column(cols)), r / 2 * 8 + self.further(r % 2, cols))],
             _ => [(None, 0), (Some(self.scaled(self.lane, cols / 32)), r)],
         }
     }
@@ -99,12 +99,12 @@ impl Lower {
     /// The other way round of `store_columns`.
     fn load_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), elem: DType, ty: Ty) -> Vec<Id> {
         let Ty::Tile { rows, cols, .. } = ty else { return vec![] };
-        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.own_column());
+        let (row, col) = (self.scaled(self.g, rows / 8 * 4), self.own_column(cols));
         let base = self.plus(at, row);
         let mut regs = vec![0; ty.regs()];
         for nt in 0..cols / 8 {
             for e in 0..2 {
-                let mut own = self.offset(col, nt * 8 + self.further(e));
+                let mut own = self.offset(col, nt * 8 + self.further(e, cols));
                 if limit < cols {
                     let last = self.int(limit as i64 - 1);
                     own = self.bin(BinOp::Min, own, last);
@@ -276,10 +276,11 @@ impl Lower {
 
     /// Words that lie side by side in memory, `line` bytes a lane: `step` words a store.
     fn store_columns(&mut self, (buf, at, stride, limit): (Buf, Id, usize, usize), line: usize, step: usize, columns: Vec<Vec<Id>>) {
-        let (row, col) = (self.scaled(self.g, line), self.own_column());
+        let cols = columns.len() * 4;
+        let (row, col) = (self.scaled(self.g, line), self.own_column(cols));
         let base = self.plus(at, row);
         for (i, words) in columns.into_iter().enumerate() {
-            let first = i / 2 * 8 + self.further(i % 2);
+            let first = i / 2 * 8 + self.further(i % 2, cols);
             let store = self.region(|l| {
                 let part = l.scaled(col, stride);
                 let a = l.plus(base, part);
