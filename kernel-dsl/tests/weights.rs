@@ -89,7 +89,7 @@ fn alike(_m: One, x: &Global<f32>, out: &mut Global<f32>) {
         let (mut same, mut other) = (tops.left_halves(), tops.left_halves());
         for i in strided(0_i32, 3_i32, 1) {
             same = &same * 2.0_f32 + i as f32;
-            other = other.map2(&tops, |a, b| a.max(b)) + &same;
+            other = other.map2(&tops, fmax) + &same;
         }
         out.put_cols(0_i32, 1, 8, &same);
         out.put_cols(8_i32, 1, 8, &other);
