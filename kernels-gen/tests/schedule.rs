@@ -4,7 +4,7 @@ mod support;
 
 use kernel_dsl::prelude::*;
 use kernels_gen::kernels::decode_attention::DecodeMeta;
-use kernels_gen::kernels::schedule::{ALL, FEW, FOUND, LANES, OWN, PLACES, TURNS, UNIT, bundle_of, count_shares, find_share, find_short, place_in, turn_of};
+use kernels_gen::kernels::schedule::{ALL, FEW, FOUND, LANES, OWN, PAIRS, PLACES, SECOND, TURNS, UNIT, bundle_of, count_shares, find_shares, find_short, place_in, turn_of};
 use kernels_gen::kernels::{self, LEAF};
 use kernels_gen::registry::codec;
 use support::Random;
@@ -39,10 +39,13 @@ impl<'a> Counted<'a> {
         let (batch, unit, all) = (self.batch(), self.found.at(UNIT), self.found.at(ALL));
         let of = |item| {
             self.found.put(0_i32, -1_i32);
-            find_share(self.m, &self.lens, batch, CAPACITY, &self.counts, &self.places, &mut self.found, unit, item);
-            (self.found.at(0), self.found.at(1))
+            find_shares(self.m, &self.lens, batch, CAPACITY, &self.counts, &self.places, &mut self.found, unit, item, all - 1 - item);
+            [0, SECOND].map(|at| (self.found.at(at), self.found.at(at + 1)))
         };
-        (0..all).map(of).collect()
+        let both: Vec<[(i32, i32); 2]> = (0..all).map(of).collect();
+        // The share beside it is found alike.
+        assert!(!self.m.pairs() || both.iter().rev().map(|of| of[1]).eq(both.iter().map(|of| of[0])));
+        both.into_iter().map(|of| of[0]).collect()
     }
 
     /// The sequences of a bundle.
@@ -57,7 +60,12 @@ impl<'a> Counted<'a> {
         let (own, turns) = (self.found.at(OWN), self.found.at(TURNS));
         let order = (-turns..0).map(|left| turn_of(left, turns, self.block, self.blocks));
         let (shares, bundles): (Vec<i32>, Vec<i32>) = order.partition(|turn| *turn < own);
-        let shares = shares.into_iter().map(|turn| turn * self.blocks + place_in(turn, self.block, self.blocks)).collect();
+        let pairs = self.found.at(PAIRS);
+        let of = |turn| match turn {
+            0 => [Some(self.block), (self.blocks - 1 - self.block < pairs).then_some(2 * self.blocks - 1 - self.block)],
+            _ => [Some(turn * self.blocks + place_in(turn, self.block, self.blocks) + pairs), None],
+        };
+        let shares = shares.into_iter().flat_map(of).flatten().collect();
         (shares, bundles.into_iter().map(|turn| bundle_of(&self.found, turn, self.blocks)).collect())
     }
 }

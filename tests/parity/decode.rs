@@ -23,7 +23,7 @@ struct Problem {
     slots: Vec<i64>,
 }
 
-/// `pairs`: whole sequences, more than run at once: a block takes two side by side.
+/// `pairs`: more shares than run at once, but not twice as many: blocks take two side by side. Shares are whole sequences, or parts of some.
 fn problem(noise: &mut Noise, long: bool, pairs: bool, plain: bool) -> Problem {
     let d = one_of("KVF_DIMS", &[64, 128, 256], noise);
     let group = one_of("KVF_GROUPS", &[1, 2, 3, 4, 5, 6, 7, 8, 16], noise);
@@ -31,20 +31,21 @@ fn problem(noise: &mut Noise, long: bool, pairs: bool, plain: bool) -> Problem {
     // So many short sequences that blocks take several at once; a few longer ones among them.
     let many = !long && !pairs && noise.below(3) == 0;
     let kv_heads = if many || pairs { 8 } else { 1 + noise.below(2) };
+    let parts = pairs && noise.below(2) == 0;
     let most = if long {
         32768
     } else if pairs {
-        2048
+        if parts { 4096 } else { 2048 }
     } else {
         1 + noise.below(if many { 3000 } else { 6000 })
     };
     let near = most / page + 1;
     // Tables may name more tokens than any sequence has: then there can be more parts than blocks run at once.
-    let stride = if !long && !many && !pairs && noise.below(3) == 0 { 131072 / page } else { near };
+    let stride = if parts || !long && !many && !pairs && noise.below(3) == 0 { 131072 / page } else { near };
     let batch = if long {
         1
     } else if pairs {
-        61
+        if parts { 33 } else { 61 }
     } else if many {
         40 + noise.below(100)
     } else {
@@ -66,7 +67,8 @@ fn problem(noise: &mut Noise, long: bool, pairs: bool, plain: bool) -> Problem {
         (_, true) if n.below(20) > 0 => n.below(short) * n.below(4).min(1),
         _ => edge(n),
     };
-    let lens: Vec<i32> = (0..batch).map(|_| len(noise).min(near * page) as i32).collect();
+    let of = |i: usize, n: &mut Noise| len(n) - if parts && i > 2 { 2048 } else { 0 };
+    let lens: Vec<i32> = (0..batch).map(|i| of(i, noise).min(near * page) as i32).collect();
     let pages = batch * near + 3;
     let shape = CacheShape { pages, page_tokens: page, kv_heads, d };
     let order = noise.shuffled(pages);

@@ -75,9 +75,13 @@ pub struct Share<'a> {
     pub head: i32,
     pub seq: i32,
     pub split: i32,
+    /// What the upper half of its warps has where crews are halves of a block.
+    pub other: i32,
+    pub other_head: i32,
+    pub other_split: i32,
     /// log2 of the leaves of a warp.
     pub unit: i32,
-    /// log2 of the warps of a crew. Where crews are fewer than a block's, `short` has the sequence of each warp: below 0 none.
+    /// log2 of the warps of a crew. Where crews are single warps of several, `short` has the sequence of each: below 0 none.
     pub log_crew: i32,
     pub short: &'a Shared<i32>,
 }

@@ -5,7 +5,7 @@ use super::decode_attention::DecodeMeta;
 use super::keys::{height_of, lifted};
 use super::many::sees;
 use super::maps::queries::{columns, operands};
-use super::query::query_at;
+use super::query::{query_at, side_of};
 use super::room::Room;
 use super::seats::*;
 use crate::codec::Codec;
@@ -43,12 +43,15 @@ pub fn own_of<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache:
     // What ends of leaves and of sequences need besides they look up again.
     let (tiles, tile, page) = ((seat(&room.seats, w, SEEN) + 31_i32) >> 5, seat(&room.seats, w, TILE), seat(&room.seats, w, PAGE));
     let edge = if m.many { sees(seat(&room.seats, w, TOKENS), q.tokens, q.first) / 32_i32 } else { tiles - 1_i32 };
-    let (high, low, floats) = if room.apart { query_at(m, &room.rings, w * m.ring() as i32, k.len()) } else { query_at(m, &room.query, 0_i32, k.len()) };
-    // Its own query lay where tiles will.
+    let lead = lead_of(w, room.log_crew);
+    let (high, low, floats) = if room.apart { query_at(m, &room.rings, w * m.ring() as i32, k.len()) } else { query_at(m, &room.query, side_of(m, lead), k.len()) };
+    // Its own query lay where tiles will; others have started their first copy.
     if room.apart {
-        start_tiles(m, &room.ring, cache.bytes, &room.from, &room.seats, w);
+        start_tiles(m, &room.ring, cache.bytes, &room.from, &room.seats, w, 0);
+    } else {
+        start_tiles(m, &room.ring, cache.bytes, &room.from, &room.seats, w, 1);
     }
-    let column = if room.apart { w * m.cols as i32 } else { 0_i32 };
+    let column = lead * m.cols as i32;
     let (start, worth) = (room.zero.cols(column, 1, m.cols), room.worths.cols(column, 1, m.cols));
     let (start, worth) = if m.parts == 2 { (start.left_halves(), worth.left_halves()) } else { (start, worth) };
     let line = of.seq * cache.kv_heads + of.head;

@@ -3,12 +3,12 @@
 use super::arguments::{Cache, Outputs, Queries, Share};
 use super::asked::*;
 use super::decode_attention::DecodeMeta;
-use super::faults::find_faults;
+use super::faults::find_own_faults;
 use super::finish::write_rows;
 use super::leaf::*;
 use super::leaves::{LEAF, TILES, hold, waiting};
 use super::many::hidden;
-use super::prologue::{make_queries, sit_down};
+use super::prologue::prepare;
 use super::query::{nothing_of, query_at, zeros_of};
 use super::room::{Room, room};
 use super::scores::scores;
@@ -27,22 +27,22 @@ pub fn attend<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], q: &
     if m.record == 0 {
         zeros_of(k, &mut room.zeros, m.d);
     }
-    sit_down::<T>(m, q, cache, room, to.status, of);
-    make_queries::<T>(m, k, q, cache, room, of);
+    prepare::<T>(m, k, q, cache, room, to.status, of);
     for w in warps(m.warps) {
-        walk::<T>(m, k, v, q, cache, room, of, w);
+        walk::<T>(m, k, v, q, cache, room, to.status, of, w);
     }
     anew();
-    find_faults(m, &room.seats, &room.from, to.status, &mut room.fault, q.tokens, q.first, room.log_crew);
     write_rows::<T>(m, v, q, cache, to, room);
 }
 
 /// Every tile of a warp: scores, softmax, weighted values. A leaf's end folds it into what the warp holds.
 #[device]
 #[allow(clippy::too_many_arguments)]
-fn walk<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], q: &Queries<T>, cache: &Cache, room: &mut Room, of: &Share, w: i32) {
+fn walk<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], v: &[&dyn Codec], q: &Queries<T>, cache: &Cache, room: &mut Room, status: &mut Global<i32>, of: &Share, w: i32) {
     let own = own_of::<T>(m, k, q, cache, room, of, w);
     let mut query = first_query::<T>(m, k, q, &own);
+    // While first tiles are on their way.
+    find_own_faults(m, &room.seats, &room.from, status, &mut room.fault, q.tokens, q.first, room.log_crew, w);
     let mut leaf = fresh(m, v.len());
     let mut by = waiting(m, v.len());
     let end = end_of(&room.seats, w);

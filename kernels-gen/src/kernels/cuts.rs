@@ -1,7 +1,8 @@
 //! How decode kernels are cut into warps, stages, blocks and shares: by rules that were measured, unless a tuning says otherwise.
 //! No cut changes a bit of a result.
 
-use super::decode_attention::{self, DecodeMeta};
+use super::decode_attention::DecodeMeta;
+use super::fits::AWAY;
 use super::{LEAF, SEGMENT, chunk, keys_at, maps, values_at};
 use crate::codec::Lane;
 use crate::registry::CodecInfo;
@@ -52,7 +53,7 @@ pub(super) fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
     // twelve warps an SM in the place of sixteen, in smaller blocks, so that powers of two still divide the leaves evenly.
     let few = (cols > 8 || group > 4 && (d > 64 || !c.k.exact() && c.v.affine) || c.k.heavy || c.v.heavy) && cols * d <= 1024;
     // Of larger tiles eight warps with twice the registers and all parts at hand are faster than sixteen.
-    let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET && tile <= decode_attention::AWAY;
+    let light = cols * d <= 1024 && 2 * 8 * 2 * tile <= RING_BUDGET && tile <= AWAY;
     let of = |warps, min_blocks| {
         let with = |stages, pair| DecodeMeta { warps, min_blocks, stages, pair, ..shape }.within(usize::MAX);
         let (two, three, pairs) = (with(2, 1), with(3, 1), with(2, 2));

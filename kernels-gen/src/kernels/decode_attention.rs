@@ -24,18 +24,6 @@ use kernel_dsl::prelude::*;
 /// Tokens of a segment: those that meet one query of a calibrated codec: as many as a warp of eight in a block walks at most, so that it keeps one query.
 pub const SEGMENT: usize = 1024;
 
-/// Parts wait away from shared memory beside copies of more bytes only, KIVI's beside half: smaller ones do as well with fewer warps.
-pub(super) const AWAY: usize = 6000;
-
-/// Shared memory that a block may have on the devices that have most.
-const MOST_SHARED: usize = 227 * 1024;
-
-/// Below it there is little.
-const SCARCE: usize = 128 * 1024;
-
-/// Warps and blocks an SM where shared memory does not allow what a kernel was cut for: the most warps first.
-const SHAPES: [(usize, usize); 6] = [(4, 3), (8, 1), (4, 2), (4, 1), (2, 1), (1, 1)];
-
 /// Most leaves of a block.
 pub const SHARE: usize = 32;
 
@@ -181,6 +169,11 @@ impl DecodeMeta {
         self.bundles() && self.tile_bytes < 1 << 14
     }
 
+    /// Queries of a block that do not lie in rings.
+    pub fn sides(&self) -> usize {
+        if self.pairs() { 2 } else { 1 }
+    }
+
     /// What a turn's start and end take, in quarters of a leaf. Eight rows in four warps have twice the queries and outputs a warp.
     pub fn pause(&self) -> f32 {
         if self.apart { 3.0 } else { 1.0 }
@@ -242,38 +235,9 @@ impl DecodeMeta {
         let held = if self.away { 0 } else { 4 * self.run() };
         let schedule = 4 * (LANES * (2 * self.depth + 3) + PLACES + FOUND + self.warps);
         let seats = 4 * (self.warps * (WORDS + 2 * self.listed_by_warp()) + self.crews() * (3 * self.cols + self.rows()));
-        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.query() + 4 * self.d };
+        let query = if self.record > 0 { self.settled() * (self.int_line() + 8) } else { self.sides() * self.query() + 4 * self.d };
         let own = if self.kivi { self.kivi_shared() } else { self.blocks_shared() };
         own + self.warps * (self.ring() + 8 * self.stages + held) + query + schedule + seats + 512
-    }
-
-    /// This shape, or the next of fewer warps an SM, of which so many blocks lie side by side where one may have `shared` bytes: registers
-    /// are dealt out by blocks that do. A third stage goes before warps do. With as many leaves a warp as fit; parts wait away from shared memory before warps or leaves are fewer.
-    pub fn within(self, shared: usize) -> DecodeMeta {
-        // Without bulk copies sixteen warps want more registers than there are; the devices that lack them have less shared memory too.
-        // So do sums of blocks' coordinates as floats more than twelve have.
-        let most = if self.blocks() && self.parts == 1 { (4, 2) } else { SHAPES[0] };
-        let own = if shared < MOST_SHARED && self.warps * self.min_blocks > 12 { most } else { (self.warps, self.min_blocks) };
-        let fewer = SHAPES.into_iter().filter(|&(warps, blocks)| warps <= own.0 && warps * blocks < own.0 * own.1);
-        let shapes = std::iter::once(own).chain(fewer).flat_map(|at| [(at, self.stages), (at, self.stages.min(2))]);
-        let shapes = shapes.map(|((warps, min_blocks), stages)| DecodeMeta { warps, min_blocks, stages, scarce: shared < SCARCE, ..self }.deep(shared));
-        shapes.fold(None, |found: Option<(DecodeMeta, bool)>, m| found.filter(|f| f.1).or(Some(m))).map_or(self, |found| found.0)
-    }
-
-    /// With the most leaves a warp that fit, and whether any do.
-    fn deep(mut self, shared: usize) -> (DecodeMeta, bool) {
-        // A kibibyte of every block is the driver's.
-        let shared = (shared.min(MOST_SHARED) + 1024) / self.min_blocks - 1024;
-        self.depth = (SHARE / self.warps).ilog2() as usize;
-        self.away = false;
-        self.away = self.warps == 8 && !self.blocks() && self.pair * self.tile_bytes > (if self.kivi { AWAY / 2 } else { AWAY }) && self.shared() > shared && 4 * self.part() <= self.ring();
-        if self.away && self.shared() > shared {
-            self.away = false;
-        }
-        while self.depth > self.least().max(1) && self.shared() > shared {
-            self.depth -= 1;
-        }
-        (self, self.shared() <= shared)
     }
 }
 
@@ -353,28 +317,39 @@ pub fn decode_attention<T: Float>(
         let turn = if own != 1_i32 { turn_of(left, found.at(TURNS), block, blocks) } else { 0_i32 };
         let (mut item, mut seq, mut split, mut log_crew) = (block, 0_i32, 0_i32, m.log_warps() as i32);
         if own != 1_i32 {
-            item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) } else { bundle_of(&found, turn, blocks) };
+            item = if turn < found.at(OWN) { turn * blocks + place_in(turn, block, blocks) + if turn > 0_i32 { found.at(PAIRS) } else { 0_i32 } } else { bundle_of(&found, turn, blocks) };
         }
         let of_head = quotient(item, kv_heads);
         let head = item - of_head * kv_heads;
+        // The share beside it, if there is one.
+        let (mut other, mut other_head, mut other_split) = (-1_i32, 0_i32, 0_i32);
         if own == 1_i32 {
             let fixed = seat_of(of_head, splits);
             seq = fixed.0;
             split = fixed.1;
         }
         if own == 0_i32 {
-            let mut two = false;
-            if m.pairs() {
-                two = found.at(TWO) > 0_i32;
-            }
-            if two {
-                find_two(&m, batch, &mut short, of_head);
-                log_crew = m.log_warps() as i32 - 1_i32;
-                unit = unit + 1_i32;
-            } else if turn < found.at(OWN) {
-                find_share(&m, lens, batch, capacity, &counts, &places, &mut found, unit, of_head);
+            if turn < found.at(OWN) {
+                let of_all = unit;
+                if m.pairs() {
+                    // The last blocks: the first ones may lie two and two on a multiprocessor. Each side has half of the warps, which take twice as many leaves.
+                    let rank = blocks - 1_i32 - block;
+                    if (turn == 0_i32) & (rank < found.at(PAIRS)) {
+                        log_crew = m.log_warps() as i32 - 1_i32;
+                        unit = unit + 1_i32;
+                        other = quotient(blocks + rank, kv_heads);
+                        other_head = blocks + rank - other * kv_heads;
+                    }
+                }
+                find_shares(&m, lens, batch, capacity, &counts, &places, &mut found, of_all, of_head, other);
                 seq = found.at(0);
                 split = found.at(1);
+                if m.pairs() {
+                    if other >= 0_i32 {
+                        other = found.at(SECOND);
+                        other_split = found.at(SECOND + 1);
+                    }
+                }
             } else {
                 find_short(&m, lens, batch, capacity, &places, &found, &mut short, of_head);
                 log_crew = 0_i32;
@@ -385,7 +360,7 @@ pub fn decode_attention<T: Float>(
             seq = few.0;
             split = few.1;
         }
-        let of = Share { head, seq, split, unit, log_crew, short: &short };
+        let of = Share { head, seq, split, other, other_head, other_split, unit, log_crew, short: &short };
         let q = Queries { rows: q, scale, segments, tokens: 1_i32, first: 0_i32, slot: 0_i32, blocks: 1_i32 };
         if m.kivi {
             attend_tiles::<T>(&m, k[0], v[0], &q, &cache, to, &of);

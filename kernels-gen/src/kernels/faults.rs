@@ -3,7 +3,7 @@
 use super::decode_attention::DecodeMeta;
 use super::join_splits::JoinMeta;
 use super::many::sees;
-use super::seats::{LIVE, SEEN, SEQ, TOKENS, UNIT, lead_of, seat, whole};
+use super::seats::{LIVE, SEEN, SEQ, SHARE, TOKENS, lead_of, seat, whole};
 use kernel_dsl::prelude::*;
 
 /// A page that does not exist drops the rows of a crew that see it, if the crew has all of them.
@@ -11,20 +11,27 @@ use kernel_dsl::prelude::*;
 #[allow(clippy::too_many_arguments)]
 pub fn find_faults(m: &DecodeMeta, seats: &Shared<i32>, from: &Shared<i64>, status: &mut Global<i32>, fault: &mut Shared<i32>, queries: i32, first: i32, log_crew: i32) {
     for w in warps(m.warps) {
-        let (seen, lead) = (seat(seats, w, SEEN), lead_of(w, log_crew));
-        let all = whole(m, seen, seat(seats, w, UNIT)) & (seat(seats, w, LIVE) > 0_i32);
-        let count = if all { (seen + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 };
-        let each = (count + ((1_i32 << (log_crew & 31_i32)) - 1_i32)) >> (log_crew & 31_i32);
-        for j in lanes(each) {
-            let i = ((w - lead) * each + j).min(count - 1_i32);
-            if (from.at(lead * m.listed_by_warp() as i32 + i) & 1_i64) > 0_i64 {
-                for c in 0..m.rows() {
-                    let sees_to = if m.many { sees(seat(seats, w, TOKENS), queries, first + (c / m.group) as i32) } else { seen };
-                    if sees_to > i * m.page_tokens as i32 {
-                        fault.put(lead * m.rows() as i32 + c as i32, 1_i32);
-                        status.put(1, 1_i32);
-                        status.put(3, seat(seats, w, SEQ));
-                    }
+        find_own_faults(m, seats, from, status, fault, queries, first, log_crew, w);
+    }
+}
+
+/// Warp `w`'s part of them.
+#[device]
+#[allow(clippy::too_many_arguments)]
+pub fn find_own_faults(m: &DecodeMeta, seats: &Shared<i32>, from: &Shared<i64>, status: &mut Global<i32>, fault: &mut Shared<i32>, queries: i32, first: i32, log_crew: i32, w: i32) {
+    let (seen, lead) = (seat(seats, w, SEEN), lead_of(w, log_crew));
+    let all = whole(seen, seat(seats, w, SHARE)) & (seat(seats, w, LIVE) > 0_i32);
+    let count = if all { (seen + (m.page_tokens as i32 - 1_i32)) / m.page_tokens as i32 } else { 0_i32 };
+    let each = (count + ((1_i32 << (log_crew & 31_i32)) - 1_i32)) >> (log_crew & 31_i32);
+    for j in lanes(each) {
+        let i = ((w - lead) * each + j).min(count - 1_i32);
+        if (from.at(lead * m.listed_by_warp() as i32 + i) & 1_i64) > 0_i64 {
+            for c in 0..m.rows() {
+                let sees_to = if m.many { sees(seat(seats, w, TOKENS), queries, first + (c / m.group) as i32) } else { seen };
+                if sees_to > i * m.page_tokens as i32 {
+                    fault.put(lead * m.rows() as i32 + c as i32, 1_i32);
+                    status.put(1, 1_i32);
+                    status.put(3, seat(seats, w, SEQ));
                 }
             }
         }

@@ -3,7 +3,7 @@
 //! those of many.
 
 use super::decode_attention::DecodeMeta;
-use super::schedule::{OWN, TURNS, UNIT, leaves_of, place_in, quotient, shares_of, time_of};
+use super::schedule::{OWN, PAIRS, TURNS, UNIT, leaves_of, place_in, quotient, shares_of, time_of};
 use kernel_dsl::prelude::*;
 
 /// Most sequences that are few.
@@ -42,6 +42,7 @@ pub fn count_few(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, 
     }
     for _ in threads(1) {
         found.put(UNIT, best);
+        found.put(PAIRS, 0_i32);
         found.put(OWN, turns);
         found.put(TURNS, turns);
     }

@@ -19,7 +19,7 @@ pub fn write_rows<T: Float>(m: &DecodeMeta, v: &[&dyn Codec], q: &Queries<T>, ca
     for w in warps(m.warps) {
         let (seq, split, live, lead) = (seat(&room.seats, w, SEQ), seat(&room.seats, w, SPLIT), seat(&room.seats, w, LIVE), lead_of(w, room.log_crew));
         let head = seat(&room.seats, w, HEAD);
-        let all = whole(m, seat(&room.seats, w, SEEN), seat(&room.seats, w, UNIT));
+        let all = whole(seat(&room.seats, w, SEEN), seat(&room.seats, w, SHARE));
         for c in strided(w - lead, if (live > 0_i32) | (all & (split == 0_i32) & (seq >= 0_i32)) { m.rows() as i32 } else { 0_i32 }, 1_i32 << (room.log_crew & 31_i32)) {
             let of = row_of(m, seq, cache.kv_heads, head, q.tokens, q.first, c);
             let own = if m.many { q.first + c / (m.group as i32) < q.tokens } else { true };
@@ -50,6 +50,6 @@ pub fn write_rows<T: Float>(m: &DecodeMeta, v: &[&dyn Codec], q: &Queries<T>, ca
     }
     if m.record > 0 {
         let (seq, live, head) = (seat(&room.seats, 0_i32, SEQ), seat(&room.seats, 0_i32, LIVE), seat(&room.seats, 0_i32, HEAD));
-        put_values::<T>(m, to.maps, to.scales, &room.query, &units, &some, &mut room.held, to.out, cache.kv_heads, head, seq, q.tokens, q.first, whole(m, seat(&room.seats, 0_i32, SEEN), seat(&room.seats, 0_i32, UNIT)) & (live > 0_i32));
+        put_values::<T>(m, to.maps, to.scales, &room.query, &units, &some, &mut room.held, to.out, cache.kv_heads, head, seq, q.tokens, q.first, whole(seat(&room.seats, 0_i32, SEEN), seat(&room.seats, 0_i32, SHARE)) & (live > 0_i32));
     }
 }

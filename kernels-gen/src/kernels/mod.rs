@@ -14,6 +14,7 @@ pub mod desk;
 pub mod early;
 pub mod faults;
 pub mod few;
+mod fits;
 pub mod finish;
 pub mod forward;
 pub mod groups;

@@ -105,7 +105,7 @@ pub fn prefill_attention<T: Float>(
     release_next();
     let (split, slot) = (block_id(0) & ((1_i32 << (log_splits & 31_i32)) - 1_i32), block_id(0) >> (log_splits & 31_i32));
     let short = shared::<i32>(1);
-    let of = Share { head: block_id(1), seq: block_id(2), split, unit, log_crew: m.log_warps() as i32, short: &short };
+    let of = Share { head: block_id(1), seq: block_id(2), split, other: -1_i32, other_head: 0_i32, other_split: 0_i32, unit, log_crew: m.log_warps() as i32, short: &short };
     let q = Queries { rows: q, scale, segments, tokens: queries, first: (first + slot) * m.queries as i32, slot, blocks };
     let cache = Cache { bytes: cache, table, lens, kv_heads, pages, table_stride };
     attend::<T>(&m, k, v, &q, &cache, &mut Outputs { out, lse, part, stat, status, maps, scales, splits }, &of)

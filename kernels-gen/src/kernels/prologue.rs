@@ -1,7 +1,9 @@
-//! What a block does before its tiles come: its warps look up lengths and pages and take their seats, then make the queries.
+//! What a block does before its tiles come: each warp looks up lengths and pages, takes its seat, sends for its first tiles and makes its part of
+//! the queries. All that it looks up is on its way together, and no warp waits for another before its tiles are.
 
 use super::arguments::{Cache, Queries, Share};
 use super::decode_attention::DecodeMeta;
+use super::leaves::TILES;
 use super::many::*;
 use super::query::quantise_query;
 use super::room::Room;
@@ -9,79 +11,120 @@ use super::seats::*;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
-/// Takes the seats of a block's warps and lists their pages; says of the columns which have a weight's second byte.
+/// What a warp's crew takes: a part of a sequence, below 0 none, for a kv head.
 #[device]
-pub fn sit_down<T: Float>(m: &DecodeMeta, q: &Queries<T>, cache: &Cache, room: &mut Room, status: &mut Global<i32>, of: &Share) {
-    // Bytes of a page of all kv heads, and of those before the own one.
-    let page_bytes = (cache.kv_heads / m.fold as i32) as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-    let own_bytes = (of.head / m.fold as i32) as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64;
+struct Part {
+    seq: i32,
+    split: i32,
+    head: i32,
+}
+
+/// Takes the seats of a block's warps, lists their pages, starts their first copies and makes the queries; says of the columns which have a
+/// weight's second byte.
+#[device]
+pub fn prepare<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache: &Cache, room: &mut Room, status: &mut Global<i32>, of: &Share) {
+    let tiles = (m.page_tokens / 32 * m.tile_bytes) as u32;
+    // Bytes of a page of all kv heads.
+    let page_bytes = (cache.kv_heads / m.fold as i32) as u32 * tiles;
     for w in warps(m.warps) {
-        let (own_seq, lead) = (if room.apart { of.short.at(w) } else { of.seq }, lead_of(w, room.log_crew));
-        let seq = own_seq.max(0_i32);
-        // What does not depend on the length is on its way together with it.
+        let (part, lead, log_share) = (part_of(m, room, of, w), lead_of(w, room.log_crew), room.log_crew + of.unit);
+        let (seq, own_bytes) = (part.seq.max(0_i32), (part.head / m.fold as i32) as i64 * tiles as i64);
+        let line = seq * cache.table_stride;
         let len = cache.lens.at(seq);
-        list_pages(m, cache.table, &mut room.from, w, room.log_crew, seq * cache.table_stride, first_page(m, of.split, of.unit), cache.table_stride, cache.pages, page_bytes, own_bytes);
+        let firsts = first_entries(m, cache, line, (part.split << (log_share & 31_i32)), w - lead);
+        let row = if m.many | (m.record > 0) { vector(m.d, 0.0_f32).to::<T>() } else { query_row::<T>(m, q, cache.kv_heads, part.head, seq, if room.apart { 0_i32 } else { w - lead }) };
+        list_pages(m, cache.table, &mut room.from, w, room.log_crew, line, first_page(m, part.split, log_share), cache.table_stride, cache.pages, page_bytes, own_bytes);
         let fits = (len >= 0_i32) & (len <= cache.table_stride * m.page_tokens as i32);
-        let n = if fits & (own_seq >= 0_i32) { len } else { 0_i32 };
-        sit(m, &mut room.seats, w, room.log_crew, own_seq, of.split, if m.many { sees(n, q.tokens, q.first + (m.queries as i32 - 1_i32)) } else { n }, n, of.unit, of.head);
-        for c in lanes(m.cols) {
-            room.side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
+        let n = if fits & (part.seq >= 0_i32) { len } else { 0_i32 };
+        sit(m, &mut room.seats, w, room.log_crew, part.seq, part.split, if m.many { sees(n, q.tokens, q.first + (m.queries as i32 - 1_i32)) } else { n }, n, of.unit, part.head);
+        // The ring of a short sequence's warp holds its query first.
+        if !room.apart {
+            start_first(m, cache, room, firsts, page_bytes, own_bytes, w);
         }
-        for c in lanes(m.rows()) {
-            if w == lead {
-                room.fault.put(lead * m.rows() as i32 + c, 0_i32);
-                if (c == 0_i32) & (own_seq >= 0_i32) & !fits {
-                    status.put(2, 1_i32);
-                    status.put(3, seq);
-                }
+        mark(m, room, status, w, lead, part.seq, fits);
+        make_queries::<T>(m, k, q, cache, room, &part, row, w, lead);
+    }
+}
+
+#[device]
+fn part_of(m: &DecodeMeta, room: &Room, of: &Share, w: i32) -> Part {
+    let (mut seq, mut split, mut head) = (if room.apart { of.short.at(w) } else { of.seq }, of.split, of.head);
+    if m.pairs() {
+        if !room.apart & (lead_of(w, room.log_crew) > 0_i32) {
+            seq = of.other;
+            split = of.other_split;
+            head = of.other_head;
+        }
+    }
+    Part { seq, split, head }
+}
+
+/// Entries of the table for the first tile of the `rank`-th warp of a crew, for each number of leaves that its warps may have.
+#[device]
+fn first_entries(m: &DecodeMeta, cache: &Cache, line: i32, leaf: i32, rank: i32) -> [i32; 6] {
+    let mut entries = [0_i32; 6];
+    for log in 0..m.depth + 1 {
+        entries[log] = cache.table.at(line + page_of(m, (leaf + rank * (1 << log)) * TILES as i32).min(cache.table_stride - 1_i32));
+    }
+    entries
+}
+
+/// Starts the first copy of a warp: nobody else need have listed its page.
+#[device]
+fn start_first(m: &DecodeMeta, cache: &Cache, room: &Room, firsts: [i32; 6], page_bytes: u32, own_bytes: i64, w: i32) {
+    let (at, end, each) = (seat(&room.seats, w, TILE), end_of(&room.seats, w), seat(&room.seats, w, LOG_EACH));
+    let mut entry = firsts[0];
+    for log in 1..m.depth + 1 {
+        entry = if each == log as i32 { firsts[log] } else { entry };
+    }
+    if at < end {
+        let from = if (entry as u32) < cache.pages as u32 { entry as u32 as i64 * page_bytes as i64 + own_bytes } else { own_bytes };
+        room.ring.start(cache.bytes, within(m, from, at), bytes_of_copy(m, at, end), 0);
+    }
+}
+
+/// Which columns have a weight's second byte; that no row is dropped yet, and whether the length is one.
+#[device]
+fn mark(m: &DecodeMeta, room: &mut Room, status: &mut Global<i32>, w: i32, lead: i32, seq: i32, fits: bool) {
+    for c in lanes(m.cols) {
+        room.side.put(c, if c >= (m.cols / 2) as i32 { 1_i32 } else { 0_i32 });
+    }
+    for c in lanes(m.rows()) {
+        if w == lead {
+            room.fault.put(lead * m.rows() as i32 + c, 0_i32);
+            if (c == 0_i32) & (seq >= 0_i32) & !fits {
+                status.put(2, 1_i32);
+                status.put(3, seq);
             }
         }
     }
 }
 
-/// Makes the queries of a block, or each warp's own where crews are one warp, while its first tiles are on their way.
+/// A warp's part of its crew's query, from its first row on; of several query tokens what each row sees too.
 #[device]
-pub fn make_queries<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache: &Cache, room: &mut Room, of: &Share) {
-    for w in warps(m.warps) {
-        // First tiles are on their way while queries are made.
-        if !room.apart {
-            start_tiles(m, &room.ring, cache.bytes, &room.from, &room.seats, w);
-        }
-        // The ring of a long sequence's warp holds its query first.
-        if m.pairs() {
-            if room.apart & (room.log_crew > 0_i32) {
-                for _ in lanes(1) {
-                    let at = seat(&room.seats, w, TILE);
-                    if at < end_of(&room.seats, w) {
-                        cache.bytes.prefetch_some(tile_at(m, &room.from, seat(&room.seats, w, PAGE), at), m.asked() as i32);
-                    }
-                }
+#[allow(clippy::too_many_arguments)]
+fn make_queries<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache: &Cache, room: &mut Room, part: &Part, row: Tile<T>, w: i32, lead: i32) {
+    if m.many {
+        // Blocks without work make no query.
+        for c in strided(w, if seat(&room.seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {
+            let own = c.min(m.rows() as i32 - 1_i32);
+            if m.record == 0 {
+                let x = query_row::<T>(m, q, cache.kv_heads, part.head, part.seq, c);
+                quantise_query::<T>(m, k, room, x, c, if own == c { 1_i32 } else { 0_i32 }, q.scale, w);
+            }
+            for of in 0..m.parts {
+                room.zero.put(c + (m.cols + of * m.heads()) as i32, sees(seat(&room.seats, w, TOKENS), q.tokens, q.first + own / m.group as i32));
             }
         }
-        if m.many {
-            // Blocks without work make no query.
-            for c in strided(w, if seat(&room.seats, w, LIVE) > 0_i32 { m.heads() as i32 } else { 0_i32 }, m.warps) {
-                let own = c.min(m.rows() as i32 - 1_i32);
-                if m.record == 0 {
-                    let x = query_row::<T>(m, q, cache.kv_heads, of.head, of.seq, c);
-                    quantise_query::<T>(m, k, room, x, c, if own == c { 1_i32 } else { 0_i32 }, q.scale, false, w);
-                }
-                for part in 0..m.parts {
-                    room.zero.put(c + (m.cols + part * m.heads()) as i32, sees(seat(&room.seats, w, TOKENS), q.tokens, q.first + own / m.group as i32));
-                }
-            }
-        } else if m.record == 0 {
-            // All warps make one query, or each its own.
-            let seq = seat(&room.seats, w, SEQ).max(0_i32);
-            let (from_row, step) = (if room.apart { 0_i32 } else { w }, if room.apart { 1_i32 } else { m.warps as i32 });
-            let mut x = query_row::<T>(m, q, cache.kv_heads, of.head, seq, from_row.min(m.heads() as i32 - 1_i32));
-            for c in strided(from_row, m.heads() as i32, step) {
-                let own = c.min(m.rows() as i32 - 1_i32);
-                // Nobody else has another one.
-                let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, cache.kv_heads, of.head, seq, (c + step).min(m.heads() as i32 - 1_i32)) } else { x.clone() };
-                quantise_query::<T>(m, k, room, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, q.scale, room.apart, w);
-                x = next;
-            }
+    } else if m.record == 0 {
+        let mut x = row;
+        let step = 1_i32 << (room.log_crew & 31_i32);
+        for c in strided(w - lead, m.heads() as i32, step) {
+            let own = c.min(m.rows() as i32 - 1_i32);
+            // Nobody else has another one.
+            let next = if m.bundles() | (m.heads() > m.warps) { query_row::<T>(m, q, cache.kv_heads, part.head, part.seq.max(0_i32), c + step) } else { x.clone() };
+            quantise_query::<T>(m, k, room, x.clone(), c, if own == c { 1_i32 } else { 0_i32 }, q.scale, w);
+            x = next;
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::decode_attention::DecodeMeta;
 use super::keys::{height_of, query_part};
 use super::room::Room;
+use super::seats::lead_of;
 use crate::codec::Codec;
 use kernel_dsl::prelude::*;
 
@@ -74,26 +75,33 @@ pub fn shown_worth(worth: f32) -> f32 {
     if worth.abs() >= 1.7347235e-18_f32 { worth } else { 0.0_f32 }
 }
 
-/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [parts, heads, d] of bf16, all parts alike, into the block's query, or, `apart`, into
-/// the ring of warp `w`, where nothing is on its way yet; what its sums start from and what one step of them is worth in log2 units, and a key's offset,
-/// once for each of a head's columns. A padded head (live = 0) is all zero.
+/// First byte of a crew's query where crews are no single warps.
+#[device]
+pub fn side_of(m: &DecodeMeta, lead: i32) -> i32 {
+    if m.pairs() { if lead > 0_i32 { m.query() as i32 } else { 0_i32 } } else { 0_i32 }
+}
+
+/// Head `c` of the query operand: bytes [hi | lo, heads, d] of integers, or [parts, heads, d] of bf16, all parts alike, into the query of warp `w`'s crew,
+/// or, of a crew of one, into its ring, where nothing is on its way yet; what its sums start from and what one step of them is worth in log2 units,
+/// and a key's offset, once for each of a head's columns. A padded head (live = 0) is all zero.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], room: &mut Room, x: Tile<T>, c: i32, live: i32, scale: f32, apart: bool, w: i32) {
+pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], room: &mut Room, x: Tile<T>, c: i32, live: i32, scale: f32, w: i32) {
     // Sums of keys and queries stand so many bits high.
     let height = height_of(k, m.key_quads, m.d);
     let x = x.to_f32().map(finite);
     let y = if k[0].spec().rotate { x.hadamard() * m.inv_sqrt_d } else { x };
-    let column = if apart { w * m.cols as i32 } else { 0_i32 } + c;
+    let lead = lead_of(w, room.log_crew);
+    let (column, side) = (lead * m.cols as i32 + c, side_of(m, lead));
     if k[0].spec().exact() {
         let (v, start, worth) = integers(k, &room.zeros, y, live, m.d, scale);
         let (high, low) = (v.map(high_part).cast::<i8>(), v.map(low_part).cast::<i8>());
-        if apart {
+        if room.apart {
             room.rings.save_row::<i8>(w * m.ring() as i32 + c * m.d as i32, &high);
             room.rings.save_row::<i8>(w * m.ring() as i32 + (c + m.heads() as i32) * m.d as i32, &low);
         } else {
-            room.query.save_row::<i8>(c * m.d as i32, &high);
-            room.query.save_row::<i8>((c + m.heads() as i32) * m.d as i32, &low);
+            room.query.save_row::<i8>(side + c * m.d as i32, &high);
+            room.query.save_row::<i8>(side + (c + m.heads() as i32) * m.d as i32, &low);
         }
         for part in 0..m.parts {
             let at = column + (part * m.heads()) as i32;
@@ -107,10 +115,10 @@ pub fn quantise_query<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], room: &mut Roo
         let y = (y * live as f32).to::<bf16>();
         for part in 0..m.parts {
             let (at, row) = (column + (part * m.heads()) as i32, (c + (part * m.heads()) as i32) * (2 * m.d) as i32);
-            if apart {
+            if room.apart {
                 room.rings.save_row::<bf16>(w * m.ring() as i32 + row, &y);
             } else {
-                room.query.save_row::<bf16>(row, &y);
+                room.query.save_row::<bf16>(side + row, &y);
             }
             room.zero.put(at, 0_i32);
             room.worths.put(at, scale * 1.442695_f32);

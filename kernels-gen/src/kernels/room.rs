@@ -28,7 +28,7 @@ pub struct Room {
     /// Where pages begin.
     pub from: Shared<i64>,
     pub seats: Shared<i32>,
-    /// log2 of the warps of a crew, and whether crews are fewer than a block.
+    /// log2 of the warps of a crew, and whether crews are single warps of several.
     pub log_crew: i32,
     pub apart: bool,
 }
@@ -36,7 +36,7 @@ pub struct Room {
 #[device]
 pub fn room(m: &DecodeMeta, k: &[&dyn Codec], of: &Share) -> Room {
     let ring = ring(m.stages, m.pair * m.tile_bytes);
-    let query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { m.query() });
+    let query = shared::<u8>(if m.record > 0 { m.settled() * m.int_line() } else { m.sides() * m.query() });
     let rings = if m.bundles() { ring.between::<u8>(m.warps * m.ring()) } else { shared::<u8>(1) };
     let zero = shared::<i32>(if m.many { 2 * m.cols } else { m.crews() * m.cols });
     let worths = shared::<f32>(m.crews() * m.cols);
@@ -48,6 +48,6 @@ pub fn room(m: &DecodeMeta, k: &[&dyn Codec], of: &Share) -> Room {
     let from = shared::<i64>(m.warps * m.listed_by_warp());
     let seats = shared::<i32>(m.warps * WORDS);
     let log_crew = if m.bundles() { of.log_crew } else { m.log_warps() as i32 };
-    let apart = if m.bundles() { log_crew < m.log_warps() as i32 } else { false };
+    let apart = if m.bundles() { log_crew == 0_i32 } else { false };
     Room { ring, query, rings, zero, worths, leans, zeros, held, fault, side, from, seats, log_crew, apart }
 }

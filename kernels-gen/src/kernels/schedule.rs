@@ -10,8 +10,9 @@
 //! shares, to all blocks alike. A bundle takes twice as long as a short sequence alone, so a few of them are shares like others. All
 //! blocks count alike, and no choice changes a bit of the result.
 //!
-//! Where all sequences are whole shares, more than run at once but not twice as many, a block takes two of a head side by side, half of its
-//! warps each, which walk twice as many leaves: between two turns nobody reads for some four microseconds, as all blocks end at once.
+//! Where there are more large shares than blocks, but not twice as many, the blocks that would take a second one take two side by side, half of
+//! their warps each, which walk twice as many leaves: between two turns nobody reads for some four microseconds, and at the end blocks with a second
+//! one would be alone.
 
 use super::decode_attention::DecodeMeta;
 use super::leaves::LEAF;
@@ -22,7 +23,7 @@ pub const LANES: usize = 32;
 
 /// What is found, in words of its array: sequence and split of a block's share; the unit, shares and short sequences in bundles of a head; the
 /// shares of the block, its turns in all, those of them that take every so manyth of the first bundles, the first one and how many
-/// others do, and where it goes on; whether it takes two sequences side by side.
+/// others do, and where it goes on; how many blocks take two shares side by side; sequence and split of the second one.
 pub const UNIT: usize = 2;
 pub const ALL: usize = 3;
 pub const FEW: usize = 4;
@@ -32,8 +33,9 @@ const BESIDE: usize = 7;
 const FIRST: usize = 8;
 const FREE: usize = 9;
 const AFTER: usize = 10;
-pub const TWO: usize = 11;
-pub const FOUND: usize = 12;
+pub const PAIRS: usize = 11;
+pub const SECOND: usize = 12;
+pub const FOUND: usize = 14;
 
 /// Words of a row of places, see [`count_shares`]: what lies before lane 0, then sums up to each lane.
 const LINE: usize = LANES / 2 + LANES;
@@ -149,7 +151,14 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
             found.put(UNIT, best);
             found.put(ALL, total);
             found.put(FEW, short);
-            let items = total * kv_heads;
+            let large = small_from * kv_heads;
+            let mut pairs = 0_i32;
+            if m.pairs() {
+                pairs = if (large > blocks) & (large <= 2_i32 * blocks) & (short == 0_i32) & (best < m.depth as i32) { large - blocks } else { 0_i32 };
+            }
+            found.put(PAIRS, pairs);
+            // The second of a pair is nobody's turn.
+            let items = total * kv_heads - pairs;
             let turns = quotient(items + (blocks - 1_i32), blocks);
             // Place among those that are free in the last turn of shares.
             let place = (turns - 1_i32) * blocks + place_in(turns - 1_i32, block, blocks) - items;
@@ -166,16 +175,6 @@ pub fn count_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i3
                 found.put(FIRST, place - own * free);
                 found.put(FREE, free);
                 found.put(AFTER, early + block - beside * blocks);
-            }
-            let pairs = (batch + 1_i32) / 2_i32 * kv_heads;
-            let two = (items > blocks) & (pairs <= blocks) & (4_i32 * pairs > 3_i32 * blocks) & (total == batch) & (small_from == batch) & (best < m.depth as i32);
-            if m.pairs() {
-                found.put(TWO, if two { 1_i32 } else { 0_i32 });
-                if two {
-                    let any = if block < pairs { 1_i32 } else { 0_i32 };
-                    found.put(OWN, any);
-                    found.put(TURNS, any);
-                }
             }
         }
     }
@@ -229,43 +228,35 @@ pub fn bundle_of(found: &Shared<i32>, turn: i32, blocks: i32) -> i32 {
     if turn < found.at(BESIDE) { found.at(FIRST) + turn * found.at(FREE) } else { found.at(AFTER) + turn * blocks }
 }
 
-/// Sequence and split of the `item`-th share go into `found`, if there is one.
+/// Sequences and splits of the `item`-th and of the `other`-th share go into `found`, of those that there are.
 #[device]
 #[allow(clippy::too_many_arguments)]
-pub fn find_share(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, counts: &Shared<i32>, places: &Shared<i32>, found: &mut Shared<i32>, unit: i32, item: i32) {
+pub fn find_shares(m: &DecodeMeta, lens: &Global<i32>, batch: i32, capacity: i32, counts: &Shared<i32>, places: &Shared<i32>, found: &mut Shared<i32>, unit: i32, item: i32, other: i32) {
     let (each, log) = ((batch + (LANES as i32 - 1_i32)) / LANES as i32, unit + m.log_warps() as i32);
     for _ in warps(1) {
         for t in lanes(LANES) {
             let large = counts.at(row_of(unit) + t);
             let bundled = found.at(FEW) > 0_i32;
             let small = counts.at(row_of(unit) + LANES as i32 + t) - large - if bundled { counts.at((2 * LANES * (m.depth + 1)) as i32 + t) } else { 0_i32 };
-            let (of_large, of_small) = (item - places.at(place_of(0) + t), item - places.at(place_of(1) + t));
-            let is_large = (of_large >= 0_i32) & (of_large < large);
-            if is_large | (of_small >= 0_i32) & (of_small < small) {
-                let mut left = if is_large { of_large } else { of_small };
-                for s in strided(t * each, batch.min((t + 1_i32) * each), 1) {
-                    let leaves = leaves_of(lens.at(s), capacity);
-                    let large = large_of(leaves, log);
-                    let apart = if bundled { short_of(m, leaves) } else { 0_i32 };
-                    let count = if is_large { large } else { shares_of(leaves, log) - large - apart };
-                    if (left >= 0_i32) & (left < count) {
-                        found.put(0, s);
-                        found.put(1, if is_large { left } else { large + left });
+            for side in 0..m.sides() {
+                let item = if side == 0 { item } else { other };
+                let (of_large, of_small) = (item - places.at(place_of(0) + t), item - places.at(place_of(1) + t));
+                let is_large = (of_large >= 0_i32) & (of_large < large);
+                if is_large | (of_small >= 0_i32) & (of_small < small) {
+                    let mut left = if is_large { of_large } else { of_small };
+                    for s in strided(t * each, batch.min((t + 1_i32) * each), 1) {
+                        let leaves = leaves_of(lens.at(s), capacity);
+                        let large = large_of(leaves, log);
+                        let apart = if bundled { short_of(m, leaves) } else { 0_i32 };
+                        let count = if is_large { large } else { shares_of(leaves, log) - large - apart };
+                        if (left >= 0_i32) & (left < count) {
+                            found.put(side * SECOND, s);
+                            found.put(side * SECOND + 1, if is_large { left } else { large + left });
+                        }
+                        left = left - count;
                     }
-                    left = left - count;
                 }
             }
-        }
-    }
-}
-
-/// The two sequences of a pair, the `pair`-th of its head, go into `short`, half of the warps each.
-#[device]
-pub fn find_two(m: &DecodeMeta, batch: i32, short: &mut Shared<i32>, pair: i32) {
-    for _ in warps(1) {
-        for w in lanes(m.warps) {
-            let seq = 2_i32 * pair + w / (m.warps / 2).max(1) as i32;
-            short.put(w, if seq < batch { seq } else { -1_i32 });
         }
     }
 }

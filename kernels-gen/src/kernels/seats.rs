@@ -5,12 +5,11 @@
 
 use super::decode_attention::DecodeMeta;
 use super::leaves::{LEAF, TILES, log_each};
-use super::schedule::share;
 use kernel_dsl::prelude::*;
 
 /// Words of a warp's seat: sequence, split, tokens that the last row sees, tokens of the sequence, first tile of the warp, log2 of
 /// its leaves, warps of the crew that have any, page of the sequence that the crew's list of pages would begin with at 0, log2 of the
-/// leaves that a warp may take, kv head.
+/// leaves of the crew's share, kv head.
 pub const SEQ: usize = 0;
 pub const SPLIT: usize = 1;
 pub const SEEN: usize = 2;
@@ -19,7 +18,7 @@ pub const TILE: usize = 4;
 pub const LOG_EACH: usize = 5;
 pub const LIVE: usize = 6;
 pub const PAGE: usize = 7;
-pub const UNIT: usize = 8;
+pub const SHARE: usize = 8;
 pub const HEAD: usize = 9;
 pub const WORDS: usize = 10;
 
@@ -31,8 +30,14 @@ pub fn lead_of(w: i32, log_crew: i32) -> i32 {
 
 /// First page of a share, in the order of its sequence.
 #[device]
-pub fn first_page(m: &DecodeMeta, split: i32, unit: i32) -> i32 {
-    split * share(m.warps, unit) * LEAF as i32 / m.page_tokens as i32
+pub fn first_page(m: &DecodeMeta, split: i32, log_share: i32) -> i32 {
+    (split << (log_share & 31_i32)) * LEAF as i32 / m.page_tokens as i32
+}
+
+/// The page of its sequence that tile `t` lies in.
+#[device]
+pub fn page_of(m: &DecodeMeta, t: i32) -> i32 {
+    (t as u32 / (m.page_tokens / 32) as u32) as i32
 }
 
 /// The warp takes its seat in a share of a sequence of `tokens` tokens, of which its rows see `seen`.
@@ -41,7 +46,8 @@ pub fn first_page(m: &DecodeMeta, split: i32, unit: i32) -> i32 {
 pub fn sit(m: &DecodeMeta, seats: &mut Shared<i32>, w: i32, log_crew: i32, seq: i32, split: i32, seen: i32, tokens: i32, unit: i32, head: i32) {
     let (lead, at) = (lead_of(w, log_crew), w * WORDS as i32);
     let leaves = (seen + (LEAF as i32 - 1_i32)) / LEAF as i32;
-    let begin = split * share(m.warps, unit);
+    let log_share = log_crew + unit;
+    let (begin, most) = (split << (log_share & 31_i32), 1_i32 << (log_share & 31_i32));
     let log_each = log_each(leaves, unit, log_crew, m.depth);
     let each = 1_i32 << (log_each & 31_i32);
     for _ in lanes(1) {
@@ -51,9 +57,9 @@ pub fn sit(m: &DecodeMeta, seats: &mut Shared<i32>, w: i32, log_crew: i32, seq: 
         seats.put(at + TOKENS as i32, tokens);
         seats.put(at + TILE as i32, (begin + (w - lead) * each) * TILES as i32);
         seats.put(at + LOG_EACH as i32, log_each);
-        seats.put(at + LIVE as i32, ((leaves - begin).min(share(m.warps, unit)).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32));
-        seats.put(at + PAGE as i32, first_page(m, split, unit) - lead * m.listed_by_warp() as i32);
-        seats.put(at + UNIT as i32, unit);
+        seats.put(at + LIVE as i32, ((leaves - begin).min(most).max(0_i32) + (each - 1_i32)) >> (log_each & 31_i32));
+        seats.put(at + PAGE as i32, first_page(m, split, log_share) - lead * m.listed_by_warp() as i32);
+        seats.put(at + SHARE as i32, log_share);
         seats.put(at + HEAD as i32, head);
     }
 }
@@ -66,8 +72,8 @@ pub fn seat(seats: &Shared<i32>, w: i32, word: usize) -> i32 {
 
 /// Whether a crew has all that its rows see.
 #[device]
-pub fn whole(m: &DecodeMeta, seen: i32, unit: i32) -> bool {
-    (seen + (LEAF as i32 - 1_i32)) / LEAF as i32 <= share(m.warps, unit)
+pub fn whole(seen: i32, log_share: i32) -> bool {
+    (seen + (LEAF as i32 - 1_i32)) / LEAF as i32 <= 1_i32 << (log_share & 31_i32)
 }
 
 /// Where the pages begin that a crew's share may need, from entry `first` of a line of the table on: warp `w`'s part. A bad entry reads
@@ -85,12 +91,12 @@ pub fn list_pages(m: &DecodeMeta, table: &Global<i32>, from: &mut Shared<i64>, w
 /// The entry of a list of pages that tile `t` lies in; `page`: of the warp's seat.
 #[device]
 fn entry_of(m: &DecodeMeta, t: i32, page: i32) -> i32 {
-    (t as u32 / (m.page_tokens / 32) as u32) as i32 - page
+    page_of(m, t) - page
 }
 
 /// First byte of tile `t`, with which a copy begins, in a page that begins at `from`.
 #[device]
-fn within(m: &DecodeMeta, from: i64, t: i32) -> i64 {
+pub fn within(m: &DecodeMeta, from: i64, t: i32) -> i64 {
     let page = from & -2_i64;
     // A copy may be a page.
     if 32 * m.pair == m.page_tokens { page } else { page + (t as u32 % (m.page_tokens / 32) as u32 * m.tile_bytes as u32) as i64 }
@@ -127,11 +133,11 @@ pub fn bytes_of_copy(m: &DecodeMeta, at: i32, end: i32) -> i32 {
     if m.pair > 1 { (end - at).min(m.pair as i32) * m.tile_bytes as i32 } else { m.tile_bytes as i32 }
 }
 
-/// The first copies of a warp's tiles.
+/// The first copies of a warp's tiles, from the `first`-th on.
 #[device]
-pub fn start_tiles(m: &DecodeMeta, ring: &Ring, cache: &Global<u8>, from: &Shared<i64>, seats: &Shared<i32>, w: i32) {
+pub fn start_tiles(m: &DecodeMeta, ring: &Ring, cache: &Global<u8>, from: &Shared<i64>, seats: &Shared<i32>, w: i32, first: usize) {
     let (page, end) = (seat(seats, w, PAGE), end_of(seats, w));
-    for turn in 0..m.stages - 1 {
+    for turn in first..m.stages - 1 {
         let at = seat(seats, w, TILE) + (turn * m.pair) as i32;
         if at < end {
             ring.start(cache, tile_at(m, from, page, at), bytes_of_copy(m, at, end), turn);

@@ -35,10 +35,10 @@ pub fn attend_tiles<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, q: &
     take_rows::<T>(m, q.rows, &mut rows, (of.seq * cache.kv_heads + of.head) * m.group as i32);
     for w in warps(m.warps) {
         let page_bytes = cache.kv_heads as u32 * (m.page_tokens / 32 * m.tile_bytes) as u32;
-        list_pages(m, cache.table, &mut from, w, crew, of.seq * cache.table_stride, first_page(m, of.split, of.unit), cache.table_stride, cache.pages, page_bytes, of.head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
+        list_pages(m, cache.table, &mut from, w, crew, of.seq * cache.table_stride, first_page(m, of.split, crew + of.unit), cache.table_stride, cache.pages, page_bytes, of.head as i64 * (m.page_tokens / 32 * m.tile_bytes) as i64);
         sit(m, &mut seats, w, crew, of.seq, of.split, n, n, of.unit, of.head);
     }
-    let (all, live) = (whole(m, n, of.unit), seat(&seats, 0_i32, LIVE));
+    let (all, live) = (whole(n, crew + of.unit), seat(&seats, 0_i32, LIVE));
     for c in threads(m.rows()) {
         fault.put(c, 0_i32);
         if (c == 0_i32) & !fits {

@@ -29,7 +29,7 @@ pub fn attend_blocks<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, q: 
     let (page_bytes, own_bytes) = (cache.kv_heads as u32 * m.block_bytes() as u32, of.head as i64 * m.block_bytes() as i64);
     for w in warps(m.warps) {
         let line = if m.lead() > 0 { of.seq * cache.table_stride + stride.min(1_i32) } else { of.seq * cache.table_stride };
-        list_pages(m, cache.table, &mut from, w, crew, line, first_page(m, of.split, of.unit), stride, cache.pages, page_bytes, own_bytes);
+        list_pages(m, cache.table, &mut from, w, crew, line, first_page(m, of.split, crew + of.unit), stride, cache.pages, page_bytes, own_bytes);
         sit(m, &mut seats, w, crew, of.seq, of.split, n, n, of.unit, of.head);
     }
     if m.lead() > 0 {
@@ -48,8 +48,8 @@ pub fn attend_blocks<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, q: 
     walk::<T>(m, k, v, q.rows, cache.bytes, &seats, &from, &bases, &mut held, (of.seq * cache.kv_heads + of.head) * cache.table_stride);
     // Read again lest they take registers during the loop.
     let (seq, split, head) = (seat(&seats, 0_i32, SEQ), seat(&seats, 0_i32, SPLIT), seat(&seats, 0_i32, HEAD));
-    let of = Share { head, seq, split, unit: of.unit, log_crew: of.log_crew, short: of.short };
-    let (all, live) = (whole(m, seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, UNIT)), seat(&seats, 0_i32, LIVE));
+    let of = Share { head, seq, split, other: -1_i32, other_head: 0_i32, other_split: 0_i32, unit: of.unit, log_crew: of.log_crew, short: of.short };
+    let (all, live) = (whole(seat(&seats, 0_i32, SEEN), seat(&seats, 0_i32, SHARE)), seat(&seats, 0_i32, LIVE));
     find_faults(m, &seats, &from, to.status, &mut fault, 1_i32, 0_i32, crew);
     if m.lead() > 0 {
         for c in threads(m.rows()) {
