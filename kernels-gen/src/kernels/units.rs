@@ -46,13 +46,7 @@ pub fn misfits(w: i32, some: bool) -> bool {
     overflows(w) | !some
 }
 
-/// Which of a tile's weights are wrong under their units.
-#[device]
-pub fn misfit(w: &Tile<i32>, parts: usize) -> Tile<bool> {
-    w.map2(&w.map(counts).any_rows(parts), misfits)
-}
-
-/// Which lanes have such weights: all of a lane's are asked at once. One that overflows is wrong whether it counts or not.
+/// Which lanes have weights that are wrong under their units: all of a lane's are asked at once. One that overflows is wrong whether it counts or not.
 #[device]
 pub fn misfit_lanes(w: &Tile<i32>, parts: usize) -> Tile<bool> {
     let all = w.lane_ors();

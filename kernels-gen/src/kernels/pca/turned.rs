@@ -28,21 +28,21 @@ const AND_128: f32 = 12_583_040.0;
 #[device]
 pub fn put_turns(m: &DecodeMeta, cache: &Global<u8>, turns: &mut Shared<f32>, pairs: &mut Shared<u32>, page: i64) {
     let speeds = page + (m.behind.frames_at[0] + m.ranks[0] * m.d + m.behind.speeds_at) as i64;
+    // Memory is waited for once: what turns are made of comes out of shared memory.
+    for i in threads(m.d / 2) {
+        let at = speeds + (i * 4_i32) as i64;
+        pairs.put(2_i32 * i, cache.load::<u32>(at));
+        pairs.put(2_i32 * i + 1_i32, cache.load::<u32>(at + (2 * m.d) as i64));
+    }
     for i in threads(16 * m.d) {
         let (pair, token) = (i >> 5_u32, i & 31_i32);
-        let at = speeds + (pair * 4_i32) as i64;
-        let (speed, finer) = (cache.load::<u32>(at), cache.load::<u32>(at + (2 * m.d) as i64));
-        let (cos, sin) = turned(angle_of(token, speed, finer));
+        let (cos, sin) = turned(angle_of(token, pairs.at(2_i32 * pair), pairs.at(2_i32 * pair + 1_i32)));
         turns.put(pair * LINE as i32 + token, cos * STEP);
         turns.put((pair + (m.d / 2) as i32) * LINE as i32 + token, sin * STEP);
-        if token == 0_i32 {
-            pairs.put(2_i32 * pair, speed);
-            pairs.put(2_i32 * pair + 1_i32, finer);
-        }
     }
 }
 
-/// A block's matrices, means and units come to the warp's place in shared memory.
+/// A block's matrices, means and units are on their way to the warp's place in shared memory.
 #[device]
 pub fn keep(m: &DecodeMeta, cache: &Global<u8>, kept: &mut Shared<u8>, w: i32, page: i64) {
     let (at, frame, ways) = (w * m.kept() as i32, page + m.behind.frames_at[0] as i64, page + m.behind.ways_at[0] as i64);
@@ -60,8 +60,6 @@ pub fn keep(m: &DecodeMeta, cache: &Global<u8>, kept: &mut Shared<u8>, w: i32, p
     for _ in lanes(1) {
         kept.bring(at + (m.kept() - WAYS * m.d - 16) as i32, cache, frame + (m.ranks[0] * m.d + m.behind.units_at) as i64);
     }
-    brought();
-    sync_warp();
 }
 
 /// They will be asked for.

@@ -49,7 +49,8 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         let (mut whole_ways, mut total) = (acc(32, m.cols, 0_i32), cols(m.cols, 0_i32));
         let mut by = waiting_bands(m);
         let (mut power, mut along) = (cols(m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
-        for t in stream(first, tiles.min(first + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32))), 1, m.stages) {
+        let end = tiles.min(first + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)));
+        for t in stream(first, end, 1, m.stages) {
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             let fresh = t % TILES as i32 == 0_i32;
             // What the leaf's end will ask for is on its way from its first tile on.
@@ -62,8 +63,12 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                 }
             }
             if m.behind.before {
-                if (t % of_block == 0_i32) | (t == first) {
+                if t == first {
                     keep(m, cache, &mut kept, w, page_at(m, from, page, t));
+                }
+                if (t % of_block == 0_i32) | (t == first) {
+                    brought();
+                    sync_warp();
                 }
                 if t % of_block == of_block / 2_i32 {
                     foresee(m, cache, page_at(m, from, page, (t + of_block).min(tiles - 1_i32)));
@@ -71,6 +76,12 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
             }
             let at = (line + t / of_block) as i64 * record;
             let mut x = if m.behind.before { turned_scores::<T>(m, k, records, &tokens, &mut more, &turns, &pairs, &kept, &mut queries, at, w, t) } else { scores(m, k, &tokens, &mut more, &q, &columns, w) };
+            if m.behind.before {
+                // The next block's come while this one's last tile is weighted and its leaf ends.
+                if (t % of_block == of_block - 1_i32) & (t + 1_i32 < end) {
+                    keep(m, cache, &mut kept, w, page_at(m, from, page, t + 1_i32));
+                }
+            }
             if t >= tiles - 1_i32 {
                 x = x.map2(&((if m.parts == 2 { pair_ids() } else { row_ids(32) }) - (seat(seats, w, SEEN) - t * 32_i32)), visible);
             }

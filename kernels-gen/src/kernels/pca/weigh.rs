@@ -64,7 +64,7 @@ pub fn weighed_apart(
     let (of_norms, of_lengths) = (p * &sides.map(low_half), p * &sides.map(high_half));
     let (mut norms, mut lengths) = (of_norms.map2(&*power, rounded), of_lengths.map2(&*along, rounded));
     // Rare, so one branch is for both.
-    if misfit(&norms, 2).map2(&misfit(&lengths, 2), either).any() {
+    if misfit_lanes(&norms, 2).map2(&misfit_lanes(&lengths, 2), either).any() {
         let (mut next, mut next_along) = (largest(&of_norms, 2).map(first_fit), largest(&of_lengths, 2).map(first_fit));
         if !fresh {
             let low = low.cols(0, 1, m.cols);
