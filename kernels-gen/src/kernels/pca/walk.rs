@@ -51,6 +51,8 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         let (mut power, mut along) = (cols(m.cols, 0.0_f32), cols(m.cols, 0.0_f32));
         let end = tiles.min(first + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)));
         for t in stream(first, end, 1, m.stages) {
+            // Sixteen columns leave no registers for what lies in shared memory.
+            let (tiles, page) = if m.parts == 1 { ((seat(seats, w, SEEN) + 31_i32) >> 5_u32, seat(seats, w, PAGE)) } else { (tiles, page) };
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             let fresh = t % TILES as i32 == 0_i32;
             // What the leaf's end will ask for is on its way from its first tile on.
@@ -141,6 +143,9 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
                 total = cols(m.cols, 0_i32);
                 power = cols(m.cols, 0.0_f32);
                 along = cols(m.cols, 0.0_f32);
+                if m.parts == 1 {
+                    anew();
+                }
                 let at = (line + (t + 1_i32).min(tiles - 1_i32) / of_block) as i64 * record;
                 q = query_of::<T>(m, records, at);
                 columns = columns_of::<T>(m, records, at);
