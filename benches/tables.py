@@ -27,7 +27,7 @@ CHUNKS = {(r["codec"], r["queries"], r["block_queries"]): r for r in rows("many_
 # Of several measured cuts the fastest counts.
 LATENT = {(r["format"], r["batch"], r["queries"], r["extra"], r["window"]): r for r in sorted(rows("bench_latent"), key=lambda r: -r["us"])}
 # Later files say the same codecs anew.
-QUALITY = {r["codec"]: r for name, those in (("quality_all", ""), ("quality_e8w", "e8"), ("quality_kvfuse", "kvfuse")) for r in rows(name) if r["codec"].startswith(those)}
+QUALITY = {r["codec"]: r for name, those in (("quality_all", ""), ("quality_cpu", ("e8", "turboquant")), ("quality_kvfuse", "kvfuse")) for r in rows(name) if r["codec"].startswith(those)}
 
 
 def named(cell):
