@@ -4,13 +4,16 @@
     benches/tables.py            writes what differs
     benches/tables.py --check    lists what differs; exit code 1 if anything does
 
-A table is known by how its heading begins, and TABLES says what fills a row of it. A cell of which no file knows keeps its text.
+A table is known by how its heading begins, and TABLES says what fills a row of it: one that is nowhere is an error. A cell of which no
+file knows keeps its text.
 """
 
 import json
 import pathlib
 import re
 import sys
+
+from peers.join import best, line, times
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHAPES = ["32x8192", "8x32768", "64x4096", "1x131072", "1x32768", "1x65536+31x4096", "32x128+32x4096"]
@@ -21,11 +24,16 @@ def rows(name):
 
 
 PEERS = {(r.get("peer") or r["codec"], r["shape"]): r for r in rows("peers") if "us" in r}
+OTHERS = times(rows("peers"), "peers", "peer")
 MATRIX = {(r["codec"], r["shape"], r["group"]): r for r in rows("decode_matrix")}
 WHOLE = {(r["codec"], r["shape"]): r for r in rows("decode_calibrated")}
 CHUNKS = {(r["codec"], r["queries"], r["block_queries"]): r for r in rows("many_queries")}
 # Of several measured cuts the fastest counts.
 LATENT = {(r["format"], r["batch"], r["queries"], r["extra"], r["window"]): r for r in sorted(rows("bench_latent"), key=lambda r: -r["us"])}
+# Microseconds of a step at 32 x 8192, four heads a kv head.
+DECODE = {codec: r["us"] for (codec, shape, group), r in MATRIX.items() if (shape, group) == ("32x8192", 4)}
+DECODE |= {codec: r["us"] for (codec, shape), r in WHOLE.items() if shape == "32x8192"}
+DECODE |= {r["codec"]: r["us"] for name in ("bench_pca", "bench_kivi") for r in rows(name) if r["codec"].startswith(("pca", "kivi"))}
 # Later files say the same codecs anew.
 QUALITY = {r["codec"]: r for name, those in (("quality_all", ""), ("quality_cpu", ("e8", "turboquant")), ("quality_kvfuse", "kvfuse")) for r in rows(name) if r["codec"].startswith(those)}
 
@@ -48,8 +56,8 @@ def beside(cells):
 
 
 def groups(cells):
-    name, of = named(cells[0]), lambda s, g: MATRIX.get((named(cells[0]), s, g))
-    found = [of(s, g) for s in ("32x8192", "1x32768") for g in (1, 4, 8)]
+    name = named(cells[0])
+    found = [MATRIX.get((name, s, g)) for s in ("32x8192", "1x32768") for g in (1, 4, 8)]
     if (name, "32x8192") in WHOLE:
         found = [None, WHOLE[name, "32x8192"], None, None, WHOLE[name, "1x32768"], None]
     read = found[1] and f"{found[1]['read_us']:.1f}"
@@ -62,15 +70,9 @@ def several(cells):
 
 
 def latent(cells):
-    rows, *of = [cells[3].split(" + "), int(cells[1]), int(cells[2])]
-    window, extra = (0, int(rows[0])) if len(rows) == 1 else map(int, rows)
-    r = LATENT.get((named(cells[0]), *of, extra, window))
+    *window, extra = map(int, cells[3].split(" + "))
+    r = LATENT.get((named(cells[0]), int(cells[1]), int(cells[2]), extra, sum(window)))
     return [None] * 3 + ([f"{r['us']:.1f}", f"{r['tflops']:.0f}"] if r else [None] * 2)
-
-
-def best(word):
-    """The fastest other library at 32 x 8192 with that word in its name."""
-    return min(r["us"] for (name, shape), r in PEERS.items() if shape == "32x8192" and "peer" in r and word in name.split("_"))
 
 
 def losses(r):
@@ -82,9 +84,8 @@ def results(cells):
     """Of a name that the run with other libraries left out the time is another run's, with a star."""
     name = named(cells[0])
     ours, quality = PEERS.get((name, "32x8192")), QUALITY[name]
-    other = WHOLE.get((name, "32x8192")) or MATRIX.get((name, "32x8192", 4))
-    times = f"{best('fp8') / ours['us']:.2f}, {best('bf16') / ours['us']:.2f}" if ours else ""
-    decode = f"{ours['us']:.0f}" if ours else f"{other['us']:.0f} *"
+    times = f"{best(OTHERS, '32x8192', 'fp8') / ours['us']:.2f}, {best(OTHERS, '32x8192', 'bf16') / ours['us']:.2f}" if ours else ""
+    decode = f"{ours['us']:.0f}" if ours else f"{DECODE[name]:.0f} *"
     return [f"{quality['stored_bits_per_element']:.3f}", decode, times, *losses(quality), f"{100 * quality['top1']:.1f} %"]
 
 
@@ -96,11 +97,7 @@ def quality(cells):
 
 def codecs(cells):
     """The number after each `name` of the last cell."""
-    found = [r for (_, shape, group), r in MATRIX.items() if (shape, group) == ("32x8192", 4)]
-    found += [r for (_, shape), r in WHOLE.items() if shape == "32x8192"]
-    found += [r for file in ("bench_pca", "bench_kivi") for r in rows(file) if r["codec"].startswith(("pca", "kivi"))]
-    us = {r["codec"]: f"{r['us']:.0f}" for r in found}
-    renew = lambda m: f"`{m[1]}` {us.get(m[1], m[2])}"
+    renew = lambda m: f"`{m[1]}` {DECODE[m[1]]:.0f}" if m[1] in DECODE else m[0]
     return [None] * (len(cells) - 2) + [re.sub(r"`([^`]+)` (\d+)", renew, cells[-1])]
 
 
@@ -115,36 +112,42 @@ TABLES = {
 }
 
 
-def renewed(text):
+def renewed(text, seen):
+    """The lines of a page; `seen` gathers the headings that it has."""
     fill = None
-    for line in text.split("\n"):
-        if not line.startswith("|"):
+    for old in text.split("\n"):
+        if not old.startswith("|"):
             fill = None
         elif fill is None:
-            fill = next((f for heading, f in TABLES.items() if line.startswith(heading)), False)
-        elif fill and not re.match(r"\|[-:|]+$", line):
-            cells = [cell.strip() for cell in line.strip("|").split("|")]
-            new = fill(cells) or []
-            assert len(new) in (0, len(cells) - 1), f"{fill.__name__} fills {len(new)} cells of {line}"
-            cells = cells[:1] + [old if cell is None else cell for cell, old in zip(new, cells[1:])] if new else cells
-            yield "| " + " | ".join(cells) + " |"
-            continue
-        yield line
+            heading = next((heading for heading in TABLES if old.startswith(heading)), None)
+            seen.add(heading)
+            fill = TABLES.get(heading, False)
+        elif fill and not re.match(r"\|[-:|]+$", old):
+            cells = [cell.strip() for cell in old.strip("|").split("|")]
+            new = fill(cells)
+            if new:
+                assert len(new) == len(cells) - 1, f"{fill.__name__} fills {len(new)} cells of {old}"
+                yield line(cells[0], [had if cell is None else cell for cell, had in zip(new, cells[1:])])
+                continue
+        yield old
 
 
 def main():
-    differing = 0
+    check, differing, seen = "--check" in sys.argv, 0, set()
     for name in ("README.md", "docs/speed.md", "docs/quality.md"):
         path = HERE.parent / name
         text = path.read_text()
-        new = "\n".join(renewed(text))
+        new = "\n".join(renewed(text, seen))
         for old, now in zip(text.split("\n"), new.split("\n")):
-            if old.replace("|  |", "| |") != now.replace("|  |", "| |"):
+            if old != now:
                 differing += 1
                 print(f"{name}:\n- {old}\n+ {now}")
-        if "--check" not in sys.argv:
+        if not check:
             path.write_text(new)
-    sys.exit(f"{differing} rows are not those of benches/results; benches/tables.py writes them" if differing and "--check" in sys.argv else 0)
+    if lost := TABLES.keys() - seen:
+        sys.exit(f"no page has a table that begins with {sorted(lost)}; TABLES names the headings")
+    if check and differing:
+        sys.exit(f"{differing} rows are not those of benches/results; benches/tables.py writes them")
 
 
 main()

@@ -98,4 +98,5 @@ def main():
     print(open(sys.argv[2]).read())
 
 
-main()
+if __name__ == "__main__":
+    main()
