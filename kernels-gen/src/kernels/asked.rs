@@ -41,7 +41,7 @@ pub struct Query {
 #[device]
 pub fn own_of<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache: &Cache, room: &Room, of: &Share, w: i32) -> Own {
     // What ends of leaves and of sequences need besides they look up again.
-    let (tiles, tile, page) = ((seat(&room.seats, w, SEEN) + 31_i32) >> 5, seat(&room.seats, w, TILE), seat(&room.seats, w, PAGE));
+    let (tiles, tile, page) = (tiles_of(&room.seats, w), seat(&room.seats, w, TILE), seat(&room.seats, w, PAGE));
     let edge = if m.many { sees(seat(&room.seats, w, TOKENS), q.tokens, q.first) / 32_i32 } else { tiles - 1_i32 };
     let lead = lead_of(w, room.log_crew);
     let (high, low, floats) = if room.apart { query_at(m, &room.rings, w * m.ring() as i32, k.len()) } else { query_at(m, &room.query, side_of(m, lead), k.len()) };

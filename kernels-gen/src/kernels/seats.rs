@@ -121,10 +121,16 @@ pub fn homes(m: &DecodeMeta, from: &Shared<i64>, page: i32, first: i32, end: i32
     from.gather(&tiles.map2(&vector(32, page), |t, page| entry_of(m, t, page))).map2(&tiles, |from, t| within(m, from, t))
 }
 
+/// Tiles of a warp's sequence.
+#[device]
+pub fn tiles_of(seats: &Shared<i32>, w: i32) -> i32 {
+    (seat(seats, w, SEEN) + 31_i32) >> 5
+}
+
 /// The tile after a warp's last one.
 #[device]
 pub fn end_of(seats: &Shared<i32>, w: i32) -> i32 {
-    ((seat(seats, w, SEEN) + 31_i32) >> 5).min(seat(seats, w, TILE) + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)))
+    tiles_of(seats, w).min(seat(seats, w, TILE) + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)))
 }
 
 /// Bytes of the copy from tile `at` on, of a warp's tiles up to `end`.

@@ -35,7 +35,7 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
     }
     let (of_block, record, bands) = ((m.page_tokens / 32) as i32, m.folded() as i64, m.ranks[1] / 32);
     for w in warps(m.warps) {
-        let tiles = (seat(seats, w, SEEN) + 31_i32) >> 5_u32;
+        let tiles = tiles_of(seats, w);
         let (first, page) = (seat(seats, w, TILE), seat(seats, w, PAGE));
         let at = (line + first.min(tiles - 1_i32).max(0_i32) / of_block) as i64 * record;
         let (mut q, mut columns) = (query_of::<T>(m, records, at), columns_of::<T>(m, records, at));
@@ -52,7 +52,7 @@ pub fn walk<T: Float>(m: &DecodeMeta, k: &dyn Codec, v: &dyn Codec, records: &Gl
         let end = tiles.min(first + ((TILES as i32) << (seat(seats, w, LOG_EACH) & 31_i32)));
         for t in stream(first, end, 1, m.stages) {
             // Sixteen columns leave no registers for what lies in shared memory.
-            let (tiles, page) = if m.parts == 1 { ((seat(seats, w, SEEN) + 31_i32) >> 5_u32, seat(seats, w, PAGE)) } else { (tiles, page) };
+            let (tiles, page) = if m.parts == 1 { (tiles_of(seats, w), seat(seats, w, PAGE)) } else { (tiles, page) };
             let tokens = ring.copy(cache, tile_at(m, from, page, t));
             let fresh = t % TILES as i32 == 0_i32;
             // What the leaf's end will ask for is on its way from its first tile on.
