@@ -150,6 +150,8 @@ fn attended(name: &str, d: usize, group: usize, lens: &[i32], warps: usize, unit
             splits as i32,
             pages as i32,
             stride as i32,
+            -1,
+            1,
         )
     });
     let (out, lse) = (out.to_vec(), lse.to_vec());

@@ -214,7 +214,7 @@ fn attended<T: Float>(name: &str, d: usize, group: usize, warps: usize, unit: us
 
         let mut args = x.layer.maps().to_vec();
         args.extend([bytes(&got[8]), bytes(&got[9]), bytes(&got[10]), x.table(), x.lens(), bytes(&got[6]), bytes(&got[7]), bytes(&got[11])]);
-        args.extend([(KV_HEADS * m.fold) as i32, m.group as i32, splits as i32, x.shape.pages as i32, x.stride as i32].map(scalar));
+        args.extend([(KV_HEADS * m.fold) as i32, m.group as i32, splits as i32, x.shape.pages as i32, x.stride as i32, -1, 0].map(scalar));
         let got = interpreted(&what, &join[i], [m.group as u32, (KV_HEADS * m.fold) as u32, batch as u32], args);
         x.check(&at, &got[7], &got[8]);
     }

@@ -177,3 +177,33 @@ fn two_smaller_blocks_serve_whole_sequences_that_fill_the_device() {
     }
     assert!(of("int4").is_none() && of("bf16").is_none());
 }
+
+#[test]
+fn lone_blocks_serve_launches_that_have_no_more() {
+    let of = |name: &str, group| kernels::decode_meta(codec(name).unwrap(), 128, group, 64);
+    // 132 multiprocessors.
+    let serves = |name: &str, group, rows, capacity| {
+        let m = of(name, group);
+        kernels::lone(&m).is_some_and(|lone| kernels::scatters(&m, &lone, rows, capacity, 132))
+    };
+    for name in ["int4", "e8w4"] {
+        let m = kernels::lone(&of(name, 4)).unwrap_or_else(|| panic!("{name}: one block"));
+        assert_eq!((m.warps, m.min_blocks, m.stages), (8, 1, 3), "{name}");
+        // One sequence of 32768 tokens has 128 blocks at most; a whole one has nothing to scatter.
+        assert!(serves(name, 4, 8, 32_768) && serves(name, 4, 32, 8_192) && !serves(name, 4, 8, 131_072) && !serves(name, 4, 8, 2_048), "{name}");
+    }
+    // Eight rows have four warps a block: sequences of many blocks are better off with eight too, while they are few.
+    assert!(serves("int4", 8, 8, 32_768) && serves("int4", 8, 8, 131_072) && serves("int8", 8, 32, 32_768) && !serves("int4", 8, 256, 8_192));
+    // What decodes slowly has two blocks, or one already.
+    assert!(["turboquant_4bit_nc", "int2", "e8q38", "bf16"].iter().all(|name| kernels::lone(&of(name, 4)).is_none()));
+}
+
+#[test]
+fn deep_blocks_serve_whole_sequences_that_two_have_no_room_for() {
+    let m = kernels::decode_meta(codec("int5").unwrap(), 128, 4, 64);
+    let deep = kernels::deep(&m).expect("one block");
+    assert_eq!((m.warps, m.min_blocks, m.depth, deep.min_blocks, deep.depth), (8, 2, 1, 1, 2));
+    let serves = |rows, capacity| kernels::deepens(&m, &deep, rows, capacity, [264, 132]);
+    assert!(serves(256, 8_192) && !serves(512, 4_096) && !serves(8, 8_192) && !serves(256, 65_536));
+    assert!(kernels::deep(&kernels::decode_meta(codec("int4").unwrap(), 128, 4, 64)).is_none());
+}

@@ -2,10 +2,11 @@
 //! for the other archs, every other family in one shape for each arch; the maps of a calibrated one.
 
 use kernel_dsl::{Report, Source};
+use kernels_gen::kernels::decode_attention::DecodeMeta;
 use kernels_gen::kernels::rope::Rope;
 use kernels_gen::kernels::{
-    Elem, calibrated_meta, decode_ir, decode_meta, export_slots_ir, import_slots_ir, join_after, join_meta, join_of, join_splits, kivi as groups, load, map_back, map_queries, mapped_store, mapped_store_ir, merge::merge, pca as blocks,
-    queries_meta, rope_store, slot_meta, store, store_slots_ir, walked_store_meta,
+    Elem, calibrated_meta, decode_ir, decode_meta, deep, export_slots_ir, halved, import_slots_ir, join_after, join_meta, join_of, join_splits, kivi as groups, load, lone, map_back, map_queries, mapped_store, mapped_store_ir, merge::merge,
+    pca as blocks, queries_meta, rope_store, slot_meta, store, store_slots_ir, walked_store_meta,
 };
 use kernels_gen::kivi::{Kivi, KiviLayout, open};
 use kernels_gen::pca::pages::{self, PcaLayout, PcaPages};
@@ -34,6 +35,11 @@ enum Kernel {
     Decode {
         group: usize,
     },
+    /// Cut otherwise for calls of some sizes.
+    Cut {
+        which: Cut,
+        group: usize,
+    },
     /// Over records of queries.
     Calibrated {
         group: usize,
@@ -60,6 +66,24 @@ enum Kernel {
         group: usize,
     },
     Fold(&'static PcaPages, Elem),
+}
+
+/// The other kernels of a plan.
+#[derive(Clone, Copy)]
+enum Cut {
+    Halved,
+    Lone,
+    Deep,
+}
+
+impl Cut {
+    fn of(self, m: &DecodeMeta) -> Option<DecodeMeta> {
+        match self {
+            Cut::Halved => halved(m),
+            Cut::Lone => lone(m),
+            Cut::Deep => deep(m),
+        }
+    }
 }
 
 /// Rows into slots of bf16 rows, slots into tiles, tiles into slots.
@@ -101,6 +125,10 @@ impl Config {
             Kernel::Decode { group } => {
                 // As a plan does it: with the warps that fit the device.
                 let meta = decode_meta(self.codec, self.d, group, PAGE).within(self.shared_limit() as usize);
+                Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
+            }
+            Kernel::Cut { which, group } => {
+                let meta = which.of(&decode_meta(self.codec, self.d, group, PAGE)).expect("a kernel that is cut so");
                 Source::of(&decode_ir(self.codec, &meta, Elem::Bf16)?)
             }
             Kernel::Calibrated { group } => {
@@ -150,6 +178,9 @@ impl Config {
             Kernel::Store(_) => "store",
             Kernel::Load(_) => "load",
             Kernel::Decode { .. } => "decode",
+            Kernel::Cut { which: Cut::Halved, .. } => "decode_halved",
+            Kernel::Cut { which: Cut::Lone, .. } => "decode_lone",
+            Kernel::Cut { which: Cut::Deep, .. } => "decode_deep",
             Kernel::Calibrated { .. } => "calibrated",
             Kernel::Join(_) => "join",
             Kernel::MappedStore(_) => "store_mapped",
@@ -191,7 +222,7 @@ impl Config {
             | Kernel::GroupsStore(_, elem)
             | Kernel::Fold(_, elem)
             | Kernel::Merge(elem) => format!("{} {elem:?}", self.line()).replace("Bf16", "bf16").replace("F32", "f32"),
-            Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } => format!("{} group{group}", self.line()),
+            Kernel::Decode { group } | Kernel::Cut { group, .. } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } => format!("{} group{group}", self.line()),
             Kernel::Slots(_) | Kernel::WalkedStore => self.line(),
         }
     }
@@ -199,7 +230,7 @@ impl Config {
     /// Instructions are counted and gated.
     pub fn counted(&self) -> bool {
         let usual = !matches!(self.kernel, Kernel::Decode { group } | Kernel::Calibrated { group } | Kernel::GroupsDecode { group, .. } | Kernel::BlocksDecode { group, .. } if ![1, 4, 8].contains(&group));
-        self.arch == Arch::SM_90A && self.d == 128 && usual
+        self.arch == Arch::SM_90A && self.d == 128 && usual && !matches!(self.kernel, Kernel::Cut { .. })
     }
 
     /// Numbers in a tile of 32 tokens, and its bytes.
@@ -223,6 +254,12 @@ fn qwen3(d: usize) -> Rope {
     Rope { dims: d, pairs: false, norm: true, weights: true, table_elem: 4, group: 4, keys: true }
 }
 
+/// The other kernels of a plan for each of these groups.
+fn cuts(codec: &'static CodecInfo, d: usize, groups: &[usize]) -> impl Iterator<Item = Kernel> {
+    let all = [Cut::Halved, Cut::Lone, Cut::Deep].into_iter().flat_map(move |which| groups.iter().map(move |&group| (which, group)));
+    all.filter(move |(which, group)| which.of(&decode_meta(codec, d, *group, PAGE)).is_some()).map(|(which, group)| Kernel::Cut { which, group })
+}
+
 pub fn configs() -> Vec<Config> {
     let mut all = vec![];
     for arch in ARCHS {
@@ -235,6 +272,7 @@ pub fn configs() -> Vec<Config> {
             all.push(Config { arch, codec, d: 128, kernel: Kernel::Store(Elem::Bf16) });
             if arch == Arch::SM_90A {
                 all.push(Config { arch, codec, d: 128, kernel: Kernel::Load(Elem::F32) });
+                all.extend(cuts(codec, 128, &[4, 8]).map(|kernel| Config { arch, codec, d: 128, kernel }));
             }
         }
         for codec in FULL.iter().filter_map(|name| codec(name).ok()).filter(|_| arch == Arch::SM_90A) {
@@ -301,6 +339,9 @@ pub fn configs() -> Vec<Config> {
                 let every = arch == Arch::SM_90A || d == 128;
                 let groups: &[usize] = if every { &GROUPS } else { &CORNERS };
                 groups.iter().for_each(|&group| add(d, Kernel::Decode { group }));
+                if arch == Arch::SM_90A {
+                    cuts(codec, d, &CORNERS).for_each(|kernel| add(d, kernel));
+                }
                 add(d, Kernel::Join(Elem::Bf16));
                 add(d, Kernel::Join(Elem::F32));
             }

@@ -66,8 +66,12 @@ pub(super) fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
         if warps < 8 && (tile < 4096 || min_blocks == 1) && as_many(&three) { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
+        // What decodes slowly from large tiles: starts and ends of shares are little beside it.
+        (true, _) if shape.apart && (c.k.heavy || c.v.heavy) && tile > AWAY => &[(8, 1)],
         // Eight rows' sums of both bytes: twelve warps would fit, but a third block an SM is a third of a turn.
         (true, _) if shape.apart => &[(4, 2), (4, 1)],
+        // Floats of few bytes: two blocks' warps have nothing to hide behind one another.
+        (true, _) if shape.floats && tile <= AWAY && group > 4 => &[(8, 1), (4, 2)],
         (true, _) => &[(4, 3), (4, 2)],
         (_, true) => &[(8, 2), (4, 3)],
         _ => &[(8, 1), (4, 1), (2, 1)],
@@ -163,6 +167,35 @@ pub fn halved(m: &DecodeMeta) -> Option<DecodeMeta> {
     let of = DecodeMeta { warps: m.warps / 2, min_blocks: 2, ..*m }.within(usize::MAX);
     let own = m.min_blocks == 1 && m.warps == 8 && m.steady() && !m.many && m.record == 0 && !m.kivi;
     (own && log_share(&of, of.depth) == log_share(m, m.depth)).then_some(of)
+}
+
+/// Eight warps of the only block of a multiprocessor, a leaf each, for launches with no more blocks than that: the next launch's blocks then
+/// cannot lie two and two either, so they may begin while this one works. Of what decodes slowly two blocks are faster, unless their warps are fewer.
+pub fn lone(m: &DecodeMeta) -> Option<DecodeMeta> {
+    let stages = if m.tile_bytes < AWAY { 3 } else { 2 };
+    let of = DecodeMeta { warps: 8, min_blocks: 1, stages, ..*m }.within(usize::MAX);
+    let quick = m.early && m.parts == 2;
+    let own = m.min_blocks > 1 && (quick || m.warps < 8) && m.plain();
+    (own && (of.warps, of.min_blocks) == (8, 1)).then_some(of)
+}
+
+/// Whether they serve so many rows (sequence, kv head) as long as their tables: every part that there can be has a block of its own; or, in the
+/// place of blocks of fewer warps, rows are few.
+pub fn scatters(m: &DecodeMeta, lone: &DecodeMeta, rows: usize, capacity: usize, resident: usize) -> bool {
+    let splits = splits_of(lone, capacity, lone.least());
+    splits > 1 && (rows * splits <= resident || m.warps < lone.warps && 4 * rows <= resident)
+}
+
+/// One block of a multiprocessor in the place of two, if only then a warp has room for as many leaves as it may take: for whole
+/// sequences that are too long for two.
+pub fn deep(m: &DecodeMeta) -> Option<DecodeMeta> {
+    let of = DecodeMeta { min_blocks: 1, ..*m }.within(usize::MAX);
+    ((m.warps, m.min_blocks) == (8, 2) && m.depth < of.depth && m.plain()).then_some(of)
+}
+
+/// Whether they serve.
+pub fn deepens(m: &DecodeMeta, deep: &DecodeMeta, rows: usize, capacity: usize, resident: [usize; 2]) -> bool {
+    whole_unit(m, rows, capacity, resident[0]).is_none() && fills(deep, rows, capacity, resident[1])
 }
 
 /// Whether blocks that have whole sequences, as long as their tables, fill the device well to the last turn.

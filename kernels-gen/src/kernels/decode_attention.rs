@@ -133,6 +133,11 @@ impl DecodeMeta {
         self.record > 0 || self.blocks()
     }
 
+    /// One query token a sequence over rows of codes that know of no block, segment or model.
+    pub fn plain(&self) -> bool {
+        !self.many && self.record == 0 && !self.kivi && !self.blocks()
+    }
+
     /// Pages that a row of the table names before those of blocks: of bases that blocks share.
     pub fn lead(&self) -> usize {
         self.behind.lead

@@ -119,10 +119,22 @@ pub fn join<T: Float>(
         let live = (end - round + (FOLD as i32 - 1_i32)) / FOLD as i32;
         for _ in warps(1) {
             let w = m.warps;
-            let a = [of_round(m, &outs, &sums, &tops, 0, live), of_round(m, &outs, &sums, &tops, 1 % w, live), of_round(m, &outs, &sums, &tops, 2 % w, live), of_round(m, &outs, &sums, &tops, 3 % w, live)];
-            let b = [of_round(m, &outs, &sums, &tops, 4 % w, live), of_round(m, &outs, &sums, &tops, 5 % w, live), of_round(m, &outs, &sums, &tops, 6 % w, live), of_round(m, &outs, &sums, &tops, 7 % w, live)];
-            let (o, l, top) = eight(&a, &b, live);
-            let (mut o, mut l, mut top) = (o, l, top);
+            let (mut o, mut l, mut top) = of_round(m, &outs, &sums, &tops, 0, live);
+            // Up to sixteen parts are two: a short chain, where the next launch waits.
+            if live == 2_i32 {
+                let next = of_round(m, &outs, &sums, &tops, 1 % w, live);
+                let (left, right) = (left_worth(top, next.2), right_worth(top, next.2));
+                l = next.1.mul_add(right, l * left);
+                o = next.0.mul_add(right, &(&o * left));
+                top = fmax(top, next.2);
+            } else if live > 2_i32 {
+                let a = [of_round(m, &outs, &sums, &tops, 0, live), of_round(m, &outs, &sums, &tops, 1 % w, live), of_round(m, &outs, &sums, &tops, 2 % w, live), of_round(m, &outs, &sums, &tops, 3 % w, live)];
+                let b = [of_round(m, &outs, &sums, &tops, 4 % w, live), of_round(m, &outs, &sums, &tops, 5 % w, live), of_round(m, &outs, &sums, &tops, 6 % w, live), of_round(m, &outs, &sums, &tops, 7 % w, live)];
+                let all = eight(&a, &b, live);
+                o = all.0;
+                l = all.1;
+                top = all.2;
+            }
             if round > 0_i32 {
                 let (left, right) = (left_worth(tops.at(w), top), right_worth(tops.at(w), top));
                 l = l.mul_add(right, sums.at(w) * left);
@@ -187,7 +199,7 @@ pub fn join_splits<T: Float>(
     #[when(m.mapped)] scales: &Global<f32>, // likewise
     part: &Global<f32>,                     // [batch, kv_heads, splits, group, d]
     stat: &Global<f32>,                     // [batch, kv_heads, splits, group, 2]: maximum, sum
-    chosen: &Global<i32>,                   // [1]: log2 of the leaves of a part
+    chosen: &Global<i32>,                   // [1]: log2 of the leaves of a part, where `known` is below 0
     table: &Global<i32>,                    // [batch, table_stride]
     lens: &Global<i32>,                     // [batch]
     out: &mut Global<T>,                    // [batch, heads, d]
@@ -198,6 +210,8 @@ pub fn join_splits<T: Float>(
     splits: i32,
     pages: i32,
     table_stride: i32,
+    known: i32, // log2 of the leaves of a part
+    hurry: i32, // 1: the next launch takes what places there are beside this one and the attention before it
 ) {
     let (member, head, seq) = (block_id(0), block_id(1), block_id(2));
     let base = (seq * kv_heads + head) as i64 * splits as i64;
@@ -206,7 +220,14 @@ pub fn join_splits<T: Float>(
     let n = if (len >= 0_i32) & (len <= most * m.page_tokens as i32) { len } else { 0_i32 };
     let mut fault = shared::<i32>(1);
     find_fault(&m, table, status, &mut fault, pages, table_stride, n, seq);
+    if hurry > 0_i32 {
+        release_next();
+    }
     after_previous();
     release_next();
-    join::<T>(&m, v, maps, scales, part, stat, out, lse, &fault, kv_heads, group, chosen.at(0), base, group, member, n, n, member, head, seq);
+    let mut log_share = known;
+    if known < 0_i32 {
+        log_share = chosen.at(0);
+    }
+    join::<T>(&m, v, maps, scales, part, stat, out, lse, &fault, kv_heads, group, log_share, base, group, member, n, n, member, head, seq);
 }

@@ -49,7 +49,7 @@ pub mod straight;
 pub mod units;
 pub mod values;
 
-pub use cuts::{best_unit, calibrated_meta, decode_meta, fills, halved, log_share, parts, splits_of, whole_unit};
+pub use cuts::{best_unit, calibrated_meta, decode_meta, deep, deepens, fills, halved, log_share, lone, parts, scatters, splits_of, whole_unit};
 pub use decode_attention::SEGMENT;
 pub use leaves::{LEAF, TREE};
 

@@ -51,7 +51,10 @@ pub fn attends<T: Float>(what: &str, l: &Launches, q: &Global<T>, cache: &Global
     let (mut part, mut stat, mut status, mut chosen) = (nan(parts * d), nan(parts * 2), Global::<i32>::zeroed(4), Global::<i32>::zeroed(1));
     let (mut out, mut lse) = (global::<T>(&vec![f32::NAN; rows * d]), nan(rows));
     let sizes = [batch, heads, l.shape.pages, l.stride, 0, splits, l.blocks, l.unit].map(|n| n as i32);
-    let join_sizes = [heads, m.group, splits, l.shape.pages, l.stride].map(|n| n as i32);
+    let [join_heads, group, most, pages, stride] = [heads, m.group, splits, l.shape.pages, l.stride].map(|n| n as i32);
+    // Shares that the host knows are told, others looked up.
+    let known = if l.own == 1 { kernels::log_share(&m, l.unit) as i32 } else { -1 };
+    let join_sizes = [join_heads, group, most, pages, stride, known, batch as i32 & 1];
     let mut args = vec![buffer(q), buffer(cache), buffer(&table), buffer(&lens), buffer(&out), buffer(&lse), buffer(&part), buffer(&stat), buffer(&chosen), buffer(&status)];
     args.extend(sizes.map(scalar));
     args.extend([scalar(l.own), scalar(l.scale)]);
@@ -69,12 +72,12 @@ pub fn attends<T: Float>(what: &str, l: &Launches, q: &Global<T>, cache: &Global
     });
     let left = [out.bytes.clone(), lse.bytes.clone(), part.bytes.clone(), stat.bytes.clone(), chosen.bytes.clone(), status.bytes.clone()];
     launch(grids[1], || {
-        let [heads, group, splits, pages, stride] = join_sizes;
+        let [heads, group, splits, pages, stride, known, hurry] = join_sizes;
         #[rustfmt::skip] // likewise
         join_splits::<T>(
             l.join, v[0], &none, &none_f32, &part, &stat, &chosen, &table, &lens,
             &mut out, &mut lse, &mut status,
-            heads, group, splits, pages, stride,
+            heads, group, splits, pages, stride, known, hurry,
         );
     });
     check(&format!("{what}, Rust"), c, want, &out, &lse);

@@ -250,6 +250,8 @@ impl DecodePlan {
                 Arg::I32(splits),
                 Arg::I32(pages),
                 Arg::I32(stride),
+                Arg::I32(if own { kernels::log_share(&variant.meta, unit.unwrap_or(variant.meta.least())) as i32 } else { -1 }),
+                Arg::I32(i32::from(variant.hurries(blocks as usize))),
             ];
             let kernel = if space.splits <= NARROW { &self.narrow } else { &self.join };
             kernel.launch_with(stream, [group as u32, of_batch as u32, call.batch as u32], &[maps.args(), &join])?;

@@ -31,8 +31,11 @@ pub(super) struct Variant {
 pub(super) struct Variants {
     /// The plan's own first.
     all: Vec<Variant>,
-    /// The second one is two smaller blocks for each of the own ones: it serves whole sequences that fill the device.
-    halved: bool,
+    /// Two smaller blocks for each of the own ones: they serve whole sequences that fill the device.
+    halved: Option<usize>,
+    /// One block a multiprocessor, for launches that have no more, and for whole sequences that two have no room for.
+    lone: Option<usize>,
+    deep: Option<usize>,
     /// For which sizes which of them serves, and the tokens that a warp takes.
     tuned: Vec<(Point, (usize, usize))>,
     /// Tokens that a warp takes where no tuning says it; 0: by the plan's rule.
@@ -45,18 +48,24 @@ impl Variants {
     pub fn prepare(device: &Device, kernel: &str, meta: DecodeMeta, build: Build<'_>) -> Result<Self> {
         let source = build(&meta).map_err(|e| Error::Generate(e.to_string()))?;
         let found = tuning::find(device.name(), kernel, &tuning::hash(&source));
-        let mut variants = Variants { all: vec![Variant::load(device, meta, Ok(source))?], halved: false, tuned: vec![], tokens: 0, note: String::new() };
-        if let Some(half) = kernels::halved(&meta).filter(|half| *half == half.within(device.shared_bytes())) {
-            variants.all.push(Variant::load(device, half, build(&half))?);
-            variants.halved = true;
-        }
+        let mut variants = Variants { all: vec![Variant::load(device, meta, Ok(source))?], halved: None, lone: None, deep: None, tuned: vec![], tokens: 0, note: String::new() };
+        variants.halved = variants.also(device, kernels::halved(&meta), build)?;
+        variants.lone = variants.also(device, kernels::lone(&meta), build)?;
+        variants.deep = variants.also(device, kernels::deep(&meta), build)?;
         variants.add(device, &found, build);
         Ok(variants)
     }
 
     /// One kernel whatever the size.
     pub fn forced(device: &Device, meta: DecodeMeta, build: Build<'_>) -> Result<Self> {
-        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], halved: false, tuned: vec![], tokens: 0, note: "own rules: its kernel was chosen".into() })
+        Ok(Variants { all: vec![Variant::load(device, meta, build(&meta))?], halved: None, lone: None, deep: None, tuned: vec![], tokens: 0, note: "own rules: its kernel was chosen".into() })
+    }
+
+    /// The place of one kernel more, if the device has room for it.
+    fn also(&mut self, device: &Device, meta: Option<DecodeMeta>, build: Build<'_>) -> Result<Option<usize>> {
+        let Some(m) = meta.filter(|m| *m == m.within(device.shared_bytes())) else { return Ok(None) };
+        self.all.push(Variant::load(device, m, build(&m))?);
+        Ok(Some(self.all.len() - 1))
     }
 
     /// Tokens that a warp takes where no tuning says it.
@@ -89,8 +98,12 @@ impl Variants {
         if let Some((_, (index, tokens))) = tuning::nearest(&self.tuned, at) {
             return (&self.all[*index], *tokens);
         }
-        let half = self.all.get(1).filter(|half| self.halved && self.tokens == 0 && kernels::fills(&half.meta, at.rows, at.tokens, half.resident));
-        (half.unwrap_or(&self.all[0]), self.tokens)
+        let own = &self.all[0];
+        let of = |index: Option<usize>| index.filter(|_| self.tokens == 0).map(|i| &self.all[i]);
+        let half = of(self.halved).filter(|v| kernels::fills(&v.meta, at.rows, at.tokens, v.resident));
+        let lone = of(self.lone).filter(|v| kernels::scatters(&own.meta, &v.meta, at.rows, at.tokens, v.resident));
+        let deep = of(self.deep).filter(|v| kernels::deepens(&own.meta, &v.meta, at.rows, at.tokens, [own.resident, v.resident]));
+        (half.or(lone).or(deep).unwrap_or(own), self.tokens)
     }
 
     /// The plan's own.
@@ -109,6 +122,12 @@ impl Variant {
         let kernel = load(device, source)?;
         let each = kernel.attributes().blocks_per_multiprocessor.max(1) as usize;
         Ok(Variant { meta, kernel, resident: device.multiprocessors() * each, alone: each == 1 })
+    }
+
+    /// Whether the next launch may begin while so many blocks work: where they leave it no multiprocessor to crowd on. Else its blocks would come to lie two
+    /// and two while others have none.
+    pub fn hurries(&self, blocks: usize) -> bool {
+        self.alone || 8 * blocks >= 7 * self.resident
     }
 
     /// Whether so many whole sequences' heads are a block each. More than run at once are where a multiprocessor has one block: the device's
