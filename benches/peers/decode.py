@@ -1,9 +1,9 @@
 """Decode attention of other libraries, timed as benches/decode_attention.rs times ours.
 
     pip install torch flashinfer-python vllm
-    python benches/peers/decode.py --out peers.jsonl [--shapes 32x8192,1x65536+31x4096] [--only xqa_fp8]
+    python benches/peers/decode.py --out peers.jsonl [--shapes 32x8192,1x65536+31x4096] [--heads 64] [--only xqa_fp8]
 
-32 query heads, 8 kv heads, head size 128, shuffled pages. Each time is the median of replays of a CUDA
+32 query heads unless `--heads` says otherwise, 8 kv heads, head size 128, shuffled pages. Each time is the median of replays of a CUDA
 graph that walks over copies of the cache, more bytes than the L2 holds; where a peer has several forms, the
 fastest counts. Every peer's output is compared with float32 attention over what the peer itself stored
 (`error`, relative; the first sequence); a peer that is not installed or fails is a line with `failed`, and
@@ -256,11 +256,14 @@ def measured(forms, lens, page):
 
 
 def main():
+    global HEADS
     args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     args.add_argument("--shapes", default="32x8192,8x32768,64x4096,1x131072,1x32768,1x65536+31x4096,32x128+32x4096")
+    args.add_argument("--heads", type=int, default=HEADS)
     args.add_argument("--only", default="")
     args.add_argument("--out", required=True)
     args = args.parse_args()
+    HEADS = args.heads
     about = {"device": torch.cuda.get_device_name(), "driver": driver(), "versions": versions()}
     only = [x for x in args.only.split(",") if x]
     failed = 0

@@ -1,8 +1,9 @@
 """Joins our decode times with the peers' of the same run into one Markdown table and one SVG.
 
-    python benches/peers/join.py ROWS TABLE.md PLOT.svg
+    python benches/peers/join.py ROWS TABLE.md PLOT.svg [HEADS]
 
-ROWS: what `benches/peers/run` left, a JSON object a line, or the step of scripts/gpu that holds it as `results`.
+ROWS: what `benches/peers/run` left, a JSON object a line, or the step of scripts/gpu that holds it as `results`; of them those of
+so many query heads, 32 by default.
 Besides microseconds the table says how many times faster than the best fp8 peer, than the best bf16 peer, and than
 vLLM's kernel for the same preset; `worst` is the least of it over the shapes.
 """
@@ -20,11 +21,11 @@ def rows_of(path):
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")], {}
 
 
-def times(rows, bench, key):
+def times(rows, bench, key, heads=32):
     """{name: {shape: microseconds}}, in order of appearance."""
     found = {}
     for r in rows:
-        if r["bench"] == bench and "us" in r and r.get("heads", 32) == 32:
+        if r["bench"] == bench and "us" in r and r.get("heads", 32) == heads:
             found.setdefault(r[key], {})[r["shape"]] = r["us"]
     return found
 
@@ -55,10 +56,10 @@ def ratios(ours, title, shapes, reference):
     return out
 
 
-def table(ours, peers, shapes, about):
+def table(ours, peers, shapes, about, heads):
     facts = [str(about[k]) for k in ("device", "driver", "commit", "date", "command") if k in about]
     parts = [
-        ["# Decode attention beside other libraries", "", "32 query heads, 8 kv heads, D 128, cold L2, joins included; one run. " + ", ".join(facts)],
+        ["# Decode attention beside other libraries", "", f"{heads} query heads, 8 kv heads, D 128, cold L2, joins included; one run. " + ", ".join(facts)],
         microseconds(ours, peers, shapes),
         ratios(ours, "times faster than the best fp8 peer", shapes, lambda n, s: best(peers, s, "fp8")),
         ratios(ours, "times faster than the best bf16 peer", shapes, lambda n, s: best(peers, s, "bf16")),
@@ -85,14 +86,15 @@ def plot(ours, peers, shape):
 
 
 def main():
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
+    heads = int(sys.argv[4]) if len(sys.argv) > 4 else 32
     rows, about = rows_of(sys.argv[1])
-    ours, peers = times(rows, "decode_attention", "codec"), times(rows, "peers", "peer")
+    ours, peers = times(rows, "decode_attention", "codec", heads), times(rows, "peers", "peer", heads)
     shapes = list(dict.fromkeys(s for at in [*peers.values(), *ours.values()] for s in at))
     if not ours or not peers:
         sys.exit(f"{sys.argv[1]} holds {len(ours)} codecs of ours and {len(peers)} peers; both are needed")
-    for path, text in [(sys.argv[2], table(ours, peers, shapes, about)), (sys.argv[3], plot(ours, peers, shapes[0]))]:
+    for path, text in [(sys.argv[2], table(ours, peers, shapes, about, heads)), (sys.argv[3], plot(ours, peers, shapes[0]))]:
         with open(path, "w") as f:
             f.write(text)
     print(open(sys.argv[2]).read())
