@@ -109,6 +109,30 @@ pub fn dot4(a: u32, b: u32) -> u32 {
 
 recorded!(dot4, Dot4);
 
+/// `sum` plus the four products of the bytes of two words, those of `a` unsigned, of `b` signed: one instruction, and none of the pipe that adds
+/// integers on a GPU.
+#[inline]
+pub fn add_dot4(sum: u32, a: u32, b: u32) -> u32 {
+    (0..4).fold(sum, |sum, i| sum.wrapping_add((a >> (8 * i) & 0xff).wrapping_mul((b >> (8 * i)) as i8 as u32)))
+}
+
+#[allow(non_camel_case_types)]
+#[doc(hidden)]
+pub struct add_dot4 {}
+impl add_dot4 {
+    pub fn ir(b: &B, sum: V, x: V, y: V) -> V {
+        b.add_dot4(sum, x, y)
+    }
+}
+
+/// `x` shifted left by any number of bits: from 32 on nothing is left of it.
+#[inline]
+pub fn shifted_out(x: u32, n: u32) -> u32 {
+    x.checked_shl(n).unwrap_or(0)
+}
+
+recorded!(shifted_out, ShlOut);
+
 /// Bits n.. of the 64 bits (hi, lo), for n below 32 known when the kernel is built.
 #[inline]
 pub fn funnel(lo: u32, hi: u32, n: usize) -> u32 {

@@ -199,6 +199,12 @@ impl B {
         self.emit(Op::Pick(a, c, s), Ty::Scalar(DType::U32))
     }
 
+    /// `sum` plus the four products of the bytes of `a`, unsigned, and of `c`, signed.
+    pub fn add_dot4(&self, sum: V, a: V, c: V) -> V {
+        let (sum, a, c) = (self.id_of(&sum, DType::U32), self.id_of(&a, DType::U32), self.id_of(&c, DType::U32));
+        self.emit(Op::AddDot4(sum, a, c), Ty::Scalar(DType::U32))
+    }
+
     /// Rust's `as`.
     pub fn cast(&self, v: V, dtype: DType) -> V {
         match self.get(&v) {

@@ -58,6 +58,7 @@ pub fn binary(o: &mut String, op: BinOp, d: DType, a: Id, c: Id) -> fmt::Result 
         Shr => write!(o, "v{a} >> v{c}"),
         MulHi => write!(o, "__umulhi(v{a}, v{c})"),
         Dot4 => write!(o, "__dp4a(v{a}, v{c}, 0u)"),
+        ShlOut => write!(o, "shifted_out(v{a}, v{c})"),
         MinU16x2 => write!(o, "min_u16x2(v{a}, v{c})"),
         MaxU16x2 => write!(o, "__vmaxu2(v{a}, v{c})"),
         MulBf16x2 => write!(o, "mul_bf16x2(v{a}, v{c})"),

@@ -172,6 +172,7 @@ impl Printer<'_> {
             Op::Bin(b, a, c) => expr::binary(o, *b, self.d(*a), *a, *c),
             Op::Funnel(a, b, n) => write!(o, "__funnelshift_r(v{a}, v{b}, {n})"),
             Op::Pick(a, b, s) => write!(o, "pick(v{a}, v{b}, v{s})"),
+            Op::AddDot4(a, b, c) => write!(o, "add_dot4(v{a}, v{b}, v{c})"),
             Op::Fma(a, b, c) => write!(o, "__fmaf_rn(v{a}, v{b}, v{c})"),
             Op::Select(c, a, b) => write!(o, "v{c} ? v{a} : v{b}"),
             Op::Cast(a) => o.write_str(&expr::cast(self.d(*a), d, &format!("v{a}"))),

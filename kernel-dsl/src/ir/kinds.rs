@@ -36,6 +36,8 @@ pub enum BinOp {
     MulHi,
     /// Sum of the four products of bytes, unsigned.
     Dot4,
+    /// A shift to the left that from 32 bits on leaves nothing.
+    ShlOut,
     /// Products of the two bf16 of each word, each rounded to nearest even.
     MulBf16x2,
     /// The larger of two magnitudes; of a NaN and a number the number's.

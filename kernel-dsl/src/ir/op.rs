@@ -18,6 +18,8 @@ pub enum Op {
     Funnel(Id, Id, usize),
     /// Four bytes of (a, b): nibble i of the third word picks byte i; its top bit asks for the byte's sign eight times.
     Pick(Id, Id, Id),
+    /// A word, plus the four products of bytes of the second, unsigned, and of the third, signed.
+    AddDot4(Id, Id, Id),
     Select(Id, Id, Id),
     /// Rust's `as`: floats to integers truncate and saturate; f32 to f16/bf16 rounds to nearest even.
     Cast(Id),

@@ -258,6 +258,7 @@ impl Lower {
             Op::Fma(a, c, d) => Op::Fma(x(a), x(c), x(d)),
             Op::Funnel(a, c, n) => Op::Funnel(x(a), x(c), *n),
             Op::Pick(a, c, s) => Op::Pick(x(a), x(c), x(s)),
+            Op::AddDot4(a, c, d) => Op::AddDot4(x(a), x(c), x(d)),
             Op::Select(c, a, d) => Op::Select(x(c), x(a), x(d)),
             Op::Cast(a) => Op::Cast(x(a)),
             Op::Bitcast(a) => Op::Bitcast(x(a)),

@@ -155,7 +155,7 @@ fn slice_of(stmts: &[Stmt], values: &[Id], written: &Written) -> Option<Vec<Stmt
         }
         let repeatable = match &s.op {
             Op::VarGet(v) => !written.vars.contains(v),
-            Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::OfLane(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
+            Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::AddDot4(..) | Op::OfLane(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) => true,
             Op::Load { buf: buf @ (Buf::Param(_) | Buf::Shared(_)), .. } => !written.memory.contains(buf),
             _ => false,
         };
@@ -178,6 +178,7 @@ fn renamed(p: &mut Program, s: &Stmt, map: &mut HashMap<Id, Id>) -> Stmt {
         Op::Fma(a, b, c) => Op::Fma(m(a), m(b), m(c)),
         Op::Funnel(a, b, n) => Op::Funnel(m(a), m(b), *n),
         Op::Pick(a, b, s) => Op::Pick(m(a), m(b), m(s)),
+        Op::AddDot4(a, b, c) => Op::AddDot4(m(a), m(b), m(c)),
         Op::OfLane(a, i) => Op::OfLane(m(a), m(i)),
         Op::Select(a, b, c) => Op::Select(m(a), m(b), m(c)),
         Op::Cast(a) => Op::Cast(m(a)),

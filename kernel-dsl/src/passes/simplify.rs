@@ -159,7 +159,7 @@ fn each_operand(op: &Op, mut f: impl FnMut(Id)) {
         Op::BytesBeside(a, b) | Op::Bin(_, a, b) | Op::Prmt(a, b, _) | Op::Funnel(a, b, _) | Op::OfLane(a, b) => see(None, &[*a, *b]),
         // A write alone does not keep a variable alive.
         Op::VarSet(_, v) => see(None, &[*v]),
-        Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => see(None, &[*a, *b, *c]),
+        Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) | Op::AddDot4(a, b, c) => see(None, &[*a, *b, *c]),
         Op::Mma { a, b, c } => see(None, &[*a, *b, *c]),
         Op::MmaShared { a, buf, at, c, .. } => see(Some(buf), &[*a, *at, *c]),
         Op::MmaLines(x) => {

@@ -11,9 +11,7 @@
 //! integers, between which no integer has a way out; half integers beside them are counted out at once.
 
 use kernel_dsl::device;
-use kernel_dsl::math::{dot4, max_u16x2, min_u16x2, pick, saturate};
-
-use super::lattice::{one_at, settled};
+use kernel_dsl::math::{add_dot4, max_u16x2, min_u16x2, pick, saturate, shifted_out};
 
 /// A sum with 2^23 rounds to an integer, in the low bits.
 const WHOLE: f32 = 8_388_608.0;
@@ -37,28 +35,40 @@ pub const fn middle(width: usize) -> f32 {
     ((128 << width) as f32 - 48.5) / reach(width)
 }
 
-/// 1 where the lowest bits of four bytes sum to an odd number: products take it for a mask.
-#[device]
-fn odd_of(x: u32) -> u32 {
-    dot4(x & 0x0101_0101_u32, 0x0101_0101_u32) & 1_u32
-}
-
-/// The digits of the nearer coset's point, all bits for half integers and none for integers, and a one where a digit moved. `odd`, `half_odd`:
-/// see [`odd_of`]; for the keys see [`most_of`].
+/// The digits of the nearer coset's point, all bits for half integers and none for integers, and a one where a digit moved. `odd`, `half_odd`: 1 where
+/// the sum of integers, of half integers, is odd; for the keys see [`most_of`].
 #[device]
 fn nearer(digits: [u32; 2], signs: [u32; 2], base: u32, odd: u32, half_odd: u32, most: u32, least: u32) -> ([u32; 2], u32, [u32; 2]) {
-    // Twice g: no number is above 127.
-    let whole_cost = (255_u32.wrapping_sub(most >> 23) * odd) as i32;
-    let half_cost = base.wrapping_add(((least >> 23) + 1_u32) * half_odd) as i32;
-    let half = half_cost < whole_cost;
-    let by = one_at(if half { half_odd } else { odd }, (if half { least } else { most }) >> 16);
-    (settled(digits, signs, half, by), if half { 0xffff_ffff_u32 } else { 0_u32 }, by)
+    // Twice g stands in a product with the upper byte. What half integers cost less what integers do:
+    let (loss, gain) = (add_dot4(1_u32, least, 0x0200_0000_u32), add_dot4(0xffff_ff01_u32, most, 0x0200_0000_u32));
+    let half = ((half_odd.wrapping_mul(loss).wrapping_add(odd.wrapping_mul(gain).wrapping_add(base)) as i32) >> 31_i32) as u32;
+    // Bits from the least one to the coordinate that moves; where the sum is even, 64 more, so that none does.
+    let (whole_at, half_at) = (odd.wrapping_mul(0xffc0_0000_u32).wrapping_add(most), half_odd.wrapping_mul(0xffc0_0000_u32).wrapping_add(least));
+    let at = (half & half_at) | (!half & whole_at);
+    let place = add_dot4(0_u32, at, 0x1_0000_u32);
+    let by = [shifted_out(1_u32, place), shifted_out(1_u32, place.wrapping_sub(32_u32))];
+    (settled(digits, signs, half, by), half, by)
 }
 
-/// Keys of a coordinate each: its byte of `g`, then eight times its number.
+/// Digits of integers, or, `half` all bits, of half integers, one of which moves to the next nearest: the one of `by`. Of the integers below and
+/// bytes of 255 where the next one is nearer.
+#[device]
+fn settled(below: [u32; 2], signs: [u32; 2], half: u32, by: [u32; 2]) -> [u32; 2] {
+    // Products with these have ones where `signs` has 255, for half integers.
+    let (ones, sign) = (half.wrapping_mul(0x0101_0101_u32), half.wrapping_mul(2_u32).wrapping_add(1_u32));
+    let mut words = [0_u32; 2];
+    for w in 0..2 {
+        // An integer is one more or not, and the other way if it moves. A half integer is so much less above the digit that would be one more.
+        let up = (signs[w] & 0x0101_0101_u32) ^ by[w];
+        words[w] = up.wrapping_mul(sign).wrapping_add(signs[w].wrapping_mul(ones).wrapping_add(below[w]));
+    }
+    words
+}
+
+/// Keys of a coordinate each: its byte of `g`, then eight times its number, and 64.
 #[device]
 fn keys(g: [u32; 2]) -> [u32; 4] {
-    let (first, second) = (0x1810_0800_u32, 0x3830_2820_u32);
+    let (first, second) = (0x5850_4840_u32, 0x7870_6860_u32);
     [pick(g[0], first, 0x1504_u32), pick(g[0], first, 0x3726_u32), pick(g[1], second, 0x1504_u32), pick(g[1], second, 0x3726_u32)]
 }
 
@@ -129,9 +139,9 @@ pub fn nearest_between(y: [f32; 8], by: f32, q: usize, box_of: [f32; 3]) -> ([u3
     }
     let (digits, _fractions, signs, g) = parted(t);
     let ones = 0x0101_0101_u32;
-    let base = 508_u32.wrapping_sub(dot4(g[0] + g[1], ones));
-    let parity = digits[0] ^ digits[1];
-    let (odd, half_odd) = (odd_of(parity ^ signs[0] ^ signs[1]), odd_of(parity));
+    let whole = add_dot4(0_u32, digits[0] + digits[1], ones);
+    let base = add_dot4(508_u32, g[0] + g[1], 0xffff_ffff_u32);
+    let (odd, half_odd) = (add_dot4(add_dot4(whole, signs[0], ones), signs[1], ones) & 1_u32, whole & 1_u32);
     let mut down = [0_u32; 2];
     for w in 0..2 {
         // Half integers beside the outermost integers do not move; if there is none other, integers are nearer.
@@ -155,11 +165,12 @@ pub fn nearest_by_bytes(y: [f32; 8], by: f32, width: usize, reach: f32, middle: 
     // What lies outside counts for its coset: the sum of all coordinates, less that of those inside.
     let sum = ((y[0] + y[1]) + (y[2] + y[3])) + ((y[4] + y[5]) + (y[6] + y[7]));
     let ones = 0x0101_0101_u32;
-    let inside = dot4(digits[0] + digits[1], ones) * 256_u32 + dot4(fractions[0], ones) + dot4(fractions[1], ones);
+    let whole = add_dot4(0_u32, digits[0] + digits[1], ones);
+    // Odd if an odd number of coordinates are nearer to the next integer.
+    let rest = add_dot4(add_dot4(add_dot4(0_u32, fractions[0], ones), fractions[1], ones), g[0] + g[1], 0xffff_ffff_u32);
     let all = sum.mul_add(by * 256.0_f32, MAGIC).to_bits();
-    let base = inside.wrapping_sub(dot4(g[0] + g[1], ones)).wrapping_sub(all).wrapping_add(MAGIC.to_bits() + 512_u32 - (1024_u32 << width));
-    let parity = digits[0] ^ digits[1];
-    let (odd, half_odd) = (odd_of(parity ^ signs[0] ^ signs[1]), odd_of(parity));
+    let base = whole.wrapping_mul(256_u32).wrapping_add(rest).wrapping_add(all.wrapping_mul(0xffff_ffff_u32).wrapping_add(MAGIC.to_bits() + 512_u32 - (1024_u32 << width)));
+    let (odd, half_odd) = (whole.wrapping_add(rest) & 1_u32, whole & 1_u32);
     let k = keys(g);
     let (mut words, mut coset, _) = nearer(digits, signs, base, odd, half_odd, most_of(k), least_of(k));
     let beyond = !(((1_u32 << width) - 1_u32) * ones);

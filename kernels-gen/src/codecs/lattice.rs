@@ -58,7 +58,7 @@ fn settle(z: [f32; 8], t: [f32; 8], d: [f32; 8], cost: [f32; 8], sum: f32, lo: f
 
 /// `odd`, 1 or 0, from bit `place` of 64 on.
 #[device]
-pub fn one_at(odd: u32, place: u32) -> [u32; 2] {
+fn one_at(odd: u32, place: u32) -> [u32; 2] {
     let one = (odd as i64) << (place as i64 & 63_i64);
     [one as u32, (one >> 32_i64) as u32]
 }
@@ -66,7 +66,7 @@ pub fn one_at(odd: u32, place: u32) -> [u32; 2] {
 /// Digits of integers, or of half integers, one of which moves to the next nearest: the one of `by`. Of the integers below and
 /// bytes of 255 where the next one is nearer.
 #[device]
-pub fn settled(below: [u32; 2], signs: [u32; 2], half: bool, by: [u32; 2]) -> [u32; 2] {
+fn settled(below: [u32; 2], signs: [u32; 2], half: bool, by: [u32; 2]) -> [u32; 2] {
     let halves = if half { 0xffff_ffff_u32 } else { 0_u32 };
     let ones = 0x0101_0101_u32;
     let mut words = [0_u32; 2];

@@ -21,7 +21,7 @@ impl Element<'_> {
             Op::Const(_) => (0, [0; 3]),
             Op::Un(_, a) | Op::Cast(a) | Op::Bitcast(a) | Op::Full(a) => (1, [*a, 0, 0]),
             Op::Bin(_, a, b) | Op::Funnel(a, b, _) | Op::Prmt(a, b, _) => (2, [*a, *b, 0]),
-            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) => (3, [*a, *b, *c]),
+            Op::Fma(a, b, c) | Op::Select(a, b, c) | Op::Pick(a, b, c) | Op::AddDot4(a, b, c) => (3, [*a, *b, *c]),
             _ => return None,
         };
         let out = *s.outs.first()?;
@@ -44,6 +44,7 @@ impl Element<'_> {
             Op::Fma(..) => scalar::fma(ta, a, b, c),
             Op::Funnel(_, _, n) => Ok(scalar::funnel(a, b, *n)),
             Op::Pick(..) => Ok(scalar::prmt(a, b, c as u32)),
+            Op::AddDot4(..) => Ok(u64::from(crate::math::add_dot4(a as u32, b as u32, c as u32))),
             Op::Select(..) => Ok(if a & 1 != 0 { b } else { c }),
             Op::Cast(_) => scalar::cast(ta, self.out_type, a),
             Op::Bitcast(_) => scalar::bitcast(ta, self.out_type, a),

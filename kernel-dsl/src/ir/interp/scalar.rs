@@ -116,13 +116,14 @@ fn integers(op: BinOp, d: DType, x: i64, y: i64) -> Result<u64, Wrong> {
         BinOp::Shr => x >> by,
         BinOp::MulHi if d == DType::U32 => ((x as u64).wrapping_mul(y as u64) >> 32) as i64,
         BinOp::Dot4 if d == DType::U32 => (0..4).fold(0, |sum, i| sum + (x >> (8 * i) & 0xff) * (y >> (8 * i) & 0xff)),
+        BinOp::ShlOut if d == DType::U32 => i64::from(crate::math::shifted_out(x as u32, y as u32)),
         BinOp::MulBf16x2 if d == DType::U32 => i64::from(crate::math::mul_bf16x2(x as u32, y as u32)),
         BinOp::GreaterBf16x2 if d == DType::U32 => i64::from(crate::math::greater_bf16x2(x as u32, y as u32)),
         BinOp::LesserBf16x2 if d == DType::U32 => i64::from(crate::math::lesser_bf16x2(x as u32, y as u32)),
         BinOp::AddSquaresBf16x2 if d == DType::U32 => i64::from(crate::math::add_squares_bf16x2(x as u32, y as u32)),
         BinOp::MinU16x2 if d == DType::U32 => i64::from(crate::math::min_u16x2(x as u32, y as u32)),
         BinOp::MaxU16x2 if d == DType::U32 => i64::from(crate::math::max_u16x2(x as u32, y as u32)),
-        BinOp::MulHi | BinOp::Dot4 | BinOp::MulBf16x2 | BinOp::AddSquaresBf16x2 | BinOp::GreaterBf16x2 | BinOp::LesserBf16x2 | BinOp::MinU16x2 | BinOp::MaxU16x2 | BinOp::Farther | BinOp::Greater | BinOp::Lesser => {
+        BinOp::MulHi | BinOp::Dot4 | BinOp::ShlOut | BinOp::MulBf16x2 | BinOp::AddSquaresBf16x2 | BinOp::GreaterBf16x2 | BinOp::LesserBf16x2 | BinOp::MinU16x2 | BinOp::MaxU16x2 | BinOp::Farther | BinOp::Greater | BinOp::Lesser => {
             return unsupported(op, d);
         }
         BinOp::Max => x.max(y),
