@@ -49,13 +49,21 @@ pub fn packed(low: u32, high: u32, width: usize) -> [u32; 4] {
     } else {
         let (two, one) = (twos_at(width), ones_at(width));
         if width == 4 {
-            code[0] = low | (high << 4);
+            // A sum, for the pipe that multiplies.
+            code[0] = high.wrapping_mul(16_u32).wrapping_add(low);
         }
         if width > 4 {
-            code[0] = (low & 0x0f0f_0f0f_u32) | ((high & 0x0f0f_0f0f_u32) << 4);
+            code[0] = (low & 0x0f0f_0f0f_u32) | ((high << 4) & 0xf0f0_f0f0_u32);
         }
         if width % 4 >= 2 {
-            let x = side_by_side(low, high, width / 4 * 4, 0x0303_0303_u32);
+            let x = if width == 2 {
+                high.wrapping_mul(16_u32).wrapping_add(low)
+            } else if width == 6 {
+                // No digit has more bits than these.
+                ((low >> 4) & 0x0f0f_0f0f_u32) | (high & 0xf0f0_f0f0_u32)
+            } else {
+                side_by_side(low, high, width / 4 * 4, 0x0303_0303_u32)
+            };
             code[two / 32] = code[two / 32] | (((x | (x >> 14)) & 0xffff_u32) << (two % 32));
         }
         if width % 2 == 1 {

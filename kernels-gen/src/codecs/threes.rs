@@ -5,7 +5,7 @@
 //! of digit 3, bit 1 that of digit 7 plus the coset: so one sum has all that the coset is the sum of.
 
 use kernel_dsl::device;
-use kernel_dsl::math::opaque;
+use kernel_dsl::math::{add_dot4, opaque, pick};
 
 /// Bits by which [`raised4_of`] leaves lanes higher.
 pub const HEIGHTS: [usize; 8] = [1, 1, 1, 1, 4, 4, 4, 4];
@@ -13,10 +13,12 @@ pub const HEIGHTS: [usize; 8] = [1, 1, 1, 1, 4, 4, 4, 4];
 /// The code word of digits that are bytes: dims 0..4, dims 4..8, the last one's lowest bit plus the coset.
 #[device]
 pub fn packed(low: u32, high: u32) -> [u32; 4] {
-    let (three, seven) = (low >> 24, high >> 24);
-    let upper = (three >> 1, seven >> 1);
-    let lowest = ((three & 1_u32) | ((seven & 1_u32) << 1)) ^ upper.0 ^ upper.1;
-    [(((low << 2) | (high << 5)) & 0x00fc_fcfc_u32) | upper.0 | (upper.1 << 8) | (lowest << 16), 0_u32, 0_u32, 0_u32]
+    // Of a digit without a place of its own: its upper bits, and above them what the sum of lowest bits has of it.
+    let three = pick(0x0105_0400_u32, 0x0b0f_0e0a_u32, add_dot4(0_u32, low, 0x0100_0000_u32));
+    let seven = pick(0x0d05_0800_u32, 0x070f_020a_u32, add_dot4(0_u32, high, 0x0100_0000_u32));
+    let apart = three.wrapping_mul(0x4001_u32) ^ seven.wrapping_mul(0x4100_u32);
+    let own = low.wrapping_mul(4_u32).wrapping_add(high.wrapping_mul(32_u32));
+    [(own & 0x00fc_fcfc_u32) | (apart & 0xff03_0303_u32), 0_u32, 0_u32, 0_u32]
 }
 
 /// The digits that were packed.
