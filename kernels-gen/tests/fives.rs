@@ -20,10 +20,16 @@ fn rows(bound: u32) -> impl Iterator<Item = [u32; 8]> {
 #[test]
 fn numbers_below_five_come_back() {
     for n in rows(5) {
-        let code = fives::pack19(bytes(n));
+        for up in 1..5 {
+            let raised = bytes(n).map(|w| w << up);
+            assert_eq!(fives::pack19(raised, up), fives::pack19(bytes(n), 0), "{n:?} by {up}");
+            assert_eq!(fives::pack20(raised, up).0, fives::pack20(bytes(n), 0).0, "{n:?} by {up}");
+        }
+        let code = fives::pack19(bytes(n), 0);
         assert!(code >> 19 == 0, "{n:?}: {code:x}");
         assert_eq!(fives::unpack19(words(code)).map(|x| x >> 5 & 7), n);
-        let (code, kept) = fives::pack20(bytes(n));
+        let (code, kept) = fives::pack20(bytes(n), 0);
+        let kept = (kept[0] >> 24 & 1) | (kept[1] >> 24 & 1) << 1;
         assert!(code >> 18 == 0 && kept >> 2 == 0, "{n:?}: {code:x}, {kept:x}");
         assert_eq!(fives::unpack20(words(code), kept << 3).map(|x| x >> 5 & 7), n);
     }

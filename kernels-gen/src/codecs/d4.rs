@@ -1,9 +1,9 @@
 //! Nearest points of D4, the integer points of even sum, inside a box.
 
 use kernel_dsl::device;
-use kernel_dsl::math::saturate;
+use kernel_dsl::math::{dot4, saturate};
 
-use super::lattice::{all_if_odd, digits4, rounded, signs4};
+use super::lattice::{digits4, rounded, signs4};
 
 /// Digits `p + q` as bytes of the nearest point of even sum with coordinates in `-q..=q`, q below 128; ties as in the original.
 /// `z` is at most a little outside; a coordinate at a face goes inwards if it moves. `span` and `inv`: see [`nearest_even`](super::lattice::nearest_even).
@@ -20,7 +20,7 @@ pub fn nearest_d4(z: [f32; 4], q: f32, span: f32, inv: f32) -> u32 {
         most = most.max(((d[i].to_bits() & 0x7fff_fffc_u32) | (3 - i) as u32) as i32);
     }
     let digits = digits4(t, 0);
-    let one = (all_if_odd(digits) & 1_u32) << (((!most as u32) << 3) & 24_u32);
+    let one = (dot4(digits, 0x0101_0101_u32) & 1_u32) << (((!most as u32) << 3) & 24_u32);
     // Up, or down where the number is below its digit.
     digits.wrapping_add(one).wrapping_sub((one & signs4(d, 0)) << 1)
 }

@@ -8,7 +8,7 @@ use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
 use super::d4::nearest_d4;
-use super::digits::{packed, unpack4};
+use super::digits::{packed_low, unpack4};
 use super::e8q::{below, per_step};
 use super::quads::{bytes_of, lowered4, rest_of, words_of};
 use super::radix::put_bits;
@@ -70,15 +70,16 @@ impl Codec for D4QBytes {
             d[half] = nearest_d4([y[4 * half], y[4 * half + 1], y[4 * half + 2], y[4 * half + 3]], self.q, self.span, by);
         }
         let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
-        let high = [(d[0] & !lows) >> self.low, (d[1] & !lows) >> self.low];
+        let high = [d[0] & !lows, d[1] & !lows];
         let (rest, kept) = if self.radix == 5 {
-            fives::pack20(high)
+            fives::pack20(high, self.low)
         } else {
-            let all = elevens::pack28(high);
-            (all & 0x3ff_ffff_u32, all >> 26)
+            let all = elevens::pack28([high[0] >> self.low, high[1] >> self.low]);
+            (all & 0x3ff_ffff_u32, [all >> 2, all >> 3])
         };
-        let fixed = [(d[0] & lows & 0xfeff_ffff_u32) | ((kept & 1_u32) << 24), (d[1] & lows & 0xfeff_ffff_u32) | ((kept >> 1) << 24)];
-        put_bits(packed(fixed[0], fixed[1], self.low), rest, 8 * self.low, self.bits - 8 * self.low)
+        let last = 0x0100_0000_u32;
+        let fixed = [(d[0] & !last) | (kept[0] & last), (d[1] & !last) | (kept[1] & last)];
+        put_bits(packed_low(fixed[0], fixed[1], self.low), rest, 8 * self.low, self.bits - 8 * self.low)
     }
 
     fn decode(&self, code: [u32; 4]) -> [u32; 4] {

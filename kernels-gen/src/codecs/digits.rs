@@ -75,6 +75,17 @@ pub fn packed(low: u32, high: u32, width: usize) -> [u32; 4] {
     code
 }
 
+/// As [`packed`] for the lower bits of bytes.
+#[device]
+pub fn packed_low(low: u32, high: u32, width: usize) -> [u32; 4] {
+    if width == 4 {
+        [(low & 0x0f0f_0f0f_u32) | ((high << 4) & 0xf0f0_f0f0_u32), 0_u32, 0_u32, 0_u32]
+    } else {
+        let mask = ((1_u32 << width) - 1_u32) * 0x0101_0101_u32;
+        packed(low & mask, high & mask, width)
+    }
+}
+
 /// Fields from bit `at` on of dims 0..4 in the lower halves of bytes, of dims 4..8 in the upper ones.
 #[device]
 fn side_by_side(low: u32, high: u32, at: usize, mask: u32) -> u32 {

@@ -7,7 +7,7 @@
 use kernel_dsl::codec;
 use kernel_dsl::math::fmax;
 
-use super::digits::{heights, packed, unpack4};
+use super::digits::{heights, packed_low, unpack4};
 use super::e8q::per_step;
 use super::e8word::{cosets4, raised_lanes4_of, with_coset};
 use super::fractions::{between, nearest_between};
@@ -69,12 +69,12 @@ impl Codec for E8QBytes {
         let (found, coset) = nearest_between(y, per_step(side[1], over, self.q as f32), self.q, self.box_of);
         let d = [found[0], found[1] ^ (coset & 0x0100_0000_u32)];
         let lows = ((1_u32 << self.low) - 1_u32) * 0x0101_0101_u32;
-        let code = packed(d[0] & lows, d[1] & lows, self.low);
-        let high = [(d[0] & !lows) >> self.low, (d[1] & !lows) >> self.low];
+        let code = packed_low(d[0], d[1], self.low);
+        let high = [d[0] & !lows, d[1] & !lows];
         if self.radix == 5 {
-            put_bits(code, fives::pack19(high), 8 * self.low, 19)
+            put_bits(code, fives::pack19(high, self.low), 8 * self.low, 19)
         } else if self.radix == 11 {
-            put_bits(code, elevens::pack28(high), 8 * self.low, 28)
+            put_bits(code, elevens::pack28([high[0] >> self.low, high[1] >> self.low]), 8 * self.low, 28)
         } else {
             code
         }

@@ -6,19 +6,25 @@
 //! passes the end of a byte.
 
 use kernel_dsl::device;
-use kernel_dsl::math::{dot4, pick};
+use kernel_dsl::math::{add_dot4, dot4, pick};
 
-/// Fraction of the three numbers in the first bytes of a word, the first one first out; it begins at bit 16, where a product has the quotient
-/// `(128 x + 124) / 125`, and below it is anything.
+/// Fraction of three numbers, 25 times the first one and so on: from bit `at` on the quotient `(128 x + 124) / 125`, below it is anything, and so is above it. `x` is
+/// shifted left by `up` bits, `at` is 16 more at least.
 #[device]
-fn three(h: u32) -> u32 {
-    dot4(h, 0x0001_0519_u32) * 67_109_u32 + 65_200_u32
+fn three(x: u32, at: usize, up: usize) -> u32 {
+    x.wrapping_mul(67_109_u32 << (at - 16 - up)).wrapping_add(65_200_u32 << (at - 16))
 }
 
-/// Likewise of the two numbers from byte `at` on, `at` even: `(32 x + 24) / 25`.
+/// Likewise of two numbers: `(32 x + 24) / 25`.
 #[device]
-fn two(h: u32, at: usize) -> u32 {
-    dot4(h, 0x0105_u32 << (8 * at)) * 83_887_u32 + 64_200_u32
+fn two(x: u32, at: usize, up: usize) -> u32 {
+    x.wrapping_mul(83_887_u32 << (at - 16 - up)).wrapping_add(64_200_u32 << (at - 16))
+}
+
+/// The uppermost bytes of three words, the last one's below 128, as one word.
+#[device]
+fn uppermost(a: u32, b: u32, c: u32) -> u32 {
+    pick(pick(a, b, 0x0073_u32), c, 0xf710_u32)
 }
 
 /// Five times a fraction: the next number stands in the upper three bits of each byte.
@@ -27,14 +33,15 @@ fn next(x: u32, v: u32) -> u32 {
     (x & 0x1f1f_1f1f_u32).wrapping_mul(5_u32).wrapping_add(v)
 }
 
-/// 19 bits of the numbers in the bytes of two words: the upper five of the fractions of numbers 0 to 2 and 3 to 5 in two bytes, their other three bits each and the
-/// last three bits for the rest and the fraction of numbers 6 and 7.
+/// 19 bits of the numbers in the bytes of two words, `up` bits from their lowest, up to 4: the upper five of the fractions of numbers 0 to 2 and 3 to 5 in two bytes,
+/// their other three bits each and the last three bits for the rest and the fraction of numbers 6 and 7.
 #[device]
-pub fn pack19(h: [u32; 2]) -> u32 {
-    let (a, b, c) = (three(h[0]), three(pick(h[0], h[1], 0x7543_u32)), two(h[1], 2));
-    let first = (a >> 18) | ((c >> 11) & 0xe0_u32);
-    let second = ((b >> 10) & 0x1f00_u32) | ((c >> 6) & 0x6000_u32) | ((b >> 1) & 0x8000_u32);
-    first | second | (a & 0x3_0000_u32) | ((b << 1) & 0x4_0000_u32)
+pub fn pack19(h: [u32; 2], up: usize) -> u32 {
+    let (x, y, z) = (dot4(h[0], 0x0001_0519_u32), add_dot4(dot4(h[0], 0x1900_0000_u32), h[1], 0x0105_u32), dot4(h[1], 0x0105_0000_u32));
+    // A product anew for each place, as the pipe that shifts has enough to do.
+    let first = (three(x, 22, up) & 0x1f00_0000_u32) | (two(z, 29, up) & 0xe000_0000_u32);
+    let second = (three(y, 22, up) & 0x1f00_0000_u32) | (two(z, 26, up) & 0x6000_0000_u32) | (three(y, 31, up) & 0x8000_0000_u32);
+    uppermost(first, second, (three(x, 24, up) & 0x0300_0000_u32) | (three(y, 25, up) & 0x0400_0000_u32))
 }
 
 /// Numbers of four codes from their last bytes on, that of place i in the upper three bits of each byte of word i; below
@@ -50,12 +57,13 @@ pub fn unpack19(w: [u32; 4]) -> [u32; 8] {
     [x, y, next(y, a), s, t, next(t, b), z, next(z, 0_u32)]
 }
 
-/// 18 bits and two that are kept elsewhere: fractions of two numbers each.
+/// 18 bits, and two that are kept elsewhere, in bit 24 of two words: fractions of two numbers each. `up`: see [`pack19`].
 #[device]
-pub fn pack20(h: [u32; 2]) -> (u32, u32) {
-    let (a, b, c, d) = (two(h[0], 0), two(h[0], 2), two(h[1], 0), two(h[1], 2));
-    let (first, second) = ((a >> 16) | ((c >> 11) & 0xe0_u32), ((b >> 8) & 0x1f00_u32) | ((d >> 3) & 0xe000_u32));
-    (first | second | ((c >> 3) & 0x3_0000_u32), d >> 19)
+pub fn pack20(h: [u32; 2], up: usize) -> (u32, [u32; 2]) {
+    let (a, b, c, d) = (dot4(h[0], 0x0105_u32), dot4(h[0], 0x0105_0000_u32), dot4(h[1], 0x0105_u32), dot4(h[1], 0x0105_0000_u32));
+    let first = (two(a, 24, up) & 0x1f00_0000_u32) | (two(c, 29, up) & 0xe000_0000_u32);
+    let second = (two(b, 24, up) & 0x1f00_0000_u32) | (two(d, 29, up) & 0xe000_0000_u32);
+    (uppermost(first, second, two(c, 21, up)), [two(d, 21, up), two(d, 20, up)])
 }
 
 /// As [`unpack19`]; `kept` has its two bits in bits 3 and 4 of each byte.

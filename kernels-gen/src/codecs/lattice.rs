@@ -92,7 +92,7 @@ pub fn signs4(d: [f32; 8], at: usize) -> u32 {
 
 /// All bits where the lowest bits of four bytes sum to an odd number, else none.
 #[device]
-pub fn all_if_odd(x: u32) -> u32 {
+fn all_if_odd(x: u32) -> u32 {
     // The product has that sum in its highest bit.
     (((x & 0x0101_0101_u32).wrapping_mul(0x8080_8080_u32) as i32) >> 31_i32) as u32
 }
