@@ -13,10 +13,6 @@ INLINE u32 ballot(bool p) { return __ballot_sync(0xffffffffu, p); }
 INLINE u32 prmt(u32 a, u32 b, u32 s) { return __byte_perm(a, b, s); }
 // prmt.b32 with the sign bits that __byte_perm masks away
 INLINE u32 pick(u32 a, u32 b, u32 s) { u32 d; asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(s)); return d; }
-// dp4a.u32.s32: the sum is none of the ALU's
-INLINE u32 add_dot4(u32 sum, u32 a, u32 b) { u32 d; asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(sum)); return d; }
-// shl.b32, which C++ does not define from 32 bits on
-INLINE u32 shifted_out(u32 x, u32 n) { u32 d; asm("shl.b32 %0, %1, %2;" : "=r"(d) : "r"(x), "r"(n)); return d; }
 INLINE u32 min_u16x2(u32 a, u32 b) {
 #if __CUDA_ARCH__ >= 900
   u32 d; asm("min.u16x2 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b)); return d;

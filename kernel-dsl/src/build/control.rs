@@ -204,6 +204,21 @@ impl B {
 fn is_pure(op: &Op) -> bool {
     matches!(
         op,
-        Op::Const(_) | Op::BlockId(_) | Op::Funnel(..) | Op::Pick(..) | Op::AddDot4(..) | Op::Un(..) | Op::Bin(..) | Op::Fma(..) | Op::Select(..) | Op::Cast(_) | Op::Bitcast(_) | Op::VarGet(_) | Op::Full(_) | Op::RowIndex | Op::Raise(_) | Op::PairIndex
+        Op::Const(_)
+            | Op::BlockId(_)
+            | Op::Funnel(..)
+            | Op::Pick(..)
+            | Op::AddDot4(..)
+            | Op::Un(..)
+            | Op::Bin(..)
+            | Op::Fma(..)
+            | Op::Select(..)
+            | Op::Cast(_)
+            | Op::Bitcast(_)
+            | Op::VarGet(_)
+            | Op::Full(_)
+            | Op::RowIndex
+            | Op::Raise(_)
+            | Op::PairIndex
     )
 }

@@ -18,18 +18,25 @@ pub const PRELUDE: [(&str, &str); 5] = [
     ("ring", include_str!("../../prelude/ring.cuh")),
 ];
 
+/// What few kernels call, in the texts of those alone.
+const BYTES: (&str, [&str; 2]) = (include_str!("../../prelude/bytes.cuh"), ["add_dot4(", "shifted_out("]);
+
 /// The text NVRTC compiles.
 pub fn cuda(p: &Program) -> String {
+    let mut own = String::new();
+    for f in &p.funcs {
+        function(&mut own, p, f);
+    }
+    cores::functions(&p.body).values().for_each(|text| own.push_str(text));
+    kernel(&mut own, p);
     let mut o = String::from("#define INLINE_MEMBER __device__ __forceinline__\n");
     for (_, text) in PRELUDE {
         o.push_str(text);
     }
-    for f in &p.funcs {
-        function(&mut o, p, f);
+    if BYTES.1.iter().any(|call| own.contains(call)) {
+        o.push_str(BYTES.0);
     }
-    cores::functions(&p.body).values().for_each(|text| o.push_str(text));
-    kernel(&mut o, p);
-    o
+    o + &own
 }
 
 fn function(o: &mut String, p: &Program, f: &Func) {
