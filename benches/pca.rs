@@ -1,7 +1,7 @@
 //! Attention over blocks of the PCA codec beside codecs that code tokens: 8 kv heads of 4 query heads each, D 128, cold L2, the launch
 //! that folds queries and the join included; and what a block costs the host. Times are device events around a replayed graph.
 //!
-//! `KVF_SHAPES=32x8192` chooses shapes (sequences x tokens), `KVF_CODECS=pca_b3_post_r64,int4` codecs, `KVF_RESULTS=FILE` appends JSON.
+//! `KVF_SHAPES=32x8192` chooses shapes (sequences x tokens), `KVF_CODECS=pca_b3_post_r64,int4` codecs, `KVF_HEADS=64` how many query heads, `KVF_RESULTS=FILE` appends JSON.
 //! `KVF_WARPS`, `KVF_STAGES`, `KVF_MIN_BLOCKS` and `KVF_SPLITS` change what the plan would choose. Without a GPU it prints SKIPPED.
 
 #[path = "support/mod.rs"]
@@ -34,6 +34,8 @@ fn bytes_of(codec: Codec, page: usize, blocks: usize) -> Result<(Vec<u8>, f64)> 
 
 fn measure(device: &Device, stream: &Stream, name: &str, batch: usize, len: usize) -> Result<()> {
     let codec = Codec::open(name)?;
+    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
+    let heads = number("KVF_HEADS").unwrap_or(HEADS);
     let page = if codec.pca().is_some() { 512 } else { PAGE };
     let (blocks, lead) = (len.div_ceil(page), codec.lead_pages());
     let (stride, pages) = (blocks + lead, batch * blocks);
@@ -46,21 +48,20 @@ fn measure(device: &Device, stream: &Stream, name: &str, batch: usize, len: usiz
     let caches = (0..copies).map(|_| Memory::from_slice(device, &one)).collect::<Result<Vec<_>>>()?;
     let status = Memory::zeroed(device, 16)?;
     let (table, lens) = (Memory::from_slice(device, &table)?, Memory::from_slice(device, &vec![len as i32; batch])?);
-    let q = Memory::from_slice(device, &support::values(batch * HEADS * D, 3))?;
-    let [out, lse] = [2 * D, 4].map(|bytes| Memory::zeroed(device, batch * HEADS * bytes));
+    let q = Memory::from_slice(device, &support::values(batch * heads * D, 3))?;
+    let [out, lse] = [2 * D, 4].map(|bytes| Memory::zeroed(device, batch * heads * bytes));
     let (out, lse) = (out?, lse?);
-    let number = |name: &str| std::env::var(name).ok().and_then(|v| v.parse().ok());
     let splits = number("KVF_SPLITS").unwrap_or(0);
-    let spec = DecodeSpec { codec, head_dim: D, group: HEADS / KV_HEADS, page_tokens: page, elem: Elem::Bf16, splits };
+    let spec = DecodeSpec { codec, head_dim: D, group: heads / KV_HEADS, page_tokens: page, elem: Elem::Bf16, splits };
     let [warps, stages, min_blocks] = ["KVF_WARPS", "KVF_STAGES", "KVF_MIN_BLOCKS"].map(number);
     let plan = match codec.pca() {
         Some(pca) if warps.or(stages).or(min_blocks).is_some() => {
-            let own = decode_meta(pca, D, HEADS / KV_HEADS);
+            let own = decode_meta(pca, D, heads / KV_HEADS);
             DecodePlan::with_meta(device, &spec, DecodeMeta { warps: warps.unwrap_or(own.warps), stages: stages.unwrap_or(own.stages), min_blocks: min_blocks.unwrap_or(own.min_blocks), ..own })?
         }
         _ => DecodePlan::prepare(device, &spec)?,
     };
-    let workspace = Memory::zeroed(device, plan.workspace_bytes(batch, HEADS, stride)? as usize)?;
+    let workspace = Memory::zeroed(device, plan.workspace_bytes(batch, heads, stride)? as usize)?;
     let cache_of = |i: usize| PagedCache { base: caches[i % copies].span(), pages, page_tokens: page, kv_heads: KV_HEADS, head_dim: D };
     let call = |i: usize| Decode {
         batch,
@@ -79,7 +80,7 @@ fn measure(device: &Device, stream: &Stream, name: &str, batch: usize, len: usiz
     let fold_us = support::graph_us(device, stream, copies.max(4), |stream, i| plan.launch_records(stream, &call(i)));
     let floor = support::read_us(device, stream, one.len());
     support::report(&serde_json::json!({
-        "bench": "pca", "codec": name, "shape": format!("{batch}x{len}"), "batch": batch, "ctx": len, "heads": HEADS, "kv_heads": KV_HEADS, "d": D, "us": us, "fold_us": if codec.pca().is_some() { Some(fold_us) } else { None }, "read_us": floor,
+        "bench": "pca", "codec": name, "shape": format!("{batch}x{len}"), "batch": batch, "ctx": len, "heads": heads, "kv_heads": KV_HEADS, "d": D, "us": us, "fold_us": if codec.pca().is_some() { Some(fold_us) } else { None }, "read_us": floor,
         "share_of_ceiling": floor / us, "kv_bytes": one.len(), "bits": codec.stored_bits_per_element(D)?, "encode_ms": encode_ms, "splits": splits, "warps": warps, "stages": stages, "min_blocks": min_blocks, "device": device.name(),
     }));
     Ok(())
