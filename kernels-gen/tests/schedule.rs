@@ -205,5 +205,5 @@ fn deep_blocks_serve_whole_sequences_that_two_have_no_room_for() {
     assert_eq!((m.warps, m.min_blocks, m.depth, deep.min_blocks, deep.depth), (8, 2, 1, 1, 2));
     let serves = |rows, capacity| kernels::deepens(&m, &deep, rows, capacity, [264, 132]);
     assert!(serves(256, 8_192) && !serves(512, 4_096) && !serves(8, 8_192) && !serves(256, 65_536));
-    assert!(kernels::deep(&kernels::decode_meta(codec("int4").unwrap(), 128, 4, 64)).is_none());
+    assert!(["int4", "nvfp4"].iter().all(|name| kernels::deep(&kernels::decode_meta(codec(name).unwrap(), 128, 4, 64)).is_none()));
 }

@@ -66,8 +66,6 @@ pub(super) fn cut(c: &CodecInfo, shape: DecodeMeta) -> DecodeMeta {
         if warps < 8 && (tile < 4096 || min_blocks == 1) && as_many(&three) { three } else { two }
     };
     let shapes: &[(usize, usize)] = match (few, light) {
-        // What decodes slowly from large tiles: starts and ends of shares are little beside it.
-        (true, _) if shape.apart && (c.k.heavy || c.v.heavy) && tile > AWAY => &[(8, 1)],
         // Eight rows' sums of both bytes: twelve warps would fit, but a third block an SM is a third of a turn.
         (true, _) if shape.apart => &[(4, 2), (4, 1)],
         // Floats of few bytes: two blocks' warps have nothing to hide behind one another.
@@ -187,10 +185,10 @@ pub fn scatters(m: &DecodeMeta, lone: &DecodeMeta, rows: usize, capacity: usize,
 }
 
 /// One block of a multiprocessor in the place of two, if only then a warp has room for as many leaves as it may take: for whole
-/// sequences that are too long for two.
+/// sequences that are too long for two. Keys that are floats take longer than a second turn.
 pub fn deep(m: &DecodeMeta) -> Option<DecodeMeta> {
     let of = DecodeMeta { min_blocks: 1, ..*m }.within(usize::MAX);
-    ((m.warps, m.min_blocks) == (8, 2) && m.depth < of.depth && m.plain()).then_some(of)
+    ((m.warps, m.min_blocks) == (8, 2) && m.depth < of.depth && !m.floats && m.plain()).then_some(of)
 }
 
 /// Whether they serve.
