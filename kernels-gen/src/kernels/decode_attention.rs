@@ -166,7 +166,7 @@ impl DecodeMeta {
 
     /// Short sequences may lie side by side in a block, if a warp's ring has room for a query.
     pub fn bundles(&self) -> bool {
-        !self.many && !self.kivi && !self.blocks() && !self.reloads() && self.warps > 1 && self.record == 0 && self.query() <= self.ring()
+        self.plain() && !self.reloads() && self.warps > 1 && self.query() <= self.ring()
     }
 
     /// Two whole sequences may. With tiles of 16 KB that costs 2 %, with those of all that is coded it gains as much and more.

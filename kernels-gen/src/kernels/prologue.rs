@@ -31,7 +31,7 @@ pub fn prepare<T: Float>(m: &DecodeMeta, k: &[&dyn Codec], q: &Queries<T>, cache
         let (seq, own_bytes) = (part.seq.max(0_i32), (part.head / m.fold as i32) as i64 * tiles as i64);
         let line = seq * cache.table_stride;
         let len = cache.lens.at(seq);
-        let firsts = first_entries(m, cache, line, (part.split << (log_share & 31_i32)), w - lead);
+        let firsts = first_entries(m, cache, line, part.split << (log_share & 31_i32), w - lead);
         let row = if m.many | (m.record > 0) { vector(m.d, 0.0_f32).to::<T>() } else { query_row::<T>(m, q, cache.kv_heads, part.head, seq, if room.apart { 0_i32 } else { w - lead }) };
         list_pages(m, cache.table, &mut room.from, w, room.log_crew, line, first_page(m, part.split, log_share), cache.table_stride, cache.pages, page_bytes, own_bytes);
         let fits = (len >= 0_i32) & (len <= cache.table_stride * m.page_tokens as i32);

@@ -250,7 +250,7 @@ impl DecodePlan {
                 Arg::I32(splits),
                 Arg::I32(pages),
                 Arg::I32(stride),
-                Arg::I32(if own { kernels::log_share(&variant.meta, unit.unwrap_or(variant.meta.least())) as i32 } else { -1 }),
+                Arg::I32(unit.filter(|_| own).map_or(-1, |unit| kernels::log_share(&variant.meta, unit) as i32)),
                 Arg::I32(i32::from(variant.hurries(blocks as usize))),
             ];
             let kernel = if space.splits <= NARROW { &self.narrow } else { &self.join };
